@@ -1,0 +1,84 @@
+/**
+ * A backup job as the daemon sees it: `prepareJob` checks everything and touches nothing, `start` runs.
+ */
+import type { Log, LogSink } from '../base/log.ts';
+import type { Device } from '../devices/device.ts';
+import type { JobStatus } from './status.ts';
+
+export interface DevicePair {
+  readonly device: Device;
+  /** `nbd://…`, `nbds://…`, `nbd+unix://…`, or an absolute path of a file or block device. */
+  readonly target: string;
+}
+
+export interface JobOptions {
+  /** Longest allowed freeze in milliseconds. */
+  readonly maxFreezeMs: number;
+  /** Bytes per second over the whole job; undefined for no limit. */
+  readonly rate: number | undefined;
+  readonly onReadError: 'fail' | 'zero';
+  /** Connections per target where it allows several. */
+  readonly connections: number;
+  /** How long a lost target is waited for, milliseconds. */
+  readonly reconnectMs: number;
+  /** How much is read back from the target and compared after the last flush. */
+  readonly verify: 'none' | 'sample' | 'full';
+  /** Executables run before the freeze and after the thaw; a failing pre-freeze hook ends the job. */
+  readonly preFreezeHook: string | undefined;
+  readonly postThawHook: string | undefined;
+  /** Run while everything is frozen, its time counts; for tests and oracles. */
+  readonly frozenHook: string | undefined;
+}
+
+export const defaultJobOptions: JobOptions = {
+  maxFreezeMs: 5000,
+  rate: undefined,
+  onReadError: 'fail',
+  connections: 2,
+  reconnectMs: 60_000,
+  verify: 'sample',
+  preFreezeHook: undefined,
+  postThawHook: undefined,
+  frozenHook: undefined,
+};
+
+export interface JobEnvironment {
+  readonly log: Log;
+  /** Everything that writes to files is held while a filesystem is frozen. */
+  readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
+  /** Where the chain's fingerprints and pending maps are kept. */
+  readonly stateDirectory: string;
+  /** On a tmpfs: the freeze guard's record lives there. */
+  readonly runDirectory: string;
+}
+
+export interface RunningJob {
+  readonly uuid: string;
+  /** A snapshot; cheap enough to be asked several times a second. */
+  status(): JobStatus;
+  pause(): void;
+  resume(): void;
+  /** Ends the job as CANCELLED; resolves when nothing of it runs any more and everything is thawed. */
+  cancel(reason: string): Promise<void>;
+  /** Resolves with the final status, whatever it is; never rejects. */
+  readonly done: Promise<JobStatus>;
+}
+
+export interface PreparedJob {
+  readonly uuid: string;
+  status(): JobStatus;
+  start(): RunningJob;
+  /** Gives back what was opened for the checks. */
+  discard(): Promise<void>;
+}
+
+/** Signature of `prepareJob` in prepare.ts. */
+export type PrepareJob = (
+  request: {
+    readonly uuid: string;
+    readonly kind: 'full';
+    readonly pairs: readonly DevicePair[];
+    readonly options: JobOptions;
+  },
+  environment: JobEnvironment,
+) => Promise<PreparedJob>;

@@ -1,0 +1,71 @@
+/**
+ * What a job says of itself: the documents of the API (`/v1/jobs`), of `dattocli --json`, and of the job
+ * history. Fields are only ever added. Names are snake_case as the predecessor's were.
+ */
+import type { ErrorDocument } from '../base/errors.ts';
+
+export type JobState = 'NOT_STARTED' | 'IN_PROGRESS' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
+
+export type JobPhase =
+  'preparing' | 'mapping' | 'copying' | 'freezing' | 'frozen' | 'finishing' | 'verifying' | 'done';
+
+export interface JobWarning {
+  /** Stable, for scripts: `TARGET_CANNOT_FLUSH`, `EVERYTHING_USED`, `READ_ERRORS`, … (docs/errors.md). */
+  readonly code: string;
+  readonly message: string;
+  /** The device it is about, where it is about one. */
+  readonly device?: string;
+}
+
+export interface ReadErrorRecord {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface DeviceStatus {
+  /** Filesystem UUID, or empty. */
+  uuid: string;
+  /** `/dev/…`. */
+  device: string;
+  /** The target's URI, without secrets. */
+  target: string;
+  filesystem: string;
+  /** Bytes. */
+  device_size: number;
+  /** Bytes of the used map, once known. */
+  used_bytes: number;
+  /** Bytes of the device dealt with so far (sent, or made zero at the target). */
+  bytes_transferred: number;
+  /** Bytes known to be still missing at the target. */
+  bytes_unsynced: number;
+  /** Of the transferred, bytes that went over the wire as data. */
+  bytes_sent: number;
+  /** Of the transferred, bytes that were zeros and were not sent as data. */
+  bytes_zero: number;
+  /** Number of the current pass, from 1. */
+  pass: number;
+  /** How long the filesystem was frozen for the final pass; null while not known, 0 where no freeze was needed. */
+  freeze_ms: number | null;
+  /** Bytes read back from the target and compared after the flush. */
+  bytes_verified: number;
+  read_errors: ReadErrorRecord[];
+}
+
+export interface JobStatus {
+  uuid: string;
+  kind: 'full' | 'incremental' | 'differential';
+  state: JobState;
+  phase: JobPhase;
+  paused: boolean;
+  /** ISO 8601, UTC. */
+  created_at: string;
+  finished_at: string | null;
+  tracker: string;
+  /** Bytes per second over the last seconds; 0 while nothing moves. */
+  rate: number;
+  /** Seconds; null while unknown. */
+  seconds_left: number | null;
+  warnings: JobWarning[];
+  error: ErrorDocument | null;
+  devices: DeviceStatus[];
+}

@@ -1,0 +1,153 @@
+/**
+ * A bitmap of a device: one bit per unit (a power of two bytes). It lives in a SharedArrayBuffer, so that
+ * copying threads see it without copies, and costs size / unit / 8 bytes: 2 MiB per TiB at 64 KiB.
+ */
+import type { Extent } from './extents.ts';
+
+export class Bitmap {
+  /** Device size in bytes; the last unit may be short. */
+  readonly size: number;
+  /** Bytes per bit, a power of two. */
+  readonly unit: number;
+  /** Number of units. */
+  readonly units: number;
+  readonly words: Int32Array<SharedArrayBuffer>;
+
+  constructor(size: number, unit: number, buffer?: SharedArrayBuffer) {
+    if (!Number.isInteger(Math.log2(unit))) throw new RangeError(`unit ${unit} is not a power of two`);
+    this.size = size;
+    this.unit = unit;
+    this.units = Math.ceil(size / unit);
+    const bytes = Math.ceil(this.units / 32) * 4;
+    this.words = new Int32Array(buffer ?? new SharedArrayBuffer(bytes));
+    if (this.words.byteLength < bytes)
+      throw new RangeError(`a bitmap of ${bytes} bytes does not fit into ${this.words.byteLength}`);
+  }
+
+  has(index: number): boolean {
+    return ((this.words[index >>> 5] ?? 0) & (1 << (index & 31))) !== 0;
+  }
+
+  /** Sets every unit that the byte range touches. */
+  mark(offset: number, length: number): void {
+    if (length <= 0) return;
+    this.#fill(
+      Math.floor(offset / this.unit),
+      Math.ceil(Math.min(offset + length, this.size) / this.unit),
+      true,
+    );
+  }
+
+  /** Clears every unit that lies wholly inside the byte range (the device's end counts as a boundary). */
+  clear(offset: number, length: number): void {
+    const end = offset + length;
+    const last = end >= this.size ? this.units : Math.floor(end / this.unit);
+    this.#fill(Math.ceil(offset / this.unit), last, false);
+  }
+
+  fill(value: boolean): void {
+    this.words.fill(0);
+    if (value) this.#fill(0, this.units, true);
+  }
+
+  #fill(from: number, to: number, value: boolean): void {
+    const { words } = this;
+    for (let index = from; index < to;) {
+      if ((index & 31) === 0 && to - index >= 32) {
+        const wholeWords = (to - index) >>> 5;
+        words.fill(value ? -1 : 0, index >>> 5, (index >>> 5) + wholeWords);
+        index += wholeWords * 32;
+      } else {
+        const word = words[index >>> 5] ?? 0;
+        const bit = 1 << (index & 31);
+        words[index >>> 5] = value ? word | bit : word & ~bit;
+        index++;
+      }
+    }
+  }
+
+  /** this |= other. Both must describe the same size and unit. */
+  or(other: Bitmap): void {
+    this.#sameShape(other);
+    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! | other.words[i]!;
+  }
+
+  /** this &= ~other. */
+  andNot(other: Bitmap): void {
+    this.#sameShape(other);
+    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! & ~other.words[i]!;
+  }
+
+  /** this &= other. */
+  and(other: Bitmap): void {
+    this.#sameShape(other);
+    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! & other.words[i]!;
+  }
+
+  clone(): Bitmap {
+    const copy = new Bitmap(this.size, this.unit);
+    copy.words.set(this.words);
+    return copy;
+  }
+
+  /** Number of set units. */
+  count(): number {
+    let total = 0;
+    for (const word of this.words) if (word !== 0) total += popcount(word);
+    return total;
+  }
+
+  /** Bytes under set units; the last unit counts with its true length. */
+  bytes(): number {
+    const total = this.count() * this.unit;
+    const short = this.units * this.unit - this.size;
+    return this.units > 0 && this.has(this.units - 1) ? total - short : total;
+  }
+
+  isEmpty(): boolean {
+    return this.words.every((word) => word === 0);
+  }
+
+  /** The set units as maximal extents in order, beginning at the unit that holds byte `from`. */
+  *extents(from = 0): Generator<Extent> {
+    let index = Math.floor(from / this.unit);
+    for (;;) {
+      index = this.#next(index, true);
+      if (index >= this.units) return;
+      const end = this.#next(index, false);
+      const offset = index * this.unit;
+      yield { offset, length: Math.min(end * this.unit, this.size) - offset };
+      index = end;
+    }
+  }
+
+  /** First unit at or after `index` that is set (or clear); `units` where there is none. */
+  #next(index: number, set: boolean): number {
+    const { words, units } = this;
+    const skip = set ? 0 : -1;
+    while (index < units) {
+      if ((index & 31) === 0) {
+        let word = index >>> 5;
+        while (word < words.length && words[word] === skip) word++;
+        index = word * 32;
+        if (index >= units) return units;
+      }
+      if (this.has(index) === set) return index;
+      index++;
+    }
+    return units;
+  }
+
+  #sameShape(other: Bitmap): void {
+    if (other.size !== this.size || other.unit !== this.unit)
+      throw new RangeError(
+        `bitmaps differ: ${this.size} bytes in units of ${this.unit}, ${other.size} in units of ${other.unit}`,
+      );
+  }
+}
+
+function popcount(word: number): number {
+  let v = word - ((word >>> 1) & 0x55555555);
+  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+  return (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+}

@@ -1,0 +1,70 @@
+/**
+ * The one table of error codes. `docs/errors.md` lists the same codes, and a test holds the two together
+ * in both directions. Branch on a code, never on an error's text.
+ *
+ * `exit` is the exit code of `dattocli` (docs/cli.md): 1 failed, 2 wrong usage, 3 no daemon, 4 cancelled.
+ * `retry` says that the same call may succeed later without anybody changing anything.
+ */
+export interface ErrorKind {
+  readonly exit: 1 | 2 | 3 | 4;
+  readonly retry?: true;
+  readonly summary: string;
+}
+
+const table = {
+  // what the caller asked for
+  BAD_USAGE: { exit: 2, summary: 'The command line or the request is not well formed.' },
+  NO_DEVICES: { exit: 2, summary: 'A backup was asked for without naming a device.' },
+  NOT_SUPPORTED: { exit: 2, summary: 'This is not offered (yet), or not by this kernel or peer.' },
+
+  // devices and filesystems
+  DEVICE_NOT_FOUND: { exit: 1, summary: 'No block device has this UUID, path, mount point or label.' },
+  DEVICE_AMBIGUOUS: { exit: 1, summary: 'More than one block device answers to this name.' },
+  DEVICE_BUSY: { exit: 1, summary: 'The device is being backed up by another job, or is in use.' },
+  DEVICE_GONE: { exit: 1, summary: 'The device vanished or changed its size while it was being read.' },
+  DEVICE_READ_ERROR: { exit: 1, summary: 'The device could not be read at some place (bad sectors).' },
+  SAME_DEVICE: { exit: 1, summary: 'The target lies on the device that is to be backed up.' },
+  FILESYSTEM_UNREADABLE: { exit: 1, summary: 'The filesystem metadata could not be read or is damaged.' },
+
+  // freezing
+  FREEZE_FAILED: { exit: 1, summary: 'A filesystem could not be frozen.' },
+  FREEZE_TIMEOUT: { exit: 1, summary: 'The filesystem was thawed before the last pass was complete.' },
+  FREEZE_TOO_LONG: { exit: 1, summary: 'The predicted freeze is longer than the allowed one.' },
+  ALREADY_FROZEN: { exit: 1, summary: 'Somebody else holds the filesystem frozen.' },
+  HOOK_FAILED: { exit: 1, summary: 'A pre-freeze or post-thaw hook failed.' },
+
+  // targets
+  TARGET_TOO_SMALL: { exit: 1, summary: 'The target is smaller than the device.' },
+  TARGET_READ_ONLY: { exit: 1, summary: 'The target cannot be written.' },
+  TARGET_UNREACHABLE: { exit: 1, retry: true, summary: 'Nobody answers at the address of the target.' },
+  TARGET_FULL: { exit: 1, summary: 'The receiver has no room left.' },
+  TARGET_WRITE_ERROR: { exit: 1, summary: 'The target refused or failed a write.' },
+  TARGET_MISMATCH: { exit: 1, summary: 'What the target returns is not what was written to it.' },
+  BAD_TARGET: { exit: 2, summary: 'The address of a target is not well formed.' },
+
+  // NBD
+  NBD_CONNECTION_LOST: { exit: 1, retry: true, summary: 'The NBD connection broke off or timed out.' },
+  NBD_PROTOCOL: { exit: 1, summary: 'The NBD peer said something the protocol does not allow.' },
+  NBD_EXPORT_UNKNOWN: { exit: 1, summary: 'The NBD server has no export of this name.' },
+  NBD_REFUSED: { exit: 1, summary: 'The NBD server refused an option or the connection.' },
+  NBD_SERVER_ERROR: { exit: 1, summary: 'The NBD server answered a request with an error.' },
+  NBD_TLS: { exit: 1, summary: 'TLS was required, refused, or the peer could not be verified.' },
+
+  // jobs and the daemon
+  JOB_NOT_FOUND: { exit: 1, summary: 'No job has this UUID.' },
+  JOB_NOT_RUNNING: { exit: 1, summary: 'The job is not running (any more).' },
+  JOB_INTERRUPTED: { exit: 1, summary: 'The daemon ended while the job was running.' },
+  CANCELLED: { exit: 4, summary: 'The work was cancelled.' },
+  DAEMON_UNREACHABLE: { exit: 3, summary: 'The daemon does not answer on its socket.' },
+  DAEMON_ALREADY_RUNNING: { exit: 1, summary: 'Another daemon holds the pid file.' },
+  NO_PERMISSION: { exit: 1, summary: 'Root is needed for this.' },
+
+  // files and everything else
+  FILE_EXISTS: { exit: 1, summary: 'A file is in the way and is not overwritten.' },
+  FILE_ERROR: { exit: 1, summary: 'A file could not be opened, read or written.' },
+  INTERNAL: { exit: 1, summary: 'A defect of this program.' },
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorCode = keyof typeof table;
+
+export const errorKinds: Readonly<Record<ErrorCode, ErrorKind>> = table;

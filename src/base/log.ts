@@ -1,0 +1,47 @@
+/**
+ * The log: pino's JSON lines through a sink that can be held. While a filesystem is frozen nothing may be
+ * written to a file (a write to a frozen filesystem would block the process that has to thaw it), so lines
+ * wait in memory between `hold()` and `release()`.
+ */
+import { pino } from 'pino';
+
+export type Log = pino.Logger;
+
+export interface LogSink {
+  /** Lines are kept in memory from here on. Holds nest. */
+  hold(): void;
+  /** Ends one hold; the last one writes what waited. */
+  release(): void;
+  write(line: string): void;
+}
+
+/** A sink over `write`, which gets whole lines. */
+export function holdableSink(write: (text: string) => void): LogSink {
+  let holds = 0;
+  let waiting: string[] = [];
+  return {
+    hold: () => {
+      holds++;
+    },
+    release: () => {
+      if (holds > 0) holds--;
+      if (holds > 0 || waiting.length === 0) return;
+      const text = waiting.join('');
+      waiting = [];
+      write(text);
+    },
+    write: (line) => {
+      if (holds > 0) waiting.push(line);
+      else write(line);
+    },
+  };
+}
+
+export function createLog(sink: LogSink, level = 'info'): Log {
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
+}
+
+/** A log that goes nowhere, for libraries' defaults and tests. */
+export function silentLog(): Log {
+  return pino({ level: 'silent' });
+}

@@ -1,0 +1,52 @@
+/** A block device of this machine as the inventory describes it. */
+import type { FilesystemIdentity } from '../filesystems/used-map.ts';
+
+export interface Mount {
+  /** Mount point as the kernel knows it, escapes undone. */
+  readonly path: string;
+  readonly readOnly: boolean;
+  /** Path within the filesystem that is mounted here; `/` but for bind mounts and subvolumes. */
+  readonly root: string;
+  readonly type: string;
+}
+
+export interface PartitionInfo {
+  /** Path of the whole disk, `/dev/sda`. */
+  readonly disk: string;
+  readonly number: number;
+  /** Bytes from the start of the disk. */
+  readonly start: number;
+  readonly uuid: string | undefined;
+  readonly label: string | undefined;
+  readonly table: 'gpt' | 'mbr';
+}
+
+export interface Device {
+  /** `/dev/sda1`, `/dev/mapper/vg-root`, … the name to show. */
+  readonly path: string;
+  /** Kernel name: `sda1`, `dm-0`, `loop3`. */
+  readonly kernelName: string;
+  readonly major: number;
+  readonly minor: number;
+  readonly kind: 'disk' | 'partition' | 'loop' | 'dm' | 'md' | 'other';
+  /** Bytes. */
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly physicalSectorSize: number;
+  /** The block device itself is read-only. */
+  readonly readOnly: boolean;
+  readonly partition: PartitionInfo | undefined;
+  /** Kernel names of the devices that lie on this one (LVM, md, crypt, partitions excluded). */
+  readonly holders: readonly string[];
+  /** Kernel names of the devices that this one lies on (for a partition, its disk). */
+  readonly lowers: readonly string[];
+  /** Path of the file behind a loop device. */
+  readonly backingFile: string | undefined;
+  readonly filesystem: FilesystemIdentity | undefined;
+  /** Mounts of the filesystem directly on this device, by device number. */
+  readonly mounts: readonly Mount[];
+  /** Bytes in use by statfs, where mounted. */
+  readonly used: number | undefined;
+  /** How it would be backed up: `used blocks`, `every block`, or why it cannot be (`swap in use`, …). */
+  readonly backup: { readonly possible: boolean; readonly how: string };
+}

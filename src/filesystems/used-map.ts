@@ -1,0 +1,59 @@
+/**
+ * What a filesystem reader returns. Readers are pure over `readAt`; they never guess: where anything is
+ * unknown, unreadable or fails its checksum, everything is used and `reason` says why.
+ */
+import type { Extent } from '../base/extents.ts';
+import type { ReadAt } from '../block/source.ts';
+
+export interface FilesystemIdentity {
+  /** `ext2`, `ext3`, `ext4`, `xfs`, `swap`, `vfat`, `btrfs`, `crypto_LUKS`, `LVM2_member`, … (blkid's names). */
+  readonly type: string;
+  /** As blkid prints it; undefined where the filesystem has none. */
+  readonly uuid: string | undefined;
+  readonly label: string | undefined;
+  /** Bytes; undefined where the type has no such notion. */
+  readonly blockSize: number | undefined;
+  /** End of the filesystem in bytes from its start; at most the device's size. */
+  readonly size: number | undefined;
+}
+
+export interface UsedMap {
+  readonly filesystem: FilesystemIdentity | undefined;
+  /** True where the reader could not tell used from free, so that the extents cover the whole device. */
+  readonly everything: boolean;
+  /** For people: why everything is used, an external journal or log, … Empty where all is well. */
+  readonly warnings: readonly string[];
+  /**
+   * The used extents in batches (one batch for some block groups, so that walking costs no promise per
+   * extent): sorted by offset, disjoint, not empty, within the device; the bytes before, between and after
+   * filesystems are used. Walk it once. Throws FILESYSTEM_UNREADABLE from the walk where `everything` could
+   * not be known beforehand: the caller then takes everything as used (see `collectUsed`).
+   */
+  readonly extents: AsyncIterable<readonly Extent[]>;
+}
+
+export interface UsedMapOptions {
+  readonly signal?: AbortSignal;
+}
+
+/** Reads the used map of a filesystem (or whole disk) that occupies `[0, deviceSize)` of `readAt`. */
+export type UsedMapReader = (
+  readAt: ReadAt,
+  deviceSize: number,
+  options?: UsedMapOptions,
+) => Promise<UsedMap>;
+
+/** The map in which every byte is used. */
+export function everythingUsed(deviceSize: number, reason: string, filesystem?: FilesystemIdentity): UsedMap {
+  return {
+    filesystem,
+    everything: true,
+    warnings: [reason],
+    extents: oneBatch([{ offset: 0, length: deviceSize }]),
+  };
+}
+
+// eslint-disable-next-line @typescript-eslint/require-await -- the shape is asynchronous, this one needs no waiting
+async function* oneBatch(extents: readonly Extent[]): AsyncGenerator<readonly Extent[]> {
+  if (extents.some((extent) => extent.length > 0)) yield extents;
+}
