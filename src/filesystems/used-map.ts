@@ -32,8 +32,19 @@ export interface UsedMap {
   readonly extents: AsyncIterable<readonly Extent[]>;
 }
 
+/**
+ * How the filesystem is held while its map is read; the reader cannot see this on the device.
+ * - `idle`: not mounted, or mounted read-only. A dirty journal or log makes everything used.
+ * - `frozen`: mounted, and frozen by us now: the metadata on disk is true, whatever the journal's flags say.
+ * - `live`: mounted and running: the map is a tentative plan only; the journal's state and small
+ *   inconsistencies between counters are overlooked.
+ */
+export type MountState = 'idle' | 'frozen' | 'live';
+
 export interface UsedMapOptions {
   readonly signal?: AbortSignal;
+  /** Default `idle`. */
+  readonly state?: MountState;
 }
 
 /** Reads the used map of a filesystem (or whole disk) that occupies `[0, deviceSize)` of `readAt`. */
