@@ -1,0 +1,14 @@
+/**
+ * The version of this agent, as package.json has it. The build stamps it in (scripts/build); from the sources
+ * it is read.
+ */
+import { readFileSync } from 'node:fs';
+
+declare const AGENT_VERSION: string | undefined;
+
+export const agentVersion: string = typeof AGENT_VERSION === 'string' ? AGENT_VERSION : versionOfPackage();
+
+function versionOfPackage(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
