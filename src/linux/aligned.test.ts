@@ -1,0 +1,20 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { alignedBuffer, alignedSharedBuffer, isAligned } from './aligned.ts';
+
+test('buffers begin at a multiple of the alignment and have the length asked for', () => {
+  for (const alignment of [512, 4096, 65536])
+    for (const bytes of [1, 512, 4096, 300_000]) {
+      const plain = alignedBuffer(bytes, alignment);
+      assert.equal(plain.length, bytes);
+      assert.ok(isAligned(plain, alignment));
+      const shared = alignedSharedBuffer(bytes, alignment);
+      assert.equal(shared.length, bytes);
+      assert.ok(isAligned(shared, alignment));
+      assert.ok(shared.buffer instanceof SharedArrayBuffer);
+    }
+});
+
+test('a view one byte further on is not aligned', () => {
+  assert.equal(isAligned(alignedBuffer(8192).subarray(1), 512), false);
+});

@@ -1,0 +1,36 @@
+/**
+ * Buffers whose address is a multiple of what O_DIRECT asks for: an allocation that is larger by the
+ * alignment, cut at the right place. V8 never moves the memory behind an ArrayBuffer.
+ */
+import { addressOf } from './libc.ts';
+
+/** Enough for every device and filesystem with blocks of up to one page. */
+export const defaultAlignment = 4096;
+
+/** A zeroed buffer of `bytes` whose address is a multiple of `alignment` (a power of two). */
+export function alignedBuffer(bytes: number, alignment: number = defaultAlignment): Buffer<ArrayBuffer> {
+  const whole = Buffer.alloc(bytes + alignment);
+  const start = misalignment(whole, alignment);
+  return whole.subarray(start, start + bytes);
+}
+
+/** The same over a SharedArrayBuffer, for threads that hand buffers to each other. */
+export function alignedSharedBuffer(
+  bytes: number,
+  alignment: number = defaultAlignment,
+): Buffer<SharedArrayBuffer> {
+  const whole = Buffer.from(new SharedArrayBuffer(bytes + alignment));
+  const start = misalignment(whole, alignment);
+  return whole.subarray(start, start + bytes);
+}
+
+/** True where the address of the view's first byte is a multiple of `alignment`. */
+export function isAligned(view: Uint8Array, alignment: number): boolean {
+  return misalignment(view, alignment) === 0;
+}
+
+/** Bytes from the view's start to the next multiple of `alignment`. */
+function misalignment(view: Uint8Array, alignment: number): number {
+  const past = Number(addressOf(view) % BigInt(alignment));
+  return past === 0 ? 0 : alignment - past;
+}

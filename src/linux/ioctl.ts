@@ -1,0 +1,80 @@
+/**
+ * The ioctls of block devices and of freezing. Numbers are those of x86-64 and arm64
+ * (include/uapi/linux/fs.h; _IO(0x12, n), _IOR and _IOWR('X', n)). Errors are SystemCallErrors that carry
+ * errno's name.
+ */
+import { checked, checkedAsync, declare } from './libc.ts';
+
+const BLKROGET = 0x125e;
+const BLKFLSBUF = 0x1261;
+const BLKSSZGET = 0x1268;
+const BLKDISCARD = 0x1277;
+const BLKPBSZGET = 0x127b;
+const BLKZEROOUT = 0x127f;
+const BLKGETSIZE64 = 0x80081272;
+const FIFREEZE = 0xc0045877;
+const FITHAW = 0xc0045878;
+
+const ioctl = declare<[fd: number, request: number, argument: Uint8Array | null]>('ioctl', 'int', [
+  'int',
+  'uint64',
+  'void *',
+]);
+
+/** Size of an open block device in bytes. */
+export function blockDeviceSize(fd: number): number {
+  const answer = Buffer.alloc(8);
+  checked(ioctl, [fd, BLKGETSIZE64, answer], 'ioctl BLKGETSIZE64');
+  return Number(answer.readBigUInt64LE());
+}
+
+/** Logical and physical sector size of an open block device, in bytes. */
+export function blockDeviceSectors(fd: number): { logical: number; physical: number } {
+  return { logical: getInt(fd, BLKSSZGET, 'BLKSSZGET'), physical: getInt(fd, BLKPBSZGET, 'BLKPBSZGET') };
+}
+
+/** True where the block device itself refuses writes. */
+export function blockDeviceReadOnly(fd: number): boolean {
+  return getInt(fd, BLKROGET, 'BLKROGET') !== 0;
+}
+
+/** Drops the clean pages of the device's page cache, after writing its dirty ones. */
+export async function flushBlockDeviceCache(fd: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, BLKFLSBUF, null], 'ioctl BLKFLSBUF');
+}
+
+/** Discards a range (multiples of the sector size); what is read there afterwards is undefined. */
+export async function discard(fd: number, offset: number, length: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, BLKDISCARD, range(offset, length)], 'ioctl BLKDISCARD');
+}
+
+/** Makes a range (multiples of the sector size) read as zeros, by the device's own means where it has any. */
+export async function zeroOut(fd: number, offset: number, length: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, BLKZEROOUT, range(offset, length)], 'ioctl BLKZEROOUT');
+}
+
+/**
+ * Freezes the filesystem that the open file or directory lies on. Takes as long as its dirty data takes to
+ * write, on a thread of the pool. EBUSY: frozen already; EOPNOTSUPP: this type cannot be frozen.
+ */
+export async function freezeFilesystem(fd: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, FIFREEZE, Buffer.alloc(8)], 'ioctl FIFREEZE');
+}
+
+/** Thaws it, on a thread of the pool. EINVAL: it was not frozen. */
+export async function thawFilesystem(fd: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, FITHAW, Buffer.alloc(8)], 'ioctl FITHAW');
+}
+
+function getInt(fd: number, request: number, name: string): number {
+  const answer = Buffer.alloc(8);
+  checked(ioctl, [fd, request, answer], `ioctl ${name}`);
+  return answer.readUInt32LE();
+}
+
+function range(offset: number, length: number): Buffer {
+  const pair = Buffer.alloc(16);
+  pair.writeBigUInt64LE(BigInt(offset), 0);
+  pair.writeBigUInt64LE(BigInt(length), 8);
+  return pair;
+}
