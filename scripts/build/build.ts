@@ -1,0 +1,54 @@
+/**
+ * Makes `build/`: bundles, native modules, the pinned Node runtime and the launchers; see docs/build.md.
+ * The folder is complete in itself, may be copied anywhere, and two builds of one commit are identical.
+ * It is made beside the old one and then swapped in, so that a failed build leaves the old one alone.
+ */
+import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { bundle } from './bundle.ts';
+import { findEntries } from './entries.ts';
+import { launcher } from './launcher.ts';
+import { thirdPartyLicences } from './licences.ts';
+
+const root = join(import.meta.dirname, '../..');
+const debug = process.argv[2] === 'debug';
+if (process.argv.length > 3 || (process.argv[2] !== undefined && !debug)) {
+  console.error('usage: ./one_step_build [debug]');
+  process.exit(2);
+}
+
+const say = (line: string) => console.log(`build: ${line}`);
+const started = performance.now();
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+const fresh = join(root, 'build.new');
+const final = join(root, 'build');
+rmSync(fresh, { recursive: true, force: true });
+mkdirSync(join(fresh, 'lib'), { recursive: true });
+
+const entries = findEntries(join(root, 'src'));
+say(`version ${version}, ${debug ? 'debug' : 'release'}, ${entries.length} entries`);
+const { files, packages } = await bundle({ root, entries, outdir: join(fresh, 'lib'), version, debug });
+say(`bundled ${files} files into build/lib`);
+
+const runtime = join(root, `node_modules/node-linux-${process.arch}`);
+mkdirSync(join(fresh, 'runtime'));
+copyFileSync(join(runtime, 'bin/node'), join(fresh, 'runtime/node'));
+copyFileSync(join(runtime, 'LICENSE'), join(fresh, 'runtime/LICENSE'));
+chmodSync(join(fresh, 'runtime/node'), 0o755);
+say(`copied Node ${process.version} to build/runtime`);
+
+for (const entry of entries.filter((each) => each.program)) {
+  const path = join(fresh, entry.name);
+  writeFileSync(path, launcher(entry.name, debug));
+  chmodSync(path, 0o755);
+  say(`made build/${entry.name}`);
+}
+
+cpSync(join(root, 'LICENSE'), join(fresh, 'LICENSE'));
+writeFileSync(join(fresh, 'THIRD_PARTY_LICENSES.txt'), thirdPartyLicences(root, packages));
+writeFileSync(join(fresh, 'VERSION'), `${version}\n`);
+
+rmSync(final, { recursive: true, force: true });
+renameSync(fresh, final);
+say(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);

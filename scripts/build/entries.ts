@@ -1,0 +1,31 @@
+/**
+ * Which sources become bundles of their own: every program `src/bin/*.ts`, every worker thread's
+ * `*-worker.ts` and every child process's `*-main.ts`. The same rule is in src/base/entry.ts.
+ */
+import { globSync } from 'node:fs';
+import { basename, join } from 'node:path';
+
+export interface Entry {
+  /** Name of the bundle, and of the launcher where it is a program. */
+  readonly name: string;
+  readonly source: string;
+  /** It gets a launcher. */
+  readonly program: boolean;
+}
+
+/** The entries under `src`, by name. Throws where two would get the same name. */
+export function findEntries(src: string): Entry[] {
+  const sources = globSync(['bin/*.ts', '**/*-worker.ts', '**/*-main.ts'], { cwd: src });
+  const entries = sources
+    .filter((path) => !path.endsWith('.test.ts'))
+    .map((path) => ({
+      name: basename(path, '.ts'),
+      source: join(src, path),
+      program: path.startsWith('bin/') && !/-(worker|main)\.ts$/.test(path),
+    }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const [index, entry] of entries.entries())
+    if (entries[index + 1]?.name === entry.name)
+      throw new Error(`two entries are named ${entry.name}: ${entry.source}, ${entries[index + 1]?.source}`);
+  return entries;
+}
