@@ -3,8 +3,7 @@
  * The folder is complete in itself, may be copied anywhere, and two builds of one commit are identical.
  * It is made beside the old one and then swapped in, so that a failed build leaves the old one alone.
  */
-import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundle } from './bundle.ts';
 import { findEntries } from './entries.ts';
@@ -31,6 +30,9 @@ say(`version ${version}, ${debug ? 'debug' : 'release'}, ${entries.length} entri
 const { files, packages } = await bundle({ root, entries, outdir: join(fresh, 'lib'), version, debug });
 say(`bundled ${files} files into build/lib`);
 
+// Node then need not guess that these are ES modules.
+writeFileSync(join(fresh, 'lib/package.json'), '{ "type": "module" }\n');
+
 const runtime = join(root, `node_modules/node-linux-${process.arch}`);
 mkdirSync(join(fresh, 'runtime'));
 copyFileSync(join(runtime, 'bin/node'), join(fresh, 'runtime/node'));
@@ -45,7 +47,7 @@ for (const entry of entries.filter((each) => each.program)) {
   say(`made build/${entry.name}`);
 }
 
-cpSync(join(root, 'LICENSE'), join(fresh, 'LICENSE'));
+copyFileSync(join(root, 'LICENSE'), join(fresh, 'LICENSE'));
 writeFileSync(join(fresh, 'THIRD_PARTY_LICENSES.txt'), thirdPartyLicences(root, packages));
 writeFileSync(join(fresh, 'VERSION'), `${version}\n`);
 
