@@ -1,0 +1,191 @@
+/**
+ * Runs dattod and dattocli from the sources with every path in a temporary directory of their own, so that
+ * tests run beside each other and beside an installed daemon. Needs root (dattod does).
+ *
+ *     const daemon = await startDaemon();
+ *     try { const { code, stdout } = await dattocli(['devices', '--json'], daemon); }
+ *     finally { await daemon.stop(); }
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+export interface ProgramResult {
+  /** Exit code; null where a signal ended it. */
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface DaemonPaths {
+  readonly directory: string;
+  readonly socket: string;
+  readonly pidFile: string;
+  readonly logFile: string;
+  readonly stateDirectory: string;
+  readonly runDirectory: string;
+  readonly config: string;
+  /** The options that tell dattod of these paths (the config only where the file exists). */
+  readonly arguments: readonly string[];
+}
+
+export interface TestDaemon extends DaemonPaths {
+  readonly child: ChildProcess;
+  readonly pid: number;
+  /** What dattod logged so far. */
+  log(): string;
+  /** SIGTERM, waits for the end, removes the directory. Resolves with the exit code. Safe to call twice. */
+  stop(): Promise<number | null>;
+  /** SIGKILL; the directory stays, for a second `startDaemon({ paths })`. */
+  kill(): Promise<void>;
+}
+
+export interface StartOptions {
+  /** Paths of an earlier daemon, to start it again. */
+  readonly paths?: DaemonPaths;
+  /** Further options of dattod. */
+  readonly arguments?: readonly string[];
+  /** Program to run; `test/helpers/dattod-fake.ts` has an engine that copies nothing. */
+  readonly entry?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** Makes the directory of a daemon without starting it. */
+export function daemonPaths(): DaemonPaths {
+  const directory = mkdtempSync(join(tmpdir(), 'dattod-test-'));
+  const paths = {
+    directory,
+    socket: join(directory, 'dattod.sock'),
+    pidFile: join(directory, 'dattod.pid'),
+    logFile: join(directory, 'dattod.log'),
+    stateDirectory: join(directory, 'state'),
+    runDirectory: join(directory, 'run'),
+    config: join(directory, 'config.json'),
+  };
+  return {
+    ...paths,
+    arguments: [
+      ...['--socket', paths.socket, '--pid-file', paths.pidFile, '--log-file', paths.logFile],
+      ...['--state-dir', paths.stateDirectory, '--run-dir', paths.runDirectory],
+    ],
+  };
+}
+
+/** Starts `dattod --foreground` and waits until it answers on its socket (10 s at most). */
+export async function startDaemon(options: StartOptions = {}): Promise<TestDaemon> {
+  const paths = options.paths ?? daemonPaths();
+  const child = spawn(
+    process.execPath,
+    [
+      join(root, options.entry ?? 'src/bin/dattod.ts'),
+      '--foreground',
+      ...paths.arguments,
+      ...(options.arguments ?? []),
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...options.environment } },
+  );
+  let stderr = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const ended = once(child, 'exit');
+  const log = () => {
+    try {
+      return readFileSync(paths.logFile, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  await waitFor('dattod answers', 10_000, async () => {
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`dattod ended at its start: ${stderr}\n${log()}`);
+    return isHealthy(paths.socket);
+  }).catch((error: unknown) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
+  return {
+    ...paths,
+    child,
+    pid: child.pid!,
+    log,
+    stop: async () => {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+      const killer = setTimeout(() => child.kill('SIGKILL'), 40_000);
+      await ended;
+      clearTimeout(killer);
+      rmSync(paths.directory, { recursive: true, force: true });
+      return child.exitCode;
+    },
+    kill: async () => {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
+
+/** Runs dattocli to its end; `daemon` gives the socket. */
+export async function dattocli(
+  args: readonly string[],
+  daemon?: Pick<DaemonPaths, 'socket'>,
+  options: { signal?: AbortSignal; environment?: Readonly<Record<string, string>> } = {},
+): Promise<ProgramResult> {
+  const socket = daemon === undefined ? [] : ['--socket', daemon.socket];
+  return runProgram('src/bin/dattocli.ts', [...args, ...socket], options);
+}
+
+/** Runs a program of the sources to its end (60 s at most, then SIGKILL). */
+export async function runProgram(
+  entry: string,
+  args: readonly string[],
+  options: { signal?: AbortSignal; environment?: Readonly<Record<string, string>> } = {},
+): Promise<ProgramResult> {
+  const child = spawn(process.execPath, [join(root, entry), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...options.environment },
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  });
+  // Ctrl-C of the test: the program gets SIGINT and may still say something.
+  options.signal?.addEventListener('abort', () => child.kill('SIGINT'), { once: true });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  await once(child, 'close');
+  return { code: child.exitCode, stdout, stderr };
+}
+
+/** Asks every 20 ms until the answer is true; throws after `ms` milliseconds. */
+export async function waitFor(
+  what: string,
+  ms: number,
+  condition: () => boolean | Promise<boolean>,
+): Promise<void> {
+  const deadline = performance.now() + ms;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`waited ${ms} ms in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** True where a daemon answers on the socket. */
+export function isHealthy(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    request({ socketPath: socket, path: '/v1/health', timeout: 2000 }, (response) => {
+      response.resume().once('end', () => resolve(response.statusCode === 200));
+    })
+      .once('error', () => resolve(false))
+      .end();
+  });
+}
