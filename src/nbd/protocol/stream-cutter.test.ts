@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { StreamCutter } from './stream-cutter.ts';
+
+type Want = { kind: 'bytes' | 'into' | 'skip'; length: number };
+
+/** Cuts `stream`, delivered in chunks of the given lengths, into the wanted pieces. */
+function cut(stream: Buffer, chunkLengths: number[], wants: Want[]): { pieces: string[]; rest: Buffer } {
+  const pieces: string[] = [];
+  let next = 0;
+  let into: Buffer | undefined;
+  const ask = (): void => {
+    const want = wants[next++];
+    if (want?.kind === 'bytes') cutter.wantBytes(want.length);
+    if (want?.kind === 'into') cutter.wantInto((into = Buffer.alloc(want.length)));
+    if (want?.kind === 'skip') cutter.wantSkip(want.length);
+  };
+  const cutter = new StreamCutter((piece) => {
+    pieces.push((into ?? piece).toString('hex'));
+    into = undefined;
+    ask();
+  });
+  ask();
+  // One buffer is used for all chunks, as a socket with its own read buffer does.
+  const reused = Buffer.alloc(stream.length);
+  let at = 0;
+  for (const length of [...chunkLengths, stream.length]) {
+    const part = stream.subarray(at, at + length);
+    reused.fill(0xee);
+    part.copy(reused);
+    cutter.push(reused.subarray(0, part.length));
+    at += part.length;
+  }
+  return { pieces, rest: cutter.takeRest() };
+}
+
+test('pieces are the same however the stream is split', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 300 }),
+      fc.array(fc.nat(50), { maxLength: 40 }),
+      fc.array(
+        fc.record({
+          kind: fc.constantFrom<Want['kind']>('bytes', 'into', 'skip'),
+          length: fc.nat(90),
+        }),
+        { maxLength: 12 },
+      ),
+      (bytes, chunkLengths, wants) => {
+        const stream = Buffer.from(bytes);
+        const expected: string[] = [];
+        let at = 0;
+        let complete = true;
+        for (const want of wants) {
+          if (at + want.length > stream.length) {
+            complete = false;
+            break;
+          }
+          expected.push(want.kind === 'skip' ? '' : stream.subarray(at, at + want.length).toString('hex'));
+          at += want.length;
+        }
+        const { pieces, rest } = cut(stream, chunkLengths, wants);
+        assert.deepEqual(pieces, expected);
+        if (complete) assert.deepEqual(rest, stream.subarray(at));
+      },
+    ),
+  );
+});
+
+test('a piece in the middle is told apart from the space between pieces', () => {
+  const cutter = new StreamCutter(() => cutter.wantBytes(4));
+  cutter.wantBytes(4);
+  assert.equal(cutter.midPiece, false);
+  cutter.push(Buffer.from('abcdef'));
+  assert.equal(cutter.midPiece, true);
+  cutter.push(Buffer.from('gh'));
+  assert.equal(cutter.midPiece, false);
+});
