@@ -1,0 +1,243 @@
+/**
+ * A block device or image file as a source: opened read-only, and with O_DIRECT where that is possible, since
+ * the page cache of a device whose filesystem is mounted may be stale. A device's size is asked of the kernel
+ * when it is opened, and again when a read fails or comes back short.
+ *
+ * Where O_DIRECT is refused (tmpfs, some network filesystems) a file is read through the page cache. The same
+ * goes for the tail of a device that is no multiple of its sector size (a loop device with 4096-byte sectors
+ * can be so): no direct read can fetch it, and no filesystem owns it, so that its cached pages are not stale.
+ */
+import { constants, readSync, type Stats } from 'node:fs';
+import { open, stat as statPath, type FileHandle } from 'node:fs/promises';
+import { alignDown, alignUp, MiB } from '../base/bytes.ts';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import { alignedBuffer, defaultAlignment, isAligned } from '../linux/aligned.ts';
+import { blockDeviceSectors, blockDeviceSize } from '../linux/ioctl.ts';
+import { deviceGone, isReadError, readFailure } from './read-errors.ts';
+import type { DirectSource } from './source.ts';
+
+export interface DeviceSourceOptions {
+  /** False reads through the page cache. Default true. */
+  readonly direct?: boolean;
+}
+
+/**
+ * Opens a block device or a regular file for reading. Throws DEVICE_NOT_FOUND, NO_PERMISSION, DEVICE_GONE (no
+ * medium), FILE_ERROR (neither a block device nor a file).
+ */
+export async function openDeviceSource(
+  path: string,
+  options: DeviceSourceOptions = {},
+): Promise<DeviceSource> {
+  const handles: FileHandle[] = [];
+  try {
+    // Asked before the open, which would wait for ever at a FIFO.
+    const kind = await statPath(path);
+    if (!kind.isBlockDevice() && !kind.isFile())
+      throw new AgentError('FILE_ERROR', `${path} is neither a block device nor a file`);
+    const opened = await openReading(path, options.direct ?? true);
+    handles.push(opened.handle);
+    const geometry = measure(opened.handle.fd, await opened.handle.stat());
+    const alignment = opened.direct ? geometry.directAlignment : 1;
+    if (geometry.isDevice && geometry.size % alignment !== 0)
+      handles.push((await openReading(path, false)).handle);
+    return new DeviceSource(path, handles, { ...geometry, alignment });
+  } catch (thrown) {
+    for (const handle of handles) await handle.close();
+    throw openFailure(path, thrown);
+  }
+}
+
+async function openReading(
+  path: string,
+  wantsDirect: boolean,
+): Promise<{ handle: FileHandle; direct: boolean }> {
+  let direct = wantsDirect;
+  // O_NOATIME is for the file's owner and root alone; EPERM says that we are neither.
+  let noAccessTime = true;
+  for (;;) {
+    const flags =
+      constants.O_RDONLY | (direct ? constants.O_DIRECT : 0) | (noAccessTime ? constants.O_NOATIME : 0);
+    try {
+      return { handle: await open(path, flags), direct };
+    } catch (thrown) {
+      const code = errnoCode(thrown);
+      if (code === 'EPERM' && noAccessTime) noAccessTime = false;
+      else if (code === 'EINVAL' && direct) direct = false;
+      else throw thrown;
+    }
+  }
+}
+
+function openFailure(path: string, cause: unknown): unknown {
+  const code = errnoCode(cause);
+  if (cause instanceof AgentError || code === undefined) return cause;
+  switch (code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new AgentError('DEVICE_NOT_FOUND', `${path} does not exist`, {
+        hint: 'dattocli devices lists the block devices of this machine',
+        cause,
+      });
+    case 'EACCES':
+    case 'EPERM':
+      return new AgentError('NO_PERMISSION', `${path} may not be read (${code})`, {
+        hint: 'run as root',
+        cause,
+      });
+    case 'ENXIO':
+    case 'ENODEV':
+    case 'ENOMEDIUM':
+      return deviceGone(path, `opening it gave ${code}`, cause);
+    default:
+      return new AgentError('FILE_ERROR', `${path} cannot be opened: ${code}`, { cause });
+  }
+}
+
+interface Measured {
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly isDevice: boolean;
+  readonly directAlignment: number;
+}
+
+function measure(fd: number, stat: Stats): Measured {
+  if (!stat.isBlockDevice())
+    // For a file the kernel asks for the sector size of whatever lies below; a page suits every disk.
+    return { size: stat.size, sectorSize: 512, isDevice: false, directAlignment: defaultAlignment };
+  const sectorSize = blockDeviceSectors(fd).logical;
+  return { size: blockDeviceSize(fd), sectorSize, isDevice: true, directAlignment: sectorSize };
+}
+
+/** `readAt` asks the kernel for at most this much at once. */
+const longestRead = MiB;
+
+export class DeviceSource implements DirectSource {
+  readonly name: string;
+  readonly size: number;
+  readonly sectorSize: number;
+  readonly alignment: number;
+  /** True for a block device, false for a file. */
+  readonly isDevice: boolean;
+  readonly #handle: FileHandle;
+  /** Through the page cache, for an unaligned tail of a device. */
+  readonly #tail: FileHandle | undefined;
+  /** Bytes that can be read through #handle. */
+  readonly #body: number;
+
+  /** Used by `openDeviceSource` alone; owns the handles. */
+  constructor(
+    name: string,
+    handles: readonly FileHandle[],
+    geometry: { size: number; sectorSize: number; alignment: number; isDevice: boolean },
+  ) {
+    this.name = name;
+    this.size = geometry.size;
+    this.sectorSize = geometry.sectorSize;
+    this.alignment = geometry.alignment;
+    this.isDevice = geometry.isDevice;
+    this.#handle = handles[0]!;
+    this.#tail = handles[1];
+    this.#body = this.#tail === undefined ? this.size : alignDown(this.size, this.alignment);
+  }
+
+  /** True where reads pass the page cache by. */
+  get direct(): boolean {
+    return this.alignment > 1;
+  }
+
+  async readAt(offset: number, length: number): Promise<Uint8Array> {
+    this.#checkRange(offset, length);
+    const start = alignDown(offset, this.alignment);
+    const end = alignUp(offset + length, this.alignment);
+    // One allocation is bounce buffer and result: what alignment added is cut off by the view.
+    const buffer = alignedBuffer(end - start, Math.max(this.alignment, defaultAlignment));
+    const stop = Math.min(end, this.size);
+    for (let at = start; at < stop;) {
+      const { handle, length: wanted } = this.#request(at, Math.min(end - at, longestRead));
+      const got = await handle
+        .read(buffer, at - start, wanted, at)
+        .catch((thrown: unknown) => this.#fail(at, wanted, thrown));
+      at += this.#progress(at, got.bytesRead, stop);
+    }
+    return buffer.subarray(offset - start, offset - start + length);
+  }
+
+  readInto(buffer: Uint8Array, offset: number): void {
+    const { alignment } = this;
+    this.#checkRange(offset, buffer.length);
+    if (offset % alignment !== 0 || !isAligned(buffer, alignment))
+      throw new RangeError(`a read of ${this.name} at ${offset} is not aligned to ${alignment}`);
+    const tail = buffer.length % alignment;
+    if (tail !== 0 && offset + buffer.length !== this.size)
+      throw new RangeError(`a read of ${buffer.length} bytes is not a multiple of ${alignment}`);
+    this.#fill(buffer, offset, buffer.length - tail);
+    if (tail === 0) return;
+    const bounce = alignedBuffer(alignment, Math.max(alignment, defaultAlignment));
+    this.#fill(bounce, offset + buffer.length - tail, tail);
+    buffer.set(bounce.subarray(0, tail), buffer.length - tail);
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+    await this.#tail?.close();
+  }
+
+  /** Reads until `needed` bytes are there; `buffer` has room up to the next multiple of the alignment. */
+  #fill(buffer: Uint8Array, offset: number, needed: number): void {
+    for (let done = 0; done < needed;) {
+      const at = offset + done;
+      const { handle, length } = this.#request(at, alignUp(needed - done, this.alignment));
+      let got: number;
+      try {
+        got = readSync(handle.fd, buffer, done, length, at);
+      } catch (thrown) {
+        return this.#fail(at, length, thrown);
+      }
+      done += this.#progress(at, got, offset + needed);
+    }
+  }
+
+  /** Which handle reads at `at`, and how much of `length` it can. */
+  #request(at: number, length: number): { handle: FileHandle; length: number } {
+    if (this.#tail === undefined) return { handle: this.#handle, length };
+    if (at >= this.#body) return { handle: this.#tail, length: this.size - at };
+    return { handle: this.#handle, length: Math.min(length, this.#body - at) };
+  }
+
+  /** Bytes gained; a direct read may stop at any sector, and only an end that came early is an error. */
+  #progress(at: number, got: number, stop: number): number {
+    if (got >= stop - at) return got;
+    const whole = at < this.#body ? alignDown(got, this.alignment) : got;
+    if (whole === 0) {
+      this.#checkSize();
+      throw deviceGone(this.name, `reading at ${at} came to an end, of ${this.size} bytes`);
+    }
+    return whole;
+  }
+
+  #fail(at: number, length: number, thrown: unknown): never {
+    const failure = readFailure(this.name, at, length, thrown);
+    // A device that was taken away may answer EIO for a while.
+    if (isReadError(failure)) this.#checkSize();
+    throw failure;
+  }
+
+  #checkSize(): void {
+    if (!this.isDevice) return;
+    let now: number;
+    try {
+      now = blockDeviceSize(this.#handle.fd);
+    } catch (thrown) {
+      throw deviceGone(this.name, 'its size cannot be asked any more', thrown);
+    }
+    if (now !== this.size) throw deviceGone(this.name, `it had ${this.size} bytes and now has ${now}`);
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (offset < 0 || length < 0 || offset + length > this.size)
+      throw new RangeError(
+        `reading ${length} bytes at ${offset} passes the end of ${this.name} at ${this.size}`,
+      );
+  }
+}
