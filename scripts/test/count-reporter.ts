@@ -1,0 +1,56 @@
+/**
+ * A reporter for node:test that yields one line of JSON at the end: how many tests passed, failed and were
+ * skipped, and the names of those that did. It runs beside `spec`, which is for people.
+ */
+import type { TestEvent } from 'node:test/reporters';
+import { relative } from 'node:path';
+
+export interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+  /** `file: name`, for the summary. */
+  failures: string[];
+  /** `file: name (reason)`. */
+  skips: string[];
+}
+
+export const noCounts = (): Counts => ({ passed: 0, failed: 0, skipped: 0, failures: [], skips: [] });
+
+export default async function* countReporter(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
+  const counts = noCounts();
+  for await (const event of events) {
+    if (event.type !== 'test:pass' && event.type !== 'test:fail') continue;
+    const { data } = event;
+    if (data.details.type === 'suite' && !failedItself(event)) continue;
+    const name = `${data.file === undefined ? '' : `${relative('', data.file)}: `}${data.name}`;
+    const skip = data.skip ?? data.todo;
+    if (skip !== undefined && skip !== false) {
+      counts.skipped++;
+      counts.skips.push(typeof skip === 'string' ? `${name} (${skip})` : name);
+    } else if (event.type === 'test:pass') {
+      counts.passed++;
+    } else {
+      counts.failed++;
+      counts.failures.push(name);
+    }
+  }
+  yield `${JSON.stringify(counts)}\n`;
+}
+
+/** A suite that only failed because of a test in it is not counted beside that test. */
+function failedItself(event: TestEvent): boolean {
+  return (
+    event.type === 'test:fail' &&
+    (event.data.details.error as { failureType?: string }).failureType !== 'subtestsFailed'
+  );
+}
+
+/** Adds `more` to `counts`. */
+export function addCounts(counts: Counts, more: Counts): void {
+  counts.passed += more.passed;
+  counts.failed += more.failed;
+  counts.skipped += more.skipped;
+  counts.failures.push(...more.failures);
+  counts.skips.push(...more.skips);
+}

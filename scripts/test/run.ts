@@ -1,0 +1,82 @@
+/**
+ * ./run_tests [PATTERN]: the quick checks, the build, the integration tests, and what they left behind.
+ * The last line is `N passed, N failed, N skipped`. With PATTERN, only test files whose path contains it.
+ */
+import { randomUUID } from 'node:crypto';
+import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { addCounts, noCounts } from './count-reporter.ts';
+import { leftovers, marker, takePicture } from './leftovers.ts';
+import { runStep, runTestFiles } from './steps.ts';
+
+const root = join(import.meta.dirname, '../..');
+process.chdir(root);
+const pattern = process.argv[2] ?? '';
+if (process.argv.length > 3 || pattern.startsWith('-')) {
+  console.error('usage: ./run_tests [PATTERN]    PATTERN: part of the path of the test files to run');
+  process.exit(2);
+}
+
+/** All integration tests together may take this long, milliseconds. */
+const integrationLimit = 25 * 60_000;
+
+const started = performance.now();
+const total = noCounts();
+const run = randomUUID();
+// Short, since the paths of Unix sockets lie in it.
+const scratch = mkdtempSync(join(tmpdir(), 'at-'));
+const environment = { ...process.env, [marker]: run, TMPDIR: scratch };
+const before = takePicture(run, scratch);
+
+const unit = globSync(['src/**/*.test.ts', 'test/unit/**/*.test.ts']).sort();
+const integration = globSync('test/integration/**/*.test.ts').sort();
+const chosen = (files: readonly string[]) => files.filter((file) => file.includes(pattern));
+
+if (pattern === '') {
+  for (const script of ['format:check', 'lint', 'types'])
+    await runStep(`npm run ${script}`, ['npm', 'run', '--silent', script], environment, total);
+}
+await runTestFiles('unit tests', chosen(unit), { environment, limitMs: 5 * 60_000, concurrency: 2 }, total);
+await runStep('./one_step_build', ['./one_step_build'], environment, total);
+
+if (process.getuid?.() === 0) {
+  await runTestFiles(
+    'integration tests',
+    chosen(integration),
+    { environment, limitMs: integrationLimit, concurrency: 1 },
+    total,
+  );
+} else {
+  const banner = '!'.repeat(80);
+  console.log(
+    `\n${banner}\nNOT ROOT: ${chosen(integration).length} files of integration tests are SKIPPED, which is`,
+  );
+  console.log(`nearly everything that matters. Run ./run_tests as root.\n${banner}`);
+  addCounts(total, {
+    ...noCounts(),
+    skipped: chosen(integration).length,
+    skips: chosen(integration).map((file) => `${file} (root is needed)`),
+  });
+}
+
+console.log('\n== what the tests left behind');
+const left = await leftovers(before, run, scratch);
+for (const thing of left) console.log(`LEFT BEHIND: ${thing}`);
+if (left.length === 0) console.log('nothing');
+addCounts(total, {
+  ...noCounts(),
+  failed: left.length,
+  failures: left.map((thing) => `left behind: ${thing}`),
+});
+if (left.length === 0) rmSync(scratch, { recursive: true, force: true });
+
+console.log(`\n== summary, after ${Math.round((performance.now() - started) / 1000)} s`);
+for (const skip of total.skips) console.log(`SKIPPED: ${skip}`);
+for (const failure of total.failures) console.log(`FAILED: ${failure}`);
+if (total.passed + total.failed === 0) {
+  console.log(`FAILED: no test has "${pattern}" in its path`);
+  total.failed++;
+}
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exitCode = total.failed > 0 ? 1 : 0;

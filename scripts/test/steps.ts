@@ -1,0 +1,118 @@
+/** The steps of a test run, each in a process group of its own that a watchdog ends when its time is over. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { addCounts, type Counts, noCounts } from './count-reporter.ts';
+
+type Environment = Record<string, string | undefined>;
+
+export interface TestFilesOptions {
+  readonly environment: Environment;
+  /** For all files together, milliseconds. */
+  readonly limitMs: number;
+  /** Files that run at once. */
+  readonly concurrency: number;
+}
+
+/** One test may take this long, milliseconds. */
+const testLimit = 5 * 60_000;
+
+/** Runs a command that is right or wrong as a whole; a failure counts as one failed test. */
+export async function runStep(
+  name: string,
+  command: readonly string[],
+  environment: Environment,
+  total: Counts,
+): Promise<void> {
+  console.log(`\n== ${name}`);
+  const { outcome, seconds } = await run(command, environment, 10 * 60_000);
+  console.log(`${outcome === undefined ? 'ok' : `FAILED: ${outcome}`}, ${seconds} s`);
+  if (outcome !== undefined)
+    addCounts(total, { ...noCounts(), failed: 1, failures: [`${name}: ${outcome}`] });
+}
+
+/** Runs test files with node:test and adds up what its reporter counted. */
+export async function runTestFiles(
+  name: string,
+  files: readonly string[],
+  options: TestFilesOptions,
+  total: Counts,
+): Promise<void> {
+  if (files.length === 0) return;
+  console.log(`\n== ${name}: ${files.length} files`);
+  const folder = mkdtempSync(join(tmpdir(), 'test-counts-'));
+  const results = join(folder, 'counts.json');
+  const command = [
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    '--test',
+    `--test-concurrency=${options.concurrency}`,
+    `--test-timeout=${testLimit}`,
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    `--test-reporter=${join(import.meta.dirname, 'count-reporter.ts')}`,
+    `--test-reporter-destination=${results}`,
+    ...files,
+  ];
+  const { outcome, seconds } = await run(command, options.environment, options.limitMs);
+  const text = existsSync(results) ? readFileSync(results, 'utf8') : '';
+  const counts = text === '' ? noCounts() : (JSON.parse(text) as Counts);
+  rmSync(folder, { recursive: true });
+  // A runner that failed without a failing test (killed by the watchdog, a crash) is itself a failure.
+  if (outcome !== undefined && counts.failed === 0) {
+    counts.failed++;
+    counts.failures.push(`${name}: ${outcome}`);
+  }
+  addCounts(total, counts);
+  console.log(
+    `${name}: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped, ${seconds} s`,
+  );
+}
+
+/** `outcome` says what went wrong; undefined where the command exited with 0 in time. */
+async function run(
+  [program, ...rest]: readonly string[],
+  environment: Environment,
+  limitMs: number,
+): Promise<{ outcome: string | undefined; seconds: number }> {
+  const started = performance.now();
+  const child = spawn(program!, rest, {
+    env: environment,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    detached: true,
+  });
+  const state = { late: false };
+  const watchdog = setTimeout(() => {
+    state.late = true;
+    signalGroup(child, 'SIGTERM');
+    setTimeout(() => signalGroup(child, 'SIGKILL'), 20_000).unref();
+  }, limitMs);
+  const interrupted = () => signalGroup(child, 'SIGINT');
+  process.on('SIGINT', interrupted);
+  process.on('SIGTERM', interrupted);
+  const [code, signal] = await new Promise<[number | null, string | null]>((resolve) => {
+    child.on('error', (error) => {
+      console.error(error.message);
+      resolve([127, null]);
+    });
+    child.on('exit', (...how) => resolve(how));
+  });
+  clearTimeout(watchdog);
+  process.off('SIGINT', interrupted);
+  process.off('SIGTERM', interrupted);
+  const seconds = Math.round((performance.now() - started) / 1000);
+  if (state.late) return { outcome: `not done after ${Math.round(limitMs / 1000)} s`, seconds };
+  if (code === 0) return { outcome: undefined, seconds };
+  return { outcome: code === null ? `killed by ${signal ?? 'a signal'}` : `exit code ${code}`, seconds };
+}
+
+/** The group leads no other life than the child's, so its id is the child's. */
+function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch {
+    // It has ended meanwhile.
+  }
+}
