@@ -27,14 +27,22 @@ function look(run: string, scratch: string): Set<string> {
   for (const type of ['ext4', 'xfs', 'btrfs'])
     for (const name of list(`/sys/fs/${type}`))
       if (/^(loop\d+|[0-9a-f-]{36})/.test(name)) things.add(`${type} filesystem held by the kernel: ${name}`);
-  for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
-    const environment = read(`/proc/${pid}/environ`)?.split('\0');
-    if (Number(pid) === process.pid || environment?.includes(`${marker}=${run}`) !== true) continue;
+  for (const pid of processesOf(run)) {
     const command = (read(`/proc/${pid}/cmdline`) ?? '').replaceAll('\0', ' ').trim();
     things.add(`process ${pid}: ${command.slice(0, 200)}`);
   }
-  for (const name of list(scratch)) things.add(`scratch file ${join(scratch, name)}`);
+  // npm and tsc keep their compiled selves there.
+  for (const name of list(scratch))
+    if (name !== 'node-compile-cache') things.add(`scratch file ${join(scratch, name)}`);
   return things;
+}
+
+/** The processes that carry the marker of this run. */
+export function processesOf(run: string): number[] {
+  const pids = list('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
+  return pids
+    .filter((pid) => read(`/proc/${pid}/environ`)?.split('\0').includes(`${marker}=${run}`) === true)
+    .map(Number);
 }
 
 export function takePicture(run: string, scratch: string): Picture {

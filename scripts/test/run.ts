@@ -7,7 +7,7 @@ import { globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { addCounts, noCounts } from './count-reporter.ts';
-import { leftovers, marker, takePicture } from './leftovers.ts';
+import { leftovers, marker, processesOf, takePicture } from './leftovers.ts';
 import { runStep, runTestFiles } from './steps.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -63,6 +63,7 @@ if (process.getuid?.() === 0) {
 console.log('\n== what the tests left behind');
 const left = await leftovers(before, run, scratch);
 for (const thing of left) console.log(`LEFT BEHIND: ${thing}`);
+for (const pid of processesOf(run)) process.kill(pid, 'SIGKILL');
 if (left.length === 0) console.log('nothing');
 addCounts(total, {
   ...noCounts(),
