@@ -1,0 +1,146 @@
+/**
+ * Whether the log of an XFS filesystem that is not mounted holds anything still to be replayed: finds the
+ * log's head by the cycle numbers and looks for an unmount record that ends there. Whatever is not plainly
+ * clean counts as dirty. Pure over `read`; see docs/formats/xfs.md and the kernel's xfs_log_recover.c.
+ */
+import { readUInt64 } from './checksum.ts';
+
+export interface LogReader {
+  /** Length of the log in blocks of 512 bytes. */
+  readonly blocks: number;
+  /** Reads blocks of 512 bytes of the log. */
+  readonly read: (block: number, count: number) => Promise<Buffer>;
+  /** The filesystem's uuid as log records carry it. */
+  readonly uuid: Buffer;
+  /** Record headers may take several blocks. */
+  readonly version2: boolean;
+}
+
+export interface LogRecord {
+  /** Block of its header. */
+  readonly block: number;
+  readonly cycle: number;
+  /** Blocks of header and of data. */
+  readonly headerBlocks: number;
+  readonly dataBlocks: number;
+  readonly operations: number;
+  readonly tailCycle: number;
+  readonly tailBlock: number;
+  readonly uuid: Buffer;
+}
+
+const blockSize = 512;
+const recordMagic = 0xfeedbabe;
+const unmountFlag = 0x20;
+const headerCycleSize = 32 * 1024;
+/** Eight in-core logs of 256 KiB: no more can be on the way to the disk at once. */
+const inFlightBlocks = (8 * 256 * 1024) / blockSize;
+/** A record of 256 KiB with its headers. */
+const longestRecord = (256 * 1024) / blockSize + 8;
+
+/** Undefined where the log is clean, else a phrase that says what is wrong with it. */
+export async function logFault(log: LogReader): Promise<string | undefined> {
+  if (log.blocks < 16) return `the log of ${log.blocks} blocks is too short`;
+  const head = await findHead(log);
+  if (typeof head === 'string') return head;
+  const record = await lastRecord(log, head);
+  if (record === undefined) return `no log record ends at the head of the log, block ${head}`;
+  const { uuid } = record;
+  if (!uuid.equals(log.uuid) && uuid.some((byte) => byte !== 0))
+    return 'the log belongs to another filesystem (UUID differs)';
+  if (record.operations !== 1) return dirty;
+  const data = await log.read((record.block + record.headerBlocks) % log.blocks, 1);
+  return (data.readUInt8(9) & unmountFlag) !== 0 ? undefined : dirty;
+}
+
+const dirty = 'the log is dirty (it was not unmounted cleanly, or is in use)';
+
+/** The cycle in which this block of the log was written; 0 for never. */
+export function cycleOf(block: Buffer, at = 0): number {
+  const word = block.readUInt32BE(at);
+  return word === recordMagic ? block.readUInt32BE(at + 4) : word;
+}
+
+/** Reads a record header; undefined where `data` does not begin with one. */
+export function parseRecord(data: Buffer, block: number, version2: boolean): LogRecord | undefined {
+  if (data.length < blockSize || data.readUInt32BE(0) !== recordMagic) return undefined;
+  const size = data.readUInt32BE(320);
+  const large = version2 && (data.readUInt32BE(8) & 2) !== 0 && size > headerCycleSize;
+  const tail = readUInt64(data, 24);
+  return {
+    block,
+    cycle: data.readUInt32BE(4),
+    headerBlocks: large ? Math.ceil(size / headerCycleSize) : 1,
+    dataBlocks: Math.ceil(data.readUInt32BE(12) / blockSize),
+    operations: data.readUInt32BE(40),
+    tailCycle: Math.floor(tail / 2 ** 32),
+    tailBlock: tail % 2 ** 32,
+    uuid: data.subarray(304, 320),
+  };
+}
+
+/**
+ * The block that will be written next, 1 to `blocks` (the last is the wrap), or a phrase where the cycle
+ * numbers before it have holes, as after a crash.
+ */
+async function findHead(log: LogReader): Promise<number | string> {
+  const cycleAt = async (block: number): Promise<number> => cycleOf(await log.read(block, 1));
+  const first = await cycleAt(0);
+  const last = await cycleAt(log.blocks - 1);
+  if (first === 0) return 'the log was never written';
+  if (first !== last && last !== first - 1)
+    return `the log begins in cycle ${first} and ends in cycle ${last}`;
+  let head = log.blocks;
+  if (first !== last) {
+    // The first block of the older cycle, by halves.
+    for (let low = 0; head - low > 1;) {
+      const middle = Math.floor((low + head) / 2);
+      if ((await cycleAt(middle)) === first) low = middle;
+      else head = middle;
+    }
+  }
+  const before = Math.min(head, inFlightBlocks);
+  const hole =
+    (await firstOtherCycle(log, head - before, before, first)) ??
+    (await firstOtherCycle(log, ...wrapped(log, head, before), last));
+  return hole === undefined ? head : `the log has a hole at block ${hole} before its head at ${head}`;
+}
+
+/** What of the window of `inFlightBlocks` before the head lies at the physical end of the log. */
+function wrapped(log: LogReader, head: number, before: number): [number, number] {
+  const count = Math.min(inFlightBlocks - before, log.blocks - head);
+  return [log.blocks - count, count];
+}
+
+async function firstOtherCycle(
+  log: LogReader,
+  start: number,
+  count: number,
+  cycle: number,
+): Promise<number | undefined> {
+  if (count === 0) return undefined;
+  const data = await log.read(start, count);
+  for (let i = 0; i < count; i++) if (cycleOf(data, i * blockSize) !== cycle) return start + i;
+  return undefined;
+}
+
+/** The record that ends exactly at the head; undefined where there is none. */
+async function lastRecord(log: LogReader, head: number): Promise<LogRecord | undefined> {
+  const length = Math.min(longestRecord, log.blocks);
+  const start = (head - length + log.blocks) % log.blocks;
+  const tail = Math.min(length, log.blocks - start);
+  const data = Buffer.concat([
+    await log.read(start, tail),
+    ...(tail < length ? [await log.read(0, length - tail)] : []),
+  ]);
+  for (let at = length - 1; at >= 0; at--) {
+    const record = parseRecord(
+      data.subarray(at * blockSize, (at + 1) * blockSize),
+      (start + at) % log.blocks,
+      log.version2,
+    );
+    if (record !== undefined)
+      return at + record.headerBlocks + record.dataBlocks === length ? record : undefined;
+  }
+  return undefined;
+}
