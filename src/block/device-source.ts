@@ -3,9 +3,10 @@
  * the page cache of a device whose filesystem is mounted may be stale. A device's size is asked of the kernel
  * when it is opened, and again when a read fails or comes back short.
  *
- * Where O_DIRECT is refused (tmpfs, some network filesystems) a file is read through the page cache. The same
- * goes for the tail of a device that is no multiple of its sector size (a loop device with 4096-byte sectors
- * can be so): no direct read can fetch it, and no filesystem owns it, so that its cached pages are not stale.
+ * Where O_DIRECT is refused (tmpfs, some network filesystems) a file is read through the page cache.
+ *
+ * A device that is no multiple of its sector size (a loop device with 4096-byte sectors can be so) ends at its
+ * last whole sector: the kernel gives nobody what follows (dd gets EIO), and nobody can write it either.
  */
 import { constants, readSync, type Stats } from 'node:fs';
 import { open, stat as statPath, type FileHandle } from 'node:fs/promises';
@@ -29,21 +30,21 @@ export async function openDeviceSource(
   path: string,
   options: DeviceSourceOptions = {},
 ): Promise<DeviceSource> {
-  const handles: FileHandle[] = [];
+  let handle: FileHandle | undefined;
   try {
     // Asked before the open, which would wait for ever at a FIFO.
     const kind = await statPath(path);
     if (!kind.isBlockDevice() && !kind.isFile())
       throw new AgentError('FILE_ERROR', `${path} is neither a block device nor a file`);
     const opened = await openReading(path, options.direct ?? true);
-    handles.push(opened.handle);
-    const geometry = measure(opened.handle.fd, await opened.handle.stat());
-    const alignment = opened.direct ? geometry.directAlignment : 1;
-    if (geometry.isDevice && geometry.size % alignment !== 0)
-      handles.push((await openReading(path, false)).handle);
-    return new DeviceSource(path, handles, { ...geometry, alignment });
+    handle = opened.handle;
+    const geometry = measure(handle.fd, await handle.stat());
+    return new DeviceSource(path, handle, {
+      ...geometry,
+      alignment: opened.direct ? geometry.directAlignment : 1,
+    });
   } catch (thrown) {
-    for (const handle of handles) await handle.close();
+    await handle?.close();
     throw openFailure(path, thrown);
   }
 }
@@ -106,7 +107,8 @@ function measure(fd: number, stat: Stats): Measured {
     // For a file the kernel asks for the sector size of whatever lies below; a page suits every disk.
     return { size: stat.size, sectorSize: 512, isDevice: false, directAlignment: defaultAlignment };
   const sectorSize = blockDeviceSectors(fd).logical;
-  return { size: blockDeviceSize(fd), sectorSize, isDevice: true, directAlignment: sectorSize };
+  const size = alignDown(blockDeviceSize(fd), sectorSize);
+  return { size, sectorSize, isDevice: true, directAlignment: sectorSize };
 }
 
 /** `readAt` asks the kernel for at most this much at once. */
@@ -120,15 +122,11 @@ export class DeviceSource implements DirectSource {
   /** True for a block device, false for a file. */
   readonly isDevice: boolean;
   readonly #handle: FileHandle;
-  /** Through the page cache, for an unaligned tail of a device. */
-  readonly #tail: FileHandle | undefined;
-  /** Bytes that can be read through #handle. */
-  readonly #body: number;
 
-  /** Used by `openDeviceSource` alone; owns the handles. */
+  /** Used by `openDeviceSource` alone; owns the handle. */
   constructor(
     name: string,
-    handles: readonly FileHandle[],
+    handle: FileHandle,
     geometry: { size: number; sectorSize: number; alignment: number; isDevice: boolean },
   ) {
     this.name = name;
@@ -136,9 +134,7 @@ export class DeviceSource implements DirectSource {
     this.sectorSize = geometry.sectorSize;
     this.alignment = geometry.alignment;
     this.isDevice = geometry.isDevice;
-    this.#handle = handles[0]!;
-    this.#tail = handles[1];
-    this.#body = this.#tail === undefined ? this.size : alignDown(this.size, this.alignment);
+    this.#handle = handle;
   }
 
   /** True where reads pass the page cache by. */
@@ -154,8 +150,8 @@ export class DeviceSource implements DirectSource {
     const buffer = alignedBuffer(end - start, Math.max(this.alignment, defaultAlignment));
     const stop = Math.min(end, this.size);
     for (let at = start; at < stop;) {
-      const { handle, length: wanted } = this.#request(at, Math.min(end - at, longestRead));
-      const got = await handle
+      const wanted = Math.min(end - at, longestRead);
+      const got = await this.#handle
         .read(buffer, at - start, wanted, at)
         .catch((thrown: unknown) => this.#fail(at, wanted, thrown));
       at += this.#progress(at, got.bytesRead, stop);
@@ -180,17 +176,16 @@ export class DeviceSource implements DirectSource {
 
   async close(): Promise<void> {
     await this.#handle.close();
-    await this.#tail?.close();
   }
 
   /** Reads until `needed` bytes are there; `buffer` has room up to the next multiple of the alignment. */
   #fill(buffer: Uint8Array, offset: number, needed: number): void {
     for (let done = 0; done < needed;) {
       const at = offset + done;
-      const { handle, length } = this.#request(at, alignUp(needed - done, this.alignment));
+      const length = alignUp(needed - done, this.alignment);
       let got: number;
       try {
-        got = readSync(handle.fd, buffer, done, length, at);
+        got = readSync(this.#handle.fd, buffer, done, length, at);
       } catch (thrown) {
         return this.#fail(at, length, thrown);
       }
@@ -198,17 +193,10 @@ export class DeviceSource implements DirectSource {
     }
   }
 
-  /** Which handle reads at `at`, and how much of `length` it can. */
-  #request(at: number, length: number): { handle: FileHandle; length: number } {
-    if (this.#tail === undefined) return { handle: this.#handle, length };
-    if (at >= this.#body) return { handle: this.#tail, length: this.size - at };
-    return { handle: this.#handle, length: Math.min(length, this.#body - at) };
-  }
-
   /** Bytes gained; a direct read may stop at any sector, and only an end that came early is an error. */
   #progress(at: number, got: number, stop: number): number {
     if (got >= stop - at) return got;
-    const whole = at < this.#body ? alignDown(got, this.alignment) : got;
+    const whole = alignDown(got, this.alignment);
     if (whole === 0) {
       this.#checkSize();
       throw deviceGone(this.name, `reading at ${at} came to an end, of ${this.size} bytes`);
@@ -227,7 +215,7 @@ export class DeviceSource implements DirectSource {
     if (!this.isDevice) return;
     let now: number;
     try {
-      now = blockDeviceSize(this.#handle.fd);
+      now = alignDown(blockDeviceSize(this.#handle.fd), this.sectorSize);
     } catch (thrown) {
       throw deviceGone(this.name, 'its size cannot be asked any more', thrown);
     }

@@ -1,0 +1,147 @@
+/**
+ * Scratch block devices: an image file, a loop device over it, a filesystem, a mount. Everything is removed at
+ * the end of the test in reverse order (see cleanup.ts). Needs root.
+ *
+ *     const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
+ *     await writeFile(join(disk.mountPoint!, 'a'), 'b');
+ */
+import { mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { atEnd, type EndingTest } from './cleanup.ts';
+import { exec } from './exec.ts';
+
+export interface LoopOptions {
+  /** Bytes of the (sparse) image file. */
+  readonly size: number;
+  /** What `mkfs.TYPE` makes; nothing where undefined. `swap` is made by mkswap. */
+  readonly filesystem?: string;
+  readonly mkfsArgs?: readonly string[];
+  /** True mounts it on a fresh directory; a string is the directory's name (may hold spaces). */
+  readonly mount?: boolean | string;
+  readonly mountOptions?: string;
+  /** sfdisk's input (needs the fdisk package): the device is partitioned, `partition(n)` names the parts. */
+  readonly partitions?: string;
+  /** Where the image file is made; default a fresh directory under os.tmpdir(). */
+  readonly directory?: string;
+  readonly readOnly?: boolean;
+  /** Logical sector size of the loop device: 512 (default) to 4096. */
+  readonly sectorSize?: number;
+  /** False leaves the image without a loop device. Default true. */
+  readonly attach?: boolean;
+}
+
+export interface LoopDisk {
+  readonly image: string;
+  /** `/dev/loopN`; empty where `attach` was false. */
+  readonly device: string;
+  /** The mount point, where `mount` was asked for. */
+  readonly mountPoint: string | undefined;
+  /** Holds the image and the mount point. */
+  readonly directory: string;
+  partition(number: number): string;
+  /** Removes all at once, before the test's end. */
+  remove(): Promise<void>;
+}
+
+export async function makeLoop(t: EndingTest, options: LoopOptions): Promise<LoopDisk> {
+  const undo: (() => Promise<void>)[] = [];
+  const remove = async (): Promise<void> => {
+    for (let next = undo.pop(); next !== undefined; next = undo.pop()) await next();
+  };
+  atEnd(t, remove);
+
+  const directory = await mkdtemp(join(options.directory ?? tmpdir(), 'dattod-loop-'));
+  undo.push(() => rm(directory, { recursive: true, force: true, maxRetries: 3 }));
+  const image = join(directory, 'image');
+  const file = await open(image, 'wx');
+  await file.truncate(options.size);
+  await file.close();
+
+  let device = '';
+  if (options.attach !== false) {
+    device = await attachLoop(image, options);
+    undo.push(() => detachLoop(device));
+  }
+  const surface = device === '' ? image : device;
+  if (options.partitions !== undefined) {
+    await exec('sfdisk', ['--quiet', '--no-tell-kernel', surface], { input: options.partitions });
+    if (device !== '') await exec('partx', ['--update', device]);
+  }
+  if (options.filesystem !== undefined) await makeFilesystem(surface, options.filesystem, options.mkfsArgs);
+
+  let mountPoint: string | undefined;
+  if (options.mount !== undefined && options.mount !== false) {
+    mountPoint = join(directory, options.mount === true ? 'mnt' : options.mount);
+    await mountDevice(device, mountPoint, options.mountOptions);
+    const mounted = mountPoint;
+    undo.push(() => unmount(mounted));
+  }
+  return { image, device, mountPoint, directory, partition: (number) => `${device}p${number}`, remove };
+}
+
+/** A loop device over a file; the caller detaches it. */
+export async function attachLoop(
+  image: string,
+  options: Pick<LoopOptions, 'partitions' | 'readOnly' | 'sectorSize'> = {},
+): Promise<string> {
+  const args = ['--find', '--show'];
+  if (options.partitions !== undefined) args.push('--partscan');
+  if (options.readOnly === true) args.push('--read-only');
+  if (options.sectorSize !== undefined) args.push('--sector-size', String(options.sectorSize));
+  for (let attempt = 0; ; attempt++)
+    try {
+      return (await exec('losetup', [...args, image])).stdout.trim();
+    } catch (thrown) {
+      // Two tests may be after the same free number.
+      if (attempt === 5) throw thrown;
+    }
+}
+
+/** Detaches, and waits until the device has let its file go (the kernel does so when the last user closes). */
+export async function detachLoop(device: string): Promise<void> {
+  const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;
+  for (let attempt = 0; attempt < 100; attempt++) {
+    await exec('losetup', ['--detach', device], { allow: [1] });
+    if (!(await exists(backing))) return;
+    await sleep(50);
+  }
+  throw new Error(`${device} stays in use`);
+}
+
+/** `mkfs.TYPE`, quietly, over whatever is there. */
+export async function makeFilesystem(
+  device: string,
+  type: string,
+  args: readonly string[] = [],
+): Promise<void> {
+  if (type === 'swap') await exec('mkswap', ['--quiet', ...args, device]);
+  else if (type.startsWith('ext')) await exec(`mkfs.${type}`, ['-q', '-F', ...args, device]);
+  else if (type === 'xfs' || type === 'btrfs') await exec(`mkfs.${type}`, ['-q', '-f', ...args, device]);
+  else await exec(`mkfs.${type}`, [...args, device]);
+}
+
+/** Mounts a device (or bind-mounts, by `options`) on a directory that is made where it is missing. */
+export async function mountDevice(device: string, mountPoint: string, options?: string): Promise<void> {
+  await mkdir(mountPoint, { recursive: true });
+  await exec('mount', [...(options === undefined ? [] : ['-o', options]), device, mountPoint]);
+}
+
+/** Unmounts; thaws first where a failed test left the filesystem frozen, since umount would hang. */
+export async function unmount(mountPoint: string): Promise<void> {
+  await exec('fsfreeze', ['--unfreeze', mountPoint], { allow: [1] });
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const { code } = await exec('umount', [mountPoint], { allow: [1, 32] });
+    if (code === 0) return;
+    await sleep(50);
+  }
+  throw new Error(`${mountPoint} stays in use`);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
