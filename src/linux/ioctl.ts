@@ -14,11 +14,20 @@ const BLKZEROOUT = 0x127f;
 const BLKGETSIZE64 = 0x80081272;
 const FIFREEZE = 0xc0045877;
 const FITHAW = 0xc0045878;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
 
 const ioctl = declare<[fd: number, request: number, argument: Uint8Array | null]>('ioctl', 'int', [
   'int',
   'uint64',
   'void *',
+]);
+
+const fallocate = declare<[fd: number, mode: number, offset: number, length: number]>('fallocate', 'int', [
+  'int',
+  'int',
+  'int64',
+  'int64',
 ]);
 
 /** Size of an open block device in bytes. */
@@ -51,6 +60,15 @@ export async function discard(fd: number, offset: number, length: number): Promi
 /** Makes a range (multiples of the sector size) read as zeros, by the device's own means where it has any. */
 export async function zeroOut(fd: number, offset: number, length: number): Promise<void> {
   await checkedAsync(ioctl, [fd, BLKZEROOUT, range(offset, length)], 'ioctl BLKZEROOUT');
+}
+
+/**
+ * Makes a range read as zeros and lets the device give its space back, where it can do so quickly; EOPNOTSUPP
+ * where it cannot. (fallocate on a block device, block/fops.c: blkdev_fallocate.)
+ */
+export async function unmapZeroes(fd: number, offset: number, length: number): Promise<void> {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  await checkedAsync(fallocate, [fd, mode, offset, length], 'fallocate PUNCH_HOLE');
 }
 
 /**

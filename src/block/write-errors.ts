@@ -1,0 +1,68 @@
+/** What errnos of writing mean for a target: full, read-only, in use, or failed. */
+import type { Stats } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import { describeUses, splitDeviceNumber } from '../linux/usage.ts';
+
+/** What a failed open of a target means; finds out who uses a busy device. */
+export async function targetOpenFailure(path: string, cause: unknown): Promise<unknown> {
+  const code = errnoCode(cause);
+  if (cause instanceof AgentError || code === undefined) return cause;
+  switch (code) {
+    case 'EBUSY': {
+      const node = await statIfExisting(path);
+      const uses = node === undefined ? [] : await describeUses(splitDeviceNumber(node.rdev));
+      const who = uses.length === 0 ? 'in use (opened exclusively by another program)' : uses.join(', ');
+      return new AgentError('DEVICE_BUSY', `${path} cannot be written: it is ${who}`, {
+        hint: 'unmount or stop what uses it, or choose another target',
+        cause,
+      });
+    }
+    case 'EROFS':
+      return new AgentError('TARGET_READ_ONLY', `${path} lies on something read-only`, { cause });
+    case 'EACCES':
+    case 'EPERM':
+      if (process.getuid?.() === 0)
+        return new AgentError('TARGET_READ_ONLY', `${path} does not allow writing, even to root (${code})`, {
+          hint: 'blockdev --getro and lsattr show whether the device or file is write-protected',
+          cause,
+        });
+      return new AgentError('NO_PERMISSION', `${path} may not be written`, { hint: 'run as root', cause });
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new AgentError('FILE_ERROR', `${path} cannot be opened: there is no such file or directory`, {
+        cause,
+      });
+    default:
+      return targetFailure(path, 'opening it', cause);
+  }
+}
+
+/** What a failed write, flush or zeroing means; `what` is said of it. */
+export function targetFailure(name: string, what: string, cause: unknown): unknown {
+  const code = errnoCode(cause);
+  if (cause instanceof AgentError || code === undefined) return cause;
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG')
+    return new AgentError('TARGET_FULL', `${name} has no room left: ${what} gave ${code}`, {
+      hint: 'make room there and start the backup again',
+      cause,
+    });
+  if (code === 'EROFS' || code === 'EPERM')
+    return new AgentError('TARGET_READ_ONLY', `${name} cannot be written: ${what} gave ${code}`, { cause });
+  return new AgentError('TARGET_WRITE_ERROR', `${name}: ${what} gave ${code}`, { cause });
+}
+
+/** ENODEV, ENOTTY: character of what lies below; EINVAL: old filesystems for modes they do not know. */
+export function isUnsupported(thrown: unknown): boolean {
+  return ['EOPNOTSUPP', 'ENOSYS', 'ENODEV', 'ENOTTY'].includes(errnoCode(thrown) ?? '');
+}
+
+/** Undefined where nothing is at the path. */
+export async function statIfExisting(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (thrown) {
+    if (errnoCode(thrown) === 'ENOENT') return undefined;
+    throw thrown;
+  }
+}

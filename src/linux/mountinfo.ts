@@ -1,0 +1,81 @@
+/**
+ * /proc/PID/mountinfo (Documentation/filesystems/proc.rst, section 3.5): what is mounted where, by device
+ * number, so that renamed and bind mounts are right. The parser is pure.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+export interface MountEntry {
+  readonly id: number;
+  readonly parentId: number;
+  /** Device number of the filesystem's files (st_dev); anonymous (major 0) for btrfs, tmpfs and their like. */
+  readonly major: number;
+  readonly minor: number;
+  /** Path within the filesystem that is mounted here; `/` but for bind mounts and subvolumes. */
+  readonly root: string;
+  readonly path: string;
+  readonly type: string;
+  /** What was mounted: a device's path, or any text. */
+  readonly source: string;
+  /** This mount or the whole filesystem is read-only. */
+  readonly readOnly: boolean;
+  /** The filesystem itself is read-only, whatever the mount says. */
+  readonly filesystemReadOnly: boolean;
+}
+
+/** Reads the mounts of the calling process's namespace, in the kernel's order. */
+export async function readMounts(proc = '/proc'): Promise<MountEntry[]> {
+  return parseMountinfo(await readFile(join(proc, 'self/mountinfo')));
+}
+
+/** Lines that do not have the documented form are left out. */
+export function parseMountinfo(contents: Uint8Array): MountEntry[] {
+  const entries: MountEntry[] = [];
+  for (const line of Buffer.from(contents).toString('utf8').split('\n')) {
+    const [left, right] = line.split(' - ');
+    if (left === undefined || right === undefined) continue;
+    const [id, parent, device, root, path, options] = left.split(' ');
+    const [type, source, superOptions] = right.split(' ');
+    const numbers = /^(\d+):(\d+)$/.exec(device ?? '');
+    if (numbers === null || root === undefined || path === undefined || type === undefined) continue;
+    const filesystemReadOnly = hasOption(superOptions, 'ro');
+    entries.push({
+      id: Number(id),
+      parentId: Number(parent),
+      major: Number(numbers[1]),
+      minor: Number(numbers[2]),
+      root: unescapeOctal(root),
+      path: unescapeOctal(path),
+      type: unescapeOctal(type),
+      source: unescapeOctal(source ?? ''),
+      readOnly: filesystemReadOnly || hasOption(options, 'ro'),
+      filesystemReadOnly,
+    });
+  }
+  return entries;
+}
+
+/** The kernel writes space, tab, newline, backslash and `#` as three octal digits after a backslash. */
+export function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}
+
+function hasOption(options: string | undefined, option: string): boolean {
+  return options?.split(',').includes(option) ?? false;
+}
+
+/**
+ * The mounts that can be reached by their path: one that a later mount covers is left out. The order stays.
+ */
+export function visibleMounts(entries: readonly MountEntry[]): MountEntry[] {
+  const covered = new Set<number>();
+  const byId = new Map(entries.map((entry) => [entry.id, entry]));
+  for (const entry of entries) {
+    const parent = byId.get(entry.parentId);
+    // A mount whose parent has the same path lies on top of it.
+    if (parent !== undefined && parent.path === entry.path && parent !== entry) covered.add(parent.id);
+  }
+  return entries.filter((entry) => !covered.has(entry.id));
+}
