@@ -1,0 +1,15 @@
+/** What the daemon needs of the rooms below it, as arguments, so that tests give it others. */
+import type { PrepareJob } from '../backup/job.ts';
+import type { Device } from '../devices/device.ts';
+import type { TryLock } from './instance.ts';
+
+export interface Collaborators {
+  readonly prepareJob: PrepareJob;
+  /** The block devices of this machine. */
+  readonly listDevices: () => Promise<readonly Device[]>;
+  /** The one device with this UUID, path, mount point, label or partition UUID. Throws DEVICE_NOT_FOUND or DEVICE_AMBIGUOUS. */
+  readonly findDevice: (devices: readonly Device[], name: string) => Device;
+  /** Thaws what an earlier daemon left frozen, by the records in the directory; returns what it thawed. */
+  readonly thawLeftovers: (runDirectory: string) => Promise<readonly string[]>;
+  readonly tryLock: TryLock;
+}

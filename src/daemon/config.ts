@@ -1,0 +1,61 @@
+/** The configuration file of dattod (docs/dattod.md): JSON with defaults for the options of jobs. */
+import { readFile } from 'node:fs/promises';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import type { JobOptionsDocument } from './documents.ts';
+import { checkJobOptions } from './job-options.ts';
+
+export interface DaemonConfig {
+  /** What a job gets where its request does not say. */
+  readonly job_options: JobOptionsDocument;
+  /** How many ended jobs the history keeps. */
+  readonly history_limit: number;
+}
+
+export const defaultConfig: DaemonConfig = { job_options: {}, history_limit: 1000 };
+
+/** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE or FILE_ERROR. */
+export async function readConfig(path: string, required: boolean): Promise<DaemonConfig> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (!required && errnoCode(error) === 'ENOENT') return defaultConfig;
+    throw new AgentError(
+      'FILE_ERROR',
+      `The configuration ${path} cannot be read: ${errnoCode(error) ?? '?'}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return parseConfig(text, path);
+}
+
+/** Checks the text of a configuration; `path` is for messages. Throws BAD_USAGE. */
+export function parseConfig(text: string, path: string): DaemonConfig {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new AgentError('BAD_USAGE', `${path} is not JSON: ${(error as Error).message}`, { cause: error });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new AgentError('BAD_USAGE', `${path} is not a JSON object`);
+  const known = Object.keys(defaultConfig);
+  for (const key of Object.keys(value))
+    if (!known.includes(key))
+      throw new AgentError('BAD_USAGE', `${path}: unknown key "${key}"`, {
+        hint: `known are ${known.join(', ')}`,
+      });
+  const given = value as { job_options?: unknown; history_limit?: unknown };
+  const limit = given.history_limit ?? defaultConfig.history_limit;
+  if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > 100_000)
+    throw new AgentError(
+      'BAD_USAGE',
+      `${path}: "history_limit" is ${JSON.stringify(limit)}, not a whole number from 1 to 100000`,
+    );
+  return {
+    job_options: checkJobOptions(given.job_options ?? {}, `${path}: job_options`),
+    history_limit: limit,
+  };
+}

@@ -1,0 +1,145 @@
+/**
+ * A daemon from start to end, without the process around it (run.ts). The order is the point: first the one
+ * instance, then the thaw of what an earlier daemon left frozen (log and history may lie on it), then log,
+ * history, and last the socket, so that whoever can connect finds everything working.
+ */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import { createLog, type Log } from '../base/log.ts';
+import { agentVersion } from '../base/version.ts';
+import { createApi, listen } from './api.ts';
+import type { Collaborators } from './collaborators.ts';
+import type { DaemonConfig } from './config.ts';
+import type { EventStream } from './event-stream.ts';
+import { History } from './history.ts';
+import { claimInstance, type Instance } from './instance.ts';
+import { JobTable } from './jobs.ts';
+import { LogFile } from './log-file.ts';
+import type { DaemonSettings } from './settings.ts';
+
+/** How long cancelled jobs have to end, and answers to be fetched, milliseconds. */
+const cancelMs = 30_000;
+const drainMs = 1_000;
+
+export interface Daemon {
+  readonly log: Log;
+  /** Ends the log file and goes on in a new one. */
+  reopenLog(): void;
+  /** Cancels the jobs, thaws, closes everything. Resolves with false where a job did not end in time. */
+  stop(reason: string): Promise<boolean>;
+}
+
+/** Starts everything; on an error nothing is left behind. */
+export async function createDaemon(
+  collaborators: Collaborators,
+  settings: DaemonSettings,
+  config: DaemonConfig,
+): Promise<Daemon> {
+  const started = performance.now();
+  const undo: (() => void)[] = [];
+  try {
+    makeDirectory(settings.runDirectory, '--run-dir');
+    const instance = claimInstance(settings.pidFile, collaborators.tryLock);
+    undo.push(() => instance.release());
+    const thawed = await collaborators.thawLeftovers(settings.runDirectory);
+
+    const logFile = new LogFile(settings.logFile);
+    undo.push(() => logFile.close());
+    const log = createLog(logFile, settings.logLevel);
+    if (thawed.length > 0) log.warn({ thawed }, 'filesystems were left frozen by an earlier daemon');
+
+    makeDirectory(settings.stateDirectory, '--state-dir');
+    const history = new History(join(settings.stateDirectory, 'history.sqlite'), {
+      limit: config.history_limit,
+      bootId: readBootId(),
+      onError: (err) => log.error({ err }, 'the job history could not be written'),
+    });
+    undo.push(() => history.close());
+    for (const { uuid, error } of history.failInterrupted(new Date()))
+      log.warn({ job: uuid, error }, 'job was interrupted');
+
+    const jobs = new JobTable({
+      collaborators,
+      history,
+      environment: {
+        log,
+        holdWhileFrozen: [logFile, history],
+        stateDirectory: settings.stateDirectory,
+        runDirectory: settings.runDirectory,
+      },
+      defaults: config.job_options,
+      log,
+    });
+    const streams = new Set<EventStream>();
+    const uptime = () => (performance.now() - started) / 1000;
+    const api = createApi({ jobs, listDevices: collaborators.listDevices, uptime, streams }, log);
+    await listen(api, settings.socket);
+    log.info({ version: agentVersion, pid: process.pid, socket: settings.socket }, 'dattod is ready');
+
+    const close = async () => {
+      for (const stream of streams) stream.end();
+      const impatience = setTimeout(() => api.server.closeAllConnections(), drainMs);
+      await api.close();
+      clearTimeout(impatience);
+    };
+    return {
+      log,
+      reopenLog: () => logFile.reopen(),
+      stop: async (reason) => {
+        log.info({ reason, running: jobs.runningCount }, 'dattod is stopping');
+        const tidy = await within(cancelMs, jobs.shutDown(reason));
+        if (!tidy) log.error('a job did not end in time');
+        await close();
+        await collaborators.thawLeftovers(settings.runDirectory);
+        log.info('dattod has stopped');
+        finish(instance, history, logFile);
+        return tidy;
+      },
+    };
+  } catch (error) {
+    for (const step of undo.toReversed()) step();
+    throw error;
+  }
+}
+
+function finish(instance: Instance, history: History, logFile: LogFile): void {
+  history.close();
+  logFile.close();
+  instance.release();
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function makeDirectory(path: string, option: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new AgentError(
+      'FILE_ERROR',
+      `The directory ${path} cannot be made: ${errnoCode(error) ?? String(error)}`,
+      {
+        hint: `choose another with ${option}`,
+        cause: error,
+      },
+    );
+  }
+}
+
+function readBootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}

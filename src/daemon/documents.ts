@@ -1,0 +1,95 @@
+/**
+ * The documents of the API (docs/api.md): what the daemon answers and the command prints under `--json`.
+ * Types alone, so that `cli/` shares them without loading anything of the daemon. Fields are only ever added.
+ */
+export type { ErrorDocument } from '../base/errors.ts';
+export type { DeviceStatus, JobPhase, JobState, JobStatus, JobWarning } from '../backup/status.ts';
+
+/** The body of `POST /v1/jobs`. */
+export interface StartDocument {
+  kind: 'full' | 'incremental';
+  devices: { device: string; target: string }[];
+  options?: JobOptionsDocument;
+}
+
+/** Options of a job; what is left out comes from the daemon's configuration, then from the defaults. */
+export interface JobOptionsDocument {
+  /** Milliseconds. */
+  max_freeze_ms?: number;
+  /** Bytes per second. */
+  rate?: number;
+  on_read_error?: 'fail' | 'zero';
+  connections?: number;
+  /** Milliseconds. */
+  reconnect_ms?: number;
+  verify?: 'none' | 'sample' | 'full';
+  /** Absolute paths of executables. */
+  pre_freeze_hook?: string;
+  post_thaw_hook?: string;
+  frozen_hook?: string;
+}
+
+/** One block device of `GET /v1/devices`. Sizes in bytes; null where there is none or it is not known. */
+export interface DeviceDocument {
+  path: string;
+  kernel_name: string;
+  kind: string;
+  size: number;
+  used: number | null;
+  sector_size: number;
+  read_only: boolean;
+  file_system: string | null;
+  uuid: string | null;
+  label: string | null;
+  partition_uuid: string | null;
+  partition_label: string | null;
+  /** Path of the whole disk, where this is a partition. */
+  disk: string | null;
+  backing_file: string | null;
+  holders: string[];
+  mounts: { path: string; read_only: boolean; root: string }[];
+  backup: { possible: boolean; how: string };
+}
+
+export interface LsbRelease {
+  id: string;
+  description: string;
+  release: string;
+  codename: string;
+}
+
+export interface BasicInfoDocument {
+  agent_version: string;
+  hostname: string;
+  kernel: string;
+  lsb_release: LsbRelease;
+}
+
+/** A block device as the predecessor's `completeinfo` described it; empty text and 0 where there is none. */
+export interface BlockDeviceDocument {
+  uuid: string;
+  real_path: string;
+  device_size: number;
+  block_size: number;
+  file_system: string;
+  mount_location: string;
+  used_space: number;
+}
+
+export interface CompleteInfoDocument extends BasicInfoDocument {
+  os_name: string;
+  arch: string;
+  cpus: number;
+  /** Bytes. */
+  memory: number;
+  dattod_uptime_seconds: number;
+  block_devices: BlockDeviceDocument[];
+}
+
+export interface HealthDocument {
+  status: 'ok';
+  version: string;
+  pid: number;
+  uptime_seconds: number;
+  running_jobs: number;
+}

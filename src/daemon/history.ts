@@ -1,0 +1,184 @@
+/**
+ * The job history: the newest status of every job, in SQLite, so that it survives a restart. Writes are short
+ * and synchronous; while a filesystem is frozen (`hold`) they wait in memory, since the database may lie on
+ * it. The database is locked exclusively, so that two daemons never share a state directory, and has no
+ * write-ahead log, whose shared memory would have to be written for reading too.
+ */
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { AgentError } from '../base/errors.ts';
+import type { JobStatus } from './documents.ts';
+
+export interface HistoryOptions {
+  /** How many jobs are kept. */
+  readonly limit?: number;
+  /** The kernel's boot id, to tell a crash from a restart of the machine. */
+  readonly bootId?: string;
+  /** Told of a write that failed; the status stays in memory and is tried again with the next one. */
+  readonly onError?: (error: unknown) => void;
+}
+
+const schemaVersion = 1;
+
+export class History {
+  readonly #database: DatabaseSync;
+  readonly #limit: number;
+  readonly #bootId: string;
+  readonly #onError: (error: unknown) => void;
+  readonly #insert: StatementSync;
+  readonly #prune: StatementSync;
+  readonly #select: StatementSync;
+  readonly #all: StatementSync;
+  readonly #uuids: StatementSync;
+  /** Statuses not written yet, newest per job, in order of arrival. */
+  readonly #waiting = new Map<string, JobStatus>();
+  #holds = 0;
+
+  /** Opens or makes the database. Throws DAEMON_ALREADY_RUNNING (another one has it) or FILE_ERROR. */
+  constructor(path: string, options: HistoryOptions = {}) {
+    this.#limit = options.limit ?? 1000;
+    this.#bootId = options.bootId ?? '';
+    this.#onError = options.onError ?? (() => undefined);
+    this.#database = openDatabase(path);
+    this.#insert = this.#database.prepare(
+      `INSERT INTO jobs (uuid, created_at, state, boot_id, status) VALUES (?, ?, ?, ?, ?)
+       ON CONFLICT (uuid) DO UPDATE SET state = excluded.state, status = excluded.status`,
+    );
+    this.#prune = this.#database.prepare(
+      `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs ORDER BY id DESC LIMIT -1 OFFSET ?)`,
+    );
+    this.#select = this.#database.prepare('SELECT status FROM jobs WHERE uuid = ?');
+    this.#all = this.#database.prepare('SELECT uuid, status FROM jobs ORDER BY id DESC LIMIT ?');
+    this.#uuids = this.#database.prepare('SELECT uuid FROM jobs');
+  }
+
+  hold(): void {
+    this.#holds++;
+  }
+
+  release(): void {
+    if (this.#holds > 0) this.#holds--;
+    if (this.#holds === 0) this.#flush();
+  }
+
+  /** Records the newest status of a job. */
+  put(status: JobStatus): void {
+    this.#waiting.set(status.uuid, status);
+    if (this.#holds === 0) this.#flush();
+  }
+
+  get(uuid: string): JobStatus | undefined {
+    return this.#waiting.get(uuid) ?? statusOf(this.#select.get(uuid));
+  }
+
+  /** The newest jobs first. */
+  list(limit = this.#limit): JobStatus[] {
+    const written = this.#all.all(limit);
+    const found = new Map(written.map((row) => [String(row['uuid']), statusOf(row)!]));
+    const fresh = [...this.#waiting.values()].filter((status) => !found.has(status.uuid)).toReversed();
+    const rest = [...found.values()].map((status) => this.#waiting.get(status.uuid) ?? status);
+    return [...fresh, ...rest].slice(0, limit);
+  }
+
+  /** The UUIDs of all jobs, in no order. */
+  uuids(): string[] {
+    const written = this.#uuids.all().map((row) => String(row['uuid']));
+    return [...new Set([...written, ...this.#waiting.keys()])];
+  }
+
+  /**
+   * Marks jobs that an earlier daemon left unfinished as FAILED with the reason. Returns them. Call once,
+   * before any job starts.
+   */
+  failInterrupted(now: Date): JobStatus[] {
+    const rows = this.#database
+      .prepare(`SELECT boot_id, status FROM jobs WHERE state IN ('NOT_STARTED', 'IN_PROGRESS') ORDER BY id`)
+      .all();
+    return rows.map((row) => {
+      const restarted = this.#bootId !== '' && row['boot_id'] !== this.#bootId;
+      const status = statusOf(row)!;
+      const failed: JobStatus = {
+        ...status,
+        state: 'FAILED',
+        paused: false,
+        rate: 0,
+        seconds_left: null,
+        finished_at: now.toISOString(),
+        error: {
+          code: 'JOB_INTERRUPTED',
+          message: restarted
+            ? `The machine was restarted during the job (phase: ${status.phase})`
+            : `dattod was killed or crashed during the job (phase: ${status.phase})`,
+          hint: 'start the backup again; the image is not complete until one succeeds',
+        },
+      };
+      this.put(failed);
+      return failed;
+    });
+  }
+
+  /** Writes what waits, held or not, and closes the database. */
+  close(): void {
+    this.#flush();
+    this.#database.close();
+  }
+
+  #flush(): void {
+    if (this.#waiting.size === 0) return;
+    try {
+      this.#database.exec('BEGIN');
+      for (const status of this.#waiting.values())
+        this.#insert.run(status.uuid, status.created_at, status.state, this.#bootId, JSON.stringify(status));
+      this.#prune.run(this.#limit);
+      this.#database.exec('COMMIT');
+      this.#waiting.clear();
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+      this.#onError(error);
+    }
+  }
+}
+
+function statusOf(row: Record<string, unknown> | undefined): JobStatus | undefined {
+  return row === undefined ? undefined : (JSON.parse(String(row['status'])) as JobStatus);
+}
+
+function openDatabase(path: string): DatabaseSync {
+  let database: DatabaseSync | undefined;
+  try {
+    database = new DatabaseSync(path);
+    // The first transaction takes the lock that locking_mode keeps for as long as the database is open.
+    database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE');
+    const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
+    if (version > schemaVersion)
+      throw new AgentError(
+        'FILE_ERROR',
+        `The job history ${path} has version ${version}, this dattod knows ${schemaVersion}`,
+        { hint: 'run the newer dattod, or move the file away' },
+      );
+    database.exec(`
+      CREATE TABLE IF NOT EXISTS jobs (
+        id INTEGER PRIMARY KEY,
+        uuid TEXT NOT NULL UNIQUE,
+        created_at TEXT NOT NULL,
+        state TEXT NOT NULL,
+        boot_id TEXT NOT NULL,
+        status TEXT NOT NULL
+      );
+      PRAGMA user_version = ${schemaVersion};
+      COMMIT`);
+    return database;
+  } catch (error) {
+    database?.close();
+    if (error instanceof AgentError) throw error;
+    const message = error instanceof Error ? error.message : String(error);
+    if (message.includes('locked'))
+      throw new AgentError('DAEMON_ALREADY_RUNNING', `Another dattod uses the job history ${path}`, {
+        hint: 'give this one its own --state-dir',
+        cause: error,
+      });
+    throw new AgentError('FILE_ERROR', `The job history ${path} cannot be used: ${message}`, {
+      hint: 'move the file away to begin a new one',
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * One instance: the pid file is locked (flock) for as long as the daemon lives, so that the lock ends with the
+ * process however it ends. The file is removed at a tidy end; a lock on a file that was removed meanwhile is
+ * noticed by its inode.
+ */
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { AgentError, errnoCode } from '../base/errors.ts';
+
+/** Takes an exclusive lock without waiting; false where somebody else has it. */
+export type TryLock = (fd: number) => boolean;
+
+export interface Instance {
+  /** Removes the pid file and gives the lock back. */
+  release(): void;
+}
+
+/** Throws DAEMON_ALREADY_RUNNING with the other's pid, or FILE_ERROR. */
+export function claimInstance(pidFile: string, tryLock: TryLock, pid = process.pid): Instance {
+  for (;;) {
+    const fd = openPidFile(pidFile);
+    try {
+      if (!tryLock(fd)) throw alreadyRunning(pidFile);
+      if (isStillThere(fd, pidFile)) {
+        ftruncateSync(fd);
+        writeSync(fd, `${pid}\n`, 0);
+        return {
+          release: () => {
+            unlinkSync(pidFile);
+            closeSync(fd);
+          },
+        };
+      }
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    closeSync(fd);
+  }
+}
+
+function openPidFile(path: string): number {
+  try {
+    // "a+" makes the file where there is none and leaves another daemon's pid in it where there is one.
+    return openSync(path, 'a+', 0o644);
+  } catch (error) {
+    throw new AgentError(
+      'FILE_ERROR',
+      `The pid file ${path} cannot be opened: ${errnoCode(error) ?? String(error)}`,
+      {
+        hint: 'choose another with --pid-file',
+        cause: error,
+      },
+    );
+  }
+}
+
+function isStillThere(fd: number, path: string): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  return there !== undefined && there.ino === fstatSync(fd).ino;
+}
+
+function alreadyRunning(path: string): AgentError {
+  const pid = readFileSync(path, 'utf8').trim();
+  return new AgentError(
+    'DAEMON_ALREADY_RUNNING',
+    `dattod is already running${pid === '' ? '' : ` (pid ${pid})`}`,
+    {
+      hint: `it holds ${path}; stop it first, or give this one paths of its own`,
+    },
+  );
+}

@@ -1,0 +1,112 @@
+/**
+ * The options of a job as they arrive from the API and from the configuration file: one table of names, types
+ * and ranges that the schema of the API, the check of the file and docs/dattod.md's list all come from.
+ */
+import { defaultJobOptions, type JobOptions } from '../backup/job.ts';
+import { AgentError } from '../base/errors.ts';
+import type { JobOptionsDocument } from './documents.ts';
+
+interface Field {
+  readonly schema:
+    | { readonly type: 'integer'; readonly minimum: number; readonly maximum: number }
+    | { readonly type: 'string'; readonly enum: readonly string[] }
+    | { readonly type: 'string'; readonly pattern: string };
+  readonly about: string;
+}
+
+const hook = (about: string): Field => ({ schema: { type: 'string', pattern: '^/' }, about });
+
+export const jobOptionFields = {
+  max_freeze_ms: {
+    schema: { type: 'integer', minimum: 1, maximum: 600_000 },
+    about: 'longest allowed freeze in milliseconds',
+  },
+  rate: {
+    schema: { type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER },
+    about: 'limit in bytes per second over the whole job',
+  },
+  on_read_error: {
+    schema: { type: 'string', enum: ['fail', 'zero'] },
+    about: 'what a bad sector does: fail the job, or become zeros and a warning',
+  },
+  connections: {
+    schema: { type: 'integer', minimum: 1, maximum: 16 },
+    about: 'connections per target, where it allows several',
+  },
+  reconnect_ms: {
+    schema: { type: 'integer', minimum: 0, maximum: 86_400_000 },
+    about: 'how long a lost target is waited for, in milliseconds',
+  },
+  verify: {
+    schema: { type: 'string', enum: ['none', 'sample', 'full'] },
+    about: 'how much is read back from the target and compared',
+  },
+  pre_freeze_hook: hook('executable to run before the freeze'),
+  post_thaw_hook: hook('executable to run after the thaw'),
+  frozen_hook: hook('executable to run while everything is frozen'),
+} as const satisfies Record<keyof JobOptionsDocument, Field>;
+
+/** The JSON schema of `JobOptionsDocument`. */
+export const jobOptionsSchema = {
+  type: 'object',
+  additionalProperties: false,
+  properties: Object.fromEntries(
+    Object.entries(jobOptionFields).map(([name, field]) => [name, field.schema]),
+  ),
+};
+
+/** Checks options read from a file. `where` begins the message. Throws BAD_USAGE naming the key. */
+export function checkJobOptions(value: unknown, where: string): JobOptionsDocument {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new AgentError('BAD_USAGE', `${where} is not an object of options`);
+  for (const [key, given] of Object.entries(value)) {
+    const field: Field | undefined = Object.hasOwn(jobOptionFields, key)
+      ? jobOptionFields[key as keyof JobOptionsDocument]
+      : undefined;
+    if (field === undefined)
+      throw new AgentError('BAD_USAGE', `${where}: unknown key "${key}"`, {
+        hint: `known are ${Object.keys(jobOptionFields).join(', ')}`,
+      });
+    const wanted = explainMismatch(field, given);
+    if (wanted !== undefined)
+      throw new AgentError('BAD_USAGE', `${where}: "${key}" is ${JSON.stringify(given)}, not ${wanted}`);
+  }
+  return value;
+}
+
+/** What was wanted, where `given` is not it. */
+function explainMismatch({ schema }: Field, given: unknown): string | undefined {
+  if (schema.type === 'integer') {
+    const fits =
+      typeof given === 'number' &&
+      Number.isInteger(given) &&
+      given >= schema.minimum &&
+      given <= schema.maximum;
+    return fits ? undefined : `a whole number from ${schema.minimum} to ${schema.maximum}`;
+  }
+  if ('enum' in schema)
+    return typeof given === 'string' && schema.enum.includes(given)
+      ? undefined
+      : `one of ${schema.enum.join(', ')}`;
+  return typeof given === 'string' && given.startsWith('/') ? undefined : 'an absolute path';
+}
+
+/** The first document that has a key wins; what none has comes from `defaultJobOptions`. */
+export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOptions {
+  const given: JobOptionsDocument = documents.reduceRight(
+    (wanted, document) => ({ ...wanted, ...document }),
+    {},
+  );
+  const defaults = defaultJobOptions;
+  return {
+    maxFreezeMs: given.max_freeze_ms ?? defaults.maxFreezeMs,
+    rate: given.rate ?? defaults.rate,
+    onReadError: given.on_read_error ?? defaults.onReadError,
+    connections: given.connections ?? defaults.connections,
+    reconnectMs: given.reconnect_ms ?? defaults.reconnectMs,
+    verify: given.verify ?? defaults.verify,
+    preFreezeHook: given.pre_freeze_hook ?? defaults.preFreezeHook,
+    postThawHook: given.post_thaw_hook ?? defaults.postThawHook,
+    frozenHook: given.frozen_hook ?? defaults.frozenHook,
+  };
+}

@@ -1,0 +1,256 @@
+/**
+ * The job table: starts, finds, pauses and stops jobs, and tells whoever listens how they do.
+ *
+ * What may run together: jobs whose devices are disjoint and do not lie on one another, and whose targets
+ * differ. A device is claimed before anything is checked and until its job has ended, so that two starts at
+ * the same moment cannot both win.
+ */
+import { randomUUID } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import type { DevicePair, JobEnvironment, RunningJob } from '../backup/job.ts';
+import { AgentError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Collaborators } from './collaborators.ts';
+import type { JobOptionsDocument, JobStatus, StartDocument } from './documents.ts';
+import type { History } from './history.ts';
+import { toJobOptions } from './job-options.ts';
+import { type Reservation, Reservations } from './reservations.ts';
+
+export interface JobTableOptions {
+  readonly collaborators: Pick<Collaborators, 'prepareJob' | 'listDevices' | 'findDevice'>;
+  readonly history: History;
+  readonly environment: JobEnvironment;
+  readonly defaults: JobOptionsDocument;
+  readonly log: Log;
+  /** How often listeners are told of progress, milliseconds. */
+  readonly tickMs?: number;
+  /** How often the progress of a running job is recorded, milliseconds. */
+  readonly recordMs?: number;
+}
+
+interface Entry {
+  readonly job: RunningJob;
+  /** What listeners were told last, as text, so that nothing is told twice. */
+  told: string;
+}
+
+export class JobTable {
+  readonly #options: JobTableOptions;
+  readonly #log: Log;
+  readonly #history: History;
+  readonly #reservations = new Reservations();
+  readonly #running = new Map<string, Entry>();
+  readonly #starting = new Set<Promise<unknown>>();
+  readonly #events = new EventEmitter<{ status: [JobStatus] }>().setMaxListeners(0);
+  readonly #tickMs: number;
+  readonly #recordMs: number;
+  #ticker: NodeJS.Timeout | undefined;
+  #lastRecord = 0;
+  #stopping = false;
+
+  constructor(options: JobTableOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#history = options.history;
+    this.#tickMs = options.tickMs ?? 500;
+    this.#recordMs = options.recordMs ?? 10_000;
+  }
+
+  get runningCount(): number {
+    return this.#running.size;
+  }
+
+  /**
+   * Checks everything, then starts the job; resolves with its status once it runs. `wanted` is asked before
+   * the start: where nobody waits for the answer any more, nothing is started.
+   */
+  async start(request: StartDocument, wanted: () => boolean = () => true): Promise<JobStatus> {
+    if (request.kind === 'incremental')
+      throw new AgentError('NOT_SUPPORTED', 'Incremental backups are not offered in this release', {
+        hint: 'use --full; it copies the used blocks of each device',
+      });
+    if (request.devices.length === 0)
+      throw new AgentError('NO_DEVICES', 'No devices given to backup', {
+        hint: 'name at least one with --device-pair DEVICE HOST PORT',
+      });
+    const starting = this.#start(request, wanted);
+    this.#starting.add(starting);
+    try {
+      return await starting;
+    } finally {
+      this.#starting.delete(starting);
+    }
+  }
+
+  async #start(request: StartDocument, wanted: () => boolean): Promise<JobStatus> {
+    const { prepareJob, listDevices, findDevice } = this.#options.collaborators;
+    const devices = await listDevices();
+    const pairs: DevicePair[] = request.devices.map(({ device, target }) => ({
+      device: findDevice(devices, device),
+      target,
+    }));
+    const uuid = randomUUID();
+    this.#refuseWhenStopping();
+    const reservation = this.#reservations.reserve(uuid, pairs, devices);
+    try {
+      const prepared = await prepareJob(
+        {
+          uuid,
+          kind: 'full',
+          pairs,
+          options: toJobOptions(request.options ?? {}, this.#options.defaults),
+        },
+        this.#options.environment,
+      );
+      try {
+        this.#refuseWhenStopping();
+        if (!wanted()) throw new AgentError('CANCELLED', 'Nobody waits for the start any more');
+      } catch (error) {
+        await prepared.discard();
+        throw error;
+      }
+      // On record before it runs: a daemon that dies now leaves a job that will be shown as interrupted.
+      this.#history.put(prepared.status());
+      this.#run(prepared.start(), reservation);
+      return this.get(uuid);
+    } catch (error) {
+      if (!this.#running.has(uuid)) this.#reservations.release(reservation);
+      throw error;
+    }
+  }
+
+  #run(job: RunningJob, reservation: Reservation): void {
+    this.#running.set(job.uuid, { job, told: '' });
+    const devices = reservation.claims.map(({ path, target }) => `${path} to ${target}`);
+    this.#log.info({ job: job.uuid, devices }, 'job started');
+    this.#history.put(job.status());
+    this.#tell(job.uuid);
+    this.#ticker ??= setInterval(() => this.#tick(), this.#tickMs);
+    void job.done.then((status) => {
+      this.#running.delete(job.uuid);
+      this.#reservations.release(reservation);
+      if (this.#running.size === 0) {
+        clearInterval(this.#ticker);
+        this.#ticker = undefined;
+      }
+      this.#history.put(status);
+      const { state, error, warnings } = status;
+      this.#log.info(
+        { job: job.uuid, state, error, warnings, freeze_ms: status.devices.map((each) => each.freeze_ms) },
+        'job ended',
+      );
+      this.#events.emit('status', status);
+    });
+  }
+
+  /** A job by its UUID or a unique beginning of it. Throws JOB_NOT_FOUND or BAD_USAGE. */
+  get(name: string): JobStatus {
+    const uuid = this.#resolve(name);
+    const status = this.#running.get(uuid)?.job.status() ?? this.#history.get(uuid);
+    if (status === undefined) throw notFound(name);
+    return status;
+  }
+
+  /** The newest first. */
+  list(limit?: number): JobStatus[] {
+    return this.#history.list(limit).map((status) => this.#running.get(status.uuid)?.job.status() ?? status);
+  }
+
+  /** The statuses of the jobs that run. */
+  running(): JobStatus[] {
+    return [...this.#running.values()].map(({ job }) => job.status());
+  }
+
+  /** Cancels a job; resolves with its final status when nothing of it runs any more. */
+  async stop(name: string, reason: string): Promise<JobStatus> {
+    const { job } = this.#runningJob(name);
+    this.#log.info({ job: job.uuid, reason }, 'job is being cancelled');
+    await job.cancel(reason);
+    return job.done;
+  }
+
+  pause(name: string): JobStatus {
+    return this.#change(name, (job) => job.pause());
+  }
+
+  resume(name: string): JobStatus {
+    return this.#change(name, (job) => job.resume());
+  }
+
+  /** Calls back with every change of any job, several times a second while something moves. */
+  subscribe(listener: (status: JobStatus) => void): () => void {
+    this.#events.on('status', listener);
+    return () => this.#events.off('status', listener);
+  }
+
+  /** Starts nothing any more, cancels what runs, and resolves when all has ended. */
+  async shutDown(reason: string): Promise<void> {
+    this.#stopping = true;
+    const cancelled = [...this.#running.keys()].map((uuid) => this.stop(uuid, reason));
+    await Promise.allSettled([...this.#starting, ...cancelled]);
+    clearInterval(this.#ticker);
+  }
+
+  #refuseWhenStopping(): void {
+    if (this.#stopping)
+      throw new AgentError('CANCELLED', 'dattod is shutting down', { hint: 'start it again first' });
+  }
+
+  #change(name: string, change: (job: RunningJob) => void): JobStatus {
+    const { job } = this.#runningJob(name);
+    change(job);
+    const status = job.status();
+    this.#log.info({ job: job.uuid, paused: status.paused }, 'job was paused or resumed');
+    this.#tell(job.uuid);
+    return status;
+  }
+
+  #runningJob(name: string): Entry {
+    const uuid = this.#resolve(name);
+    const entry = this.#running.get(uuid);
+    if (entry !== undefined) return entry;
+    const ended = this.#history.get(uuid);
+    if (ended === undefined) throw notFound(name);
+    throw new AgentError('JOB_NOT_RUNNING', 'Job not running', {
+      hint: `job ${uuid} is ${ended.state} since ${ended.finished_at ?? 'its end'}`,
+    });
+  }
+
+  #resolve(name: string): string {
+    const wanted = name.toLowerCase();
+    if (wanted.length === 36) return wanted;
+    const found = this.#history.uuids().filter((uuid) => uuid.startsWith(wanted));
+    if (found.length > 1)
+      throw new AgentError('BAD_USAGE', `${found.length} jobs begin with "${name}"`, {
+        hint: 'write more of the UUID',
+      });
+    if (found[0] === undefined) throw notFound(name);
+    return found[0];
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    const record = now - this.#lastRecord >= this.#recordMs;
+    if (record) this.#lastRecord = now;
+    for (const [uuid, { job }] of this.#running) {
+      if (this.#events.listenerCount('status') > 0) this.#tell(uuid);
+      if (record) this.#history.put(job.status());
+    }
+  }
+
+  #tell(uuid: string): void {
+    const entry = this.#running.get(uuid);
+    if (entry === undefined) return;
+    const status = entry.job.status();
+    const text = JSON.stringify(status);
+    if (text === entry.told) return;
+    entry.told = text;
+    this.#events.emit('status', status);
+  }
+}
+
+function notFound(name: string): AgentError {
+  return new AgentError('JOB_NOT_FOUND', `No job has the UUID ${name}`, {
+    hint: "'dattocli jobs' lists them",
+  });
+}

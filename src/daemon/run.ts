@@ -1,0 +1,96 @@
+/** The process of dattod: arguments, detaching, signals, crashes, exit codes. */
+import { spawn } from 'node:child_process';
+import { AgentError } from '../base/errors.ts';
+import { reportError } from '../base/report.ts';
+import type { Collaborators } from './collaborators.ts';
+import { parseDaemonArguments } from './command-line.ts';
+import { detach, reportStart } from './detach.ts';
+import type { Daemon } from './daemon.ts';
+import type { DaemonSettings } from './settings.ts';
+
+/** Runs dattod with its arguments; resolves with the exit code, for a daemon when it has ended. */
+export async function runDattod(
+  args: readonly string[],
+  load: () => Promise<Collaborators>,
+): Promise<number> {
+  try {
+    const settings = parseDaemonArguments(args);
+    if (settings === undefined) return 0;
+    if (process.getuid?.() !== 0)
+      throw new AgentError(
+        'NO_PERMISSION',
+        'dattod needs root, to read block devices and to freeze filesystems',
+        {
+          hint: 'run it with sudo',
+        },
+      );
+    if (settings.foreground) return await serve(settings, load);
+    await detach(args);
+    return 0;
+  } catch (thrown) {
+    const { line, exitCode, error } = reportError('dattod', thrown);
+    await reportStart({ error: error.toDocument() });
+    process.stderr.write(`${line}\n`);
+    return exitCode;
+  }
+}
+
+async function serve(settings: DaemonSettings, load: () => Promise<Collaborators>): Promise<number> {
+  process.title = 'dattod';
+  // Images, logs and records hold what is on the disks: they are root's alone.
+  process.umask(0o077);
+  // Loaded here, so that the parent that only detaches stays small and quick.
+  const [{ createDaemon }, { readConfig }, collaborators] = await Promise.all([
+    import('./daemon.ts'),
+    import('./config.ts'),
+    load(),
+  ]);
+  const config = await readConfig(settings.config, settings.configRequired);
+  const ending = new Promise<string>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const)
+      process.on(signal, () => resolve(`dattod got ${signal}`));
+  });
+  const daemon = await createDaemon(collaborators, settings, config);
+  process.on('SIGHUP', () => reopenLog(daemon));
+  guardAgainstCrashes(daemon, collaborators, settings);
+  await reportStart({ ready: true });
+  notifySystemd();
+  const tidy = await daemon.stop(await ending);
+  return tidy ? 0 : 1;
+}
+
+function reopenLog(daemon: Daemon): void {
+  try {
+    daemon.reopenLog();
+    daemon.log.info('the log was reopened');
+  } catch (err) {
+    daemon.log.error({ err }, 'the log could not be reopened');
+  }
+}
+
+/** A defect ends the daemon, but not before everything is thawed; only then may the log be written. */
+function guardAgainstCrashes(daemon: Daemon, collaborators: Collaborators, settings: DaemonSettings): void {
+  const crash = (err: unknown) => {
+    void collaborators
+      .thawLeftovers(settings.runDirectory)
+      .catch(() => undefined)
+      .then(() => {
+        daemon.log.fatal({ err }, 'dattod has a defect and ends');
+        process.stderr.write(`${reportError('dattod', err).line}\n`);
+        process.exit(1);
+      });
+  };
+  process.on('uncaughtException', crash);
+  process.on('unhandledRejection', crash);
+}
+
+/** Type=notify units: systemd's own tool talks the datagram protocol, which Node has no sockets for. */
+function notifySystemd(): void {
+  if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  spawn('systemd-notify', ['--ready', `--pid=${process.pid}`], { stdio: 'ignore' })
+    .on('error', () => undefined)
+    .once('exit', () => {
+      // Hooks are not to speak for the daemon.
+      delete process.env['NOTIFY_SOCKET'];
+    });
+}

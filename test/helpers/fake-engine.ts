@@ -1,0 +1,186 @@
+/**
+ * An engine that copies nothing, for tests of the daemon and the command. How a job goes is said by the
+ * target's path: `nbd://host/done` succeeds after some ticks, `/warn` with a warning, `/fail` fails, `/forever`
+ * runs until it is cancelled, `/frozen` also holds what must be held while frozen, `/stuck` does not end when
+ * it is cancelled; `/unreachable` is refused by the checks, `/slow` is checked for 200 ms.
+ */
+import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
+import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
+import { AgentError } from '../../src/base/errors.ts';
+import type { Collaborators } from '../../src/daemon/collaborators.ts';
+import type { Device } from '../../src/devices/device.ts';
+
+type Request = Parameters<PrepareJob>[0];
+
+const size = 100 * 1024 * 1024;
+
+export function fakeDevice(kernelName: string, more: Partial<Device> = {}): Device {
+  return {
+    path: `/dev/${kernelName}`,
+    kernelName,
+    major: 8,
+    minor: 0,
+    kind: 'disk',
+    size,
+    sectorSize: 512,
+    physicalSectorSize: 4096,
+    readOnly: false,
+    partition: undefined,
+    holders: [],
+    lowers: [],
+    backingFile: undefined,
+    filesystem: undefined,
+    mounts: [],
+    used: undefined,
+    backup: { possible: true, how: 'every block' },
+    ...more,
+  };
+}
+
+function fakePartition(disk: string, number: number, uuid: string): Device {
+  return fakeDevice(`${disk}${number}`, {
+    kind: 'partition',
+    lowers: [disk],
+    partition: {
+      disk: `/dev/${disk}`,
+      number,
+      start: number * size,
+      uuid: `p-${uuid}`,
+      label: undefined,
+      table: 'gpt',
+    },
+    filesystem: { type: 'ext4', uuid, label: `root${number}`, blockSize: 4096, size },
+    mounts: [{ path: `/mnt/${disk}${number}`, readOnly: false, root: '/', type: 'ext4' }],
+    used: size / 2,
+    backup: { possible: true, how: 'used blocks' },
+  });
+}
+
+/** A disk with two partitions, and a second disk. */
+export const fakeDevices: readonly Device[] = [
+  fakeDevice('fda'),
+  fakePartition('fda', 1, '11111111-1111-4111-8111-111111111111'),
+  fakePartition('fda', 2, '22222222-2222-4222-8222-222222222222'),
+  fakeDevice('fdb', { backup: { possible: false, how: 'swap in use' } }),
+];
+
+export function fakeCollaborators(tickMs = 20): Collaborators {
+  return {
+    prepareJob: (request, environment) => prepare(request, environment, tickMs),
+    listDevices: () => Promise.resolve(fakeDevices),
+    findDevice: (devices, name) => {
+      const found = devices.find((each) => [each.path, each.filesystem?.uuid].includes(name));
+      if (found === undefined)
+        throw new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for UUID ${name}`, {
+          hint: "'dattocli devices' lists them",
+        });
+      return found;
+    },
+    thawLeftovers: () => Promise.resolve([]),
+    tryLock: () => true,
+  };
+}
+
+async function prepare(request: Request, environment: JobEnvironment, tickMs: number): Promise<PreparedJob> {
+  const how = new URL(request.pairs[0]!.target).pathname.slice(1);
+  if (how === 'slow') await new Promise((resolve) => setTimeout(resolve, 200));
+  if (how === 'unreachable')
+    throw new AgentError('TARGET_UNREACHABLE', `Nobody answers at ${request.pairs[0]!.target}`, {
+      hint: 'start the server first',
+    });
+  const status: JobStatus = {
+    uuid: request.uuid,
+    kind: 'full',
+    state: 'NOT_STARTED',
+    phase: 'preparing',
+    paused: false,
+    created_at: new Date().toISOString(),
+    finished_at: null,
+    tracker: 'none',
+    rate: 0,
+    seconds_left: null,
+    warnings: [],
+    error: null,
+    devices: request.pairs.map(({ device, target }): DeviceStatus => ({
+      uuid: device.filesystem?.uuid ?? '',
+      device: device.path,
+      target,
+      filesystem: device.filesystem?.type ?? '',
+      device_size: device.size,
+      used_bytes: size / 2,
+      bytes_transferred: 0,
+      bytes_unsynced: size / 2,
+      bytes_sent: 0,
+      bytes_zero: 0,
+      pass: 1,
+      freeze_ms: null,
+      bytes_verified: 0,
+      read_errors: [],
+    })),
+  };
+  return {
+    uuid: request.uuid,
+    status: () => structuredClone(status),
+    discard: () => Promise.resolve(),
+    start: () => run(status, how, environment, tickMs),
+  };
+}
+
+function run(status: JobStatus, how: string, environment: JobEnvironment, tickMs: number): RunningJob {
+  const done = Promise.withResolvers<JobStatus>();
+  let ticks = 0;
+  const end = (state: JobStatus['state'], error: AgentError | null = null) => {
+    clearInterval(timer);
+    if (how === 'frozen') for (const each of environment.holdWhileFrozen) each.release();
+    Object.assign(status, { state, phase: 'done', rate: 0, seconds_left: null });
+    status.finished_at = new Date().toISOString();
+    status.error = error?.toDocument() ?? null;
+    done.resolve(structuredClone(status));
+  };
+  const advance = () => {
+    if (status.paused) return;
+    ticks++;
+    const part = how === 'forever' ? Math.min(ticks, 4) : ticks;
+    Object.assign(status, { phase: 'copying', rate: 1e7, seconds_left: 8 - part });
+    for (const device of status.devices) {
+      device.bytes_transferred = (device.used_bytes / 8) * part;
+      device.bytes_sent = device.bytes_transferred;
+      device.bytes_unsynced = device.used_bytes - device.bytes_transferred;
+    }
+    if (how === 'fail' && ticks === 3)
+      end(
+        'FAILED',
+        new AgentError('DEVICE_READ_ERROR', '/dev/fda1 cannot be read at byte 4096', { hint: 'replace it' }),
+      );
+    if (['done', 'warn', 'slow'].includes(how) && ticks === 8) {
+      for (const device of status.devices) device.freeze_ms = 12.5;
+      if (how === 'warn')
+        status.warnings.push({
+          code: 'TARGET_CANNOT_FLUSH',
+          message: 'The server offers no flush',
+          device: '/dev/fda1',
+        });
+      end('SUCCEEDED');
+    }
+  };
+  status.state = 'IN_PROGRESS';
+  if (how === 'frozen') for (const each of environment.holdWhileFrozen) each.hold();
+  const timer = setInterval(advance, tickMs);
+  return {
+    uuid: status.uuid,
+    status: () => structuredClone(status),
+    pause: () => {
+      status.paused = true;
+    },
+    resume: () => {
+      status.paused = false;
+    },
+    cancel: async (reason) => {
+      if (how === 'stuck') return done.promise.then(() => undefined);
+      if (status.state === 'IN_PROGRESS')
+        end('CANCELLED', new AgentError('CANCELLED', `Cancelled: ${reason}`));
+      await done.promise;
+    },
+    done: done.promise,
+  };
+}
