@@ -4,6 +4,7 @@
  * clean counts as dirty. Pure over `read`; see docs/formats/xfs.md and the kernel's xfs_log_recover.c.
  */
 import { readUInt64 } from './checksum.ts';
+import { logsOnlySuperblock } from './covering-record.ts';
 
 export interface LogReader {
   /** Length of the log in blocks of 512 bytes. */
@@ -48,9 +49,34 @@ export async function logFault(log: LogReader): Promise<string | undefined> {
   const { uuid } = record;
   if (!uuid.equals(log.uuid) && uuid.some((byte) => byte !== 0))
     return 'the log belongs to another filesystem (UUID differs)';
-  if (record.operations !== 1) return dirty;
-  const data = await log.read((record.block + record.headerBlocks) % log.blocks, 1);
-  return (data.readUInt8(9) & unmountFlag) !== 0 ? undefined : dirty;
+  if (record.operations === 1) {
+    const data = await log.read((record.block + record.headerBlocks) % log.blocks, 1);
+    if ((data.readUInt8(9) & unmountFlag) !== 0) return undefined;
+  }
+  return (await isCovered(log, record, head)) ? undefined : dirty;
+}
+
+/** More than two covering records take. */
+const longestCover = 64;
+
+/** Whether all that is to be replayed, from the tail to the head, is the superblock. */
+async function isCovered(log: LogReader, last: LogRecord, head: number): Promise<boolean> {
+  let left = (head - last.tailBlock + log.blocks) % log.blocks;
+  if (left === 0 || left > longestCover || last.tailBlock >= log.blocks) return false;
+  for (let block = last.tailBlock; left > 0;) {
+    const header = await log.read(block, 1);
+    const record = parseRecord(header, block, log.version2);
+    if (record === undefined) return false;
+    const length = record.headerBlocks + record.dataBlocks;
+    const cycle = block < last.tailBlock ? last.tailCycle + 1 : last.tailCycle;
+    if (record.cycle !== cycle || record.dataBlocks === 0) return false;
+    if (length > left || block + length > log.blocks) return false;
+    const data = await log.read(block + record.headerBlocks, record.dataBlocks);
+    if (!logsOnlySuperblock(record, header, data)) return false;
+    left -= length;
+    block = (block + length) % log.blocks;
+  }
+  return true;
 }
 
 const dirty = 'the log is dirty (it was not unmounted cleanly, or is in use)';
