@@ -28,7 +28,7 @@ export interface NbdServerConfig {
   readonly generic?: Readonly<Record<string, Setting>>;
 }
 
-/** In the foreground, as whoever runs the test unless `generic.user` says otherwise. */
+/** Runs as whoever runs the test, unless `generic.user` says otherwise. */
 export async function startNbdServer(config: NbdServerConfig): Promise<NbdServerProcess> {
   return start(async (directory, port, pidFile) => {
     const generic = { listenaddr: '127.0.0.1', port, allowlist: true, ...config.generic };
@@ -36,9 +36,10 @@ export async function startNbdServer(config: NbdServerConfig): Promise<NbdServer
     for (const [name, settings] of Object.entries(config.exports)) lines.push(...section(name, settings));
     const file = join(directory, 'config');
     writeFileSync(file, lines.join('\n') + '\n');
-    const server = spawnServer('nbd-server', ['-d', '-C', file, '-p', pidFile]);
-    await server.ready(() => accepts(port));
-    return { pid: server.child.pid!, stderr: server.stderr };
+    // Not `-d`: that serves a single connection and ends.
+    const server = spawnServer('nbd-server', ['-C', file, '-p', pidFile]);
+    await server.ready(async () => readPid(pidFile) !== undefined && (await accepts(port)));
+    return { pid: readPid(pidFile)!, stderr: server.stderr };
   });
 }
 
