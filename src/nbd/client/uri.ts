@@ -1,0 +1,200 @@
+/**
+ * NBD addresses: URIs in, a plain object that can cross threads, and back. No secret is part of an address:
+ * passwords are refused, keys and certificates are named by the file or directory that holds them.
+ * Specified in doc/uri.md of github.com/NetworkBlockDevice/nbd; the parameters `tls-certificates` and
+ * `tls-psk-file` are libnbd's (nbd_connect_uri(3)).
+ */
+import { isIPv6 } from 'node:net';
+import { AgentError } from '../../base/errors.ts';
+import { DEFAULT_PORT, MAX_STRING } from '../protocol/constants.ts';
+
+export interface NbdTls {
+  /** Certificates, or a key both sides know. */
+  readonly type: 'x509' | 'psk';
+  /** Directory of ca-cert.pem and, for servers that ask for them, client-cert.pem and client-key.pem. */
+  readonly certificates?: string;
+  /** File of `user:hexkey` lines, as psktool writes it. */
+  readonly pskFile?: string;
+  /** Who we are to a PSK server; the login name where not given. */
+  readonly username?: string;
+  /** Name that the server's certificate must carry, where it is not the host's. */
+  readonly hostname?: string;
+  /** False only where the URI says `tls-verify-peer=0`. */
+  readonly verifyPeer: boolean;
+}
+
+export interface NbdAddress {
+  readonly transport:
+    | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+    | { readonly kind: 'unix'; readonly path: string };
+  /** Empty for the server's default export. */
+  readonly exportName: string;
+  /** Present: TLS is a must, and nothing is ever said in the clear instead. */
+  readonly tls?: NbdTls;
+}
+
+/** The address of a predecessor's `HOST PORT`: the default export, in the clear. Throws BAD_TARGET. */
+export function addressOfPair(host: string, port: string): NbdAddress {
+  const bare = /^\[(.*)\]$/.exec(host)?.[1] ?? host;
+  if (bare === '' || /[\s/@]/.test(bare)) throw bad(`${host} ${port}`, `"${host}" is not a host name`);
+  return {
+    transport: { kind: 'tcp', host: bare, port: parsePort(`${host} ${port}`, port) },
+    exportName: '',
+  };
+}
+
+/** Reads an `nbd`, `nbds`, `nbd+unix` or `nbds+unix` URI. Throws BAD_TARGET naming what is wrong. */
+export function parseNbdUri(uri: string): NbdAddress {
+  // The pattern of RFC 3986, appendix B; WHATWG's URL would rewrite paths.
+  const match = /^([^:/?#]+):(?:\/\/([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)?$/.exec(uri);
+  if (match === null) throw bad(uri, 'it is not a URI');
+  const [, scheme = '', authority, path = '', query = '', fragment] = match;
+  const kind = /^(nbds?)(\+unix)?$/.exec(scheme.toLowerCase());
+  if (kind === null) throw bad(uri, `the scheme "${scheme}" is none of nbd, nbds, nbd+unix, nbds+unix`);
+  if (fragment !== undefined) throw bad(uri, 'it has a fragment; write %23 for a "#" in a name');
+  const parameters = parseQuery(uri, query);
+  const { user, host, port } = parseAuthority(uri, authority ?? '');
+  const exportName = decode(uri, path.replace(/^\//, ''), 'the export name');
+  if (exportName.includes('\0') || Buffer.byteLength(exportName) > MAX_STRING)
+    throw bad(uri, `the export name holds a NUL or is longer than ${MAX_STRING} bytes`);
+  const tls = kind[1] === 'nbds' ? parseTls(uri, parameters, user) : undefined;
+  const left = tls === undefined ? [...parameters.keys()].find((key) => key.startsWith('tls-')) : undefined;
+  if (left !== undefined) throw bad(uri, `${left} needs TLS, and the scheme ${scheme} has none`);
+  const transport = parseTransport(uri, kind[2] !== undefined, host, port, parameters);
+  const unknown = [...parameters.keys()].find((key) => !known.has(key) && !key.startsWith('x-'));
+  if (unknown !== undefined) throw bad(uri, `the parameter "${unknown}" is not known`);
+  return { transport, exportName, ...(tls === undefined ? {} : { tls }) };
+}
+
+/** The URI of an address. Contains no secrets. `parseNbdUri` gives the same address back. */
+export function formatNbdUri(address: NbdAddress): string {
+  const { transport, exportName, tls } = address;
+  const secure = tls === undefined ? 'nbd' : 'nbds';
+  const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
+  const query: string[] = [];
+  const add = (key: string, value: string | undefined): void => {
+    if (value !== undefined) query.push(`${key}=${encodeURIComponent(value).replaceAll('%2F', '/')}`);
+  };
+  if (transport.kind === 'unix') add('socket', transport.path);
+  if (tls !== undefined) {
+    if (tls.type === 'psk') add('tls-psk-file', tls.pskFile);
+    add('tls-certificates', tls.certificates);
+    add('tls-hostname', tls.hostname);
+    if (!tls.verifyPeer) add('tls-verify-peer', '0');
+  }
+  const user = tls?.username === undefined ? '' : `${encodeURIComponent(tls.username)}@`;
+  const parameters = query.length === 0 ? '' : `?${query.join('&')}`;
+  if (transport.kind === 'unix') return `${secure}+unix://${user}/${name}${parameters}`;
+  const host = isIPv6(transport.host) ? `[${transport.host}]` : encodeURIComponent(transport.host);
+  const port = transport.port === DEFAULT_PORT ? '' : `:${transport.port}`;
+  return `${secure}://${user}${host}${port}/${name}${parameters}`;
+}
+
+const known = new Set([
+  'socket',
+  'tls-type',
+  'tls-certificates',
+  'tls-psk-file',
+  'tls-username',
+  'tls-hostname',
+  'tls-verify-peer',
+]);
+
+function parseTransport(
+  uri: string,
+  unix: boolean,
+  host: string,
+  port: string | undefined,
+  parameters: ReadonlyMap<string, string>,
+): NbdAddress['transport'] {
+  const socket = parameters.get('socket');
+  if (unix) {
+    if (socket === undefined || socket === '') throw bad(uri, 'the parameter socket=PATH is missing');
+    if (host !== '' || port !== undefined) throw bad(uri, 'a Unix socket has no host and no port');
+    // sockaddr_un has 108 bytes, the last one a NUL; a leading NUL names an abstract socket.
+    if (Buffer.byteLength(socket) > 107 || socket.indexOf('\0', 1) !== -1)
+      throw bad(uri, `the socket's path has ${Buffer.byteLength(socket)} bytes (at most 107) or holds a NUL`);
+    return { kind: 'unix', path: socket };
+  }
+  if (socket !== undefined) throw bad(uri, 'socket= needs the scheme nbd+unix or nbds+unix');
+  return {
+    kind: 'tcp',
+    host: host === '' ? 'localhost' : host,
+    port: port === undefined || port === '' ? DEFAULT_PORT : parsePort(uri, port),
+  };
+}
+
+function parseTls(uri: string, parameters: ReadonlyMap<string, string>, user: string | undefined): NbdTls {
+  const pskFile = parameters.get('tls-psk-file');
+  const certificates = parameters.get('tls-certificates');
+  const type = parameters.get('tls-type') ?? (pskFile === undefined ? 'x509' : 'psk');
+  if (type === 'anon') throw bad(uri, 'tls-type=anon proves nothing about the peer and is not offered');
+  if (type !== 'x509' && type !== 'psk') throw bad(uri, `tls-type="${type}" is neither x509 nor psk`);
+  if (type === 'psk' && pskFile === undefined) throw bad(uri, 'tls-type=psk needs tls-psk-file=PATH');
+  if (type === 'x509' && pskFile !== undefined) throw bad(uri, 'tls-psk-file does not go with tls-type=x509');
+  const verify = parameters.get('tls-verify-peer') ?? '1';
+  if (verify !== '0' && verify !== '1') throw bad(uri, `tls-verify-peer="${verify}" is neither 0 nor 1`);
+  const username = user ?? parameters.get('tls-username');
+  const hostname = parameters.get('tls-hostname');
+  return {
+    type,
+    ...(certificates === undefined ? {} : { certificates }),
+    ...(pskFile === undefined ? {} : { pskFile }),
+    ...(username === undefined ? {} : { username }),
+    ...(hostname === undefined ? {} : { hostname }),
+    verifyPeer: verify === '1',
+  };
+}
+
+function parseAuthority(
+  uri: string,
+  authority: string,
+): { user: string | undefined; host: string; port: string | undefined } {
+  const match = /^(?:([^@]*)@)?(\[[^\]]*\]|[^:[\]@]*)(?::(.*))?$/.exec(authority);
+  if (match === null) throw bad(uri, `"${authority.replace(/^.*@/, '…@')}" is not HOST:PORT`);
+  const [, user, host = '', port] = match;
+  // The message must not repeat what may be a secret.
+  if (user?.includes(':') === true)
+    throw new AgentError('BAD_TARGET', 'The address of the NBD server holds a password', {
+      hint: 'write USER@HOST, and keep the key in a file named by tls-psk-file=PATH',
+    });
+  const literal = /^\[(.*)\]$/.exec(host)?.[1];
+  if (literal !== undefined && !isIPv6(literal)) throw bad(uri, `"${literal}" is not an IPv6 address`);
+  return {
+    user: user === undefined ? undefined : decode(uri, user, 'the user'),
+    host: literal ?? decode(uri, host, 'the host'),
+    port,
+  };
+}
+
+function parseQuery(uri: string, query: string): Map<string, string> {
+  const parameters = new Map<string, string>();
+  for (const part of query === '' ? [] : query.split('&')) {
+    const equals = part.indexOf('=');
+    const key = decode(uri, equals < 0 ? part : part.slice(0, equals), 'a parameter').toLowerCase();
+    if (parameters.has(key)) throw bad(uri, `the parameter "${key}" is given twice`);
+    parameters.set(key, equals < 0 ? '' : decode(uri, part.slice(equals + 1), key));
+  }
+  return parameters;
+}
+
+function parsePort(uri: string, text: string): number {
+  const port = Number(text);
+  if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65535)
+    throw bad(uri, `the port "${text}" is not a number from 1 to 65535`);
+  return port;
+}
+
+function decode(uri: string, text: string, what: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw bad(uri, `${what} has a "%" that does not begin a UTF-8 byte; write %25`);
+  }
+}
+
+function bad(uri: string, why: string): AgentError {
+  return new AgentError('BAD_TARGET', `"${uri}" is not the address of an NBD server: ${why}`, {
+    hint: 'write nbd://HOST:PORT/EXPORT, nbds://… for TLS, or nbd+unix:///EXPORT?socket=PATH',
+  });
+}
