@@ -1,0 +1,101 @@
+/**
+ * Finds the device that a person means: by filesystem UUID, path (also by links such as /dev/disk/by-id/…),
+ * mount point, label, or partition UUID or label, plain or with blkid's prefix (`LABEL=data`).
+ */
+import { realpath, stat } from 'node:fs/promises';
+import { AgentError } from '../base/errors.ts';
+import { splitDeviceNumber } from '../linux/usage.ts';
+import type { Device } from './device.ts';
+
+/** Throws DEVICE_NOT_FOUND, or DEVICE_AMBIGUOUS naming the candidates. */
+export async function findDevice(devices: readonly Device[], name: string): Promise<Device> {
+  const candidates = await candidatesFor(devices, name);
+  const [only, ...others] = candidates;
+  if (only === undefined) throw await notFound(name);
+  if (others.length > 0)
+    throw new AgentError(
+      'DEVICE_AMBIGUOUS',
+      `"${name}" names ${candidates.length} block devices: ${candidates.map((each) => each.path).join(', ')}`,
+      { hint: 'name the one meant by its path, for instance ' + only.path },
+    );
+  return only;
+}
+
+type Match = (device: Device, value: string) => boolean;
+
+const byUuid: Match = (device, value) => sameText(device.filesystem?.uuid, value);
+const byLabel: Match = (device, value) => device.filesystem?.label === value;
+const byPartUuid: Match = (device, value) => sameText(device.partition?.uuid, value);
+const byPartLabel: Match = (device, value) => device.partition?.label === value;
+
+const prefixes: Readonly<Record<string, Match>> = {
+  UUID: byUuid,
+  LABEL: byLabel,
+  PARTUUID: byPartUuid,
+  PARTLABEL: byPartLabel,
+};
+
+async function candidatesFor(devices: readonly Device[], name: string): Promise<Device[]> {
+  if (name.startsWith('/')) return byPath(devices, name);
+  const [, prefix, rest] = /^([A-Za-z]+)=(.*)$/s.exec(name) ?? [];
+  const match = prefixes[prefix?.toUpperCase() ?? ''];
+  if (match !== undefined && rest !== undefined) {
+    const value = rest.replace(/^"(.*)"$/s, '$1');
+    return preferTop(devices.filter((device) => match(device, value)));
+  }
+  // The strongest kind of name that fits wins: a label that looks like a UUID does not make one ambiguous.
+  for (const kind of [byUuid, byPartUuid, byLabel, byPartLabel]) {
+    const found = devices.filter((device) => kind(device, name));
+    if (found.length > 0) return preferTop(found);
+  }
+  return devices.filter((device) => device.kernelName === name);
+}
+
+async function byPath(devices: readonly Device[], path: string): Promise<Device[]> {
+  const exact = devices.filter((device) => device.path === path);
+  if (exact.length > 0) return exact;
+  const node = await stat(path).catch(() => undefined);
+  if (node?.isBlockDevice() === true) {
+    const { major, minor } = splitDeviceNumber(node.rdev);
+    return devices.filter((device) => device.major === major && device.minor === minor);
+  }
+  const wanted = new Set([withoutSlash(path), await realpath(path).catch(() => withoutSlash(path))]);
+  return devices.filter((device) => device.mounts.some((mount) => wanted.has(mount.path)));
+}
+
+/**
+ * A mirror (md with its superblock at the end) shows the same filesystem on its members and on itself; the one
+ * that lies on the others is meant, since it alone can be used.
+ */
+function preferTop(found: readonly Device[]): Device[] {
+  if (found.length < 2) return [...found];
+  const lowers = new Set(found.flatMap((device) => device.lowers));
+  const tops = found.filter((device) => !lowers.has(device.kernelName));
+  return tops.length === 1 ? tops : [...found];
+}
+
+async function notFound(name: string): Promise<AgentError> {
+  const hint = 'dattocli devices lists the block devices of this machine and their names';
+  if (!name.startsWith('/'))
+    return new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for UUID ${name}`, {
+      hint: `${hint}; UUIDs, labels, partition UUIDs, paths and mount points are understood`,
+    });
+  const node = await stat(name).catch(() => undefined);
+  const what =
+    node === undefined
+      ? 'there is no such path'
+      : node.isDirectory()
+        ? 'it is no mount point of a block device'
+        : node.isBlockDevice()
+          ? 'it is an empty or unsuitable block device'
+          : 'it is neither a block device nor a mount point';
+  return new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for ${name}: ${what}`, { hint });
+}
+
+function sameText(a: string | undefined, b: string): boolean {
+  return a !== undefined && a.toLowerCase() === b.toLowerCase();
+}
+
+function withoutSlash(path: string): string {
+  return path.length > 1 ? path.replace(/\/+$/, '') : path;
+}

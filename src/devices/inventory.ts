@@ -1,0 +1,179 @@
+/**
+ * The block devices of this machine: sysfs for the devices and what lies on what, mountinfo for mounts (by
+ * device number), the devices themselves for filesystems and partition tables. Every root can be replaced, so
+ * that fixtures can show stacks that a test machine cannot make.
+ */
+import { stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readMounts, visibleMounts, type MountEntry } from '../linux/mountinfo.ts';
+import { readBlockDevices, type SysBlockDevice } from '../linux/sysfs.ts';
+import { splitDeviceNumber } from '../linux/usage.ts';
+import { describeBackup } from './backup-manner.ts';
+import { probeDevice, type Probed, type ProbedPartition } from './probe-device.ts';
+import type { Device, Mount } from './device.ts';
+
+export interface InventoryOptions {
+  /** Default `/sys`. */
+  readonly sys?: string;
+  /** Default `/proc`. */
+  readonly proc?: string;
+  /** Default `/dev`. */
+  readonly dev?: string;
+  /** What is on a device; undefined where it cannot be read. Default reads it. */
+  readonly probe?: (path: string) => Promise<Probed | undefined>;
+  /** Bytes in use of the filesystem mounted there. Default statfs. */
+  readonly usedBytes?: (mountPoint: string) => Promise<number | undefined>;
+  /** Longest wait for one device that does not answer, in milliseconds. Default 5000. */
+  readonly patience?: number;
+}
+
+/** Describes all devices that hold data: those without a medium, RAM disks and optical drives are left out. */
+export async function listDevices(options: InventoryOptions = {}): Promise<Device[]> {
+  const { sys = '/sys', proc = '/proc', dev = '/dev' } = options;
+  const [found, mounts] = await Promise.all([readBlockDevices(sys), readMounts(proc)]);
+  const shown = found.filter(
+    (each) => each.size > 0 && !each.hidden && !/^(ram|zram|sr|fd)\d/.test(each.name),
+  );
+  const mountsByNumber = await groupByDevice(visibleMounts(mounts));
+  const patience = options.patience ?? 5000;
+  const probe = options.probe ?? probeDevice;
+  const usedBytes = options.usedBytes ?? usedByStatfs;
+
+  const paths = new Map<string, string>();
+  for (const each of shown) paths.set(each.name, await devicePath(each, dev));
+  const probes = new Map<string, Probed | undefined>();
+  await Promise.all(
+    shown.map(async (each) => {
+      // A read of a suspended device would wait until it is resumed.
+      if (each.dm?.suspended === true) return;
+      probes.set(each.name, await within(patience, probe(paths.get(each.name)!)));
+    }),
+  );
+
+  return Promise.all(
+    shown.map(async (each): Promise<Device> => {
+      const own = mountsByNumber.get(numberKey(each)) ?? [];
+      const path = paths.get(each.name)!;
+      const probed = probes.get(each.name);
+      const first = own[0];
+      const filesystem = each.partitions.length > 0 ? undefined : probed?.filesystem;
+      const device = {
+        path,
+        kernelName: each.name,
+        major: each.major,
+        minor: each.minor,
+        kind: kindOf(each),
+        size: each.size,
+        sectorSize: each.sectorSize,
+        physicalSectorSize: each.physicalSectorSize,
+        readOnly: each.readOnly,
+        partition: partitionInfo(each, paths, probes),
+        holders: each.holders,
+        lowers: each.partition === undefined ? each.slaves : [each.partition.disk],
+        backingFile: each.loop?.file,
+        filesystem,
+        mounts: own,
+        used: first === undefined ? undefined : await within(patience, usedBytes(first.path)),
+      };
+      const backup = describeBackup(device, {
+        readable: probed !== undefined,
+        suspended: each.dm?.suspended ?? false,
+        partitions: each.partitions.length,
+      });
+      return { ...device, backup };
+    }),
+  );
+}
+
+function kindOf(device: SysBlockDevice): Device['kind'] {
+  if (device.partition !== undefined) return 'partition';
+  if (device.dm !== undefined) return 'dm';
+  if (device.md) return 'md';
+  if (/^loop\d/.test(device.name)) return 'loop';
+  return 'disk';
+}
+
+async function devicePath(device: SysBlockDevice, dev: string): Promise<string> {
+  if (device.dm !== undefined) {
+    // udev makes these; where it does not run there may be none.
+    const mapped = join(dev, 'mapper', device.dm.name);
+    if (await exists(mapped)) return mapped;
+  }
+  return join(dev, device.name.replaceAll('!', '/'));
+}
+
+function partitionInfo(
+  device: SysBlockDevice,
+  paths: ReadonlyMap<string, string>,
+  probes: ReadonlyMap<string, Probed | undefined>,
+): Device['partition'] {
+  if (device.partition === undefined) return undefined;
+  const { disk, number, start } = device.partition;
+  const table = probes.get(disk)?.partitions;
+  // By its place: the kernel and the table number alike, but a table rewritten since would not match.
+  const entry = table?.find((each: ProbedPartition) => each.number === number && each.start === start);
+  return {
+    disk: paths.get(disk) ?? join('/dev', disk),
+    number,
+    start,
+    uuid: entry?.uuid,
+    label: entry?.label,
+    table: probes.get(disk)?.table ?? 'mbr',
+  };
+}
+
+/** Mounts by the device number of the block device below. */
+async function groupByDevice(entries: readonly MountEntry[]): Promise<Map<string, Mount[]>> {
+  const groups = new Map<string, Mount[]>();
+  for (const entry of entries) {
+    const number = await blockDeviceOf(entry);
+    if (number === undefined) continue;
+    const key = numberKey(number);
+    const group = groups.get(key) ?? [];
+    group.push({ path: entry.path, readOnly: entry.readOnly, root: entry.root, type: entry.type });
+    groups.set(key, group);
+  }
+  return groups;
+}
+
+/**
+ * btrfs (and others that span devices) give their files anonymous numbers of major 0; only what was named at
+ * the mount tells the device.
+ */
+export async function blockDeviceOf(
+  entry: MountEntry,
+): Promise<{ major: number; minor: number } | undefined> {
+  if (entry.major !== 0) return entry;
+  if (!entry.source.startsWith('/')) return undefined;
+  const node = await stat(entry.source).catch(() => undefined);
+  return node?.isBlockDevice() === true ? splitDeviceNumber(node.rdev) : undefined;
+}
+
+export function numberKey(device: { major: number; minor: number }): string {
+  return `${device.major}:${device.minor}`;
+}
+
+async function usedByStatfs(mountPoint: string): Promise<number | undefined> {
+  const { blocks, bfree, bsize } = await statfs(mountPoint);
+  return (blocks - bfree) * bsize;
+}
+
+/** Undefined where the work fails or takes longer: one dead device must not hide the others. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined);
+  });
+  try {
+    return await Promise.race([work.catch(() => undefined), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
