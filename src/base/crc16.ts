@@ -1,0 +1,17 @@
+/**
+ * CRC-16 (polynomial 0x8005, reflected: 0xA001; "CRC-16/ARC" but for its start value), the checksum of ext4's
+ * group descriptors before metadata_csum. The register is returned as it is, as Linux `lib/crc16.c` does.
+ */
+const table = new Uint16Array(256);
+for (let byte = 0; byte < 256; byte++) {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xa001 : 0);
+  table[byte] = crc;
+}
+
+/** Carries the register `crc` on over `data`; ext4 begins with 0xffff. */
+export function crc16(data: Uint8Array, crc: number): number {
+  let register = crc;
+  for (const byte of data) register = (register >>> 8) ^ table[(register ^ byte) & 0xff]!;
+  return register;
+}

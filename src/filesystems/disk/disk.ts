@@ -1,0 +1,90 @@
+/**
+ * The used map of a partitioned disk: each partition by its own filesystem, and as used whatever lies outside
+ * partitions (tables, boot loaders, gaps) or is unknown.
+ */
+import { AgentError } from '../../base/errors.ts';
+import type { Extent } from '../../base/extents.ts';
+import type { ReadAt } from '../../block/source.ts';
+import { ExtentBatches } from '../extent-batches.ts';
+import { readFilesystemUsedMap } from '../read-filesystem.ts';
+import { type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
+import { unreadableReason, verifiedUsedMap } from '../verified.ts';
+import type { Partition, PartitionTable } from './partition-table.ts';
+
+export interface DiskMapOptions {
+  readonly signal?: AbortSignal;
+  /** By the byte where the partition begins; `idle` where nothing is said. */
+  readonly partitionStates?: ReadonlyMap<number, MountState>;
+}
+
+/** Each partition is walked twice: a damaged one is used as a whole, and the others are not touched by it. */
+export async function readDiskUsedMap(
+  readAt: ReadAt,
+  deviceSize: number,
+  table: PartitionTable,
+  options: DiskMapOptions,
+): Promise<UsedMap> {
+  if (table.problem !== undefined) return everythingUsed(deviceSize, table.problem);
+  const partitions = table.partitions
+    .filter((partition) => !partition.container)
+    .sort((a, b) => a.start - b.start);
+  const warnings = [...table.warnings];
+  const parts: { partition: Partition; map: UsedMap }[] = [];
+  for (const partition of partitions) {
+    const { map, hasReader } = await readPartition(readAt, partition, options);
+    if (hasReader) warnings.push(...map.warnings.map((text) => `partition ${partition.number}: ${text}`));
+    parts.push({ partition, map });
+  }
+  const everything = parts.every(({ map }) => map.everything);
+  if (everything && warnings.length === 0)
+    warnings.push('no partition with a filesystem whose free space can be read');
+  return { filesystem: undefined, everything, warnings, extents: walk(deviceSize, parts) };
+}
+
+async function readPartition(
+  readAt: ReadAt,
+  { start, size }: Partition,
+  options: DiskMapOptions,
+): Promise<{ map: UsedMap; hasReader: boolean }> {
+  const within: ReadAt = (offset, length) => {
+    if (offset < 0 || offset + length > size)
+      throw new AgentError('INTERNAL', `read of ${length} bytes at ${offset} in a partition of ${size}`);
+    return readAt(start + offset, length);
+  };
+  const mapOptions = {
+    state: options.partitionStates?.get(start) ?? 'idle',
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  let hasReader = true;
+  const map = await verifiedUsedMap(size, async () => {
+    try {
+      const read = await readFilesystemUsedMap(within, size, mapOptions);
+      ({ hasReader } = read);
+      return read.map;
+    } catch (error) {
+      return everythingUsed(size, unreadableReason(error));
+    }
+  });
+  return { map, hasReader };
+}
+
+async function* walk(
+  deviceSize: number,
+  parts: readonly { partition: Partition; map: UsedMap }[],
+): AsyncGenerator<readonly Extent[]> {
+  const batches = new ExtentBatches();
+  let at = 0;
+  for (const { partition, map } of parts) {
+    batches.add(at, partition.start);
+    for await (const extents of map.extents) {
+      for (const { offset, length } of extents)
+        batches.add(partition.start + offset, partition.start + offset + length);
+      const batch = batches.take();
+      if (batch.length > 0) yield batch;
+    }
+    at = partition.start + partition.size;
+  }
+  batches.add(at, deviceSize);
+  const rest = batches.finish();
+  if (rest.length > 0) yield rest;
+}

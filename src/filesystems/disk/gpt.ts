@@ -1,0 +1,135 @@
+/**
+ * GUID partition table: UEFI specification 2.10, section 5.3. Both headers are checked with their CRCs; the
+ * backup at the end of the disk serves where the primary is bad.
+ *
+ * Header, in sector 1 and in the last one: 0 `EFI PART`, 12 header size, 16 CRC-32 of the header with this field
+ * as zeros, 24 its own sector, 32 the other's, 40 and 48 first and last usable sector, 56 disk GUID, 72 first
+ * sector of the entries, 80 their number, 84 size of one, 88 CRC-32 of them all.
+ * Entry: 0 type, 16 GUID, 32 and 40 first and last sector, 56 name (36 UTF-16 units).
+ */
+import { crc32 } from 'node:zlib';
+import { AgentError } from '../../base/errors.ts';
+import type { ReadAt } from '../../block/source.ts';
+import { guidText, labelText } from '../uuid.ts';
+import type { Partition, PartitionTable } from './partition-table.ts';
+import { rangeProblem } from './ranges.ts';
+
+interface GptHeader {
+  readonly firstUsable: number;
+  readonly lastUsable: number;
+  readonly uuid: string | undefined;
+  readonly entrySize: number;
+  readonly entries: Buffer;
+}
+
+/** Entries of 128 bytes are usual, 128 of them; far more is damage. */
+const largestTable = 4 * 1024 * 1024;
+
+/** Only for a disk with a protective MBR. Sector numbers are of `sectorSize` bytes. */
+export async function readGpt(
+  readAt: ReadAt,
+  deviceSize: number,
+  sectorSize: number,
+): Promise<PartitionTable> {
+  const last = Math.floor(deviceSize / sectorSize) - 1;
+  const primary = await readHeader(readAt, sectorSize, 1, last);
+  if (typeof primary !== 'string') return table(primary, sectorSize, []);
+  const backup = await readHeader(readAt, sectorSize, last, last);
+  if (typeof backup !== 'string')
+    return table(backup, sectorSize, [`GPT: primary header: ${primary}; the backup is used`]);
+  return {
+    kind: 'gpt',
+    uuid: undefined,
+    partitions: [],
+    tableSectors: [],
+    problem: `GPT: primary header: ${primary}; backup header: ${backup} (with sectors of ${sectorSize} bytes)`,
+    warnings: [],
+  };
+}
+
+/** The header at sector `at`, or what is wrong with it. */
+async function readHeader(
+  readAt: ReadAt,
+  sectorSize: number,
+  at: number,
+  last: number,
+): Promise<GptHeader | string> {
+  try {
+    const header = Buffer.from(await readAt(at * sectorSize, sectorSize));
+    const fault = headerFault(header, at, last);
+    if (fault !== undefined) return fault;
+    const size = header.readUInt32LE(80) * header.readUInt32LE(84);
+    const start = Number(header.readBigUInt64LE(72));
+    if (size === 0 || size > largestTable || start < 2 || start * sectorSize + size > (last + 1) * sectorSize)
+      return `${size} bytes of entries from sector ${start}`;
+    const entries = Buffer.from(await readAt(start * sectorSize, size));
+    const computed = crc32(entries);
+    const stored = header.readUInt32LE(88);
+    if (computed !== stored) return `entries' checksum ${hex(computed)}, but ${hex(stored)} is stored`;
+    return {
+      firstUsable: Number(header.readBigUInt64LE(40)),
+      lastUsable: Number(header.readBigUInt64LE(48)),
+      uuid: guidText(header.subarray(56, 72)),
+      entrySize: header.readUInt32LE(84),
+      entries,
+    };
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'DEVICE_READ_ERROR') return error.message;
+    throw error;
+  }
+}
+
+function headerFault(header: Buffer, at: number, last: number): string | undefined {
+  if (header.toString('latin1', 0, 8) !== 'EFI PART') return `no signature in sector ${at}`;
+  const size = header.readUInt32LE(12);
+  if (size < 92 || size > header.length) return `header size ${size}, a sector has ${header.length}`;
+  const stored = header.readUInt32LE(16);
+  const zeroed = Buffer.from(header.subarray(0, size));
+  zeroed.writeUInt32LE(0, 16);
+  const computed = crc32(zeroed);
+  if (computed !== stored) return `checksum ${hex(computed)}, but ${hex(stored)} is stored`;
+  const self = Number(header.readBigUInt64LE(24));
+  if (self !== at) return `it is in sector ${at}, but says ${self}`;
+  const lastUsable = Number(header.readBigUInt64LE(48));
+  if (lastUsable > last) return `last usable sector ${lastUsable}, but the disk ends with ${last}`;
+  const entrySize = header.readUInt32LE(84);
+  if (entrySize < 128 || entrySize % 8 !== 0) return `entries of ${entrySize} bytes`;
+  return undefined;
+}
+
+function table(header: GptHeader, sectorSize: number, warnings: readonly string[]): PartitionTable {
+  const partitions: Partition[] = [];
+  for (let at = 0; at + header.entrySize <= header.entries.length; at += header.entrySize) {
+    const entry = header.entries.subarray(at, at + header.entrySize);
+    const type = guidText(entry.subarray(0, 16));
+    if (type === undefined) continue;
+    const start = Number(entry.readBigUInt64LE(32));
+    const end = Number(entry.readBigUInt64LE(40)) + 1;
+    partitions.push({
+      number: at / header.entrySize + 1,
+      start: start * sectorSize,
+      size: (end - start) * sectorSize,
+      uuid: guidText(entry.subarray(16, 32)),
+      label: labelText(Buffer.from(entry.toString('utf16le', 56, 128))),
+      type,
+      container: false,
+    });
+  }
+  const problem = rangeProblem(
+    partitions.map(({ number, start, size }) => ({ name: `partition ${number}`, start, end: start + size })),
+    header.firstUsable * sectorSize,
+    (header.lastUsable + 1) * sectorSize,
+  );
+  return {
+    kind: 'gpt',
+    uuid: header.uuid,
+    partitions,
+    tableSectors: [],
+    problem: problem === undefined ? undefined : `GPT: ${problem}`,
+    warnings,
+  };
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16).padStart(8, '0')}`;
+}

@@ -1,0 +1,133 @@
+/**
+ * Group descriptors of ext2/3/4: read from wherever the table lies (in one piece, or a block per metagroup),
+ * checked, decoded. Layout: docs/formats/ext.md.
+ */
+import { crc16 } from '../../base/crc16.ts';
+import { crc32c } from '../../base/crc32c.ts';
+import type { ReadAt } from '../../block/source.ts';
+import { descriptorBlock } from './layout.ts';
+import { type ExtSuperblock, hex } from './superblock.ts';
+
+export interface GroupDescriptor {
+  readonly group: number;
+  /** Block numbers. */
+  readonly blockBitmap: number;
+  readonly inodeBitmap: number;
+  readonly inodeTable: number;
+  readonly freeClusters: number;
+  /** The block bitmap is not on disk. */
+  readonly uninitialised: boolean;
+  /** CRC-32C register of the block bitmap, or its low half: see `bitmapChecksumMask`. */
+  readonly bitmapChecksum: number;
+  /** What is wrong with it, for people. */
+  readonly problem: string | undefined;
+}
+
+/** Reads the descriptors of `count` groups from `first`; both must lie within the filesystem. */
+export async function readDescriptors(
+  sb: ExtSuperblock,
+  readAt: ReadAt,
+  first: number,
+  count: number,
+): Promise<GroupDescriptor[]> {
+  const firstBlock = Math.floor(first / sb.descriptorsPerBlock);
+  const endBlock = Math.ceil((first + count) / sb.descriptorsPerBlock);
+  const blocks = await readTableBlocks(sb, readAt, firstBlock, endBlock);
+  const descriptors: GroupDescriptor[] = [];
+  for (let group = first; group < first + count; group++) {
+    const block = blocks[Math.floor(group / sb.descriptorsPerBlock) - firstBlock]!;
+    const at = (group % sb.descriptorsPerBlock) * sb.descriptorSize;
+    descriptors.push(parseDescriptor(sb, group, block.subarray(at, at + sb.descriptorSize)));
+  }
+  return descriptors;
+}
+
+/** Blocks `[from, to)` of the table; those that follow each other on disk are read at once. */
+async function readTableBlocks(
+  sb: ExtSuperblock,
+  readAt: ReadAt,
+  from: number,
+  to: number,
+): Promise<Buffer[]> {
+  const reads: Promise<Buffer[]>[] = [];
+  for (let index = from; index < to;) {
+    const start = descriptorBlock(sb, index);
+    let count = 1;
+    while (index + count < to && descriptorBlock(sb, index + count) === start + count) count++;
+    reads.push(readBlocks(sb, readAt, start, count));
+    index += count;
+  }
+  return (await Promise.all(reads)).flat();
+}
+
+async function readBlocks(
+  sb: ExtSuperblock,
+  readAt: ReadAt,
+  start: number,
+  count: number,
+): Promise<Buffer[]> {
+  const bytes = await readAt(start * sb.blockSize, count * sb.blockSize);
+  return Array.from({ length: count }, (_, i) =>
+    Buffer.from(bytes.buffer, bytes.byteOffset + i * sb.blockSize, sb.blockSize),
+  );
+}
+
+export function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDescriptor {
+  const large = sb.descriptorSize >= 64;
+  const number = (low: number, high: number): number =>
+    raw.readUInt32LE(low) + (large ? raw.readUInt32LE(high) * 2 ** 32 : 0);
+  const descriptor = {
+    group,
+    blockBitmap: number(0x00, 0x20),
+    inodeBitmap: number(0x04, 0x24),
+    inodeTable: number(0x08, 0x28),
+    freeClusters: raw.readUInt16LE(0x0c) + (large ? raw.readUInt16LE(0x2c) * 65536 : 0),
+    uninitialised: sb.checksum !== 'none' && (raw.readUInt16LE(0x12) & blockUninitialised) !== 0,
+    bitmapChecksum: raw.readUInt16LE(0x18) + (large ? raw.readUInt16LE(0x38) * 65536 : 0),
+  };
+  return { ...descriptor, problem: checksumProblem(sb, group, raw) ?? placeProblem(sb, descriptor) };
+}
+
+/** Descriptors of 32 bytes hold the low half of the bitmap's checksum alone. */
+export function bitmapChecksumMask(sb: ExtSuperblock): number {
+  return sb.descriptorSize >= 64 ? 0xffffffff : 0xffff;
+}
+
+function checksumProblem(sb: ExtSuperblock, group: number, raw: Buffer): string | undefined {
+  if (sb.checksum === 'none') return undefined;
+  const stored = raw.readUInt16LE(checksumOffset);
+  const computed = descriptorChecksum(sb, group, raw);
+  if (stored === computed) return undefined;
+  return `group ${group}: descriptor checksum ${hex(computed)}, but ${hex(stored)} is stored`;
+}
+
+/** The checksum as it should be stored in `raw`. */
+export function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): number {
+  const covered = Buffer.alloc(4 + sb.descriptorSize);
+  covered.writeUInt32LE(group);
+  covered.set(raw, 4);
+  if (sb.checksum === 'crc32c') {
+    covered.writeUInt16LE(0, 4 + checksumOffset);
+    return ~crc32c(covered, ~sb.checksumSeed >>> 0) & 0xffff;
+  }
+  const before = crc16(covered.subarray(0, 4 + checksumOffset), crc16(sb.uuid, 0xffff));
+  return crc16(covered.subarray(4 + checksumOffset + 2), before);
+}
+
+function placeProblem(
+  sb: ExtSuperblock,
+  { group, blockBitmap, inodeBitmap, inodeTable }: Omit<GroupDescriptor, 'problem'>,
+): string | undefined {
+  const places = [
+    { what: 'block bitmap', start: blockBitmap, count: 1 },
+    { what: 'inode bitmap', start: inodeBitmap, count: 1 },
+    { what: 'inode table', start: inodeTable, count: sb.inodeTableBlocks },
+  ];
+  for (const { what, start, count } of places)
+    if (start <= sb.firstDataBlock || start + count > sb.blocks)
+      return `group ${group}: ${what} at block ${start}, but the filesystem has ${sb.blocks} blocks`;
+  return undefined;
+}
+
+const checksumOffset = 0x1e;
+const blockUninitialised = 0x2;

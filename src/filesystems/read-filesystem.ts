@@ -1,0 +1,58 @@
+/**
+ * The used map of one filesystem that begins at byte 0: probes, and hands over to the reader of its type. Knows
+ * no partition tables: see read-used-map.ts.
+ */
+import type { ReadAt } from '../block/source.ts';
+import { looksLikeExt, readExtUsedMap } from './ext/ext.ts';
+import { type Signature, findSignatures } from './signatures/signatures.ts';
+import { readSwapUsedMap } from './swap/swap.ts';
+import { type UsedMap, type UsedMapOptions, type UsedMapReader, everythingUsed } from './used-map.ts';
+import { readXfsUsedMap } from './xfs/xfs.ts';
+
+const readers: Readonly<Record<string, UsedMapReader>> = {
+  ext2: readExtUsedMap,
+  ext3: readExtUsedMap,
+  ext4: readExtUsedMap,
+  ext4dev: readExtUsedMap,
+  jbd: readExtUsedMap,
+  xfs: readXfsUsedMap,
+  swap: readSwapUsedMap,
+  swsuspend: readSwapUsedMap,
+};
+
+export interface FilesystemMap {
+  readonly map: UsedMap;
+  /** False where every block is used for want of a reader for this type: nothing is wrong then. */
+  readonly hasReader: boolean;
+}
+
+/** `signatures` are those of `findSignatures`, where the caller has them already. */
+export async function readFilesystemUsedMap(
+  readAt: ReadAt,
+  deviceSize: number,
+  options: UsedMapOptions,
+  signatures?: readonly Signature[],
+): Promise<FilesystemMap> {
+  const found = signatures ?? (await findSignatures(readAt, deviceSize));
+  const types = found.map((one) => one.identity.type);
+  const [first] = found;
+  if (first === undefined) {
+    // blkid's way, the superblock with a wrong checksum is nobody's; the reader says what is wrong with it.
+    if (await looksLikeExt(readAt, deviceSize))
+      return { map: await readExtUsedMap(readAt, deviceSize, options), hasReader: true };
+    return { map: everythingUsed(deviceSize, 'no known filesystem'), hasReader: false };
+  }
+  const { identity } = first;
+  if (found.length > 1) {
+    const reason = `signatures of ${types.join(' and ')}: it cannot be told which is stale (see wipefs)`;
+    const hasReader =
+      types.some((type) => readers[type] !== undefined) && readers[identity.type] !== undefined;
+    return { map: everythingUsed(deviceSize, reason, identity), hasReader };
+  }
+  const reader = readers[identity.type];
+  if (reader === undefined) {
+    const reason = `${identity.type}: every block is used, there is no reader for its free space`;
+    return { map: everythingUsed(deviceSize, reason, identity), hasReader: false };
+  }
+  return { map: await reader(readAt, deviceSize, options), hasReader: true };
+}

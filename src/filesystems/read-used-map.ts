@@ -1,0 +1,70 @@
+/**
+ * The used map of whatever a device holds: one filesystem, or partitions. This and mark-used.ts are the doors of
+ * this room.
+ *
+ * Where both a filesystem's signature and a partition table with partitions are found, one of them is stale, and
+ * the device does not show which (mke2fs and mkfs.xfs erase a table that was there before; partitioning tools
+ * leave signatures behind): everything is used.
+ */
+import type { ReadAt } from '../block/source.ts';
+import { readDiskUsedMap } from './disk/disk.ts';
+import { type PartitionTable, readPartitionTable } from './disk/partition-table.ts';
+import { readFilesystemUsedMap } from './read-filesystem.ts';
+import { type Signature, findSignatures } from './signatures/signatures.ts';
+import { type MountState, type UsedMap, type UsedMapOptions, everythingUsed } from './used-map.ts';
+import { unreadableReason, verifiedUsedMap } from './verified.ts';
+
+/** `state` is that of a filesystem directly on the device; partitions have their own. */
+export interface ReadUsedMapOptions extends UsedMapOptions {
+  /** By the byte where the partition begins; `idle` where nothing is said. */
+  readonly partitionStates?: ReadonlyMap<number, MountState>;
+}
+
+/**
+ * Bytes and sectors as in `Source`. The walk may throw FILESYSTEM_UNREADABLE where a bitmap fails its checksum:
+ * `markUsed` takes care of that, and so does `readVerifiedUsedMap`. Throws AbortError and DEVICE_GONE.
+ */
+export async function readUsedMap(
+  readAt: ReadAt,
+  deviceSize: number,
+  sectorSize: number,
+  options: ReadUsedMapOptions = {},
+): Promise<UsedMap> {
+  try {
+    options.signal?.throwIfAborted();
+    if (deviceSize === 0) return everythingUsed(0, 'the device is empty');
+    const table = await readPartitionTable(readAt, deviceSize, sectorSize);
+    const signatures = outsidePartitions(await findSignatures(readAt, deviceSize), table);
+    if (table === undefined || (table.partitions.length === 0 && table.problem === undefined))
+      return (await readFilesystemUsedMap(readAt, deviceSize, options, signatures)).map;
+    if (signatures.length === 0) return await readDiskUsedMap(readAt, deviceSize, table, options);
+    const types = signatures.map((one) => one.identity.type).join(' and ');
+    return everythingUsed(
+      deviceSize,
+      `a partition table (${table.kind}) and a signature of ${types}: it cannot be told which is stale (see wipefs)`,
+    );
+  } catch (error) {
+    return everythingUsed(deviceSize, unreadableReason(error));
+  }
+}
+
+/** As `readUsedMap`, but walked once beforehand, so that `everything` is final and the walk does not end early. */
+export function readVerifiedUsedMap(
+  readAt: ReadAt,
+  deviceSize: number,
+  sectorSize: number,
+  options: ReadUsedMapOptions = {},
+): Promise<UsedMap> {
+  return verifiedUsedMap(deviceSize, () => readUsedMap(readAt, deviceSize, sectorSize, options));
+}
+
+/** A RAID member in the last partition has its superblock where one of the whole disk would be. */
+function outsidePartitions(
+  signatures: readonly Signature[],
+  table: PartitionTable | undefined,
+): readonly Signature[] {
+  const partitions = table?.problem === undefined ? (table?.partitions ?? []) : [];
+  return signatures.filter(
+    ({ offset }) => !partitions.some(({ start, size }) => offset >= start && offset < start + size),
+  );
+}
