@@ -1,0 +1,122 @@
+/**
+ * Proves an image: a loop device made read-only from it, each filesystem on it checked by its own checker
+ * without repairing, mounted read-only, and compared with the list that was made at the freeze.
+ */
+import { mkdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { Cleanup } from './cleanup.ts';
+import type { FrozenList } from './frozen-list.ts';
+import { command, tryCommand, unmount } from './processes.ts';
+
+export interface Proof {
+  readonly proven: boolean;
+  /** What was found, a line each. */
+  readonly findings: readonly string[];
+}
+
+/** How a filesystem is checked and mounted without writing; `mount` undefined where that is not safe. */
+interface Method {
+  readonly check: readonly string[];
+  readonly mount: string | undefined;
+}
+
+const ext: Method = { check: ['e2fsck', '-f', '-n'], mount: 'ro' };
+const methods: Partial<Record<string, Method>> = {
+  ext2: ext,
+  ext3: ext,
+  ext4: ext,
+  // A second filesystem with the UUID of a mounted one is only accepted with nouuid.
+  xfs: { check: ['xfs_repair', '-n'], mount: 'ro,nouuid,norecovery' },
+  vfat: { check: ['fsck.fat', '-n'], mount: 'ro' },
+  // Mounting a copy beside its original confuses btrfs, which goes by UUID.
+  btrfs: { check: ['btrfs', 'check', '--readonly'], mount: undefined },
+};
+
+/** `list` is what was seen at the freeze; it is compared with the only or first filesystem that mounts. */
+export async function proveImage(
+  image: string,
+  list: FrozenList | undefined,
+  directory: string,
+  cleanup: Cleanup,
+): Promise<Proof> {
+  const loop = await command('losetup', ['--find', '--show', '--read-only', '--partscan', image]);
+  cleanup.add(`detach ${loop}`, () => command('losetup', ['--detach', loop]));
+  const findings: string[] = [];
+  let proven = true;
+  const say = (right: boolean, finding: string) => {
+    proven &&= right;
+    findings.push(`${right ? 'ok   ' : 'WRONG'} ${finding}`);
+  };
+
+  let known = 0;
+  for (const device of await withPartitions(loop)) {
+    const { output: type } = await tryCommand('blkid', ['-p', '-s', 'TYPE', '-o', 'value', device]);
+    const method = methods[type];
+    if (method === undefined) {
+      if (type !== '') findings.push(`--    ${basename(device)}: no checker for ${type} here`);
+      continue;
+    }
+    known++;
+    say(...(await check(device, type, method)));
+    if (method.mount !== undefined) await compareMounted(device, method.mount, list, directory, cleanup, say);
+  }
+  if (known === 0) say(false, 'no filesystem was found that could be checked');
+  return { proven, findings };
+}
+
+/** The loop device, or its partitions where it has some. */
+async function withPartitions(loop: string): Promise<string[]> {
+  await tryCommand('udevadm', ['settle', '--timeout=5']).catch(() => undefined);
+  const lines = (await command('lsblk', ['--noheadings', '--list', '--output', 'PATH', loop])).split('\n');
+  return lines.length > 1 ? lines.slice(1) : [loop];
+}
+
+async function check(device: string, type: string, method: Method): Promise<[boolean, string]> {
+  const [program, ...flags] = method.check;
+  const { code, output } = await tryCommand(program!, [...flags, device]);
+  const name = `${type}: ${method.check.join(' ')}`;
+  if (code === 0) return [true, `${name} finds nothing to mend`];
+  const orphans = method === ext ? openAndDeleted(output) : 0;
+  if (orphans > 0)
+    return [true, `${name} finds ${orphans} files that were deleted while still open, as on the source`];
+  return [false, `${name} says (exit code ${code ?? '?'}):\n${output}`];
+}
+
+/**
+ * A file that is deleted while a program holds it open stays on disk, in the list of orphans, until it is
+ * closed; so a perfect image of a filesystem in use has them, and the next mount removes them. e2fsck -n lists
+ * each, then misses it in its bitmaps and counts. Returns their number, or 0 where it says anything else too.
+ */
+export function openAndDeleted(output: string): number {
+  const known =
+    /^(e2fsck .*|Pass \d.*|Fix\? no|(Block|Inode) bitmap differences: .*|(Free|Directories) .*count wrong.*|.*\*\*\* WARNING: Filesystem still has errors .*|.*: \d+\/\d+ files .*|Deleted inode \d+ has zero dtime\. {2}Fix\? no|)$/;
+  const lines = output.split('\n').map((line) => line.trimEnd());
+  return lines.every((line) => known.test(line))
+    ? lines.filter((line) => line.startsWith('Deleted inode')).length
+    : 0;
+}
+
+async function compareMounted(
+  device: string,
+  options: string,
+  list: FrozenList | undefined,
+  directory: string,
+  cleanup: Cleanup,
+  say: (right: boolean, finding: string) => void,
+): Promise<void> {
+  const mountPoint = join(directory, `image-${basename(device)}`);
+  mkdirSync(mountPoint, { recursive: true });
+  const { code, output } = await tryCommand('mount', ['-o', options, device, mountPoint]);
+  if (code !== 0) {
+    say(false, `it cannot be mounted (-o ${options}): ${output}`);
+    return;
+  }
+  cleanup.add(`unmount ${mountPoint}`, () => unmount(mountPoint));
+  say(true, `it mounts (-o ${options})`);
+  if (list === undefined) return;
+  const { files, differences } = await list.compare(mountPoint);
+  const shown = differences.slice(0, 10).join('\n      ');
+  if (differences.length > 0)
+    say(false, `${differences.length} differences from the source at the freeze:\n      ${shown}`);
+  else say(true, `${files} files are byte for byte those of the source at the freeze`);
+}
