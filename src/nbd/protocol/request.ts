@@ -87,6 +87,26 @@ export class RequestDecoder {
     this.#cutter.push(chunk);
   }
 
+  /** Hands out no further request until `release`: the handler has enough to do. */
+  hold(): void {
+    this.#cutter.hold();
+  }
+
+  /** Ends a hold and hands out what waited. Throws as `push` does. */
+  release(): void {
+    this.#cutter.release();
+  }
+
+  /** Where the next bytes of the stream may be received straight into: the rest of a write's payload. */
+  get destination(): Uint8Array | undefined {
+    return this.#cutter.destination;
+  }
+
+  /** Says that the next `bytes` bytes of the stream now lie at the start of `destination`. */
+  filled(bytes: number): void {
+    this.#cutter.filled(bytes);
+  }
+
   /** True where the stream may not end here. */
   get midRequest(): boolean {
     return this.#writing !== undefined || this.#cutter.midPiece;

@@ -77,3 +77,46 @@ test('a piece in the middle is told apart from the space between pieces', () => 
   cutter.push(Buffer.from('gh'));
   assert.equal(cutter.midPiece, false);
 });
+
+test('a hold keeps what arrives until it is released', () => {
+  const pieces: string[] = [];
+  const cutter = new StreamCutter((piece) => {
+    pieces.push(piece.toString());
+    cutter.wantBytes(2);
+    cutter.hold();
+  });
+  cutter.wantBytes(2);
+  cutter.push(Buffer.from('abcde'));
+  cutter.push(Buffer.from('f'));
+  assert.deepEqual(pieces, ['ab']);
+  cutter.release();
+  assert.deepEqual(pieces, ['ab', 'cd']);
+  cutter.release();
+  cutter.release();
+  assert.deepEqual(pieces, ['ab', 'cd', 'ef']);
+});
+
+test('payload can be received straight into its destination', () => {
+  const destination = Buffer.alloc(6);
+  const pieces: string[] = [];
+  const cutter = new StreamCutter((piece) => {
+    pieces.push(piece.toString());
+    if (pieces.length === 1) cutter.wantInto(destination);
+    else cutter.wantBytes(1);
+  });
+  cutter.wantBytes(2);
+  assert.equal(cutter.destination, undefined);
+  cutter.push(Buffer.from('ab12'));
+  const rest = cutter.destination;
+  assert.equal(rest?.length, 4);
+  rest.set(Buffer.from('345'));
+  cutter.filled(3);
+  assert.equal(pieces.length, 1);
+  cutter.destination?.set(Buffer.from('6'));
+  assert.throws(() => cutter.filled(2), RangeError);
+  cutter.filled(1);
+  assert.equal(destination.toString(), '123456');
+  assert.equal(cutter.destination, undefined);
+  cutter.push(Buffer.from('z'));
+  assert.deepEqual(pieces, ['ab', '', 'z']);
+});

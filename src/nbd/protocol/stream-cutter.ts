@@ -15,6 +15,7 @@ export class StreamCutter {
   #into: Uint8Array = empty;
   #rest: Buffer = empty;
   #pushing = false;
+  #held = false;
 
   constructor(onPiece: (piece: Buffer) => void) {
     this.#onPiece = onPiece;
@@ -41,6 +42,34 @@ export class StreamCutter {
   /** Asks for nothing from here on. */
   stop(): void {
     this.#mode = 'idle';
+  }
+
+  /** No further piece is handed out until `release`; bytes that arrive meanwhile wait. For back-pressure. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** Ends a hold and hands out what waited. Throws what `onPiece` throws. */
+  release(): void {
+    this.#held = false;
+    this.push(empty);
+  }
+
+  /**
+   * Where the next bytes of the stream belong, for a caller who can receive them straight into place and then
+   * calls `filled`; undefined while bulk payload is not what comes next.
+   */
+  get destination(): Uint8Array | undefined {
+    if (this.#mode !== 'into' || this.#held || this.#rest.length > 0) return undefined;
+    return this.#into.subarray(this.#got);
+  }
+
+  /** Says that the next `bytes` bytes of the stream now lie at the start of `destination`. */
+  filled(bytes: number): void {
+    if (this.#mode !== 'into' || bytes > this.#need - this.#got)
+      throw new RangeError(`${bytes} bytes were put where ${this.#need - this.#got} are wanted`);
+    this.#got += bytes;
+    if (this.#got === this.#need) this.push(empty);
   }
 
   /** True where a piece has begun to arrive but is not complete. */
@@ -70,7 +99,7 @@ export class StreamCutter {
 
   #cut(bytes: Buffer): void {
     let at = 0;
-    while (this.#mode !== 'idle' && (at < bytes.length || this.#got === this.#need)) {
+    while (!this.#held && this.#mode !== 'idle' && (at < bytes.length || this.#got === this.#need)) {
       const take = Math.min(this.#need - this.#got, bytes.length - at);
       let piece: Buffer = empty;
       if (this.#mode === 'bytes') {

@@ -1,0 +1,158 @@
+/**
+ * dattosrv: an NBD server for a directory of image files. This file is its command line (docs/dattosrv.md);
+ * the server is src/nbd/server/image-server.ts.
+ */
+import { statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { AgentError, toAgentError } from '../base/errors.ts';
+import { createLog } from '../base/log.ts';
+import { agentVersion } from '../base/version.ts';
+import { checkedListenAddress, parseListenAddress } from '../nbd/server/address.ts';
+import { parseExportName } from '../nbd/server/export-name.ts';
+import { type ImageServerOptions, startImageServer } from '../nbd/server/image-server.ts';
+import { stderrSink } from '../nbd/server/stderr-sink.ts';
+import { loadTls, type TlsSettings, verifiesPeers } from '../nbd/server/tls.ts';
+
+interface Arguments {
+  directory: string;
+  listen: string;
+  unix?: string;
+  create: boolean;
+  readOnly: boolean;
+  defaultExport?: string;
+  tlsCertificates?: string;
+  tlsVerifyPeer: boolean;
+  tlsPsk?: string;
+  maxConnections: number;
+  threads: number;
+  json: boolean;
+  logLevel: string;
+}
+
+const program = new Command('dattosrv')
+  .description('Serves the image files of a directory over NBD.')
+  .version(agentVersion)
+  .option('-d, --directory <DIR>', 'directory of the images', '.')
+  .option('-l, --listen <HOST:PORT>', 'TCP address; port 0 takes any free port', '127.0.0.1:10809')
+  .option('-u, --unix <PATH>', 'listen on a Unix socket (mode 0600) instead of TCP')
+  .option('-c, --create', 'make an image that is not there when a client opens NAME@SIZE', false)
+  .option('-r, --read-only', 'clients can write nothing', false)
+  .option('-e, --default-export <NAME>', 'what the empty export name stands for, NAME or NAME@SIZE')
+  .option('--tls-certificates <DIR>', 'TLS only, with server-cert.pem and server-key.pem of this directory')
+  .option(
+    '--tls-verify-peer',
+    'clients must show a certificate signed by ca-cert.pem of that directory',
+    false,
+  )
+  .option('--tls-psk <FILE>', 'TLS only, with pre-shared keys (identity:hexkey, as psktool writes them)')
+  .option('--max-connections <N>', 'refuse further connections', wholeNumber(1, 100_000), 128)
+  .option('--threads <N>', 'threads that serve connections', wholeNumber(1, 256), defaultThreads())
+  .option('--json', 'print the ready line as JSON: {"listening": URI}', false)
+  .addOption(
+    new Option('--log-level <LEVEL>', 'what goes to standard error')
+      .choices(['debug', 'info', 'warn', 'error', 'silent'])
+      .default('warn'),
+  )
+  .allowExcessArguments(false)
+  .exitOverride();
+
+/** More threads than processors only add memory. */
+function defaultThreads(): number {
+  return Math.min(8, Math.max(2, availableParallelism()));
+}
+
+function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < least || value > most)
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    return value;
+  };
+}
+
+/** Everything is checked before the server starts. Throws BAD_USAGE, FILE_ERROR, NBD_TLS. */
+async function toServerOptions(given: Arguments, listenWasGiven: boolean): Promise<ImageServerOptions> {
+  const directory = resolve(given.directory);
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true)
+    throw new AgentError('BAD_USAGE', `${directory} is not a directory`, {
+      hint: 'name an existing directory with --directory',
+    });
+  if (given.unix !== undefined && listenWasGiven)
+    throw new AgentError('BAD_USAGE', '--unix and --listen exclude each other');
+  if (given.create && given.readOnly)
+    throw new AgentError('BAD_USAGE', '--create and --read-only exclude each other');
+  if (given.defaultExport !== undefined) checkDefaultExport(given.defaultExport);
+  const tls = toTlsSettings(given);
+  const peersAreVerified = tls !== undefined && verifiesPeers(tls);
+  return {
+    listen:
+      given.unix === undefined
+        ? await checkedListenAddress(parseListenAddress(given.listen), peersAreVerified)
+        : { path: resolve(given.unix) },
+    exports: {
+      directory,
+      readOnly: given.readOnly,
+      create: given.create,
+      defaultExport: given.defaultExport,
+    },
+    tls,
+    maximumConnections: given.maxConnections,
+    threads: given.threads,
+    log: createLog(stderrSink, given.logLevel),
+  };
+}
+
+function checkDefaultExport(name: string): void {
+  try {
+    parseExportName(name);
+  } catch (error) {
+    throw new AgentError('BAD_USAGE', `--default-export: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function toTlsSettings(given: Arguments): TlsSettings | undefined {
+  const { tlsCertificates, tlsPsk, tlsVerifyPeer } = given;
+  if (tlsVerifyPeer && tlsCertificates === undefined)
+    throw new AgentError('BAD_USAGE', '--tls-verify-peer needs --tls-certificates DIR');
+  if (tlsCertificates === undefined && tlsPsk === undefined) return undefined;
+  const settings: TlsSettings = {
+    certificates: tlsCertificates === undefined ? undefined : resolve(tlsCertificates),
+    verifyPeer: tlsVerifyPeer,
+    psk: tlsPsk === undefined ? undefined : resolve(tlsPsk),
+  };
+  loadTls(settings);
+  return settings;
+}
+
+async function main(): Promise<void> {
+  program.parse();
+  const given = program.opts<Arguments>();
+  const listenWasGiven = program.getOptionValueSource('listen') === 'cli';
+  const options = await toServerOptions(given, listenWasGiven);
+  const server = await startImageServer(options);
+  const ended = new Promise<NodeJS.Signals>((resolve) => {
+    process.once('SIGTERM', resolve);
+    process.once('SIGINT', resolve);
+  });
+  if (given.json) console.log(JSON.stringify({ listening: server.uri }));
+  else console.log(`dattosrv ${agentVersion} serves ${options.exports.directory} at ${server.uri}`);
+  const signal = await ended;
+  options.log.info({ signal }, 'ending');
+  await server.stop();
+}
+
+try {
+  await main();
+} catch (thrown) {
+  if (thrown instanceof CommanderError) {
+    // commander has printed it; help and version are no errors.
+    process.exitCode = thrown.exitCode === 0 ? 0 : 2;
+  } else {
+    const error = toAgentError(thrown);
+    if (process.argv.includes('--json')) console.error(JSON.stringify(error.toDocument()));
+    else console.error(`dattosrv: ${error.message}${error.hint ? `\n  hint: ${error.hint}` : ''}`);
+    process.exitCode = error.exitCode;
+  }
+}

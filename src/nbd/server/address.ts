@@ -1,0 +1,62 @@
+/**
+ * Where a server may listen. Nobody unauthenticated: a Unix socket is its owner's, loopback is this machine's,
+ * and everything else is TLS with verified peers, or it is refused.
+ */
+import { lookup } from 'node:dns/promises';
+import { BlockList, isIPv6 } from 'node:net';
+import { AgentError } from '../../base/errors.ts';
+import { DEFAULT_PORT } from '../protocol/constants.ts';
+
+export interface TcpAddress {
+  /** An IP address. */
+  readonly host: string;
+  /** 0 lets the kernel choose. */
+  readonly port: number;
+}
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+
+export function isLoopback(host: string): boolean {
+  return loopback.check(host, isIPv6(host) ? 'ipv6' : 'ipv4');
+}
+
+/** Reads `HOST:PORT`, `[IPV6]:PORT`, `HOST` or `:PORT`. Throws BAD_USAGE. */
+export function parseListenAddress(text: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-f:.%\w]+)\]|([^:[\]]*))(?::(\d{1,5}))?$/i.exec(text);
+  const port = Number(match?.[3] ?? DEFAULT_PORT);
+  const host = match?.[1] ?? match?.[2];
+  if (match === null || text === '' || host === undefined || port > 65535)
+    throw new AgentError('BAD_USAGE', `"${text}" is no address to listen on`, {
+      hint: 'write HOST:PORT, such as 127.0.0.1:10809 or [::1]:10809; port 0 takes any free one',
+    });
+  return { host: host === '' ? '127.0.0.1' : host, port };
+}
+
+/**
+ * Finds the IP address and holds it to the rule above. Throws BAD_USAGE for an address that others can reach
+ * without proving who they are.
+ */
+export async function checkedListenAddress(
+  address: { host: string; port: number },
+  peersAreVerified: boolean,
+): Promise<TcpAddress> {
+  let host: string;
+  try {
+    ({ address: host } = await lookup(address.host));
+  } catch (error) {
+    throw new AgentError('BAD_USAGE', `"${address.host}" has no IP address here`, { cause: error });
+  }
+  if (!peersAreVerified && !isLoopback(host))
+    throw new AgentError(
+      'BAD_USAGE',
+      `${host} can be reached from other machines, and clients would not have to prove who they are`,
+      {
+        hint:
+          'give --tls-certificates DIR with --tls-verify-peer, or --tls-psk FILE; or listen on 127.0.0.1 ' +
+          'or --unix PATH and forward it over ssh',
+      },
+    );
+  return { host, port: address.port };
+}

@@ -1,0 +1,130 @@
+/**
+ * One client from greeting to goodbye. This is the library's door: whoever has a byte stream and an
+ * ExportProvider can serve NBD over it (dattosrv does over sockets, tests over memory).
+ */
+import { MiB } from '../../base/bytes.ts';
+import { toAgentError } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import { commandName, DEFAULT_MAX_PAYLOAD, errorName } from '../protocol/constants.ts';
+import type { BlockSizes } from '../protocol/options.ts';
+import { ExportError, type ExportProvider } from './backend.ts';
+import { BufferPool } from './buffer-pool.ts';
+import { type Agreement, negotiate } from './handshake.ts';
+import { ClientGone } from './handshake-input.ts';
+import { Transmission } from './transmission.ts';
+import type { Wire } from './wire.ts';
+
+export interface ServerOptions {
+  readonly exports: ExportProvider;
+  readonly log: Log;
+  /** Makes a TLS wire of a plain one; where it is given, TLS is forced. */
+  readonly startTls?: (wire: Wire) => Promise<Wire>;
+  /** Shared by the connections of a thread. */
+  readonly pool?: BufferPool;
+  readonly blockSizes?: BlockSizes;
+  /** How long a client may take to choose an export, milliseconds. */
+  readonly handshakeTimeoutMs?: number;
+}
+
+/** Any offset, holes in pages, and payloads as large as every server should take. */
+export const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
+
+export interface ServedConnection {
+  /** Resolves when the connection is closed and nothing of it runs; never rejects. */
+  readonly done: Promise<void>;
+  /** Finishes the requests under way, makes them durable, and closes. */
+  stop(): void;
+}
+
+export function serveConnection(wire: Wire, options: ServerOptions): ServedConnection {
+  let stop!: () => void;
+  const stopped = new Promise<void>((resolve) => (stop = resolve));
+  return { done: serve(wire, options, stopped), stop };
+}
+
+async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>): Promise<void> {
+  const { log } = options;
+  let current = wire;
+  try {
+    const agreed = await withinTime(wire, options, stopped);
+    if (agreed === undefined) {
+      current.end();
+      return;
+    }
+    current = agreed.wire;
+    await transmit(agreed, options, stopped);
+  } catch (error) {
+    if (error instanceof ClientGone) log.debug('client gone during the handshake');
+    else if (error instanceof ExportError) log.warn({ error: error.message }, 'export refused');
+    else {
+      const { code, message } = toAgentError(error);
+      log.warn({ code, error: message }, 'connection given up');
+    }
+    current.destroy();
+  } finally {
+    wireMustClose(current);
+    await current.closed;
+    wire.destroy();
+  }
+}
+
+/** The handshake, ended by the clock and by `stopped`. */
+async function withinTime(
+  wire: Wire,
+  options: ServerOptions,
+  stopped: Promise<void>,
+): Promise<Agreement | undefined> {
+  const timeout = options.handshakeTimeoutMs ?? 30_000;
+  let over = false;
+  const timer = setTimeout(() => wire.destroy(new Error(`no export chosen within ${timeout} ms`)), timeout);
+  void stopped.then(() => {
+    if (!over) wire.destroy();
+  });
+  try {
+    return await negotiate(wire, {
+      exports: options.exports,
+      blockSizes: options.blockSizes ?? defaultBlockSizes,
+      startTls: options.startTls,
+    });
+  } finally {
+    over = true;
+    clearTimeout(timer);
+  }
+}
+
+async function transmit(agreed: Agreement, options: ServerOptions, stopped: Promise<void>): Promise<void> {
+  const { wire, backend, structured, allocationContext, exportName } = agreed;
+  const { log } = options;
+  const { size, readOnly, fastZero } = backend;
+  const { maximum: maximumPayload } = options.blockSizes ?? defaultBlockSizes;
+  const terms = { size, readOnly, structured, fastZero, maximumPayload, allocationContext };
+  const transmission = new Transmission(wire, backend, terms, options.pool ?? new BufferPool(4 * MiB), {
+    failed: (command, { error, message }) =>
+      log.warn(
+        { export: exportName, command: commandName(command), error: errorName(error) },
+        `request failed: ${message}`,
+      ),
+  });
+  log.info({ export: exportName, size, read_only: readOnly }, 'export opened');
+  try {
+    transmission.start(agreed.rest());
+    const stopping = await Promise.race([transmission.finished.then(() => false), stopped.then(() => true)]);
+    await transmission.drain();
+    if (stopping && transmission.unflushed) await backend.flush();
+  } finally {
+    await backend.close();
+    log.info({ export: exportName, ...reasonOf(wire) }, 'export closed');
+  }
+  wire.end();
+}
+
+function reasonOf(wire: Wire): { error?: string } {
+  return wire.failure === undefined ? {} : { error: wire.failure.message };
+}
+
+/** A client that does not end its side after we ended ours gets a little time, not for ever. */
+function wireMustClose(wire: Wire): void {
+  const timer = setTimeout(() => wire.destroy(), 5000);
+  timer.unref();
+  void wire.closed.then(() => clearTimeout(timer));
+}

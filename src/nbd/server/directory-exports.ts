@@ -1,0 +1,184 @@
+/**
+ * The exports of dattosrv: the regular files of one directory. What may be opened is decided here: names are
+ * names of files (export-name.ts), links are not followed, devices and pipes are not images. An image that is
+ * made on demand appears under its name only when it is whole and durable, so that neither a cut nor a second
+ * client ever meets half of one.
+ */
+import { constants, type Dirent } from 'node:fs';
+import { type FileHandle, link, open, readdir, unlink } from 'node:fs/promises';
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { formatBytes } from '../../base/bytes.ts';
+import { errnoCode } from '../../base/errors.ts';
+import { type ExportDescription, ExportError, type ExportProvider } from './backend.ts';
+import { type ExportName, isImageName, parseExportName } from './export-name.ts';
+import { FileBackend } from './file-backend.ts';
+
+export interface DirectoryExportsOptions {
+  readonly directory: string;
+  /** Nothing is written or made. */
+  readonly readOnly: boolean;
+  /** `NAME@SIZE` makes an image that is not there. */
+  readonly create: boolean;
+  /** What the empty name stands for, `NAME` or `NAME@SIZE`. */
+  readonly defaultExport: string | undefined;
+}
+
+/** Temporary names begin like this: with a dot, so that no export name reaches them. */
+export const unfinishedPrefix = '.unfinished-';
+
+interface OpenImage {
+  readonly fd: number;
+  readonly size: number;
+  readonly readOnly: boolean;
+}
+
+export class DirectoryExports implements ExportProvider {
+  readonly #options: DirectoryExportsOptions;
+
+  constructor(options: DirectoryExportsOptions) {
+    this.#options = options;
+  }
+
+  async list(): Promise<{ name: string; description: string }[]> {
+    const entries = await readdir(this.#options.directory, { withFileTypes: true });
+    const names = entries.filter(isImageEntry).map((entry) => entry.name);
+    return names.sort().map((name) => ({ name, description: '' }));
+  }
+
+  describe(text: string): ExportDescription {
+    const wanted = this.#parse(text);
+    const image = this.#openExisting(wanted);
+    if (image === undefined) {
+      this.#checkMayCreate(wanted);
+      return this.#description(wanted.name, wanted.size ?? 0, false);
+    }
+    closeSync(image.fd);
+    return this.#description(wanted.name, image.size, image.readOnly);
+  }
+
+  async open(text: string): Promise<FileBackend> {
+    const wanted = this.#parse(text);
+    let image = this.#openExisting(wanted);
+    if (image === undefined) {
+      await this.#create(wanted.name, this.#checkMayCreate(wanted));
+      image = this.#openExisting(wanted);
+    }
+    if (image === undefined)
+      throw new ExportError('unknown', `image "${wanted.name}" vanished as soon as it was made`);
+    return new FileBackend(image.fd, image.size, image.readOnly);
+  }
+
+  #parse(text: string): ExportName {
+    if (text !== '') return parseExportName(text);
+    if (this.#options.defaultExport === undefined)
+      throw new ExportError('unknown', 'this server has no default export: name an image of its directory');
+    return parseExportName(this.#options.defaultExport);
+  }
+
+  /** Undefined where there is no such file. */
+  #openExisting({ name, size }: ExportName): OpenImage | undefined {
+    const path = join(this.#options.directory, name);
+    let image: OpenImage | undefined;
+    try {
+      image = this.#options.readOnly ? openImage(path, true) : openBestImage(path);
+    } catch (error) {
+      if (errnoCode(error) === 'ENOENT') return undefined;
+      if (errnoCode(error) === 'ELOOP')
+        throw new ExportError('policy', `"${name}" is a symbolic link, which is not followed`);
+      throw new ExportError('policy', `"${name}" cannot be opened: ${errnoCode(error) ?? String(error)}`, {
+        cause: error,
+      });
+    }
+    if (image === undefined) throw new ExportError('policy', `"${name}" is not a regular file`);
+    if (size === undefined || size === image.size) return image;
+    closeSync(image.fd);
+    throw new ExportError('invalid', `image "${name}" has ${image.size} bytes, but ${size} were asked for`);
+  }
+
+  /** The size to make the image with. */
+  #checkMayCreate({ name, size }: ExportName): number {
+    const { create, readOnly } = this.#options;
+    if (size !== undefined && create && !readOnly) return size;
+    const why =
+      readOnly || !create
+        ? 'this server makes none (dattosrv --create would)'
+        : `"${name}@SIZE" would make one of SIZE bytes`;
+    throw new ExportError('unknown', `there is no image "${name}", and ${why}`);
+  }
+
+  async #create(name: string, size: number): Promise<void> {
+    const { directory } = this.#options;
+    const temporary = join(directory, `${unfinishedPrefix}${randomUUID()}`);
+    try {
+      await using file = await open(temporary, 'wx', 0o600);
+      await file.truncate(size);
+      await file.sync();
+      // A hard link, unlike a rename, never replaces: where two clients make the same image, one wins.
+      await link(temporary, join(directory, name)).catch(unlessExists);
+      await syncDirectory(directory);
+    } catch (error) {
+      const code = errnoCode(error);
+      const reason = code === 'EFBIG' ? 'no file here can be that large' : (code ?? String(error));
+      throw new ExportError('policy', `image "${name}" of ${formatBytes(size)} cannot be made: ${reason}`, {
+        cause: error,
+      });
+    } finally {
+      await unlink(temporary).catch(() => undefined);
+    }
+  }
+
+  #description(name: string, size: number, readOnly: boolean): ExportDescription {
+    return {
+      name,
+      size,
+      readOnly: readOnly || this.#options.readOnly,
+      multiConnection: true,
+      fastZero: true,
+      description: '',
+    };
+  }
+}
+
+function isImageEntry(entry: Dirent): boolean {
+  return entry.isFile() && isImageName(entry.name);
+}
+
+/**
+ * Opens for writing, or for reading where the file may not be written: no permission, a read-only filesystem,
+ * or no write bit at all (which root could override, but it is how a finished image is protected).
+ */
+function openBestImage(path: string): OpenImage | undefined {
+  try {
+    const image = openImage(path, false);
+    if (image === undefined || (fstatSync(image.fd).mode & 0o222) !== 0) return image;
+    closeSync(image.fd);
+  } catch (error) {
+    if (!['EACCES', 'EROFS', 'EPERM'].includes(errnoCode(error) ?? '')) throw error;
+  }
+  return openImage(path, true);
+}
+
+/** Undefined for what is no regular file. NONBLOCK: opening a pipe must not wait for its other end. */
+function openImage(path: string, readOnly: boolean): OpenImage | undefined {
+  const access = readOnly ? constants.O_RDONLY : constants.O_RDWR;
+  const fd = openSync(path, access | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const status = fstatSync(fd);
+  if (status.isFile()) return { fd, size: status.size, readOnly };
+  closeSync(fd);
+  return undefined;
+}
+
+function unlessExists(error: unknown): void {
+  if (errnoCode(error) !== 'EEXIST') throw error;
+}
+
+async function syncDirectory(directory: string): Promise<void> {
+  const handle: FileHandle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

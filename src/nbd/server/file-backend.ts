@@ -1,0 +1,161 @@
+/**
+ * An image file as an export: holes are holes of the file, flush is fdatasync. Reads and writes are made on
+ * the calling thread, which costs half of what a trip through the thread pool does while the page cache
+ * answers (docs/dattosrv.md, "Speed"); what may take long (flush, zeros over many megabytes) does not block.
+ */
+import { closeSync, fdatasync, readSync, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { KiB, MiB } from '../../base/bytes.ts';
+import { errnoCode } from '../../base/errors.ts';
+import { willNeed } from '../../linux/advise.ts';
+import { allocate, punchHole, zeroRange } from '../../linux/fallocate.ts';
+import { nextData, nextHole } from '../../linux/seek.ts';
+import { BackendError, type ExportBackend, type StatusExtent, type ZeroOptions } from './backend.ts';
+
+const datasync = promisify(fdatasync);
+
+/** Zeros are made in steps of this many bytes, between which other clients get their turn. */
+const zeroStep = 1024 * MiB;
+const zeros = Buffer.alloc(256 * KiB);
+
+export class FileBackend implements ExportBackend {
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly multiConnection = true;
+  readonly fastZero = true;
+  readonly #fd: number;
+  /** A stretch that was data when last looked at. Taking a hole for data is always right, so it never expires. */
+  #dataFrom = 0;
+  #dataTo = 0;
+  /** After a failed fdatasync the kernel forgets the pages that were lost: no later flush may succeed. */
+  #lost: unknown;
+
+  /** Takes over `fd`, a regular file of `size` bytes. */
+  constructor(fd: number, size: number, readOnly: boolean) {
+    this.#fd = fd;
+    this.size = size;
+    this.readOnly = readOnly;
+  }
+
+  read(target: Uint8Array, offset: number): void {
+    for (let done = 0; done < target.length;) {
+      const got = readSync(this.#fd, target, done, target.length - done, offset + done);
+      if (got === 0)
+        throw new BackendError(
+          'EIO',
+          `the image ends at ${offset + done}, but had ${this.size} bytes when opened`,
+        );
+      done += got;
+    }
+  }
+
+  write(data: Uint8Array, offset: number): void {
+    for (let done = 0; done < data.length;)
+      done += writeSync(this.#fd, data, done, data.length - done, offset + done);
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    for (let done = 0; done < length; done += zeroStep) {
+      if (done > 0) await othersTurn();
+      const step = Math.min(zeroStep, length - done);
+      if (!this.#zeroByFilesystem(offset + done, step, options.hole)) {
+        // Nothing was altered when the very first step is refused, as the protocol asks of fast zeroes.
+        if (options.fast) throw new BackendError('ENOTSUP', 'this filesystem cannot zero quickly');
+        await this.#zeroByWriting(offset + done, step);
+      }
+    }
+  }
+
+  async trim(offset: number, length: number): Promise<void> {
+    this.#dataTo = 0;
+    for (let done = 0; done < length; done += zeroStep) {
+      if (done > 0) await othersTurn();
+      const step = Math.min(zeroStep, length - done);
+      if (!supported(() => punchHole(this.#fd, offset + done, step))) return;
+    }
+  }
+
+  async flush(): Promise<void> {
+    if (this.#lost !== undefined)
+      throw new BackendError('EIO', 'an earlier flush failed: writes were lost', { cause: this.#lost });
+    try {
+      await datasync(this.#fd);
+    } catch (error) {
+      this.#lost = error;
+      throw error;
+    }
+  }
+
+  cache(offset: number, length: number): void {
+    willNeed(this.#fd, offset, length);
+  }
+
+  run(offset: number, length: number): StatusExtent {
+    if (offset < this.#dataFrom || offset >= this.#dataTo) {
+      const data = nextData(this.#fd, offset) ?? this.size;
+      if (data > offset) return { length: Math.min(data - offset, length), hole: true, zero: true };
+      const hole = nextHole(this.#fd, offset);
+      // Another thread punched a hole in between: data is still a right answer.
+      if (hole <= offset) return { length, hole: false, zero: false };
+      this.#dataFrom = offset;
+      this.#dataTo = hole;
+    }
+    return { length: Math.min(this.#dataTo - offset, length), hole: false, zero: false };
+  }
+
+  status(offset: number, length: number, limit: number): StatusExtent[] {
+    const runs: StatusExtent[] = [];
+    const end = offset + length;
+    for (let at = offset; at < end && runs.length < limit;) {
+      // Holes are looked for anew: they may have come since `run` looked.
+      const data = Math.min(nextData(this.#fd, at) ?? end, end);
+      if (data > at) runs.push({ length: data - at, hole: true, zero: true });
+      at = data;
+      if (at >= end || runs.length >= limit) break;
+      const hole = Math.min(nextHole(this.#fd, at), end);
+      // Another thread punched a hole in between: look again.
+      if (hole <= at) continue;
+      runs.push({ length: hole - at, hole: false, zero: false });
+      at = hole;
+    }
+    return runs;
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  /** False where the filesystem has no means. */
+  #zeroByFilesystem(offset: number, length: number, hole: boolean): boolean {
+    this.#dataTo = 0;
+    if (hole && supported(() => punchHole(this.#fd, offset, length))) return true;
+    if (supported(() => zeroRange(this.#fd, offset, length))) return true;
+    // tmpfs has holes and preallocation, but no zero range.
+    return supported(() => {
+      punchHole(this.#fd, offset, length);
+      allocate(this.#fd, offset, length);
+    });
+  }
+
+  async #zeroByWriting(offset: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += zeros.length) {
+      if (done % (16 * MiB) === 0) await othersTurn();
+      this.write(zeros.subarray(0, Math.min(zeros.length, length - done)), offset + done);
+    }
+  }
+}
+
+/** Runs a call of the filesystem's; false where it has no such operation. */
+function supported(call: () => void): boolean {
+  try {
+    call();
+    return true;
+  } catch (error) {
+    if (errnoCode(error) === 'EOPNOTSUPP') return false;
+    throw error;
+  }
+}
+
+function othersTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,68 @@
+/**
+ * The bytes of the handshake, asked for one piece after the other. What a client sends ahead waits, up to a
+ * bound, past which nothing is read from the wire.
+ */
+import { KiB } from '../../base/bytes.ts';
+import type { Receiver, Wire } from './wire.ts';
+
+const mostAhead = 64 * KiB;
+
+export class HandshakeInput implements Receiver {
+  readonly #wire: Wire;
+  #waiting: Buffer = Buffer.alloc(0);
+  #wanted: { length: number; resolve: (piece: Buffer) => void; reject: (error: Error) => void } | undefined;
+
+  constructor(wire: Wire) {
+    this.#wire = wire;
+    wire.receive(this, () => {
+      this.#wanted?.reject(new ClientGone());
+      this.#wanted = undefined;
+    });
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#waiting = Buffer.concat([this.#waiting, chunk]);
+    this.#serve();
+    if (this.#waiting.length > mostAhead && this.#wanted === undefined) this.#wire.pause();
+  }
+
+  /** The next `length` bytes. Rejects with ClientGone where the stream ends before. */
+  take(length: number): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.#wanted = { length, resolve, reject };
+      if (this.#serve()) return;
+      if (this.#wire.ended) reject(new ClientGone());
+      else this.#wire.resume();
+    });
+  }
+
+  /** Reads `length` bytes that nobody wants, in bounded memory. */
+  async skip(length: number): Promise<void> {
+    for (let left = length; left > 0; left -= mostAhead) await this.take(Math.min(left, mostAhead));
+  }
+
+  /** What was sent ahead. */
+  rest(): Buffer {
+    return this.#waiting;
+  }
+
+  /** True where nobody wants anything any more. */
+  #serve(): boolean {
+    const wanted = this.#wanted;
+    if (wanted === undefined) return true;
+    if (this.#waiting.length < wanted.length) return false;
+    const piece = this.#waiting.subarray(0, wanted.length);
+    this.#waiting = this.#waiting.subarray(wanted.length);
+    this.#wanted = undefined;
+    wanted.resolve(piece);
+    return true;
+  }
+}
+
+/** The client ended the connection; nothing to say to anybody. */
+export class ClientGone extends Error {
+  constructor() {
+    super('the client has gone');
+    this.name = 'ClientGone';
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * One thread of the image server: serves the connections that it is given, descriptor by descriptor, with
+ * blocking reads and writes of the images, which is why it is a thread of its own.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { createLog } from '../../base/log.ts';
+import { BufferPool } from './buffer-pool.ts';
+import { serveConnection, type ServedConnection, type ServerOptions } from './connection.ts';
+import { DirectoryExports } from './directory-exports.ts';
+import type { FromImageWorker, ImageWorkerData, ToImageWorker } from './image-server.ts';
+import { stderrSink } from './stderr-sink.ts';
+import { acceptTls, loadTls } from './tls.ts';
+import { Wire } from './wire.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('image-server-worker.ts is started as a thread');
+
+const settings = workerData as ImageWorkerData;
+const tlsOptions = settings.tls === undefined ? undefined : loadTls(settings.tls);
+const serverOptions: ServerOptions = {
+  exports: new DirectoryExports(settings.exports),
+  log: createLog(stderrSink, settings.logLevel),
+  pool: new BufferPool(),
+  ...(tlsOptions === undefined ? {} : { startTls: (wire: Wire) => acceptTls(wire, tlsOptions) }),
+};
+const connections = new Set<ServedConnection>();
+
+port.on('message', (message: ToImageWorker) => {
+  if (message.kind === 'serve') void serve(message.fd);
+  else void stop();
+});
+
+async function serve(fd: number): Promise<void> {
+  try {
+    const connection = serveConnection(Wire.overDescriptor(fd), serverOptions);
+    connections.add(connection);
+    await connection.done;
+    connections.delete(connection);
+  } finally {
+    tell({ kind: 'closed' });
+  }
+}
+
+async function stop(): Promise<void> {
+  for (const connection of connections) connection.stop();
+  await Promise.all([...connections].map((connection) => connection.done));
+  tell({ kind: 'stopped' });
+}
+
+function tell(message: FromImageWorker): void {
+  port?.postMessage(message);
+}

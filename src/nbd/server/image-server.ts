@@ -1,0 +1,162 @@
+/**
+ * A server of image files: it listens and hands each accepted connection to one of a few threads
+ * (image-server-worker.ts). A connection stays with its thread, which reads and writes the images itself.
+ */
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { entryPath } from '../../base/entry.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import { duplicate } from '../../linux/descriptors.ts';
+import type { TcpAddress } from './address.ts';
+import type { DirectoryExportsOptions } from './directory-exports.ts';
+import type { TlsSettings } from './tls.ts';
+
+export interface ImageServerOptions {
+  readonly listen: TcpAddress | { readonly path: string };
+  readonly exports: DirectoryExportsOptions;
+  readonly tls: TlsSettings | undefined;
+  readonly maximumConnections: number;
+  readonly threads: number;
+  readonly log: Log;
+}
+
+/** What a thread is started with. */
+export interface ImageWorkerData {
+  readonly exports: DirectoryExportsOptions;
+  readonly tls: TlsSettings | undefined;
+  readonly logLevel: string;
+}
+
+export type ToImageWorker =
+  | { readonly kind: 'serve'; readonly fd: number }
+  /** Finish what is under way, make it durable, close. */
+  | { readonly kind: 'stop' };
+
+export type FromImageWorker = { readonly kind: 'closed' } | { readonly kind: 'stopped' };
+
+interface Thread {
+  readonly worker: Worker;
+  connections: number;
+  readonly ended: Promise<unknown>;
+}
+
+export interface ImageServer {
+  /** `nbd://127.0.0.1:10809`, `nbds+unix:///?socket=/run/x.sock`, … */
+  readonly uri: string;
+  /** Stops accepting, lets each client's requests under way finish, makes them durable, closes. */
+  stop(): Promise<void>;
+}
+
+/** Throws FILE_ERROR where the address cannot be had. */
+export async function startImageServer(options: ImageServerOptions): Promise<ImageServer> {
+  const { log } = options;
+  let stopping = false;
+  const threads: Thread[] = [];
+  const start = (): Thread => {
+    const thread = startThread(options, () => {
+      if (stopping) return;
+      log.error('a thread ended with its connections; another one takes its place');
+      threads.splice(threads.indexOf(thread), 1, start());
+    });
+    return thread;
+  };
+  for (let i = 0; i < options.threads; i++) threads.push(start());
+
+  const server = createServer({ pauseOnConnect: true }, (socket) => {
+    const busy = threads.reduce((sum, thread) => sum + thread.connections, 0);
+    const idlest = threads.reduce((a, b) => (b.connections < a.connections ? b : a));
+    if (busy >= options.maximumConnections) {
+      log.warn({ connections: busy }, 'connection refused: --max-connections is reached');
+      socket.destroy();
+      return;
+    }
+    handOver(socket, idlest);
+  });
+  try {
+    await listen(server, options.listen);
+  } catch (error) {
+    await Promise.all(threads.map(({ worker }) => worker.terminate()));
+    throw error;
+  }
+  return {
+    uri: uriOf(server, options),
+    stop: async () => {
+      stopping = true;
+      server.close();
+      await Promise.all(
+        threads.map(async ({ worker, ended }) => {
+          worker.postMessage({ kind: 'stop' } satisfies ToImageWorker);
+          await ended;
+        }),
+      );
+    },
+  };
+}
+
+function startThread(options: ImageServerOptions, onLost: () => void): Thread {
+  const workerData: ImageWorkerData = {
+    exports: options.exports,
+    tls: options.tls,
+    logLevel: options.log.level,
+  };
+  const worker = new Worker(entryPath(import.meta.url, './image-server-worker.ts'), { workerData });
+  const thread: Thread = { worker, connections: 0, ended: once(worker, 'exit').catch(() => undefined) };
+  worker.on('message', (message: FromImageWorker) => {
+    if (message.kind === 'closed') thread.connections--;
+    else void worker.terminate();
+  });
+  worker.on('error', (error) => options.log.error({ error: String(error) }, 'a thread failed'));
+  worker.once('exit', onLost);
+  return thread;
+}
+
+/** Gives the thread a descriptor of its own; ours is closed, which does not end the connection. */
+function handOver(socket: Socket, thread: Thread): void {
+  // The one place where Node has no public door: the descriptor of an accepted socket.
+  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+  thread.connections++;
+  thread.worker.postMessage({ kind: 'serve', fd: duplicate(fd) } satisfies ToImageWorker);
+  socket.destroy();
+}
+
+async function listen(server: Server, where: ImageServerOptions['listen']): Promise<void> {
+  const name = 'path' in where ? where.path : `${where.host}:${where.port}`;
+  try {
+    if ('path' in where) await removeStale(where.path);
+    server.listen(where);
+    // The socket is made before `listen` returns: nobody can connect before its mode is set.
+    if ('path' in where) chmodSync(where.path, 0o600);
+    await once(server, 'listening');
+  } catch (error) {
+    server.close();
+    throw new AgentError('FILE_ERROR', `cannot listen on ${name}: ${errnoCode(error) ?? String(error)}`, {
+      hint: errnoCode(error) === 'EADDRINUSE' ? 'another server runs there; choose another address' : '',
+      cause: error,
+    });
+  }
+}
+
+/** A socket that nobody listens on any more is removed; one that answers stays. */
+async function removeStale(path: string): Promise<void> {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return;
+  const probe = connect(path);
+  try {
+    await once(probe, 'connect');
+  } catch (error) {
+    if (errnoCode(error) === 'ECONNREFUSED') unlinkSync(path);
+  } finally {
+    probe.destroy();
+  }
+}
+
+function uriOf(server: Server, { tls }: ImageServerOptions): string {
+  const scheme = tls === undefined ? 'nbd' : 'nbds';
+  const address = server.address();
+  if (typeof address === 'string') return `${scheme}+unix:///?socket=${encodeURI(address)}`;
+  if (address === null) throw new Error('the server does not listen');
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return `${scheme}://${host}:${address.port}`;
+}

@@ -1,0 +1,105 @@
+/**
+ * TLS for the server: certificates in a directory laid out as nbdkit, libnbd and QEMU have it (ca-cert.pem,
+ * server-cert.pem, server-key.pem), or pre-shared keys in the format of GnuTLS's psktool (`identity:hexkey` a
+ * line). TLS 1.2 and later.
+ */
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { createServer, type TlsOptions } from 'node:tls';
+import { AgentError } from '../../base/errors.ts';
+import { Wire } from './wire.ts';
+
+/** Plain data, so that it can go to worker threads. */
+export interface TlsSettings {
+  /** Directory of the three files; undefined where only keys are shared. */
+  readonly certificates: string | undefined;
+  /** Clients must show a certificate signed by ca-cert.pem. */
+  readonly verifyPeer: boolean;
+  /** File of pre-shared keys. */
+  readonly psk: string | undefined;
+}
+
+/**
+ * Suites in which both sides prove that they know the key. Those of TLS 1.2 are listed because OpenSSL leaves
+ * them out by default; TLS 1.3 takes external keys with SHA-256 alone.
+ */
+const pskCiphers = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-PSK-CHACHA20-POLY1305',
+  'DHE-PSK-AES256-GCM-SHA384',
+  'DHE-PSK-AES128-GCM-SHA256',
+  'ECDHE-PSK-AES128-CBC-SHA256',
+  'PSK-AES256-GCM-SHA384',
+  'PSK-AES128-GCM-SHA256',
+];
+
+/** True where every client has to prove who it is. */
+export function verifiesPeers(settings: TlsSettings): boolean {
+  // With keys and certificates both, a client could choose the suite that verifies nothing.
+  return settings.certificates === undefined || settings.verifyPeer;
+}
+
+/** Reads the files. Throws NBD_TLS naming what is missing. */
+export function loadTls(settings: TlsSettings): TlsOptions {
+  const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 20_000 };
+  const { certificates, psk, verifyPeer } = settings;
+  if (certificates !== undefined) {
+    options.cert = readCredential(join(certificates, 'server-cert.pem'));
+    options.key = readCredential(join(certificates, 'server-key.pem'));
+    if (verifyPeer) {
+      options.ca = readCredential(join(certificates, 'ca-cert.pem'));
+      options.requestCert = true;
+      options.rejectUnauthorized = true;
+    }
+  }
+  if (psk !== undefined) {
+    const keys = parseKeys(readCredential(psk).toString('utf8'), psk);
+    options.pskCallback = (_socket, identity) => keys.get(identity) ?? null;
+    options.ciphers = pskCiphers.join(':');
+  }
+  return options;
+}
+
+/** Runs the server's side of TLS over a plain wire. Rejects with NBD_TLS. */
+export function acceptTls(wire: Wire, options: TlsOptions): Promise<Wire> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error | undefined): void =>
+      reject(
+        new AgentError('NBD_TLS', `TLS failed: ${error?.message ?? 'the client has gone'}`, { cause: error }),
+      );
+    // Node verifies client certificates in its server alone, so this one is made for one connection.
+    const server = createServer(options);
+    server.once('secureConnection', (socket) => resolve(new Wire(socket)));
+    server.once('tlsClientError', failed);
+    server.once('error', failed);
+    void wire.closed.then(() => failed(wire.failure));
+    server.emit('connection', wire.stream);
+  });
+}
+
+/** `identity:hex` lines; `#` begins a comment. */
+function parseKeys(text: string, path: string): Map<string, Buffer> {
+  const keys = new Map<string, Buffer>();
+  for (const line of text.split('\n')) {
+    if (line.trim() === '' || line.startsWith('#')) continue;
+    const match = /^([^:]+):((?:[0-9a-f]{2})+)\s*$/i.exec(line);
+    if (match?.[1] === undefined || match[2] === undefined)
+      throw new AgentError('NBD_TLS', `${path} holds a line that is not "identity:hexkey"`, {
+        hint: 'make it with: psktool -u NAME -p FILE',
+      });
+    keys.set(match[1], Buffer.from(match[2], 'hex'));
+  }
+  if (keys.size === 0) throw new AgentError('NBD_TLS', `${path} holds no key`);
+  return keys;
+}
+
+function readCredential(path: string): Buffer {
+  try {
+    if (statSync(path).isDirectory()) throw new Error('it is a directory');
+    return readFileSync(path);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new AgentError('NBD_TLS', `${path} cannot be read: ${reason}`, { cause: error });
+  }
+}

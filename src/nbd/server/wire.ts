@@ -1,0 +1,189 @@
+/**
+ * One client's byte stream: a socket or any duplex stream, with what the protocol needs of it: bytes pushed
+ * to the present receiver, back-pressure, replies gathered into few writes, and the count of what is queued.
+ *
+ * A wire over a descriptor reads into a buffer of its own, or straight to where the receiver wants a payload,
+ * instead of Node's one fresh buffer per read.
+ */
+import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { KiB } from '../../base/bytes.ts';
+
+/** Who gets the bytes that arrive. Whatever it throws ends the connection. */
+export interface Receiver {
+  /** The chunk is only valid during the call. */
+  push(chunk: Uint8Array): void;
+  /** Where the next bytes may be received straight into. */
+  readonly destination?: Uint8Array | undefined;
+  /** So many bytes were put there. */
+  filled?(bytes: number): void;
+}
+
+/** Below this a detour over the read buffer is cheaper than a read of its own. */
+const worthDirect = 16 * KiB;
+const readBufferBytes = 64 * KiB;
+/** Replies are gathered until they make a write of this size. */
+const gatherBytes = 128 * KiB;
+
+export class Wire {
+  readonly stream: Duplex;
+  /** Resolves when the stream is closed, for whatever reason; `failure` says which. */
+  readonly closed: Promise<void>;
+  #failure: Error | undefined;
+  #receiver: Receiver | undefined;
+  #onEnd: (() => void) | undefined;
+  #onSent: (() => void) | undefined;
+  #gathered: Uint8Array[] = [];
+  #releases: (() => void)[] = [];
+  #gatheredBytes = 0;
+  #gathering = false;
+  #pending = 0;
+  #ended = false;
+
+  constructor(stream: Duplex) {
+    this.stream = stream;
+    stream.on('error', (error: Error) => (this.#failure ??= error));
+    stream.on('end', () => {
+      this.#ended = true;
+      this.#onEnd?.();
+    });
+    this.closed = new Promise((resolve) => {
+      stream.once('close', () => {
+        this.#ended = true;
+        this.#onEnd?.();
+        resolve();
+      });
+    });
+  }
+
+  /** Takes over the descriptor of a connected socket. */
+  static overDescriptor(fd: number): Wire {
+    const readBuffer = Buffer.allocUnsafeSlow(readBufferBytes);
+    // The first buffer is asked for while the socket is being made.
+    const made: { wire?: Wire } = {};
+    const socket = new Socket({
+      fd,
+      allowHalfOpen: true,
+      onread: {
+        buffer: () => made.wire?.placeFor(readBuffer) ?? readBuffer,
+        callback: (bytes, buffer) => {
+          made.wire?.arrivedIn(buffer === readBuffer ? readBuffer.subarray(0, bytes) : bytes);
+          return true;
+        },
+      },
+    });
+    const wire = new Wire(socket);
+    made.wire = wire;
+    socket.setNoDelay(true);
+    return wire;
+  }
+
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** True once no more bytes will come. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Bytes handed to `send` that the kernel has not taken yet. */
+  get pendingBytes(): number {
+    return this.#pending;
+  }
+
+  /**
+   * Hands the stream to `receiver`, from the next byte on; `onEnd` is called once no more will come, and
+   * `onSent` whenever the kernel has taken something.
+   */
+  receive(receiver: Receiver, onEnd: () => void, onSent?: () => void): void {
+    const first = this.#receiver === undefined;
+    this.#receiver = receiver;
+    this.#onEnd = onEnd;
+    this.#onSent = onSent;
+    if (first) this.stream.on('data', (chunk: Buffer) => this.arrivedIn(chunk));
+    if (this.#ended) onEnd();
+    else this.stream.resume();
+  }
+
+  pause(): void {
+    this.stream.pause();
+  }
+
+  resume(): void {
+    this.stream.resume();
+  }
+
+  /** Queues bytes; `release` is called when they are no longer needed, in every case. */
+  send(parts: readonly Uint8Array[], release?: () => void): void {
+    for (const part of parts) {
+      this.#gathered.push(part);
+      this.#gatheredBytes += part.length;
+      this.#pending += part.length;
+    }
+    if (release !== undefined) this.#releases.push(release);
+    if (!this.#gathering || this.#gatheredBytes >= gatherBytes) this.#flush();
+  }
+
+  /** Sends what waits and then ends our side; `closed` resolves when the other has ended too. */
+  end(): void {
+    this.#flush();
+    this.stream.end();
+    // The peer has nothing more to say to us; read on, so that its end is noticed.
+    this.#receiver = { push: () => undefined };
+    this.#onSent = undefined;
+    this.stream.resume();
+  }
+
+  destroy(error?: Error): void {
+    this.#failure ??= error;
+    this.stream.destroy();
+  }
+
+  private placeFor(readBuffer: Buffer): Uint8Array {
+    const direct = this.#receiver?.destination;
+    return direct !== undefined && direct.length >= worthDirect ? direct : readBuffer;
+  }
+
+  /** A chunk, or how many bytes lie in the receiver's destination. */
+  private arrivedIn(place: Uint8Array | number): void {
+    this.#gather((receiver) => (typeof place === 'number' ? receiver.filled?.(place) : receiver.push(place)));
+  }
+
+  /** While a chunk is dealt with replies are gathered. */
+  #gather(deal: (receiver: Receiver) => void): void {
+    if (this.#receiver === undefined) return;
+    this.#gathering = true;
+    try {
+      deal(this.#receiver);
+    } catch (error) {
+      this.#failure ??= error instanceof Error ? error : new Error(String(error));
+      this.stream.destroy();
+    } finally {
+      this.#gathering = false;
+      this.#flush();
+    }
+  }
+
+  #flush(): void {
+    const { stream } = this;
+    const parts = this.#gathered;
+    const releases = this.#releases;
+    const bytes = this.#gatheredBytes;
+    if (parts.length === 0 && releases.length === 0) return;
+    this.#gathered = [];
+    this.#releases = [];
+    this.#gatheredBytes = 0;
+    const last = parts.pop();
+    stream.cork();
+    for (const part of parts) stream.write(part);
+    stream.write(last ?? nothing, () => {
+      this.#pending -= bytes;
+      for (const release of releases) release();
+      this.#onSent?.();
+    });
+    stream.uncork();
+  }
+}
+
+const nothing = Buffer.alloc(0);
