@@ -84,6 +84,14 @@ export async function thawFilesystem(fd: number): Promise<void> {
   await checkedAsync(ioctl, [fd, FITHAW, Buffer.alloc(8)], 'ioctl FITHAW');
 }
 
+/**
+ * The same on this thread, for the process that must thaw although all threads of its pool may be waiting for
+ * the frozen filesystem.
+ */
+export function thawFilesystemNow(fd: number): void {
+  checked(ioctl, [fd, FITHAW, Buffer.alloc(8)], 'ioctl FITHAW');
+}
+
 function getInt(fd: number, request: number, name: string): number {
   const answer = Buffer.alloc(8);
   checked(ioctl, [fd, request, answer], `ioctl ${name}`);

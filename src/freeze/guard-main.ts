@@ -1,0 +1,132 @@
+/**
+ * The guard process: started before a freeze, it freezes and thaws on command, and thaws by itself at the
+ * deadline, when its standard input ends (the agent died, by whatever signal), or at SIGTERM. It keeps its
+ * memory locked and opens everything beforehand, so that nothing it needs lies on what it freezes.
+ */
+import { constants, fstatSync, openSync } from 'node:fs';
+import { constants as osConstants, setPriority } from 'node:os';
+import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
+import { freezeFilesystem, thawFilesystem } from '../linux/ioctl.ts';
+import { bootId, identifyProcess, lockMemory, machineMilliseconds } from '../linux/process.ts';
+import { isInMemory, syncFilesystem } from '../linux/syncfs.ts';
+import { FreezeGuard, type GuardKernel } from './guard.ts';
+import { type Answer, type Command, encodeLine, lineSplitter } from './messages.ts';
+import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
+
+let guard: FreezeGuard | undefined;
+
+function tell(answer: Answer): void {
+  process.stdout.write(encodeLine(answer));
+}
+
+async function obey(command: Command): Promise<void> {
+  switch (command.do) {
+    case 'prepare':
+      guard = await prepare(command);
+      tell({ is: 'ready' });
+      return;
+    case 'freeze':
+      tell({ is: 'frozen', beganAt: await prepared().freeze() });
+      return;
+    case 'thaw':
+      tell({ is: 'thawed', report: await prepared().thaw() });
+  }
+}
+
+function prepared(): FreezeGuard {
+  if (guard === undefined) throw new AgentError('INTERNAL', 'the guard is not prepared');
+  return guard;
+}
+
+async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<FreezeGuard> {
+  const fds = command.mounts.map(openMount);
+  const mounts = command.mounts.map((path, index) => ({ path, dev: fstatSync(fds[index]!).dev }));
+  const self = await identifyProcess(process.pid);
+  if (self === undefined) throw new AgentError('INTERNAL', 'the guard cannot find itself in /proc');
+  const boot = await bootId();
+  const record = recordPath(command.runDirectory, process.pid);
+  // Where the record would go to a disk, it is written once, while nothing is frozen, and names all mounts.
+  const cheap = await isInMemory(command.runDirectory);
+  let written = false;
+  hardenSelf();
+
+  const kernel: GuardKernel = {
+    sync: (mount) => syncFilesystem(fds[mount]!),
+    freeze: (mount) => freezeFilesystem(fds[mount]!),
+    thaw: (mount) => thawFilesystem(fds[mount]!),
+    now: () => performance.now() + origin,
+    after: (ms, callback) => {
+      const timer = setTimeout(callback, ms);
+      return () => clearTimeout(timer);
+    },
+    record: (indices, deadline) => {
+      if (written && !cheap) return;
+      const held = cheap ? indices.map((index) => mounts[index]!) : mounts;
+      const document: FreezeRecord = { version: 1, bootId: boot, guard: self, deadline, mounts: held };
+      writeRecord(record, document);
+      written = true;
+    },
+    forget: () => removeRecord(record),
+    begin: () => tell({ is: 'freezing' }),
+  };
+  // The first use of each call loads code and starts threads: now, not while something is frozen.
+  await Promise.allSettled(Array.from({ length: command.mounts.length + 4 }, () => thawFilesystem(-1)));
+  return new FreezeGuard(kernel, command.mounts, command.maxFreezeMs, (why, report) =>
+    tell({ is: 'expired', why, report }),
+  );
+}
+
+/** What to add to `performance.now()` for milliseconds of CLOCK_MONOTONIC. */
+const origin = machineMilliseconds() - performance.now();
+
+function openMount(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NONBLOCK);
+  } catch (cause) {
+    throw new AgentError('FREEZE_FAILED', `${path} cannot be opened (${errnoCode(cause) ?? String(cause)})`, {
+      hint: 'check that it is still mounted',
+      cause,
+    });
+  }
+}
+
+/** What helps against starvation; each may be forbidden (in a container), which is no reason to give up. */
+function hardenSelf(): void {
+  const measures = [lockMemory, () => setPriority(osConstants.priority.PRIORITY_HIGHEST)];
+  for (const measure of measures)
+    try {
+      measure();
+    } catch {
+      // Goes without.
+    }
+}
+
+let leaving = false;
+
+async function leave(code: number): Promise<void> {
+  if (leaving) return;
+  leaving = true;
+  await guard?.expire('signal');
+  process.exit(code);
+}
+
+process.stdout.on('error', () => undefined);
+process.on('SIGTERM', () => void leave(0));
+// The agent decides what these mean, where a terminal sends them to both.
+process.on('SIGINT', () => undefined);
+process.on('SIGHUP', () => undefined);
+process.on('uncaughtException', () => void leave(70));
+process.on('unhandledRejection', () => void leave(70));
+
+process.stdin.setEncoding('utf8');
+process.stdin.on(
+  'data',
+  lineSplitter((line) => {
+    obey(JSON.parse(line) as Command).catch((thrown: unknown) =>
+      tell({ is: 'failed', error: toAgentError(thrown).toDocument() }),
+    );
+  }),
+);
+process.stdin.on('end', () => void leave(0));
+process.stdin.on('error', () => void leave(0));
+process.stdin.on('close', () => void leave(0));

@@ -1,0 +1,93 @@
+/** Runs an administrator's hook: an executable that quiesces an application before the freeze, or wakes it. */
+import { spawn } from 'node:child_process';
+import { AgentError } from '../base/errors.ts';
+
+export interface HookOptions {
+  /** Milliseconds after which the hook is killed. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Output that is kept for the error message, in characters. */
+const keptOutput = 4000;
+
+/**
+ * Runs the executable without arguments; `env` is added to the agent's own environment. Resolves when it exits
+ * with 0, whatever children it leaves. Throws HOOK_FAILED with its exit status and the last line of its
+ * standard error, also when it is too slow or cannot be started; CANCELLED when the signal fires. The hook
+ * and its children are killed then.
+ */
+export function runHook(
+  path: string,
+  env: Readonly<Record<string, string>>,
+  options: HookOptions,
+): Promise<void> {
+  const { timeoutMs, signal } = options;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(new AgentError('CANCELLED', 'Cancelled', { cause: signal.reason }));
+      return;
+    }
+    // A process group of its own, so that the whole of a shell script can be killed.
+    const child = spawn(path, [], {
+      cwd: '/',
+      detached: true,
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let complaint = '';
+    let ending: AgentError | undefined;
+    const end = (error: AgentError): void => {
+      ending ??= error;
+      if (child.pid === undefined) return;
+      try {
+        process.kill(-child.pid, 'SIGKILL');
+      } catch {
+        // It has just ended by itself.
+      }
+    };
+    const onAbort = (): void => end(new AgentError('CANCELLED', 'Cancelled', { cause: signal?.reason }));
+    const timer = setTimeout(
+      () => end(hookError(path, `was not done after ${timeoutMs} ms and was killed`, complaint)),
+      timeoutMs,
+    );
+    const settle = (error: AgentError | undefined): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      child.stderr.destroy();
+      if (error === undefined) resolve();
+      else reject(error);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      complaint = (complaint + text).slice(-keptOutput);
+    });
+    child.once('error', (cause) => {
+      if (child.pid === undefined)
+        settle(hookError(path, `could not be started: ${cause.message}`, '', cause));
+    });
+    child.once('exit', (code, killer) => {
+      // What it wrote last may still be in the pipe.
+      setImmediate(() => {
+        if (ending !== undefined) settle(ending);
+        else if (code === 0) settle(undefined);
+        else
+          settle(
+            hookError(
+              path,
+              code === null ? `was killed by ${killer ?? 'a signal'}` : `exited with ${code}`,
+              complaint,
+            ),
+          );
+      });
+    });
+  });
+}
+
+function hookError(path: string, what: string, complaint: string, cause?: unknown): AgentError {
+  const last = complaint.trimEnd().split('\n').at(-1) ?? '';
+  return new AgentError('HOOK_FAILED', `The hook ${path} ${what}${last === '' ? '' : `: ${last}`}`, {
+    hint: 'run the hook by hand to see what it says; it must be executable and exit with 0',
+    cause,
+  });
+}

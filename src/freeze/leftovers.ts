@@ -1,0 +1,97 @@
+/**
+ * Thaws what a guard that is not there any more has left frozen, by its record. Used by the agent whose guard
+ * was killed, and by a daemon that starts.
+ */
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { errnoCode } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { thawFilesystemNow } from '../linux/ioctl.ts';
+import { readMounts } from '../linux/mountinfo.ts';
+import { bootId, isAlive, machineMilliseconds } from '../linux/process.ts';
+import { splitDeviceNumber } from '../linux/usage.ts';
+import { type FreezeRecord, listRecords, readRecord, type RecordedMount, removeRecord } from './record.ts';
+
+export interface Leftovers {
+  /** Mount points that were found frozen and were thawed. */
+  readonly thawed: string[];
+  /** Mount points that another daemon's living guard holds. */
+  readonly held: string[];
+  /** Mount points that could not be thawed, with the reason. */
+  readonly failures: string[];
+}
+
+/** How long after its deadline a living guard is given before it counts as stopped, in milliseconds. */
+const graceMs = 2000;
+
+/**
+ * To be called when a daemon starts: thaws what earlier ones left frozen. Records of earlier boots and those
+ * that cannot be read are removed. Never touches what a living guard holds within its time.
+ */
+export async function thawLeftovers(runDirectory: string, log: Log): Promise<Leftovers> {
+  const result: Leftovers = { thawed: [], held: [], failures: [] };
+  const boot = await bootId();
+  for (const path of listRecords(runDirectory)) {
+    const record = readRecord(path);
+    if (record?.bootId !== boot) {
+      removeRecord(path);
+      continue;
+    }
+    if (await isAlive(record.guard)) {
+      if (machineMilliseconds() < record.deadline + graceMs) {
+        result.held.push(...record.mounts.map((mount) => mount.path));
+        continue;
+      }
+      // Stopped by somebody: it does not thaw, and when it goes on it must not thaw what others froze since.
+      process.kill(record.guard.pid, 'SIGKILL');
+    }
+    const failuresBefore = result.failures.length;
+    await thawRecorded(record, result);
+    if (result.failures.length === failuresBefore) removeRecord(path);
+  }
+  if (result.thawed.length > 0) log.warn({ mounts: result.thawed }, 'thawed what an earlier run left frozen');
+  if (result.failures.length > 0) log.error({ failures: result.failures }, 'filesystems stay frozen');
+  return result;
+}
+
+/** The last frozen first. */
+async function thawRecorded(record: FreezeRecord, result: Leftovers): Promise<void> {
+  for (const mount of record.mounts.toReversed()) {
+    const fd = await openAgain(mount);
+    // Not mounted any more: then it is not frozen either (umount waits for the thaw).
+    if (fd === undefined) continue;
+    try {
+      const outcome = thawIfFrozen(fd);
+      if (outcome === 'thawed') result.thawed.push(mount.path);
+      else if (outcome !== 'was not frozen')
+        result.failures.push(`${mount.path} could not be thawed (${outcome})`);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** `thawed`, `was not frozen`, or the errno's name. */
+export function thawIfFrozen(fd: number): string {
+  try {
+    thawFilesystemNow(fd);
+    return 'thawed';
+  } catch (thrown) {
+    const code = errnoCode(thrown);
+    return code === 'EINVAL' ? 'was not frozen' : (code ?? String(thrown));
+  }
+}
+
+/** Opens the filesystem by its recorded path, or by any other mount of it. */
+async function openAgain(mount: RecordedMount): Promise<number | undefined> {
+  const { major, minor } = splitDeviceNumber(mount.dev);
+  const elsewhere = (await readMounts()).filter((each) => each.major === major && each.minor === minor);
+  for (const path of [mount.path, ...elsewhere.map((each) => each.path)])
+    try {
+      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      if (fstatSync(fd).dev === mount.dev) return fd;
+      closeSync(fd);
+    } catch {
+      // Covered, renamed or gone: the next one.
+    }
+  return undefined;
+}

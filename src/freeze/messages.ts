@@ -1,0 +1,60 @@
+/**
+ * What the agent and its guard process say to each other: JSON objects, one a line, over the guard's standard
+ * input and output. The end of the input is a command too: thaw and exit.
+ */
+import type { ErrorDocument } from '../base/errors.ts';
+import type { ProcessIdentity } from '../linux/process.ts';
+
+export type Command =
+  | {
+      readonly do: 'prepare';
+      /** One mount point per filesystem, in the order of freezing. */
+      readonly mounts: readonly string[];
+      readonly maxFreezeMs: number;
+      readonly runDirectory: string;
+      readonly agent: ProcessIdentity | undefined;
+    }
+  | { readonly do: 'freeze' }
+  | { readonly do: 'thaw' };
+
+export interface MountReport {
+  readonly path: string;
+  /** Milliseconds from the call that froze it to the end of the call that thawed it. */
+  readonly frozenMs: number;
+  /** It was not frozen any more when we came to thaw it. */
+  readonly thawedByOthers: boolean;
+}
+
+export interface FreezeReport {
+  /** Milliseconds from the first freeze to the last thaw. */
+  readonly frozenMs: number;
+  readonly perMount: readonly MountReport[];
+  /** Why a filesystem may still be frozen; empty where all is well. */
+  readonly failures: readonly string[];
+}
+
+export type Answer =
+  | { readonly is: 'ready' }
+  /** The first filesystem begins to freeze now; the agent's own watch over the deadline begins here. */
+  | { readonly is: 'freezing' }
+  /** `beganAt`: milliseconds of CLOCK_MONOTONIC at which the first filesystem began to freeze. */
+  | { readonly is: 'frozen'; readonly beganAt: number }
+  | { readonly is: 'thawed'; readonly report: FreezeReport }
+  /** Thawed without having been told to. */
+  | { readonly is: 'expired'; readonly why: 'deadline' | 'signal'; readonly report: FreezeReport }
+  /** The last command failed; nothing is frozen. */
+  | { readonly is: 'failed'; readonly error: ErrorDocument };
+
+export function encodeLine(message: Command | Answer): string {
+  return `${JSON.stringify(message)}\n`;
+}
+
+/** Cuts a stream of text into lines, which may arrive in any pieces. */
+export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {
+  let rest = '';
+  return (chunk) => {
+    const lines = (rest + chunk).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) if (line !== '') onLine(line);
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * The record of what is frozen: a small file in the run directory, written before the freeze and removed after
+ * the thaw, so that a daemon that starts after both the agent and its guard were killed can thaw what they
+ * left. Written to a temporary name and renamed, synchronously: the directory lies on a tmpfs.
+ */
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { errnoCode } from '../base/errors.ts';
+import type { ProcessIdentity } from '../linux/process.ts';
+
+export interface FreezeRecord {
+  readonly version: 1;
+  /** A record of an earlier boot is void: nothing stays frozen through a boot. */
+  readonly bootId: string;
+  readonly guard: ProcessIdentity;
+  /** Milliseconds of CLOCK_MONOTONIC after which the guard may not hold anything any more. */
+  readonly deadline: number;
+  /** In the order of freezing. */
+  readonly mounts: readonly RecordedMount[];
+}
+
+export interface RecordedMount {
+  readonly path: string;
+  /** Device number of the filesystem (st_dev), so that a path that means another one by now is noticed. */
+  readonly dev: number;
+}
+
+const pattern = /^freeze-\d+\.json$/;
+
+export function recordPath(runDirectory: string, guardPid: number): string {
+  return join(runDirectory, `freeze-${guardPid}.json`);
+}
+
+export function writeRecord(path: string, record: FreezeRecord): void {
+  const temporary = `${path}.new`;
+  writeFileSync(temporary, JSON.stringify(record), { mode: 0o600 });
+  renameSync(temporary, path);
+}
+
+export function removeRecord(path: string): void {
+  rmSync(path, { force: true });
+  rmSync(`${path}.new`, { force: true });
+}
+
+/** Undefined where there is none, or where it cannot be understood. */
+export function readRecord(path: string): FreezeRecord | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, 'utf8'));
+  } catch {
+    return undefined;
+  }
+  return isRecord(value) ? value : undefined;
+}
+
+/** Paths of all records in the directory. */
+export function listRecords(runDirectory: string): string[] {
+  try {
+    return readdirSync(runDirectory)
+      .filter((name) => pattern.test(name))
+      .map((name) => join(runDirectory, name));
+  } catch (thrown) {
+    if (errnoCode(thrown) === 'ENOENT') return [];
+    throw thrown;
+  }
+}
+
+function isRecord(value: unknown): value is FreezeRecord {
+  if (!isObject(value) || value['version'] !== 1 || typeof value['bootId'] !== 'string') return false;
+  const { guard, mounts, deadline } = value;
+  return (
+    typeof deadline === 'number' &&
+    isObject(guard) &&
+    typeof guard['pid'] === 'number' &&
+    typeof guard['startTime'] === 'number' &&
+    Array.isArray(mounts) &&
+    mounts.every(
+      (mount: unknown) =>
+        isObject(mount) && typeof mount['path'] === 'string' && typeof mount['dev'] === 'number',
+    )
+  );
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
