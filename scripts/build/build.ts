@@ -4,24 +4,29 @@
  * It is made beside the old one and then swapped in, so that a failed build leaves the old one alone.
  */
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { bundle } from './bundle.ts';
 import { findEntries } from './entries.ts';
 import { launcher } from './launcher.ts';
 import { thirdPartyLicences } from './licences.ts';
 
 const root = join(import.meta.dirname, '../..');
-const debug = process.argv[2] === 'debug';
-if (process.argv.length > 3 || (process.argv[2] !== undefined && !debug)) {
-  console.error('usage: ./one_step_build [debug]');
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { out: { type: 'string', default: join(root, 'build') } },
+});
+const debug = positionals[0] === 'debug';
+if (positionals.length > (debug ? 1 : 0)) {
+  console.error('usage: ./one_step_build [debug] [--out FOLDER]');
   process.exit(2);
 }
 
 const say = (line: string) => console.log(`build: ${line}`);
 const started = performance.now();
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
-const fresh = join(root, 'build.new');
-const final = join(root, 'build');
+const final = resolve(values.out);
+const fresh = `${final}.new`;
 rmSync(fresh, { recursive: true, force: true });
 mkdirSync(join(fresh, 'lib'), { recursive: true });
 
@@ -44,7 +49,7 @@ for (const entry of entries.filter((each) => each.program)) {
   const path = join(fresh, entry.name);
   writeFileSync(path, launcher(entry.name, debug));
   chmodSync(path, 0o755);
-  say(`made build/${entry.name}`);
+  say(`made ${entry.name}`);
 }
 
 copyFileSync(join(root, 'LICENSE'), join(fresh, 'LICENSE'));

@@ -76,13 +76,13 @@ async function main(args: readonly string[]): Promise<void> {
     source === undefined ? await scratchDevice(places, socket) : await realDevice(source, places, socket);
 
   const name = `${basename(device.path)}.img`;
-  const target = `nbd+unix:///${name}%40${device.size}?socket=${join(places.memory, 'dattosrv.sock')}`;
+  const target = `nbd+unix:///${name}@${device.size}?socket=${join(places.memory, 'dattosrv.sock')}`;
   const hook = list === undefined ? [] : ['--frozen-hook', list.hook];
   say(`backing up ${device.path} (${formatBytes(device.size)}) to ${join(places.images, name)}`);
   const started = performance.now();
   const code = await visibly(build('dattocli'), [
     ...['startbackup', '--socket', socket, '--full', '--wait', ...hook],
-    ...['--device-pair', device.path, target],
+    ...['--device', device.path, '--target', target],
   ]);
   const seconds = (performance.now() - started) / 1000;
   if (code !== 0 && code !== 5) throw new Error(`the backup ended with exit code ${code ?? '?'}`);
@@ -115,7 +115,11 @@ function makePlaces(directory: string | undefined): Places {
 async function startPrograms({ images, memory }: Places): Promise<string> {
   const receiver = join(memory, 'dattosrv.sock');
   const receiverLog = join(memory, 'dattosrv.log');
-  const server = await background(build('dattosrv'), ['--create', '--socket', receiver, images], receiverLog);
+  const server = await background(
+    build('dattosrv'),
+    ['--create', '--unix', receiver, '--directory', images],
+    receiverLog,
+  );
   cleanup.add('stop dattosrv', () => server.stop());
   await waitForSocket(receiver, server.child, 'dattosrv', receiverLog);
   say(`dattosrv serves ${images} (pid ${server.pid})`);
