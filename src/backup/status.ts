@@ -3,6 +3,7 @@
  * history. Fields are only ever added. Names are snake_case as the predecessor's were.
  */
 import type { ErrorDocument } from '../base/errors.ts';
+import type { WarningCode } from '../base/warning-codes.ts';
 
 export type JobState = 'NOT_STARTED' | 'IN_PROGRESS' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
 
@@ -10,8 +11,8 @@ export type JobPhase =
   'preparing' | 'mapping' | 'copying' | 'freezing' | 'frozen' | 'finishing' | 'verifying' | 'done';
 
 export interface JobWarning {
-  /** Stable, for scripts: `TARGET_CANNOT_FLUSH`, `EVERYTHING_USED`, `READ_ERRORS`, … (docs/errors.md). */
-  readonly code: string;
+  /** Stable, for scripts (docs/errors.md). */
+  readonly code: WarningCode;
   readonly message: string;
   /** The device it is about, where it is about one. */
   readonly device?: string;

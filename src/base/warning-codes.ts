@@ -5,6 +5,18 @@
  */
 const table = {
   TARGET_CANNOT_FLUSH: 'The target offers no flush, so it cannot confirm that the image is durable.',
+  NOT_VERIFIED: 'The target cannot be read, so nothing was read back from it.',
+  RECONNECTED:
+    'The connection to the target was lost and came back; what no flush had confirmed was sent again.',
+  FILESYSTEM_WARNING:
+    'Something about the filesystem that the image cannot show, such as an external journal.',
+  NOT_FROZEN:
+    'A mounted filesystem cannot be frozen; what is written to it meanwhile may be torn in the image.',
+  IN_USE:
+    'Something that cannot be frozen holds the device; what it writes meanwhile may be torn in the image.',
+  FREEZE_OVERFLOW:
+    'More changed than memory may hold, so the target was written while the filesystem was frozen.',
+  POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',
   READ_ERRORS: 'Bad sectors were written as zeros (`--on-read-error zero`).',
 } as const satisfies Record<string, string>;

@@ -28,7 +28,8 @@ export interface Device {
   readonly kernelName: string;
   readonly major: number;
   readonly minor: number;
-  readonly kind: 'disk' | 'partition' | 'loop' | 'dm' | 'md' | 'other';
+  /** `file`: an image file, which the offline tools treat as a device; never in the inventory. */
+  readonly kind: 'disk' | 'partition' | 'loop' | 'dm' | 'md' | 'file' | 'other';
   /** Bytes. */
   readonly size: number;
   readonly sectorSize: number;

@@ -1,0 +1,207 @@
+/** A job: its state, its status, and the ways to pause and end it. What it does is in procedure.ts. */
+import { rm } from 'node:fs/promises';
+import type { WarningCode } from '../base/warning-codes.ts';
+import { AgentError, toAgentError } from '../base/errors.ts';
+import type { JobEnvironment, JobOptions, PreparedJob, RunningJob } from './job.ts';
+import { runFull } from './procedure.ts';
+import { RateMeter } from './rate-meter.ts';
+import type { DeviceStatus, JobPhase, JobState, JobStatus, JobWarning } from './status.ts';
+import { type JobUnit, isLive } from './unit.ts';
+
+export class BackupJob implements PreparedJob, RunningJob {
+  readonly uuid: string;
+  readonly done: Promise<JobStatus>;
+  readonly #units: readonly JobUnit[];
+  readonly #options: JobOptions;
+  readonly #environment: JobEnvironment;
+  readonly #cancelling = new AbortController();
+  readonly #meter = new RateMeter();
+  readonly #createdAt = new Date();
+  readonly #warnings: JobWarning[] = [];
+  #resolveDone!: (status: JobStatus) => void;
+  #state: JobState = 'NOT_STARTED';
+  #phase: JobPhase = 'preparing';
+  #paused = false;
+  #finishedAt: Date | undefined;
+  #error: AgentError | undefined;
+
+  constructor(
+    uuid: string,
+    units: readonly JobUnit[],
+    options: JobOptions,
+    environment: JobEnvironment,
+    warnings: readonly JobWarning[],
+  ) {
+    this.uuid = uuid;
+    this.#units = units;
+    this.#options = options;
+    this.#environment = environment;
+    this.#warnings.push(...warnings);
+    this.done = new Promise((resolve) => {
+      this.#resolveDone = resolve;
+    });
+  }
+
+  start(): RunningJob {
+    this.#state = 'IN_PROGRESS';
+    void this.#run();
+    return this;
+  }
+
+  async discard(): Promise<void> {
+    await closeUnits(this.#units);
+  }
+
+  pause(): void {
+    this.#setPaused(true);
+  }
+
+  resume(): void {
+    this.#setPaused(false);
+  }
+
+  #setPaused(value: boolean): void {
+    if (this.#state !== 'IN_PROGRESS') throw new AgentError('JOB_NOT_RUNNING', 'Job not running');
+    this.#paused = value;
+    for (const unit of this.#units) unit.pool.paused = value;
+  }
+
+  async cancel(reason: string): Promise<void> {
+    if (this.#state !== 'IN_PROGRESS') throw new AgentError('JOB_NOT_RUNNING', 'Job not running');
+    this.#cancelling.abort(new AgentError('CANCELLED', reason));
+    for (const unit of this.#units) unit.pool.stop();
+    await this.done;
+  }
+
+  async #run(): Promise<void> {
+    const { log } = this.#environment;
+    const sample = setInterval(() => this.#meter.add(this.#moved()), 500);
+    sample.unref();
+    log.info({ job: this.uuid, devices: this.#units.map((unit) => unit.pair.device.path) }, 'job started');
+    try {
+      await runFull(
+        this.#units,
+        this.#options,
+        this.#environment,
+        {
+          phase: (phase) => {
+            this.#phase = phase;
+          },
+          warn: (code, message, device) => this.#warn(code, message, device),
+        },
+        this.#cancelling.signal,
+      );
+      this.#afterSuccess();
+      this.#state = 'SUCCEEDED';
+    } catch (error) {
+      this.#fail(error);
+    }
+    clearInterval(sample);
+    for (const unit of this.#units) this.#refresh(unit);
+    await closeUnits(this.#units);
+    this.#phase = 'done';
+    this.#paused = false;
+    this.#finishedAt = new Date();
+    log.info({ job: this.uuid, state: this.#state, error: this.#error?.toDocument() }, 'job ended');
+    this.#resolveDone(this.status());
+  }
+
+  #fail(error: unknown): void {
+    const reason: unknown = this.#cancelling.signal.reason;
+    if (this.#cancelling.signal.aborted) {
+      this.#state = 'CANCELLED';
+      this.#error = reason instanceof AgentError ? reason : new AgentError('CANCELLED', 'Cancelled');
+      return;
+    }
+    this.#state = 'FAILED';
+    this.#error = toAgentError(error);
+    if (this.#error.code === 'INTERNAL')
+      this.#environment.log.error({ job: this.uuid, err: this.#error.cause ?? error }, 'defect');
+  }
+
+  #afterSuccess(): void {
+    for (const { pool, pair, status } of this.#units) {
+      const device = pair.device.path;
+      if (!pool.facts.abilities.flush)
+        this.#warn(
+          'TARGET_CANNOT_FLUSH',
+          `${pool.targetName} offers no flush: the image is complete, but a power cut at the receiver may still lose it ` +
+            '(nbd-server: set "flush = true" and "fua = true" in its configuration)',
+          device,
+        );
+      if (status.read_errors.length > 0) {
+        const bytes = status.read_errors.reduce((sum, { length }) => sum + length, 0);
+        this.#warn(
+          'READ_ERRORS',
+          `${bytes} bytes of ${device} could not be read and are zeros in the image`,
+          device,
+        );
+      }
+      if (pool.reconnects > 0)
+        this.#warn(
+          'RECONNECTED',
+          `the connection to ${pool.targetName} was lost ${pool.reconnects} times and came back; what no flush had ` +
+            'confirmed was sent again',
+          device,
+        );
+    }
+  }
+
+  #warn(code: WarningCode, message: string, device?: string): void {
+    this.#warnings.push(device === undefined ? { code, message } : { code, message, device });
+    this.#environment.log.warn({ job: this.uuid, code, device }, message);
+  }
+
+  #moved(): number {
+    return this.#units.reduce((sum, { pool }) => {
+      const { read, verified } = pool.counters();
+      return sum + read + verified;
+    }, 0);
+  }
+
+  #refresh(unit: JobUnit): void {
+    const { status, pool } = unit;
+    const { done, sent, zero, verified } = pool.counters();
+    const total = pool.used.bytes();
+    status.bytes_transferred = isLive(unit) && status.pass > 1 ? done : Math.min(done, total);
+    status.bytes_sent = sent;
+    status.bytes_zero = zero;
+    status.bytes_verified = verified;
+    if (this.#phase === 'copying' && status.pass <= 1) status.bytes_unsynced = Math.max(0, total - done);
+  }
+
+  status(): JobStatus {
+    if (this.#state === 'IN_PROGRESS') for (const unit of this.#units) this.#refresh(unit);
+    const devices: DeviceStatus[] = this.#units.map(({ status }) => ({
+      ...status,
+      read_errors: [...status.read_errors],
+    }));
+    const rate = this.#state === 'IN_PROGRESS' && !this.#paused ? this.#meter.rate() : 0;
+    const left = devices.reduce((sum, device) => sum + device.bytes_unsynced, 0);
+    return {
+      uuid: this.uuid,
+      kind: 'full',
+      state: this.#state,
+      phase: this.#phase,
+      paused: this.#paused,
+      created_at: this.#createdAt.toISOString(),
+      finished_at: this.#finishedAt?.toISOString() ?? null,
+      tracker: 'none',
+      rate: Math.round(rate),
+      seconds_left: rate > 0 && this.#phase === 'copying' ? Math.ceil(left / rate) : null,
+      warnings: [...this.#warnings],
+      error: this.#error?.toDocument() ?? null,
+      devices,
+    };
+  }
+}
+
+export async function closeUnits(units: readonly JobUnit[]): Promise<void> {
+  await Promise.all(
+    units.map(async ({ pool, hold, fingerprintPath }) => {
+      await pool.close();
+      await hold?.close();
+      if (fingerprintPath !== undefined) await rm(fingerprintPath, { force: true });
+    }),
+  );
+}

@@ -1,0 +1,161 @@
+/**
+ * Entry of a copying thread: one source, one connection to the target, calls from the coordinator one after
+ * the other (messages.ts). `abort` alone overtakes: it breaks the connection, so that what waits for it ends.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { Bitmap } from '../base/bitmap.ts';
+import { AgentError, toAgentError } from '../base/errors.ts';
+import { type DeviceSource, openDeviceSource } from '../block/device-source.ts';
+import type { Target } from '../block/target.ts';
+import { markUsed } from '../filesystems/mark-used.ts';
+import { Control } from './copy/control.ts';
+import { FingerprintFile, UnitHasher, fingerprintUnit } from './copy/fingerprints.ts';
+import type { TargetFacts, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './copy/messages.ts';
+import { Samples } from './copy/samples.ts';
+import { Transfer } from './copy/transfer.ts';
+import { openTarget } from './targets.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('copy-worker is started as a thread by the copy pool');
+
+const setup = workerData as ThreadSetup;
+const control = new Control(setup.threads, setup.control);
+const items = new Float64Array(setup.items);
+const unconfirmed = new Bitmap(setup.deviceSize, fingerprintUnit, setup.unconfirmed);
+const targetZero = new Bitmap(setup.deviceSize, fingerprintUnit, setup.targetZero);
+const samples = new Samples(setup.samples);
+const hasher = new UnitHasher(Buffer.from(setup.key));
+
+const aborting = new AbortController();
+let source: DeviceSource | undefined;
+let target: Target | undefined;
+let transfer: Transfer | undefined;
+
+type Handlers = {
+  [Name in keyof ThreadCalls]: (args: ThreadCalls[Name]['args']) => Promise<ThreadCalls[Name]['result']>;
+};
+
+const handlers: Handlers = {
+  open: async ({ waitMs }) => {
+    source ??= await openDeviceSource(setup.sourcePath);
+    if (source.size !== setup.deviceSize)
+      throw new AgentError(
+        'DEVICE_GONE',
+        `${setup.sourcePath} has ${source.size} bytes now, and had ${setup.deviceSize} when the job began`,
+        { hint: 'start the job again' },
+      );
+    return connect(waitMs);
+  },
+  reopenTarget: ({ waitMs }) => connect(waitMs),
+  map: async ({ state, used }) => {
+    const from = opened();
+    return markUsed(
+      new Bitmap(setup.deviceSize, fingerprintUnit, used),
+      (offset, length) => from.readAt(offset, length),
+      setup.deviceSize,
+      from.sectorSize,
+      {
+        state,
+        partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
+        signal: aborting.signal,
+      },
+    );
+  },
+  zeroMap: async ({ used }) => {
+    const to = connected().target;
+    for (const { offset, length } of new Bitmap(setup.deviceSize, fingerprintUnit, used).extents())
+      for await (const zero of to.zeroExtents(offset, length)) markWholeUnits(zero.offset, zero.length);
+    return undefined;
+  },
+  measure: ({ first, count }) => connected().measure(first, count),
+  run: ({ mode, count }) => connected().run(mode, count),
+  sendSpool: async () => {
+    await connected().sendSpool();
+    return undefined;
+  },
+  dropSpool: () => {
+    connected().dropSpool();
+    return Promise.resolve(undefined);
+  },
+  flush: async () => {
+    await connected().target.flush();
+    return undefined;
+  },
+  checkSamples: () => connected().checkSamples(),
+  close: async () => {
+    await target?.close();
+    await source?.close();
+    return undefined;
+  },
+};
+
+async function connect(waitMs: number): Promise<TargetFacts> {
+  target?.destroy();
+  target = await openTarget(setup.target, {
+    waitMs,
+    first: setup.thread === 0,
+    signal: aborting.signal,
+    deviceSize: setup.deviceSize,
+  });
+  if (transfer !== undefined) transfer.useTarget(target);
+  else
+    transfer = new Transfer(target, {
+      thread: setup.thread,
+      source: opened(),
+      control,
+      items,
+      unconfirmed,
+      targetZero,
+      samples,
+      hasher,
+      fingerprints:
+        setup.fingerprintPath === undefined ? undefined : new FingerprintFile(setup.fingerprintPath),
+      rate: setup.rate,
+      onReadError: setup.onReadError,
+      spoolBytes: setup.spoolBytes,
+      depth: Math.min(setup.depth, target.depth),
+    });
+  const { name, size, readOnly, abilities, minimumBlock } = target;
+  return { name, size, readOnly, abilities, minimumBlock };
+}
+
+function opened(): DeviceSource {
+  if (source === undefined) throw new Error('the source is not open');
+  return source;
+}
+
+function connected(): Transfer {
+  if (transfer === undefined) throw new Error('the target is not open');
+  return transfer;
+}
+
+/** Only units that lie wholly in the zero extent are known to be zero. */
+function markWholeUnits(offset: number, length: number): void {
+  const end = Math.min(offset + length, setup.deviceSize);
+  const first = Math.ceil(offset / fingerprintUnit) * fingerprintUnit;
+  const last = end === setup.deviceSize ? end : Math.floor(end / fingerprintUnit) * fingerprintUnit;
+  if (last > first) targetZero.mark(first, last - first);
+}
+
+let queue: Promise<void> = Promise.resolve();
+
+port.on('message', (request: ThreadRequest) => {
+  if (request.call === 'abort') {
+    aborting.abort();
+    target?.destroy();
+    return;
+  }
+  queue = queue.then(async () => {
+    port.postMessage(await answer(request));
+    if (request.call === 'close') port.close();
+  });
+});
+
+async function answer(request: Exclude<ThreadRequest, { call: 'abort' }>): Promise<ThreadReply> {
+  try {
+    const handler = handlers[request.call] as (args: unknown) => Promise<unknown>;
+    return { id: request.id, result: await handler(request.args) };
+  } catch (error) {
+    return { id: request.id, error: toAgentError(error).toDocument() };
+  }
+}

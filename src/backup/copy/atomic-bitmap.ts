@@ -1,0 +1,36 @@
+/** Marking and clearing a Bitmap that several threads change at once. */
+import type { Bitmap } from '../../base/bitmap.ts';
+
+/** Sets every unit the byte range touches. */
+export function markShared(bitmap: Bitmap, offset: number, length: number): void {
+  each(bitmap, offset, length, (word, mask) => Atomics.or(bitmap.words, word, mask));
+}
+
+/** Clears every unit the byte range touches. */
+export function clearShared(bitmap: Bitmap, offset: number, length: number): void {
+  each(bitmap, offset, length, (word, mask) => Atomics.and(bitmap.words, word, ~mask));
+}
+
+/** True where every unit the byte range touches is set. */
+export function allMarked(bitmap: Bitmap, offset: number, length: number): boolean {
+  let all = true;
+  each(bitmap, offset, length, (word, mask) => {
+    if ((Atomics.load(bitmap.words, word) & mask) !== mask) all = false;
+  });
+  return all;
+}
+
+function each(
+  bitmap: Bitmap,
+  offset: number,
+  length: number,
+  visit: (word: number, mask: number) => void,
+): void {
+  const last = Math.ceil(Math.min(offset + length, bitmap.size) / bitmap.unit) - 1;
+  for (let index = Math.floor(offset / bitmap.unit); index <= last;) {
+    const bit = index & 31;
+    const bits = Math.min(32 - bit, last - index + 1);
+    visit(index >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << bit);
+    index += bits;
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The memory that the coordinator and its copying threads share, so that the hot loop sends no messages:
+ * which item is next, pause and stop, what each thread has done, the pace of a rate limit.
+ *
+ * Counters have one writer each (a slot per thread), so a plain store is enough; what several threads change
+ * goes through Atomics.
+ */
+
+const NEXT_ITEM = 0;
+const STOP = 1;
+const PAUSE = 2;
+const FLAGS = 4;
+
+/** What one thread has done since the pool was made; all bytes but `readMs`. */
+export interface Counters {
+  /** Bytes of the device dealt with. */
+  done: number;
+  /** Of these, sent as data. */
+  sent: number;
+  /** Of these, zeros: written as zeroes or known to be there already. */
+  zero: number;
+  /** Bytes read from the source, and how long reading (and hashing) them took. */
+  read: number;
+  readMs: number;
+  /** Bytes compared with their fingerprint and found the same. */
+  same: number;
+  /** Bytes found different in a comparing pass. */
+  different: number;
+  /** Bytes read back from the target and found right. */
+  verified: number;
+  /** Bytes kept in memory for after the thaw. */
+  spooled: number;
+}
+
+const names: readonly (keyof Counters)[] = [
+  'done',
+  'sent',
+  'zero',
+  'read',
+  'readMs',
+  'same',
+  'different',
+  'verified',
+  'spooled',
+];
+
+export class Control {
+  readonly buffer: SharedArrayBuffer;
+  readonly threads: number;
+  readonly #flags: Int32Array;
+  readonly #pace: BigInt64Array;
+  readonly #counters: Float64Array;
+
+  constructor(threads: number, buffer?: SharedArrayBuffer) {
+    const flagBytes = FLAGS * 4;
+    const paceBytes = 8;
+    this.threads = threads;
+    this.buffer = buffer ?? new SharedArrayBuffer(flagBytes + paceBytes + threads * names.length * 8);
+    this.#flags = new Int32Array(this.buffer, 0, FLAGS);
+    this.#pace = new BigInt64Array(this.buffer, flagBytes, 1);
+    this.#counters = new Float64Array(this.buffer, flagBytes + paceBytes, threads * names.length);
+  }
+
+  /** The index of an item that nobody else has taken. */
+  takeItem(): number {
+    return Atomics.add(this.#flags, NEXT_ITEM, 1);
+  }
+
+  rewind(): void {
+    Atomics.store(this.#flags, NEXT_ITEM, 0);
+  }
+
+  get stopped(): boolean {
+    return Atomics.load(this.#flags, STOP) !== 0;
+  }
+
+  set stopped(value: boolean) {
+    Atomics.store(this.#flags, STOP, value ? 1 : 0);
+  }
+
+  get paused(): boolean {
+    return Atomics.load(this.#flags, PAUSE) !== 0;
+  }
+
+  set paused(value: boolean) {
+    Atomics.store(this.#flags, PAUSE, value ? 1 : 0);
+  }
+
+  add(thread: number, name: keyof Counters, amount: number): void {
+    const index = thread * names.length + names.indexOf(name);
+    this.#counters[index] = (this.#counters[index] ?? 0) + amount;
+  }
+
+  /** The sum over all threads. */
+  total(): Counters {
+    const sum = Object.fromEntries(names.map((name) => [name, 0])) as unknown as Counters;
+    for (let thread = 0; thread < this.threads; thread++)
+      names.forEach((name, i) => (sum[name] += this.#counters[thread * names.length + i] ?? 0));
+    return sum;
+  }
+
+  /**
+   * Books `bytes` at `rate` bytes per second for all threads together (the virtual scheduling of ATM's GCRA,
+   * with a burst of 100 ms) and returns for how many milliseconds the caller has to wait before it sends.
+   */
+  book(bytes: number, rate: number): number {
+    const cost = BigInt(Math.ceil((bytes / rate) * 1e6));
+    const now = process.hrtime.bigint() / 1000n;
+    for (;;) {
+      const paid = Atomics.load(this.#pace, 0);
+      const start = paid > now - burstMicros ? paid : now - burstMicros;
+      if (Atomics.compareExchange(this.#pace, 0, paid, start + cost) === paid)
+        return Math.max(0, Number(start - now) / 1000);
+    }
+  }
+}
+
+const burstMicros = 100_000n;

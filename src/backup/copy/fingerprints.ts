@@ -1,0 +1,70 @@
+/**
+ * Fingerprints: what the target is known to hold, 16 bytes of keyed BLAKE3 for each 64 KiB unit of the
+ * device, in a sparse file (256 MiB per TiB of device; nothing in memory). Sixteen zero bytes mean "not
+ * known", and compare unequal to everything. The key is random per file, so that nobody who controls the
+ * contents of the device can look for collisions.
+ *
+ * The file may lie on a filesystem that is frozen: reading it then is allowed, writing is not.
+ */
+import { Blake3Hasher } from '@napi-rs/blake-hash';
+import fs from 'node:fs';
+import { alignUp } from '../../base/bytes.ts';
+
+/** Bytes of device per fingerprint. */
+export const fingerprintUnit = 64 * 1024;
+/** Bytes per fingerprint. */
+export const fingerprintSize = 16;
+
+/** Hashes units with one reused hasher; the result is valid until the next call. */
+export class UnitHasher {
+  readonly #hasher: Blake3Hasher;
+
+  /** `key` is 32 bytes. */
+  constructor(key: Buffer) {
+    this.#hasher = Blake3Hasher.newKeyed(key);
+  }
+
+  /** The fingerprint of one unit's bytes. */
+  hash(data: Uint8Array): Buffer {
+    this.#hasher.reset();
+    this.#hasher.update(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+    const digest = this.#hasher.digestBuffer().subarray(0, fingerprintSize);
+    // All zeros is the word for "not known"; the one digest in 2^128 that looks so is moved aside.
+    if (digest.every((byte) => byte === 0)) digest[0] = 1;
+    return digest;
+  }
+}
+
+/** Makes the file for a device of `deviceSize` bytes: a hole. Replaces what was there. */
+export function createFingerprintFile(path: string, deviceSize: number): void {
+  const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC, 0o600);
+  try {
+    fs.ftruncateSync(fd, (alignUp(deviceSize, fingerprintUnit) / fingerprintUnit) * fingerprintSize);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Synchronous access, for a copying thread. */
+export class FingerprintFile {
+  readonly #fd: number;
+
+  constructor(path: string) {
+    this.#fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME);
+  }
+
+  /** Fills `into` with the fingerprints of the units from `firstUnit` on; what lies past the end is unknown. */
+  read(firstUnit: number, into: Buffer): void {
+    const got = fs.readSync(this.#fd, into, 0, into.length, firstUnit * fingerprintSize);
+    into.fill(0, got);
+  }
+
+  write(firstUnit: number, from: Buffer): void {
+    for (let done = 0; done < from.length;)
+      done += fs.writeSync(this.#fd, from, done, from.length - done, firstUnit * fingerprintSize + done);
+  }
+
+  close(): void {
+    fs.closeSync(this.#fd);
+  }
+}

@@ -1,0 +1,96 @@
+/** What the coordinator tells a copying thread and what it answers. All of it can be cloned to a thread. */
+import type { ErrorDocument } from '../../base/errors.ts';
+import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.ts';
+import type { TargetAbilities } from '../../block/target.ts';
+import type { TargetSpec } from '../targets.ts';
+import type { ReadErrorRecord } from '../status.ts';
+
+/**
+ * What is done with the items of a segment:
+ * - `copy`: read, and send all of it.
+ * - `compare`: read, and send what differs from its fingerprint.
+ * - `frozen`: as `compare`, but nothing is written to a file, and what differs is kept in memory until
+ *   `sendSpool` while there is room for it.
+ * - `verify`: read from the target, and compare with the fingerprints.
+ */
+export type PassMode = 'copy' | 'compare' | 'frozen' | 'verify';
+
+export interface ThreadSetup {
+  readonly thread: number;
+  readonly sourcePath: string;
+  readonly target: TargetSpec;
+  readonly deviceSize: number;
+  /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
+  readonly livePartitions: readonly number[];
+  readonly control: SharedArrayBuffer;
+  readonly threads: number;
+  /** Items of the current segment: pairs of offset and length. */
+  readonly items: SharedArrayBuffer;
+  /** Units written since the last flush. */
+  readonly unconfirmed: SharedArrayBuffer;
+  /** Units that are known to read as zeros at the target. */
+  readonly targetZero: SharedArrayBuffer;
+  /** See samples.ts. */
+  readonly samples: SharedArrayBuffer;
+  readonly fingerprintPath: string | undefined;
+  /** 32 bytes. */
+  readonly key: Uint8Array;
+  readonly rate: number | undefined;
+  readonly onReadError: 'fail' | 'zero';
+  readonly spoolBytes: number;
+  readonly depth: number;
+}
+
+export interface TargetFacts {
+  readonly name: string;
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly abilities: TargetAbilities;
+  readonly minimumBlock: number;
+}
+
+export interface MapResult {
+  readonly filesystem: FilesystemIdentity | undefined;
+  readonly everything: boolean;
+  readonly warnings: readonly string[];
+  readonly usedBytes: number;
+}
+
+export interface RunResult {
+  readonly readErrors: readonly ReadErrorRecord[];
+  /** `verify`: the first unit that differs, in bytes, and how many. */
+  readonly mismatches: { readonly first: number; readonly count: number } | undefined;
+  /** `frozen`: bytes that did not fit into memory and went to the target at once. */
+  readonly overflow: number;
+}
+
+/** The calls by name, with their arguments and results. */
+export interface ThreadCalls {
+  /** Opens source and target. `waitMs`: how long a target that does not answer is waited for. */
+  open: { args: { waitMs: number }; result: TargetFacts };
+  /** Opens the target anew after its connection was lost; the source stays open. */
+  reopenTarget: { args: { waitMs: number }; result: TargetFacts };
+  /** Marks the used units in `used` (a Bitmap of the device in fingerprint units). `state` is that of what is mounted. */
+  map: { args: { state: MountState; used: SharedArrayBuffer }; result: MapResult };
+  /** Fills the `targetZero` bitmap for the units set in `used`. */
+  zeroMap: { args: { used: SharedArrayBuffer }; result: undefined };
+  /** Reads and hashes `count` items from `first` on, to measure how fast that goes. */
+  measure: { args: { first: number; count: number }; result: { bytes: number; ms: number } };
+  run: { args: { mode: PassMode; count: number }; result: RunResult };
+  sendSpool: { args: undefined; result: undefined };
+  dropSpool: { args: undefined; result: undefined };
+  flush: { args: undefined; result: undefined };
+  /** Reads the sampled units back; how many bytes were compared. Throws TARGET_MISMATCH. */
+  checkSamples: { args: undefined; result: { bytes: number } };
+  close: { args: undefined; result: undefined };
+}
+
+export type CallName = keyof ThreadCalls;
+
+export type ThreadRequest =
+  | { [Name in CallName]: { id: number; call: Name; args: ThreadCalls[Name]['args'] } }[CallName]
+  /** Breaks the connection to the target, so that whatever waits for it ends. */
+  | { id: 0; call: 'abort' };
+
+export type ThreadReply =
+  { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: ErrorDocument };

@@ -1,0 +1,177 @@
+/**
+ * The sending half of a copying thread: a fixed set of aligned buffers, each free again when the requests
+ * made from it are confirmed; zeros gathered to runs; the first failure remembered, whatever else is under way.
+ */
+import type { Bitmap } from '../../base/bitmap.ts';
+import { alignUp } from '../../base/bytes.ts';
+import { type AgentError, toAgentError } from '../../base/errors.ts';
+import type { Target } from '../../block/target.ts';
+import { alignedBuffer } from '../../linux/aligned.ts';
+import { allMarked, clearShared, markShared } from './atomic-bitmap.ts';
+import type { Control } from './control.ts';
+
+/** Bytes per read and per write request. */
+export const requestSize = 256 * 1024;
+
+/** A buffer and how many requests still need it; the chunk that is being cut up counts as one. */
+export interface Slot {
+  readonly buffer: Buffer;
+  users: number;
+}
+
+export class Outgoing {
+  readonly #control: Control;
+  readonly #thread: number;
+  readonly #unconfirmed: Bitmap;
+  readonly #targetZero: Bitmap;
+  readonly #free: Slot[];
+  #target: Target;
+  #underWay = 0;
+  #failure: AgentError | undefined;
+  #wake: (() => void) | undefined;
+  #zeroOffset = 0;
+  #zeroLength = 0;
+
+  constructor(
+    target: Target,
+    parts: {
+      readonly control: Control;
+      readonly thread: number;
+      readonly unconfirmed: Bitmap;
+      readonly targetZero: Bitmap;
+      readonly depth: number;
+    },
+  ) {
+    this.#target = target;
+    this.#control = parts.control;
+    this.#thread = parts.thread;
+    this.#unconfirmed = parts.unconfirmed;
+    this.#targetZero = parts.targetZero;
+    this.#free = Array.from({ length: parts.depth }, () => ({
+      buffer: alignedBuffer(requestSize),
+      users: 0,
+    }));
+  }
+
+  get target(): Target {
+    return this.#target;
+  }
+
+  /** After a reconnect, when nothing is under way. */
+  useTarget(target: Target): void {
+    this.#target = target;
+  }
+
+  /** Forgets the failure of an earlier run. */
+  begin(): void {
+    this.#failure = undefined;
+    this.#zeroLength = 0;
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= toAgentError(error);
+  }
+
+  throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** A buffer, as soon as one is free; the caller gives it back with `release`. */
+  async slot(): Promise<Slot> {
+    while (this.#free.length === 0) {
+      await this.#nextCompletion();
+      this.throwIfFailed();
+    }
+    const slot = this.#free.pop()!;
+    slot.users = 1;
+    return slot;
+  }
+
+  release(slot: Slot): void {
+    if (--slot.users === 0) this.#free.push(slot);
+  }
+
+  /** Sends `length` bytes at `from` of the slot to `offset` of the target; does not wait. */
+  data(slot: Slot, from: number, offset: number, length: number): void {
+    slot.users++;
+    this.#send(slot.buffer, from, offset, length, () => this.release(slot));
+  }
+
+  /** Sends bytes that the caller owns and leaves alone. Waits while the target has enough to do. */
+  async owned(data: Buffer, offset: number): Promise<void> {
+    while (this.#underWay >= this.#target.depth) {
+      await this.#nextCompletion();
+      this.throwIfFailed();
+    }
+    const room = alignUp(data.length, this.#target.minimumBlock);
+    const whole = room === data.length ? data : Buffer.concat([data], room);
+    this.#send(whole, 0, offset, data.length, () => undefined);
+  }
+
+  #send(buffer: Buffer, from: number, offset: number, length: number, done: () => void): void {
+    let end = from + length;
+    if (offset + length === this.#unconfirmed.size) {
+      // The tail of a device may be no multiple of the target's block; what follows it there is nobody's.
+      const padded = from + alignUp(length, this.#target.minimumBlock);
+      buffer.fill(0, end, padded);
+      end = padded;
+    }
+    markShared(this.#unconfirmed, offset, length);
+    clearShared(this.#targetZero, offset, length);
+    this.#control.add(this.#thread, 'sent', length);
+    this.#watch(this.#target.write(offset, buffer.subarray(from, end)), length, done);
+  }
+
+  /** True (and counted as done) where the range is known to read as zeros at the target already. */
+  areZero(offset: number, length: number): boolean {
+    if (!allMarked(this.#targetZero, offset, length)) return false;
+    this.#control.add(this.#thread, 'zero', length);
+    this.#control.add(this.#thread, 'done', length);
+    return true;
+  }
+
+  /** Makes the range zero at the target, together with its neighbours, later. */
+  zeroes(offset: number, length: number): void {
+    if (this.#zeroOffset + this.#zeroLength !== offset) this.sendZeroes();
+    if (this.#zeroLength === 0) this.#zeroOffset = offset;
+    this.#zeroLength += length;
+  }
+
+  sendZeroes(): void {
+    const [offset, length] = [this.#zeroOffset, this.#zeroLength];
+    this.#zeroLength = 0;
+    if (length === 0) return;
+    markShared(this.#unconfirmed, offset, length);
+    const tail = offset + length === this.#unconfirmed.size;
+    const whole = tail ? alignUp(length, this.#target.minimumBlock) : length;
+    this.#control.add(this.#thread, 'zero', length);
+    this.#watch(this.#target.writeZeroes(offset, whole, { hole: true }), length, () => undefined);
+  }
+
+  /** Resolves when nothing is under way any more, failed or not. */
+  async settled(): Promise<void> {
+    while (this.#underWay > 0) await this.#nextCompletion();
+  }
+
+  #watch(request: Promise<void>, length: number, done: () => void): void {
+    this.#underWay++;
+    request
+      .then(
+        () => this.#control.add(this.#thread, 'done', length),
+        (error: unknown) => this.fail(error),
+      )
+      .finally(() => {
+        this.#underWay--;
+        done();
+        this.#wake?.();
+        this.#wake = undefined;
+      })
+      .catch(() => undefined);
+  }
+
+  #nextCompletion(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+}

@@ -1,0 +1,379 @@
+/**
+ * The copying threads of one device and its target, and what must hold whatever happens to them:
+ * a unit counts as done only after a flush that followed its write (invariant 3). When the connection is lost,
+ * everything written since the last flush is sent again, from the source.
+ */
+import { randomBytes } from 'node:crypto';
+import { Bitmap } from '../../base/bitmap.ts';
+import { GiB, MiB, formatBytes } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import { errorKinds } from '../../base/error-codes.ts';
+import type { MountState } from '../../filesystems/used-map.ts';
+import type { ReadErrorRecord } from '../status.ts';
+import { type TargetSpec, targetName } from '../targets.ts';
+import { Control, type Counters } from './control.ts';
+import { fingerprintUnit } from './fingerprints.ts';
+import type { MapResult, PassMode, RunResult, TargetFacts, ThreadSetup } from './messages.ts';
+import { Samples } from './samples.ts';
+import { SegmentCursor, maximumItems, spread } from './segments.ts';
+import { CopyThread } from './thread.ts';
+
+export interface PoolSetup {
+  /** Path the bytes are read from. */
+  readonly sourcePath: string;
+  /** Bytes. */
+  readonly deviceSize: number;
+  /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
+  readonly livePartitions: readonly number[];
+  readonly target: TargetSpec;
+  readonly threads: number;
+  /** Undefined where nothing will be compared. */
+  readonly fingerprintPath: string | undefined;
+  /** Bytes per second. */
+  readonly rate: number | undefined;
+  readonly onReadError: 'fail' | 'zero';
+  /** Bytes that one thread may keep in memory while frozen. */
+  readonly spoolBytes: number;
+  readonly reconnectMs: number;
+}
+
+/** Aim of the time between two flushes, and the bounds of a segment in bytes. */
+const segmentSeconds = 30;
+const firstSegment = 4 * GiB;
+const smallestSegment = 64 * MiB;
+const largestSegment = 64 * GiB;
+
+export class CopyPool {
+  readonly used: Bitmap;
+  readonly samples = new Samples();
+  readonly #setup: PoolSetup;
+  readonly #control: Control;
+  readonly #items = new Float64Array(new SharedArrayBuffer(maximumItems * 16));
+  readonly #unconfirmed: Bitmap;
+  readonly #targetZero: Bitmap;
+  readonly #threads: CopyThread[] = [];
+  readonly #key = randomBytes(32);
+  #facts: TargetFacts | undefined;
+  #redone = 0;
+  #reconnects = 0;
+  readErrors: ReadErrorRecord[] = [];
+
+  constructor(setup: PoolSetup) {
+    this.#setup = setup;
+    this.#control = new Control(setup.threads);
+    this.used = new Bitmap(setup.deviceSize, fingerprintUnit);
+    this.#unconfirmed = new Bitmap(setup.deviceSize, fingerprintUnit);
+    this.#targetZero = new Bitmap(setup.deviceSize, fingerprintUnit);
+  }
+
+  get targetName(): string {
+    return targetName(this.#setup.target);
+  }
+
+  get facts(): TargetFacts {
+    if (this.#facts === undefined) throw new Error('the pool is not open');
+    return this.#facts;
+  }
+
+  /** How often the connection was lost and came back. */
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** Counters over all threads; `done` without what had to be done again. */
+  counters(): Counters {
+    const total = this.#control.total();
+    return { ...total, done: Math.max(0, total.done - this.#redone) };
+  }
+
+  /** Connects, checks the target, and adds threads where it takes several connections. */
+  async open(): Promise<TargetFacts> {
+    const first = this.#addThread();
+    const facts = await first.call('open', { waitMs: 0 });
+    this.#check(facts);
+    this.#facts = facts;
+    while (facts.abilities.multiConnection && this.#threads.length < this.#setup.threads)
+      this.#check(await this.#addThread().call('open', { waitMs: 0 }));
+    return facts;
+  }
+
+  #addThread(): CopyThread {
+    const {
+      sourcePath,
+      target,
+      deviceSize,
+      livePartitions,
+      threads,
+      fingerprintPath,
+      rate,
+      onReadError,
+      spoolBytes,
+    } = this.#setup;
+    const setup: ThreadSetup = {
+      thread: this.#threads.length,
+      sourcePath,
+      target,
+      deviceSize,
+      livePartitions,
+      control: this.#control.buffer,
+      threads,
+      items: this.#items.buffer,
+      unconfirmed: this.#unconfirmed.words.buffer,
+      targetZero: this.#targetZero.words.buffer,
+      samples: this.samples.buffer,
+      fingerprintPath,
+      key: this.#key,
+      rate,
+      onReadError,
+      spoolBytes,
+      depth: threads > 1 ? 8 : 16,
+    };
+    const thread = new CopyThread(setup);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  #check(facts: TargetFacts): void {
+    const { deviceSize, sourcePath } = this.#setup;
+    if (facts.size < deviceSize)
+      throw new AgentError(
+        'TARGET_TOO_SMALL',
+        `Destination device is too small: ${this.targetName} has ${facts.size} bytes, ${sourcePath} has ${deviceSize}`,
+        {
+          hint:
+            facts.size === 0
+              ? "the server could not open its image: Debian's nbd-server runs as user nbd, so make the image " +
+                'writable for it (chown nbd IMAGE) or start the server with a configuration of your own'
+              : `enlarge the target to at least ${deviceSize} bytes (truncate --size=${deviceSize} IMAGE)`,
+        },
+      );
+    if (facts.readOnly)
+      throw new AgentError('TARGET_READ_ONLY', `${this.targetName} is read-only`, {
+        hint:
+          "the server offers it read-only: check its options, and that the server's user (nbd, for Debian's " +
+          'nbd-server) may write the image',
+      });
+    const tail = deviceSize % facts.minimumBlock;
+    if (tail !== 0 && facts.size < deviceSize + facts.minimumBlock - tail)
+      throw new AgentError(
+        'TARGET_TOO_SMALL',
+        `${this.targetName} has ${facts.size} bytes and is written in blocks of ${facts.minimumBlock}, so the last ` +
+          `${tail} bytes of ${sourcePath} (${deviceSize} bytes) cannot be written`,
+        { hint: `enlarge the target to ${deviceSize + facts.minimumBlock - tail} bytes` },
+      );
+  }
+
+  /**
+   * Reads the used map into `used`. A tentative map (`live`) that came out as "everything" says nothing, as the
+   * metadata of a running filesystem may contradict itself: `used` then stays as it was.
+   */
+  async map(state: MountState): Promise<MapResult> {
+    const used = new Bitmap(this.#setup.deviceSize, fingerprintUnit);
+    const result = await this.#first.call('map', { state, used: used.words.buffer });
+    if (state !== 'live' || !result.everything) this.used.words.set(used.words);
+    return result;
+  }
+
+  /** Learns which used units already read as zeros at the target, where it can tell. */
+  async readZeroMap(): Promise<void> {
+    if (this.facts.abilities.zeroMap) await this.#first.call('zeroMap', { used: this.used.words.buffer });
+  }
+
+  /** Bytes per second at which all threads together read and hash; Infinity for an empty set. */
+  async measureReading(): Promise<number> {
+    const places = spread(this.used, 8 * this.#threads.length);
+    if (places.length === 0) return Infinity;
+    this.#load(places.flatMap(({ offset, length }) => [offset, length]));
+    const share = Math.ceil(places.length / this.#threads.length);
+    const results = await Promise.all(
+      this.#threads.map((thread, i) =>
+        thread.call('measure', { first: i * share, count: Math.min(share, places.length - i * share) }),
+      ),
+    );
+    return results.reduce((rate, { bytes, ms }) => rate + (bytes > 0 ? (bytes / ms) * 1000 : 0), 0);
+  }
+
+  /**
+   * One pass over the set bits, in segments that end with a flush. `frozen` passes do not flush, and do not
+   * survive a lost connection: what was frozen then is gone.
+   */
+  async pass(
+    mode: PassMode,
+    set: Bitmap,
+  ): Promise<{ overflow: number; mismatches: number; firstMismatch: number }> {
+    const cursor = new SegmentCursor(set);
+    const sum = { overflow: 0, mismatches: 0, firstMismatch: -1 };
+    let size = firstSegment;
+    for (;;) {
+      const segment = cursor.next(this.#items, size);
+      if (segment.count === 0) return sum;
+      const start = performance.now();
+      const results = await this.#segment(mode, segment.count);
+      for (const { overflow, mismatches } of results) {
+        sum.overflow += overflow;
+        if (mismatches === undefined) continue;
+        if (sum.firstMismatch < 0 || mismatches.first < sum.firstMismatch)
+          sum.firstMismatch = mismatches.first;
+        sum.mismatches += mismatches.count;
+      }
+      const seconds = (performance.now() - start) / 1000;
+      size = Math.min(largestSegment, Math.max(smallestSegment, (segment.bytes / seconds) * segmentSeconds));
+    }
+  }
+
+  async #segment(mode: PassMode, count: number): Promise<RunResult[]> {
+    if (mode === 'frozen' || mode === 'verify') return this.#runAll(mode, count);
+    const items = this.#items.slice(0, count * 2);
+    return this.#untilFlushed(async (again) => {
+      if (again) await this.#resend();
+      this.#items.set(items);
+      return this.#runAll(mode, count);
+    });
+  }
+
+  /**
+   * Runs `work` and flushes; after a lost connection reconnects and does so again. Only then are the units
+   * that were written confirmed.
+   */
+  async #untilFlushed<Result>(work: (again: boolean) => Promise<Result>): Promise<Result> {
+    for (let again = false; ; again = true) {
+      try {
+        const result = await work(again);
+        await this.#flush();
+        return result;
+      } catch (error) {
+        if (!isLost(error) || this.#control.stopped) throw error;
+        await this.#reconnect(error);
+      }
+    }
+  }
+
+  async #flush(): Promise<void> {
+    if (!this.facts.abilities.flush) return;
+    await this.#first.call('flush', undefined);
+    this.#unconfirmed.fill(false);
+  }
+
+  /** Copies what no flush has confirmed, from the source as it is now. */
+  async #resend(): Promise<void> {
+    this.#redone += this.#unconfirmed.bytes();
+    const cursor = new SegmentCursor(this.#unconfirmed.clone());
+    for (;;) {
+      const { count } = cursor.next(this.#items, Infinity);
+      if (count === 0) return;
+      await this.#runAll('copy', count);
+    }
+  }
+
+  async #runAll(mode: PassMode, count: number): Promise<RunResult[]> {
+    this.#control.rewind();
+    const results = await this.#all((thread) => thread.call('run', { mode, count }));
+    for (const { readErrors } of results) this.readErrors.push(...readErrors);
+    return results;
+  }
+
+  /** Waits for all threads, also where one fails; a failure that is not a lost connection comes first. */
+  async #all<Result>(call: (thread: CopyThread) => Promise<Result>): Promise<Result[]> {
+    const outcomes = await Promise.allSettled(this.#threads.map(call));
+    const failures = outcomes.flatMap((outcome) =>
+      outcome.status === 'rejected' ? [outcome.reason as unknown] : [],
+    );
+    if (failures.length > 0) throw failures.find((failure) => !isLost(failure)) ?? failures[0];
+    return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  }
+
+  async #reconnect(cause: unknown): Promise<void> {
+    this.#reconnects++;
+    // The server may have been started anew over another image: nothing is known to be zero any more.
+    this.#targetZero.fill(false);
+    const waitMs = this.#setup.reconnectMs;
+    let facts;
+    try {
+      facts = await this.#first.call('reopenTarget', { waitMs });
+      for (const thread of this.#threads.slice(1)) this.#check(await thread.call('reopenTarget', { waitMs }));
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      throw new AgentError(
+        'NBD_CONNECTION_LOST',
+        `${this.targetName} was lost (${messageOf(cause)}) and did not come back within ${waitMs / 1000} s`,
+        {
+          hint: 'start the server again, then start the backup again; --reconnect sets how long is waited',
+          cause: error,
+        },
+      );
+    }
+    this.#check(facts);
+    if (facts.size !== this.facts.size)
+      throw new AgentError(
+        'TARGET_MISMATCH',
+        `${this.targetName} came back with ${facts.size} bytes instead of ${this.facts.size}`,
+        { hint: 'another image is served now; start the backup again' },
+      );
+    this.#facts = facts;
+  }
+
+  /** True where a connection lost from now on cannot be made good from the source as it is. */
+  get hasUnconfirmed(): boolean {
+    return !this.#unconfirmed.isEmpty();
+  }
+
+  /**
+   * Sends what frozen passes kept in memory, and flushes. `resendable`: nothing else was unconfirmed at the
+   * freeze, so that a lost connection can be made good from memory.
+   */
+  async sendSpool(resendable: boolean): Promise<void> {
+    await this.#untilFlushed(async (again) => {
+      if (again && !resendable)
+        throw new AgentError(
+          'TARGET_WRITE_ERROR',
+          `${this.targetName} was lost after the freeze, with blocks on the way that no flush had confirmed and that ` +
+            `can no longer be read as they were`,
+          { hint: 'start the backup again; a target that offers flush is resumed' },
+        );
+      await this.#all((thread) => thread.call('sendSpool', undefined));
+    });
+    await this.#all((thread) => thread.call('dropSpool', undefined));
+  }
+
+  /** Reads the samples back. Throws TARGET_MISMATCH. */
+  async checkSamples(): Promise<void> {
+    await this.#first.call('checkSamples', undefined);
+  }
+
+  set paused(value: boolean) {
+    this.#control.paused = value;
+  }
+
+  /** Ends all work under way with CANCELLED, soon. */
+  stop(): void {
+    this.#control.stopped = true;
+    for (const thread of this.#threads) thread.abort();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  get #first(): CopyThread {
+    const thread = this.#threads[0];
+    if (thread === undefined) throw new Error('the pool is not open');
+    return thread;
+  }
+
+  #load(pairs: readonly number[]): void {
+    this.#items.set(pairs);
+  }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof AgentError && errorKinds[error.code].retry === true;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** For messages: how long reading `bytes` at `rate` takes. */
+export function describeRate(bytes: number, rate: number): string {
+  return `${formatBytes(bytes)} at ${formatBytes(Math.round(rate))}/s`;
+}

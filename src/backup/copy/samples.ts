@@ -1,0 +1,77 @@
+/**
+ * A sample of units whose hashes are kept while they are sent, to be read back from the target and compared
+ * after the last flush. The units are chosen before the copy: the first and the last used ones (superblocks
+ * live there) and an even spread between.
+ */
+import type { Bitmap } from '../../base/bitmap.ts';
+import { fingerprintSize } from './fingerprints.ts';
+
+/** Most units sampled per device: 8 MiB are read back. */
+export const maximumSamples = 128;
+
+export class Samples {
+  readonly buffer: SharedArrayBuffer;
+  readonly #count: Int32Array;
+  readonly #units: Float64Array;
+  readonly #hashes: Uint8Array;
+
+  constructor(buffer?: SharedArrayBuffer) {
+    this.buffer = buffer ?? new SharedArrayBuffer(8 + maximumSamples * (8 + fingerprintSize));
+    this.#count = new Int32Array(this.buffer, 0, 1);
+    this.#units = new Float64Array(this.buffer, 8, maximumSamples);
+    this.#hashes = new Uint8Array(this.buffer, 8 + maximumSamples * 8);
+  }
+
+  get count(): number {
+    return this.#count[0] ?? 0;
+  }
+
+  /** Chooses from the used units; forgets all hashes. */
+  choose(used: Bitmap): void {
+    const total = used.count();
+    const wanted = Math.min(total, maximumSamples);
+    const units: number[] = [];
+    let rank = 0;
+    for (const { offset, length } of used.extents()) {
+      const first = offset / used.unit;
+      const inExtent = Math.ceil(length / used.unit);
+      // The sample number s sits at rank s * (total - 1) / (wanted - 1): both ends are in it.
+      while (units.length < wanted) {
+        const at = wanted === 1 ? 0 : Math.round((units.length * (total - 1)) / (wanted - 1));
+        if (at >= rank + inExtent) break;
+        units.push(first + at - rank);
+      }
+      rank += inExtent;
+    }
+    this.#units.set(units);
+    this.#count[0] = units.length;
+    this.#hashes.fill(0);
+  }
+
+  /** Calls back with the index of each sample whose unit lies in `[firstUnit, endUnit)`. */
+  within(firstUnit: number, endUnit: number, visit: (sample: number, unit: number) => void): void {
+    const { count } = this;
+    let low = 0;
+    let high = count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#units[middle] ?? 0) < firstUnit) low = middle + 1;
+      else high = middle;
+    }
+    for (; low < count; low++) {
+      const unit = this.#units[low] ?? 0;
+      if (unit >= endUnit) return;
+      visit(low, unit);
+    }
+  }
+
+  record(sample: number, hash: Uint8Array): void {
+    this.#hashes.set(hash, sample * fingerprintSize);
+  }
+
+  /** Unit and hash; the hash is undefined where the unit has not been sent. */
+  get(sample: number): { unit: number; hash: Uint8Array | undefined } {
+    const hash = this.#hashes.slice(sample * fingerprintSize, (sample + 1) * fingerprintSize);
+    return { unit: this.#units[sample] ?? 0, hash: hash.some((byte) => byte !== 0) ? hash : undefined };
+  }
+}

@@ -1,0 +1,330 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+import fc from 'fast-check';
+import { Bitmap } from '../../base/bitmap.ts';
+import { AgentError } from '../../base/errors.ts';
+import type { Extent } from '../../base/extents.ts';
+import type { DirectSource } from '../../block/source.ts';
+import type { Target } from '../../block/target.ts';
+import { Control } from './control.ts';
+import { FingerprintFile, UnitHasher, createFingerprintFile, fingerprintUnit } from './fingerprints.ts';
+import type { PassMode } from './messages.ts';
+import { Samples } from './samples.ts';
+import { SegmentCursor, maximumItems } from './segments.ts';
+import { Transfer } from './transfer.ts';
+
+/** A device in memory; `bad` sectors (512 bytes, by offset) fail. */
+class MemorySource implements DirectSource {
+  readonly name = 'memory';
+  readonly sectorSize = 512;
+  readonly alignment = 512;
+  readonly data: Buffer;
+  bad = new Set<number>();
+  reads = 0;
+  constructor(data: Buffer) {
+    this.data = data;
+  }
+  get size(): number {
+    return this.data.length;
+  }
+  readAt(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve(this.data.subarray(offset, offset + length));
+  }
+  readInto(buffer: Uint8Array, offset: number): void {
+    this.reads++;
+    for (const sector of this.bad)
+      if (sector >= offset && sector < offset + buffer.length)
+        throw new AgentError('DEVICE_READ_ERROR', `bad sector at ${sector}`);
+    this.data.copy(buffer, 0, offset, offset + buffer.length);
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** A target in memory that holds back its answers for a turn, and can fail a write. */
+class MemoryTarget implements Target {
+  readonly name = 'target';
+  readonly readOnly = false;
+  readonly minimumBlock: number;
+  readonly maximumPayload = 1 << 25;
+  readonly depth = 4;
+  readonly data: Buffer;
+  readonly abilities;
+  writes = 0;
+  mostUnderWay = 0;
+  failAt = Infinity;
+  #underWay = 0;
+  constructor(size: number, options: { writeZeroes?: boolean; minimumBlock?: number } = {}) {
+    this.data = Buffer.alloc(size, 0xee);
+    this.minimumBlock = options.minimumBlock ?? 1;
+    this.abilities = {
+      flush: true,
+      writeZeroes: options.writeZeroes ?? true,
+      trim: false,
+      read: true,
+      multiConnection: true,
+      zeroMap: false,
+    };
+  }
+  get size(): number {
+    return this.data.length;
+  }
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    assert.equal(offset % this.minimumBlock, 0);
+    assert.equal(data.length % this.minimumBlock, 0);
+    this.mostUnderWay = Math.max(this.mostUnderWay, ++this.#underWay);
+    const number = ++this.writes;
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#underWay--;
+    if (number >= this.failAt) throw new AgentError('NBD_CONNECTION_LOST', 'cut');
+    // Only now is the data taken: a buffer that was used again too early shows as wrong data.
+    this.data.set(data, offset);
+  }
+  async writeZeroes(offset: number, length: number): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.data.fill(0, offset, offset + length);
+  }
+  trim(): Promise<void> {
+    return Promise.resolve();
+  }
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve(Buffer.from(this.data.subarray(offset, offset + length)));
+  }
+  // eslint-disable-next-line @typescript-eslint/require-await -- the shape is asynchronous
+  async *zeroExtents(): AsyncGenerator<Extent> {
+    return;
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+  destroy(): void {
+    // nothing to break
+  }
+}
+
+interface Rig {
+  source: MemorySource;
+  target: MemoryTarget;
+  transfer: Transfer;
+  control: Control;
+  unconfirmed: Bitmap;
+  targetZero: Bitmap;
+  samples: Samples;
+  run: (mode: PassMode, set: Bitmap) => ReturnType<Transfer['run']>;
+  all: Bitmap;
+}
+
+function rig(
+  t: TestContext,
+  data: Buffer,
+  options: {
+    target?: MemoryTarget;
+    fingerprints?: boolean;
+    onReadError?: 'fail' | 'zero';
+    spoolBytes?: number;
+  } = {},
+): Rig {
+  const source = new MemorySource(data);
+  const target = options.target ?? new MemoryTarget(data.length);
+  const control = new Control(1);
+  const items = new Float64Array(maximumItems * 2);
+  const unconfirmed = new Bitmap(data.length, fingerprintUnit);
+  const targetZero = new Bitmap(data.length, fingerprintUnit);
+  const all = new Bitmap(data.length, fingerprintUnit);
+  all.fill(true);
+  const samples = new Samples();
+  samples.choose(all);
+  let fingerprints: FingerprintFile | undefined;
+  if (options.fingerprints === true) {
+    const directory = mkdtempSync(join(tmpdir(), 'transfer-'));
+    t.after(() => rmSync(directory, { recursive: true }));
+    createFingerprintFile(join(directory, 'prints'), data.length);
+    const file = new FingerprintFile(join(directory, 'prints'));
+    t.after(() => file.close());
+    fingerprints = file;
+  }
+  const transfer = new Transfer(target, {
+    thread: 0,
+    source,
+    control,
+    items,
+    unconfirmed,
+    targetZero,
+    samples,
+    hasher: new UnitHasher(Buffer.alloc(32, 1)),
+    fingerprints,
+    rate: undefined,
+    onReadError: options.onReadError ?? 'fail',
+    spoolBytes: options.spoolBytes ?? 1 << 20,
+    depth: 3,
+  });
+  const run = (mode: PassMode, set: Bitmap): ReturnType<Transfer['run']> => {
+    const { count } = new SegmentCursor(set).next(items, Infinity);
+    control.rewind();
+    return transfer.run(mode, count);
+  };
+  return { source, target, transfer, control, unconfirmed, targetZero, samples, run, all };
+}
+
+/** Random data with runs of zero units in it, and a tail that is no multiple of the unit. */
+function device(units: number, zeroUnits: readonly number[], tail = 512): Buffer {
+  const data = randomBytes((units - 1) * fingerprintUnit + tail);
+  for (const unit of zeroUnits) data.subarray(unit * fingerprintUnit, (unit + 1) * fingerprintUnit).fill(0);
+  return data;
+}
+
+test('whatever is used arrives, whatever is not stays as it was', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.boolean(), { minLength: 1, maxLength: 40 }),
+      fc.array(fc.nat({ max: 39 })),
+      fc.boolean(),
+      async (usedUnits, zeroUnits, writeZeroes) => {
+        const data = device(usedUnits.length, zeroUnits);
+        const target = new MemoryTarget(data.length, { writeZeroes });
+        const { run, all, control } = rig(t, data, { target });
+        const used = all.clone();
+        usedUnits.forEach((isUsed, i) => {
+          if (!isUsed) used.clear(i * fingerprintUnit, fingerprintUnit);
+        });
+        await run('copy', used);
+        const expected = Buffer.alloc(data.length, 0xee);
+        for (const { offset, length } of used.extents()) data.copy(expected, offset, offset, offset + length);
+        assert.ok(target.data.equals(expected));
+        assert.equal(control.total().done, used.bytes());
+        assert.ok(target.mostUnderWay <= target.depth * 4);
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+test('the tail of a device is padded to the block of the target, and read back cut', async (t) => {
+  const data = device(3, [], 1000);
+  const target = new MemoryTarget(3 * fingerprintUnit, { minimumBlock: 4096 });
+  const { run, all, transfer } = rig(t, data, { target });
+  await run('copy', all);
+  assert.ok(target.data.subarray(0, data.length).equals(data));
+  assert.ok(target.data.subarray(data.length, 2 * fingerprintUnit + 4096).every((byte) => byte === 0));
+  await transfer.checkSamples();
+});
+
+test('zeros that the target has already are not written, until data was written there', async (t) => {
+  const data = device(8, [2, 3, 4]);
+  const { run, all, targetZero, target, source, control } = rig(t, data);
+  targetZero.fill(true);
+  target.data.fill(0);
+  const zeroed = t.mock.method(target, 'writeZeroes', () => Promise.resolve());
+  await run('copy', all);
+  assert.equal(zeroed.mock.callCount(), 0);
+  assert.equal(control.total().zero, 3 * fingerprintUnit);
+  // What held data is not known to be zero any more.
+  source.data.fill(0);
+  await run('copy', all);
+  assert.ok(zeroed.mock.callCount() > 0);
+});
+
+test('a comparing pass sends what changed and nothing else', async (t) => {
+  const data = device(20, [5, 6]);
+  const { run, all, target, source, control } = rig(t, data, { fingerprints: true });
+  await run('copy', all);
+  const before = control.total();
+  randomBytes(10).copy(source.data, 7 * fingerprintUnit + 100);
+  source.data.fill(0, 9 * fingerprintUnit, 10 * fingerprintUnit);
+  await run('compare', all);
+  const after = control.total();
+  assert.ok(target.data.equals(source.data));
+  assert.equal(after.sent - before.sent, fingerprintUnit);
+  assert.equal(after.different - before.different, 2 * fingerprintUnit);
+  await run('compare', all);
+  assert.equal(control.total().different, after.different);
+});
+
+test('a frozen pass keeps the changes in memory and writes nothing until it is told to', async (t) => {
+  const data = device(20, []);
+  const { run, all, target, source, transfer } = rig(t, data, { fingerprints: true });
+  await run('copy', all);
+  const { writes } = target;
+  for (const unit of [0, 7, 19]) randomBytes(10).copy(source.data, unit * fingerprintUnit);
+  source.data.fill(0, 3 * fingerprintUnit, 5 * fingerprintUnit);
+  const frozen = Buffer.from(source.data);
+  const { overflow } = await run('frozen', all);
+  assert.equal(overflow, 0);
+  assert.equal(target.writes, writes);
+  // After the thaw the source goes on changing; the image must not see it.
+  randomBytes(1000).copy(source.data);
+  await transfer.sendSpool();
+  assert.ok(target.data.equals(frozen));
+  // A lost connection makes it be sent once more; then it is dropped.
+  target.data.fill(0xee, 0, fingerprintUnit);
+  await transfer.sendSpool();
+  assert.ok(target.data.equals(frozen));
+  transfer.dropSpool();
+  await transfer.checkSamples();
+});
+
+test('more changes than memory may hold go to the target at once, and are counted', async (t) => {
+  const data = device(20, []);
+  const { run, all, target, source, transfer } = rig(t, data, {
+    fingerprints: true,
+    spoolBytes: 4 * fingerprintUnit,
+  });
+  await run('copy', all);
+  randomBytes(source.data.length).copy(source.data);
+  const { overflow } = await run('frozen', all);
+  assert.equal(overflow, source.data.length - 4 * fingerprintUnit);
+  await transfer.sendSpool();
+  assert.ok(target.data.equals(source.data));
+});
+
+test('bad sectors fail the copy, or become zeros that are recorded to the sector', async (t) => {
+  const data = device(4, []);
+  const strict = rig(t, data);
+  strict.source.bad.add(fingerprintUnit + 1024);
+  await assert.rejects(strict.run('copy', strict.all), { code: 'DEVICE_READ_ERROR' });
+
+  const lenient = rig(t, data, { onReadError: 'zero' });
+  lenient.source.bad.add(fingerprintUnit + 1024).add(fingerprintUnit + 1536);
+  const { readErrors } = await lenient.run('copy', lenient.all);
+  assert.deepEqual(readErrors, [{ offset: fingerprintUnit + 1024, length: 1024 }]);
+  const expected = Buffer.from(data);
+  expected.fill(0, fingerprintUnit + 1024, fingerprintUnit + 2048);
+  assert.ok(lenient.target.data.equals(expected));
+});
+
+test('a lost connection surfaces as such, and what was on the way stays unconfirmed', async (t) => {
+  const data = device(40, []);
+  const { run, all, target, unconfirmed } = rig(t, data);
+  target.failAt = 5;
+  await assert.rejects(run('copy', all), { code: 'NBD_CONNECTION_LOST' });
+  assert.ok(unconfirmed.count() >= 5);
+  target.failAt = Infinity;
+  await run('copy', all);
+  assert.ok(target.data.equals(data));
+});
+
+test('a target that returns other data is found out by the samples and by a full verification', async (t) => {
+  const data = device(30, [3]);
+  const { run, all, target, transfer } = rig(t, data, { fingerprints: true });
+  await run('copy', all);
+  assert.equal((await run('verify', all)).mismatches, undefined);
+  target.data[12 * fingerprintUnit + 5]! ^= 1;
+  assert.deepEqual((await run('verify', all)).mismatches, { first: 12 * fingerprintUnit, count: 1 });
+  await assert.rejects(transfer.checkSamples(), { code: 'TARGET_MISMATCH' });
+});
+
+test('stopping ends a run, also a paused one', async (t) => {
+  const { run, all, control } = rig(t, device(40, []));
+  control.paused = true;
+  const running = run('copy', all);
+  control.stopped = true;
+  await assert.rejects(running, { code: 'CANCELLED' });
+});

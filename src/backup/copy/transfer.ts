@@ -1,0 +1,243 @@
+/**
+ * The loop of a copying thread: takes items until there are none, reads them chunk by chunk, and keeps the
+ * target busy. Reads block the thread (design.md, Speed), so this runs in worker threads only.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { isReadError } from '../../block/read-errors.ts';
+import type { Target } from '../../block/target.ts';
+import { ChunkReader, type ChunkParts } from './chunk.ts';
+import { fingerprintSize, fingerprintUnit } from './fingerprints.ts';
+import type { PassMode, RunResult } from './messages.ts';
+import { Outgoing, requestSize, type Slot } from './outgoing.ts';
+import { Spool } from './spool.ts';
+import type { Bitmap } from '../../base/bitmap.ts';
+
+export interface TransferParts extends ChunkParts {
+  /** Pairs of offset (a multiple of the fingerprint unit) and length. */
+  readonly items: Float64Array;
+  readonly unconfirmed: Bitmap;
+  readonly targetZero: Bitmap;
+  readonly rate: number | undefined;
+  readonly spoolBytes: number;
+  /** Requests under way at once. */
+  readonly depth: number;
+}
+
+export class Transfer {
+  readonly #parts: TransferParts;
+  readonly #outgoing: Outgoing;
+  readonly #reader: ChunkReader;
+  readonly #spool: Spool;
+  #overflow = 0;
+  #mismatches = { first: -1, count: 0 };
+
+  constructor(target: Target, parts: TransferParts) {
+    this.#parts = parts;
+    this.#outgoing = new Outgoing(target, parts);
+    this.#reader = new ChunkReader(parts);
+    this.#spool = new Spool(parts.spoolBytes);
+  }
+
+  get target(): Target {
+    return this.#outgoing.target;
+  }
+
+  useTarget(target: Target): void {
+    this.#outgoing.useTarget(target);
+  }
+
+  /** Works through the segment's items together with the other threads. Throws the first failure. */
+  async run(mode: PassMode, count: number): Promise<RunResult> {
+    const { control, items } = this.#parts;
+    this.#reader.readErrors = [];
+    this.#overflow = 0;
+    this.#mismatches = { first: -1, count: 0 };
+    await this.#session(async () => {
+      for (let item = control.takeItem(); item < count; item = control.takeItem()) {
+        const offset = items[item * 2] ?? 0;
+        const end = offset + (items[item * 2 + 1] ?? 0);
+        for (let at = offset; at < end; at += requestSize) {
+          await this.#gate(mode);
+          const length = Math.min(requestSize, end - at);
+          if (mode === 'verify') await this.#verify(at, length);
+          else await this.#copy(mode, at, length);
+        }
+      }
+      this.#outgoing.sendZeroes();
+    });
+    return {
+      readErrors: this.#reader.readErrors,
+      overflow: this.#overflow,
+      mismatches: this.#mismatches.count > 0 ? this.#mismatches : undefined,
+    };
+  }
+
+  /** Reads and hashes `count` items from `first` on, sending nothing. */
+  async measure(first: number, count: number): Promise<{ bytes: number; ms: number }> {
+    const { items, source, hasher } = this.#parts;
+    const slot = await this.#outgoing.slot();
+    const start = performance.now();
+    let done = 0;
+    for (let item = first; item < first + count; item++) {
+      const offset = items[item * 2] ?? 0;
+      const end = offset + (items[item * 2 + 1] ?? 0);
+      for (let at = offset; at < end; at += requestSize) {
+        const data = slot.buffer.subarray(0, Math.min(requestSize, end - at));
+        try {
+          source.readInto(data, at);
+        } catch (error) {
+          // A bad sector is for the copy to deal with; here it is a place that cannot be measured.
+          if (isReadError(error)) continue;
+          throw error;
+        }
+        for (let unit = 0; unit < data.length; unit += fingerprintUnit)
+          hasher.hash(data.subarray(unit, unit + fingerprintUnit));
+        done += data.length;
+      }
+    }
+    this.#outgoing.release(slot);
+    return { bytes: done, ms: performance.now() - start };
+  }
+
+  /** Sends what frozen passes kept; it stays until `dropSpool`, since a lost connection needs it again. */
+  async sendSpool(): Promise<void> {
+    await this.#session(async () => {
+      for (const { offset, length, data } of this.#spool.entries) {
+        await this.#gate('copy');
+        await this.#pace(data?.length ?? 0);
+        if (data === undefined) await this.#zeroes(offset, length);
+        else await this.#outgoing.owned(data, offset);
+        this.#reader.record(offset, length, data);
+      }
+      this.#outgoing.sendZeroes();
+    });
+  }
+
+  dropSpool(): void {
+    this.#spool.clear();
+  }
+
+  /** Reads the sampled units back. Throws TARGET_MISMATCH. */
+  async checkSamples(): Promise<{ bytes: number }> {
+    const { samples, hasher, control, thread, targetZero } = this.#parts;
+    let bytes = 0;
+    for (let sample = 0; sample < samples.count; sample++) {
+      const { unit, hash } = samples.get(sample);
+      if (hash === undefined) continue;
+      const offset = unit * fingerprintUnit;
+      const length = Math.min(fingerprintUnit, targetZero.size - offset);
+      const got = hasher.hash(await this.#read(offset, length));
+      if (!got.equals(hash))
+        throw new AgentError(
+          'TARGET_MISMATCH',
+          `${this.target.name} returns other data than was written to it: the ${length} bytes at ${offset} have ` +
+            `fingerprint ${got.toString('hex')} instead of ${Buffer.from(hash).toString('hex')}`,
+          { hint: 'do not trust this image; check the disk and the memory of the receiver' },
+        );
+      bytes += length;
+      control.add(thread, 'verified', length);
+    }
+    return { bytes };
+  }
+
+  /** Runs `work`, then waits for all that it began, and throws the first failure of either. */
+  async #session(work: () => Promise<void>): Promise<void> {
+    this.#outgoing.begin();
+    try {
+      await work();
+    } catch (error) {
+      this.#outgoing.fail(error);
+    }
+    await this.#outgoing.settled();
+    this.#outgoing.throwIfFailed();
+  }
+
+  /** Waits while the job is paused; throws where it is to stop or something has failed. */
+  async #gate(mode: PassMode): Promise<void> {
+    const { control } = this.#parts;
+    // A pause must not lengthen a freeze.
+    while (control.paused && !control.stopped && mode !== 'frozen') await sleep(20);
+    if (control.stopped) throw new AgentError('CANCELLED', 'Cancelled');
+    this.#outgoing.throwIfFailed();
+  }
+
+  async #pace(bytes: number): Promise<void> {
+    const { control, rate } = this.#parts;
+    if (rate === undefined || bytes === 0) return;
+    const wait = control.book(bytes, rate);
+    // In slices, so that a cancel does not wait for a slow rate.
+    for (let left = wait; left > 0 && !control.stopped; left -= 100) await sleep(Math.min(left, 100));
+  }
+
+  async #copy(mode: PassMode, offset: number, length: number): Promise<void> {
+    const { control, thread } = this.#parts;
+    const slot = await this.#outgoing.slot();
+    try {
+      await this.#reader.read(mode, offset, slot.buffer.subarray(0, length));
+      const { verdicts } = this.#reader;
+      const units = Math.ceil(length / fingerprintUnit);
+      for (let first = 0, end = 1; first < units; first = end++) {
+        const verdict = verdicts[first];
+        while (end < units && verdicts[end] === verdict) end++;
+        const from = first * fingerprintUnit;
+        const bytes = Math.min(end * fingerprintUnit, length) - from;
+        if (verdict !== 'same' && mode !== 'copy') control.add(thread, 'different', bytes);
+        if (verdict === 'same') control.add(thread, 'same', bytes);
+        else if (mode === 'frozen') await this.#keep(slot, from, offset + from, bytes, verdict === 'zero');
+        else await this.#send(slot, from, offset + from, bytes, verdict === 'zero');
+      }
+    } finally {
+      this.#outgoing.release(slot);
+    }
+  }
+
+  async #keep(slot: Slot, from: number, offset: number, length: number, zero: boolean): Promise<void> {
+    const { control, thread } = this.#parts;
+    if (this.#spool.keep(offset, slot.buffer.subarray(from, from + length), zero)) {
+      control.add(thread, 'spooled', length);
+      return;
+    }
+    this.#overflow += length;
+    await this.#send(slot, from, offset, length, zero);
+  }
+
+  async #send(slot: Slot, from: number, offset: number, length: number, zero: boolean): Promise<void> {
+    if (zero && this.#outgoing.areZero(offset, length)) return;
+    if (zero && this.target.abilities.writeZeroes) {
+      this.#outgoing.zeroes(offset, length);
+      return;
+    }
+    await this.#pace(length);
+    this.#outgoing.data(slot, from, offset, length);
+  }
+
+  async #zeroes(offset: number, length: number): Promise<void> {
+    if (this.#outgoing.areZero(offset, length)) return;
+    if (this.target.abilities.writeZeroes) this.#outgoing.zeroes(offset, length);
+    else
+      for (let at = 0; at < length; at += requestSize)
+        await this.#outgoing.owned(Buffer.alloc(Math.min(requestSize, length - at)), offset + at);
+  }
+
+  async #verify(offset: number, length: number): Promise<void> {
+    const { control, thread, hasher, fingerprints } = this.#parts;
+    const data = await this.#read(offset, length);
+    const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
+    fingerprints?.read(offset / fingerprintUnit, prints);
+    for (let at = 0, unit = 0; at < length; at += fingerprintUnit, unit++) {
+      const known = prints.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
+      const got = hasher.hash(data.subarray(at, Math.min(at + fingerprintUnit, length)));
+      if (got.equals(known)) continue;
+      if (this.#mismatches.count++ === 0) this.#mismatches.first = offset + at;
+    }
+    control.add(thread, 'verified', length);
+  }
+
+  /** Reads from the target; rounds up to its block at the tail of the device. */
+  async #read(offset: number, length: number): Promise<Uint8Array> {
+    const block = this.target.minimumBlock;
+    const data = await this.target.read(offset, Math.ceil(length / block) * block);
+    return data.subarray(0, length);
+  }
+}

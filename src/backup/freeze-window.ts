@@ -1,0 +1,100 @@
+/**
+ * The freeze window: hooks, freeze, the last look at the devices, thaw. Inside it nothing is written to a file
+ * or a log, and the network has no part unless more changed than memory may hold.
+ */
+import type { WarningCode } from '../base/warning-codes.ts';
+import { AgentError } from '../base/errors.ts';
+import { createFreezer } from '../freeze/freezer.ts';
+import { runHook } from '../freeze/hooks.ts';
+import type { JobEnvironment, JobOptions } from './job.ts';
+import { type JobUnit, isLive } from './unit.ts';
+
+const hookTimeoutMs = 60_000;
+
+export interface WindowReport {
+  phase(phase: 'freezing' | 'frozen'): void;
+  warn(code: WarningCode, message: string, device?: string): void;
+}
+
+/**
+ * Freezes every mounted filesystem of the live units, runs `look` (which must not write to files), thaws. Sets
+ * the units' `freeze_ms`. Throws FREEZE_FAILED, ALREADY_FROZEN, FREEZE_TIMEOUT, HOOK_FAILED, or what `look`
+ * threw; thawed it is in every case.
+ */
+export async function freezeWindow(
+  units: readonly JobUnit[],
+  options: JobOptions,
+  environment: JobEnvironment,
+  report: WindowReport,
+  look: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  const live = units.filter(isLive);
+  const mounts = new Map(live.flatMap((unit) => unit.mounts).map((mount) => [mount.device, mount]));
+  const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
+  report.phase('freezing');
+  const freezer = await createFreezer({
+    mounts: [...mounts.values()].map((mount) => mount.path),
+    maxFreezeMs: options.maxFreezeMs,
+    runDirectory: environment.runDirectory,
+    log: environment.log,
+    signal,
+  });
+  let thawed: Awaited<ReturnType<typeof freezer.thaw>> | undefined;
+  let hooked = false;
+  try {
+    if (options.preFreezeHook !== undefined) {
+      hooked = true;
+      await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
+    }
+    environment.holdWhileFrozen.forEach((sink) => sink.hold());
+    try {
+      await freezer.freeze();
+      report.phase('frozen');
+      await untilExpired(freezer.expiredSignal, async () => {
+        await look();
+        if (options.frozenHook !== undefined)
+          await runHook(options.frozenHook, hookEnvironment, { timeoutMs: options.maxFreezeMs, signal });
+      });
+      thawed = await freezer.thaw();
+    } finally {
+      // After a failure this is what thaws; after success it has nothing left to do.
+      await freezer.close();
+      environment.holdWhileFrozen.forEach((sink) => sink.release());
+    }
+  } finally {
+    if (hooked && options.postThawHook !== undefined)
+      await postThaw(options.postThawHook, hookEnvironment, report);
+  }
+  for (const unit of live) {
+    const own = new Set(unit.mounts.map((mount) => mount.path));
+    const lengths = thawed.perMount.filter(({ path }) => own.has(path)).map(({ frozenMs }) => frozenMs);
+    unit.status.freeze_ms = Math.round(Math.max(...lengths, 0) * 10) / 10;
+  }
+}
+
+/** The post-thaw hook undoes the pre-freeze one, so it runs whatever happened, and its failure is a warning. */
+async function postThaw(path: string, env: Record<string, string>, report: WindowReport): Promise<void> {
+  try {
+    await runHook(path, env, { timeoutMs: hookTimeoutMs });
+  } catch (error) {
+    report.warn('POST_THAW_HOOK_FAILED', error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** What was read after the guard thawed by itself is of no use: the work is lost as soon as that happens. */
+async function untilExpired(expired: AbortSignal, work: () => Promise<void>): Promise<void> {
+  const lost = new Promise<never>((_resolve, reject) => {
+    const fail = (): void =>
+      reject(
+        expired.reason instanceof AgentError
+          ? expired.reason
+          : new AgentError('FREEZE_TIMEOUT', 'the filesystem was thawed before the last pass was complete'),
+      );
+    if (expired.aborted) fail();
+    else expired.addEventListener('abort', fail, { once: true });
+  });
+  lost.catch(() => undefined);
+  await Promise.race([work(), lost]);
+  if (expired.aborted) await lost;
+}

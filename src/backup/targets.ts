@@ -1,0 +1,46 @@
+/** Names of targets: what a person writes, what a thread gets, and how it is opened. */
+import { AgentError } from '../base/errors.ts';
+import { openFileTarget } from '../block/file-target.ts';
+import type { Target } from '../block/target.ts';
+import { type NbdAddress, formatNbdUri, parseNbdUri } from '../nbd/client/uri.ts';
+import { connectWithBackoff } from '../nbd/client/backoff.ts';
+import { connectNbd } from '../nbd/client/connect.ts';
+
+/** A target's address in a form that a thread can be handed. */
+export type TargetSpec =
+  { readonly kind: 'nbd'; readonly address: NbdAddress } | { readonly kind: 'file'; readonly path: string };
+
+/** Reads `nbd://…` and its relatives, or an absolute path. Throws BAD_TARGET. */
+export function parseTarget(text: string): TargetSpec {
+  if (/^nbds?(\+unix)?:/.test(text)) return { kind: 'nbd', address: parseNbdUri(text) };
+  if (text.startsWith('/')) return { kind: 'file', path: text };
+  throw new AgentError('BAD_TARGET', `"${text}" is neither an NBD URI nor an absolute path`, {
+    hint: 'write nbd://HOST:PORT/EXPORT, nbds://…, nbd+unix:///EXPORT?socket=PATH, or /path/of/an/image',
+  });
+}
+
+/** For messages and documents: no secrets in it. */
+export function targetName(spec: TargetSpec): string {
+  return spec.kind === 'nbd' ? formatNbdUri(spec.address) : spec.path;
+}
+
+export interface OpenTargetOptions {
+  /** Milliseconds a target that does not answer is waited for; 0: one try. */
+  readonly waitMs: number;
+  readonly signal: AbortSignal;
+  /** This is the first of several opens of the same target: the one that keeps others out. */
+  readonly first: boolean;
+  /** Size in bytes that a new image file gets. */
+  readonly deviceSize: number;
+}
+
+/** Opens the target for writing. Throws TARGET_UNREACHABLE, NBD_…, TARGET_…, FILE_ERROR. */
+export async function openTarget(spec: TargetSpec, options: OpenTargetOptions): Promise<Target> {
+  if (spec.kind === 'file')
+    return openFileTarget(spec.path, {
+      create: { size: options.deviceSize },
+      exclusive: options.first,
+    });
+  if (options.waitMs === 0) return connectNbd(spec.address, { signal: options.signal });
+  return connectWithBackoff(spec.address, { deadlineMs: options.waitMs, signal: options.signal });
+}

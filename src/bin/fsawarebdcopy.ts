@@ -1,0 +1,80 @@
+/**
+ * `fsawarebdcopy SRC DST`: copies the used blocks of an idle filesystem to a device, an image file or an NBD
+ * server. The engine is the daemon's; the device just has to be idle.
+ */
+import { tmpdir } from 'node:os';
+import { randomUUID } from 'node:crypto';
+import { resolve } from 'node:path';
+import { Command } from 'commander';
+import type { RunningJob } from '../backup/job.ts';
+import { defaultJobOptions } from '../backup/job.ts';
+import { offlineDevice, refuseMounted } from '../backup/offline.ts';
+import { prepareJob } from '../backup/prepare.ts';
+import type { JobStatus } from '../backup/status.ts';
+import { formatBytes } from '../base/bytes.ts';
+import { AgentError } from '../base/errors.ts';
+import { silentLog } from '../base/log.ts';
+import { reportError } from '../base/report.ts';
+import { agentVersion } from '../base/version.ts';
+
+const program = new Command('fsawarebdcopy')
+  .description('Copy the used blocks of the idle filesystem on SRC to DST.')
+  .argument('<src>', 'block device or image file, not mounted writable')
+  .argument('<dst>', 'block device, image file (made where absent) or NBD URI (nbd://HOST:PORT/EXPORT)')
+  .option('--verify <level>', 'read back: none, sample or full', 'sample')
+  .version(agentVersion)
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
+  .action(async (src: string, dst: string, { verify }: { verify: string }) => {
+    if (verify !== 'none' && verify !== 'sample' && verify !== 'full')
+      throw new AgentError('BAD_USAGE', `--verify "${verify}" is none of none, sample, full`);
+    const device = await offlineDevice(src);
+    refuseMounted(device);
+    const prepared = await prepareJob(
+      {
+        uuid: randomUUID(),
+        kind: 'full',
+        pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],
+        options: { ...defaultJobOptions, verify },
+      },
+      { log: silentLog(), holdWhileFrozen: [], stateDirectory: tmpdir(), runDirectory: tmpdir() },
+    );
+    await follow(prepared.start());
+  });
+
+async function follow(job: RunningJob): Promise<void> {
+  const cancel = (): void => void job.cancel('Cancelled by a signal').catch(() => undefined);
+  process.on('SIGINT', cancel);
+  process.on('SIGTERM', cancel);
+  const progress = setInterval(() => showProgress(job.status()), 500);
+  const status = await job.done;
+  clearInterval(progress);
+  clearProgress();
+  for (const { message } of status.warnings) process.stderr.write(`fsawarebdcopy: warning: ${message}\n`);
+  if (status.error !== null) throw AgentError.fromDocument(status.error);
+  const [device] = status.devices;
+  process.stdout.write(
+    `${formatBytes(device?.used_bytes ?? 0)} of ${formatBytes(device?.device_size ?? 0)} in use, ` +
+      `${formatBytes(device?.bytes_sent ?? 0)} sent, ${formatBytes(device?.bytes_zero ?? 0)} zeros, ` +
+      `${formatBytes(device?.bytes_verified ?? 0)} read back\n`,
+  );
+  if (status.warnings.length > 0) process.exitCode = 5;
+}
+
+function showProgress({ devices: [device], rate }: JobStatus): void {
+  if (!process.stderr.isTTY || device === undefined) return;
+  const percent =
+    device.used_bytes > 0 ? Math.floor((device.bytes_transferred / device.used_bytes) * 100) : 0;
+  process.stderr.write(`\r${percent} %  ${formatBytes(device.bytes_transferred)}  ${formatBytes(rate)}/s   `);
+}
+
+function clearProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const { line, exitCode } = reportError('fsawarebdcopy', error);
+  process.stderr.write(`${line}\n`);
+  process.exitCode = exitCode;
+}
