@@ -3,7 +3,7 @@
  * The last line is `N passed, N failed, N skipped`. With PATTERN, only test files whose path contains it.
  */
 import { randomUUID } from 'node:crypto';
-import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { addCounts, noCounts } from './count-reporter.ts';
@@ -26,6 +26,8 @@ const total = noCounts();
 const run = randomUUID();
 // Short, since the paths of Unix sockets lie in it.
 const scratch = mkdtempSync(join(tmpdir(), 'at-'));
+// Debian's nbd-server reaches its images as the user nbd.
+chmodSync(scratch, 0o755);
 const environment = { ...process.env, [marker]: run, TMPDIR: scratch };
 const before = takePicture(run, scratch);
 
@@ -63,7 +65,7 @@ if (process.getuid?.() === 0) {
 console.log('\n== what the tests left behind');
 const left = await leftovers(before, run, scratch);
 for (const thing of left) console.log(`LEFT BEHIND: ${thing}`);
-for (const pid of processesOf(run)) process.kill(pid, 'SIGKILL');
+for (const pid of processesOf(run)) endProcess(pid);
 if (left.length === 0) console.log('nothing');
 addCounts(total, {
   ...noCounts(),
@@ -81,3 +83,11 @@ if (total.passed + total.failed === 0) {
 }
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exitCode = total.failed > 0 ? 1 : 0;
+
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}

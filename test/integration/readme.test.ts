@@ -1,0 +1,82 @@
+/**
+ * The README's backup flow, as a person would paste it: the marked blocks are taken out of README.md, their
+ * placeholders filled in, and run in order. So that the daemon's usual paths can be used, it all happens in mount
+ * and process namespaces of its own, with a private /run, /var/log and /var/lib.
+ */
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { exec } from '../helpers/exec.ts';
+import { makeLoop } from '../helpers/loop.ts';
+
+const root = join(import.meta.dirname, '../..');
+const readme = readFileSync(join(root, 'README.md'), 'utf8');
+
+/** The commands of the block that `<!-- test: NAME -->` marks, comments removed. */
+function block(name: string): string {
+  const match = new RegExp(`<!-- test: ${name} -->\\s+\`\`\`sh\\n([^]*?)\`\`\``).exec(readme);
+  assert.ok(match?.[1] !== undefined, `README.md has no block marked "test: ${name}"`);
+  return match[1].replace(/\s+#.*$/gm, '');
+}
+
+test('the README flow: dattod, truncate, nbd-server, startbackup, and the image restored', async (t) => {
+  const disk = await makeLoop(t, { size: 96 * 1024 * 1024, filesystem: 'ext4', mount: true });
+  const files = join(disk.mountPoint!, 'files');
+  mkdirSync(files);
+  for (let number = 0; number < 200; number++)
+    writeFileSync(join(files, `file ${number}`), Buffer.alloc(number * 300, `${number} `));
+  await exec('sync', ['--file-system', files]);
+
+  // The user nbd must be able to enter.
+  chmodSync(disk.directory, 0o755);
+  const work = join(disk.directory, 'work');
+  mkdirSync(work, { mode: 0o755 });
+  symlinkSync(join(root, 'build'), join(work, 'build'));
+
+  const size = block('size').replaceAll('/dev/YOUR_BD', disk.device);
+  const { stdout } = await exec('sh', ['-euc', size]);
+  const [bytes = '', identity = ''] = stdout.split('\n');
+  const uuid = / UUID="([^"]+)"/.exec(identity)?.[1] ?? '';
+  assert.equal(bytes, String(96 * 1024 * 1024));
+  assert.match(uuid, /^[0-9a-f-]{36}$/);
+
+  const [truncate = '', server = ''] = block('receive').trim().replaceAll('SIZE', bytes).split(/\n/);
+  const script = `
+    set -eu
+    for private in /run /var/log /var/lib; do mount -t tmpfs tmpfs $private; done
+    mount -t tmpfs tmpfs /mnt
+    ip link set lo up
+    ${block('start')}
+    ${truncate}
+    # What the README's note says of Debian.
+    if getent passwd nbd >/dev/null; then chown nbd block_dev.datto; fi
+    ${server}
+    ${block('backup').replaceAll('UUID', uuid).replaceAll('HOST', '127.0.0.1')} | tee job
+    ./build/dattocli backupstatus "$(head -n 1 job)" --follow && ended=0 || ended=$?
+    echo "ended with $ended"
+    kill "$(cat /run/dattod.pid)"
+    waited=0
+    while [ -e /run/dattod.sock ]; do
+      waited=$((waited + 1)); [ $waited -lt 300 ] || exit 9
+      sleep 0.1
+    done
+    e2fsck -fn block_dev.datto
+    loop=$(${block('restore').split('\n')[0]!})
+    trap 'umount /mnt; losetup --detach "$loop"' EXIT
+    ${block('restore').split('\n')[1]!.replace('/dev/loopN', '"$loop"')}
+    diff --recursive ${disk.mountPoint!} /mnt
+    echo "the image is the source"
+  `;
+  const flow = await exec(
+    'unshare',
+    ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script],
+    { cwd: work },
+  );
+  const said = `${flow.stdout}\n${flow.stderr}`;
+  assert.match(flow.stdout, /^[0-9a-f-]{36}$/m, said);
+  // 5: a plain nbd-server cannot flush, and the job says so.
+  assert.match(flow.stdout, /ended with 5/, said);
+  assert.match(said, /flush/, said);
+  assert.match(flow.stdout, /the image is the source/, said);
+});
