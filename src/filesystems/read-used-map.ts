@@ -1,6 +1,6 @@
 /**
- * The used map of whatever a device holds: one filesystem, or partitions. This and mark-used.ts are the doors of
- * this room.
+ * The used map of whatever a device holds: one filesystem, or partitions. This, mark-used.ts and verified.ts are
+ * the doors of this room.
  *
  * Where both a filesystem's signature and a partition table with partitions are found, one of them is stale, and
  * the device does not show which (mke2fs and mkfs.xfs erase a table that was there before; partitioning tools
@@ -12,7 +12,7 @@ import { type PartitionTable, readPartitionTable } from './disk/partition-table.
 import { readFilesystemUsedMap } from './read-filesystem.ts';
 import { type Signature, findSignatures } from './signatures/signatures.ts';
 import { type MountState, type UsedMap, type UsedMapOptions, everythingUsed } from './used-map.ts';
-import { unreadableReason, verifiedUsedMap } from './verified.ts';
+import { unreadableReason } from './verify.ts';
 
 /** `state` is that of a filesystem directly on the device; partitions have their own. */
 export interface ReadUsedMapOptions extends UsedMapOptions {
@@ -22,7 +22,7 @@ export interface ReadUsedMapOptions extends UsedMapOptions {
 
 /**
  * Bytes and sectors as in `Source`. The walk may throw FILESYSTEM_UNREADABLE where a bitmap fails its checksum:
- * `markUsed` takes care of that, and so does `readVerifiedUsedMap`. Throws AbortError and DEVICE_GONE.
+ * `markUsed` takes care of that, and so does `readVerifiedUsedMap` (verified.ts). Throws AbortError and DEVICE_GONE.
  */
 export async function readUsedMap(
   readAt: ReadAt,
@@ -46,16 +46,6 @@ export async function readUsedMap(
   } catch (error) {
     return everythingUsed(deviceSize, unreadableReason(error));
   }
-}
-
-/** As `readUsedMap`, but walked once beforehand, so that `everything` is final and the walk does not end early. */
-export function readVerifiedUsedMap(
-  readAt: ReadAt,
-  deviceSize: number,
-  sectorSize: number,
-  options: ReadUsedMapOptions = {},
-): Promise<UsedMap> {
-  return verifiedUsedMap(deviceSize, () => readUsedMap(readAt, deviceSize, sectorSize, options));
 }
 
 /** A RAID member in the last partition has its superblock where one of the whole disk would be. */

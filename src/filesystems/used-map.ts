@@ -27,7 +27,7 @@ export interface UsedMap {
    * The used extents in batches (one batch for some block groups, so that walking costs no promise per
    * extent): sorted by offset, disjoint, not empty, within the device; the bytes before, between and after
    * filesystems are used. Walk it once. Throws FILESYSTEM_UNREADABLE from the walk where `everything` could
-   * not be known beforehand: the caller then takes everything as used (see mark-used.ts and verified.ts).
+   * not be known beforehand: the caller then takes everything as used (see mark-used.ts, verified.ts).
    */
   readonly extents: AsyncIterable<readonly Extent[]>;
 }

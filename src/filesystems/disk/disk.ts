@@ -8,7 +8,7 @@ import type { ReadAt } from '../../block/source.ts';
 import { ExtentBatches } from '../extent-batches.ts';
 import { readFilesystemUsedMap } from '../read-filesystem.ts';
 import { type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
-import { unreadableReason, verifiedUsedMap } from '../verified.ts';
+import { unreadableReason, verifiedUsedMap } from '../verify.ts';
 import type { Partition, PartitionTable } from './partition-table.ts';
 
 export interface DiskMapOptions {

@@ -1,0 +1,272 @@
+/**
+ * The used map of ext2/3/4 in every variant that Debian's mke2fs makes equals dumpe2fs' free-block lists to the
+ * block, and misses nothing that partclone calls used; damage and unfinished journals make everything used.
+ */
+import assert from 'node:assert/strict';
+import { copyFile, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { MiB, TiB } from '../../src/base/bytes.ts';
+import { Bitmap } from '../../src/base/bitmap.ts';
+import { totalLength } from '../../src/base/extents.ts';
+import { markUsed, type MarkedMap } from '../../src/filesystems/mark-used.ts';
+import { type ReadUsedMapOptions, readUsedMap } from '../../src/filesystems/read-used-map.ts';
+import { readVerifiedUsedMap } from '../../src/filesystems/verified.ts';
+import { exec } from '../helpers/exec.ts';
+import { emptyFile, extVariants, fragment, makeExtImage, scratchDirectory } from '../helpers/ext-images.ts';
+import { attachLoop, detachLoop, makeLoop } from '../helpers/loop.ts';
+import { collectExtents, dumpe2fsUsed, openImage, partcloneUsed, without } from '../helpers/used-extents.ts';
+import { atEnd } from '../helpers/cleanup.ts';
+
+const overcounts: string[] = [];
+after(() => {
+  if (overcounts.length > 0) console.log(`over-count against partclone, bytes:\n${overcounts.join('\n')}`);
+});
+
+for (const variant of extVariants)
+  test(`ext, ${variant.name}`, async (t) => {
+    const image = await makeExtImage(t, await scratchDirectory(t), variant);
+    const used = await compare(image);
+    if (variant.partclone === false) return;
+    const partclone = await partcloneUsed('extfs', image);
+    assert.deepEqual(without(partclone, used).slice(0, 5), [], 'used for partclone, free for us');
+    overcounts.push(`  ${variant.name}: ${totalLength(without(used, partclone))}`);
+  });
+
+/** Holds our map of an image or device against dumpe2fs; returns it. */
+async function compare(path: string, options: ReadUsedMapOptions = {}) {
+  await using image = await openImage(path);
+  const map = await readUsedMap(image.readAt, image.size, 512, options);
+  assert.deepEqual(map.warnings, []);
+  assert.equal(map.everything, false);
+  const used = await collectExtents(map.extents, image.size);
+  const expected = await dumpe2fsUsed(path, image.size);
+  assert.deepEqual(without(expected, used).slice(0, 5), [], 'used for dumpe2fs, free for us');
+  assert.deepEqual(without(used, expected).slice(0, 5), [], 'used for us, free for dumpe2fs');
+  assert.ok(totalLength(used) < image.size);
+  return used;
+}
+
+test('ext grown by resize2fs, unmounted and mounted', async (t) => {
+  const directory = await scratchDirectory(t);
+  const image = await emptyFile(join(directory, 'image'), 700 * MiB);
+  await exec('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '1024', image, '60M']);
+  await exec('resize2fs', [image, '300M']);
+  await compare(image);
+
+  const device = await attachLoop(image);
+  atEnd(t, () => detachLoop(device));
+  const mountPoint = join(directory, 'mnt');
+  await exec('mkdir', [mountPoint]);
+  await exec('mount', [device, mountPoint]);
+  atEnd(t, async () => {
+    await exec('umount', [mountPoint], { allow: [32] });
+  });
+  await exec('resize2fs', [device]);
+  await exec('umount', [mountPoint]);
+  await compare(image);
+});
+
+test('ext with another UUID than its checksum seed, and after tune2fs', async (t) => {
+  const image = await makeExtImage(t, await scratchDirectory(t), { name: '', args: ['-t', 'ext4'] });
+  await exec('tune2fs', ['-O', 'metadata_csum_seed', image]);
+  await exec('tune2fs', ['-U', '01234567-89ab-cdef-0123-456789abcdef', image]);
+  await compare(image);
+  await exec('tune2fs', ['-O', '^metadata_csum', image]);
+  await compare(image);
+});
+
+test('an external journal is named, and is used as a whole itself', async (t) => {
+  const directory = await scratchDirectory(t);
+  const journal = await emptyFile(join(directory, 'journal'), 16 * MiB);
+  await exec('mke2fs', ['-q', '-F', '-O', 'journal_dev', '-b', '4096', journal]);
+  const device = await attachLoop(journal);
+  atEnd(t, () => detachLoop(device));
+  const image = await emptyFile(join(directory, 'image'), 300 * MiB);
+  await exec('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', '-J', `device=${device}`, image]);
+
+  const mark = await marked(image);
+  assert.equal(mark.everything, false);
+  assert.match(mark.warnings.join(), /journal .* is on another device/);
+  const jbd = await marked(journal);
+  assert.equal(jbd.everything, true);
+  assert.equal(jbd.filesystem?.type, 'jbd');
+  assert.match(jbd.warnings.join(), /external journal of another filesystem/);
+});
+
+test('frozen and live', async (t) => {
+  for (const filesystem of ['ext4', 'ext2']) {
+    const disk = await makeLoop(t, { size: 300 * MiB, filesystem, mount: true });
+    await fragment(disk.mountPoint!);
+    await exec('sync', ['-f', disk.mountPoint!]);
+    const idle = await marked(disk.device);
+    assert.equal(idle.everything, true, 'mounted is not idle');
+    assert.match(idle.warnings.join(), /journal needs recovery|not cleanly unmounted/);
+    assert.equal((await marked(disk.device, { state: 'live' })).everything, false);
+
+    await exec('fsfreeze', ['--freeze', disk.mountPoint!]);
+    try {
+      await compare(disk.device, { state: 'frozen' });
+    } finally {
+      await exec('fsfreeze', ['--unfreeze', disk.mountPoint!]);
+    }
+    // What a crash leaves: the image as it is while mounted.
+    await copyFile(disk.image, `${disk.image}.crashed`);
+    assert.equal((await marked(`${disk.image}.crashed`)).everything, true);
+    await disk.remove();
+  }
+});
+
+interface Damage {
+  readonly name: string;
+  readonly args: readonly string[];
+  /** What dumpe2fs prints before the block that is damaged; undefined for byte `at` of the device. */
+  readonly block?: RegExp;
+  readonly at: number;
+  readonly reason: RegExp;
+}
+
+const damages: readonly Damage[] = [
+  {
+    name: 'a bit of a block bitmap, metadata_csum',
+    args: ['-t', 'ext4'],
+    block: /^ {2}Block bitmap at (\d+)/m,
+    at: 100,
+    reason: /group 0: block bitmap checksum 0x[0-9a-f]{8}, but 0x[0-9a-f]{8} is stored/,
+  },
+  {
+    name: 'a bit of a block bitmap, no checksums',
+    args: ['-t', 'ext2'],
+    block: /^ {2}Block bitmap at (\d+)/m,
+    at: 2000,
+    reason: /group 0: the block bitmap has \d+ free clusters, but the descriptor says \d+/,
+  },
+  {
+    name: 'a group descriptor, metadata_csum',
+    args: ['-t', 'ext4'],
+    block: /Group descriptors at (\d+)/,
+    at: 64 + 4,
+    reason: /group 1: descriptor checksum 0x[0-9a-f]{8}, but 0x[0-9a-f]{8} is stored/,
+  },
+  {
+    name: 'a group descriptor, uninit_bg',
+    args: ['-t', 'ext4', '-O', '^metadata_csum,uninit_bg'],
+    block: /Group descriptors at (\d+)/,
+    at: 64 + 4,
+    reason: /group 1: descriptor checksum/,
+  },
+  {
+    name: 'the place of a bitmap, no checksums',
+    args: ['-t', 'ext3'],
+    block: /Group descriptors at (\d+)/,
+    at: 32 + 3,
+    reason: /group 1: block bitmap at block \d+, but the filesystem has \d+ blocks/,
+  },
+  {
+    name: 'the superblock',
+    args: ['-t', 'ext4'],
+    at: 1024 + 0x70,
+    reason: /superblock: checksum 0x[0-9a-f]{8}, but 0x[0-9a-f]{8} is stored/,
+  },
+  {
+    name: 'an unknown incompatible feature',
+    args: ['-t', 'ext2'],
+    at: 1024 + 0x63,
+    reason: /unknown incompatible feature 0x80000000/,
+  },
+  {
+    name: 'an unknown read-only feature',
+    args: ['-t', 'ext2'],
+    at: 1024 + 0x67,
+    reason: /unknown read-only compatible feature 0x80000000/,
+  },
+  {
+    name: 'an unknown compatible feature',
+    args: ['-t', 'ext2'],
+    at: 1024 + 0x5f,
+    reason: /unknown compatible feature 0x80000000/,
+  },
+  {
+    name: 'the number of blocks',
+    args: ['-t', 'ext2'],
+    at: 1024 + 0x06,
+    reason: /superblock: \d+ inodes, but|the filesystem has \d+ bytes/,
+  },
+];
+
+for (const damage of damages)
+  test(`damage makes everything used: ${damage.name}`, async (t) => {
+    const image = await emptyFile(join(await scratchDirectory(t), 'image'), 300 * MiB);
+    await exec('mke2fs', ['-q', '-F', '-b', '4096', ...damage.args, image]);
+    assert.equal((await marked(image)).everything, false);
+    const block = damage.block && Number(damage.block.exec((await exec('dumpe2fs', [image])).stdout)?.[1]);
+    await flip(image, (block ?? 0) * 4096 + damage.at, 0x80);
+
+    const mark = await marked(image);
+    assert.match(mark.warnings.join(), damage.reason);
+    assert.equal(mark.everything, true);
+    assert.equal(mark.usedBytes, 300 * MiB);
+    await using file = await openImage(image);
+    const verified = await readVerifiedUsedMap(file.readAt, file.size, 512);
+    assert.equal(verified.everything, true);
+    assert.deepEqual(await collectExtents(verified.extents, file.size), [{ offset: 0, length: file.size }]);
+  });
+
+test('a device shorter than its filesystem is used as a whole', async (t) => {
+  const image = await emptyFile(join(await scratchDirectory(t), 'image'), 300 * MiB);
+  await exec('mke2fs', ['-q', '-F', '-t', 'ext4', image]);
+  await exec('truncate', ['--size', '299M', image]);
+  const mark = await marked(image);
+  assert.equal(mark.everything, true);
+  assert.match(mark.warnings.join(), /the filesystem has 314572800 bytes, but the device 313524224/);
+});
+
+test('100 TiB in bounded memory', async (t) => {
+  // ext4 has no files of this size; XFS has.
+  const disk = await makeLoop(t, { size: 2048 * MiB, filesystem: 'xfs', mount: true });
+  const image = await emptyFile(join(disk.mountPoint!, 'image'), 100 * TiB);
+  const layout = [
+    '-O',
+    '64bit,sparse_super2,^resize_inode,^has_journal',
+    '-E',
+    'lazy_itable_init=1,nodiscard',
+  ];
+  await exec('mke2fs', ['-q', '-F', '-t', 'ext4', ...layout, '-i', '67108864', image]);
+  const before = process.memoryUsage();
+  let peak = 0;
+  await using file = await openImage(image);
+  const bitmap = new Bitmap(file.size, 64 * 1024 * 1024);
+  const mark = await markUsed(
+    bitmap,
+    async (offset, length) => {
+      const { external, heapUsed } = process.memoryUsage();
+      peak = Math.max(peak, external + heapUsed - before.external - before.heapUsed);
+      return file.readAt(offset, length);
+    },
+    file.size,
+    512,
+  );
+  assert.deepEqual(mark.warnings, []);
+  assert.equal(mark.everything, false);
+  const header = (await exec('dumpe2fs', ['-h', image])).stdout;
+  const number = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(header)?.[1]);
+  assert.equal(mark.usedBytes, (number('Block count') - number('Free blocks')) * number('Block size'));
+  assert.ok(bitmap.has(0));
+  assert.ok(peak < 150 * MiB, `peak ${peak}`);
+});
+
+async function marked(path: string, options: ReadUsedMapOptions = {}): Promise<MarkedMap> {
+  await using image = await openImage(path);
+  const bitmap = new Bitmap(image.size, 1024);
+  const mark = await markUsed(bitmap, image.readAt, image.size, 512, options);
+  assert.equal(bitmap.bytes(), mark.usedBytes);
+  return mark;
+}
+
+async function flip(path: string, offset: number, bits: number): Promise<void> {
+  const file = await open(path, 'r+');
+  const byte = Buffer.alloc(1);
+  await file.read(byte, 0, 1, offset);
+  await file.write(Buffer.from([byte[0]! ^ bits]), 0, 1, offset);
+  await file.close();
+}
