@@ -1,0 +1,134 @@
+/**
+ * The door of the client: connects to a server and gives an export as a `Target`, or asks the server what it has.
+ */
+import type { Log } from '../../base/log.ts';
+import { AgentError } from '../../base/errors.ts';
+import { transmissionFlagNames } from '../protocol/constants.ts';
+import type { ListedExport } from '../protocol/options.ts';
+import { Channel } from './channel.ts';
+import { type HandshakeResult, runHandshake } from './handshake.ts';
+import {
+  type ExportDescription,
+  type Negotiation,
+  type Peer,
+  negotiateExport,
+  negotiateInfo,
+  negotiateList,
+} from './negotiate.ts';
+import { nbdUserHint } from './refusals.ts';
+import { NbdTarget } from './target.ts';
+import { secure, tlsOptions } from './tls.ts';
+import { type Transport, openTransport } from './transport.ts';
+import { type NbdAddress, formatNbdUri } from './uri.ts';
+
+export interface ConnectOptions {
+  /** Ends the attempt, and later the connection with everything under way (CANCELLED). */
+  readonly signal?: AbortSignal | undefined;
+  /** Longest silence while something is under way, milliseconds; default 60 s. Flush, zero, trim: 10 times that. */
+  readonly timeoutMs?: number;
+  /** For connecting and the handshake, each; milliseconds, default 15 s and never more than `timeoutMs`. */
+  readonly connectTimeoutMs?: number;
+  readonly log?: Log;
+}
+
+/**
+ * Connects and enters transmission. Throws TARGET_UNREACHABLE, NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED,
+ * NBD_PROTOCOL, NBD_CONNECTION_LOST, TARGET_TOO_SMALL (an export of 0 bytes), CANCELLED.
+ */
+export async function connectNbd(address: NbdAddress, options: ConnectOptions = {}): Promise<NbdTarget> {
+  const { signal, log } = options;
+  const { value: negotiated, transport, takeRest } = await converse(address, options, negotiateExport);
+  return openTarget(address, transport, takeRest, negotiated, { signal, log, timeoutMs: options.timeoutMs });
+}
+
+/** The exports that the server is willing to name. `address.exportName` plays no part. */
+export async function listExports(
+  address: NbdAddress,
+  options: ConnectOptions = {},
+): Promise<ListedExport[]> {
+  return politely(await converse(address, options, negotiateList));
+}
+
+/** What NBD_OPT_INFO says of an export; Debian's nbd-server says a size of 0 here, so trust `connectNbd` more. */
+export async function describeExport(
+  address: NbdAddress,
+  options: ConnectOptions = {},
+): Promise<ExportDescription> {
+  return politely(await converse(address, options, negotiateInfo));
+}
+
+/** A target over a stream that has entered transmission. */
+export function openTarget(
+  address: NbdAddress,
+  transport: Transport,
+  takeRest: () => Buffer,
+  negotiated: NbdTarget['negotiated'],
+  options: {
+    readonly signal?: AbortSignal | undefined;
+    readonly timeoutMs?: number | undefined;
+    readonly log?: Log | undefined;
+  } = {},
+): NbdTarget {
+  const name = formatNbdUri(address);
+  const { timeoutMs = defaultTimeoutMs, log, signal } = options;
+  const channel = new Channel(transport, takeRest, {
+    name,
+    structured: negotiated.structured,
+    allocationContext: negotiated.allocationContext,
+    timeoutMs,
+    slowTimeoutMs: 10 * timeoutMs,
+    log,
+  });
+  const target = new NbdTarget(channel, negotiated, address, name);
+  if (negotiated.size === 0) {
+    target.destroy();
+    throw new AgentError('TARGET_TOO_SMALL', `${name} has 0 bytes`, { hint: nbdUserHint });
+  }
+  const cancel = (): void => target.destroy(new AgentError('CANCELLED', `Cancelled while using ${name}`));
+  signal?.addEventListener('abort', cancel, { once: true });
+  transport.stream.once('close', () => signal?.removeEventListener('abort', cancel));
+  if (signal?.aborted === true) cancel();
+  log?.debug(
+    {
+      target: name,
+      style: negotiated.style,
+      encrypted: negotiated.encrypted,
+      structured: negotiated.structured,
+      blockSizes: negotiated.blockSizes,
+      size: negotiated.size,
+      flags: transmissionFlagNames(negotiated.flags),
+    },
+    'NBD export opened',
+  );
+  return target;
+}
+
+async function converse<T>(
+  address: NbdAddress,
+  options: ConnectOptions,
+  negotiate: (peer: Peer) => Negotiation<T>,
+): Promise<HandshakeResult<T>> {
+  const { signal, timeoutMs = defaultTimeoutMs } = options;
+  const connectTimeoutMs = options.connectTimeoutMs ?? Math.min(timeoutMs, 15_000);
+  if (signal?.aborted === true) throw new AgentError('CANCELLED', 'Cancelled while connecting');
+  const secrets = address.tls === undefined ? undefined : await tlsOptions(address, address.tls);
+  const transport = await openTransport(address, { signal, timeoutMs: connectTimeoutMs });
+  const name = formatNbdUri(address);
+  const peer = { name, exportName: address.exportName, tls: address.tls !== undefined };
+  return runHandshake(transport, negotiate(peer), {
+    name,
+    timeoutMs: connectTimeoutMs,
+    signal,
+    upgrade: secrets === undefined ? undefined : (plain, stop) => secure(plain, address, secrets, stop),
+  });
+}
+
+/** The answer, and the end of a conversation that asked for no more. */
+function politely<T>(result: HandshakeResult<T>): T {
+  const { stream } = result.transport;
+  result.transport.receive(() => undefined);
+  stream.end(() => stream.destroy());
+  return result.value;
+}
+
+const defaultTimeoutMs = 60_000;

@@ -1,0 +1,48 @@
+/**
+ * Which parts of a read have arrived, in whatever order the chunks come, without ever accepting a byte twice.
+ * Chunks in order cost nothing; scattered ones are kept as sorted, merged intervals.
+ */
+export class Coverage {
+  /** Sum of what was claimed, in bytes. */
+  covered = 0;
+  readonly #starts: number[] = [];
+  readonly #ends: number[] = [];
+
+  reset(): void {
+    this.covered = 0;
+    this.#starts.length = 0;
+    this.#ends.length = 0;
+  }
+
+  /** Claims `[start, start + length)`; false where part of it was claimed before. */
+  claim(start: number, length: number): boolean {
+    const end = start + length;
+    const starts = this.#starts;
+    const ends = this.#ends;
+    // The first interval that ends after our start.
+    let low = 0;
+    let high = ends.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (ends[middle]! <= start) low = middle + 1;
+      else high = middle;
+    }
+    if (low < starts.length && starts[low]! < end) return false;
+    const joinsBefore = low > 0 && ends[low - 1] === start;
+    const joinsAfter = low < starts.length && starts[low] === end;
+    if (joinsBefore && joinsAfter) {
+      ends[low - 1] = ends[low]!;
+      starts.splice(low, 1);
+      ends.splice(low, 1);
+    } else if (joinsBefore) {
+      ends[low - 1] = end;
+    } else if (joinsAfter) {
+      starts[low] = start;
+    } else {
+      starts.splice(low, 0, start);
+      ends.splice(low, 0, end);
+    }
+    this.covered += length;
+    return true;
+  }
+}

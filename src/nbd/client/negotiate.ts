@@ -1,0 +1,269 @@
+/**
+ * The client's side of the handshake as generators: they yield what to send, how many bytes to read next, or
+ * "TLS now", and return what was agreed. No sockets, no clocks; handshake.ts runs them over a transport.
+ *
+ * The order is: TLS first (with nothing said before it that matters, and never in the clear once it was asked
+ * for), structured replies, base:allocation, then NBD_OPT_GO with the block size constraints. Servers without
+ * GO get NBD_OPT_EXPORT_NAME, oldstyle servers just speak.
+ * doc/proto.md, "Handshake", "TLS support", "Option types".
+ */
+import { AgentError } from '../../base/errors.ts';
+import {
+  BASE_ALLOCATION,
+  NBD_CLIENT,
+  NBD_HANDSHAKE,
+  NBD_INFO,
+  NBD_OPT,
+  NBD_REP,
+  isErrorReply,
+  optionName,
+  optionReplyName,
+} from '../protocol/constants.ts';
+import * as wire from '../protocol/handshake.ts';
+import * as options from '../protocol/options.ts';
+import { displayText, protocolError } from '../protocol/wire.ts';
+import { refusal, tlsRequiredButMissing } from './refusals.ts';
+
+export type Step =
+  | {
+      readonly do: 'read';
+      readonly length: number;
+      /** For messages: what we are waiting for. */
+      readonly during: string;
+      /** What it means where the server hangs up here. */
+      readonly ended?: AgentError;
+    }
+  | { readonly do: 'send'; readonly bytes: Uint8Array }
+  | { readonly do: 'tls' };
+
+/** After a `read` it gets the bytes, valid until the next step; after other steps, nothing. */
+export type Negotiation<T> = Generator<Step, T, Buffer>;
+
+export interface Peer {
+  /** What to call the server in messages. */
+  readonly name: string;
+  readonly exportName: string;
+  /** TLS is a must. */
+  readonly tls: boolean;
+}
+
+export interface ExportDescription extends wire.ExportInfo {
+  readonly blockSizes?: options.BlockSizes;
+  readonly canonicalName?: string;
+  readonly description?: string;
+}
+
+export interface Negotiated extends ExportDescription {
+  readonly style: 'oldstyle' | 'newstyle' | 'fixed newstyle';
+  readonly encrypted: boolean;
+  /** Structured replies were agreed. */
+  readonly structured: boolean;
+  /** Id of base:allocation, or undefined where there is no block status. */
+  readonly allocationContext: number | undefined;
+}
+
+/** Replies are at most a string or two; more is an attack or nonsense. */
+const MAX_REPLY_DATA = 16384;
+/** Replies to one option, before we call it endless. */
+const MAX_REPLIES = 65536;
+
+/** Enters transmission of the export. Throws NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED, NBD_PROTOCOL. */
+export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
+  const opening = yield* open(peer);
+  const plain = { encrypted: false, structured: false, allocationContext: undefined };
+  if (opening.style === 'oldstyle') {
+    if (peer.exportName !== '')
+      throw new AgentError(
+        'NBD_EXPORT_UNKNOWN',
+        `${peer.name} speaks oldstyle NBD, which has no export names`,
+        { hint: 'leave the export name out of the address' },
+      );
+    return { ...opening.info, ...plain, style: 'oldstyle' };
+  }
+  if (opening.style === 'newstyle')
+    return { ...(yield* enterByName(peer, opening.noZeroes)), ...plain, style: 'newstyle' };
+  const structured = (yield* ask(peer, NBD_OPT.STRUCTURED_REPLY, noData)).ok;
+  const allocationContext = structured ? yield* selectAllocation(peer) : undefined;
+  const info =
+    (yield* describe(peer, NBD_OPT.GO, [NBD_INFO.BLOCK_SIZE])) ??
+    (yield* enterByName(peer, opening.noZeroes));
+  return { ...info, style: 'fixed newstyle', encrypted: peer.tls, structured, allocationContext };
+}
+
+/** Lists the exports that the server is willing to name. */
+export function* negotiateList(peer: Peer): Negotiation<options.ListedExport[]> {
+  yield* openFixed(peer, NBD_OPT.LIST);
+  const exports: options.ListedExport[] = [];
+  const answer = yield* ask(peer, NBD_OPT.LIST, noData, (type, data) => {
+    if (type !== NBD_REP.SERVER) return false;
+    exports.push(options.decodeListedExport(data));
+    return true;
+  });
+  if (!answer.ok) throw yield* giveUp(refusal(peer, NBD_OPT.LIST, answer.type, answer.text));
+  yield* abort();
+  return exports;
+}
+
+/** Describes the export with NBD_OPT_INFO, without using it. Debian's nbd-server says size 0 here. */
+export function* negotiateInfo(peer: Peer): Negotiation<ExportDescription> {
+  yield* openFixed(peer, NBD_OPT.INFO);
+  const info = yield* describe(peer, NBD_OPT.INFO, [
+    NBD_INFO.BLOCK_SIZE,
+    NBD_INFO.NAME,
+    NBD_INFO.DESCRIPTION,
+  ]);
+  if (info === undefined) throw yield* giveUp(refusal(peer, NBD_OPT.INFO, NBD_REP.ERR_UNSUP, ''));
+  yield* abort();
+  return info;
+}
+
+type Opening =
+  | { readonly style: 'oldstyle'; readonly info: wire.ExportInfo }
+  | { readonly style: 'newstyle' | 'fixed newstyle'; readonly noZeroes: boolean };
+
+/** Greeting, client flags, TLS. */
+function* open(peer: Peer): Negotiation<Opening> {
+  const greeting = yield* read(wire.GREETING_BYTES, 'waiting for its greeting');
+  if (wire.decodeGreeting(greeting) === 'oldstyle') {
+    if (peer.tls) throw tlsRequiredButMissing(peer, 'it speaks oldstyle NBD');
+    const rest = yield* read(wire.OLDSTYLE_REST_BYTES, 'waiting for its greeting');
+    return { style: 'oldstyle', info: wire.decodeOldstyleRest(rest) };
+  }
+  const flags = wire.decodeNewstyleFlags(yield* read(wire.NEWSTYLE_FLAGS_BYTES, 'waiting for its greeting'));
+  const fixed = (flags & NBD_HANDSHAKE.FIXED_NEWSTYLE) !== 0;
+  const noZeroes = (flags & NBD_HANDSHAKE.NO_ZEROES) !== 0;
+  if (peer.tls && !fixed) throw tlsRequiredButMissing(peer, 'it does not speak fixed newstyle NBD');
+  const clientFlags = (fixed ? NBD_CLIENT.FIXED_NEWSTYLE : 0) | (noZeroes ? NBD_CLIENT.NO_ZEROES : 0);
+  yield { do: 'send', bytes: wire.encodeClientFlags(clientFlags) };
+  if (peer.tls) {
+    const answer = yield* ask(peer, NBD_OPT.STARTTLS, noData);
+    if (!answer.ok) {
+      const why = `it answered NBD_OPT_STARTTLS with ${optionReplyName(answer.type)}`;
+      throw yield* giveUp(tlsRequiredButMissing(peer, why));
+    }
+    yield { do: 'tls' };
+  }
+  return { style: fixed ? 'fixed newstyle' : 'newstyle', noZeroes };
+}
+
+function* openFixed(peer: Peer, option: number): Negotiation<void> {
+  const opening = yield* open(peer);
+  if (opening.style !== 'fixed newstyle')
+    throw new AgentError(
+      'NBD_REFUSED',
+      `${peer.name} speaks ${opening.style} NBD, which has no ${optionName(option)}`,
+    );
+}
+
+function* selectAllocation(peer: Peer): Negotiation<number | undefined> {
+  let id: number | undefined;
+  const data = options.encodeMetaContextRequest({ name: peer.exportName, queries: [BASE_ALLOCATION] });
+  const answer = yield* ask(peer, NBD_OPT.SET_META_CONTEXT, data, (type, reply) => {
+    if (type !== NBD_REP.META_CONTEXT) return false;
+    const context = options.decodeMetaContext(reply);
+    if (context.name === BASE_ALLOCATION) id = context.id;
+    return true;
+  });
+  return answer.ok ? id : undefined;
+}
+
+/** NBD_OPT_GO or NBD_OPT_INFO; undefined where the server does not know the option. */
+function* describe(
+  peer: Peer,
+  option: number,
+  requests: readonly number[],
+): Negotiation<ExportDescription | undefined> {
+  const replies: options.InfoReply[] = [];
+  const data = options.encodeInfoRequest({ name: peer.exportName, requests });
+  const answer = yield* ask(peer, option, data, (type, reply) => {
+    if (type !== NBD_REP.INFO) return false;
+    replies.push(options.decodeInfoReply(reply));
+    return true;
+  });
+  if (!answer.ok && answer.type === NBD_REP.ERR_UNSUP) return undefined;
+  if (!answer.ok) throw yield* giveUp(refusal(peer, option, answer.type, answer.text));
+  let info: wire.ExportInfo | undefined;
+  const more: { -readonly [K in keyof ExportDescription]?: ExportDescription[K] } = {};
+  for (const reply of replies) {
+    if (reply.type === NBD_INFO.EXPORT) info = { size: reply.size, flags: reply.flags };
+    if (reply.type === NBD_INFO.NAME) more.canonicalName = reply.name;
+    if (reply.type === NBD_INFO.DESCRIPTION) more.description = reply.description;
+    if (reply.type === NBD_INFO.BLOCK_SIZE) {
+      const { minimum, preferred, maximum } = reply;
+      const fault = options.blockSizeFault(reply);
+      if (fault !== undefined) throw protocolError(`${peer.name}: ${fault}`);
+      more.blockSizes = { minimum, preferred, maximum };
+    }
+  }
+  if (info === undefined)
+    throw protocolError(`${peer.name} accepted ${optionName(option)} without NBD_INFO_EXPORT`);
+  return { ...info, ...more };
+}
+
+/** NBD_OPT_EXPORT_NAME: the server can only hang up where it does not like the name. */
+function* enterByName(peer: Peer, noZeroes: boolean): Negotiation<wire.ExportInfo> {
+  yield { do: 'send', bytes: wire.encodeOption(NBD_OPT.EXPORT_NAME, Buffer.from(peer.exportName)) };
+  const ended = new AgentError(
+    'NBD_EXPORT_UNKNOWN',
+    `${peer.name} closed the connection when asked for the export "${peer.exportName}"`,
+    { hint: 'the server has no such export, cannot open its image, or wants TLS (nbds://)' },
+  );
+  const during = 'waiting for the answer to NBD_OPT_EXPORT_NAME';
+  const info = wire.decodeExportNameReply(yield* read(wire.EXPORT_NAME_REPLY_BYTES, during, ended));
+  if (!noZeroes) yield* read(wire.RESERVED_ZEROES, during);
+  return info;
+}
+
+type Answer = { readonly ok: true } | { readonly ok: false; readonly type: number; readonly text: string };
+
+/**
+ * Sends an option and reads its replies up to the last. `take` gets what comes before it, and returns false
+ * for a reply that has no place here.
+ */
+function* ask(
+  peer: Peer,
+  option: number,
+  data: Uint8Array,
+  take: (type: number, data: Buffer) => boolean = () => false,
+): Negotiation<Answer> {
+  yield { do: 'send', bytes: wire.encodeOption(option, data) };
+  const during = `waiting for the answer to ${optionName(option)}`;
+  for (let replies = 0; replies < MAX_REPLIES; replies++) {
+    const header = wire.decodeOptionReplyHeader(yield* read(wire.OPTION_REPLY_HEADER_BYTES, during));
+    if (header.option !== option)
+      throw protocolError(`${peer.name} answered ${optionName(header.option)} to ${optionName(option)}`);
+    if (header.length > MAX_REPLY_DATA)
+      throw protocolError(
+        `${peer.name} sent ${header.length} bytes with ${optionReplyName(header.type)}, more than ${MAX_REPLY_DATA}`,
+      );
+    const reply = header.length === 0 ? noData : yield* read(header.length, during);
+    if (header.type === NBD_REP.ACK) return { ok: true };
+    if (isErrorReply(header.type)) {
+      const text = displayText(reply);
+      const { type } = header;
+      // Nothing else will succeed either: TLS comes first, or the server is on its way out.
+      if (type === NBD_REP.ERR_TLS_REQD || type === NBD_REP.ERR_SHUTDOWN)
+        throw yield* giveUp(refusal(peer, option, type, text));
+      return { ok: false, type, text };
+    }
+    if (!take(header.type, reply))
+      throw protocolError(`${peer.name} answered ${optionReplyName(header.type)} to ${optionName(option)}`);
+  }
+  throw protocolError(`${peer.name} sent more than ${MAX_REPLIES} replies to ${optionName(option)}`);
+}
+
+function* read(length: number, during: string, ended?: AgentError): Negotiation<Buffer> {
+  return yield { do: 'read', length, during, ...(ended === undefined ? {} : { ended }) };
+}
+
+/** Ends the handshake politely, for `throw yield* giveUp(error)`. */
+function* giveUp(error: AgentError): Negotiation<AgentError> {
+  yield* abort();
+  return error;
+}
+
+function* abort(): Negotiation<void> {
+  yield { do: 'send', bytes: wire.encodeOption(NBD_OPT.ABORT) };
+}
+
+const noData = Buffer.alloc(0);

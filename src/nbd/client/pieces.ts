@@ -1,0 +1,45 @@
+/** Big ranges in small requests: cutting them, and running them a few at a time. */
+import { alignDown, alignUp } from '../../base/bytes.ts';
+import type { Extent } from '../../base/extents.ts';
+
+/** The range in pieces of at most `max` bytes, the cuts at multiples of `max`. */
+export function* cutAt(offset: number, length: number, max: number): Generator<Extent> {
+  const end = offset + length;
+  for (let at = offset; at < end;) {
+    const next = Math.min(alignDown(at, max) + max, end);
+    yield { offset: at, length: next - at };
+    at = next;
+  }
+}
+
+/** The part of the range between multiples of `alignment`; its length may be 0. */
+export function inward(offset: number, length: number, alignment: number): Extent {
+  const start = alignUp(offset, alignment);
+  return { offset: start, length: Math.max(0, alignDown(offset + length, alignment) - start) };
+}
+
+/**
+ * Runs `work` for every extent, at most `width` at once. After a failure nothing new begins; rejects with the
+ * first failure when nothing is under way any more.
+ */
+export async function each(
+  extents: Iterable<Extent>,
+  width: number,
+  work: (extent: Extent) => Promise<void>,
+): Promise<void> {
+  const iterator = extents[Symbol.iterator]();
+  let failed = false;
+  const run = async (): Promise<void> => {
+    for (let next = iterator.next(); next.done !== true && !failed; next = iterator.next()) {
+      try {
+        await work(next.value);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  const results = await Promise.allSettled(Array.from({ length: width }, run));
+  const failure = results.find((result) => result.status === 'rejected');
+  if (failure !== undefined) throw failure.reason;
+}

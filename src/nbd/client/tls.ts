@@ -1,0 +1,127 @@
+/**
+ * TLS for a connection that asked for it, with certificates verified or with a key both sides know (PSK).
+ * doc/proto.md, "TLS support"; file names as libnbd, qemu and nbdkit have them.
+ */
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
+import * as tls from 'node:tls';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { type Transport, transportOver } from './transport.ts';
+import { type NbdAddress, type NbdTls, formatNbdUri } from './uri.ts';
+
+/** What `tls.connect` needs beyond the stream; files are read here, before anything is sent. */
+export async function tlsOptions(address: NbdAddress, settings: NbdTls): Promise<tls.ConnectionOptions> {
+  const common: tls.ConnectionOptions = { minVersion: 'TLSv1.2', rejectUnauthorized: settings.verifyPeer };
+  if (settings.type === 'psk') return { ...common, ...(await pskOptions(settings)) };
+  const host = address.transport.kind === 'tcp' ? address.transport.host : 'localhost';
+  const hostname = settings.hostname ?? host;
+  // Server name indication takes names only; the certificate is checked against `host` for addresses.
+  const identity = isIP(hostname) === 0 ? { servername: hostname } : { host: hostname };
+  if (settings.certificates === undefined)
+    return { ...common, ...identity, ca: [...tls.getCACertificates(), ...tls.getCACertificates('system')] };
+  const ca = await pem(settings.certificates, 'ca-cert.pem');
+  const cert = await pem(settings.certificates, 'client-cert.pem');
+  const key = await pem(settings.certificates, 'client-key.pem');
+  const crl = await pem(settings.certificates, 'ca-crl.pem');
+  if (ca === undefined && settings.verifyPeer)
+    throw new AgentError('NBD_TLS', `There is no ca-cert.pem in ${settings.certificates}`, {
+      hint: "put the authority's certificate there; client-cert.pem and client-key.pem are optional",
+    });
+  return {
+    ...common,
+    ...identity,
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined || key === undefined ? {} : { cert, key }),
+    ...(crl === undefined ? {} : { crl }),
+  };
+}
+
+/** Upgrades the stream. Throws NBD_TLS where the handshake fails or the peer is not who it should be. */
+export async function secure(
+  transport: Transport,
+  address: NbdAddress,
+  options: tls.ConnectionOptions,
+  signal: AbortSignal,
+): Promise<Transport> {
+  const socket = tls.connect({ ...options, socket: transport.stream });
+  try {
+    await once(socket, 'secureConnect', { signal });
+  } catch (error) {
+    socket.destroy();
+    throw failed(address, error);
+  }
+  return transportOver(socket);
+}
+
+async function pskOptions(settings: NbdTls): Promise<tls.ConnectionOptions> {
+  const identity = settings.username ?? userInfo().username;
+  const file = settings.pskFile!;
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    throw new AgentError('NBD_TLS', `Cannot read the keys in ${file}: ${errnoCode(error) ?? String(error)}`, {
+      cause: error,
+    });
+  }
+  const line = text.split('\n').find((entry) => entry.startsWith(`${identity}:`));
+  const hexKey = line?.slice(identity.length + 1).trim();
+  if (hexKey === undefined || !/^(?:[0-9a-f]{2})+$/i.test(hexKey))
+    throw new AgentError('NBD_TLS', `${file} holds no key for the user "${identity}"`, {
+      hint: `make one with: psktool -u ${identity} -p ${file}; or name the user in the address: nbds://USER@HOST`,
+    });
+  const psk = Buffer.from(hexKey, 'hex');
+  return {
+    ...pskCiphers,
+    pskCallback: () => ({ identity, psk }),
+    // A server that knows the key shows no certificate; one that shows a certificate did not prove the key.
+    checkServerIdentity: (_host, certificate) =>
+      Object.keys(certificate).length === 0
+        ? undefined
+        : new Error('it showed a certificate instead of proving that it knows the key'),
+  };
+}
+
+/**
+ * OpenSSL offers an external PSK in TLS 1.3 with SHA-256 suites only; the others are TLS 1.2's with forward
+ * secrecy.
+ */
+const pskCiphers = {
+  ciphers: [
+    'TLS_AES_128_GCM_SHA256',
+    'ECDHE-PSK-CHACHA20-POLY1305',
+    'DHE-PSK-AES256-GCM-SHA384',
+    'DHE-PSK-CHACHA20-POLY1305',
+    'DHE-PSK-AES128-GCM-SHA256',
+  ].join(':'),
+};
+
+async function pem(directory: string, name: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(join(directory, name));
+  } catch (error) {
+    if (errnoCode(error) === 'ENOENT') return undefined;
+    throw new AgentError(
+      'NBD_TLS',
+      `Cannot read ${join(directory, name)}: ${errnoCode(error) ?? String(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+function failed(address: NbdAddress, error: unknown): AgentError {
+  const name = formatNbdUri(address);
+  if (error instanceof Error && error.name === 'AbortError')
+    return new AgentError('NBD_CONNECTION_LOST', `${name} did not finish the TLS handshake in time`, {
+      cause: error,
+    });
+  const why = error instanceof Error ? error.message : String(error);
+  const hint =
+    address.tls?.type === 'psk'
+      ? 'check that user and key are the same on both sides'
+      : 'check ca-cert.pem (tls-certificates=DIRECTORY), the name in the server certificate (tls-hostname=NAME), and that a wanted client certificate is there';
+  return new AgentError('NBD_TLS', `TLS with ${name} failed: ${why}`, { hint, cause: error });
+}

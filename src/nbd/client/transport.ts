@@ -1,0 +1,103 @@
+/**
+ * The byte stream under a connection: a TCP or Unix socket, or TLS over one. Plain sockets read into one buffer
+ * that is used again and again, so that receiving allocates nothing.
+ */
+import { once } from 'node:events';
+import { type NetConnectOpts, type Socket, connect } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { KiB } from '../../base/bytes.ts';
+import { type NbdAddress, formatNbdUri } from './uri.ts';
+
+export interface Transport {
+  /** For writing, ending and its events; what arrives comes by `receive` alone. */
+  readonly stream: Duplex;
+  /**
+   * Names who gets what arrives from here on. A chunk is valid during the call only: its memory is used again.
+   */
+  receive(listener: (chunk: Uint8Array) => void): void;
+}
+
+/** Any stream as a transport; TLS and tests come this way. */
+export function transportOver(stream: Duplex): Transport {
+  let current: ((chunk: Uint8Array) => void) | undefined;
+  return {
+    stream,
+    receive: (listener) => {
+      if (current !== undefined) stream.removeListener('data', current);
+      current = listener;
+      stream.on('data', listener);
+    },
+  };
+}
+
+/**
+ * Connects. Throws TARGET_UNREACHABLE (nobody there, or not within `timeoutMs`), CANCELLED, NO_PERMISSION.
+ */
+export async function openTransport(
+  address: NbdAddress,
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs: number },
+): Promise<Transport> {
+  const { transport, tls } = address;
+  const where: NetConnectOpts =
+    transport.kind === 'tcp'
+      ? {
+          host: transport.host,
+          port: transport.port,
+          noDelay: true,
+          keepAlive: true,
+          keepAliveInitialDelay: 10_000,
+        }
+      : { path: transport.path };
+  let listener: (chunk: Uint8Array) => void = () => undefined;
+  // TLS takes the socket over, and does its own reading.
+  const onread = {
+    buffer: Buffer.allocUnsafeSlow(tls === undefined ? 256 * KiB : 1),
+    callback: (bytes: number, buffer: Uint8Array) => {
+      listener(buffer.subarray(0, bytes));
+      return true;
+    },
+  };
+  const socket = connect(tls === undefined ? { ...where, onread } : where);
+  const plain: Transport = {
+    stream: socket,
+    receive: (next) => {
+      listener = next;
+    },
+  };
+  await connected(socket, address, options);
+  return tls === undefined ? plain : transportOver(socket);
+}
+
+async function connected(
+  socket: Socket,
+  address: NbdAddress,
+  options: { readonly signal?: AbortSignal | undefined; readonly timeoutMs: number },
+): Promise<void> {
+  const late = AbortSignal.timeout(options.timeoutMs);
+  const signal = options.signal === undefined ? late : AbortSignal.any([options.signal, late]);
+  try {
+    await once(socket, 'connect', { signal });
+  } catch (error) {
+    socket.destroy();
+    if (options.signal?.aborted === true)
+      throw new AgentError('CANCELLED', 'Cancelled while connecting', { cause: error });
+    throw unreachable(address, late.aborted ? `no answer within ${options.timeoutMs} ms` : error);
+  }
+}
+
+function unreachable(address: NbdAddress, reason: unknown): AgentError {
+  const name = formatNbdUri(address);
+  const code = errnoCode(reason);
+  const why =
+    typeof reason === 'string'
+      ? reason
+      : (code ?? (reason instanceof Error ? reason.message : String(reason)));
+  const hint =
+    code === 'EACCES'
+      ? 'this user may not use the socket; run as root, or let it in'
+      : address.transport.kind === 'unix'
+        ? `start the server; its socket should be at ${address.transport.path}`
+        : 'start the server there, and check host, port and firewall (a plain nbd-server: nbd-server PORT FILE)';
+  return new AgentError('TARGET_UNREACHABLE', `Cannot connect to ${name}: ${why}`, { hint, cause: reason });
+}
