@@ -16,9 +16,10 @@ import { stderrSink } from '../nbd/server/stderr-sink.ts';
 import { loadTls, type TlsSettings, verifiesPeers } from '../nbd/server/tls.ts';
 
 interface Arguments {
-  directory: string;
+  directory?: string;
   listen: string;
   unix?: string;
+  socket?: string;
   create: boolean;
   readOnly: boolean;
   defaultExport?: string;
@@ -34,9 +35,11 @@ interface Arguments {
 const program = new Command('dattosrv')
   .description('Serves the image files of a directory over NBD.')
   .version(agentVersion)
-  .option('-d, --directory <DIR>', 'directory of the images', '.')
+  .argument('[DIRECTORY]', 'directory of the images; default the current one')
+  .option('-d, --directory <DIR>', 'the same as an option')
   .option('-l, --listen <HOST:PORT>', 'TCP address; port 0 takes any free port', '127.0.0.1:10809')
   .option('-u, --unix <PATH>', 'listen on a Unix socket (mode 0600) instead of TCP')
+  .option('--socket <PATH>', 'another name of --unix')
   .option('-c, --create', 'make an image that is not there when a client opens NAME@SIZE', false)
   .option('-r, --read-only', 'clients can write nothing', false)
   .option('-e, --default-export <NAME>', 'what the empty export name stands for, NAME or NAME@SIZE')
@@ -73,13 +76,20 @@ function wholeNumber(least: number, most: number): (text: string) => number {
 }
 
 /** Everything is checked before the server starts. Throws BAD_USAGE, FILE_ERROR, NBD_TLS. */
-async function toServerOptions(given: Arguments, listenWasGiven: boolean): Promise<ImageServerOptions> {
-  const directory = resolve(given.directory);
+async function toServerOptions(
+  argument: string | undefined,
+  given: Arguments,
+  listenWasGiven: boolean,
+): Promise<ImageServerOptions> {
+  if (argument !== undefined && given.directory !== undefined)
+    throw new AgentError('BAD_USAGE', `two directories are given: ${argument} and ${given.directory}`);
+  const directory = resolve(argument ?? given.directory ?? '.');
   if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new AgentError('BAD_USAGE', `${directory} is not a directory`, {
-      hint: 'name an existing directory with --directory',
+      hint: 'name an existing directory: dattosrv DIRECTORY',
     });
-  if (given.unix !== undefined && listenWasGiven)
+  const unix = given.unix ?? given.socket;
+  if (unix !== undefined && listenWasGiven)
     throw new AgentError('BAD_USAGE', '--unix and --listen exclude each other');
   if (given.create && given.readOnly)
     throw new AgentError('BAD_USAGE', '--create and --read-only exclude each other');
@@ -88,9 +98,9 @@ async function toServerOptions(given: Arguments, listenWasGiven: boolean): Promi
   const peersAreVerified = tls !== undefined && verifiesPeers(tls);
   return {
     listen:
-      given.unix === undefined
+      unix === undefined
         ? await checkedListenAddress(parseListenAddress(given.listen), peersAreVerified)
-        : { path: resolve(given.unix) },
+        : { path: resolve(unix) },
     exports: {
       directory,
       readOnly: given.readOnly,
@@ -130,7 +140,7 @@ async function main(): Promise<void> {
   program.parse();
   const given = program.opts<Arguments>();
   const listenWasGiven = program.getOptionValueSource('listen') === 'cli';
-  const options = await toServerOptions(given, listenWasGiven);
+  const options = await toServerOptions(program.args[0], given, listenWasGiven);
   const server = await startImageServer(options);
   const ended = new Promise<NodeJS.Signals>((resolve) => {
     process.once('SIGTERM', resolve);

@@ -4,9 +4,8 @@
  * made on demand appears under its name only when it is whole and durable, so that neither a cut nor a second
  * client ever meets half of one.
  */
-import { constants, type Dirent } from 'node:fs';
+import { closeSync, constants, type Dirent, fstatSync, lstatSync, openSync } from 'node:fs';
 import { type FileHandle, link, open, readdir, unlink } from 'node:fs/promises';
-import { closeSync, fstatSync, openSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { formatBytes } from '../../base/bytes.ts';
@@ -82,8 +81,13 @@ export class DirectoryExports implements ExportProvider {
     const path = join(this.#options.directory, name);
     let image: OpenImage | undefined;
     try {
+      // Opening alone does things to some devices. What takes the file's place after this is found out below.
+      const status = lstatSync(path);
+      if (!status.isFile() && !status.isSymbolicLink())
+        throw new ExportError('policy', `"${name}" is not a regular file`);
       image = this.#options.readOnly ? openImage(path, true) : openBestImage(path);
     } catch (error) {
+      if (error instanceof ExportError) throw error;
       if (errnoCode(error) === 'ENOENT') return undefined;
       if (errnoCode(error) === 'ELOOP')
         throw new ExportError('policy', `"${name}" is a symbolic link, which is not followed`);
