@@ -25,7 +25,7 @@ export interface Comparison {
 
 const path = 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C';
 /** Everything about an entry but its access time. */
-const listing = String.raw`find . -xdev -printf '%P\t%y\t%m\t%U:%G\t%s\t%T@\t%l\n' | sort`;
+const listing = String.raw`find . -xdev -printf '/%P\t%y\t%m\t%U:%G\t%s\t%T@\t->%l\n' | sort`;
 
 /** Lists every entry and checksums every file under `mountPoint`. `memory` is a folder on a tmpfs. */
 export function listEverything(mountPoint: string, memory: string): FrozenList {

@@ -1,5 +1,5 @@
 /** The scratch device: a loop device with a mounted ext4 filesystem that holds some thousand real files. */
-import { cpSync, globSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, globSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Cleanup } from './cleanup.ts';
 import { background, command, unmount } from './processes.ts';
@@ -7,7 +7,9 @@ import { background, command, unmount } from './processes.ts';
 const MiB = 1024 * 1024;
 const deviceSize = 1024 * MiB;
 const fileLimit = 4000;
-const bytesLimit = 160 * MiB;
+const bytesLimit = 400 * MiB;
+/** The runtime alone is larger than all else; its checksum would only lengthen the freeze. */
+const sizeLimit = 32 * MiB;
 
 export interface Scratch {
   readonly device: string;
@@ -32,29 +34,25 @@ export async function makeScratchDevice(root: string, directory: string, cleanup
   return { device, mountPoint, files };
 }
 
-/** Files that every machine with this project has: its packages', as many as fit. Returns their number. */
+/** Files that every machine with this project has, its packages' and its own, the largest first. Returns their number. */
 function copyRealFiles(root: string, destination: string): number {
-  let count = 0;
+  const files = globSync('{node_modules,src,docs,scripts}/**', { cwd: root })
+    .map((path) => ({ path, stat: statSync(join(root, path), { throwIfNoEntry: false }) }))
+    .filter(({ stat }) => stat?.isFile() === true)
+    .map(({ path, stat }) => ({ path, size: stat?.size ?? 0 }))
+    .sort((a, b) => b.size - a.size)
+    .slice(0, fileLimit);
   let bytes = 0;
-  const made = new Set<string>();
-  for (const path of globSync('{node_modules,src,docs,scripts}/**', { cwd: root }).sort()) {
-    const { size, isFile } = describe(join(root, path));
-    // The runtime and the compilers are larger than all else together.
-    if (!isFile || size > 4 * MiB || bytes + size > bytesLimit) continue;
-    if (count >= fileLimit) break;
+  let count = 0;
+  for (const { path, size } of files) {
+    if (size > sizeLimit || bytes + size > bytesLimit) continue;
     const to = join(destination, path);
-    if (!made.has(dirname(to))) mkdirSync(dirname(to), { recursive: true });
-    made.add(dirname(to));
-    cpSync(join(root, path), to);
-    count++;
+    mkdirSync(dirname(to), { recursive: true });
+    copyFileSync(join(root, path), to);
     bytes += size;
+    count++;
   }
   return count;
-}
-
-function describe(path: string): { size: number; isFile: boolean } {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  return { size: stat?.size ?? 0, isFile: stat?.isFile() ?? false };
 }
 
 /** Starts the writer that goes on while the backup runs. */
