@@ -35,12 +35,16 @@ import { type Survey, surveyDescriptors, uninitialisedRanges } from './uninitial
 /** The identity, or undefined where this is not ext or, as with blkid, the superblock fails its checksum. */
 export async function probeExt(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
   const sb = await readSuperblock(readAt, deviceSize);
-  return sb?.storedChecksum === sb?.computedChecksum ? sb?.identity : undefined;
+  return sb?.storedChecksum === sb?.computedChecksum ? sb && identityOn(sb, deviceSize) : undefined;
 }
 
 /** True where the magic number of ext is there, whatever state the rest is in. */
 export async function looksLikeExt(readAt: ReadAt, deviceSize: number): Promise<boolean> {
   return (await readSuperblock(readAt, deviceSize)) !== undefined;
+}
+
+function identityOn({ identity }: ExtSuperblock, deviceSize: number): FilesystemIdentity {
+  return { ...identity, size: Math.min(identity.size ?? 0, deviceSize) };
 }
 
 async function readSuperblock(readAt: ReadAt, deviceSize: number): Promise<ExtSuperblock | undefined> {
@@ -57,7 +61,7 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
   const sb = await readSuperblock(readAt, deviceSize);
   if (sb === undefined) return everythingUsed(deviceSize, 'ext: no superblock at byte 1024');
   const trusted = sb.storedChecksum === sb.computedChecksum;
-  const { identity } = sb;
+  const identity = identityOn(sb, deviceSize);
   const givenUp = (reason: string): UsedMap =>
     everythingUsed(deviceSize, `${identity.type}: ${reason}`, trusted ? identity : undefined);
 
