@@ -4,6 +4,7 @@
  */
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';
+import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
 import { runHook } from '../freeze/hooks.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
@@ -30,11 +31,10 @@ export async function freezeWindow(
   signal: AbortSignal,
 ): Promise<void> {
   const live = units.filter(isLive);
-  const mounts = new Map(live.flatMap((unit) => unit.mounts).map((mount) => [mount.device, mount]));
   const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
   report.phase('freezing');
   const freezer = await createFreezer({
-    mounts: [...mounts.values()].map((mount) => mount.path),
+    mounts: freezeOrder(live).map((mount) => mount.path),
     maxFreezeMs: options.maxFreezeMs,
     runDirectory: environment.runDirectory,
     log: environment.log,
@@ -71,6 +71,12 @@ export async function freezeWindow(
     const lengths = thawed.perMount.filter(({ path }) => own.has(path)).map(({ frozenMs }) => frozenMs);
     unit.status.freeze_ms = Math.round(Math.max(...lengths, 0) * 10) / 10;
   }
+}
+
+/** Each filesystem once; one on a loop device before the one that holds the file. */
+export function freezeOrder(units: readonly JobUnit[]): MountedFilesystem[] {
+  const mounts = new Map(units.flatMap((unit) => unit.mounts).map((mount) => [mount.device, mount]));
+  return [...mounts.values()].sort((a, b) => b.depth - a.depth);
 }
 
 /** The post-thaw hook undoes the pre-freeze one, so it runs whatever happened, and its failure is a warning. */

@@ -9,7 +9,13 @@ import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
 import { listDevices } from '../devices/inventory.ts';
-import { liesOn, mountsOn } from '../devices/stacking.ts';
+import {
+  type MountedFilesystem,
+  type Stack,
+  filesystemsOn,
+  readStack,
+  refuseSelf,
+} from '../devices/stacking.ts';
 import { BackupJob, closeUnits } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
 import { createFingerprintFile } from './copy/fingerprints.ts';
@@ -19,7 +25,7 @@ import { checkPrediction, predictFreeze } from './prediction.ts';
 import { mapUnit } from './procedure.ts';
 import type { JobWarning } from './status.ts';
 import { parseTarget, targetName } from './targets.ts';
-import { type FreezableMount, type JobUnit, initialStatus, isLive } from './unit.ts';
+import { type JobUnit, initialStatus, isLive } from './unit.ts';
 
 /** What frozen passes of one job may keep in memory, all threads together. */
 const spoolBytes = 32 * MiB;
@@ -31,7 +37,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
       hint: 'name one with --device-pair DEVICE HOST PORT; dattocli devices lists them',
     });
   refuseOverlaps(pairs);
-  const devices = await listDevices();
+  const [devices, stack] = await Promise.all([listDevices(), readStack()]);
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
   try {
@@ -42,6 +48,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
           index,
           pairs: pairs.length,
           devices,
+          stack,
           options,
           environment,
           warnings,
@@ -78,24 +85,20 @@ interface UnitContext {
   readonly index: number;
   readonly pairs: number;
   readonly devices: readonly Device[];
+  readonly stack: Stack;
   readonly options: JobOptions;
   readonly environment: JobEnvironment;
   readonly warnings: JobWarning[];
 }
 
 async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobUnit> {
-  const { devices, options, environment, warnings } = context;
+  const { devices, stack, options, environment, warnings } = context;
   const { device } = pair;
   const target = parseTarget(pair.target);
   if (!device.backup.possible)
     throw new AgentError('DEVICE_BUSY', `${device.path} cannot be backed up: ${device.backup.how}`);
-  if (target.kind === 'file' && (await liesOn(target.path, device, devices)))
-    throw new AgentError(
-      'SAME_DEVICE',
-      `Refusing to synchronize a device with itself: ${target.path} lies on ${device.path}`,
-      { hint: 'give a target on another disk, or better on another machine' },
-    );
-  const mounts = writableMounts(device, devices, warnings);
+  if (target.kind === 'file') await refuseSelf(stack, target.path, device.kernelName);
+  const mounts = writableMounts(device, stack, warnings);
   const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
   const needsFingerprints = mounts.length > 0 || options.verify === 'full';
   const threads = context.pairs > 2 ? 1 : options.connections;
@@ -134,13 +137,12 @@ function livePartitions(disk: Device, devices: readonly Device[]): number[] {
   );
 }
 
-/** Writable mounts on the device or on anything that lies on it; those that cannot be frozen become warnings. */
-function writableMounts(
-  device: Device,
-  devices: readonly Device[],
-  warnings: JobWarning[],
-): FreezableMount[] {
-  const writable = mountsOn(device, devices).filter((mount) => !mount.readOnly);
+/**
+ * Writable filesystems on the device or on anything that lies on it. Those that cannot be frozen become
+ * warnings.
+ */
+function writableMounts(device: Device, stack: Stack, warnings: JobWarning[]): MountedFilesystem[] {
+  const writable = filesystemsOn(stack, [device.kernelName]).filter((mount) => !mount.readOnly);
   for (const mount of writable)
     if (!freezable(mount.type))
       warnings.push({

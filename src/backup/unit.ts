@@ -3,7 +3,7 @@
  * status.
  */
 import type { FileHandle } from 'node:fs/promises';
-import type { Mount } from '../devices/device.ts';
+import type { MountedFilesystem } from '../devices/stacking.ts';
 import type { CopyPool } from './copy/pool.ts';
 import type { MapResult } from './copy/messages.ts';
 import type { DevicePair } from './job.ts';
@@ -12,19 +12,14 @@ import type { DeviceStatus } from './status.ts';
 export interface JobUnit {
   readonly pair: DevicePair;
   readonly pool: CopyPool;
-  /** Writable mounts on the device, which have to be frozen, the innermost first; empty: nobody writes to it. */
-  readonly mounts: readonly FreezableMount[];
+  /** Writable filesystems on the device, which have to be frozen; empty: nobody writes to it. */
+  readonly mounts: readonly MountedFilesystem[];
   /** Held open exclusively, so that nobody can mount or write an idle device meanwhile; undefined if in use. */
   readonly hold: FileHandle | undefined;
   /** Removed when the job ends; undefined where nothing is compared. */
   readonly fingerprintPath: string | undefined;
   map: MapResult | undefined;
   readonly status: DeviceStatus;
-}
-
-export interface FreezableMount extends Mount {
-  /** `major:minor` of the filesystem's device. */
-  readonly device: string;
 }
 
 /** True where the device is written to while it is copied, so that it is compared and frozen at the end. */

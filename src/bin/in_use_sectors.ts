@@ -35,6 +35,9 @@ const program = new Command('in_use_sectors')
     }
   });
 
+// A reader that has seen enough (`| head`) closes the pipe.
+process.stdout.on('error', () => process.exit(0));
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -66,6 +66,11 @@ export class Control {
     return Atomics.add(this.#flags, NEXT_ITEM, 1);
   }
 
+  /** Nobody finds an item any more, until `rewind`. */
+  takeNoMore(): void {
+    Atomics.store(this.#flags, NEXT_ITEM, 0x40000000);
+  }
+
   rewind(): void {
     Atomics.store(this.#flags, NEXT_ITEM, 0);
   }

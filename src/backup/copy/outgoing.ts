@@ -119,7 +119,18 @@ export class Outgoing {
     markShared(this.#unconfirmed, offset, length);
     clearShared(this.#targetZero, offset, length);
     this.#control.add(this.#thread, 'sent', length);
-    this.#watch(this.#target.write(offset, buffer.subarray(from, end)), length, done);
+    this.#watch(this.#write(offset, buffer.subarray(from, end)), length, done);
+  }
+
+  /** In pieces where the target takes less at once; settles when all of them have, so that the buffer is free. */
+  async #write(offset: number, data: Buffer): Promise<void> {
+    const most = this.#target.maximumPayload;
+    if (data.length <= most) return this.#target.write(offset, data);
+    const requests: Promise<void>[] = [];
+    for (let at = 0; at < data.length; at += most)
+      requests.push(this.#target.write(offset + at, data.subarray(at, at + most)));
+    const failed = (await Promise.allSettled(requests)).find(({ status }) => status === 'rejected');
+    if (failed?.status === 'rejected') throw failed.reason;
   }
 
   /** True (and counted as done) where the range is known to read as zeros at the target already. */
@@ -132,6 +143,8 @@ export class Outgoing {
 
   /** Makes the range zero at the target, together with its neighbours, later. */
   zeroes(offset: number, length: number): void {
+    // From now on and not when the run is sent: what a failure leaves unsent must be sent again.
+    markShared(this.#unconfirmed, offset, length);
     if (this.#zeroOffset + this.#zeroLength !== offset) this.sendZeroes();
     if (this.#zeroLength === 0) this.#zeroOffset = offset;
     this.#zeroLength += length;
@@ -141,7 +154,6 @@ export class Outgoing {
     const [offset, length] = [this.#zeroOffset, this.#zeroLength];
     this.#zeroLength = 0;
     if (length === 0) return;
-    markShared(this.#unconfirmed, offset, length);
     const tail = offset + length === this.#unconfirmed.size;
     const whole = tail ? alignUp(length, this.#target.minimumBlock) : length;
     this.#control.add(this.#thread, 'zero', length);

@@ -184,31 +184,34 @@ export class Transfer {
         const bytes = Math.min(end * fingerprintUnit, length) - from;
         if (verdict !== 'same' && mode !== 'copy') control.add(thread, 'different', bytes);
         if (verdict === 'same') control.add(thread, 'same', bytes);
-        else if (mode === 'frozen') await this.#keep(slot, from, offset + from, bytes, verdict === 'zero');
-        else await this.#send(slot, from, offset + from, bytes, verdict === 'zero');
+        else if (mode === 'frozen') this.#keep(slot, from, offset + from, bytes, verdict === 'zero');
+        else {
+          if (verdict === 'data') await this.#pace(bytes);
+          this.#send(slot, from, offset + from, bytes, verdict === 'zero');
+        }
       }
     } finally {
       this.#outgoing.release(slot);
     }
   }
 
-  async #keep(slot: Slot, from: number, offset: number, length: number, zero: boolean): Promise<void> {
+  #keep(slot: Slot, from: number, offset: number, length: number, zero: boolean): void {
     const { control, thread } = this.#parts;
     if (this.#spool.keep(offset, slot.buffer.subarray(from, from + length), zero)) {
       control.add(thread, 'spooled', length);
       return;
     }
     this.#overflow += length;
-    await this.#send(slot, from, offset, length, zero);
+    // No rate limit here: it would make the freeze longer.
+    this.#send(slot, from, offset, length, zero);
   }
 
-  async #send(slot: Slot, from: number, offset: number, length: number, zero: boolean): Promise<void> {
+  #send(slot: Slot, from: number, offset: number, length: number, zero: boolean): void {
     if (zero && this.#outgoing.areZero(offset, length)) return;
     if (zero && this.target.abilities.writeZeroes) {
       this.#outgoing.zeroes(offset, length);
       return;
     }
-    await this.#pace(length);
     this.#outgoing.data(slot, from, offset, length);
   }
 
@@ -237,7 +240,12 @@ export class Transfer {
   /** Reads from the target; rounds up to its block at the tail of the device. */
   async #read(offset: number, length: number): Promise<Uint8Array> {
     const block = this.target.minimumBlock;
-    const data = await this.target.read(offset, Math.ceil(length / block) * block);
-    return data.subarray(0, length);
+    const room = Math.ceil(length / block) * block;
+    const most = this.target.maximumPayload;
+    if (room <= most) return (await this.target.read(offset, room)).subarray(0, length);
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < room; at += most)
+      parts.push(await this.target.read(offset + at, Math.min(most, room - at)));
+    return Buffer.concat(parts, length);
   }
 }
