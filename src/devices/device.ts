@@ -4,10 +4,13 @@ import type { FilesystemIdentity } from '../filesystems/used-map.ts';
 export interface Mount {
   /** Mount point as the kernel knows it, escapes undone. */
   readonly path: string;
+  /** The filesystem itself takes no writes; a read-only bind mount of a writable one does not count. */
   readonly readOnly: boolean;
   /** Path within the filesystem that is mounted here; `/` but for bind mounts and subvolumes. */
   readonly root: string;
   readonly type: string;
+  /** Another mount lies over this one, so that the path leads elsewhere. */
+  readonly covered?: boolean;
 }
 
 export interface PartitionInfo {
@@ -39,12 +42,18 @@ export interface Device {
   readonly partition: PartitionInfo | undefined;
   /** Kernel names of the devices that lie on this one (LVM, md, crypt, partitions excluded). */
   readonly holders: readonly string[];
-  /** Kernel names of the devices that this one lies on (for a partition, its disk). */
+  /**
+   * Kernel names of the devices that this one lies on: for a partition its disk, for a loop device the one
+   * under its file.
+   */
   readonly lowers: readonly string[];
   /** Path of the file behind a loop device. */
   readonly backingFile: string | undefined;
   readonly filesystem: FilesystemIdentity | undefined;
-  /** Mounts of the filesystem directly on this device, by device number. */
+  /**
+   * Mounts of the filesystem directly on this device, by device number; the one that serves best to reach it
+   * is the first.
+   */
   readonly mounts: readonly Mount[];
   /** Bytes in use by statfs, where mounted. */
   readonly used: number | undefined;

@@ -5,20 +5,13 @@
  */
 import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readMounts, visibleMounts, type MountEntry } from '../linux/mountinfo.ts';
-import { readBlockDevices, type SysBlockDevice } from '../linux/sysfs.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import type { SysBlockDevice } from '../linux/sysfs.ts';
 import { describeBackup } from './backup-manner.ts';
 import { probeDevice, type Probed, type ProbedPartition } from './probe-device.ts';
+import { fitness, readTopology, type Topology, type TopologyOptions } from './topology.ts';
 import type { Device, Mount } from './device.ts';
 
-export interface InventoryOptions {
-  /** Default `/sys`. */
-  readonly sys?: string;
-  /** Default `/proc`. */
-  readonly proc?: string;
-  /** Default `/dev`. */
-  readonly dev?: string;
+export interface InventoryOptions extends TopologyOptions {
   /** What is on a device; undefined where it cannot be read. Default reads it. */
   readonly probe?: (path: string) => Promise<Probed | undefined>;
   /** Bytes in use of the filesystem mounted there. Default statfs. */
@@ -29,12 +22,11 @@ export interface InventoryOptions {
 
 /** Describes all devices that hold data: those without a medium, RAM disks and optical drives are left out. */
 export async function listDevices(options: InventoryOptions = {}): Promise<Device[]> {
-  const { sys = '/sys', proc = '/proc', dev = '/dev' } = options;
-  const [found, mounts] = await Promise.all([readBlockDevices(sys), readMounts(proc)]);
-  const shown = found.filter(
+  const { dev = '/dev' } = options;
+  const topology = await readTopology(options);
+  const shown = topology.devices.filter(
     (each) => each.size > 0 && !each.hidden && !/^(ram|zram|sr|fd)\d/.test(each.name),
   );
-  const mountsByNumber = await groupByDevice(visibleMounts(mounts));
   const patience = options.patience ?? 5000;
   const probe = options.probe ?? probeDevice;
   const usedBytes = options.usedBytes ?? usedByStatfs;
@@ -52,7 +44,7 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
 
   return Promise.all(
     shown.map(async (each): Promise<Device> => {
-      const own = mountsByNumber.get(numberKey(each)) ?? [];
+      const own = mountsDirectlyOn(topology, each.name);
       const path = paths.get(each.name)!;
       const probed = probes.get(each.name);
       const first = own[0];
@@ -69,13 +61,13 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
         readOnly: each.readOnly,
         partition: partitionInfo(each, paths, probes),
         holders: each.holders,
-        lowers: each.partition === undefined ? each.slaves : [each.partition.disk],
+        lowers: topology.lowers.get(each.name) ?? [],
         backingFile: each.loop?.file,
         filesystem,
         mounts: own,
         used: first === undefined ? undefined : await within(patience, usedBytes(first.path)),
       };
-      const backup = describeBackup(device, {
+      const backup = describeBackup(filesystem?.type, {
         readable: probed !== undefined,
         suspended: each.dm?.suspended ?? false,
         partitions: each.partitions.length,
@@ -122,35 +114,18 @@ function partitionInfo(
   };
 }
 
-/** Mounts by the device number of the block device below. */
-async function groupByDevice(entries: readonly MountEntry[]): Promise<Map<string, Mount[]>> {
-  const groups = new Map<string, Mount[]>();
-  for (const entry of entries) {
-    const number = await blockDeviceOf(entry);
-    if (number === undefined) continue;
-    const key = numberKey(number);
-    const group = groups.get(key) ?? [];
-    group.push({ path: entry.path, readOnly: entry.readOnly, root: entry.root, type: entry.type });
-    groups.set(key, group);
-  }
-  return groups;
-}
-
-/**
- * btrfs (and others that span devices) give their files anonymous numbers of major 0; only what was named at
- * the mount tells the device.
- */
-export async function blockDeviceOf(
-  entry: MountEntry,
-): Promise<{ major: number; minor: number } | undefined> {
-  if (entry.major !== 0) return entry;
-  if (!entry.source.startsWith('/')) return undefined;
-  const node = await stat(entry.source).catch(() => undefined);
-  return node?.isBlockDevice() === true ? splitDeviceNumber(node.rdev) : undefined;
-}
-
-export function numberKey(device: { major: number; minor: number }): string {
-  return `${device.major}:${device.minor}`;
+/** The one that serves best to reach the filesystem is the first. */
+function mountsDirectlyOn(topology: Topology, name: string): Mount[] {
+  return topology.mounts
+    .filter((mount) => mount.device === name)
+    .sort((a, b) => fitness(b) - fitness(a))
+    .map(({ path, filesystemReadOnly, root, type, covered }) => ({
+      path,
+      readOnly: filesystemReadOnly,
+      root,
+      type,
+      ...(covered ? { covered } : {}),
+    }));
 }
 
 async function usedByStatfs(mountPoint: string): Promise<number | undefined> {

@@ -1,8 +1,10 @@
 /** What lies on a device: its filesystem or partition table, read from the device itself. */
+import { AgentError } from '../base/errors.ts';
 import { openDeviceSource } from '../block/device-source.ts';
 import type { ReadAt } from '../block/source.ts';
+import { readPartitionTable } from '../filesystems/disk/partition-table.ts';
+import { probe } from '../filesystems/probe.ts';
 import type { FilesystemIdentity } from '../filesystems/used-map.ts';
-import { labelText, uuidText } from '../filesystems/uuid.ts';
 
 export interface ProbedPartition {
   readonly number: number;
@@ -18,37 +20,25 @@ export interface Probed {
   readonly partitions: readonly ProbedPartition[];
 }
 
-/** Opens the device, looks, and closes it. Throws what opening and reading throw. */
+/** Opens the device, looks, and closes it; bad sectors hide what they hold. Throws what opening throws. */
 export async function probeDevice(path: string): Promise<Probed> {
   const source = await openDeviceSource(path);
   try {
     const readAt: ReadAt = (offset, length) => source.readAt(offset, length);
-    const filesystem = await interim(readAt, source.size);
-    return { filesystem, table: undefined, partitions: [] };
+    const filesystem = await unlessUnreadable(probe(readAt, source.size));
+    const table = await unlessUnreadable(readPartitionTable(readAt, source.size, source.sectorSize));
+    return { filesystem, table: table?.kind, partitions: table?.partitions ?? [] };
   } finally {
     await source.close();
   }
 }
 
-async function interim(readAt: ReadAt, size: number): Promise<FilesystemIdentity | undefined> {
-  if (size < 4096) return undefined;
-  const head = Buffer.from(await readAt(0, 4096));
-  const base = { blockSize: undefined, size: undefined };
-  if (head.subarray(0, 4).toString() === 'XFSB')
-    return {
-      type: 'xfs',
-      uuid: uuidText(head.subarray(32, 48)),
-      label: labelText(head.subarray(108, 120)),
-      ...base,
-    };
-  const ext = head.subarray(1024);
-  if (ext.readUInt16LE(0x38) !== 0xef53) return undefined;
-  const type =
-    (ext.readUInt32LE(0x60) & 0x2c0) !== 0 ? 'ext4' : (ext.readUInt32LE(0x5c) & 4) !== 0 ? 'ext3' : 'ext2';
-  return {
-    type,
-    uuid: uuidText(ext.subarray(0x68, 0x78)),
-    label: labelText(ext.subarray(0x78, 0x88)),
-    ...base,
-  };
+async function unlessUnreadable<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (thrown) {
+    const code = thrown instanceof AgentError ? thrown.code : undefined;
+    if (code === 'DEVICE_READ_ERROR' || code === 'FILESYSTEM_UNREADABLE') return undefined;
+    throw thrown;
+  }
 }

@@ -21,6 +21,8 @@ export interface MountEntry {
   readonly readOnly: boolean;
   /** The filesystem itself is read-only, whatever the mount says. */
   readonly filesystemReadOnly: boolean;
+  /** Options of the filesystem as the kernel writes them: `rw,lowerdir=/a,upperdir=/b`. */
+  readonly superOptions: string;
 }
 
 /** Reads the mounts of the calling process's namespace, in the kernel's order. */
@@ -50,6 +52,7 @@ export function parseMountinfo(contents: Uint8Array): MountEntry[] {
       source: unescapeOctal(source ?? ''),
       readOnly: filesystemReadOnly || hasOption(options, 'ro'),
       filesystemReadOnly,
+      superOptions: unescapeOctal(superOptions ?? ''),
     });
   }
   return entries;

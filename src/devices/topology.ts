@@ -1,0 +1,113 @@
+/**
+ * Devices and mounts brought together, as the kernel has them now: which device each mount lies on, and which
+ * device lies below each loop device's file.
+ */
+import { join } from 'node:path';
+import { type FileIdentity, loopBackingOf, mountIdOf } from '../linux/locate.ts';
+import { readAllMounts } from '../linux/mount-namespaces.ts';
+import type { MountEntry } from '../linux/mountinfo.ts';
+import { readBlockDevices, type SysBlockDevice } from '../linux/sysfs.ts';
+import { blockDeviceOf, numberKey } from './block-device-of.ts';
+
+export interface TopologyOptions {
+  /** Default `/sys`. */
+  readonly sys?: string;
+  /** Default `/proc`. */
+  readonly proc?: string;
+  /** Default `/dev`. */
+  readonly dev?: string;
+  /** The file behind a loop device. Default asks the kernel. */
+  readonly backing?: (device: SysBlockDevice) => Promise<FileIdentity | undefined>;
+  /** Id in mountinfo of the mount that a path lies on. Default asks the kernel. */
+  readonly mountId?: (path: string) => Promise<number | undefined>;
+}
+
+export interface PlacedMount extends MountEntry {
+  /** Kernel name; undefined where no block device lies below. */
+  readonly device: string | undefined;
+  /** The path leads to another mount, which lies over this one. Only asked where there is a device. */
+  readonly covered: boolean;
+}
+
+export interface Topology {
+  readonly devices: readonly SysBlockDevice[];
+  readonly mounts: readonly PlacedMount[];
+  /**
+   * By kernel name, the kernel names of what each device lies on: for a partition its disk, for a loop device
+   * the one under its file, for all others their slaves.
+   */
+  readonly lowers: ReadonlyMap<string, readonly string[]>;
+  /** By the kernel name of a loop device: the file behind it. */
+  readonly backings: ReadonlyMap<string, FileIdentity>;
+  readonly mountId: (path: string) => Promise<number | undefined>;
+}
+
+export async function readTopology(options: TopologyOptions = {}): Promise<Topology> {
+  const { dev = '/dev', mountId = mountIdOf } = options;
+  const devices = await readBlockDevices(options.sys);
+  const mounts = await placeMounts(devices, options);
+  const backing = options.backing ?? ((device) => loopBackingOf(join(dev, device.name)));
+  const lowers = new Map<string, readonly string[]>();
+  const backings = new Map<string, FileIdentity>();
+  for (const device of devices) {
+    lowers.set(device.name, device.partition === undefined ? device.slaves : [device.partition.disk]);
+    if (device.loop === undefined) continue;
+    const file = await backing(device).catch(() => undefined);
+    if (file !== undefined) backings.set(device.name, file);
+    const carrier = await carrierOf(device.loop.file, file, mounts, mountId);
+    if (carrier !== undefined) lowers.set(device.name, [carrier]);
+  }
+  return { devices, mounts, lowers, backings, mountId };
+}
+
+async function placeMounts(
+  devices: readonly SysBlockDevice[],
+  { proc, mountId = mountIdOf }: TopologyOptions,
+): Promise<PlacedMount[]> {
+  const names = new Map(devices.map((device) => [numberKey(device), device.name]));
+  return Promise.all(
+    (await readAllMounts(proc)).map(async (entry) => {
+      const number = await blockDeviceOf(entry);
+      const device = number === undefined ? undefined : names.get(numberKey(number));
+      const id = device === undefined ? entry.id : await mountId(entry.path).catch(() => undefined);
+      return { ...entry, device, covered: id !== entry.id };
+    }),
+  );
+}
+
+/** By the file's device number, which holds for deleted files too, or by its path where that is anonymous. */
+async function carrierOf(
+  path: string,
+  file: FileIdentity | undefined,
+  mounts: readonly PlacedMount[],
+  mountId: (path: string) => Promise<number | undefined>,
+): Promise<string | undefined> {
+  if (file !== undefined) {
+    const same = mounts.find((mount) => mount.major === file.major && mount.minor === file.minor);
+    if (same?.device !== undefined) return same.device;
+  }
+  return deviceUnderPath(path, mounts, mountId);
+}
+
+/**
+ * Kernel name of the device of the filesystem that holds the path; through an overlay, that of its upper
+ * directory. Undefined where there is none, or where the path does not exist.
+ */
+export async function deviceUnderPath(
+  path: string,
+  mounts: readonly PlacedMount[],
+  mountId: (path: string) => Promise<number | undefined>,
+  hops = 8,
+): Promise<string | undefined> {
+  const id = await mountId(path).catch(() => undefined);
+  const mount = mounts.find((each) => each.id === id);
+  if (mount === undefined || mount.device !== undefined || mount.type !== 'overlay' || hops === 0)
+    return mount?.device;
+  const upper = /(?:^|,)upperdir=([^,]+)/.exec(mount.superOptions)?.[1];
+  return upper === undefined ? undefined : deviceUnderPath(upper, mounts, mountId, hops - 1);
+}
+
+/** Orders the mounts of one filesystem: one that can be reached, then one of all of it, no bind mount of a part. */
+export function fitness(mount: PlacedMount): number {
+  return (mount.covered ? 0 : 2) + (mount.root === '/' ? 1 : 0);
+}

@@ -1,0 +1,49 @@
+/** Which mount a path lies on, and which file lies behind a loop device: asked of the kernel, not of names. */
+import { constants } from 'node:fs';
+import { open, readFile } from 'node:fs/promises';
+import { checked, declare } from './libc.ts';
+import { splitDeviceNumber } from './usage.ts';
+
+// include/uapi/asm-generic/fcntl.h; Node has no name for it.
+const O_PATH = 0o10000000;
+// include/uapi/linux/loop.h; struct loop_info64 begins with the device and inode numbers of the file.
+const LOOP_GET_STATUS64 = 0x4c05;
+const loopInfoBytes = 232;
+
+const ioctl = declare<[fd: number, request: number, argument: Uint8Array]>('ioctl', 'int', [
+  'int',
+  'uint64',
+  'void *',
+]);
+
+/** The id in mountinfo of the mount that the path (links followed) lies on. Throws what opening throws. */
+export async function mountIdOf(path: string): Promise<number | undefined> {
+  const handle = await open(path, constants.O_RDONLY | O_PATH);
+  try {
+    const info = await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8');
+    const id = /^mnt_id:\s*(\d+)$/m.exec(info)?.[1];
+    return id === undefined ? undefined : Number(id);
+  } finally {
+    await handle.close();
+  }
+}
+
+export interface FileIdentity {
+  /** Device number of the filesystem that the file is on. */
+  readonly major: number;
+  readonly minor: number;
+  readonly inode: number;
+}
+
+/** The file behind a loop device, also where it was renamed or deleted. Throws ENXIO where there is none. */
+export async function loopBackingOf(devicePath: string): Promise<FileIdentity> {
+  const handle = await open(devicePath, constants.O_RDONLY);
+  try {
+    const info = Buffer.alloc(loopInfoBytes);
+    checked(ioctl, [handle.fd, LOOP_GET_STATUS64, info], 'ioctl LOOP_GET_STATUS64', devicePath);
+    const { major, minor } = splitDeviceNumber(Number(info.readBigUInt64LE(0)));
+    return { major, minor, inode: Number(info.readBigUInt64LE(8)) };
+  } finally {
+    await handle.close();
+  }
+}
