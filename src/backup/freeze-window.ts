@@ -54,7 +54,10 @@ export async function freezeWindow(
       await untilExpired(freezer.expiredSignal, async () => {
         await look();
         if (options.frozenHook !== undefined)
-          await runHook(options.frozenHook, hookEnvironment, { timeoutMs: options.maxFreezeMs, signal });
+          await runHook(options.frozenHook, hookEnvironment, {
+            timeoutMs: options.maxFreezeMs,
+            signal: AbortSignal.any([signal, freezer.expiredSignal]),
+          });
       });
       thawed = await freezer.thaw();
     } finally {

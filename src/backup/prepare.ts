@@ -3,7 +3,7 @@
  * sent here; what was opened for the checks is kept for the job, or given back where a check fails.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
@@ -103,8 +103,9 @@ async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobU
   const needsFingerprints = mounts.length > 0 || options.verify === 'full';
   const threads = context.pairs > 2 ? 1 : options.connections;
   let pool: CopyPool | undefined;
+  let fingerprintPath: string | undefined;
   try {
-    const fingerprintPath = needsFingerprints
+    fingerprintPath = needsFingerprints
       ? await makeFingerprints(environment.stateDirectory, `${context.uuid}-${context.index}`, device.size)
       : undefined;
     pool = new CopyPool({
@@ -126,6 +127,7 @@ async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobU
   } catch (error) {
     await pool?.close();
     await hold?.close();
+    if (fingerprintPath !== undefined) await rm(fingerprintPath, { force: true });
     throw error;
   }
 }

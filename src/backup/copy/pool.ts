@@ -222,10 +222,11 @@ export class CopyPool {
   }
 
   async #segment(mode: PassMode, count: number): Promise<RunResult[]> {
-    if (mode === 'frozen' || mode === 'verify') return this.#runAll(mode, count);
+    if (mode === 'frozen') return this.#runAll(mode, count);
     const items = this.#items.slice(0, count * 2);
     return this.#untilFlushed(async (again) => {
-      if (again) await this.#resend();
+      if (again && mode === 'verify' && this.hasUnconfirmed) throw this.#lostUnconfirmed();
+      if (again && mode !== 'verify') await this.#resend();
       this.#items.set(items);
       return this.#runAll(mode, count);
     });
@@ -274,7 +275,17 @@ export class CopyPool {
 
   /** Waits for all threads, also where one fails; a failure that is not a lost connection comes first. */
   async #all<Result>(call: (thread: CopyThread) => Promise<Result>): Promise<Result[]> {
-    const outcomes = await Promise.allSettled(this.#threads.map(call));
+    const outcomes = await Promise.allSettled(
+      this.#threads.map(async (thread) => {
+        try {
+          return await call(thread);
+        } catch (error) {
+          // What fails in one thread is no use finishing in the others.
+          this.#control.takeNoMore();
+          throw error;
+        }
+      }),
+    );
     const failures = outcomes.flatMap((outcome) =>
       outcome.status === 'rejected' ? [outcome.reason as unknown] : [],
     );
@@ -323,21 +334,27 @@ export class CopyPool {
    */
   async sendSpool(resendable: boolean): Promise<void> {
     await this.#untilFlushed(async (again) => {
-      if (again && !resendable)
-        throw new AgentError(
-          'TARGET_WRITE_ERROR',
-          `${this.targetName} was lost after the freeze, with blocks on the way that no flush had confirmed and that ` +
-            `can no longer be read as they were`,
-          { hint: 'start the backup again; a target that offers flush is resumed' },
-        );
+      if (again && !resendable) throw this.#lostUnconfirmed();
       await this.#all((thread) => thread.call('sendSpool', undefined));
     });
     await this.#all((thread) => thread.call('dropSpool', undefined));
   }
 
-  /** Reads the samples back. Throws TARGET_MISMATCH. */
+  /** Reads the samples back, also over a lost connection. Throws TARGET_MISMATCH. */
   async checkSamples(): Promise<void> {
-    await this.#first.call('checkSamples', undefined);
+    await this.#untilFlushed(async (again) => {
+      if (again && this.hasUnconfirmed) throw this.#lostUnconfirmed();
+      await this.#first.call('checkSamples', undefined);
+    });
+  }
+
+  #lostUnconfirmed(): AgentError {
+    return new AgentError(
+      'TARGET_WRITE_ERROR',
+      `${this.targetName} was lost after the last look at ${this.#setup.sourcePath}, with blocks on the way that no ` +
+        `flush had confirmed and that can no longer be read as they were`,
+      { hint: 'start the backup again; a target that offers flush is resumed' },
+    );
   }
 
   set paused(value: boolean) {

@@ -51,7 +51,7 @@ class MemoryTarget implements Target {
   readonly name = 'target';
   readonly readOnly = false;
   readonly minimumBlock: number;
-  readonly maximumPayload = 1 << 25;
+  readonly maximumPayload: number;
   readonly depth = 4;
   readonly data: Buffer;
   readonly abilities;
@@ -59,7 +59,11 @@ class MemoryTarget implements Target {
   mostUnderWay = 0;
   failAt = Infinity;
   #underWay = 0;
-  constructor(size: number, options: { writeZeroes?: boolean; minimumBlock?: number } = {}) {
+  constructor(
+    size: number,
+    options: { writeZeroes?: boolean; minimumBlock?: number; maximumPayload?: number } = {},
+  ) {
+    this.maximumPayload = options.maximumPayload ?? 1 << 25;
     this.data = Buffer.alloc(size, 0xee);
     this.minimumBlock = options.minimumBlock ?? 1;
     this.abilities = {
@@ -77,6 +81,7 @@ class MemoryTarget implements Target {
   async write(offset: number, data: Uint8Array): Promise<void> {
     assert.equal(offset % this.minimumBlock, 0);
     assert.equal(data.length % this.minimumBlock, 0);
+    assert.ok(data.length <= this.maximumPayload);
     this.mostUnderWay = Math.max(this.mostUnderWay, ++this.#underWay);
     const number = ++this.writes;
     await new Promise((resolve) => setImmediate(resolve));
@@ -217,6 +222,16 @@ test('the tail of a device is padded to the block of the target, and read back c
   await transfer.checkSamples();
 });
 
+test('a target that takes little at once gets pieces, and is read in pieces', async (t) => {
+  const data = device(9, [4], 700);
+  const target = new MemoryTarget(data.length, { maximumPayload: 16 * 1024 });
+  const { run, all, transfer } = rig(t, data, { target, fingerprints: true });
+  await run('copy', all);
+  assert.ok(target.data.equals(data));
+  await transfer.checkSamples();
+  assert.equal((await run('verify', all)).mismatches, undefined);
+});
+
 test('zeros that the target has already are not written, until data was written there', async (t) => {
   const data = device(8, [2, 3, 4]);
   const { run, all, targetZero, target, source, control } = rig(t, data);
@@ -309,6 +324,22 @@ test('a lost connection surfaces as such, and what was on the way stays unconfir
   target.failAt = Infinity;
   await run('copy', all);
   assert.ok(target.data.equals(data));
+});
+
+test('zeros that were gathered when the connection was lost are not taken for sent', async (t) => {
+  const data = device(40, []);
+  const { run, all, target, source, unconfirmed } = rig(t, data, { fingerprints: true });
+  await run('copy', all);
+  unconfirmed.fill(false);
+  // The zeros of one chunk are still being gathered when the write before them fails.
+  randomBytes(10).copy(source.data, 0);
+  source.data.fill(0, 2 * fingerprintUnit, 30 * fingerprintUnit);
+  target.failAt = target.writes + 1;
+  await assert.rejects(run('compare', all), { code: 'NBD_CONNECTION_LOST' });
+  target.failAt = Infinity;
+  await run('copy', unconfirmed.clone());
+  await run('compare', all);
+  assert.ok(target.data.equals(source.data));
 });
 
 test('a target that returns other data is found out by the samples and by a full verification', async (t) => {
