@@ -1,0 +1,77 @@
+/**
+ * Times full backups against nbdcopy, qemu-img, dd and partclone into the same server in the same run.
+ *
+ *     scripts/node bench/full-backup/main.ts [--size 4G] [--runs 5] [--directory DIR]
+ *
+ * Needs root, ./one_step_build, and about three times the size in DIRECTORY (default /dev/shm, so that no disk
+ * is measured). The tools take turns within each round, so that all of them see the same weather. The tables
+ * go to docs/benchmarks.md by hand, with the machine.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { GiB, formatBytes, parseBytes } from '../../src/base/bytes.ts';
+import { exec } from '../../test/helpers/exec.ts';
+import { table } from './report.ts';
+import { serverKinds, startServer } from './servers.ts';
+import { makeSource } from './source.ts';
+import { type Measurement, tools } from './tools.ts';
+
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '4G' },
+    runs: { type: 'string', default: '5' },
+    directory: { type: 'string', default: '/dev/shm' },
+  },
+});
+const size = parseBytes(values.size, '--size');
+const runs = Number(values.runs);
+const directory = await mkdtemp(join(values.directory, 'bench-'));
+// A signal ends the run after the tool under way, and what was made is removed.
+const stopping = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => stopping.abort());
+
+try {
+  console.log(
+    `${cpus().length} processors: ${cpus()[0]?.model.trim() ?? '?'}; device ${formatBytes(size)}; ${runs} runs\n`,
+  );
+  for (const [title, fill] of [
+    ['Half full', 0.5],
+    ['Completely full', 1],
+  ] as const) {
+    const source = await makeSource(directory, size, fill);
+    try {
+      for (const kind of serverKinds) {
+        console.log(`### ${title} (${formatBytes(source.used)} used) into ${kind}\n`);
+        const results = new Map<string, Measurement[]>(tools.map(({ name }) => [name, []]));
+        for (let run = 0; run < runs && !stopping.signal.aborted; run++)
+          for (const tool of tools) {
+            if (stopping.signal.aborted) break;
+            results.get(tool.name)!.push(await once(tool, source.device, kind));
+          }
+        console.log(`${table(results, size / GiB)}\n`);
+      }
+    } finally {
+      await source.remove();
+      await rm(join(directory, `source-${Math.round(fill * 100)}`), { force: true });
+    }
+  }
+} finally {
+  await rm(directory, { recursive: true, force: true });
+}
+
+async function once(
+  tool: (typeof tools)[number],
+  device: string,
+  kind: (typeof serverKinds)[number],
+): Promise<Measurement> {
+  const server = await startServer(kind, directory, size);
+  try {
+    // The peers read through the page cache: none of them finds what an earlier one has left there.
+    await exec('blockdev', ['--flushbufs', device]);
+    return await tool.run(device, server.uri);
+  } finally {
+    await server.stop();
+  }
+}
