@@ -331,9 +331,9 @@ test('zeros that were gathered when the connection was lost are not taken for se
   const { run, all, target, source, unconfirmed } = rig(t, data, { fingerprints: true });
   await run('copy', all);
   unconfirmed.fill(false);
-  // The zeros of one chunk are still being gathered when the write before them fails.
-  randomBytes(10).copy(source.data, 0);
-  source.data.fill(0, 2 * fingerprintUnit, 30 * fingerprintUnit);
+  // The zeros are still being gathered when a write fails and its buffer is waited for.
+  source.data.fill(0, 2 * fingerprintUnit, 4 * fingerprintUnit);
+  for (let unit = 4; unit < 40; unit++) randomBytes(10).copy(source.data, unit * fingerprintUnit);
   target.failAt = target.writes + 1;
   await assert.rejects(run('compare', all), { code: 'NBD_CONNECTION_LOST' });
   target.failAt = Infinity;
