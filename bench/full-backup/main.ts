@@ -45,9 +45,9 @@ try {
       for (const kind of serverKinds) {
         console.log(`### ${title} (${formatBytes(source.used)} used) into ${kind}\n`);
         const results = new Map<string, Measurement[]>(tools.map(({ name }) => [name, []]));
-        for (let run = 0; run < runs && !stopping.signal.aborted; run++)
+        for (let run = 0; run < runs; run++)
           for (const tool of tools) {
-            if (stopping.signal.aborted) break;
+            stopping.signal.throwIfAborted();
             results.get(tool.name)!.push(await once(tool, source.device, kind));
           }
         console.log(`${table(results, size / GiB)}\n`);
