@@ -1,5 +1,4 @@
-/** What xfs_db (Debian: xfsprogs) and partclone.xfs (partclone) hold of an XFS image's free and used blocks. */
-import { readFile, rm } from 'node:fs/promises';
+/** What xfs_db (Debian: xfsprogs) holds of an XFS image's free blocks. */
 import type { Extent } from '../../src/base/extents.ts';
 import { exec } from './exec.ts';
 
@@ -38,16 +37,4 @@ export async function xfsDb(image: string): Promise<XfsDbView> {
     }))
     .sort((a, b) => a.offset - b.offset);
   return { blockSize, free, freeList, levels };
-}
-
-/** The used extents by partclone's bitmap, out of its ddrescue domain log. Cleanly unmounted images only. */
-export async function partcloneXfs(image: string): Promise<Extent[]> {
-  const log = `${image}.domain`;
-  await rm(log, { force: true });
-  await exec('partclone.xfs', ['-q', '-D', '-s', image, '-o', log, '-L', `${image}.partclone-log`]);
-  const text = await readFile(log, 'utf8');
-  return [...text.matchAll(/^(0x[0-9A-F]+)\s+(0x[0-9A-F]+)\s+\+$/gim)].map((match) => ({
-    offset: Number(match[1]),
-    length: Number(match[2]),
-  }));
 }

@@ -28,8 +28,3 @@ export function asBuffer(data: Uint8Array): Buffer {
 export function readUInt64(data: Buffer, offset: number): number {
   return data.readUInt32BE(offset) * 2 ** 32 + data.readUInt32BE(offset + 4);
 }
-
-/** As people write it. */
-export function formatUuid(bytes: Buffer): string {
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
-}

@@ -2,7 +2,8 @@
  * The XFS superblock, versions 4 and 5: geometry, identity, features. Pure: a sector in, values out. The
  * format and the reasons for what is taken as unknown are in docs/formats/xfs.md.
  */
-import { checksumFault, formatUuid, hex, readUInt64 } from './checksum.ts';
+import { labelText, uuidText } from '../uuid.ts';
+import { checksumFault, hex, readUInt64 } from './checksum.ts';
 
 export interface XfsSuperblock {
   /** 1 to 5; only 4 and 5 are read further. */
@@ -17,12 +18,12 @@ export interface XfsSuperblock {
   readonly agBlocks: number;
   readonly agCount: number;
   readonly agBlockLog: number;
-  readonly uuid: string;
+  readonly uuid: string | undefined;
   /** The sixteen bytes that metadata carries. */
   readonly metaUuid: Buffer;
   /** The sixteen bytes that log records carry. */
   readonly rawUuid: Buffer;
-  readonly label: string;
+  readonly label: string | undefined;
   /** First byte of the log; undefined where it is on another device. */
   readonly logOffset: number | undefined;
   /** Bytes. */
@@ -77,10 +78,10 @@ export function parseSuperblock(sector: Buffer): XfsSuperblock | undefined {
     agBlocks,
     agCount: sector.readUInt32BE(88),
     agBlockLog,
-    uuid: formatUuid(rawUuid),
+    uuid: uuidText(rawUuid),
     metaUuid: (incompat & incompatMetaUuid) !== 0 ? Buffer.from(sector.subarray(248, 264)) : rawUuid,
     rawUuid,
-    label: sector.toString('utf8', 108, 120).replace(/\0.*$/s, '').trimEnd(),
+    label: labelText(sector.subarray(108, 120)),
     logOffset:
       logStart === 0
         ? undefined

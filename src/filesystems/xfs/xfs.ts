@@ -64,7 +64,7 @@ function identity(sb: XfsSuperblock, deviceSize: number): FilesystemIdentity {
   return {
     type: 'xfs',
     uuid: sb.uuid,
-    label: sb.label === '' ? undefined : sb.label,
+    label: sb.label,
     blockSize: sb.blockSize,
     size: Math.min(filesystemSize(sb), deviceSize),
   };
