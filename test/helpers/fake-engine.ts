@@ -82,7 +82,7 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
 }
 
 async function prepare(request: Request, environment: JobEnvironment, tickMs: number): Promise<PreparedJob> {
-  const how = new URL(request.pairs[0]!.target).pathname.slice(1);
+  const how = new URL(request.pairs[0]!.target).pathname.slice(1) || 'done';
   if (how === 'slow') await new Promise((resolve) => setTimeout(resolve, 200));
   if (how === 'unreachable')
     throw new AgentError('TARGET_UNREACHABLE', `Nobody answers at ${request.pairs[0]!.target}`, {
@@ -140,7 +140,7 @@ function run(status: JobStatus, how: string, environment: JobEnvironment, tickMs
   const advance = () => {
     if (status.paused) return;
     ticks++;
-    const part = how === 'forever' ? Math.min(ticks, 4) : ticks;
+    const part = ['forever', 'frozen', 'stuck'].includes(how) ? Math.min(ticks, 4) : ticks;
     Object.assign(status, { phase: 'copying', rate: 1e7, seconds_left: 8 - part });
     for (const device of status.devices) {
       device.bytes_transferred = (device.used_bytes / 8) * part;

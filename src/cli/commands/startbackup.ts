@@ -1,0 +1,115 @@
+/** `startbackup`: asks the daemon for a backup; with `--wait` follows it to its end. */
+import { Command, Option } from 'commander';
+import { AgentError } from '../../base/errors.ts';
+import type { JobStatus, StartDocument } from '../../daemon/documents.ts';
+import type { Context, Run } from '../context.ts';
+import { followJob } from '../follow.ts';
+import { addJobOptions, type JobOptionValues, jobOptionsDocument } from '../job-options.ts';
+import { concludeJob } from '../outcome.ts';
+import { PairList } from '../pairs.ts';
+import { renderDevices, renderWarnings } from '../render/job.ts';
+import { startProgress } from '../render/progress.ts';
+
+interface Options extends JobOptionValues {
+  full?: true;
+  incremental?: true;
+  wait?: true;
+  strict?: true;
+}
+
+export function startBackup(run: Run): Command {
+  const pairs = new PairList();
+  const keep = (add: (value: string) => void) => (value: string) => {
+    add(value);
+    return value;
+  };
+  const command = new Command('startbackup')
+    .description(
+      'Starts a backup of one or more devices, which end at one instant. Prints the UUID of the job on the ' +
+        'first line. A device is named by filesystem UUID, path, mount point, label or partition UUID.',
+    )
+    .option('-f, --full', 'copy every used block')
+    .option('-i, --incremental', 'copy what has changed (not in this release)')
+    .addOption(
+      new Option(
+        '--device-pair <DEVICE HOST PORT>',
+        'back DEVICE up to the NBD server at HOST and PORT; repeatable',
+      ).argParser(keep((value) => pairs.addPair(value))),
+    )
+    .addOption(
+      new Option('--vector <DEVICE HOST PORT>', 'the same as --device-pair').argParser(
+        keep((value) => pairs.addPair(value)),
+      ),
+    )
+    .option(
+      '--device <name>',
+      'back this device up to the --target that follows; repeatable',
+      keep((value) => pairs.addDevice(value)),
+    )
+    .option(
+      '--target <uri>',
+      'nbd://, nbds://, nbd+unix://, nbds+unix://, or the path of a file or device',
+      keep((value) => pairs.addTarget(value)),
+    );
+  return addJobOptions(command)
+    .option('--wait', 'follow the job with a progress bar and exit with its outcome; Ctrl-C cancels it')
+    .option('--strict', 'with --wait: warnings make the exit code 1 instead of 5')
+    .action(run((context, self) => start(context, self.opts<Options>(), pairs)));
+}
+
+async function start(context: Context, options: Options, pairs: PairList): Promise<number> {
+  if ((options.full === true) === (options.incremental === true))
+    throw new AgentError('BAD_USAGE', 'Say either --full or --incremental', {
+      hint: 'this release offers --full',
+    });
+  const request: StartDocument = {
+    kind: options.full === true ? 'full' : 'incremental',
+    devices: pairs.finish(),
+    options: jobOptionsDocument(options),
+  };
+  if (options.wait !== true) {
+    const status = await context.client.post<JobStatus>('/v1/jobs', request);
+    context.print(status, () => `${status.uuid}\n`);
+    return 0;
+  }
+  return waitFor(context, request, options.strict === true);
+}
+
+async function waitFor(context: Context, request: StartDocument, strict: boolean): Promise<number> {
+  const { io, client, json } = context;
+  const gone = new AbortController();
+  let job: string | undefined;
+  let interrupts = 0;
+  const progress = await startProgress(io);
+  const stopListening = io.onInterrupt(() => {
+    // Before the job has a UUID, hanging up is enough: the daemon does not start what nobody waits for.
+    if (job === undefined || ++interrupts > 1) {
+      gone.abort();
+      return;
+    }
+    client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+  });
+  try {
+    const started = await client.post<JobStatus>('/v1/jobs', request, gone.signal);
+    job = started.uuid;
+    if (!json) io.out(`${job}\n`);
+    const status = await followJob(client, job, {
+      signal: gone.signal,
+      onStatus: (now) => progress.show(now),
+    });
+    progress.stop();
+    context.print(status, () => `\n${renderDevices(status)}`);
+    if (!json) io.err(renderWarnings(status));
+    return concludeJob(status, io, { json, strict });
+  } catch (error) {
+    progress.stop();
+    if (gone.signal.aborted)
+      throw new AgentError(
+        'CANCELLED',
+        job === undefined ? 'Cancelled' : `Cancelled; job ${job} may still be ending`,
+      );
+    throw error;
+  } finally {
+    stopListening();
+  }
+}

@@ -1,0 +1,42 @@
+/** What every command gets, and the options that every command has. */
+import type { Command } from 'commander';
+import { Client } from './client.ts';
+import type { Io } from './io.ts';
+
+export interface CommonOptions {
+  socket?: string;
+  json?: true;
+}
+
+export interface Context {
+  readonly io: Io;
+  readonly client: Client;
+  /** Documents instead of text. */
+  readonly json: boolean;
+  /** Prints a document under `--json`, else the text. */
+  readonly print: (document: unknown, render: () => string) => void;
+}
+
+/** Makes a command's action of its work, which gives the exit code. */
+export type Run = (
+  work: (context: Context, command: Command) => Promise<number>,
+) => (this: Command) => Promise<void>;
+
+export const defaultSocket = '/run/dattod.sock';
+
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option('--json', 'print JSON documents, also for errors')
+    .option('--socket <path>', `socket of dattod (default: ${defaultSocket})`)
+    .helpOption('-h, --help', 'print this help');
+}
+
+export function createContext(io: Io, options: CommonOptions): Context {
+  const json = options.json === true;
+  return {
+    io,
+    json,
+    client: new Client(options.socket ?? defaultSocket),
+    print: (document, render) => io.out(json ? `${JSON.stringify(document)}\n` : render()),
+  };
+}

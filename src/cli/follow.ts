@@ -1,0 +1,35 @@
+/** Follows a job to its end through the daemon's events, also over a restart of the daemon. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentError } from '../base/errors.ts';
+import type { JobStatus } from '../daemon/documents.ts';
+import type { Client } from './client.ts';
+
+/** How long a daemon that went away is waited for, milliseconds. */
+const returnMs = 10_000;
+
+export interface FollowOptions {
+  readonly onStatus: (status: JobStatus) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Resolves with the final status. Throws DAEMON_UNREACHABLE where the daemon stays away. */
+export async function followJob(client: Client, uuid: string, options: FollowOptions): Promise<JobStatus> {
+  let lostAt: number | undefined;
+  for (;;) {
+    try {
+      for await (const status of client.events(`/v1/jobs/${uuid}/events`, options.signal)) {
+        lostAt = undefined;
+        options.onStatus(status);
+        if (status.state !== 'NOT_STARTED' && status.state !== 'IN_PROGRESS') return status;
+      }
+    } catch (error) {
+      if (!(error instanceof AgentError) || error.code !== 'DAEMON_UNREACHABLE') throw error;
+    }
+    lostAt ??= performance.now();
+    if (performance.now() - lostAt > returnMs)
+      throw new AgentError('DAEMON_UNREACHABLE', `dattod went away while job ${uuid} was running`, {
+        hint: `start it again; 'dattocli backupstatus ${uuid}' then tells how the job ended`,
+      });
+    await sleep(200, undefined, options.signal === undefined ? {} : { signal: options.signal });
+  }
+}

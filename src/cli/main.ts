@@ -1,0 +1,34 @@
+/** The one way into dattocli: arguments in, exit code out. Every error is told here. */
+import { CommanderError } from 'commander';
+import { AgentError } from '../base/errors.ts';
+import { reportError } from '../base/report.ts';
+import type { Io } from './io.ts';
+import { joinPairs } from './pairs.ts';
+import { createProgram } from './program.ts';
+
+/** Runs dattocli with its arguments (without the program's name). Never throws. */
+export async function runDattocli(args: readonly string[], io: Io): Promise<number> {
+  let exitCode = 0;
+  try {
+    const program = createProgram(io, (code) => {
+      exitCode = code;
+    });
+    if (args.length === 0)
+      throw new AgentError('BAD_USAGE', 'No command was given', { hint: "'dattocli --help' lists them" });
+    await program.parseAsync(joinPairs(args), { from: 'user' });
+    return exitCode;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
+    const report = reportError('dattocli', usageError(thrown), { json: args.includes('--json') });
+    io.err(`${report.line}\n`);
+    return report.exitCode;
+  }
+}
+
+function usageError(thrown: unknown): unknown {
+  if (!(thrown instanceof CommanderError)) return thrown;
+  const message = thrown.message.replace(/^error: /, '').replaceAll('\u0000', ' ');
+  return new AgentError('BAD_USAGE', message.charAt(0).toUpperCase() + message.slice(1), {
+    hint: "see 'dattocli help'",
+  });
+}

@@ -1,0 +1,25 @@
+/** What a job that has ended means for the exit code (docs/cli.md). */
+import { AgentError } from '../base/errors.ts';
+import { reportError } from '../base/report.ts';
+import type { JobStatus } from '../daemon/documents.ts';
+import type { Io } from './io.ts';
+
+export const exitWithWarnings = 5;
+
+/** Says on standard error why the job did not succeed; gives the exit code. */
+export function concludeJob(
+  status: JobStatus,
+  io: Pick<Io, 'err'>,
+  options: { json: boolean; strict: boolean },
+): number {
+  if (status.state === 'SUCCEEDED') {
+    if (status.warnings.length === 0) return 0;
+    return options.strict ? 1 : exitWithWarnings;
+  }
+  const error =
+    status.error === null
+      ? new AgentError('INTERNAL', `The job ended as ${status.state} without saying why`)
+      : AgentError.fromDocument(status.error);
+  io.err(`${reportError('dattocli', error, options).line}\n`);
+  return status.state === 'CANCELLED' ? 4 : 1;
+}

@@ -1,0 +1,52 @@
+/** The command line of dattocli: all commands under one program (docs/cli.md). */
+import { Command } from 'commander';
+import { agentVersion } from '../base/version.ts';
+import { backupStatus } from './commands/backupstatus.ts';
+import { pauseBackup, resumeBackup, stopBackup } from './commands/change-job.ts';
+import { devices } from './commands/devices.ts';
+import { basicInfo, completeInfo } from './commands/info.ts';
+import { jobs } from './commands/jobs.ts';
+import { startBackup } from './commands/startbackup.ts';
+import { version } from './commands/version.ts';
+import { addCommonOptions, type CommonOptions, createContext, type Run } from './context.ts';
+import type { Io } from './io.ts';
+
+const commands = [
+  startBackup,
+  stopBackup,
+  pauseBackup,
+  resumeBackup,
+  backupStatus,
+  jobs,
+  devices,
+  basicInfo,
+  completeInfo,
+  version,
+];
+
+/** `onExit` gets the exit code of the command that ran. Errors are thrown. */
+export function createProgram(io: Io, onExit: (code: number) => void): Command {
+  const run: Run = (work) =>
+    async function action(this: Command) {
+      onExit(await work(createContext(io, this.optsWithGlobals<CommonOptions>()), this));
+    };
+  const output = {
+    writeOut: (text: string) => io.out(text),
+    // What went wrong is told in one place, main.ts.
+    writeErr: () => undefined,
+    getOutHelpWidth: () => 100,
+  };
+  const program = addCommonOptions(
+    new Command('dattocli')
+      .description('Asks dattod for backups of block devices and shows how they do.')
+      .version(agentVersion, '--version', 'print the version'),
+  )
+    .helpCommand('help [command]', 'print the help of a command')
+    .exitOverride()
+    .configureOutput(output);
+  for (const command of commands)
+    program.addCommand(
+      addCommonOptions(command(run)).allowExcessArguments(false).exitOverride().configureOutput(output),
+    );
+  return program;
+}

@@ -1,0 +1,90 @@
+/** One job for people: a line on how it is, a table of its devices, its warnings. */
+import { formatBytes } from '../../base/bytes.ts';
+import { formatDuration } from '../../base/duration.ts';
+import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
+import { printable, renderList, renderTable } from './table.ts';
+import { tookMs, totalsOf } from './totals.ts';
+
+/** The answer of `backupstatus`. */
+export function renderJob(status: JobStatus): string {
+  const { done, left, pass } = totalsOf(status);
+  const entries: [string, string][] = [
+    ['job', status.uuid],
+    ['state', stateText(status)],
+    ['kind', status.kind],
+    ['started', localTime(status.created_at)],
+    ['took', formatDuration(tookMs(status))],
+  ];
+  if (status.finished_at === null) {
+    entries.push(
+      ['done', `${formatBytes(done)} of ${formatBytes(done + left)}, pass ${pass}`],
+      ['rate', `${formatBytes(Math.round(status.rate))}/s`],
+    );
+    if (status.seconds_left !== null) entries.push(['time left', formatDuration(status.seconds_left * 1000)]);
+  }
+  if (status.error !== null)
+    entries.push(['error', `${status.error.code}: ${status.error.message}${hintOf(status.error.hint)}`]);
+  return `${renderList(entries)}\n${renderDevices(status)}${renderWarnings(status)}`;
+}
+
+/** The table at the end of `startbackup --wait`. */
+export function renderDevices(status: JobStatus): string {
+  const took = tookMs(status);
+  return renderTable(
+    [
+      { title: 'device' },
+      { title: 'used', align: 'right' },
+      { title: 'sent', align: 'right' },
+      { title: 'zeros', align: 'right' },
+      { title: 'time', align: 'right' },
+      { title: 'rate', align: 'right' },
+      { title: 'frozen for', align: 'right' },
+      { title: 'verified', align: 'right' },
+      { title: 'target' },
+    ],
+    status.devices.map((device) => [
+      device.device,
+      formatBytes(device.used_bytes),
+      formatBytes(device.bytes_sent),
+      formatBytes(device.bytes_zero),
+      formatDuration(took),
+      took === 0 ? '-' : `${formatBytes(Math.round((device.bytes_transferred / took) * 1000))}/s`,
+      frozenText(device),
+      device.bytes_verified === 0 ? 'no' : formatBytes(device.bytes_verified),
+      device.target,
+    ]),
+  );
+}
+
+/** One line a warning, each with its code; then the bad places. */
+export function renderWarnings(status: JobStatus): string {
+  const warnings = status.warnings.map(({ code, message }) => `warning ${code}: ${printable(message)}\n`);
+  const places = status.devices.flatMap((device) =>
+    device.read_errors.map(
+      ({ offset, length }) => `unreadable: ${device.device} from byte ${offset}, ${length} bytes\n`,
+    ),
+  );
+  return [...warnings, ...places].join('');
+}
+
+function stateText(status: JobStatus): string {
+  if (status.state !== 'IN_PROGRESS') return status.state;
+  return `${status.state} (${status.paused ? 'paused, ' : ''}${status.phase})`;
+}
+
+function frozenText({ freeze_ms: ms }: DeviceStatus): string {
+  if (ms === null) return '-';
+  return ms === 0 ? 'not frozen' : `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+function hintOf(hint: string | undefined): string {
+  return hint === undefined ? '' : ` (${hint})`;
+}
+
+/** `2026-11-24 06:03:47` in the zone of the terminal. */
+export function localTime(iso: string): string {
+  const at = new Date(iso);
+  const pad = (value: number) => String(value).padStart(2, '0');
+  const date = [at.getFullYear(), pad(at.getMonth() + 1), pad(at.getDate())].join('-');
+  return `${date} ${[at.getHours(), at.getMinutes(), at.getSeconds()].map(pad).join(':')}`;
+}

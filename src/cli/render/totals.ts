@@ -1,0 +1,28 @@
+/** The numbers of a job over all its devices. */
+import type { JobStatus } from '../../daemon/documents.ts';
+
+export interface Totals {
+  /** Bytes. */
+  readonly done: number;
+  readonly left: number;
+  readonly sent: number;
+  /** The pass that the job is in, from 1. */
+  readonly pass: number;
+}
+
+export function totalsOf(status: JobStatus): Totals {
+  const sum = (pick: (device: JobStatus['devices'][number]) => number) =>
+    status.devices.reduce((total, device) => total + pick(device), 0);
+  return {
+    done: sum((device) => device.bytes_transferred),
+    left: sum((device) => device.bytes_unsynced),
+    sent: sum((device) => device.bytes_sent),
+    pass: Math.max(1, ...status.devices.map((device) => device.pass)),
+  };
+}
+
+/** Milliseconds from the start to the end, or to `now`. */
+export function tookMs(status: JobStatus, now = Date.now()): number {
+  const end = status.finished_at === null ? now : Date.parse(status.finished_at);
+  return Math.max(0, end - Date.parse(status.created_at));
+}
