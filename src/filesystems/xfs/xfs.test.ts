@@ -1,41 +1,19 @@
-/** The XFS reader over synthetic filesystems: right maps, and no way for damage to end in one, a crash or a loop. */
+/** The XFS reader over synthetic filesystems: right maps for every shape and feature, and their cost. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { sparseReader, type SyntheticXfs, syntheticXfs } from '../../../test/helpers/synthetic-xfs.ts';
+import {
+  extentsOf,
+  mapOf,
+  type SyntheticOutcome,
+  wholeMap,
+} from '../../../test/helpers/synthetic-xfs-map.ts';
 import { TiB } from '../../base/bytes.ts';
-import { AgentError } from '../../base/errors.ts';
 import { complement, type Extent, merged } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
 import type { MountState } from '../used-map.ts';
 import { probeXfs, readXfsUsedMap } from './xfs.ts';
-
-interface Outcome {
-  readonly everything: boolean;
-  readonly reason: string;
-  readonly used: readonly Extent[];
-}
-
-/** Reads the whole map; a walk that fails counts as everything, as its callers take it. */
-async function mapOf(readAt: ReadAt, size: number, state?: MountState): Promise<Outcome> {
-  const map = await readXfsUsedMap(readAt, size, state === undefined ? {} : { state });
-  const used: Extent[] = [];
-  try {
-    for await (const batch of map.extents) used.push(...batch);
-  } catch (error) {
-    assert.ok(error instanceof AgentError && error.code === 'FILESYSTEM_UNREADABLE', String(error));
-    return { everything: true, reason: error.message, used: [] };
-  }
-  let end = -1;
-  for (const { offset, length } of used) {
-    assert.ok(offset > end && length > 0, `${offset}+${length} after ${end}`);
-    end = offset + length;
-  }
-  assert.ok(end <= size);
-  return { everything: map.everything, reason: map.warnings.join('; '), used };
-}
-
-const whole = (fs: SyntheticXfs, state?: MountState): Promise<Outcome> => mapOf(fs.readAt, fs.size, state);
 
 function expected(
   fs: SyntheticXfs,
@@ -50,15 +28,6 @@ function expected(
 
 /** Gaps and lengths that become a sorted list of extents behind the metadata. */
 const layout = fc.array(fc.tuple(fc.nat(20), fc.integer({ min: 1, max: 20 })), { maxLength: 120 });
-
-function extentsOf(steps: readonly (readonly [number, number])[], start: number): [number, number][] {
-  let at = start;
-  return steps.map(([gap, count]) => {
-    const first = at + gap;
-    at = first + count;
-    return [first, count];
-  });
-}
 
 test('what is not in the trees is used, for every version, block and sector size and depth', async () => {
   const shape = fc.record({
@@ -114,143 +83,12 @@ test('identity as blkid gives it', async () => {
   });
 });
 
-test('any bit flipped in a v5 superblock, AGF or tree block makes everything used', async () => {
-  const fs = syntheticXfs({ fanout: 3, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
-  const places = [0, 512, ...fs.treeBlocks.get(0)!, ...fs.treeBlocks.get(2)!];
-  await fc.assert(
-    fc.asyncProperty(fc.constantFrom(...places), fc.nat(), async (place, where) => {
-      const bit = where % (fs.pieces.get(place)!.length * 8);
-      flip(fs, place, bit);
-      try {
-        assert.equal((await whole(fs)).everything, true, `bit ${bit} at ${place}`);
-      } finally {
-        flip(fs, place, bit);
-      }
-    }),
-    { numRuns: 300 },
-  );
-  assert.equal((await whole(fs)).everything, false);
-});
-
-function flip(fs: SyntheticXfs, place: number, bit: number): void {
-  const piece = fs.pieces.get(place)!;
-  piece[bit >>> 3] = piece[bit >>> 3]! ^ (1 << (bit & 7));
-}
-
-test('a failed checksum is named with its place and both numbers', async () => {
-  const fs = syntheticXfs({ fanout: 3, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
-  const place = fs.treeBlocks.get(1)!.at(-1)!;
-  flip(fs, place, 800);
-  const stored = fs.pieces.get(place)!.readUInt32LE(52).toString(16).padStart(8, '0');
-  const { reason } = await whole(fs);
-  assert.match(
-    reason,
-    /^XFS allocation group 1, free-space tree block \d+ \(level 0\): checksum is 0x[0-9a-f]{8}, its contents give 0x[0-9a-f]{8}$/,
-  );
-  assert.ok(reason.includes(`0x${stored}`), reason);
-});
-
-test('garbage in v4 trees, which have no checksums, neither loops nor crashes', async () => {
-  const edits = fc.array(
-    fc.record({
-      block: fc.nat(),
-      at: fc.nat(),
-      value: fc.oneof(fc.nat(80), fc.nat(16384), fc.integer({ min: 0, max: 0xffffffff })),
-    }),
-    { minLength: 1, maxLength: 6 },
-  );
-  await fc.assert(
-    fc.asyncProperty(edits, fc.constantFrom('idle' as const, 'live' as const), async (list, state) => {
-      const fs = syntheticXfs({
-        version: 4,
-        blockSize: 512,
-        fanout: 4,
-        free: () => extentsOf(Array(60).fill([2, 3]), 4200),
-      });
-      const blocks = [...fs.treeBlocks.values()].flat();
-      for (const { block, at, value } of list)
-        fs.pieces.get(blocks[block % blocks.length]!)!.writeUInt32BE(value, (at % 128) * 4);
-      let reads = 0;
-      const counted: ReadAt = (offset, length) => {
-        reads++;
-        return fs.readAt(offset, length);
-      };
-      await mapOf(counted, fs.size, state);
-      assert.ok(reads < 500, `${reads} reads`);
-    }),
-    { numRuns: 300 },
-  );
-});
-
-test('a truncated tree block or device read is unreadable, not a crash', async () => {
-  const fs = syntheticXfs();
-  const place = fs.treeBlocks.get(1)![0]!;
-  const failing: ReadAt = (offset, length) =>
-    offset <= place && offset + length > place
-      ? Promise.reject(new AgentError('DEVICE_READ_ERROR', `bad sector at ${place}`))
-      : fs.readAt(offset, length);
-  const outcome = await mapOf(failing, fs.size);
-  assert.equal(outcome.everything, true);
-  assert.match(outcome.reason, /allocation group 1.*bad sector/);
-  fs.pieces.get(place)!.fill(0, 48);
-  assert.equal((await whole(fs)).everything, true);
-});
-
-test('cycles among children and siblings end with an error, also where checksums are right', async () => {
-  const make = (): SyntheticXfs =>
-    syntheticXfs({ fanout: 3, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
-  const childrenAt = 56 + Math.floor((4096 - 56) / 12) * 8;
-  for (const [what, edit] of [
-    ['a node that is its own child', (b: Buffer, own: number) => b.writeUInt32BE(own, childrenAt)],
-    ['two pointers to one child', (b: Buffer) => b.copy(b, childrenAt + 4, childrenAt, childrenAt + 4)],
-    ['its own left sibling', (b: Buffer, own: number) => b.writeUInt32BE(own, 8)],
-    ['its own right sibling', (b: Buffer, own: number) => b.writeUInt32BE(own, 12)],
-    ['a child outside of the group', (b: Buffer) => b.writeUInt32BE(999_999, childrenAt)],
-    ['more entries than fit', (b: Buffer) => b.writeUInt16BE(4000, 6)],
-    ['a level too high', (b: Buffer) => b.writeUInt16BE(9, 4)],
-    ['a key that its child does not begin with', (b: Buffer) => b.writeUInt32BE(1001, 56)],
-  ] as const) {
-    const fs = make();
-    const root = fs.treeBlocks.get(0)![0]!;
-    edit(fs.pieces.get(root)!, root / 4096);
-    fs.seal(root, 'tree');
-    for (const state of ['idle', 'frozen'] as const)
-      assert.equal((await whole(fs, state)).everything, true, what);
-    // Live: the group counts as used, the others are still known.
-    const live = await whole(fs, 'live');
-    assert.equal(live.everything, false);
-    assert.ok(live.used.length > 30);
-  }
-});
-
-test('extents that overlap, are empty, lie outside or do not sum up make everything used', async () => {
-  for (const [what, free] of [
-    ['overlap', [[1000, 10], [1009, 5]]], // prettier-ignore
-    ['unsorted', [[1010, 10], [1000, 5]]], // prettier-ignore
-    ['empty', [[1000, 0]]],
-    ['past the end', [[16000, 1000]]],
-    ['in the headers', [[0, 4]]],
-  ] as const)
-    assert.equal(
-      (await whole(syntheticXfs({ free: (group) => (group === 0 ? free : []) }))).everything,
-      true,
-      what,
-    );
-  const fs = syntheticXfs();
-  const agf = fs.pieces.get(512)!;
-  agf.writeUInt32BE(agf.readUInt32BE(52) - 1, 52);
-  fs.seal(512, 'agf');
-  const outcome = await whole(fs);
-  assert.match(outcome.reason, /tree holds \d+ blocks, the AGF says \d+/);
-  assert.equal((await whole(fs, 'live')).everything, false);
-});
-
 test('features: the known are read, the unknown make everything used', async () => {
-  const superblock = async (edit: (sb: Buffer) => void, state?: MountState): Promise<Outcome> => {
+  const superblock = async (edit: (sb: Buffer) => void, state?: MountState): Promise<SyntheticOutcome> => {
     const fs = syntheticXfs();
     edit(fs.pieces.get(0)!);
     fs.seal(0, 'sb');
-    return whole(fs, state);
+    return wholeMap(fs, state);
   };
   for (const bits of [0x01, 0x0b, 0x20, 0x40, 0x80])
     assert.equal(
@@ -276,26 +114,6 @@ test('features: the known are read, the unknown make everything used', async () 
   assert.equal((await superblock(external)).everything, true);
   assert.equal((await superblock(external, 'frozen')).everything, false);
   assert.match((await superblock(external, 'frozen')).reason, /log is not part/);
-});
-
-test('a log that is not plainly clean makes an idle filesystem used as a whole', async () => {
-  const log = (fs: SyntheticXfs): Buffer =>
-    [...fs.pieces.values()].find((p) => p.readUInt32BE(0) === 0xfeedbabe)!;
-  for (const [what, edit] of [
-    ['no unmount flag', (r: Buffer) => r.writeUInt8(0, 521)],
-    ['another filesystem', (r: Buffer) => r.writeUInt8(9, 304)],
-    ['never written', (r: Buffer) => r.fill(0)],
-    ['a record of another length', (r: Buffer) => r.writeUInt32BE(1024, 12)],
-    ['cycles that cannot be', (r: Buffer) => r.writeUInt32BE(7, 4)],
-    ['two operations', (r: Buffer) => r.writeUInt32BE(2, 40)],
-  ] as const) {
-    const fs = syntheticXfs();
-    edit(log(fs));
-    assert.equal((await whole(fs)).everything, true, what);
-    assert.match((await whole(fs)).reason, /may not be up to date/);
-    for (const state of ['frozen', 'live'] as const)
-      assert.equal((await whole(fs, state)).everything, false, what);
-  }
 });
 
 test('a filesystem larger than its device is used as a whole, and no superblock is no filesystem', async () => {
