@@ -4,6 +4,7 @@
  * everything written since the last flush is sent again, from the source.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB, formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -14,6 +15,7 @@ import { type TargetSpec, targetName } from '../targets.ts';
 import { Control, type Counters } from './control.ts';
 import { fingerprintUnit } from './fingerprints.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts, ThreadSetup } from './messages.ts';
+import { Patience } from './patience.ts';
 import { Samples } from './samples.ts';
 import { SegmentCursor, maximumItems, spread } from './segments.ts';
 import { CopyThread } from './thread.ts';
@@ -53,6 +55,7 @@ export class CopyPool {
   readonly #targetZero: Bitmap;
   readonly #threads: CopyThread[] = [];
   readonly #key = randomBytes(32);
+  readonly #patience: Patience;
   #facts: TargetFacts | undefined;
   #redone = 0;
   #reconnects = 0;
@@ -61,6 +64,7 @@ export class CopyPool {
   constructor(setup: PoolSetup) {
     this.#setup = setup;
     this.#control = new Control(setup.threads);
+    this.#patience = new Patience(setup.reconnectMs);
     this.used = new Bitmap(setup.deviceSize, fingerprintUnit);
     this.#unconfirmed = new Bitmap(setup.deviceSize, fingerprintUnit);
     this.#targetZero = new Bitmap(setup.deviceSize, fingerprintUnit);
@@ -297,22 +301,19 @@ export class CopyPool {
     this.#reconnects++;
     // The server may have been started anew over another image: nothing is known to be zero any more.
     this.#targetZero.fill(false);
-    const waitMs = this.#setup.reconnectMs;
+    const patience = this.#patience.lost();
+    if (patience === undefined) throw this.#gone(cause, cause);
+    await this.#rest(patience.pauseMs);
+    const { waitMs } = patience;
     let facts;
     try {
       facts = await this.#first.call('reopenTarget', { waitMs });
       for (const thread of this.#threads.slice(1)) this.#check(await thread.call('reopenTarget', { waitMs }));
     } catch (error) {
       if (!isLost(error)) throw error;
-      throw new AgentError(
-        'NBD_CONNECTION_LOST',
-        `${this.targetName} was lost (${messageOf(cause)}) and did not come back within ${waitMs / 1000} s`,
-        {
-          hint: 'start the server again, then start the backup again; --reconnect sets how long is waited',
-          cause: error,
-        },
-      );
+      throw this.#gone(cause, error);
     }
+    this.#patience.connected();
     this.#check(facts);
     if (facts.size !== this.facts.size)
       throw new AgentError(
@@ -321,6 +322,24 @@ export class CopyPool {
         { hint: 'another image is served now; start the backup again' },
       );
     this.#facts = facts;
+  }
+
+  #gone(lost: unknown, cause: unknown): AgentError {
+    return new AgentError(
+      'NBD_CONNECTION_LOST',
+      `${this.targetName} was lost (${messageOf(lost)}) and did not come back to stay within ` +
+        `${this.#setup.reconnectMs / 1000} s`,
+      {
+        hint: 'start the server again, then start the backup again; --reconnect sets how long is waited',
+        cause,
+      },
+    );
+  }
+
+  /** In slices, so that a cancel does not wait for it. */
+  async #rest(ms: number): Promise<void> {
+    for (let left = ms; left > 0 && !this.#control.stopped; left -= 100) await sleep(Math.min(left, 100));
+    if (this.#control.stopped) throw new AgentError('CANCELLED', 'Cancelled');
   }
 
   /** True where a connection lost from now on cannot be made good from the source as it is. */

@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, openSync, closeSync, ftruncateSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'node:test';
+import { filesServedAt, tcpListeners, unixListeners } from './local-server.ts';
+
+test('listeners are read from /proc/net', () => {
+  const tcp = [
+    '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
+    '   0: 0100007F:2A39 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 x 100 0 0 10 0',
+    '   1: 0100007F:2A39 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 x 20 4 30 10 -1',
+  ].join('\n');
+  assert.deepEqual(tcpListeners(tcp, 10809), new Set(['4711']));
+  assert.deepEqual(tcpListeners(tcp, 10810), new Set());
+  const unix = [
+    'Num       RefCount Protocol Flags    Type St Inode Path',
+    '0000000000000000: 00000002 00000000 00010000 0001 01 22715 /run/a socket',
+    '0000000000000000: 00000003 00000000 00000000 0001 03 22716',
+  ].join('\n');
+  assert.deepEqual(unixListeners(unix, '/run/a socket'), new Set(['22715']));
+  assert.deepEqual(unixListeners(unix, '/run/a'), new Set());
+});
+
+test('a server of this machine is found with the images it may write, and only these', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'local-server-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const open = (name: string, flags: string, size: number): void => {
+    const fd = openSync(join(directory, name), 'a');
+    ftruncateSync(fd, size);
+    closeSync(fd);
+    const kept = openSync(join(directory, name), flags);
+    t.after(() => closeSync(kept));
+  };
+  open('image', 'r+', 1 << 20);
+  open('log', 'a', 100);
+  open('read-only', 'r', 1 << 20);
+  for (const where of [0, join(directory, 'socket')]) {
+    const server = createServer().listen(where);
+    await once(server, 'listening');
+    const address =
+      typeof where === 'string'
+        ? ({ kind: 'unix', path: where } as const)
+        : ({ kind: 'tcp', port: (server.address() as AddressInfo).port } as const);
+    const files = (await filesServedAt(address, 1 << 20)).filter(({ name }) => name.startsWith(directory));
+    server.close();
+    assert.deepEqual(
+      files.map(({ name, pid }) => ({ name, pid })),
+      [{ name: join(directory, 'image'), pid: process.pid }],
+    );
+  }
+});
