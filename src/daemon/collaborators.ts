@@ -1,5 +1,6 @@
 /** What the daemon needs of the rooms below it, as arguments, so that tests give it others. */
 import type { PrepareJob } from '../backup/job.ts';
+import type { Log } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
 import type { TryLock } from './instance.ts';
 
@@ -8,8 +9,8 @@ export interface Collaborators {
   /** The block devices of this machine. */
   readonly listDevices: () => Promise<readonly Device[]>;
   /** The one device with this UUID, path, mount point, label or partition UUID. Throws DEVICE_NOT_FOUND or DEVICE_AMBIGUOUS. */
-  readonly findDevice: (devices: readonly Device[], name: string) => Device;
-  /** Thaws what an earlier daemon left frozen, by the records in the directory; returns what it thawed. */
-  readonly thawLeftovers: (runDirectory: string) => Promise<readonly string[]>;
+  readonly findDevice: (devices: readonly Device[], name: string) => Promise<Device>;
+  /** Thaws what an earlier daemon left frozen, by the records in the directory, and logs it. */
+  readonly thawLeftovers: (runDirectory: string, log: Log) => Promise<unknown>;
   readonly tryLock: TryLock;
 }

@@ -26,6 +26,8 @@ export interface Daemon {
   readonly log: Log;
   /** Ends the log file and goes on in a new one. */
   reopenLog(): void;
+  /** Before the process ends by a defect: thaws what can be, then writes the log whatever is frozen. */
+  crash(): Promise<void>;
   /** Cancels the jobs, thaws, closes everything. Resolves with false where a job did not end in time. */
   stop(reason: string): Promise<boolean>;
 }
@@ -42,12 +44,11 @@ export async function createDaemon(
     makeDirectory(settings.runDirectory, '--run-dir');
     const instance = claimInstance(settings.pidFile, collaborators.tryLock);
     undo.push(() => instance.release());
-    const thawed = await collaborators.thawLeftovers(settings.runDirectory);
-
     const logFile = new LogFile(settings.logFile);
     undo.push(() => logFile.close());
     const log = createLog(logFile, settings.logLevel);
-    if (thawed.length > 0) log.warn({ thawed }, 'filesystems were left frozen by an earlier daemon');
+    await collaborators.thawLeftovers(settings.runDirectory, log);
+    logFile.open();
 
     makeDirectory(settings.stateDirectory, '--state-dir');
     const history = new History(join(settings.stateDirectory, 'history.sqlite'), {
@@ -85,13 +86,17 @@ export async function createDaemon(
     };
     return {
       log,
+      crash: async () => {
+        await collaborators.thawLeftovers(settings.runDirectory, log).catch(() => undefined);
+        logFile.force();
+      },
       reopenLog: () => logFile.reopen(),
       stop: async (reason) => {
         log.info({ reason, running: jobs.runningCount }, 'dattod is stopping');
         const tidy = await within(cancelMs, jobs.shutDown(reason));
         if (!tidy) log.error('a job did not end in time');
         await close();
-        await collaborators.thawLeftovers(settings.runDirectory);
+        await collaborators.thawLeftovers(settings.runDirectory, log);
         log.info('dattod has stopped');
         finish(instance, history, logFile);
         return tidy;

@@ -85,10 +85,9 @@ export class JobTable {
   async #start(request: StartDocument, wanted: () => boolean): Promise<JobStatus> {
     const { prepareJob, listDevices, findDevice } = this.#options.collaborators;
     const devices = await listDevices();
-    const pairs: DevicePair[] = request.devices.map(({ device, target }) => ({
-      device: findDevice(devices, device),
-      target,
-    }));
+    const pairs: DevicePair[] = [];
+    for (const { device, target } of request.devices)
+      pairs.push({ device: await findDevice(devices, device), target });
     const uuid = randomUUID();
     this.#refuseWhenStopping();
     const reservation = this.#reservations.reserve(uuid, pairs, devices);

@@ -1,6 +1,7 @@
 /**
  * The daemon's log file: appended to in whole lines, reopened on SIGHUP (log rotation), and silent while a
- * filesystem is frozen: then lines, and also a reopening, wait in memory.
+ * filesystem is frozen: then lines, and also a reopening, wait in memory. They also wait until `open`, so that
+ * what an earlier daemon left frozen is thawed before the file, which may lie on it, is touched.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from '../base/errors.ts';
@@ -9,14 +10,14 @@ import { holdableSink, type LogSink } from '../base/log.ts';
 export class LogFile implements LogSink {
   readonly #path: string;
   readonly #sink: LogSink;
-  #fd: number;
-  #holds = 0;
+  #fd = -1;
+  /** Not being open counts as one. */
+  #holds = 1;
   #reopenWaits = false;
 
-  /** Opens the file, `-` being standard error. Throws FILE_ERROR. */
+  /** `-` is standard error. */
   constructor(path: string) {
     this.#path = path;
-    this.#fd = openLog(path);
     this.#sink = holdableSink((text) => {
       try {
         writeSync(this.#fd, text);
@@ -24,6 +25,13 @@ export class LogFile implements LogSink {
         // A full disk must not end a backup; there is nowhere to say so.
       }
     });
+    this.#sink.hold();
+  }
+
+  /** Opens the file and writes what waited. Throws FILE_ERROR. */
+  open(): void {
+    this.#fd = openLog(this.#path);
+    this.release();
   }
 
   write(line: string): void {
@@ -50,8 +58,13 @@ export class LogFile implements LogSink {
     if (this.#path !== '-') closeSync(old);
   }
 
+  /** Writes what waits, frozen or not: for a process that ends and has a guard behind it. */
+  force(): void {
+    while (this.#holds > 0) this.release();
+  }
+
   close(): void {
-    if (this.#path !== '-') closeSync(this.#fd);
+    if (this.#path !== '-' && this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
 }

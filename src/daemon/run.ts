@@ -52,7 +52,7 @@ async function serve(settings: DaemonSettings, load: () => Promise<Collaborators
   });
   const daemon = await createDaemon(collaborators, settings, config);
   process.on('SIGHUP', () => reopenLog(daemon));
-  guardAgainstCrashes(daemon, collaborators, settings);
+  guardAgainstCrashes(daemon);
   await reportStart({ ready: true });
   notifySystemd();
   const tidy = await daemon.stop(await ending);
@@ -68,17 +68,12 @@ function reopenLog(daemon: Daemon): void {
   }
 }
 
-/** A defect ends the daemon, but not before everything is thawed; only then may the log be written. */
-function guardAgainstCrashes(daemon: Daemon, collaborators: Collaborators, settings: DaemonSettings): void {
+/** A defect ends the daemon, but not before everything is thawed and the log has the reason. */
+function guardAgainstCrashes(daemon: Daemon): void {
   const crash = (err: unknown) => {
-    void collaborators
-      .thawLeftovers(settings.runDirectory)
-      .catch(() => undefined)
-      .then(() => {
-        daemon.log.fatal({ err }, 'dattod has a defect and ends');
-        process.stderr.write(`${reportError('dattod', err).line}\n`);
-        process.exit(1);
-      });
+    daemon.log.fatal({ err }, 'dattod has a defect and ends');
+    process.stderr.write(`${reportError('dattod', err).line}\n`);
+    void daemon.crash().finally(() => process.exit(1));
   };
   process.on('uncaughtException', crash);
   process.on('unhandledRejection', crash);

@@ -68,7 +68,8 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
   return {
     prepareJob: (request, environment) => prepare(request, environment, tickMs),
     listDevices: () => Promise.resolve(fakeDevices),
-    findDevice: (devices, name) => {
+    findDevice: async (devices, name) => {
+      await Promise.resolve();
       const found = devices.find((each) => [each.path, each.filesystem?.uuid].includes(name));
       if (found === undefined)
         throw new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for UUID ${name}`, {
@@ -76,7 +77,7 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
         });
       return found;
     },
-    thawLeftovers: () => Promise.resolve([]),
+    thawLeftovers: () => Promise.resolve(),
     tryLock: () => true,
   };
 }
