@@ -142,7 +142,7 @@ async function startPrograms({ images, memory }: Places): Promise<string> {
 
 async function listDevices(socket: string): Promise<ListedDevice[]> {
   const answer = await command(build('dattocli'), ['devices', '--socket', socket, '--json']);
-  return (JSON.parse(answer) as { devices: ListedDevice[] }).devices;
+  return JSON.parse(answer) as ListedDevice[];
 }
 
 async function scratchDevice(places: Places, socket: string) {
@@ -166,7 +166,7 @@ async function realDevice(source: string, places: Places, socket: string) {
 /** The job that was just run: the only one, since the daemon's state is new. */
 async function lastJob(socket: string): Promise<JobReport> {
   const answer = await command(build('dattocli'), ['jobs', '--socket', socket, '--json']);
-  const [job] = (JSON.parse(answer) as { jobs: JobReport[] }).jobs;
+  const [job] = JSON.parse(answer) as JobReport[];
   if (job === undefined) throw new Error('dattod knows of no job');
   return job;
 }
@@ -174,7 +174,10 @@ async function lastJob(socket: string): Promise<JobReport> {
 function printTable(device: ListedDevice, job: JobReport, seconds: number, proof: Proof): void {
   const [status] = job.devices;
   if (status === undefined) return;
-  const table = new Table({ head: ['device', 'used', 'sent', 'time', 'rate', 'frozen for', 'verdict'] });
+  const table = new Table({
+    head: ['device', 'used', 'sent', 'time', 'rate', 'frozen for', 'verdict'],
+    style: { head: [], border: [] },
+  });
   table.push([
     `${device.path} (${formatBytes(device.size)})`,
     formatBytes(status.used_bytes),
