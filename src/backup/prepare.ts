@@ -9,13 +9,7 @@ import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
 import { listDevices } from '../devices/inventory.ts';
-import {
-  type MountedFilesystem,
-  type Stack,
-  filesystemsOn,
-  readStack,
-  refuseSelf,
-} from '../devices/stacking.ts';
+import { type MountedFilesystem, type Stack, filesystemsOn, readStack } from '../devices/stacking.ts';
 import { BackupJob, closeUnits } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
 import { createFingerprintFile } from './copy/fingerprints.ts';
@@ -23,6 +17,7 @@ import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
 import { mapUnit } from './procedure.ts';
+import { refuseSelfTarget } from './self-target.ts';
 import type { JobWarning } from './status.ts';
 import { parseTarget, targetName } from './targets.ts';
 import { type JobUnit, initialStatus, isLive } from './unit.ts';
@@ -97,7 +92,8 @@ async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobU
   const target = parseTarget(pair.target);
   if (!device.backup.possible)
     throw new AgentError('DEVICE_BUSY', `${device.path} cannot be backed up: ${device.backup.how}`);
-  if (target.kind === 'file') await refuseSelf(stack, target.path, device.kernelName);
+  // A file target is made when it is opened, so this comes first for it.
+  if (target.kind === 'file') await refuseSelfTarget(target, device, stack);
   const mounts = writableMounts(device, stack, warnings);
   const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
   const needsFingerprints = mounts.length > 0 || options.verify === 'full';
@@ -123,6 +119,7 @@ async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobU
     const status = initialStatus(pair, targetName(target));
     const unit: JobUnit = { pair, pool, mounts, hold, fingerprintPath, map: undefined, status };
     await pool.open();
+    if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
     return unit;
   } catch (error) {
     await pool?.close();

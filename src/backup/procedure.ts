@@ -2,9 +2,12 @@
  * A full backup from the first read to the last flush. Without a tracker, a live device is copied, compared
  * with the fingerprints of what was sent until little differs, and compared once more while it is frozen.
  */
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { formatBytes } from '../base/bytes.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';
+import { syncFilesystem } from '../linux/syncfs.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import type { MapResult } from './copy/messages.ts';
@@ -76,6 +79,7 @@ export async function mapUnit(
   signal: AbortSignal,
 ): Promise<void> {
   if (unit.map !== undefined) return;
+  await syncMounts(unit);
   let map = await unit.pool.map(isLive(unit) ? 'live' : 'idle');
   if (isLive(unit) && map.everything)
     await freezeWindow(
@@ -89,6 +93,18 @@ export async function mapUnit(
       signal,
     );
   acceptMap(unit, map);
+}
+
+/** What is only in the page cache is neither on the device nor in the map; each pass is to find what it can. */
+async function syncMounts(unit: JobUnit): Promise<void> {
+  for (const { path } of unit.mounts) {
+    const directory = await open(path, constants.O_RDONLY);
+    try {
+      await syncFilesystem(directory.fd);
+    } finally {
+      await directory.close();
+    }
+  }
 }
 
 const silentReport = { phase: () => undefined, warn: () => undefined };
@@ -143,6 +159,7 @@ async function compareUntilQuiet(unit: JobUnit, signal: AbortSignal): Promise<vo
     signal.throwIfAborted();
     unit.status.pass = pass;
     const start = unit.pool.counters().different;
+    await syncMounts(unit);
     const map = await unit.pool.map('live');
     if (!map.everything) acceptMap(unit, map);
     await unit.pool.pass('compare', unit.pool.used);
