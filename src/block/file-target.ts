@@ -13,7 +13,14 @@ import { AgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
 import { punchHole, zeroRange } from '../linux/fallocate.ts';
 import { tryLock } from '../linux/flock.ts';
-import { blockDeviceSectors, blockDeviceSize, discard, unmapZeroes, zeroOut } from '../linux/ioctl.ts';
+import {
+  blockDeviceReadOnly,
+  blockDeviceSectors,
+  blockDeviceSize,
+  discard,
+  unmapZeroes,
+  zeroOut,
+} from '../linux/ioctl.ts';
 import { nextData, nextHole } from '../linux/seek.ts';
 import type { Target, TargetAbilities } from './target.ts';
 import { isUnsupported, statIfExisting, targetFailure, targetOpenFailure } from './write-errors.ts';
@@ -43,6 +50,11 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
     handle = await open(path, openFlags(isDevice, exclusive, options.create !== undefined), 0o600);
     if (isDevice) {
       const { fd } = handle;
+      // The open itself succeeds on some kernels, and the first write fails.
+      if (blockDeviceReadOnly(fd))
+        throw new AgentError('TARGET_READ_ONLY', `${path} is a read-only block device`, {
+          hint: 'blockdev --setrw makes it writable, where the hardware allows',
+        });
       return new FileTarget(path, handle, blockDeviceSize(fd), blockDeviceSectors(fd).logical);
     }
     if (exclusive && !tryLock(handle.fd))

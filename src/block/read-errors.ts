@@ -109,7 +109,7 @@ export async function readSurvivors(
   return failed;
 }
 
-/** Like `readSurvivors`, but throws DEVICE_READ_ERROR naming the first sectors that stay unreadable. */
+/** Fills `into` from `offset`, trying again as `readSurvivors` does; throws DEVICE_READ_ERROR where that fails. */
 export async function readWithRetry(
   read: ReadRange,
   offset: number,

@@ -2,13 +2,13 @@
  * What a test made is removed when the test ends, failed or not, in the reverse order of making (a mount goes
  * before the loop device below it). node:test itself runs `after` hooks in the order of registration.
  */
-import type { TestContext } from 'node:test';
-
 type Removal = () => void | Promise<void>;
 const stacks = new WeakMap<object, Removal[]>();
 
 /** Anything that has node:test's `after`: a test context, or `{ after }` imported from node:test. */
-export type EndingTest = Pick<TestContext, 'after'>;
+export interface EndingTest {
+  after(hook: () => Promise<void>): void;
+}
 
 /** Runs `removal` at the end of the test, before whatever was registered earlier. All run, also after one failed. */
 export function atEnd(t: EndingTest, removal: Removal): void {

@@ -1,13 +1,17 @@
 /** Proves the direct source against dd's view of a device, and the file target against stat, cmp and qemu-img. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { open, readFile, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import { openDeviceSource } from '../../src/block/device-source.ts';
+import { openFileTarget } from '../../src/block/file-target.ts';
+import { targetContract } from '../../src/block/target.contract.ts';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { exec } from '../helpers/exec.ts';
+import type { Extent } from '../../src/base/extents.ts';
+import { atEnd } from '../helpers/cleanup.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
 test('a device and an image file read as dd reads them, at any alignment', async (t) => {
@@ -98,4 +102,112 @@ test('a file on tmpfs reads through the page cache where O_DIRECT is refused, or
   assert.deepEqual(Buffer.from(await source.readAt(5, MiB - 2)), contents.subarray(5, MiB + 3));
   await source.close();
   assert.deepEqual(await readFile(disk.image), contents);
+});
+
+targetContract('loop device', async () => {
+  const disk = await makeLoop({ after }, { size: 5 * MiB + 1024 });
+  const target = await openFileTarget(disk.device);
+  const close = async (): Promise<void> => {
+    await target.close();
+    await disk.remove();
+  };
+  return { target, close };
+});
+
+test('an image file holds what was written, with holes where qemu-img finds them', async (t) => {
+  const { directory } = await makeLoop(t, { size: MiB, attach: false });
+  const path = join(directory, 'target');
+  const expected = Buffer.alloc(32 * MiB);
+  const target = await openFileTarget(path, { create: { size: expected.length } });
+  for (const [offset, length] of [
+    [0, MiB],
+    [5 * MiB, 4 * MiB],
+    [31 * MiB, MiB],
+  ] as const) {
+    const data = randomBytes(length);
+    expected.set(data, offset);
+    await target.write(offset, data);
+  }
+  expected.fill(0, 6 * MiB, 8 * MiB);
+  await target.writeZeroes(6 * MiB, 2 * MiB, { hole: true });
+  await target.flush();
+
+  const { stdout } = await exec('qemu-img', ['map', '-f', 'raw', '--output=json', path]);
+  const map = JSON.parse(stdout) as { start: number; length: number; zero: boolean }[];
+  const zeros: Extent[] = [];
+  for await (const extent of target.zeroExtents(0, target.size)) zeros.push(extent);
+  assert.deepEqual(
+    zeros,
+    map.filter(({ zero }) => zero).map(({ start, length }) => ({ offset: start, length })),
+  );
+  assert.deepEqual(zeros, [
+    { offset: MiB, length: 4 * MiB },
+    { offset: 6 * MiB, length: 2 * MiB },
+    { offset: 9 * MiB, length: 22 * MiB },
+  ]);
+  assert.ok((await stat(path)).blocks * 512 < 5 * MiB);
+  await target.close();
+  assert.ok((await readFile(path)).equals(expected));
+});
+
+test('zeroes on a device give the room below back only where holes are allowed', async (t) => {
+  const disk = await makeLoop(t, { size: 8 * MiB });
+  const target = await openFileTarget(disk.device);
+  const room = async (): Promise<number> => (await stat(disk.image)).blocks * 512;
+  await target.write(0, Buffer.alloc(8 * MiB, 1));
+  await target.flush();
+  assert.ok((await room()) >= 8 * MiB);
+  await target.writeZeroes(0, 4 * MiB, { hole: false });
+  await target.flush();
+  assert.ok((await room()) >= 8 * MiB);
+  await target.writeZeroes(0, 4 * MiB, { hole: true });
+  await target.flush();
+  assert.ok((await room()) < 5 * MiB);
+  await target.close();
+  await exec('cmp', ['--bytes', String(4 * MiB), disk.device, '/dev/zero']);
+});
+
+test('a mounted device, and the disk of a mounted partition, are no targets', async (t) => {
+  const plain = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: 'mount point' });
+  await assert.rejects(openFileTarget(plain.device), {
+    code: 'DEVICE_BUSY',
+    message: `${plain.device} cannot be written: it is mounted on ${plain.mountPoint!}`,
+  });
+  const disk = await makeLoop(t, { size: 32 * MiB, partitions: 'label: gpt\n,8M\n,8M\n' });
+  await exec('mkfs.ext4', ['-q', disk.partition(2)]);
+  const mountPoint = join(disk.directory, 'mnt');
+  await exec('mkdir', [mountPoint]);
+  await exec('mount', [disk.partition(2), mountPoint]);
+  atEnd(t, () => exec('umount', [mountPoint]).then(() => undefined));
+  await assert.rejects(openFileTarget(disk.device), { code: 'DEVICE_BUSY', message: /p2 is mounted on/ });
+  await (await openFileTarget(disk.partition(1))).close();
+});
+
+test('nobody can mount a device that is being written', async (t) => {
+  const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4' });
+  const target = await openFileTarget(disk.device);
+  await assert.rejects(exec('mount', [disk.device, disk.directory]));
+  await assert.rejects(openFileTarget(disk.device), { code: 'DEVICE_BUSY' });
+  await (await openFileTarget(disk.device, { exclusive: false })).close();
+  await target.close();
+});
+
+test('a read-only device, and a file on a read-only filesystem, are refused as such', async (t) => {
+  const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  await writeFile(join(disk.mountPoint!, 'image'), 'x');
+  await exec('mount', ['-o', 'remount,ro', disk.mountPoint!]);
+  await assert.rejects(openFileTarget(join(disk.mountPoint!, 'image')), { code: 'TARGET_READ_ONLY' });
+  const readOnly = await makeLoop(t, { size: 16 * MiB, readOnly: true });
+  await assert.rejects(openFileTarget(readOnly.device), { code: 'TARGET_READ_ONLY' });
+});
+
+test('a full filesystem under an image is told as TARGET_FULL', async (t) => {
+  const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  const target = await openFileTarget(join(disk.mountPoint!, 'image'), { create: { size: 64 * MiB } });
+  const fill = async (): Promise<void> => {
+    for (let at = 0; at < target.size; at += MiB) await target.write(at, randomBytes(MiB));
+    await target.flush();
+  };
+  await assert.rejects(fill(), { code: 'TARGET_FULL', message: /no room left/ });
+  await target.close();
 });

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { MiB } from '../base/bytes.ts';
+import { faultyTarget } from './fault-injection.ts';
+import { openFileTarget } from './file-target.ts';
+import { openNullTarget } from './null-target.ts';
+import { targetContract } from './target.contract.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'file-target-'));
+after(() => rmSync(directory, { recursive: true }));
+let number = 0;
+const fresh = (): string => join(directory, `image${number++}`);
+
+targetContract('image file', async () => {
+  const target = await openFileTarget(fresh(), { create: { size: 5 * MiB + 1000 } });
+  return { target, close: () => target.close() };
+});
+
+targetContract('null', () => {
+  const target = openNullTarget(5 * MiB);
+  return Promise.resolve({ target, close: () => target.close() });
+});
+
+targetContract('decorated without faults', async () => {
+  const target = await openFileTarget(fresh(), { create: { size: 5 * MiB } });
+  return { target: faultyTarget(target, {}), close: () => target.close() };
+});
+
+test('an image is made sparse, and keeps its holes where zeros are written', async () => {
+  const path = fresh();
+  const target = await openFileTarget(path, { create: { size: 64 * MiB } });
+  await target.write(MiB, Buffer.alloc(MiB, 1));
+  await target.writeZeroes(2 * MiB, 60 * MiB, { hole: true });
+  await target.flush();
+  const { size, blocks } = statSync(path);
+  assert.equal(size, 64 * MiB);
+  assert.ok(blocks * 512 >= MiB && blocks * 512 <= 2 * MiB, `${blocks * 512} bytes on disk`);
+  await target.close();
+});
+
+test('an existing image keeps its contents and size, and an empty one is made as long as asked', async () => {
+  const path = fresh();
+  writeFileSync(path, 'contents');
+  const kept = await openFileTarget(path, { create: { size: MiB } });
+  assert.equal(kept.size, 8);
+  await kept.close();
+  assert.equal(readFileSync(path, 'utf8'), 'contents');
+  const empty = fresh();
+  writeFileSync(empty, '');
+  const made = await openFileTarget(empty, { create: { size: MiB } });
+  assert.equal(made.size, MiB);
+  await made.close();
+});
+
+test('one image is written by one agent at a time; more opens of the same one are possible', async () => {
+  const path = fresh();
+  const first = await openFileTarget(path, { create: { size: MiB } });
+  await assert.rejects(openFileTarget(path), { code: 'DEVICE_BUSY' });
+  const second = await openFileTarget(path, { exclusive: false });
+  await second.write(0, Buffer.from('second'));
+  assert.equal(Buffer.from(await first.read(0, 6)).toString(), 'second');
+  await second.close();
+  await first.close();
+  await (await openFileTarget(path)).close();
+});
+
+test('paths that cannot be an image are refused', async () => {
+  await assert.rejects(openFileTarget(fresh()), { code: 'FILE_ERROR', message: /no such file/ });
+  await assert.rejects(openFileTarget(directory), { code: 'FILE_ERROR', message: /neither/ });
+  await assert.rejects(openFileTarget('/dev/null'), { code: 'FILE_ERROR' });
+  await assert.rejects(openFileTarget(join(fresh(), 'below'), { create: { size: 1 } }), {
+    code: 'FILE_ERROR',
+  });
+  const loop = fresh();
+  symlinkSync(loop, loop);
+  await assert.rejects(openFileTarget(loop), (thrown: Error) => thrown.message.includes('ELOOP'));
+});
