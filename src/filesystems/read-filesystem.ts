@@ -20,6 +20,9 @@ const readers: Readonly<Record<string, UsedMapReader>> = {
   swsuspend: readSwapUsedMap,
 };
 
+/** What lies over filesystems: a signature below them is what they hold, or stale, and never asked. */
+const containers: ReadonlySet<string> = new Set(['linux_raid_member', 'LVM2_member', 'crypto_LUKS']);
+
 export interface FilesystemMap {
   readonly map: UsedMap;
   /** False where every block is used for want of a reader for this type: nothing is wrong then. */
@@ -43,10 +46,9 @@ export async function readFilesystemUsedMap(
     return { map: everythingUsed(deviceSize, 'no known filesystem'), hasReader: false };
   }
   const { identity } = first;
-  if (found.length > 1) {
+  if (found.length > 1 && !containers.has(identity.type)) {
     const reason = `signatures of ${types.join(' and ')}: it cannot be told which is stale (see wipefs)`;
-    const hasReader =
-      types.some((type) => readers[type] !== undefined) && readers[identity.type] !== undefined;
+    const hasReader = types.some((type) => readers[type] !== undefined);
     return { map: everythingUsed(deviceSize, reason, identity), hasReader };
   }
   const reader = readers[identity.type];

@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB, TiB } from '../../src/base/bytes.ts';
 import { Bitmap } from '../../src/base/bitmap.ts';
-import { totalLength } from '../../src/base/extents.ts';
+import { AgentError } from '../../src/base/errors.ts';
+import { type Extent, totalLength } from '../../src/base/extents.ts';
+import type { ReadAt } from '../../src/block/source.ts';
 import { markUsed, type MarkedMap } from '../../src/filesystems/mark-used.ts';
 import { type ReadUsedMapOptions, readUsedMap } from '../../src/filesystems/read-used-map.ts';
 import { readVerifiedUsedMap } from '../../src/filesystems/verified.ts';
@@ -211,6 +213,73 @@ for (const damage of damages)
     assert.equal(verified.everything, true);
     assert.deepEqual(await collectExtents(verified.extents, file.size), [{ offset: 0, length: file.size }]);
   });
+
+for (const args of [
+  ['-O', 'metadata_csum'],
+  ['-O', '^metadata_csum,uninit_bg'],
+])
+  test(`a bit flipped anywhere never makes a used block free: ${args.join(' ')}`, async (t) => {
+    const directory = await scratchDirectory(t);
+    const path = await makeExtImage(t, directory, { name: '', args: ['-t', 'ext4', '-b', '1024', ...args] });
+    await using image = await openImage(path);
+    const read: Extent[] = [];
+    const trueMap = await markMap(image.size, async (offset, length) => {
+      read.push({ offset, length });
+      return image.readAt(offset, length);
+    });
+    assert.equal(trueMap.mark.everything, false);
+
+    let unnoticed = 0;
+    const rounds = 200;
+    for (let round = 0; round < rounds; round++) {
+      // Spread evenly over all that was read, the superblock (the first reads) more often.
+      const { offset, length } = read[round % 3 === 0 ? round % 8 : (round * 7919) % read.length]!;
+      const at = offset + ((round * 104_729) % length);
+      const damaged = await markMap(image.size, async (from, count) => {
+        const bytes = await image.readAt(from, count);
+        if (at >= from && at < from + count) bytes[at - from]! ^= 1 << (round % 8);
+        return bytes;
+      });
+      if (damaged.mark.everything) {
+        assert.ok(damaged.mark.warnings.length > 0);
+        continue;
+      }
+      unnoticed++;
+      const missing = trueMap.bitmap.clone();
+      missing.andNot(damaged.bitmap);
+      assert.ok(missing.isEmpty(), `bit ${round % 8} of byte ${at}`);
+    }
+    t.diagnostic(`${unnoticed} of ${rounds} flips changed nothing that matters`);
+  });
+
+test('bad sectors in the metadata make everything used, a lost device does not', async (t) => {
+  const path = await emptyFile(join(await scratchDirectory(t), 'image'), 300 * MiB);
+  await exec('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', path]);
+  const bitmap = Number(/^ {2}Block bitmap at (\d+)/m.exec((await exec('dumpe2fs', [path])).stdout)?.[1]);
+  await using image = await openImage(path);
+  for (const bad of [0, 1024, 4096, bitmap * 4096]) {
+    const failing =
+      (code: 'DEVICE_READ_ERROR' | 'DEVICE_GONE'): ReadAt =>
+      (offset, length) =>
+        bad >= offset && bad < offset + length
+          ? Promise.reject(new AgentError(code, `no reading of byte ${bad}`))
+          : image.readAt(offset, length);
+    const { mark, bitmap: all } = await markMap(image.size, failing('DEVICE_READ_ERROR'));
+    assert.equal(mark.everything, true);
+    assert.equal(all.bytes(), image.size);
+    assert.match(mark.warnings.join(), new RegExp(`no reading of byte ${bad}`));
+    await assert.rejects(markMap(image.size, failing('DEVICE_GONE')), { code: 'DEVICE_GONE' });
+  }
+  const signal = AbortSignal.abort();
+  await assert.rejects(markUsed(new Bitmap(image.size, 1024), image.readAt, image.size, 512, { signal }), {
+    name: 'AbortError',
+  });
+});
+
+async function markMap(size: number, readAt: ReadAt): Promise<{ mark: MarkedMap; bitmap: Bitmap }> {
+  const bitmap = new Bitmap(size, 1024);
+  return { mark: await markUsed(bitmap, readAt, size, 512), bitmap };
+}
 
 test('a device shorter than its filesystem is used as a whole', async (t) => {
   const image = await emptyFile(join(await scratchDirectory(t), 'image'), 300 * MiB);

@@ -21,7 +21,7 @@ import {
 import { usedRuns } from './bitmap-runs.ts';
 import { readBitmaps } from './bitmaps.ts';
 import { type GroupDescriptor, bitmapChecksumMask, readDescriptors } from './descriptors.ts';
-import { groupRange } from './layout.ts';
+import { type BlockRange, groupRange } from './layout.ts';
 import {
   type ExtSuperblock,
   hex,
@@ -104,7 +104,7 @@ interface Window {
 }
 
 /** Bytes of bitmaps in one window; two windows are in memory at once. */
-const windowBytes = 4 * MiB;
+const windowBytes = MiB;
 
 async function* walk(job: Walk): AsyncGenerator<readonly Extent[]> {
   const { sb } = job;
@@ -155,19 +155,14 @@ function addGroup(
 ): void {
   const { start, end } = groupRange(sb, descriptor.group);
   const { blockSize } = sb;
-  if (descriptor.uninitialised && descriptor.problem === undefined) {
-    const foreign = survey.foreign.get(descriptor.group) ?? [];
-    for (const range of uninitialisedRanges(sb, descriptor, foreign))
-      batches.add(range.start * blockSize, range.end * blockSize);
-    return;
-  }
-
   const bitmap = bitmaps.get(descriptor.group);
   const runs: number[] = [];
-  const problem = bitmap === undefined ? descriptor.problem : bitmapRuns(sb, descriptor, bitmap, runs);
-  if (bitmap === undefined || problem !== undefined) {
-    if (state !== 'live')
-      throw new AgentError('FILESYSTEM_UNREADABLE', `${sb.identity.type}: ${problem ?? 'no bitmap'}`);
+  let problem = descriptor.problem;
+  if (bitmap !== undefined) problem ??= bitmapRuns(sb, descriptor, bitmap, runs);
+  else problem ??= layoutRuns(sb, descriptor, survey.foreign.get(descriptor.group) ?? [], runs);
+
+  if (problem !== undefined) {
+    if (state !== 'live') throw new AgentError('FILESYSTEM_UNREADABLE', `${sb.identity.type}: ${problem}`);
     batches.add(start * blockSize, end * blockSize);
     return;
   }
@@ -176,6 +171,28 @@ function addGroup(
       (start + runs[i]! * sb.clusterBlocks) * blockSize,
       Math.min(start + runs[i + 1]! * sb.clusterBlocks, end) * blockSize,
     );
+}
+
+/** As `bitmapRuns`, for a group whose bitmap is not on disk. */
+function layoutRuns(
+  sb: ExtSuperblock,
+  descriptor: GroupDescriptor,
+  foreign: readonly BlockRange[],
+  runs: number[],
+): string | undefined {
+  const { group, freeClusters } = descriptor;
+  const { start, end } = groupRange(sb, group);
+  let free = Math.ceil((end - start) / sb.clusterBlocks);
+  for (const range of uninitialisedRanges(sb, descriptor, foreign)) {
+    const from = (range.start - start) / sb.clusterBlocks;
+    const to = Math.ceil((range.end - start) / sb.clusterBlocks);
+    runs.push(from, to);
+    free -= to - from;
+  }
+  // What is used here follows from a superblock that may have no checksum. Fewer free ones do no harm.
+  if (free > freeClusters)
+    return `group ${group}: by the layout ${free} clusters are free, but the descriptor says ${freeClusters}`;
+  return undefined;
 }
 
 /** Appends the used runs (first cluster, cluster after the last, …) to `runs`; returns what is wrong. */
