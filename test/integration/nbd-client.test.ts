@@ -82,41 +82,45 @@ function withQuery(uri: string, query: string): string {
 // ---- the contract of Target ------------------------------------------------------------------------------------
 
 const certificates = `tls-certificates=${tls.directory}`;
-const servers: [name: string, start: () => Promise<NbdServerProcess>, query?: string, exportName?: string][] =
+const servers: [
+  name: string,
+  start: () => Promise<NbdServerProcess>,
+  query?: string | undefined,
+  exportName?: string,
+][] = [
+  ['nbdkit memory', () => startNbdkit(['memory', '16M'], { tcp: true })],
+  ['nbdkit memory without structured replies', () => startNbdkit(['--no-sr', 'memory', '16M'])],
+  ['nbdkit file', () => startNbdkit(['file', image('contract-nbdkit')])],
   [
-    ['nbdkit memory', () => startNbdkit(['memory', '16M'], { tcp: true })],
-    ['nbdkit memory without structured replies', () => startNbdkit(['--no-sr', 'memory', '16M'])],
-    ['nbdkit file', () => startNbdkit(['file', image('contract-nbdkit')])],
-    [
-      'nbdkit with blocksize-policy',
-      () =>
-        startNbdkit([
-          '--filter=blocksize-policy',
-          'memory',
-          '16M',
-          'blocksize-minimum=4096',
-          'blocksize-preferred=65536',
-          'blocksize-maximum=1M',
-          'blocksize-error-policy=error',
-        ]),
-    ],
-    [
-      'nbdkit with certificates',
-      () => startNbdkit([`--tls-certificates=${tls.directory}`, 'memory', '16M'], { tcp: true, tls: true }),
-      certificates,
-    ],
-    ['qemu-nbd', () => startQemuNbd(['--format=raw', '--discard=unmap', image('contract-qemu')])],
-    [
-      'nbd-server',
-      () =>
-        startNbdServer({
-          exports: { disk: { exportname: image('contract-nbd-server'), flush: true, fua: true, trim: true } },
-        }),
-      undefined,
-      'disk',
-    ],
-    ['plain nbd-server', () => startPlainNbdServer(image('contract-plain'))],
-  ];
+    'nbdkit with blocksize-policy',
+    () =>
+      startNbdkit([
+        '--filter=blocksize-policy',
+        'memory',
+        '16M',
+        'blocksize-minimum=4096',
+        'blocksize-preferred=65536',
+        'blocksize-maximum=1M',
+        'blocksize-error-policy=error',
+      ]),
+  ],
+  [
+    'nbdkit with certificates',
+    () => startNbdkit([`--tls-certificates=${tls.directory}`, 'memory', '16M'], { tcp: true, tls: true }),
+    certificates,
+  ],
+  ['qemu-nbd', () => startQemuNbd(['--format=raw', '--discard=unmap', image('contract-qemu')])],
+  [
+    'nbd-server',
+    () =>
+      startNbdServer({
+        exports: { disk: { exportname: image('contract-nbd-server'), flush: true, fua: true, trim: true } },
+      }),
+    undefined,
+    'disk',
+  ],
+  ['plain nbd-server', () => startPlainNbdServer(image('contract-plain'))],
+];
 for (const [name, start, query, exportName] of servers)
   targetContract(name, async () => {
     const server = await start();
