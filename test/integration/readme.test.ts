@@ -17,7 +17,7 @@ const readme = readFileSync(join(root, 'README.md'), 'utf8');
 function block(name: string): string {
   const match = new RegExp(`<!-- test: ${name} -->\\s+\`\`\`sh\\n([^]*?)\`\`\``).exec(readme);
   assert.ok(match?.[1] !== undefined, `README.md has no block marked "test: ${name}"`);
-  return match[1].replace(/\s+#.*$/gm, '');
+  return match[1].replace(/\s+#.*$/gm, '').trim();
 }
 
 test('the README flow: dattod, truncate, nbd-server, startbackup, and the image restored', async (t) => {
@@ -41,7 +41,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
   assert.equal(bytes, String(96 * 1024 * 1024));
   assert.match(uuid, /^[0-9a-f-]{36}$/);
 
-  const [truncate = '', server = ''] = block('receive').trim().replaceAll('SIZE', bytes).split(/\n/);
+  const [truncate = '', server = ''] = block('receive').replaceAll('SIZE', bytes).split(/\n/);
   const script = `
     set -eu
     for private in /run /var/log /var/lib; do mount -t tmpfs tmpfs $private; done

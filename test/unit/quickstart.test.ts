@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Cleanup } from '../../scripts/quickstart/cleanup.ts';
-import { openAndDeleted } from '../../scripts/quickstart/prove.ts';
+import { onlyFrozen, openAndDeleted } from '../../scripts/quickstart/prove.ts';
 import { chooseDevice, type ListedDevice } from '../../scripts/quickstart/source.ts';
 
 /** What e2fsck 1.47 -fn said of an image with one file that was deleted while open. */
@@ -31,6 +31,24 @@ test('files that were deleted while open are no damage, anything beside them is'
     0,
   );
   assert.equal(openAndDeleted(orphan.replace(/^Deleted.*$/m, '')), 0);
+});
+
+/** What xfs_repair 6.1 -n said of an image taken in a freeze. */
+const frozenXfs = `Phase 1 - find and verify superblock...
+Phase 2 - using internal log
+        - zero log...
+ALERT: The filesystem has valuable metadata changes in a log which is being
+ignored because the -n option was used.  Expect spurious inconsistencies
+which may be resolved by first mounting the filesystem to replay the log.
+        - scan filesystem freespace and inode maps...
+sb_fdblocks 63525, counted 63984
+        - found root inode chunk
+Phase 7 - verify link counts...
+No modify flag set, skipping filesystem flush and exiting.`;
+
+test('what a freeze of XFS leaves is no damage, anything beside it is', () => {
+  assert.ok(onlyFrozen(frozenXfs));
+  assert.ok(!onlyFrozen(frozenXfs.replace('Phase 7', 'sb_icount 64, counted 128\nPhase 7')));
 });
 
 test('a device answers to its path, UUID, label, mount point, and to UUID= forms; doubt is an error', () => {

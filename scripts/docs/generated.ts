@@ -1,0 +1,112 @@
+/**
+ * The parts of docs/ that come from the code. A part stands between `<!-- begin NAME -->` and `<!-- end -->`;
+ * everything else in the files is written by people.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { format, resolveConfig } from 'prettier';
+import { errorKinds } from '../../src/base/error-codes.ts';
+import { warningSummaries } from '../../src/base/warning-codes.ts';
+import { helpTexts } from '../../src/cli/help.ts';
+import { daemonCommand } from '../../src/daemon/command-line.ts';
+import { jobOptionFields, rangeText } from '../../src/daemon/job-options.ts';
+import { routes } from '../../src/daemon/routes.ts';
+
+const directory = join(import.meta.dirname, '../../docs');
+const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md'];
+
+/** What each part holds, by its name. */
+export function generatedParts(): ReadonlyMap<string, string> {
+  const help = [...helpTexts()].map(([name, text]): [string, string] => [`help ${name}`, fenced(text)]);
+  return new Map([
+    ...help,
+    ['help dattod', fenced(daemonCommand().helpInformation())],
+    [
+      'routes',
+      table(
+        ['route', 'what it does'],
+        routes.map((route) => [`\`${route.method} ${route.url}\``, route.summary]),
+      ),
+    ],
+    [
+      'job options',
+      table(
+        ['key', 'value', 'meaning'],
+        Object.entries(jobOptionFields).map(([name, field]) => [
+          `\`${name}\``,
+          rangeText(field),
+          field.about,
+        ]),
+      ),
+    ],
+    [
+      'error codes',
+      table(
+        ['code', 'exit', 'meaning'],
+        Object.entries(errorKinds).map(([code, kind]) => [
+          `\`${code}\``,
+          String(kind.exit),
+          kind.retry === true ? `${kind.summary} May go by itself: try again.` : kind.summary,
+        ]),
+      ),
+    ],
+    [
+      'warning codes',
+      table(
+        ['code', 'meaning'],
+        Object.entries(warningSummaries).map(([code, summary]) => [`\`${code}\``, summary]),
+      ),
+    ],
+  ]);
+}
+
+/** Names of the files that are not as they should be. Throws where a part is missing or unknown. */
+export async function checkDocs(): Promise<string[]> {
+  const stale: string[] = [];
+  for (const { path, now, wanted } of await renderAll()) if (now !== wanted) stale.push(path);
+  return stale;
+}
+
+export async function writeDocs(): Promise<string[]> {
+  const written: string[] = [];
+  for (const { path, now, wanted } of await renderAll()) {
+    if (now === wanted) continue;
+    writeFileSync(join(directory, path), wanted);
+    written.push(path);
+  }
+  return written;
+}
+
+async function renderAll(): Promise<{ path: string; now: string; wanted: string }[]> {
+  const parts = generatedParts();
+  const seen = new Set<string>();
+  const rendered = [];
+  for (const path of files) {
+    const file = join(directory, path);
+    const now = readFileSync(file, 'utf8');
+    const filled = now.replaceAll(
+      /(<!-- begin (.+?) -->\n)[^]*?(<!-- end -->)/g,
+      (_all, begin: string, name: string, end: string) => {
+        const part = parts.get(name);
+        if (part === undefined) throw new Error(`docs/${path} has a part "${name}" that nothing generates`);
+        seen.add(name);
+        return `${begin}\n${part}\n${end}`;
+      },
+    );
+    const config = await resolveConfig(file);
+    rendered.push({ path, now, wanted: await format(filled, { ...config, parser: 'markdown' }) });
+  }
+  for (const name of parts.keys())
+    if (!seen.has(name)) throw new Error(`no file of docs/ has the part "${name}"`);
+  return rendered;
+}
+
+function fenced(text: string): string {
+  return `\`\`\`text\n${text.trimEnd()}\n\`\`\`\n`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |\n`;
+  return `${line(head)}${line(head.map(() => '---'))}${rows.map(line).join('')}`;
+}
