@@ -148,7 +148,7 @@ async function main(): Promise<void> {
   });
   if (given.json) console.log(JSON.stringify({ listening: server.uri }));
   else console.log(`dattosrv ${agentVersion} serves ${options.exports.directory} at ${server.uri}`);
-  const signal = await ended;
+  const signal = await Promise.race([ended, server.failed]);
   options.log.info({ signal }, 'ending');
   await server.stop();
 }
@@ -164,5 +164,7 @@ try {
     if (process.argv.includes('--json')) console.error(JSON.stringify(error.toDocument()));
     else console.error(`dattosrv: ${error.message}${error.hint ? `\n  hint: ${error.hint}` : ''}`);
     process.exitCode = error.exitCode;
+    // Whatever still runs would keep the process alive.
+    if (error.code === 'INTERNAL') process.exit();
   }
 }

@@ -36,6 +36,9 @@ async function serve(fd: number): Promise<void> {
     connections.add(connection);
     await connection.done;
     connections.delete(connection);
+  } catch (error) {
+    // A connection that ended before it could be taken over.
+    serverOptions.log.warn({ error: String(error) }, 'connection lost');
   } finally {
     tell({ kind: 'closed' });
   }

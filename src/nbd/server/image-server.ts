@@ -40,12 +40,16 @@ export type FromImageWorker = { readonly kind: 'closed' } | { readonly kind: 'st
 interface Thread {
   readonly worker: Worker;
   connections: number;
+  /** It has been given connections: it works. */
+  used: boolean;
   readonly ended: Promise<unknown>;
 }
 
 export interface ImageServer {
   /** `nbd://127.0.0.1:10809`, `nbds+unix:///?socket=/run/x.sock`, … */
   readonly uri: string;
+  /** Rejects when the threads cannot run, so that nobody is served any more. */
+  readonly failed: Promise<never>;
   /** Stops accepting, lets each client's requests under way finish, makes them durable, closes. */
   stop(): Promise<void>;
 }
@@ -55,9 +59,17 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   const { log } = options;
   let stopping = false;
   const threads: Thread[] = [];
+  let fail!: (error: Error) => void;
+  const failed = new Promise<never>((_resolve, reject) => (fail = reject));
+  failed.catch(() => undefined);
   const start = (): Thread => {
     const thread = startThread(options, () => {
       if (stopping) return;
+      // One that never worked would fail again.
+      if (!thread.used) {
+        fail(new AgentError('INTERNAL', 'a thread of the server ended as soon as it was started'));
+        return;
+      }
       log.error('a thread ended with its connections; another one takes its place');
       threads.splice(threads.indexOf(thread), 1, start());
     });
@@ -78,11 +90,13 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   try {
     await listen(server, options.listen);
   } catch (error) {
+    stopping = true;
     await Promise.all(threads.map(({ worker }) => worker.terminate()));
     throw error;
   }
   return {
     uri: uriOf(server, options),
+    failed,
     stop: async () => {
       stopping = true;
       server.close();
@@ -103,7 +117,12 @@ function startThread(options: ImageServerOptions, onLost: () => void): Thread {
     logLevel: options.log.level,
   };
   const worker = new Worker(entryPath(import.meta.url, './image-server-worker.ts'), { workerData });
-  const thread: Thread = { worker, connections: 0, ended: once(worker, 'exit').catch(() => undefined) };
+  const thread: Thread = {
+    worker,
+    connections: 0,
+    used: false,
+    ended: once(worker, 'exit').catch(() => undefined),
+  };
   worker.on('message', (message: FromImageWorker) => {
     if (message.kind === 'closed') thread.connections--;
     else void worker.terminate();
@@ -118,6 +137,7 @@ function handOver(socket: Socket, thread: Thread): void {
   // The one place where Node has no public door: the descriptor of an accepted socket.
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   thread.connections++;
+  thread.used = true;
   thread.worker.postMessage({ kind: 'serve', fd: duplicate(fd) } satisfies ToImageWorker);
   socket.destroy();
 }
