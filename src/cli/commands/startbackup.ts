@@ -80,7 +80,8 @@ async function waitFor(context: Context, request: StartDocument, strict: boolean
   const gone = new AbortController();
   let job: string | undefined;
   let interrupts = 0;
-  const progress = await startProgress(io);
+  // Under --json standard error is for the error object alone.
+  const progress = json ? undefined : await startProgress(io);
   const stopListening = io.onInterrupt(() => {
     // Before the job has a UUID, hanging up is enough: the daemon does not start what nobody waits for.
     if (job === undefined || ++interrupts > 1) {
@@ -95,14 +96,14 @@ async function waitFor(context: Context, request: StartDocument, strict: boolean
     if (!json) io.out(`${job}\n`);
     const status = await followJob(client, job, {
       signal: gone.signal,
-      onStatus: (now) => progress.show(now),
+      onStatus: (now) => progress?.show(now),
     });
-    progress.stop();
+    progress?.stop();
     context.print(status, () => `\n${renderDevices(status)}`);
     if (!json) io.err(renderWarnings(status));
     return concludeJob(status, io, { json, strict });
   } catch (error) {
-    progress.stop();
+    progress?.stop();
     if (gone.signal.aborted)
       throw new AgentError(
         'CANCELLED',
