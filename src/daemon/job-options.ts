@@ -6,7 +6,7 @@ import { defaultJobOptions, type JobOptions } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';
 import type { JobOptionsDocument } from './documents.ts';
 
-interface Field {
+export interface Field {
   readonly schema:
     | { readonly type: 'integer'; readonly minimum: number; readonly maximum: number }
     | { readonly type: 'string'; readonly enum: readonly string[] }
@@ -67,28 +67,37 @@ export function checkJobOptions(value: unknown, where: string): JobOptionsDocume
       throw new AgentError('BAD_USAGE', `${where}: unknown key "${key}"`, {
         hint: `known are ${Object.keys(jobOptionFields).join(', ')}`,
       });
-    const wanted = explainMismatch(field, given);
-    if (wanted !== undefined)
-      throw new AgentError('BAD_USAGE', `${where}: "${key}" is ${JSON.stringify(given)}, not ${wanted}`);
+    if (!fits(field, given))
+      throw new AgentError(
+        'BAD_USAGE',
+        `${where}: "${key}" is ${JSON.stringify(given)}, not ${rangeText(field)}`,
+      );
   }
   return value;
 }
 
-/** What was wanted, where `given` is not it. */
-function explainMismatch({ schema }: Field, given: unknown): string | undefined {
-  if (schema.type === 'integer') {
-    const fits =
+function fits({ schema }: Field, given: unknown): boolean {
+  if (schema.type === 'integer')
+    return (
       typeof given === 'number' &&
       Number.isInteger(given) &&
       given >= schema.minimum &&
-      given <= schema.maximum;
-    return fits ? undefined : `a whole number from ${schema.minimum} to ${schema.maximum}`;
+      given <= schema.maximum
+    );
+  return (
+    typeof given === 'string' && ('enum' in schema ? schema.enum.includes(given) : given.startsWith('/'))
+  );
+}
+
+/** The values that a field takes, in words. */
+export function rangeText({ schema }: Field): string {
+  if (schema.type === 'integer') {
+    const open = schema.maximum === Number.MAX_SAFE_INTEGER;
+    return open
+      ? `whole number from ${schema.minimum}`
+      : `whole number from ${schema.minimum} to ${schema.maximum}`;
   }
-  if ('enum' in schema)
-    return typeof given === 'string' && schema.enum.includes(given)
-      ? undefined
-      : `one of ${schema.enum.join(', ')}`;
-  return typeof given === 'string' && given.startsWith('/') ? undefined : 'an absolute path';
+  return 'enum' in schema ? `one of ${schema.enum.join(', ')}` : 'absolute path';
 }
 
 /** The first document that has a key wins; what none has comes from `defaultJobOptions`. */

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { DeviceDocument, JobStatus } from '../../daemon/documents.ts';
+import { renderDeviceList } from './devices.ts';
+import { renderJob } from './job.ts';
+import { renderJobs } from './jobs.ts';
+import { progressLines, progressParts } from './progress.ts';
+import { printable, renderTable } from './table.ts';
+
+const MiB = 1024 * 1024;
+
+function job(more: Partial<JobStatus> = {}): JobStatus {
+  return {
+    uuid: '7d7f3f62-5a1c-4d58-9d6d-0a2f6c1f4f10',
+    kind: 'full',
+    state: 'IN_PROGRESS',
+    phase: 'copying',
+    paused: false,
+    created_at: '2026-01-02T03:04:05.000Z',
+    finished_at: null,
+    tracker: 'none',
+    rate: 10 * MiB,
+    seconds_left: 75,
+    warnings: [],
+    error: null,
+    devices: [
+      {
+        uuid: 'u',
+        device: '/dev/sda1',
+        target: 'nbd://h:1/',
+        filesystem: 'ext4',
+        device_size: 1000 * MiB,
+        used_bytes: 400 * MiB,
+        bytes_transferred: 100 * MiB,
+        bytes_unsynced: 300 * MiB,
+        bytes_sent: 90 * MiB,
+        bytes_zero: 10 * MiB,
+        pass: 1,
+        freeze_ms: null,
+        bytes_verified: 0,
+        read_errors: [],
+      },
+    ],
+    ...more,
+  };
+}
+
+const ended = (more: Partial<JobStatus> = {}) =>
+  job({
+    state: 'SUCCEEDED',
+    phase: 'done',
+    finished_at: '2026-01-02T03:04:15.000Z',
+    seconds_left: null,
+    ...more,
+  });
+
+test('progress says bytes, rate, time left, pass and what is left', () => {
+  const { percent, parts } = progressParts(job());
+  assert.equal(percent, 25);
+  assert.deepEqual(parts, [
+    '100.00 MiB of 400.00 MiB',
+    '10.00 MiB/s',
+    '1:15 left',
+    'pass 1',
+    '300.00 MiB to go',
+  ]);
+  const second = job();
+  second.devices[0]!.pass = 2;
+  assert.equal(progressParts(second).parts.at(-1), '300.00 MiB dirty');
+  assert.equal(progressParts(job({ devices: [] })).percent, 0);
+});
+
+test('lines come at every new phase and every five seconds, and not at the end', () => {
+  const lines: string[] = [];
+  let now = 0;
+  const progress = progressLines({ err: (text) => lines.push(text.split(' ')[0]!) }, () => now);
+  progress.show(job());
+  now = 4999;
+  progress.show(job());
+  progress.show(job({ phase: 'freezing' }));
+  progress.show(job({ paused: true }));
+  now = 9999;
+  progress.show(job({ paused: true }));
+  progress.show(ended());
+  assert.deepEqual(lines, ['copying', 'freezing', 'paused', 'paused']);
+});
+
+test('a job shows its freeze, warnings, bad places and its error', () => {
+  const status = ended({ warnings: [{ code: 'READ_ERRORS', message: 'one\nplace' }] });
+  status.devices[0]!.freeze_ms = 104.4;
+  status.devices[0]!.read_errors = [{ offset: 4096, length: 512 }];
+  const text = renderJob(status);
+  assert.match(text, /^state {4}SUCCEEDED$/m);
+  assert.match(text, /^took {5}10\.0 s$/m);
+  assert.match(text, /104 ms/);
+  assert.match(text, /^warning READ_ERRORS: one\?place$/m);
+  assert.match(text, /^unreadable: \/dev\/sda1 from byte 4096, 512 bytes$/m);
+  const failed = renderJob(
+    ended({ state: 'FAILED', error: { code: 'TARGET_FULL', message: 'm', hint: 'h' } }),
+  );
+  assert.match(failed, /^error {4}TARGET_FULL: m \(h\)$/m);
+  assert.match(renderJob(job({ paused: true })), /^state {6}IN_PROGRESS \(paused, copying\)$/m);
+});
+
+test('freezes: unknown, none, short and long', () => {
+  const frozen = (ms: number | null) => {
+    const status = ended();
+    status.devices[0]!.freeze_ms = ms;
+    return renderJob(status);
+  };
+  assert.match(frozen(null), / - /);
+  assert.match(frozen(0), /not frozen/);
+  assert.match(frozen(1.26), /1\.3 ms/);
+  assert.match(frozen(1234.5), /1235 ms/);
+});
+
+test('the history has one line a job with what went wrong', () => {
+  const lines = renderJobs([
+    ended({ state: 'FAILED', error: { code: 'TARGET_FULL', message: 'm' } }),
+    ended({ warnings: [{ code: 'NOT_VERIFIED', message: 'm' }] }),
+  ]).split('\n');
+  assert.equal(lines.length, 4);
+  assert.match(lines[1]!, /FAILED.*90\.00 MiB {2}\/dev\/sda1 {2}TARGET_FULL$/);
+  assert.match(lines[2]!, /SUCCEEDED.*NOT_VERIFIED$/);
+});
+
+test('devices: sizes, names, mounts with odd characters, and why one cannot be backed up', () => {
+  const device: DeviceDocument = {
+    path: '/dev/sda1',
+    kernel_name: 'sda1',
+    kind: 'partition',
+    size: 1024 * MiB,
+    used: null,
+    sector_size: 512,
+    read_only: false,
+    file_system: 'ext4',
+    uuid: 'abc',
+    label: null,
+    partition_uuid: null,
+    partition_label: null,
+    disk: '/dev/sda',
+    backing_file: null,
+    holders: [],
+    mounts: [{ path: '/mnt/a b\u001b[31m', read_only: false, root: '/' }],
+    backup: { possible: false, how: 'swap in use' },
+  };
+  const [head, line] = renderDeviceList([device]).split('\n');
+  assert.match(head!, /^device +size +used +filesystem +uuid +label +mounted on +backup$/);
+  assert.match(line!, /^\/dev\/sda1 +1\.00 GiB +- +ext4 +abc +- +\/mnt\/a b\?\[31m +no: swap in use$/);
+});
+
+test('control characters do not reach the terminal', () => {
+  assert.equal(printable('a\u0000b\u001b[2Jc\u009bd\ne'), 'a?b?[2Jc?d?e');
+});
+
+test('an empty table is its head', () => {
+  assert.equal(renderTable([{ title: 'a' }, { title: 'b' }], []), 'a  b\n');
+});
