@@ -4,6 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { Bitmap } from '../base/bitmap.ts';
+import { alignUp } from '../base/bytes.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { type DeviceSource, openDeviceSource } from '../block/device-source.ts';
 import type { Target } from '../block/target.ts';
@@ -64,7 +65,9 @@ const handlers: Handlers = {
   zeroMap: async ({ used }) => {
     const to = connected().target;
     for (const { offset, length } of new Bitmap(setup.deviceSize, fingerprintUnit, used).extents())
-      for await (const zero of to.zeroExtents(offset, length)) markWholeUnits(zero.offset, zero.length);
+      // The device may end within a block of the target.
+      for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock)))
+        markWholeUnits(zero.offset, zero.length);
     return undefined;
   },
   measure: ({ first, count }) => connected().measure(first, count),
