@@ -4,6 +4,7 @@
  */
 import { crc16 } from '../../base/crc16.ts';
 import { crc32c } from '../../base/crc32c.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { descriptorBlock } from './layout.ts';
 import { type ExtSuperblock, hex } from './superblock.ts';
@@ -23,7 +24,7 @@ export interface GroupDescriptor {
   readonly problem: string | undefined;
 }
 
-/** Reads the descriptors of `count` groups from `first`; both must lie within the filesystem. */
+/** Reads the descriptors of `count` groups from `first`. Throws FILESYSTEM_UNREADABLE where the table cannot be there. */
 export async function readDescriptors(
   sb: ExtSuperblock,
   readAt: ReadAt,
@@ -54,6 +55,11 @@ async function readTableBlocks(
     const start = descriptorBlock(sb, index);
     let count = 1;
     while (index + count < to && descriptorBlock(sb, index + count) === start + count) count++;
+    if (start + count > sb.blocks)
+      throw new AgentError(
+        'FILESYSTEM_UNREADABLE',
+        `descriptor table reaches to block ${start + count}, but the filesystem has ${sb.blocks}`,
+      );
     reads.push(readBlocks(sb, readAt, start, count));
     index += count;
   }

@@ -220,6 +220,7 @@ function bitmapRuns(
 
 /** Bad sectors make the map unreadable; everything else (cancelled, device gone, a defect) goes on as it is. */
 function unreadable(error: unknown): AgentError {
-  if (error instanceof AgentError && error.code === 'DEVICE_READ_ERROR') return error;
+  const codes: readonly string[] = ['DEVICE_READ_ERROR', 'FILESYSTEM_UNREADABLE'];
+  if (error instanceof AgentError && codes.includes(error.code)) return error;
   throw error;
 }

@@ -159,7 +159,9 @@ function geometryProblem(sb: ExtSuperblock, deviceSize: number): string | undefi
   if (blocks32(sb)) return `superblock: ${sb.blocksHigh} times 2^32 blocks without the feature 64bit`;
   if (sb.firstDataBlock >= sb.blocks || sb.firstDataBlock > 1)
     return `superblock: first data block ${sb.firstDataBlock} of ${sb.blocks}`;
-  if (sb.groups * sb.inodesPerGroup !== sb.inodes)
+  // 512 TiB of 1 KiB blocks; what has more is no filesystem, and would cost memory.
+  if (sb.groups > mostGroups) return `superblock: ${sb.groups} groups, more than ${mostGroups}`;
+  if (sb.inodesPerGroup === 0 || sb.groups * sb.inodesPerGroup !== sb.inodes)
     return `superblock: ${sb.inodes} inodes, but ${sb.groups} groups of ${sb.inodesPerGroup}`;
   if (sb.firstMetaGroup !== undefined && sb.firstMetaGroup > sb.descriptorBlocks)
     return `superblock: first metagroup ${sb.firstMetaGroup}, but ${sb.descriptorBlocks} descriptor blocks`;
@@ -183,6 +185,7 @@ function stateProblem(sb: ExtSuperblock, state: MountState): string | undefined 
   return undefined;
 }
 
+const mostGroups = 2 ** 26;
 const stateClean = 1;
 const stateErrors = 2;
 
