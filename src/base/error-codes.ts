@@ -26,6 +26,9 @@ const table = {
   SAME_DEVICE: { exit: 1, summary: 'The target lies on the device that is to be backed up.' },
   FILESYSTEM_UNREADABLE: { exit: 1, summary: 'The filesystem metadata could not be read or is damaged.' },
 
+  // tracking
+  EPOCH_ENDED: { exit: 1, summary: 'Writes may have been missed, so what the tracker knows is not enough.' },
+
   // freezing
   FREEZE_FAILED: { exit: 1, summary: 'A filesystem could not be frozen.' },
   FREEZE_TIMEOUT: { exit: 1, summary: 'The filesystem was thawed before the last pass was complete.' },

@@ -1,0 +1,80 @@
+/**
+ * The tracker: keeps the dirty map of devices. One tracker serves many devices, and each device's map may feed
+ * many chains; the invariants of design.md that it stands for are "take, then read" and "doubt ends the epoch".
+ *
+ * Implementations: ebpf/, blktrace/, and one for tests that is told what was written. Without a tracker
+ * there is none of this, and the engine compares fingerprints.
+ */
+import type { Bitmap } from '../base/bitmap.ts';
+
+/** What a tracked device is, so that a map is never mistaken for another device's. */
+export interface TrackedDevice {
+  /** `/dev/…` */
+  readonly path: string;
+  /** Of the device itself. */
+  readonly major: number;
+  readonly minor: number;
+  /** Bytes. */
+  readonly size: number;
+  /** For a partition: its disk and where it begins there, in bytes; otherwise undefined. */
+  readonly partition: { readonly major: number; readonly minor: number; readonly start: number } | undefined;
+  /** /sys/block/DISK/diskseq, where the kernel has it (5.15): never used twice while the machine runs. */
+  readonly diskSequence: number | undefined;
+  /** Filesystem UUID, or empty. */
+  readonly uuid: string;
+}
+
+export interface Epoch {
+  /** Random; another one: writes may have been missed in between. */
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly since: number;
+}
+
+export interface Taken {
+  readonly epoch: Epoch;
+  /**
+   * Every unit that a write, discard or write-zeroes may have changed, completed before the take or still under
+   * way at it, since the last take that was committed. May hold more, never less.
+   */
+  readonly dirty: Bitmap;
+  /**
+   * Lets the tracker forget what was taken. To be called only when the pending maps that replace it are durable;
+   * until then (also across a SIGKILL, where the tracker is pinned) the next take yields it again. Touches no file.
+   */
+  commit(): void;
+}
+
+export interface TrackingState {
+  readonly kind: 'ebpf' | 'blktrace' | 'test';
+  readonly epoch: Epoch;
+  /** Bytes per bit of the dirty map. */
+  readonly unit: number;
+  /** Bytes of kernel and user memory that this device's map costs. */
+  readonly memory: number;
+  /** It goes on while the daemon does not run. */
+  readonly pinned: boolean;
+  /** Bytes marked now; a look, not a take. */
+  readonly dirtyBytes: number;
+}
+
+export interface Tracker {
+  readonly kind: TrackingState['kind'];
+  /**
+   * Begins to track, or continues the epoch of a pinned map whose device is the same by all marks (boot, disk
+   * sequence, numbers, size, offset, UUID). `doubt` says why an earlier epoch could not be continued. After a
+   * new epoch began the caller drains what was under way (sync or a freeze) before it copies. Throws
+   * NOT_SUPPORTED or NO_PERMISSION with what would help.
+   */
+  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }>;
+  /**
+   * Takes the dirty map (see `Taken`). Must be quick and touch no file: it is called inside the freeze. Throws
+   * EPOCH_ENDED, with the reason, where writes may have been missed; a new `track` begins anew then.
+   */
+  take(device: TrackedDevice): Promise<Taken>;
+  state(device: TrackedDevice): TrackingState | undefined;
+  /** Ends tracking of a device, pins and maps included. */
+  untrack(device: TrackedDevice): Promise<void>;
+  /** Closes what this process holds; pinned maps go on in the kernel. */
+  close(): Promise<void>;
+}
