@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Device } from './device.ts';
+import { findDevice } from './find.ts';
+
+function device(kernelName: string, more: Partial<Device> = {}): Device {
+  return {
+    path: `/dev/${kernelName}`,
+    kernelName,
+    major: 240,
+    minor: 0,
+    kind: 'disk',
+    size: 1000,
+    sectorSize: 512,
+    physicalSectorSize: 512,
+    readOnly: false,
+    partition: undefined,
+    holders: [],
+    lowers: [],
+    backingFile: undefined,
+    filesystem: undefined,
+    mounts: [],
+    used: undefined,
+    backup: { possible: true, how: '' },
+    ...more,
+  };
+}
+
+function filesystem(uuid: string, label: string): Device['filesystem'] {
+  return { type: 'ext4', uuid, label, blockSize: 4096, size: 1000 };
+}
+
+const uuid = '0a1b2c3d-1111-2222-3333-444455556666';
+const devices: Device[] = [
+  device('fake0', { filesystem: filesystem(uuid, 'data') }),
+  device('fake1', {
+    filesystem: filesystem('ffff0000-1111-2222-3333-444455556666', 'twice'),
+    mounts: [{ path: '/no/such/place', readOnly: false, root: '/', type: 'ext4' }],
+  }),
+  device('fake2', { filesystem: filesystem('eeee0000-1111-2222-3333-444455556666', 'twice') }),
+  device('fake3p1', {
+    partition: {
+      disk: '/dev/fake3',
+      number: 1,
+      start: 512,
+      uuid: 'ABCD-01',
+      label: 'EFI system',
+      table: 'gpt',
+    },
+  }),
+  device('member1', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
+  device('member2', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
+  device('mdx', {
+    filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror'),
+    lowers: ['member1', 'member2'],
+  }),
+];
+
+for (const [name, found] of [
+  [uuid, 'fake0'],
+  [uuid.toUpperCase(), 'fake0'],
+  [`UUID=${uuid}`, 'fake0'],
+  [`uuid="${uuid}"`, 'fake0'],
+  ['data', 'fake0'],
+  ['LABEL=data', 'fake0'],
+  ['/dev/fake1', 'fake1'],
+  ['fake1', 'fake1'],
+  ['/no/such/place', 'fake1'],
+  ['/no/such/place/', 'fake1'],
+  ['abcd-01', 'fake3p1'],
+  ['PARTUUID=ABCD-01', 'fake3p1'],
+  ['EFI system', 'fake3p1'],
+  ['PARTLABEL=EFI system', 'fake3p1'],
+  ['dddd0000-1111-2222-3333-444455556666', 'mdx'],
+] as const)
+  test(`"${name}" is found`, async () => {
+    assert.equal((await findDevice(devices, name)).kernelName, found);
+  });
+
+test('a name that fits two devices is refused with both', async () => {
+  await assert.rejects(findDevice(devices, 'twice'), {
+    code: 'DEVICE_AMBIGUOUS',
+    message: '"twice" names 2 block devices: /dev/fake1, /dev/fake2',
+  });
+});
+
+test('what is not there is said in the words of old', async () => {
+  await assert.rejects(findDevice(devices, 'nothing'), {
+    code: 'DEVICE_NOT_FOUND',
+    message: 'Unable to find block device for UUID nothing',
+  });
+  for (const name of ['PARTUUID=x', 'LABEL=DATA', 'OTHER=data', '', '/dev/null', '/', '/no/such'])
+    await assert.rejects(findDevice(devices, name), { code: 'DEVICE_NOT_FOUND' });
+});
