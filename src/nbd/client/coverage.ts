@@ -2,6 +2,10 @@
  * Which parts of a read have arrived, in whatever order the chunks come, without ever accepting a byte twice.
  * Chunks in order cost nothing; scattered ones are kept as sorted, merged intervals.
  */
+
+/** A server that sends every other byte must not keep us busy for ever. */
+const MAX_INTERVALS = 65536;
+
 export class Coverage {
   /** Sum of what was claimed, in bytes. */
   covered = 0;
@@ -14,7 +18,7 @@ export class Coverage {
     this.#ends.length = 0;
   }
 
-  /** Claims `[start, start + length)`; false where part of it was claimed before. */
+  /** Claims `[start, start + length)`; false where part of it was claimed before, or the pieces are too many. */
   claim(start: number, length: number): boolean {
     const end = start + length;
     const starts = this.#starts;
@@ -38,6 +42,8 @@ export class Coverage {
       ends[low - 1] = end;
     } else if (joinsAfter) {
       starts[low] = start;
+    } else if (starts.length === MAX_INTERVALS) {
+      return false;
     } else {
       starts.splice(low, 0, start);
       ends.splice(low, 0, end);

@@ -169,11 +169,12 @@ class Run<T> {
   }
 
   readonly #onError = (error: Error): void => {
+    const code = errnoCode(error);
     this.fail(
       this.#ended ??
         new AgentError(
           'NBD_CONNECTION_LOST',
-          `${this.#name} broke off (${errnoCode(error) ?? error.message}) while we were ${this.during}`,
+          `${this.#name} broke off (${code ?? error.message}) while we were ${this.during}`,
           { cause: error },
         ),
     );

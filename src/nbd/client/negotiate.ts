@@ -22,7 +22,7 @@ import {
 import * as wire from '../protocol/handshake.ts';
 import * as options from '../protocol/options.ts';
 import { displayText, protocolError } from '../protocol/wire.ts';
-import { refusal, tlsRequiredButMissing } from './refusals.ts';
+import { endedAfterTls, refusal, tlsRequiredButMissing } from './refusals.ts';
 
 export type Step =
   | {
@@ -64,8 +64,9 @@ export interface Negotiated extends ExportDescription {
 
 /** Replies are at most a string or two; more is an attack or nonsense. */
 const MAX_REPLY_DATA = 16384;
-/** Replies to one option, before we call it endless. */
+/** Replies to one option, and bytes in all of them, before we call it endless. */
 const MAX_REPLIES = 65536;
+const MAX_TOTAL_DATA = 2 ** 24;
 
 /** Enters transmission of the export. Throws NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED, NBD_PROTOCOL. */
 export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
@@ -82,7 +83,8 @@ export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
   }
   if (opening.style === 'newstyle')
     return { ...(yield* enterByName(peer, opening.noZeroes)), ...plain, style: 'newstyle' };
-  const structured = (yield* ask(peer, NBD_OPT.STRUCTURED_REPLY, noData)).ok;
+  const ended = peer.tls ? endedAfterTls(peer) : undefined;
+  const structured = (yield* ask(peer, NBD_OPT.STRUCTURED_REPLY, noData, nothingElse, ended)).ok;
   const allocationContext = structured ? yield* selectAllocation(peer) : undefined;
   const info =
     (yield* describe(peer, NBD_OPT.GO, [NBD_INFO.BLOCK_SIZE])) ??
@@ -224,18 +226,21 @@ function* ask(
   peer: Peer,
   option: number,
   data: Uint8Array,
-  take: (type: number, data: Buffer) => boolean = () => false,
+  take: (type: number, data: Buffer) => boolean = nothingElse,
+  ended?: AgentError,
 ): Negotiation<Answer> {
   yield { do: 'send', bytes: wire.encodeOption(option, data) };
   const during = `waiting for the answer to ${optionName(option)}`;
-  for (let replies = 0; replies < MAX_REPLIES; replies++) {
-    const header = wire.decodeOptionReplyHeader(yield* read(wire.OPTION_REPLY_HEADER_BYTES, during));
+  let total = 0;
+  for (let replies = 0; replies < MAX_REPLIES && total <= MAX_TOTAL_DATA; replies++) {
+    const header = wire.decodeOptionReplyHeader(yield* read(wire.OPTION_REPLY_HEADER_BYTES, during, ended));
     if (header.option !== option)
       throw protocolError(`${peer.name} answered ${optionName(header.option)} to ${optionName(option)}`);
     if (header.length > MAX_REPLY_DATA)
       throw protocolError(
         `${peer.name} sent ${header.length} bytes with ${optionReplyName(header.type)}, more than ${MAX_REPLY_DATA}`,
       );
+    total += header.length;
     const reply = header.length === 0 ? noData : yield* read(header.length, during);
     if (header.type === NBD_REP.ACK) return { ok: true };
     if (isErrorReply(header.type)) {
@@ -249,7 +254,7 @@ function* ask(
     if (!take(header.type, reply))
       throw protocolError(`${peer.name} answered ${optionReplyName(header.type)} to ${optionName(option)}`);
   }
-  throw protocolError(`${peer.name} sent more than ${MAX_REPLIES} replies to ${optionName(option)}`);
+  throw protocolError(`${peer.name} sends replies to ${optionName(option)} without end`);
 }
 
 function* read(length: number, during: string, ended?: AgentError): Negotiation<Buffer> {
@@ -267,3 +272,7 @@ function* abort(): Negotiation<void> {
 }
 
 const noData = Buffer.alloc(0);
+
+function nothingElse(): boolean {
+  return false;
+}

@@ -59,7 +59,9 @@ export class Pending {
         `${name} sent ${length} bytes at ${offset} for a read of ${this.length} bytes at ${this.offset}`,
       );
     if (!this.coverage.claim(start, length))
-      throw protocolError(`${name} sent the bytes at ${offset} (${length}) twice in one reply`);
+      throw protocolError(
+        `${name} sent the ${length} bytes at ${offset} twice in one reply, or in too many pieces`,
+      );
     return this.into.subarray(start, start + length);
   }
 

@@ -55,6 +55,16 @@ export function tlsRequiredButMissing(peer: Named, why: string): AgentError {
   });
 }
 
+/**
+ * The server hung up when TLS seemed to stand: in TLS 1.3 it looks at our certificate after we think that the
+ * handshake is over, and GnuTLS servers say nothing.
+ */
+export function endedAfterTls(peer: Named): AgentError {
+  return new AgentError('NBD_TLS', `${peer.name} closed the connection right after the TLS handshake`, {
+    hint: 'the server may want a client certificate that it knows: client-cert.pem and client-key.pem beside ca-cert.pem',
+  });
+}
+
 /** What the server's numbers suggest an operator should look at, or undefined. */
 export function exportAdvice(info: {
   readonly size: number;
