@@ -3,8 +3,12 @@
  * `ln -s /opt/agent/build/dattocli /usr/bin/` works) and become the program on the runtime beside them.
  */
 
-/** node:sqlite still announces itself as experimental on every start; nobody at a terminal needs that. */
-const always = ['--disable-warning=ExperimentalWarning'];
+const always = [
+  // node:sqlite still announces itself as experimental on every start; nobody at a terminal needs that.
+  '--disable-warning=ExperimentalWarning',
+  // A small nursery: 6 MB less for an idle dattod, and nothing here allocates fast enough to miss it.
+  '--max-semi-space-size=1',
+];
 
 export function launcher(name: string, debug: boolean): string {
   const flags = [...always, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
@@ -23,6 +27,8 @@ case $self in
 *) here=. ;;
 esac
 unset NODE_OPTIONS
+# Each arena of glibc's malloc keeps what its threads have freed; two serve two busy threads.
+export MALLOC_ARENA_MAX=2
 exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
 `;
 }
