@@ -34,6 +34,7 @@ export class Client {
       for await (const chunk of response)
         for (const data of parser.feed(String(chunk))) yield JSON.parse(data) as JobStatus;
     } catch (error) {
+      signal?.throwIfAborted();
       throw this.#unreachable(error);
     }
   }
@@ -41,6 +42,7 @@ export class Client {
   async #ask(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
     const response = await this.#open(method, path, body, signal);
     const text = await textOf(response).catch((error: unknown) => {
+      signal?.throwIfAborted();
       throw this.#unreachable(error);
     });
     const good = response.statusCode !== undefined && response.statusCode < 300;

@@ -1,0 +1,260 @@
+/** The API over a real Unix socket, with an engine that copies nothing. */
+import assert from 'node:assert/strict';
+import { readFileSync, statSync } from 'node:fs';
+import { request } from 'node:http';
+import { after, before, test } from 'node:test';
+import { Client } from '../cli/client.ts';
+import { fakeDevices } from '../../test/helpers/fake-engine.ts';
+import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
+import type { DeviceDocument, HealthDocument, JobStatus, StartDocument } from './documents.ts';
+
+let server: FakeDaemon;
+let client: Client;
+before(async () => {
+  server = await startFakeDaemon();
+  client = new Client(server.socket);
+});
+after(() => server.stop());
+
+const uuid1 = '11111111-1111-4111-8111-111111111111';
+
+function full(device: string, how: string, host = 'h'): StartDocument {
+  return { kind: 'full', devices: [{ device, target: `nbd://${host}/${how}` }] };
+}
+
+async function ask(method: string, path: string, body?: string): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    request({ socketPath: server.socket, method, path }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, text }));
+    })
+      .once('error', reject)
+      .end(body);
+  });
+}
+
+async function toEnd(uuid: string): Promise<JobStatus[]> {
+  const seen: JobStatus[] = [];
+  for await (const status of client.events(`/v1/jobs/${uuid}/events`)) seen.push(status);
+  return seen;
+}
+
+test('the socket is for root alone', () => {
+  assert.equal((statSync(server.socket).mode & 0o777).toString(8), '600');
+});
+
+test('health, devices and info', async () => {
+  assert.equal((await client.get<HealthDocument>('/v1/health')).pid, process.pid);
+  const devices = await client.get<DeviceDocument[]>('/v1/devices');
+  assert.deepEqual(
+    devices.map((device) => device.path),
+    fakeDevices.map((device) => device.path),
+  );
+  assert.ok('block_devices' in (await client.get<object>('/v1/info/complete')));
+  assert.ok('hostname' in (await client.get<object>('/v1/info/basic')));
+});
+
+test('a job is started, followed to its end, and found in the history by a beginning of its UUID', async () => {
+  const answer = await ask('POST', '/v1/jobs', JSON.stringify(full(uuid1, 'done')));
+  assert.equal(answer.status, 201);
+  const started = JSON.parse(answer.text) as JobStatus;
+  assert.equal(started.state, 'IN_PROGRESS');
+  const seen = await toEnd(started.uuid);
+  assert.equal(seen.at(-1)?.state, 'SUCCEEDED');
+  assert.ok(seen.slice(0, -1).every(({ state }) => state === 'IN_PROGRESS'));
+  assert.deepEqual(await client.get(`/v1/jobs/${started.uuid.slice(0, 8)}`), seen.at(-1));
+  assert.equal((await client.get<JobStatus[]>('/v1/jobs?limit=1'))[0]?.uuid, started.uuid);
+  // The events of a job that has ended are its final status.
+  assert.deepEqual(await toEnd(started.uuid), [seen.at(-1)]);
+});
+
+test('pause, resume, stop; and no more of these when it has ended', async () => {
+  const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'forever'));
+  assert.equal((await client.post<JobStatus>(`/v1/jobs/${uuid}/pause`)).paused, true);
+  assert.equal((await client.get<JobStatus>(`/v1/jobs/${uuid}`)).paused, true);
+  assert.equal((await client.post<JobStatus>(`/v1/jobs/${uuid}/resume`)).paused, false);
+  const stopped = await client.post<JobStatus>(`/v1/jobs/${uuid}/stop`);
+  assert.deepEqual([stopped.state, stopped.error?.code], ['CANCELLED', 'CANCELLED']);
+  for (const verb of ['stop', 'pause', 'resume'])
+    await assert.rejects(client.post(`/v1/jobs/${uuid}/${verb}`), {
+      code: 'JOB_NOT_RUNNING',
+      message: 'Job not running',
+    });
+  const gone = await ask('DELETE', `/v1/jobs/${uuid}`);
+  assert.equal(gone.status, 409);
+});
+
+test('a device is in one running job at most, so are a disk and its partition, so is a target', async () => {
+  const first = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'forever'));
+  for (const [device, how] of [
+    [uuid1, 'done'],
+    ['/dev/fda', 'done'],
+  ] as const)
+    await assert.rejects(client.post('/v1/jobs', full(device, how, 'other')), {
+      code: 'DEVICE_BUSY',
+      message: /^Device is already being backed up: /,
+    });
+  await assert.rejects(client.post('/v1/jobs', full('/dev/fda2', 'forever')), {
+    code: 'DEVICE_BUSY',
+    message: 'The target nbd://h/forever is being written by another job',
+  });
+  // A sibling is disjoint.
+  const second = await client.post<JobStatus>('/v1/jobs', full('/dev/fda2', 'done'));
+  assert.equal((await toEnd(second.uuid)).at(-1)?.state, 'SUCCEEDED');
+  await client.post(`/v1/jobs/${first.uuid}/stop`);
+  const again = await client.post<JobStatus>('/v1/jobs', full('/dev/fda', 'done'));
+  await toEnd(again.uuid);
+});
+
+test('of two starts at the same moment one wins', async () => {
+  const both = await Promise.allSettled([
+    client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'slow', 'a')),
+    client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'slow', 'b')),
+  ]);
+  const won = both.filter((each) => each.status === 'fulfilled');
+  assert.equal(won.length, 1);
+  assert.equal(
+    (both.find((each) => each.status === 'rejected')?.reason as { code: string }).code,
+    'DEVICE_BUSY',
+  );
+  await toEnd(won[0]!.value.uuid);
+});
+
+test('a refused start leaves no job and no claim', async () => {
+  const before = await client.get<JobStatus[]>('/v1/jobs');
+  await assert.rejects(client.post('/v1/jobs', full('/dev/fda1', 'unreachable')), {
+    code: 'TARGET_UNREACHABLE',
+  });
+  await assert.rejects(client.post('/v1/jobs', full('nowhere', 'done')), { code: 'DEVICE_NOT_FOUND' });
+  assert.deepEqual(await client.get('/v1/jobs'), before);
+  await toEnd((await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'done'))).uuid);
+});
+
+test('who hangs up before the answer gets no job', async () => {
+  const before = await client.get<JobStatus[]>('/v1/jobs');
+  const hangUp = new AbortController();
+  const asked = client.post('/v1/jobs', full('/dev/fda1', 'slow'), hangUp.signal);
+  setTimeout(() => hangUp.abort(), 50);
+  await assert.rejects(asked, { name: 'AbortError' });
+  // The device is free again as soon as the checks are over.
+  for (;;) {
+    const next = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'done')).catch(() => undefined);
+    if (next === undefined) continue;
+    await toEnd(next.uuid);
+    break;
+  }
+  assert.equal((await client.get<JobStatus[]>('/v1/jobs')).length, before.length + 1);
+});
+
+test('the stream of all jobs tells of each', async () => {
+  const stop = new AbortController();
+  const stream = client.events('/v1/events', stop.signal);
+  const seen: string[] = [];
+  const reading = (async () => {
+    for await (const { uuid, state } of stream) {
+      seen.push(`${uuid} ${state}`);
+      if (state === 'SUCCEEDED') stop.abort();
+    }
+  })();
+  reading.catch(() => undefined);
+  const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda2', 'done'));
+  await assert.rejects(reading, { name: 'AbortError' });
+  assert.ok(seen.includes(`${uuid} IN_PROGRESS`) && seen.includes(`${uuid} SUCCEEDED`), seen.join(', '));
+});
+
+test('bad requests are refused with a code, and a status that fits', async () => {
+  const cases: [string, string, string | undefined, number, string, RegExp][] = [
+    ['POST', '/v1/jobs', '{', 400, 'BAD_USAGE', /not JSON/],
+    ['POST', '/v1/jobs', undefined, 400, 'BAD_USAGE', /body must be object/],
+    ['POST', '/v1/jobs', '{"kind":"full"}', 400, 'BAD_USAGE', /'devices'/],
+    ['POST', '/v1/jobs', '{"kind":"full","devices":[]}', 400, 'NO_DEVICES', /^No devices given to backup$/],
+    ['POST', '/v1/jobs', '{"kind":"half","devices":[]}', 400, 'BAD_USAGE', /full, incremental/],
+    ['POST', '/v1/jobs', '{"kind":"full","devices":[],"x":1}', 400, 'BAD_USAGE', /"x"/],
+    ['POST', '/v1/jobs', '{"kind":"full","devices":[],"options":{"rat":1}}', 400, 'BAD_USAGE', /"rat"/],
+    [
+      'POST',
+      '/v1/jobs',
+      '{"kind":"full","devices":[],"options":{"rate":"1"}}',
+      400,
+      'BAD_USAGE',
+      /rate must be integer/,
+    ],
+    [
+      'POST',
+      '/v1/jobs',
+      JSON.stringify({ ...full(uuid1, 'done'), kind: 'incremental' }),
+      501,
+      'NOT_SUPPORTED',
+      /Incremental/,
+    ],
+    [
+      'POST',
+      '/v1/jobs',
+      JSON.stringify({
+        kind: 'full',
+        devices: [...full(uuid1, 'a').devices, ...full('/dev/fda1', 'b').devices],
+      }),
+      400,
+      'BAD_USAGE',
+      /^\/dev\/fda1 is named twice in one backup$/,
+    ],
+    [
+      'POST',
+      '/v1/jobs',
+      JSON.stringify({
+        kind: 'full',
+        devices: [...full('/dev/fda', 'a').devices, ...full('/dev/fda1', 'b').devices],
+      }),
+      400,
+      'BAD_USAGE',
+      /lie on one another$/,
+    ],
+    [
+      'POST',
+      '/v1/jobs',
+      JSON.stringify({
+        kind: 'full',
+        devices: [...full('/dev/fda1', 'a').devices, ...full('/dev/fda2', 'a').devices],
+      }),
+      400,
+      'BAD_USAGE',
+      /both to go to nbd:\/\/h\/a$/,
+    ],
+    ['GET', '/v1/jobs/abcdef00', undefined, 404, 'JOB_NOT_FOUND', /abcdef00/],
+    ['GET', '/v1/jobs/a', undefined, 400, 'BAD_USAGE', /uuid/],
+    ['GET', '/v1/jobs?limit=x', undefined, 400, 'BAD_USAGE', /limit/],
+    ['GET', '/v1/nothing', undefined, 404, 'BAD_USAGE', /There is no GET/],
+    ['PUT', '/v1/jobs', '{}', 404, 'BAD_USAGE', /There is no PUT/],
+  ];
+  for (const [method, path, body, status, code, message] of cases) {
+    const answer = await ask(method, path, body);
+    const error = JSON.parse(answer.text) as { code: string; message: string };
+    assert.equal(answer.status, status, `${method} ${path} ${body ?? ''}: ${answer.text}`);
+    assert.equal(error.code, code);
+    assert.match(error.message, message);
+  }
+});
+
+test('the end of the daemon cancels what runs, tells who listens, and starts nothing more', async () => {
+  const own = await startFakeDaemon();
+  const its = new Client(own.socket);
+  const { uuid } = await its.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'frozen'));
+  const seen: JobStatus[] = [];
+  const listening = (async () => {
+    for await (const status of its.events(`/v1/jobs/${uuid}/events`)) seen.push(status);
+  })();
+  while (seen.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const slow = its.post('/v1/jobs', full('/dev/fda2', 'slow'));
+  slow.catch(() => undefined);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const log = `${own.directory}/log`;
+  assert.ok(!readFileSync(log, 'utf8').includes('job is being cancelled'), 'nothing is logged while frozen');
+  assert.equal(await own.daemon.stop('the test says so'), true);
+  await listening;
+  assert.equal(seen.at(-1)?.state, 'CANCELLED');
+  assert.match(seen.at(-1)!.error!.message, /the test says so/);
+  await assert.rejects(slow, { code: 'CANCELLED' });
+  await assert.rejects(its.get('/v1/health'), { code: 'DAEMON_UNREACHABLE' });
+  assert.match(readFileSync(log, 'utf8'), /job started[^]*job ended[^]*dattod has stopped/);
+});

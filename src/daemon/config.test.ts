@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { defaultJobOptions } from '../backup/job.ts';
+import { defaultConfig, parseConfig, readConfig } from './config.ts';
+import { toJobOptions } from './job-options.ts';
+
+test('a missing file gives the defaults, unless it was asked for', async () => {
+  assert.equal(await readConfig('/no/such/file', false), defaultConfig);
+  await assert.rejects(readConfig('/no/such/file', true), {
+    code: 'FILE_ERROR',
+    message: 'The configuration /no/such/file cannot be read: ENOENT',
+  });
+});
+
+test('what a file says becomes the options of jobs, and a request wins over it', () => {
+  const text =
+    '{"job_options":{"max_freeze_ms":2000,"rate":5,"verify":"full","pre_freeze_hook":"/a"},"history_limit":7}';
+  const config = parseConfig(text, 'c');
+  assert.equal(config.history_limit, 7);
+  assert.deepEqual(toJobOptions({ rate: 9 }, config.job_options), {
+    ...defaultJobOptions,
+    maxFreezeMs: 2000,
+    rate: 9,
+    verify: 'full',
+    preFreezeHook: '/a',
+  });
+  assert.deepEqual(toJobOptions(), defaultJobOptions);
+});
+
+test('every fault is refused by name', () => {
+  const cases: [string, RegExp][] = [
+    ['{', /^c is not JSON/],
+    ['[]', /^c is not a JSON object$/],
+    ['{"jobs":1}', /^c: unknown key "jobs"$/],
+    ['{"history_limit":0}', /"history_limit" is 0, not a whole number from 1 to 100000$/],
+    ['{"job_options":[]}', /^c: job_options is not an object/],
+    ['{"job_options":{"max_freeze":1}}', /^c: job_options: unknown key "max_freeze"$/],
+    ['{"job_options":{"toString":1}}', /unknown key "toString"$/],
+    ['{"job_options":{"max_freeze_ms":"2s"}}', /"max_freeze_ms" is "2s", not whole number from 1 to 600000$/],
+    ['{"job_options":{"max_freeze_ms":0}}', /"max_freeze_ms" is 0/],
+    ['{"job_options":{"rate":1.5}}', /"rate" is 1.5, not whole number from 1$/],
+    ['{"job_options":{"verify":"all"}}', /"verify" is "all", not one of none, sample, full$/],
+    ['{"job_options":{"frozen_hook":"x.sh"}}', /"frozen_hook" is "x.sh", not absolute path$/],
+  ];
+  for (const [text, message] of cases)
+    assert.throws(() => parseConfig(text, 'c'), { code: 'BAD_USAGE', message }, text);
+});
