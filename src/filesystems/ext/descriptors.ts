@@ -82,16 +82,23 @@ export function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): 
   const large = sb.descriptorSize >= 64;
   const number = (low: number, high: number): number =>
     raw.readUInt32LE(low) + (large ? raw.readUInt32LE(high) * 2 ** 32 : 0);
-  const descriptor = {
+  const blockBitmap = number(0x00, 0x20);
+  const inodeBitmap = number(0x04, 0x24);
+  const inodeTable = number(0x08, 0x28);
+  return {
     group,
-    blockBitmap: number(0x00, 0x20),
-    inodeBitmap: number(0x04, 0x24),
-    inodeTable: number(0x08, 0x28),
+    blockBitmap,
+    inodeBitmap,
+    inodeTable,
     freeClusters: raw.readUInt16LE(0x0c) + (large ? raw.readUInt16LE(0x2c) * 65536 : 0),
     uninitialised: sb.checksum !== 'none' && (raw.readUInt16LE(0x12) & blockUninitialised) !== 0,
     bitmapChecksum: raw.readUInt16LE(0x18) + (large ? raw.readUInt16LE(0x38) * 65536 : 0),
+    problem:
+      checksumProblem(sb, group, raw) ??
+      placeProblem(sb, group, 'block bitmap', blockBitmap, 1) ??
+      placeProblem(sb, group, 'inode bitmap', inodeBitmap, 1) ??
+      placeProblem(sb, group, 'inode table', inodeTable, sb.inodeTableBlocks),
   };
-  return { ...descriptor, problem: checksumProblem(sb, group, raw) ?? placeProblem(sb, descriptor) };
 }
 
 /** Descriptors of 32 bytes hold the low half of the bitmap's checksum alone. */
@@ -109,7 +116,7 @@ function checksumProblem(sb: ExtSuperblock, group: number, raw: Buffer): string 
 
 /** The checksum as it should be stored in `raw`. */
 export function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): number {
-  const covered = Buffer.alloc(4 + sb.descriptorSize);
+  const covered = scratch.subarray(0, 4 + sb.descriptorSize);
   covered.writeUInt32LE(group);
   covered.set(raw, 4);
   if (sb.checksum === 'crc32c') {
@@ -120,19 +127,18 @@ export function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8A
   return crc16(covered.subarray(4 + checksumOffset + 2), before);
 }
 
+/** A group number and the largest descriptor; a buffer for each of a million descriptors would cost memory. */
+const scratch = Buffer.alloc(4 + 1024);
+
 function placeProblem(
   sb: ExtSuperblock,
-  { group, blockBitmap, inodeBitmap, inodeTable }: Omit<GroupDescriptor, 'problem'>,
+  group: number,
+  what: string,
+  start: number,
+  count: number,
 ): string | undefined {
-  const places = [
-    { what: 'block bitmap', start: blockBitmap, count: 1 },
-    { what: 'inode bitmap', start: inodeBitmap, count: 1 },
-    { what: 'inode table', start: inodeTable, count: sb.inodeTableBlocks },
-  ];
-  for (const { what, start, count } of places)
-    if (start <= sb.firstDataBlock || start + count > sb.blocks)
-      return `group ${group}: ${what} at block ${start}, but the filesystem has ${sb.blocks} blocks`;
-  return undefined;
+  if (start > sb.firstDataBlock && start + count <= sb.blocks) return undefined;
+  return `group ${group}: ${what} at block ${start}, but the filesystem has ${sb.blocks} blocks`;
 }
 
 const checksumOffset = 0x1e;

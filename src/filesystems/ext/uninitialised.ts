@@ -28,14 +28,19 @@ export async function surveyDescriptors(
 ): Promise<Survey> {
   const uninitialised = new Uint8Array(sb.groups);
   const visited = new Uint8Array(sb.groups);
+  const visit = (owner: number, start: number, count: number): void => {
+    for (let group = groupOf(sb, start); group <= groupOf(sb, start + count - 1); group++)
+      if (group !== owner) visited[group] = 1;
+  };
   let problem: string | undefined;
   await eachDescriptor(sb, readAt, signal, (descriptor) => {
     problem ??= descriptor.problem;
     if (descriptor.problem !== undefined) return;
     if (descriptor.uninitialised) uninitialised[descriptor.group] = 1;
-    for (const { start, end } of metadataOf(sb, descriptor))
-      for (let group = groupOf(sb, start); group <= groupOf(sb, end - 1); group++)
-        if (group !== descriptor.group) visited[group] = 1;
+    const { group, blockBitmap, inodeBitmap, inodeTable } = descriptor;
+    visit(group, blockBitmap, 1);
+    visit(group, inodeBitmap, 1);
+    visit(group, inodeTable, sb.inodeTableBlocks);
   });
 
   const foreign = new Map<number, BlockRange[]>();
