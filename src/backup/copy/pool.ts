@@ -10,6 +10,7 @@ import { GiB, MiB, formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { errorKinds } from '../../base/error-codes.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
+import { nbdUserHint } from '../../nbd/client/refusals.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { Control, type Counters } from './control.ts';
@@ -146,16 +147,13 @@ export class CopyPool {
         {
           hint:
             facts.size === 0
-              ? "the server could not open its image: Debian's nbd-server runs as user nbd, so make the image " +
-                'writable for it (chown nbd IMAGE) or start the server with a configuration of your own'
+              ? nbdUserHint
               : `enlarge the target to at least ${deviceSize} bytes (truncate --size=${deviceSize} IMAGE)`,
         },
       );
     if (facts.readOnly)
       throw new AgentError('TARGET_READ_ONLY', `${this.targetName} is read-only`, {
-        hint:
-          "the server offers it read-only: check its options, and that the server's user (nbd, for Debian's " +
-          'nbd-server) may write the image',
+        hint: nbdUserHint,
       });
     const tail = deviceSize % facts.minimumBlock;
     if (tail !== 0 && facts.size < deviceSize + facts.minimumBlock - tail)
