@@ -126,12 +126,15 @@ function toTlsSettings(given: Arguments): TlsSettings | undefined {
   const { tlsCertificates, tlsPsk, tlsVerifyPeer } = given;
   if (tlsVerifyPeer && tlsCertificates === undefined)
     throw new AgentError('BAD_USAGE', '--tls-verify-peer needs --tls-certificates DIR');
+  if (tlsCertificates !== undefined && tlsPsk !== undefined)
+    throw new AgentError('BAD_USAGE', '--tls-certificates and --tls-psk exclude each other', {
+      hint: 'start two servers on the same directory where some clients have certificates and others keys',
+    });
   if (tlsCertificates === undefined && tlsPsk === undefined) return undefined;
-  const settings: TlsSettings = {
-    certificates: tlsCertificates === undefined ? undefined : resolve(tlsCertificates),
-    verifyPeer: tlsVerifyPeer,
-    psk: tlsPsk === undefined ? undefined : resolve(tlsPsk),
-  };
+  const settings: TlsSettings =
+    tlsCertificates === undefined
+      ? { psk: resolve(tlsPsk ?? '') }
+      : { certificates: resolve(tlsCertificates), verifyPeer: tlsVerifyPeer };
   loadTls(settings);
   return settings;
 }

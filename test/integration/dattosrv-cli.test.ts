@@ -29,6 +29,7 @@ test('wrong usage ends with 2, one line, and the next step', async () => {
     ['--create', '--read-only', scratch],
     ['--default-export', '../x', scratch],
     ['--tls-verify-peer', scratch],
+    ['--tls-certificates', scratch, '--tls-psk', file, scratch],
     ['/nonexistent'],
     [file],
     [scratch, 'another'],

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { cpSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -104,6 +104,10 @@ test('pre-shared keys', async (t) => {
   assert.match(await qemuInfo(server, psk(strangers.directory, files.pskUser), [1]), /TLS|handshake/i);
   const wrong = server.uriOf('disk').replace(files.pskFile, strangers.pskFile);
   assert.equal((await exec('nbdinfo', [wrong], { allow: [1] })).code, 1);
+  const bob = join(scratch, 'bob.psk');
+  writeFileSync(bob, readFileSync(files.pskFile, 'utf8').replace('alice', 'bob'));
+  const unknown = server.uriOf('disk').replace('alice@', 'bob@').replace(files.pskFile, bob);
+  assert.equal((await exec('nbdinfo', [unknown], { allow: [1] })).code, 1);
   assert.equal((await exec('nbdinfo', ['--size', server.uriOf('disk')])).stdout.trim(), String(8 * MiB + 5));
 });
 

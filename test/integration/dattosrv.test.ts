@@ -73,6 +73,9 @@ test('nbdinfo lists, asks and maps', async (t) => {
       ['two', 2 * MiB],
     ],
   );
+  const tcp = await startDattosrv(t, [], { tcp: true, directory: server.directory });
+  const listed = await exec('nbd-client', ['-l', '127.0.0.1', String(tcp.port)]);
+  assert.match(listed.stdout + listed.stderr, /^one$[^]*^two$/m);
   for (const ability of ['write', 'flush', 'fua', 'trim', 'zero', 'fast-zero', 'df', 'multi-conn', 'cache'])
     await exec('nbdinfo', ['--can', ability, server.uriOf('one')]);
   await exec('nbdinfo', ['--is', 'rotational', server.uriOf('one')], { allow: [2] });

@@ -47,10 +47,7 @@ async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>)
   let current = wire;
   try {
     const agreed = await withinTime(wire, options, stopped);
-    if (agreed === undefined) {
-      current.end();
-      return;
-    }
+    if (agreed === undefined) return;
     current = agreed.wire;
     await transmit(agreed, options, stopped);
   } catch (error) {

@@ -114,13 +114,17 @@ export class DirectoryExports implements ExportProvider {
 
   async #create(name: string, size: number): Promise<void> {
     const { directory } = this.#options;
+    const path = join(directory, name);
     const temporary = join(directory, `${unfinishedPrefix}${randomUUID()}`);
     try {
-      await using file = await open(temporary, 'wx', 0o600);
-      await file.truncate(size);
-      await file.sync();
+      await makeImage(temporary, size);
       // A hard link, unlike a rename, never replaces: where two clients make the same image, one wins.
-      await link(temporary, join(directory, name)).catch(unlessExists);
+      await link(temporary, path).catch(async (error: unknown) => {
+        if (errnoCode(error) === 'EEXIST') return;
+        if (!noLinks.has(errnoCode(error) ?? '')) throw error;
+        // A filesystem without hard links: for a moment another client can meet an image of no size.
+        await makeImage(path, size);
+      });
       await syncDirectory(directory);
     } catch (error) {
       const code = errnoCode(error);
@@ -174,8 +178,21 @@ function openImage(path: string, readOnly: boolean): OpenImage | undefined {
   return undefined;
 }
 
-function unlessExists(error: unknown): void {
-  if (errnoCode(error) !== 'EEXIST') throw error;
+/** What `link` fails with on vfat, exfat and some network filesystems. */
+const noLinks: ReadonlySet<string> = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK']);
+
+/** A new file of `size` bytes, durable; nothing where that fails. */
+async function makeImage(path: string, size: number): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.truncate(size);
+    await file.sync();
+  } catch (error) {
+    await unlink(path);
+    throw error;
+  } finally {
+    await file.close();
+  }
 }
 
 async function syncDirectory(directory: string): Promise<void> {

@@ -64,7 +64,7 @@ export interface Agreement {
   readonly rest: () => Buffer;
 }
 
-/** Undefined where the client ended it politely. Throws ClientGone, NBD_PROTOCOL, NBD_TLS, ExportError. */
+/** Undefined where the client ended it politely, and so did we. Throws ClientGone, NBD_PROTOCOL, NBD_TLS, ExportError. */
 export async function negotiate(wire: Wire, options: HandshakeOptions): Promise<Agreement | undefined> {
   const input = new HandshakeInput(wire);
   wire.send([encodeNewstyleGreeting(NBD_HANDSHAKE.FIXED_NEWSTYLE | NBD_HANDSHAKE.NO_ZEROES)]);
@@ -105,6 +105,7 @@ class Haggling {
       const data = await this.#input.take(length);
       if (option === NBD_OPT.ABORT) {
         this.#reply(NBD_REP.ACK);
+        this.#wire.end();
         return undefined;
       }
       const agreed = await this.#answer(option, data);

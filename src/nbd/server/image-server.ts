@@ -85,7 +85,12 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
       socket.destroy();
       return;
     }
-    handOver(socket, idlest);
+    try {
+      handOver(socket, idlest);
+    } catch (error) {
+      log.warn({ error: String(error) }, 'connection refused');
+      socket.destroy();
+    }
   });
   try {
     await listen(server, options.listen);
@@ -136,9 +141,10 @@ function startThread(options: ImageServerOptions, onLost: () => void): Thread {
 function handOver(socket: Socket, thread: Thread): void {
   // The one place where Node has no public door: the descriptor of an accepted socket.
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+  const copy = duplicate(fd);
   thread.connections++;
   thread.used = true;
-  thread.worker.postMessage({ kind: 'serve', fd: duplicate(fd) } satisfies ToImageWorker);
+  thread.worker.postMessage({ kind: 'serve', fd: copy } satisfies ToImageWorker);
   socket.destroy();
 }
 

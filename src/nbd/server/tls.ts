@@ -9,15 +9,18 @@ import { createServer, type TlsOptions } from 'node:tls';
 import { AgentError } from '../../base/errors.ts';
 import { Wire } from './wire.ts';
 
-/** Plain data, so that it can go to worker threads. */
-export interface TlsSettings {
-  /** Directory of the three files; undefined where only keys are shared. */
-  readonly certificates: string | undefined;
-  /** Clients must show a certificate signed by ca-cert.pem. */
-  readonly verifyPeer: boolean;
-  /** File of pre-shared keys. */
-  readonly psk: string | undefined;
-}
+/** Certificates or keys, as plain data, so that it can go to worker threads. */
+export type TlsSettings =
+  | {
+      /** Directory of the three files. */
+      readonly certificates: string;
+      /** Clients must show a certificate signed by ca-cert.pem. */
+      readonly verifyPeer: boolean;
+    }
+  | {
+      /** File of pre-shared keys. */
+      readonly psk: string;
+    };
 
 /**
  * Suites in which both sides prove that they know the key. Those of TLS 1.2 are listed because OpenSSL leaves
@@ -36,27 +39,25 @@ const pskCiphers = [
 
 /** True where every client has to prove who it is. */
 export function verifiesPeers(settings: TlsSettings): boolean {
-  // With keys and certificates both, a client could choose the suite that verifies nothing.
-  return settings.certificates === undefined || settings.verifyPeer;
+  return 'psk' in settings || settings.verifyPeer;
 }
 
 /** Reads the files. Throws NBD_TLS naming what is missing. */
 export function loadTls(settings: TlsSettings): TlsOptions {
   const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 20_000 };
-  const { certificates, psk, verifyPeer } = settings;
-  if (certificates !== undefined) {
-    options.cert = readCredential(join(certificates, 'server-cert.pem'));
-    options.key = readCredential(join(certificates, 'server-key.pem'));
-    if (verifyPeer) {
-      options.ca = readCredential(join(certificates, 'ca-cert.pem'));
-      options.requestCert = true;
-      options.rejectUnauthorized = true;
-    }
-  }
-  if (psk !== undefined) {
-    const keys = parseKeys(readCredential(psk).toString('utf8'), psk);
+  if ('psk' in settings) {
+    const keys = parseKeys(readCredential(settings.psk).toString('utf8'), settings.psk);
     options.pskCallback = (_socket, identity) => keys.get(identity) ?? null;
     options.ciphers = pskCiphers.join(':');
+    return options;
+  }
+  const { certificates, verifyPeer } = settings;
+  options.cert = readCredential(join(certificates, 'server-cert.pem'));
+  options.key = readCredential(join(certificates, 'server-key.pem'));
+  if (verifyPeer) {
+    options.ca = readCredential(join(certificates, 'ca-cert.pem'));
+    options.requestCert = true;
+    options.rejectUnauthorized = true;
   }
   return options;
 }

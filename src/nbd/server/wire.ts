@@ -75,6 +75,8 @@ export class Wire {
     const wire = new Wire(socket);
     made.wire = wire;
     socket.setNoDelay(true);
+    // A client that vanished without a word is noticed after some minutes.
+    socket.setKeepAlive(true, 60_000);
     return wire;
   }
 
