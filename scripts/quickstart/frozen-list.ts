@@ -39,14 +39,9 @@ export function listEverything(mountPoint: string, memory: string): FrozenList {
  */
 export async function listSample(mountPoint: string, memory: string): Promise<FrozenList> {
   const sample = join(memory, 'sample');
-  await tryCommand('sh', [
-    '-c',
-    `${path}; cd "$1" && timeout 10 find . -xdev -type f -size -256k -print0 | shuf -z -n 1000 >"$2"
-     timeout 20 xargs -0 -r -n 50 b2sum <"$2" >/dev/null`,
-    'sh',
-    mountPoint,
-    sample,
-  ]);
+  const script = `${path}; cd "$1" && timeout 10 find . -xdev -type f -size -256k -print0 | shuf -z -n 1000 >"$2"
+     timeout 20 xargs -0 -r -n 50 b2sum <"$2" >/dev/null`;
+  await tryCommand('sh', ['-c', script, 'sh', mountPoint, sample], { interruptible: true });
   return frozenList(memory, mountPoint, `timeout 1 xargs -0 -r -n 20 b2sum <"$to/sample" >"$to/sums"`);
 }
 
@@ -86,7 +81,9 @@ exit 0
       writeFileSync(join(memory, 'check'), sums.map((line) => `${line}\n`).join(''));
       if (sums.length > 0) {
         const script = `${path}; cd "$1" && b2sum --check --quiet "$2"`;
-        const { code, output } = await tryCommand('sh', ['-c', script, 'sh', image, join(memory, 'check')]);
+        const { code, output } = await tryCommand('sh', ['-c', script, 'sh', image, join(memory, 'check')], {
+          interruptible: true,
+        });
         if (code !== 0)
           differences.push(...output.split('\n').filter((line) => !line.startsWith('b2sum: WARN')));
       }

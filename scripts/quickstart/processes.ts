@@ -2,7 +2,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { openSync, readFileSync } from 'node:fs';
+import { existsSync, openSync, readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface Outcome {
@@ -11,9 +12,16 @@ export interface Outcome {
   readonly output: string;
 }
 
-/** Runs a command to its end; its output is kept. Throws where it cannot be run at all. */
-export async function tryCommand(program: string, args: readonly string[]): Promise<Outcome> {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+/**
+ * Runs a command to its end; its output is kept. Throws where it cannot be run at all. Ctrl-C reaches it only
+ * where it is `interruptible`: a losetup or mount that was cut off could leave what nobody then knows of.
+ */
+export async function tryCommand(
+  program: string,
+  args: readonly string[],
+  options: { interruptible: boolean } = { interruptible: false },
+): Promise<Outcome> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: !options.interruptible });
   let output = '';
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => {
@@ -40,6 +48,13 @@ export async function unmount(path: string): Promise<void> {
     if (performance.now() > deadline) throw new Error(output);
     await sleep(100);
   }
+}
+
+/** Detaches a loop device, unless it serves another file by now. */
+export async function detachLoop(device: string, file: string): Promise<void> {
+  const backing = `/sys/block/${basename(device)}/loop/backing_file`;
+  if (existsSync(backing) && readFileSync(backing, 'utf8').startsWith(file))
+    await command('losetup', ['--detach', device]);
 }
 
 /** Runs a command that talks to the person at the terminal. Resolves with its exit code. */

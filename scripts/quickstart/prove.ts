@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Cleanup } from './cleanup.ts';
 import type { FrozenList } from './frozen-list.ts';
-import { command, tryCommand, unmount } from './processes.ts';
+import { command, detachLoop, tryCommand, unmount } from './processes.ts';
 
 export interface Proof {
   readonly proven: boolean;
@@ -40,7 +40,7 @@ export async function proveImage(
   cleanup: Cleanup,
 ): Promise<Proof> {
   const loop = await command('losetup', ['--find', '--show', '--read-only', '--partscan', image]);
-  cleanup.add(`detach ${loop}`, () => command('losetup', ['--detach', loop]));
+  cleanup.add(`detach ${loop}`, () => detachLoop(loop, image));
   const findings: string[] = [];
   let proven = true;
   const say = (right: boolean, finding: string) => {
@@ -73,7 +73,7 @@ async function withPartitions(loop: string): Promise<string[]> {
 
 async function check(device: string, type: string, method: Method): Promise<[boolean, string]> {
   const [program, ...flags] = method.check;
-  const { code, output } = await tryCommand(program!, [...flags, device]);
+  const { code, output } = await tryCommand(program!, [...flags, device], { interruptible: true });
   const name = `${type}: ${method.check.join(' ')}`;
   if (code === 0) return [true, `${name} finds nothing to mend`];
   const orphans = method === ext ? openAndDeleted(output) : 0;

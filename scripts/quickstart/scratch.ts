@@ -2,7 +2,7 @@
 import { copyFileSync, globSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Cleanup } from './cleanup.ts';
-import { background, command, unmount } from './processes.ts';
+import { background, command, detachLoop, unmount } from './processes.ts';
 
 const MiB = 1024 * 1024;
 const deviceSize = 1024 * MiB;
@@ -24,7 +24,7 @@ export async function makeScratchDevice(root: string, directory: string, cleanup
   writeFileSync(backing, '');
   truncateSync(backing, deviceSize);
   const device = await command('losetup', ['--find', '--show', backing]);
-  cleanup.add(`detach ${device}`, () => command('losetup', ['--detach', device]));
+  cleanup.add(`detach ${device}`, () => detachLoop(device, backing));
   await command('mkfs.ext4', ['-q', '-F', '-L', 'quickstart', device]);
   mkdirSync(mountPoint);
   await command('mount', ['-o', 'noatime', device, mountPoint]);
@@ -34,9 +34,9 @@ export async function makeScratchDevice(root: string, directory: string, cleanup
   return { device, mountPoint, files };
 }
 
-/** Files that every machine with this project has, its packages' and its own, the largest first. Returns their number. */
+/** Files that every machine with this project has, the largest first. Returns their number. */
 function copyRealFiles(root: string, destination: string): number {
-  const files = globSync('{node_modules,src,docs,scripts}/**', { cwd: root })
+  const files = globSync('node_modules/**', { cwd: root })
     .map((path) => ({ path, stat: statSync(join(root, path), { throwIfNoEntry: false }) }))
     .filter(({ stat }) => stat?.isFile() === true)
     .map(({ path, stat }) => ({ path, size: stat?.size ?? 0 }))
