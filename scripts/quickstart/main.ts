@@ -115,11 +115,7 @@ function makePlaces(directory: string | undefined): Places {
 async function startPrograms({ images, memory }: Places): Promise<string> {
   const receiver = join(memory, 'dattosrv.sock');
   const receiverLog = join(memory, 'dattosrv.log');
-  const server = await background(
-    build('dattosrv'),
-    ['--create', '--unix', receiver, '--directory', images],
-    receiverLog,
-  );
+  const server = await background(build('dattosrv'), ['--create', '--socket', receiver, images], receiverLog);
   cleanup.add('stop dattosrv', () => server.stop());
   await waitForSocket(receiver, server.child, 'dattosrv', receiverLog);
   say(`dattosrv serves ${images} (pid ${server.pid})`);

@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { test } from 'node:test';
+
+const root = join(import.meta.dirname, '../..');
+const pages = globSync(['*.md', 'docs/**/*.md'], { cwd: root });
+
+/** Targets of the links in a page that are files of this repository, relative to the root. */
+function linked(page: string): string[] {
+  const text = readFileSync(join(root, page), 'utf8').replace(/```[^]*?```/g, '');
+  return [...text.matchAll(/\]\(([^)\s]+)\)/g)]
+    .map(([, target = '']) => target.replace(/#.*/, ''))
+    .filter((target) => target !== '' && !/^[a-z]+:/.test(target))
+    .map((target) => relative(root, join(root, dirname(page), target)));
+}
+
+test('every link between the documents leads somewhere', () => {
+  for (const page of pages)
+    for (const target of linked(page))
+      assert.ok(existsSync(join(root, target)), `${page} links to ${target}`);
+});
+
+test('docs/README.md lists every page under docs/', () => {
+  const listed = new Set(linked('docs/README.md'));
+  for (const page of pages)
+    if (page.startsWith('docs/') && page !== 'docs/README.md')
+      assert.ok(listed.has(page), `docs/README.md does not list ${page}`);
+});
