@@ -83,6 +83,16 @@ export class ChunkReader {
     control.add(thread, 'readMs', performance.now() - start);
   }
 
+  /** A copy of the fingerprints of `length` bytes at `from` in the chunk that was read last. */
+  printsOf(from: number, length: number): Buffer {
+    const [first, end] = [from / fingerprintUnit, Math.ceil((from + length) / fingerprintUnit)];
+    return Buffer.from(this.#prints.subarray(first * fingerprintSize, end * fingerprintSize));
+  }
+
+  writePrints(offset: number, prints: Buffer): void {
+    this.#parts.fingerprints?.write(offset / fingerprintUnit, prints);
+  }
+
   /** The fingerprints of a range that was kept while frozen and is now being sent. */
   record(offset: number, length: number, data: Buffer | undefined): void {
     const { fingerprints, hasher } = this.#parts;

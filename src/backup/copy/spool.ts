@@ -10,6 +10,7 @@ export interface SpoolEntry {
 export class Spool {
   readonly #limit: number;
   #entries: SpoolEntry[] = [];
+  #prints: { offset: number; prints: Buffer }[] = [];
   #held = 0;
 
   /** `limit`: bytes of data at most; zeros cost nothing. */
@@ -29,8 +30,18 @@ export class Spool {
     return true;
   }
 
+  /** Fingerprints of what was sent at once, to be written when files may be written again. */
+  get prints(): readonly { readonly offset: number; readonly prints: Buffer }[] {
+    return this.#prints;
+  }
+
+  keepPrints(offset: number, prints: Buffer): void {
+    this.#prints.push({ offset, prints });
+  }
+
   clear(): void {
     this.#entries = [];
+    this.#prints = [];
     this.#held = 0;
   }
 }

@@ -110,6 +110,7 @@ export class Transfer {
         else await this.#outgoing.owned(data, offset);
         this.#reader.record(offset, length, data);
       }
+      for (const { offset, prints } of this.#spool.prints) this.#reader.writePrints(offset, prints);
       this.#outgoing.sendZeroes();
     });
   }
@@ -202,6 +203,7 @@ export class Transfer {
       return;
     }
     this.#overflow += length;
+    this.#spool.keepPrints(offset, this.#reader.printsOf(from, length));
     // No rate limit here: it would make the freeze longer.
     this.#send(slot, from, offset, length, zero);
   }
