@@ -48,7 +48,11 @@ export interface LoopDisk {
 export async function makeLoop(t: EndingTest, options: LoopOptions): Promise<LoopDisk> {
   const undo: (() => Promise<void>)[] = [];
   const remove = async (): Promise<void> => {
-    for (let next = undo.pop(); next !== undefined; next = undo.pop()) await next();
+    // One that fails hides none of the others: a stuck loop device still gives up its directory.
+    const failures: unknown[] = [];
+    for (let next = undo.pop(); next !== undefined; next = undo.pop())
+      await next().catch((thrown: unknown) => failures.push(thrown));
+    if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
   };
   atEnd(t, remove);
 
