@@ -80,19 +80,19 @@ async function waitFor(context: Context, request: StartDocument, strict: boolean
   const gone = new AbortController();
   let job: string | undefined;
   let interrupts = 0;
+  // The first Ctrl-C ends the job, be it that its start is not answered yet; the second does not wait for that.
+  const cancel = () => {
+    if (job !== undefined) client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+  };
   // Under --json standard error is for the error object alone.
   const progress = json ? undefined : await startProgress(io);
   const stopListening = io.onInterrupt(() => {
-    // Before the job has a UUID, hanging up is enough: the daemon does not start what nobody waits for.
-    if (job === undefined || ++interrupts > 1) {
-      gone.abort();
-      return;
-    }
-    client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+    if (++interrupts === 1) cancel();
+    else gone.abort();
   });
   try {
-    const started = await client.post<JobStatus>('/v1/jobs', request, gone.signal);
-    job = started.uuid;
+    job = (await client.post<JobStatus>('/v1/jobs', request, gone.signal)).uuid;
+    if (interrupts > 0) cancel();
     if (!json) io.out(`${job}\n`);
     const status = await followJob(client, job, {
       signal: gone.signal,
@@ -104,12 +104,13 @@ async function waitFor(context: Context, request: StartDocument, strict: boolean
     return concludeJob(status, io, { json, strict });
   } catch (error) {
     progress?.stop();
-    if (gone.signal.aborted)
-      throw new AgentError(
-        'CANCELLED',
-        job === undefined ? 'Cancelled' : `Cancelled; job ${job} may still be ending`,
-      );
-    throw error;
+    if (!gone.signal.aborted) throw error;
+    throw new AgentError('CANCELLED', 'Left before the end of the job was known', {
+      hint:
+        job === undefined
+          ? "'dattocli jobs' shows whether it was started"
+          : `see 'dattocli backupstatus ${job}'`,
+    });
   } finally {
     stopListening();
   }
