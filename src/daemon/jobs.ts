@@ -185,9 +185,9 @@ export class JobTable {
   /** Starts nothing any more, cancels what runs, and resolves when all has ended. */
   async shutDown(reason: string): Promise<void> {
     this.#stopping = true;
+    clearInterval(this.#ticker);
     const cancelled = [...this.#running.keys()].map((uuid) => this.stop(uuid, reason));
     await Promise.allSettled([...this.#starting, ...cancelled]);
-    clearInterval(this.#ticker);
   }
 
   #refuseWhenStopping(): void {

@@ -167,6 +167,7 @@ function run(status: JobStatus, how: string, environment: JobEnvironment, tickMs
   status.state = 'IN_PROGRESS';
   if (how === 'frozen') for (const each of environment.holdWhileFrozen) each.hold();
   const timer = setInterval(advance, tickMs);
+  if (how === 'stuck') timer.unref();
   return {
     uuid: status.uuid,
     status: () => structuredClone(status),
