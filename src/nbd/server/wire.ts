@@ -92,6 +92,11 @@ export class Wire {
     return this.#ended;
   }
 
+  /** True once nothing can be sent any more. */
+  get broken(): boolean {
+    return this.stream.destroyed;
+  }
+
   /** Bytes handed to `send` that the kernel has not taken yet. */
   get pendingBytes(): number {
     return this.#pending;
