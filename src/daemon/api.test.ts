@@ -257,6 +257,7 @@ test('the end of the daemon cancels what runs, tells who listens, and starts not
   await assert.rejects(slow, { code: 'CANCELLED' });
   await assert.rejects(its.get('/v1/health'), { code: 'DAEMON_UNREACHABLE' });
   assert.match(readFileSync(log, 'utf8'), /job started[^]*job ended[^]*dattod has stopped/);
+  rmSync(own.directory, { recursive: true });
 });
 
 test('a job that does not end when it is cancelled does not keep the daemon for ever', async () => {
