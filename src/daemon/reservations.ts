@@ -1,7 +1,8 @@
 /**
  * Which devices and targets running jobs hold. Two jobs exclude each other where they name the same device, or
  * two of which one lies on the other (a disk and its partition, a volume and what it is made of), or the same
- * target. Within one job a loop device and the filesystem that holds its file are no conflict. Siblings on one disk are disjoint.
+ * target. Siblings on one disk are disjoint. Within one job a loop device and the filesystem that holds its
+ * file are no conflict.
  */
 import type { DevicePair } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';

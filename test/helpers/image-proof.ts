@@ -98,26 +98,38 @@ async function assertWholeXfs(image: string, state: 'idle' | 'frozen'): Promise<
   if (state === 'idle') assert.equal(repair.code, 0);
 }
 
-/** Mounts the image read-only, without recovery, and compares all files with `directory` by diff. */
-export async function assertSameFiles(
+/** Mounts the image read-only and without recovery on `mountPoint` while `look` runs. */
+export async function withImageMounted(
   type: FilesystemName,
   image: string,
-  directory: string,
-  scratch: string,
+  mountPoint: string,
+  look: () => Promise<void>,
 ): Promise<void> {
   const device = await attachLoop(image, { readOnly: true });
   try {
-    const mountPoint = join(scratch, 'image-mounted');
     await mountDevice(device, mountPoint, type === 'xfs' ? 'ro,norecovery,nouuid' : 'ro,noload');
     try {
-      const { code, stdout, stderr } = await exec('diff', ['-r', '--no-dereference', directory, mountPoint], {
-        allow: [1, 2],
-      });
-      assert.equal(code, 0, `${stdout}${stderr}`.slice(0, 2000));
+      await look();
     } finally {
       await unmount(mountPoint);
     }
   } finally {
     await detachLoop(device);
   }
+}
+
+/** Mounts the image and compares all its files with `directory` by diff. */
+export async function assertSameFiles(
+  type: FilesystemName,
+  image: string,
+  directory: string,
+  scratch: string,
+): Promise<void> {
+  const mountPoint = join(scratch, 'image-mounted');
+  await withImageMounted(type, image, mountPoint, async () => {
+    const { code, stdout, stderr } = await exec('diff', ['-r', '--no-dereference', directory, mountPoint], {
+      allow: [1, 2],
+    });
+    assert.equal(code, 0, `${stdout}${stderr}`.slice(0, 2000));
+  });
 }

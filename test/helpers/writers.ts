@@ -62,3 +62,9 @@ export function startFio(
     ...['--time_based', '--runtime=120', '--eta=always', '--eta-newline=1', '--overwrite=0'],
   ]);
 }
+
+/** N to the first file, then N to the second, durably: test/helpers/alternate.ts. */
+export function startAlternating(t: EndingTest, first: string, second: string): Promise<Writer> {
+  const program = fileURLToPath(new URL('alternate.ts', import.meta.url));
+  return startWriter(t, [process.execPath, program, first, second]);
+}
