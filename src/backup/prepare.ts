@@ -3,8 +3,7 @@
  * sent here; what was opened for the checks is kept for the job, or given back where a check fails.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
@@ -12,7 +11,7 @@ import { listDevices } from '../devices/inventory.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn, readStack } from '../devices/stacking.ts';
 import { BackupJob, closeUnits } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
-import { createFingerprintFile } from './copy/fingerprints.ts';
+import { makeFingerprints } from './fingerprint-files.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
@@ -175,14 +174,6 @@ async function holdIdle(device: Device, warnings: JobWarning[]): Promise<FileHan
       });
     return undefined;
   }
-}
-
-async function makeFingerprints(stateDirectory: string, name: string, deviceSize: number): Promise<string> {
-  const directory = join(stateDirectory, 'fingerprints');
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  const path = join(directory, name);
-  createFingerprintFile(path, deviceSize);
-  return path;
 }
 
 /** Refuses here, before anything is sent, what could only be refused later. */

@@ -10,6 +10,7 @@ import { AgentError } from '../base/errors.ts';
 import { syncFilesystem } from '../linux/syncfs.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
+import { refuseNewWriters } from './mounts-now.ts';
 import type { MapResult } from './copy/messages.ts';
 import { checkPrediction, formatMs, predictFreeze } from './prediction.ts';
 import type { JobPhase } from './status.ts';
@@ -45,6 +46,7 @@ export async function runFull(
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
 
   report.phase('finishing');
+  await refuseNewWriters(units);
   for (const unit of units) settle(unit);
 
   report.phase('verifying');
