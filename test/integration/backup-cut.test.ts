@@ -34,7 +34,6 @@ import { startChurn } from '../helpers/writers.ts';
 const whole = { after };
 const scratch = scratchFor(whole);
 const memory = scratchFor(whole, { memory: true });
-const daemon = await daemonFor(whole);
 const size = 128 * MiB;
 /** Nobody writes to this one. */
 const idle = await makeLoop(whole, { size, filesystem: 'ext4' });
@@ -42,6 +41,9 @@ await fillDevice(idle, 32 * MiB);
 /** This one is written to. */
 const live = await makeLoop(whole, { size, filesystem: 'ext4', mount: true });
 await fillWithFiles(live.mountPoint!, 32 * MiB);
+
+/** Stopped before the devices are removed. */
+const daemon = await daemonFor(whole);
 
 async function imageFile(name: string, bytes = size): Promise<string> {
   const path = join(scratch, name);
@@ -51,17 +53,21 @@ async function imageFile(name: string, bytes = size): Promise<string> {
   return path;
 }
 
-/** nbdkit on a port, to be killed and started again there. */
+/** nbdkit on a socket, to be killed and started again there. */
 async function serve(
   t: EndingTest,
   image: string,
-  options: { port?: number; filters?: readonly string[]; settings?: readonly string[] } = {},
-): Promise<NbdServerProcess & { port: number }> {
-  const { port, filters = [], settings = [] } = options;
-  const server = await startNbdkit([...filters, 'file', image, ...settings], { tcp: port ?? true });
+  options: { socket?: string; filters?: readonly string[]; settings?: readonly string[] } = {},
+): Promise<NbdServerProcess & { socket: string }> {
+  const { socket = join(scratch, `socket-${++sockets}`), filters = [], settings = [] } = options;
+  // A killed server leaves it.
+  await rm(socket, { force: true });
+  const server = await startNbdkit([...filters, 'file', image, ...settings], { socket });
   atEnd(t, () => server.stop());
-  return { ...server, port: server.port! };
+  return { ...server, socket };
 }
+
+let sockets = 0;
 
 const sent = (status: JobStatus): number => status.devices[0]?.bytes_sent ?? 0;
 
@@ -90,7 +96,7 @@ test('killed and started again: the job resumes by itself, and the image is righ
   // What no flush has confirmed may be lost with the server: here all of it is.
   await exec('truncate', ['--size=0', image]);
   await exec('truncate', [`--size=${size}`, image]);
-  await serve(t, image, { port: first.port });
+  await serve(t, image, { socket: first.socket });
   const status = await untilEnded(daemon, job);
   assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
   await assertWhole('ext4', image);
@@ -113,7 +119,7 @@ test('killed twice under a live filesystem: the image is the device at the freez
   for (const bytes of [10 * MiB, 24 * MiB]) {
     await untilJob(daemon, job, 'bytes move', (status) => sent(status) > bytes);
     await server.kill();
-    server = await serve(t, image, { port: server.port });
+    server = await serve(t, image, { socket: server.socket });
   }
   const status = await untilEnded(daemon, job);
   assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
@@ -141,7 +147,7 @@ test('killed while frozen: what is in memory goes to the server when it is back'
   await server.kill();
   await writeFile(go, '');
   await untilJob(daemon, job, 'the job waits for the server', ({ phase }) => phase === 'finishing');
-  await serve(t, image, { port: server.port });
+  await serve(t, image, { socket: server.socket });
   const status = await untilEnded(daemon, job);
   await churn.stop();
   assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
@@ -237,7 +243,7 @@ for (const [what, code, change] of [
     await untilHalf(job);
     await first.kill();
     await change?.(image);
-    await serve(t, image, { port: first.port, filters: change === undefined ? ['--readonly'] : [] });
+    await serve(t, image, { socket: first.socket, filters: change === undefined ? ['--readonly'] : [] });
     const status = await untilEnded(daemon, job);
     assert.deepEqual([status.state, status.error?.code], ['FAILED', code], JSON.stringify(status.error));
     assert.ok((status.error?.hint ?? '').length > 10);

@@ -84,6 +84,13 @@ async function connected(
       throw new AgentError('CANCELLED', 'Cancelled while connecting', { cause: error });
     throw unreachable(address, late.aborted ? `no answer within ${options.timeoutMs} ms` : error);
   }
+  // A port of the range for clients where nobody listens: sooner or later the kernel gives us that very port, and
+  // TCP's simultaneous open connects the socket with itself, which also keeps the server from coming back.
+  const { localPort, remotePort, localAddress, remoteAddress } = socket;
+  if (remotePort !== undefined && localPort === remotePort && localAddress === remoteAddress) {
+    socket.destroy();
+    throw unreachable(address, 'nobody listens there');
+  }
 }
 
 function unreachable(address: NbdAddress, reason: unknown): AgentError {
