@@ -1,4 +1,4 @@
-/** What a frozen pass found different, kept in memory until the thaw; bounded. */
+/** What frozen passes found to be sent, kept in memory until the thaw; bounded. */
 
 export interface SpoolEntry {
   readonly offset: number;
@@ -10,6 +10,7 @@ export interface SpoolEntry {
 export class Spool {
   readonly #limit: number;
   #entries: SpoolEntry[] = [];
+  #prints: { unit: number; print: Buffer }[] = [];
   #held = 0;
 
   /** `limit`: bytes of data at most; zeros cost nothing. */
@@ -21,6 +22,11 @@ export class Spool {
     return this.#entries;
   }
 
+  /** Fingerprints of the units that the entries belong to, to be written when these have been sent. */
+  get prints(): readonly { unit: number; print: Buffer }[] {
+    return this.#prints;
+  }
+
   /** Copies `data` (or notes zeros); false where there is no room for it. */
   keep(offset: number, data: Uint8Array, zero: boolean): boolean {
     if (!zero && this.#held + data.length > this.#limit) return false;
@@ -29,8 +35,13 @@ export class Spool {
     return true;
   }
 
+  keepPrint(print: { unit: number; print: Buffer } | undefined): void {
+    if (print !== undefined) this.#prints.push(print);
+  }
+
   clear(): void {
     this.#entries = [];
+    this.#prints = [];
     this.#held = 0;
   }
 }
