@@ -41,6 +41,6 @@ export class Feed {
       for (const { dirty } of mine) other.pending.or(dirty);
       await other.savePending();
     }
-    for (const { commit } of taken) commit();
+    for (const each of taken) each.commit();
   }
 }

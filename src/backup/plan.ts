@@ -48,7 +48,8 @@ function whyFull({ record, subject, targetSize, drift }: PlanFacts): string | un
 function whyDifferential({ record, subject, tracked, untracked }: PlanFacts): Plan | undefined {
   const differential = (reason: string): Plan => ({ kind: 'differential', reason });
   if (tracked === undefined) return differential(untracked);
-  if (record?.epoch == null) return differential('nothing tracked the device at the last backup');
+  if (record?.epoch === undefined || record.epoch === null)
+    return differential('nothing tracked the device at the last backup');
   if (record.epoch.id !== tracked.epoch.id)
     return differential(tracked.doubt ?? 'tracking was started anew after the last backup');
   if (record.partitionStart !== subject.partitionStart)

@@ -72,8 +72,9 @@ export function checkTrackedPrediction(
   );
 }
 
-/** `0.35 s`, `12.0 s`, `11 min`. */
+/** `20 ms`, `0.35 s`, `12.0 s`, `11 min`. */
 export function formatMs(ms: number): string {
+  if (ms < 100) return `${Math.ceil(ms)} ms`;
   if (ms < 10_000) return `${(ms / 1000).toFixed(2)} s`;
   if (ms < 120_000) return `${(ms / 1000).toFixed(1)} s`;
   return `${Math.round(ms / 60_000)} min`;

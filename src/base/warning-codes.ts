@@ -19,7 +19,8 @@ const table = {
   POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
   FELL_BACK: 'An incremental became a differential, or a differential a full, for the reason given.',
   TRACKING_LOST: 'Tracking ended during the job; the devices were compared instead.',
-  CANNOT_CONVERGE: 'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
+  CANNOT_CONVERGE:
+    'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',
   READ_ERRORS: 'Bad sectors were written as zeros (`--on-read-error zero`).',
 } as const satisfies Record<string, string>;

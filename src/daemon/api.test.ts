@@ -1,6 +1,6 @@
 /** The API over a real Unix socket, with an engine that copies nothing. */
 import assert from 'node:assert/strict';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { request } from 'node:http';
 import { after, before, test } from 'node:test';
 import { Client } from '../cli/client.ts';
@@ -183,14 +183,6 @@ test('bad requests are refused with a code, and a status that fits', async () =>
     [
       'POST',
       '/v1/jobs',
-      JSON.stringify({ ...full(uuid1, 'done'), kind: 'incremental' }),
-      501,
-      'NOT_SUPPORTED',
-      /Incremental/,
-    ],
-    [
-      'POST',
-      '/v1/jobs',
       JSON.stringify({
         kind: 'full',
         devices: [...full(uuid1, 'a').devices, ...full('/dev/fda1', 'b').devices],
@@ -257,4 +249,13 @@ test('the end of the daemon cancels what runs, tells who listens, and starts not
   await assert.rejects(slow, { code: 'CANCELLED' });
   await assert.rejects(its.get('/v1/health'), { code: 'DAEMON_UNREACHABLE' });
   assert.match(readFileSync(log, 'utf8'), /job started[^]*job ended[^]*dattod has stopped/);
+  rmSync(own.directory, { recursive: true });
+});
+
+test('a job that does not end when it is cancelled does not keep the daemon for ever', async () => {
+  const own = await startFakeDaemon(5, { cancelMs: 50 });
+  await new Client(own.socket).post('/v1/jobs', full('/dev/fda1', 'stuck'));
+  assert.equal(await own.daemon.stop('the test says so'), false);
+  assert.match(readFileSync(`${own.directory}/log`, 'utf8'), /a job did not end in time/);
+  rmSync(own.directory, { recursive: true });
 });

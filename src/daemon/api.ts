@@ -4,7 +4,8 @@
  */
 import { fastify, type FastifyError, type FastifyInstance } from 'fastify';
 import { once } from 'node:events';
-import { unlinkSync } from 'node:fs';
+import { existsSync, unlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { httpStatus } from './http-status.ts';
@@ -60,7 +61,8 @@ export async function listen(app: FastifyInstance, socket: string): Promise<void
   try {
     unlinkSync(socket);
   } catch (error) {
-    if (errnoCode(error) !== 'ENOENT') throw cannotListen(socket, error);
+    // Binding into a folder that is not there would look like a lack of rights.
+    if (errnoCode(error) !== 'ENOENT' || !existsSync(dirname(socket))) throw cannotListen(socket, error);
   }
   // The mask is in force while the socket is made, so that there is no moment at which others can open it.
   const before = process.umask(0o177);

@@ -18,8 +18,7 @@ import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
 import type { DaemonSettings } from './settings.ts';
 
-/** How long cancelled jobs have to end, and answers to be fetched, milliseconds. */
-const cancelMs = 30_000;
+/** How long answers have to be fetched at the end, milliseconds. */
 const drainMs = 1_000;
 
 export interface Daemon {
@@ -32,11 +31,17 @@ export interface Daemon {
   stop(reason: string): Promise<boolean>;
 }
 
+export interface DaemonOptions {
+  /** How long cancelled jobs have to end, milliseconds. Default 30000. */
+  readonly cancelMs?: number;
+}
+
 /** Starts everything; on an error nothing is left behind. */
 export async function createDaemon(
   collaborators: Collaborators,
   settings: DaemonSettings,
   config: DaemonConfig,
+  options: DaemonOptions = {},
 ): Promise<Daemon> {
   const started = performance.now();
   const undo: (() => void)[] = [];
@@ -93,7 +98,7 @@ export async function createDaemon(
       reopenLog: () => logFile.reopen(),
       stop: async (reason) => {
         log.info({ reason, running: jobs.runningCount }, 'dattod is stopping');
-        const tidy = await within(cancelMs, jobs.shutDown(reason));
+        const tidy = await within(options.cancelMs ?? 30_000, jobs.shutDown(reason));
         if (!tidy) log.error('a job did not end in time');
         await close();
         await collaborators.thawLeftovers(settings.runDirectory, log);

@@ -123,7 +123,8 @@ export class History {
   }
 
   #flush(): void {
-    if (this.#waiting.size === 0) return;
+    // A job that did not end in time may still report after the end.
+    if (this.#waiting.size === 0 || !this.#database.isOpen) return;
     try {
       this.#database.exec('BEGIN');
       for (const status of this.#waiting.values())

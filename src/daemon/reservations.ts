@@ -1,7 +1,8 @@
 /**
  * Which devices and targets running jobs hold. Two jobs exclude each other where they name the same device, or
  * two of which one lies on the other (a disk and its partition, a volume and what it is made of), or the same
- * target. Siblings on one disk are disjoint.
+ * target. Siblings on one disk are disjoint. Within one job a loop device and the filesystem that holds its
+ * file are no conflict.
  */
 import type { DevicePair } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';
@@ -13,6 +14,8 @@ export interface Claim {
   readonly target: string;
   /** Kernel names of the device and of everything that it lies on. */
   readonly lineage: ReadonlySet<string>;
+  /** The same, but not through the file behind a loop device: what shares its bytes with the device directly. */
+  readonly sameBytes: ReadonlySet<string>;
 }
 
 export interface Reservation {
@@ -32,7 +35,8 @@ export class Reservations {
       kernelName: device.kernelName,
       path: device.path,
       target,
-      lineage: lineage(device, devices),
+      lineage: lineage(device, devices, true),
+      sameBytes: lineage(device, devices, false),
     }));
     for (const [index, claim] of claims.entries()) {
       for (const earlier of claims.slice(0, index)) refuseWithin(claim, earlier);
@@ -48,13 +52,14 @@ export class Reservations {
   }
 }
 
-function lineage(device: Device, devices: readonly Device[]): ReadonlySet<string> {
+function lineage(device: Device, devices: readonly Device[], throughFiles: boolean): ReadonlySet<string> {
   const byName = new Map(devices.map((each) => [each.kernelName, each]));
   const names = new Set<string>();
   const walk = (name: string) => {
     if (names.has(name)) return;
     names.add(name);
-    byName.get(name)?.lowers.forEach(walk);
+    const each = byName.get(name);
+    if (throughFiles || each?.backingFile === undefined) each?.lowers.forEach(walk);
   };
   walk(device.kernelName);
   return names;
@@ -64,8 +69,9 @@ function overlap(one: Claim, other: Claim): boolean {
   return one.lineage.has(other.kernelName) || other.lineage.has(one.kernelName);
 }
 
+/** One job may hold a filesystem on a loop device together with the one that holds its file: both freeze. */
 function refuseWithin(claim: Claim, earlier: Claim): void {
-  if (overlap(claim, earlier))
+  if (claim.sameBytes.has(earlier.kernelName) || earlier.sameBytes.has(claim.kernelName))
     throw new AgentError(
       'BAD_USAGE',
       claim.kernelName === earlier.kernelName

@@ -97,7 +97,8 @@ function depthOf(stack: Stack, name: string, above: readonly string[] = []): num
  */
 export async function liesOn(stack: Stack, target: string, source: string): Promise<string | undefined> {
   const node = await stat(target).catch((thrown: unknown) => {
-    if (errnoCode(thrown) === 'ENOENT') return undefined;
+    // Not there yet, or it cannot be there: whoever opens it says so.
+    if (['ENOENT', 'ENOTDIR'].includes(errnoCode(thrown) ?? '')) return undefined;
     throw thrown;
   });
   if (node?.isBlockDevice() === true) return overlap(stack, target, splitDeviceNumber(node.rdev), source);

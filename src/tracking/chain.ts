@@ -183,10 +183,12 @@ export function chainId(subject: ChainSubject): string {
   return createHash('sha256').update(`${device}\n${subject.target}`).digest('hex').slice(0, 32);
 }
 
+/** Undefined for what this version did not write. */
 function parseRecord(text: string): ChainRecord | undefined {
   try {
-    const record = JSON.parse(text) as ChainRecord;
-    return record.version === recordVersion && /^[0-9a-f]{64}$/.test(record.key) ? record : undefined;
+    const record = JSON.parse(text) as Partial<ChainRecord>;
+    const known = record.version === recordVersion && /^[0-9a-f]{64}$/.test(record.key ?? '');
+    return known ? (record as ChainRecord) : undefined;
   } catch {
     return undefined;
   }

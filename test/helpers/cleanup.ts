@@ -1,9 +1,12 @@
 /**
  * What a test made is removed when the test ends, failed or not, in the reverse order of making (a mount goes
- * before the loop device below it). node:test itself runs `after` hooks in the order of registration.
+ * before the loop device below it). node:test itself runs `after` hooks in the order of registration, and
+ * none at all when a signal ends the run; here they run then too.
  */
 type Removal = () => void | Promise<void>;
-const stacks = new WeakMap<object, Removal[]>();
+
+const stacks = new Map<object, Removal[]>();
+let watching = false;
 
 /** Anything that has node:test's `after`: a test context, or `{ after }` imported from node:test. */
 export interface EndingTest {
@@ -12,21 +15,45 @@ export interface EndingTest {
 
 /** Runs `removal` at the end of the test, before whatever was registered earlier. All run, also after one failed. */
 export function atEnd(t: EndingTest, removal: Removal): void {
+  watchSignals();
   let stack = stacks.get(t);
   if (stack === undefined) {
     const removals: Removal[] = [];
     stack = removals;
     stacks.set(t, removals);
     t.after(async () => {
-      const failures: unknown[] = [];
-      for (let next = removals.pop(); next !== undefined; next = removals.pop())
-        try {
-          await next();
-        } catch (thrown) {
-          failures.push(thrown);
-        }
+      const failures = await removeAll(removals);
+      stacks.delete(t);
       if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
     });
   }
   stack.push(removal);
+}
+
+/** The last made first; returns what failed. */
+async function removeAll(removals: Removal[]): Promise<unknown[]> {
+  const failures: unknown[] = [];
+  for (let next = removals.pop(); next !== undefined; next = removals.pop())
+    try {
+      await next();
+    } catch (thrown) {
+      failures.push(thrown);
+    }
+  return failures;
+}
+
+function watchSignals(): void {
+  if (watching) return;
+  watching = true;
+  for (const [signal, status] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const)
+    process.once(signal, () => {
+      void (async () => {
+        for (const removals of [...stacks.values()].reverse()) await removeAll(removals);
+        process.exit(status);
+      })();
+    });
 }

@@ -130,11 +130,19 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
   };
 }
 
+export interface RunOptions {
+  /** Ctrl-C: the program gets SIGINT and may still say something. */
+  readonly signal?: AbortSignal;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Gets what the program writes to standard error, as it comes. */
+  readonly onError?: (text: string) => void;
+}
+
 /** Runs dattocli to its end; `daemon` gives the socket. */
 export async function dattocli(
   args: readonly string[],
   daemon?: Pick<DaemonPaths, 'socket'>,
-  options: { signal?: AbortSignal; environment?: Readonly<Record<string, string>> } = {},
+  options: RunOptions = {},
 ): Promise<ProgramResult> {
   const socket = daemon === undefined ? [] : ['--socket', daemon.socket];
   return runProgram('src/bin/dattocli.ts', [...args, ...socket], options);
@@ -144,7 +152,7 @@ export async function dattocli(
 export async function runProgram(
   entry: string,
   args: readonly string[],
-  options: { signal?: AbortSignal; environment?: Readonly<Record<string, string>> } = {},
+  options: RunOptions = {},
 ): Promise<ProgramResult> {
   const child = spawn(process.execPath, [join(root, entry), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -152,7 +160,6 @@ export async function runProgram(
     timeout: 60_000,
     killSignal: 'SIGKILL',
   });
-  // Ctrl-C of the test: the program gets SIGINT and may still say something.
   options.signal?.addEventListener('abort', () => child.kill('SIGINT'), { once: true });
   let stdout = '';
   let stderr = '';
@@ -161,6 +168,7 @@ export async function runProgram(
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
+    options.onError?.(text);
   });
   await once(child, 'close');
   return { code: child.exitCode, stdout, stderr };

@@ -129,10 +129,13 @@ async function fragmentByMount(t: EndingTest, image: string): Promise<void> {
   const device = await attachLoop(image);
   const mountPoint = `${image}.mnt`;
   let mounted = false;
+  let attached = true;
+  // Once: the device's number may be another test's afterwards.
   const end = async (): Promise<void> => {
     if (mounted) await unmount(mountPoint);
     mounted = false;
-    await detachLoop(device);
+    if (attached) await detachLoop(device);
+    attached = false;
   };
   atEnd(t, end);
   await mountDevice(device, mountPoint);

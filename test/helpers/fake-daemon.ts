@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Daemon, createDaemon } from '../../src/daemon/daemon.ts';
+import { type Daemon, createDaemon, type DaemonOptions } from '../../src/daemon/daemon.ts';
 import { defaultConfig } from '../../src/daemon/config.ts';
 import { defaultSettings } from '../../src/daemon/settings.ts';
 import { fakeCollaborators } from './fake-engine.ts';
@@ -14,7 +14,7 @@ export interface FakeDaemon {
   stop(): Promise<void>;
 }
 
-export async function startFakeDaemon(tickMs = 5): Promise<FakeDaemon> {
+export async function startFakeDaemon(tickMs = 5, options: DaemonOptions = {}): Promise<FakeDaemon> {
   const directory = mkdtempSync(join(tmpdir(), 'fake-daemon-'));
   const socket = join(directory, 'sock');
   const daemon = await createDaemon(
@@ -28,6 +28,7 @@ export async function startFakeDaemon(tickMs = 5): Promise<FakeDaemon> {
       runDirectory: join(directory, 'run'),
     },
     defaultConfig,
+    options,
   );
   return {
     socket,

@@ -107,6 +107,9 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
       device: device.path,
       target,
       filesystem: device.filesystem?.type ?? '',
+      kind: 'full',
+      fallback_reason: null,
+      tracker: 'none',
       device_size: device.size,
       used_bytes: size / 2,
       bytes_transferred: 0,
@@ -167,6 +170,7 @@ function run(status: JobStatus, how: string, environment: JobEnvironment, tickMs
   status.state = 'IN_PROGRESS';
   if (how === 'frozen') for (const each of environment.holdWhileFrozen) each.hold();
   const timer = setInterval(advance, tickMs);
+  if (how === 'stuck') timer.unref();
   return {
     uuid: status.uuid,
     status: () => structuredClone(status),

@@ -5,7 +5,7 @@
  *     const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
  *     await writeFile(join(disk.mountPoint!, 'a'), 'b');
  */
-import { mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -48,7 +48,11 @@ export interface LoopDisk {
 export async function makeLoop(t: EndingTest, options: LoopOptions): Promise<LoopDisk> {
   const undo: (() => Promise<void>)[] = [];
   const remove = async (): Promise<void> => {
-    for (let next = undo.pop(); next !== undefined; next = undo.pop()) await next();
+    // One that fails hides none of the others: a stuck loop device still gives up its directory.
+    const failures: unknown[] = [];
+    for (let next = undo.pop(); next !== undefined; next = undo.pop())
+      await next().catch((thrown: unknown) => failures.push(thrown));
+    if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('\n'));
   };
   atEnd(t, remove);
 
@@ -102,9 +106,12 @@ export async function attachLoop(
 /** Detaches, and waits until the device has let its file go (the kernel does so when the last user closes). */
 export async function detachLoop(device: string): Promise<void> {
   const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;
+  const read = (): Promise<string | undefined> => readFile(backing, 'utf8').catch(() => undefined);
+  const ours = await read();
   for (let attempt = 0; attempt < 100; attempt++) {
     await exec('losetup', ['--detach', device], { allow: [1] });
-    if (!(await exists(backing))) return;
+    // Once free, the number may be somebody else's at once.
+    if (ours === undefined || (await read()) !== ours) return;
     await sleep(50);
   }
   throw new Error(`${device} stays in use`);
@@ -137,11 +144,4 @@ export async function unmount(mountPoint: string): Promise<void> {
     await sleep(50);
   }
   throw new Error(`${mountPoint} stays in use`);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -137,8 +137,8 @@ test("an image that the server's user nbd cannot write is refused, naming the tr
   await server.stop();
   await chmod(image, 0o600);
   const unreadable = serving(t, await startPlainNbdServer(image, { port: server.port! }));
-  const zero = await refused(daemon, ['startbackup', '-f', ...pair], 'TARGET_TOO_SMALL');
-  assert.match(zero.hint ?? '', /user "?nbd"?.*chown nbd/s);
+  const denied = await refused(daemon, ['startbackup', '-f', ...pair], 'NBD_REFUSED');
+  assert.match(denied.hint ?? '', /user "?nbd"?.*chown nbd/s);
   await unreadable.stop();
   await assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [disk.mountPoint!] });
 });

@@ -45,8 +45,11 @@ async function makeSource(
   await exec(`mkfs.${type}`, ['-q', type === 'xfs' ? '-f' : '-F', ...mkfsArgs, disk.device]);
   const mountPoint = join(disk.directory, 'mnt');
   await mountDevice(disk.device, mountPoint);
-  await fillWithFiles(mountPoint, 32 * MiB);
-  await unmount(mountPoint);
+  try {
+    await fillWithFiles(mountPoint, 32 * MiB);
+  } finally {
+    await unmount(mountPoint);
+  }
   return disk;
 }
 

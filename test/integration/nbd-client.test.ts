@@ -21,6 +21,7 @@ import {
 } from '../../src/nbd/client/connect.ts';
 import type { NbdTarget } from '../../src/nbd/client/target.ts';
 import { addressOfPair, parseNbdUri } from '../../src/nbd/client/uri.ts';
+import { startDattosrv } from '../helpers/dattosrv.ts';
 import {
   type NbdServerProcess,
   freePort,
@@ -292,6 +293,22 @@ test('nobody there is TARGET_UNREACHABLE', async () => {
 });
 
 // ---- handshakes ------------------------------------------------------------------------------------------------
+
+test('our own server is understood too', async (t) => {
+  const server = await startDattosrv(t, ['--create']);
+  const target = await connectNbd(parseNbdUri(server.uriOf('disk@4M')));
+  const data = Buffer.alloc(MiB, 'from one half to the other ');
+  await target.write(MiB, data);
+  await target.flush();
+  assert.ok(Buffer.from(await target.read(MiB, MiB)).equals(data));
+  const zeros: Extent[] = [];
+  for await (const extent of target.zeroExtents(0, target.size)) zeros.push(extent);
+  assert.deepEqual(zeros, [
+    { offset: 0, length: MiB },
+    { offset: 2 * MiB, length: 2 * MiB },
+  ]);
+  await target.close();
+});
 
 test('oldstyle is spoken', async () => {
   // nbdkit 1.32 refuses every flush in oldstyle, although it offers it.

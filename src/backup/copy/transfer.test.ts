@@ -359,6 +359,7 @@ test('more changes than memory may hold go to the target at once, and are counte
   assert.equal(overflow, source.data.length - 4 * fingerprintUnit);
   await transfer.sendSpool();
   assert.ok(target.data.equals(source.data));
+  assert.equal((await run('verify', all)).mismatches, undefined);
 });
 
 test('bad sectors fail the copy, or become zeros that are recorded to the sector', async (t) => {

@@ -1,7 +1,7 @@
 /** `startbackup`: asks the daemon for a backup; with `--wait` follows it to its end. */
 import { Command, Option } from 'commander';
 import { AgentError } from '../../base/errors.ts';
-import type { JobStatus, StartDocument } from '../../daemon/documents.ts';
+import type { JobKind, JobStatus, StartDocument } from '../../daemon/documents.ts';
 import type { Context, Run } from '../context.ts';
 import { followJob } from '../follow.ts';
 import { addJobOptions, type JobOptionValues, jobOptionsDocument } from '../job-options.ts';
@@ -13,6 +13,7 @@ import { startProgress } from '../render/progress.ts';
 interface Options extends JobOptionValues {
   full?: true;
   incremental?: true;
+  differential?: true;
   wait?: true;
   strict?: true;
 }
@@ -29,7 +30,8 @@ export function startBackup(run: Run): Command {
         'first line. A device is named by filesystem UUID, path, mount point, label or partition UUID.',
     )
     .option('-f, --full', 'copy every used block')
-    .option('-i, --incremental', 'copy what has changed (not in this release)')
+    .option('-i, --incremental', 'send what was written since the last backup to the same target')
+    .option('-d, --differential', 'read every used block, and send those that the target has otherwise')
     .addOption(
       new Option(
         '--device-pair <DEVICE HOST PORT>',
@@ -58,12 +60,8 @@ export function startBackup(run: Run): Command {
 }
 
 async function start(context: Context, options: Options, pairs: PairList): Promise<number> {
-  if ((options.full === true) === (options.incremental === true))
-    throw new AgentError('BAD_USAGE', 'Say either --full or --incremental', {
-      hint: 'this release offers --full',
-    });
   const request: StartDocument = {
-    kind: options.full === true ? 'full' : 'incremental',
+    kind: kindOf(options),
     devices: pairs.finish(),
     options: jobOptionsDocument(options),
   };
@@ -75,24 +73,34 @@ async function start(context: Context, options: Options, pairs: PairList): Promi
   return waitFor(context, request, options.strict === true);
 }
 
+function kindOf(options: Options): JobKind {
+  const given = (['full', 'incremental', 'differential'] as const).filter((kind) => options[kind] === true);
+  const [kind, ...others] = given;
+  if (kind === undefined || others.length > 0)
+    throw new AgentError('BAD_USAGE', 'Say one of --full, --incremental and --differential', {
+      hint: 'the first backup to a target is a --full',
+    });
+  return kind;
+}
+
 async function waitFor(context: Context, request: StartDocument, strict: boolean): Promise<number> {
   const { io, client, json } = context;
   const gone = new AbortController();
   let job: string | undefined;
   let interrupts = 0;
+  // The first Ctrl-C ends the job, be it that its start is not answered yet; the second does not wait for that.
+  const cancel = () => {
+    if (job !== undefined) client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+  };
   // Under --json standard error is for the error object alone.
   const progress = json ? undefined : await startProgress(io);
   const stopListening = io.onInterrupt(() => {
-    // Before the job has a UUID, hanging up is enough: the daemon does not start what nobody waits for.
-    if (job === undefined || ++interrupts > 1) {
-      gone.abort();
-      return;
-    }
-    client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+    if (++interrupts === 1) cancel();
+    else gone.abort();
   });
   try {
-    const started = await client.post<JobStatus>('/v1/jobs', request, gone.signal);
-    job = started.uuid;
+    job = (await client.post<JobStatus>('/v1/jobs', request, gone.signal)).uuid;
+    if (interrupts > 0) cancel();
     if (!json) io.out(`${job}\n`);
     const status = await followJob(client, job, {
       signal: gone.signal,
@@ -104,12 +112,13 @@ async function waitFor(context: Context, request: StartDocument, strict: boolean
     return concludeJob(status, io, { json, strict });
   } catch (error) {
     progress?.stop();
-    if (gone.signal.aborted)
-      throw new AgentError(
-        'CANCELLED',
-        job === undefined ? 'Cancelled' : `Cancelled; job ${job} may still be ending`,
-      );
-    throw error;
+    if (!gone.signal.aborted) throw error;
+    throw new AgentError('CANCELLED', 'Left before the end of the job was known', {
+      hint:
+        job === undefined
+          ? "'dattocli jobs' shows whether it was started"
+          : `see 'dattocli backupstatus ${job}'`,
+    });
   } finally {
     stopListening();
   }

@@ -12,6 +12,7 @@ import { REQUEST_BYTES, encodeRequest } from '../protocol/request.ts';
 import { protocolError } from '../protocol/wire.ts';
 import { Pending, lost } from './pending.ts';
 import { requestError } from './refusals.ts';
+import { SilenceWatch } from './silence.ts';
 import type { Transport } from './transport.ts';
 
 export interface ChannelOptions {
@@ -37,18 +38,23 @@ export class Channel {
   readonly #slots: Pending[] = [];
   readonly #free: Pending[] = [];
   #slow = 0;
-  #lastHeard = 0;
-  #unsent = 0;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #silence: SilenceWatch;
   #idle: (() => void)[] = [];
 
   constructor(transport: Transport, takeRest: () => Buffer, options: ChannelOptions) {
     this.#stream = transport.stream;
     this.#options = options;
+    const { timeoutMs, slowTimeoutMs } = options;
+    this.#silence = new SilenceWatch({
+      intervalMs: timeoutMs,
+      limitMs: () => (this.outstanding === 0 ? 0 : this.#slow > 0 ? slowTimeoutMs : timeoutMs),
+      unsent: () => this.#stream.writableLength,
+      onSilence: (ms) => this.fail(this.#lost(`was silent for ${ms} ms`)),
+    });
     const decoder = new ReplyDecoder(this.#handler(), options.structured);
     const receive = (chunk: Uint8Array): void => {
       if (this.failure !== undefined) return;
-      this.#lastHeard = performance.now();
+      this.#silence.heard();
       try {
         decoder.push(chunk);
       } catch (error) {
@@ -104,7 +110,7 @@ export class Channel {
       else this.#stream.once('close', () => resolve());
     });
     this.#sendDisconnect();
-    clearTimeout(this.#timer);
+    this.#silence.stop();
     this.failure = new AgentError('CANCELLED', `${this.#options.name} was closed by us`);
     this.#stream.end();
     const timer = setTimeout(() => this.#stream.destroy(), 2000);
@@ -116,8 +122,7 @@ export class Channel {
   fail(error: AgentError): void {
     if (this.failure !== undefined) return;
     this.failure = error;
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#silence.stop();
     this.#options.log?.debug({ code: error.code, outstanding: this.outstanding }, error.message);
     this.#stream.destroy();
     for (const slot of this.#slots) {
@@ -144,7 +149,8 @@ export class Channel {
     slot.begin(command, offset, length, into);
     this.outstanding++;
     if (isSlow(command)) this.#slow++;
-    this.#watch();
+    if (this.outstanding === 1) this.#silence.heard();
+    this.#silence.start();
     encodeRequest(slot.header, 0, flags, command, slot.generation, slot.index, offset, length);
     const done = new Promise<void>((resolve, reject) => {
       slot.resolve =
@@ -267,31 +273,6 @@ export class Channel {
   #lost(what: string, cause?: unknown): AgentError {
     return lost(this.#options.name, `${what} with ${this.outstanding} requests under way`, cause);
   }
-
-  /** One timer for all requests: it looks at how long the server has been silent. */
-  #watch(): void {
-    if (this.outstanding === 1) this.#lastHeard = performance.now();
-    if (this.#timer !== undefined) return;
-    this.#unsent = this.#stream.writableLength;
-    this.#timer = setTimeout(this.#look, this.#options.timeoutMs);
-  }
-
-  readonly #look = (): void => {
-    this.#timer = undefined;
-    if (this.outstanding === 0 || this.failure !== undefined) return;
-    const now = performance.now();
-    // A slow line that takes our data is no silence.
-    const unsent = this.#stream.writableLength;
-    if (unsent < this.#unsent) this.#lastHeard = now;
-    this.#unsent = unsent;
-    const { timeoutMs, slowTimeoutMs } = this.#options;
-    const left = this.#lastHeard + (this.#slow > 0 ? slowTimeoutMs : timeoutMs) - now;
-    if (left <= 0) {
-      this.fail(this.#lost(`was silent for ${Math.round(now - this.#lastHeard)} ms`));
-      return;
-    }
-    this.#timer = setTimeout(this.#look, Math.min(left + 1, timeoutMs));
-  };
 }
 
 function isSlow(command: number): boolean {

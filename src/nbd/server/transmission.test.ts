@@ -208,6 +208,18 @@ test('a client that never reads costs bounded memory, and gets everything in the
   await client.connection.done;
 });
 
+test('what a client asked for before it vanished is not read for nobody', async () => {
+  const backend = new MemoryBackend(MiB);
+  const client = await entered(memoryExports(backend), { structured: false });
+  client.stream.pause();
+  client.send(Buffer.concat(Array.from({ length: 1000 }, () => ask(READ, 0, MiB))));
+  while (backend.calls.length === 0) await turn();
+  for (let i = 0; i < 20; i++) await turn();
+  client.stream.destroy();
+  await client.connection.done;
+  assert.ok(backend.calls.length < 20, `${backend.calls.length} reads`);
+});
+
 test('slow writes are taken only so far, and in the end all', async () => {
   const backend = new MemoryBackend(MiB);
   const client = await entered(memoryExports(backend), { structured: false });

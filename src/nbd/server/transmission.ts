@@ -143,7 +143,8 @@ export class Transmission implements Receiver, RequestHandler {
 
   /** Goes on after a hold, once half of what was allowed is free again. */
   #relax(): void {
-    if (!this.#held || this.#stopping) return;
+    // Nobody would get the answers of what still waits.
+    if (!this.#held || this.#stopping || this.#wire.broken) return;
     if (this.#requests > maximumRequestsUnderWay / 2 || this.#load() > maximumBytesUnderWay / 2) return;
     this.#held = false;
     try {

@@ -22,6 +22,7 @@ export interface Receiver {
 /** Below this a detour over the read buffer is cheaper than a read of its own. */
 const worthDirect = 16 * KiB;
 const readBufferBytes = 64 * KiB;
+const headBytes = 4 * KiB;
 /** Replies are gathered until they make a write of this size. */
 const gatherBytes = 128 * KiB;
 
@@ -39,6 +40,8 @@ export class Wire {
   #gathering = false;
   #pending = 0;
   #ended = false;
+  /** The last bytes went straight to their destination. */
+  #direct = false;
 
   constructor(stream: Duplex) {
     this.stream = stream;
@@ -67,7 +70,7 @@ export class Wire {
       onread: {
         buffer: () => made.wire?.placeFor(readBuffer) ?? readBuffer,
         callback: (bytes, buffer) => {
-          made.wire?.arrivedIn(buffer === readBuffer ? readBuffer.subarray(0, bytes) : bytes);
+          made.wire?.arrivedIn(buffer.buffer === readBuffer.buffer ? readBuffer.subarray(0, bytes) : bytes);
           return true;
         },
       },
@@ -87,6 +90,11 @@ export class Wire {
   /** True once no more bytes will come. */
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** True once nothing can be sent any more. */
+  get broken(): boolean {
+    return this.stream.destroyed;
   }
 
   /** Bytes handed to `send` that the kernel has not taken yet. */
@@ -144,7 +152,11 @@ export class Wire {
 
   private placeFor(readBuffer: Buffer): Uint8Array {
     const direct = this.#receiver?.destination;
-    return direct !== undefined && direct.length >= worthDirect ? direct : readBuffer;
+    const wasDirect = this.#direct;
+    this.#direct = direct !== undefined && direct.length >= worthDirect;
+    if (direct !== undefined && this.#direct) return direct;
+    // After one large payload comes the next: read little more than its header, the rest directly.
+    return wasDirect ? readBuffer.subarray(0, headBytes) : readBuffer;
   }
 
   /** A chunk, or how many bytes lie in the receiver's destination. */

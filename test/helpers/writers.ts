@@ -1,0 +1,70 @@
+/** Programs that write to a mounted filesystem during a backup, ended with the test. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { atEnd, type EndingTest } from './cleanup.ts';
+
+export interface Writer {
+  readonly pid: number;
+  /** Throws where it has ended by itself. */
+  assertRunning(): void;
+  /** SIGTERM (SIGKILL after 10 s), waits for the end. Safe to call twice. */
+  stop(): Promise<void>;
+}
+
+/** Starts a program; resolves when it has written its first line. */
+export async function startWriter(t: EndingTest, command: readonly string[]): Promise<Writer> {
+  const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (text: Buffer) => (said += text.toString()));
+  child.stdout.on('data', (text: Buffer) => (said += text.toString()));
+  const ended = once(child, 'close');
+  let stopping = false;
+  const stop = async (): Promise<void> => {
+    stopping = true;
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+    const killer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+    await ended;
+    clearTimeout(killer);
+  };
+  atEnd(t, stop);
+  const assertRunning = (): void => {
+    if (!stopping && child.exitCode !== null)
+      throw new Error(`${command.join(' ')} ended with ${child.exitCode}: ${said}`);
+  };
+  await Promise.race([once(child.stdout, 'data'), ended]);
+  assertRunning();
+  return { pid: child.pid!, assertRunning, stop };
+}
+
+/** Creates, renames, deletes, fsyncs: test/helpers/churn.ts. */
+export function startChurn(t: EndingTest, mountPoint: string): Promise<Writer> {
+  const directory = join(mountPoint, 'churn');
+  mkdirSync(directory);
+  const program = fileURLToPath(new URL('churn.ts', import.meta.url));
+  return startWriter(t, [process.execPath, program, directory]);
+}
+
+/** Random writes over two files, an fsync after every eighth; Debian package fio. */
+export function startFio(
+  t: EndingTest,
+  mountPoint: string,
+  options: { fileSize?: string; rate?: string } = {},
+): Promise<Writer> {
+  const { fileSize = '4m', rate = '8m' } = options;
+  const directory = join(mountPoint, 'fio');
+  mkdirSync(directory);
+  return startWriter(t, [
+    ...['fio', '--name=hammer', `--directory=${directory}`, '--rw=randwrite', '--bsrange=4k-64k'],
+    ...[`--size=${fileSize}`, '--numjobs=2', '--thread', '--ioengine=psync', '--fsync=8', `--rate=${rate}`],
+    ...['--time_based', '--runtime=120', '--eta=always', '--eta-newline=1', '--overwrite=0'],
+  ]);
+}
+
+/** N to the first file, then N to the second, durably: test/helpers/alternate.ts. */
+export function startAlternating(t: EndingTest, first: string, second: string): Promise<Writer> {
+  const program = fileURLToPath(new URL('alternate.ts', import.meta.url));
+  return startWriter(t, [process.execPath, program, first, second]);
+}
