@@ -1,6 +1,7 @@
 /** Finds the device that a person named, and refuses a directory that lies on it. */
-import { realpathSync, statSync } from 'node:fs';
-import { command } from './processes.ts';
+import { existsSync, realpathSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import { command, tryCommand } from './processes.ts';
 
 /** What is used here of a line of `dattocli devices --json`. */
 export interface ListedDevice {
@@ -50,16 +51,8 @@ export async function refuseOnItself(device: ListedDevice, directory: string): P
 
 /** The block devices that a directory lies on, down to the disks. */
 async function devicesUnder(directory: string): Promise<string[]> {
-  const filesystem = await command('findmnt', [
-    '--noheadings',
-    '--nofsroot',
-    '--output',
-    'SOURCE',
-    '-T',
-    directory,
-  ]);
-  const source = filesystem.split('\n')[0] ?? '';
-  if (!source.startsWith('/dev/')) return [];
+  const source = await deviceOf(directory);
+  if (source === undefined) return [];
   const list = ['--inverse', '--noheadings', '--list', '--output', 'PATH'];
   const lowers = (await command('lsblk', [...list, source])).split('\n').map(resolved);
   const further: string[] = [];
@@ -68,6 +61,26 @@ async function devicesUnder(directory: string): Promise<string[]> {
     if (file.startsWith('/')) further.push(...(await devicesUnder(file)));
   }
   return [...lowers, ...further];
+}
+
+/** By device number, or where the filesystem has one of its own (btrfs) by the mount table; undefined for no device. */
+async function deviceOf(path: string): Promise<string | undefined> {
+  const { dev } = statSync(path);
+  // As gnu_dev_major and gnu_dev_minor take it apart.
+  const major = Math.floor(dev / 256) % 4096;
+  const minor = (dev % 256) + Math.floor(dev / 2 ** 20) * 256;
+  const number = `/sys/dev/block/${major}:${minor}`;
+  if (existsSync(number)) return `/dev/${basename(realpathSync(number)).replaceAll('!', '/')}`;
+  const { output } = await tryCommand('findmnt', [
+    '--noheadings',
+    '--nofsroot',
+    '--output',
+    'SOURCE',
+    '-T',
+    path,
+  ]);
+  const source = output.split('\n')[0] ?? '';
+  return source.startsWith('/dev/') ? source : undefined;
 }
 
 /** The path without links; as it is where it does not exist. */

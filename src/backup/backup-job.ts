@@ -79,6 +79,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     const { log } = this.#environment;
     const sample = setInterval(() => this.#meter.add(this.#moved()), 500);
     sample.unref();
+    let outcome: { state: JobState; error?: AgentError } = { state: 'SUCCEEDED' };
     log.info({ job: this.uuid, devices: this.#units.map((unit) => unit.pair.device.path) }, 'job started');
     try {
       await runBackup(
@@ -95,31 +96,32 @@ export class BackupJob implements PreparedJob, RunningJob {
         this.#cancelling.signal,
       );
       this.#afterSuccess();
-      this.#state = 'SUCCEEDED';
     } catch (error) {
-      this.#fail(error);
+      outcome = this.#failure(error);
     }
     clearInterval(sample);
     for (const unit of this.#units) this.#refresh(unit);
     await Promise.all(this.#units.map((unit) => unit.close()));
+    // Only now: whoever reads that the job has ended may mount the device.
+    this.#state = outcome.state;
+    this.#error = outcome.error;
     this.#phase = 'done';
     this.#paused = false;
     this.#finishedAt = new Date();
-    log.info({ job: this.uuid, state: this.#state, error: this.#error?.toDocument() }, 'job ended');
     this.#resolveDone(this.status());
   }
 
-  #fail(error: unknown): void {
-    const reason: unknown = this.#cancelling.signal.reason;
-    if (this.#cancelling.signal.aborted) {
-      this.#state = 'CANCELLED';
-      this.#error = reason instanceof AgentError ? reason : new AgentError('CANCELLED', 'Cancelled');
-      return;
+  #failure(thrown: unknown): { state: JobState; error: AgentError } {
+    const { signal } = this.#cancelling;
+    if (signal.aborted) {
+      const reason: unknown = signal.reason;
+      const error = reason instanceof AgentError ? reason : new AgentError('CANCELLED', 'Cancelled');
+      return { state: 'CANCELLED', error };
     }
-    this.#state = 'FAILED';
-    this.#error = toAgentError(error);
-    if (this.#error.code === 'INTERNAL')
-      this.#environment.log.error({ job: this.uuid, err: this.#error.cause ?? error }, 'defect');
+    const error = toAgentError(thrown);
+    if (error.code === 'INTERNAL')
+      this.#environment.log.error({ job: this.uuid, err: error.cause ?? thrown }, 'defect');
+    return { state: 'FAILED', error };
   }
 
   #afterSuccess(): void {

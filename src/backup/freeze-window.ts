@@ -8,6 +8,7 @@ import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
 import { runHook } from '../freeze/hooks.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
+import { mountsToFreeze } from './mounts-now.ts';
 import { type JobUnit, isLive } from './unit.ts';
 
 const hookTimeoutMs = 60_000;
@@ -33,8 +34,9 @@ export async function freezeWindow(
   const live = units.filter(isLive);
   const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
   report.phase('freezing');
+  const mounts = await mountsToFreeze(live);
   const freezer = await createFreezer({
-    mounts: freezeOrder(live).map((mount) => mount.path),
+    mounts: freezeOrder([...mounts.values()]).map((mount) => mount.path),
     maxFreezeMs: options.maxFreezeMs,
     runDirectory: environment.runDirectory,
     log: environment.log,
@@ -70,15 +72,15 @@ export async function freezeWindow(
       await postThaw(options.postThawHook, hookEnvironment, report);
   }
   for (const unit of live) {
-    const own = new Set(unit.mounts.map((mount) => mount.path));
+    const own = new Set(mounts.get(unit)?.map((mount) => mount.path));
     const lengths = thawed.perMount.filter(({ path }) => own.has(path)).map(({ frozenMs }) => frozenMs);
     unit.status.freeze_ms = Math.round(Math.max(...lengths, 0) * 10) / 10;
   }
 }
 
 /** Each filesystem once; one on a loop device before the one that holds the file. */
-export function freezeOrder(units: readonly JobUnit[]): MountedFilesystem[] {
-  const mounts = new Map(units.flatMap((unit) => unit.mounts).map((mount) => [mount.device, mount]));
+function freezeOrder(perUnit: readonly MountedFilesystem[][]): MountedFilesystem[] {
+  const mounts = new Map(perUnit.flat().map((mount) => [mount.device, mount]));
   return [...mounts.values()].sort((a, b) => b.depth - a.depth);
 }
 

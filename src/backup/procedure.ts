@@ -9,6 +9,7 @@ import type { Bitmap } from '../base/bitmap.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
+import { refuseNewWriters } from './mounts-now.ts';
 import { beginChain, firstPass, furtherPasses, loseTracking, readingBytes } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-unit.ts';
@@ -53,6 +54,7 @@ export async function runBackup(
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
 
   report.phase('finishing');
+  await refuseNewWriters(units);
   for (const unit of units) settle(unit);
 
   report.phase('verifying');
@@ -115,13 +117,7 @@ async function frozenPass(
 ): Promise<void> {
   await refuseLongFreeze(live, options.maxFreezeMs);
   const results = new Map<JobUnit, FrozenResult>();
-  const held: (() => void)[] = [];
   const start = performance.now();
-  // A warning is written to the log and the history, and so has to wait for the thaw.
-  const later: ProcedureReport = {
-    phase: (phase) => report.phase(phase),
-    warn: (code, message, device) => held.push(() => report.warn(code, message, device)),
-  };
   await freezeWindow(
     live,
     options,
@@ -129,11 +125,10 @@ async function frozenPass(
     report,
     () =>
       together(live, async (unit) => {
-        results.set(unit, await lookOnce(unit, later));
+        results.set(unit, await lookOnce(unit, report));
       }),
     signal,
   );
-  for (const say of held) say();
   environment.log.info({ ms: performance.now() - start }, 'freeze window is over');
   report.phase('finishing');
   for (const unit of live) {

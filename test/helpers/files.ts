@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
+import { type LoopDisk, mountDevice, unmount } from './loop.ts';
 
 /** About `bytes` bytes of random data in all, and some zeros and holes besides. */
 export async function fillWithFiles(directory: string, bytes: number): Promise<void> {
@@ -24,4 +25,15 @@ export async function fillWithFiles(directory: string, bytes: number): Promise<v
   await sparse.close();
   await symlink('large-0', join(directory, 'symlink'));
   await link(join(directory, 'large-1'), join(directory, 'hard link'));
+}
+
+/** The same on a device that is mounted for that time only. */
+export async function fillDevice(disk: LoopDisk, bytes: number): Promise<void> {
+  const mountPoint = join(disk.directory, 'filling');
+  await mountDevice(disk.device, mountPoint);
+  try {
+    await fillWithFiles(mountPoint, bytes);
+  } finally {
+    await unmount(mountPoint);
+  }
 }

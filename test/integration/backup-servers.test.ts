@@ -13,8 +13,8 @@ import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { startDattosrv } from '../helpers/dattosrv.ts';
 import { exec } from '../helpers/exec.ts';
 import { assertSameUsed, assertWhole, type FilesystemName } from '../helpers/image-proof.ts';
-import { fillWithFiles } from '../helpers/files.ts';
-import { type LoopDisk, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import { fillDevice } from '../helpers/files.ts';
+import { type LoopDisk, makeLoop } from '../helpers/loop.ts';
 import type { NbdServerProcess } from '../helpers/nbd-process.ts';
 import { startNbdkit } from '../helpers/nbdkit.ts';
 import { startQemuNbd } from '../helpers/qemu-nbd.ts';
@@ -43,13 +43,7 @@ async function makeSource(
     allow: [1],
   });
   await exec(`mkfs.${type}`, ['-q', type === 'xfs' ? '-f' : '-F', ...mkfsArgs, disk.device]);
-  const mountPoint = join(disk.directory, 'mnt');
-  await mountDevice(disk.device, mountPoint);
-  try {
-    await fillWithFiles(mountPoint, 32 * MiB);
-  } finally {
-    await unmount(mountPoint);
-  }
+  await fillDevice(disk, 32 * MiB);
   return disk;
 }
 

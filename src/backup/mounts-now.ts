@@ -1,0 +1,52 @@
+/**
+ * Mounts come and go while a job runs. What is frozen has to be what lies on the devices at that moment: the
+ * path of a filesystem that was unmounted leads to another filesystem, which must not be frozen in its place.
+ */
+import { AgentError } from '../base/errors.ts';
+import { filesystemsOn, type MountedFilesystem, readStack } from '../devices/stacking.ts';
+import { freezable } from './freezable.ts';
+import { type JobUnit, isLive } from './unit.ts';
+
+/**
+ * The filesystems to freeze for each live unit, in order. Throws FREEZE_FAILED where one that was mounted when
+ * the job began is not any more.
+ */
+export async function mountsToFreeze(live: readonly JobUnit[]): Promise<Map<JobUnit, MountedFilesystem[]>> {
+  const stack = await readStack();
+  const result = new Map<JobUnit, MountedFilesystem[]>();
+  for (const unit of live) {
+    const now = filesystemsOn(stack, [unit.pair.device.kernelName]).filter(
+      ({ readOnly, type }) => !readOnly && freezable(type),
+    );
+    const gone = unit.mounts.find((before) => !now.some(({ device }) => device === before.device));
+    if (gone !== undefined)
+      throw new AgentError(
+        'FREEZE_FAILED',
+        `${gone.path} (${gone.device}) was unmounted or made read-only during the backup of ${unit.pair.device.path}`,
+        { hint: 'start the backup again, and leave the filesystem mounted or unmounted while it runs' },
+      );
+    result.set(unit, now);
+  }
+  return result;
+}
+
+/** Throws DEVICE_BUSY where a device that nobody wrote to when the job began has a writable filesystem now. */
+export async function refuseNewWriters(units: readonly JobUnit[]): Promise<void> {
+  const idle = units.filter(
+    (unit) => !isLive(unit) && unit.hold === undefined && unit.pair.device.kind !== 'file',
+  );
+  if (idle.length === 0) return;
+  const stack = await readStack();
+  for (const { pair } of idle) {
+    const before = new Set(pair.device.mounts.filter(({ readOnly }) => !readOnly).map(({ path }) => path));
+    const writer = filesystemsOn(stack, [pair.device.kernelName]).find(
+      ({ readOnly, path, type }) => !readOnly && freezable(type) && !before.has(path),
+    );
+    if (writer !== undefined)
+      throw new AgentError(
+        'DEVICE_BUSY',
+        `${pair.device.path} was mounted writable at ${writer.path} during its backup as a read-only filesystem`,
+        { hint: 'start the backup again; a filesystem that is written to is frozen for a moment' },
+      );
+  }
+}

@@ -1,0 +1,266 @@
+/**
+ * Proves what a lost server costs: a job resumes by itself when the server is back in time, and the image is
+ * right; it fails within the time allowed when it stays away, when another image comes back, or when what no
+ * flush had confirmed is past saving; and the next full is right after each.
+ */
+import assert from 'node:assert/strict';
+import { open, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MiB } from '../../src/base/bytes.ts';
+import type { JobStatus } from '../../src/daemon/documents.ts';
+import {
+  assertNothingLeft,
+  backUp,
+  daemonFor,
+  scratchFor,
+  scriptIn,
+  startJob,
+  untilEnded,
+  untilFile,
+  untilJob,
+} from '../helpers/backup.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { exec } from '../helpers/exec.ts';
+import { fillDevice, fillWithFiles } from '../helpers/files.ts';
+import { assertSameUsed, assertWhole } from '../helpers/image-proof.ts';
+import { makeLoop } from '../helpers/loop.ts';
+import type { NbdServerProcess } from '../helpers/nbd-process.ts';
+import { startPlainNbdServer } from '../helpers/nbd-server.ts';
+import { startNbdkit } from '../helpers/nbdkit.ts';
+import { startChurn } from '../helpers/writers.ts';
+
+const whole = { after };
+const scratch = scratchFor(whole);
+const memory = scratchFor(whole, { memory: true });
+const daemon = await daemonFor(whole);
+const size = 128 * MiB;
+/** Nobody writes to this one. */
+const idle = await makeLoop(whole, { size, filesystem: 'ext4' });
+await fillDevice(idle, 32 * MiB);
+/** This one is written to. */
+const live = await makeLoop(whole, { size, filesystem: 'ext4', mount: true });
+await fillWithFiles(live.mountPoint!, 32 * MiB);
+
+async function imageFile(name: string, bytes = size): Promise<string> {
+  const path = join(scratch, name);
+  const file = await open(path, 'w');
+  await file.truncate(bytes);
+  await file.close();
+  return path;
+}
+
+/** nbdkit on a port, to be killed and started again there. */
+async function serve(
+  t: EndingTest,
+  image: string,
+  options: { port?: number; filters?: readonly string[]; settings?: readonly string[] } = {},
+): Promise<NbdServerProcess & { port: number }> {
+  const { port, filters = [], settings = [] } = options;
+  const server = await startNbdkit([...filters, 'file', image, ...settings], { tcp: port ?? true });
+  atEnd(t, () => server.stop());
+  return { ...server, port: server.port! };
+}
+
+const sent = (status: JobStatus): number => status.devices[0]?.bytes_sent ?? 0;
+
+async function untilHalf(job: string): Promise<void> {
+  await untilJob(daemon, job, 'a third is sent', (status) => sent(status) > 12 * MiB);
+}
+
+const codes = (status: JobStatus): string[] => status.warnings.map(({ code }) => code);
+const slow = ['--rate', '16M'];
+
+async function assertNextFullIsRight(t: EndingTest, image: string): Promise<void> {
+  const server = await serve(t, image);
+  const { status, code } = await backUp(daemon, ['--device', idle.device, '--target', server.uri]);
+  assert.deepEqual([status.state, status.warnings, code], ['SUCCEEDED', [], 0]);
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', idle.device, image, size);
+  await server.stop();
+}
+
+test('killed and started again: the job resumes by itself, and the image is right', async (t) => {
+  const image = await imageFile('resumed.img');
+  const first = await serve(t, image);
+  const job = await startJob(daemon, ['--device', idle.device, '--target', first.uri, ...slow]);
+  await untilHalf(job);
+  await first.kill();
+  // What no flush has confirmed may be lost with the server: here all of it is.
+  await exec('truncate', ['--size=0', image]);
+  await exec('truncate', [`--size=${size}`, image]);
+  await serve(t, image, { port: first.port });
+  const status = await untilEnded(daemon, job);
+  assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', idle.device, image, size);
+  await assertNothingLeft(daemon, { devices: [idle.device] });
+});
+
+test('killed twice under a live filesystem: the image is the device at the freeze', async (t) => {
+  const image = await imageFile('live.img');
+  const churn = await startChurn(t, live.mountPoint!);
+  const reference = join(memory, 'reference');
+  const hook = await scriptIn(scratch, 'copy-device', [
+    `dd if=${live.device} of=${reference} bs=1M iflag=direct conv=sparse status=none`,
+  ]);
+  let server = await serve(t, image);
+  const job = await startJob(daemon, [
+    ...['--device', live.device, '--target', server.uri, ...slow],
+    ...['--frozen-hook', hook, '--max-freeze', '20s', '--verify', 'full'],
+  ]);
+  for (const bytes of [10 * MiB, 24 * MiB]) {
+    await untilJob(daemon, job, 'bytes move', (status) => sent(status) > bytes);
+    await server.kill();
+    server = await serve(t, image, { port: server.port });
+  }
+  const status = await untilEnded(daemon, job);
+  assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
+  await churn.stop();
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', reference, image, size);
+  await assertNothingLeft(daemon, { devices: [live.device], mountPoints: [live.mountPoint!] });
+});
+
+test('killed while frozen: what is in memory goes to the server when it is back', async (t) => {
+  const image = await imageFile('frozen.img');
+  const reference = join(memory, 'reference-frozen');
+  const [reached, go] = [join(memory, 'reached'), join(memory, 'go')];
+  const hook = await scriptIn(scratch, 'copy-and-wait', [
+    `dd if=${live.device} of=${reference} bs=1M iflag=direct conv=sparse status=none`,
+    `: > ${reached}`,
+    `for i in $(seq 300); do [ -e ${go} ] && exit 0; sleep 0.05; done`,
+  ]);
+  const churn = await startWriterOn(t);
+  const server = await serve(t, image);
+  const job = await startJob(daemon, [
+    ...['--device', live.device, '--target', server.uri, '--frozen-hook', hook, '--max-freeze', '20s'],
+  ]);
+  await untilFile(reached);
+  await server.kill();
+  await writeFile(go, '');
+  await untilJob(daemon, job, 'the job waits for the server', ({ phase }) => phase === 'finishing');
+  await serve(t, image, { port: server.port });
+  const status = await untilEnded(daemon, job);
+  await churn.stop();
+  assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', reference, image, size);
+});
+
+async function startWriterOn(t: EndingTest): ReturnType<typeof startChurn> {
+  await rm(join(live.mountPoint!, 'churn'), { recursive: true, force: true });
+  return startChurn(t, live.mountPoint!);
+}
+
+test('never back: the job fails within the time allowed, and the next full is right', async (t) => {
+  const image = await imageFile('lost.img');
+  const server = await serve(t, image);
+  const job = await startJob(daemon, [
+    ...['--device', idle.device, '--target', server.uri, ...slow, '--reconnect', '2s'],
+  ]);
+  await untilHalf(job);
+  const start = performance.now();
+  await server.kill();
+  const status = await untilEnded(daemon, job);
+  const seconds = (performance.now() - start) / 1000;
+  assert.ok(seconds < 8, `${seconds} s`);
+  assert.deepEqual([status.state, status.error?.code], ['FAILED', 'NBD_CONNECTION_LOST']);
+  assert.match(status.error?.message ?? '', /within 2 s/);
+  assert.match(status.error?.hint ?? '', /--reconnect/);
+  assert.ok((status.devices[0]?.bytes_unsynced ?? 0) > 0, 'what is missing is told');
+  await assertNothingLeft(daemon, { devices: [idle.device] });
+  await assertNextFullIsRight(t, image);
+});
+
+test('a job that waits for its server can be stopped', async (t) => {
+  const image = await imageFile('stopped.img');
+  const server = await serve(t, image);
+  const job = await startJob(daemon, ['--device', idle.device, '--target', server.uri, ...slow]);
+  await untilHalf(job);
+  await server.kill();
+  await sleep(500);
+  const start = performance.now();
+  const stopping = await exec('curl', [
+    ...['--silent', '--unix-socket', daemon.socket, '-X', 'POST', `http://localhost/v1/jobs/${job}/stop`],
+  ]);
+  assert.equal((JSON.parse(stopping.stdout) as JobStatus).state, 'CANCELLED');
+  assert.ok(performance.now() - start < 3000);
+  await assertNothingLeft(daemon, { devices: [idle.device] });
+});
+
+test('a server that says it shuts down, again and again, by nbdkit: resumed, or failed in time', async (t) => {
+  const image = await imageFile('shutdown.img');
+  const trigger = join(scratch, 'shutdown');
+  const filters = ['--filter=error'];
+  const settings = ['error-pwrite=ESHUTDOWN', 'error-pwrite-rate=100%', `error-pwrite-file=${trigger}`];
+  const server = await serve(t, image, { filters, settings });
+  const start = async (reconnect: string): Promise<string> => {
+    const job = await startJob(daemon, [
+      ...['--device', idle.device, '--target', server.uri, ...slow, '--reconnect', reconnect],
+    ]);
+    await untilHalf(job);
+    await writeFile(trigger, '');
+    return job;
+  };
+  const resumed = await start('30s');
+  await sleep(1000);
+  await rm(trigger);
+  const status = await untilEnded(daemon, resumed);
+  assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);
+  assert.match(status.warnings[0]?.message ?? '', /lost \d times?/);
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', idle.device, image, size);
+
+  const failed = await start('2s');
+  const ended = await untilEnded(daemon, failed, 15_000);
+  assert.deepEqual([ended.state, ended.error?.code], ['FAILED', 'NBD_CONNECTION_LOST']);
+  await rm(trigger);
+  await server.stop();
+  await assertNextFullIsRight(t, image);
+});
+
+for (const [what, code, change] of [
+  ['a larger image', 'TARGET_MISMATCH', (image: string) => exec('truncate', [`--size=${size + MiB}`, image])],
+  [
+    'a smaller image',
+    'TARGET_TOO_SMALL',
+    (image: string) => exec('truncate', [`--size=${size - MiB}`, image]),
+  ],
+  ['a read-only export', 'TARGET_READ_ONLY', undefined],
+] as const)
+  test(`another server comes back with ${what}: a clear failure`, async (t) => {
+    const image = await imageFile('changed.img');
+    const first = await serve(t, image);
+    const job = await startJob(daemon, ['--device', idle.device, '--target', first.uri, ...slow]);
+    await untilHalf(job);
+    await first.kill();
+    await change?.(image);
+    await serve(t, image, { port: first.port, filters: change === undefined ? ['--readonly'] : [] });
+    const status = await untilEnded(daemon, job);
+    assert.deepEqual([status.state, status.error?.code], ['FAILED', code], JSON.stringify(status.error));
+    assert.ok((status.error?.hint ?? '').length > 10);
+    await assertNothingLeft(daemon, { devices: [idle.device] });
+  });
+
+test('a server without flush: everything is sent again, and the job says what it cannot know', async (t) => {
+  const image = await imageFile('no-flush.img');
+  await exec('chown', ['nbd:nbd', image]);
+  const first = await startPlainNbdServer(image);
+  atEnd(t, () => first.stop());
+  const job = await startJob(daemon, [
+    ...['--device-pair', idle.device, '127.0.0.1', String(first.port), ...slow],
+  ]);
+  await untilHalf(job);
+  // Its listener and the children that serve the connections.
+  const { stdout } = await exec('pgrep', ['--parent', String(first.pid)]);
+  for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
+  const status = await untilEnded(daemon, job);
+  assert.deepEqual(
+    [status.state, status.error, codes(status)],
+    ['SUCCEEDED', null, ['TARGET_CANNOT_FLUSH', 'RECONNECTED']],
+  );
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', idle.device, image, size);
+});
