@@ -1,16 +1,16 @@
 /** A job: its state, its status, and the ways to pause and end it. What it does is in procedure.ts. */
-import { rm } from 'node:fs/promises';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { JobEnvironment, JobOptions, PreparedJob, RunningJob } from './job.ts';
-import { runFull } from './procedure.ts';
+import { runBackup } from './procedure.ts';
 import { RateMeter } from './rate-meter.ts';
-import type { DeviceStatus, JobPhase, JobState, JobStatus, JobWarning } from './status.ts';
+import type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning } from './status.ts';
 import { type JobUnit, isLive } from './unit.ts';
 
 export class BackupJob implements PreparedJob, RunningJob {
   readonly uuid: string;
   readonly done: Promise<JobStatus>;
+  readonly #kind: JobKind;
   readonly #units: readonly JobUnit[];
   readonly #options: JobOptions;
   readonly #environment: JobEnvironment;
@@ -25,18 +25,20 @@ export class BackupJob implements PreparedJob, RunningJob {
   #finishedAt: Date | undefined;
   #error: AgentError | undefined;
 
-  constructor(
-    uuid: string,
-    units: readonly JobUnit[],
-    options: JobOptions,
-    environment: JobEnvironment,
-    warnings: readonly JobWarning[],
-  ) {
-    this.uuid = uuid;
-    this.#units = units;
-    this.#options = options;
-    this.#environment = environment;
-    this.#warnings.push(...warnings);
+  constructor(job: {
+    readonly uuid: string;
+    readonly kind: JobKind;
+    readonly units: readonly JobUnit[];
+    readonly options: JobOptions;
+    readonly environment: JobEnvironment;
+    readonly warnings: readonly JobWarning[];
+  }) {
+    this.uuid = job.uuid;
+    this.#kind = job.kind;
+    this.#units = job.units;
+    this.#options = job.options;
+    this.#environment = job.environment;
+    this.#warnings.push(...job.warnings);
     this.done = new Promise((resolve) => {
       this.#resolveDone = resolve;
     });
@@ -49,7 +51,7 @@ export class BackupJob implements PreparedJob, RunningJob {
   }
 
   async discard(): Promise<void> {
-    await closeUnits(this.#units);
+    await Promise.all(this.#units.map((unit) => unit.discard()));
   }
 
   pause(): void {
@@ -80,7 +82,8 @@ export class BackupJob implements PreparedJob, RunningJob {
     let outcome: { state: JobState; error?: AgentError } = { state: 'SUCCEEDED' };
     log.info({ job: this.uuid, devices: this.#units.map((unit) => unit.pair.device.path) }, 'job started');
     try {
-      await runFull(
+      await runBackup(
+        { uuid: this.uuid },
         this.#units,
         this.#options,
         this.#environment,
@@ -98,14 +101,13 @@ export class BackupJob implements PreparedJob, RunningJob {
     }
     clearInterval(sample);
     for (const unit of this.#units) this.#refresh(unit);
-    await closeUnits(this.#units);
+    await Promise.all(this.#units.map((unit) => unit.close()));
     // Only now: whoever reads that the job has ended may mount the device.
     this.#state = outcome.state;
     this.#error = outcome.error;
     this.#phase = 'done';
     this.#paused = false;
     this.#finishedAt = new Date();
-    log.info({ job: this.uuid, state: this.#state, error: this.#error?.toDocument() }, 'job ended');
     this.#resolveDone(this.status());
   }
 
@@ -183,13 +185,13 @@ export class BackupJob implements PreparedJob, RunningJob {
     const left = devices.reduce((sum, device) => sum + device.bytes_unsynced, 0);
     return {
       uuid: this.uuid,
-      kind: 'full',
+      kind: this.#kind,
       state: this.#state,
       phase: this.#phase,
       paused: this.#paused,
       created_at: this.#createdAt.toISOString(),
       finished_at: this.#finishedAt?.toISOString() ?? null,
-      tracker: 'none',
+      tracker: [...new Set(this.#units.map(({ status }) => status.tracker))].join(', '),
       rate: Math.round(rate),
       seconds_left: rate > 0 && this.#phase === 'copying' ? Math.ceil(left / rate) : null,
       warnings: [...this.#warnings],
@@ -197,14 +199,4 @@ export class BackupJob implements PreparedJob, RunningJob {
       devices,
     };
   }
-}
-
-export async function closeUnits(units: readonly JobUnit[]): Promise<void> {
-  await Promise.all(
-    units.map(async ({ pool, hold, fingerprintPath }) => {
-      await pool.close();
-      await hold?.close();
-      if (fingerprintPath !== undefined) await rm(fingerprintPath, { force: true });
-    }),
-  );
 }

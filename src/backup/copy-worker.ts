@@ -10,9 +10,10 @@ import { type DeviceSource, openDeviceSource } from '../block/device-source.ts';
 import type { Target } from '../block/target.ts';
 import { markUsed } from '../filesystems/mark-used.ts';
 import { Control } from './copy/control.ts';
-import { FingerprintFile, UnitHasher, fingerprintUnit } from './copy/fingerprints.ts';
+import { FingerprintFile, UnitHasher, fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { TargetFacts, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './copy/messages.ts';
 import { Samples } from './copy/samples.ts';
+import { wholeUnits } from './copy/segments.ts';
 import { Transfer } from './copy/transfer.ts';
 import { openTarget } from './targets.ts';
 
@@ -22,7 +23,9 @@ if (port === null) throw new Error('copy-worker is started as a thread by the co
 const setup = workerData as ThreadSetup;
 const control = new Control(setup.threads, setup.control);
 const items = new Float64Array(setup.items);
-const unconfirmed = new Bitmap(setup.deviceSize, fingerprintUnit, setup.unconfirmed);
+const send = new Bitmap(setup.deviceSize, setup.unit, setup.send);
+const unconfirmed = new Bitmap(setup.deviceSize, setup.unit, setup.unconfirmed);
+const found = new Bitmap(setup.deviceSize, fingerprintUnit, setup.found);
 const targetZero = new Bitmap(setup.deviceSize, fingerprintUnit, setup.targetZero);
 const samples = new Samples(setup.samples);
 const hasher = new UnitHasher(Buffer.from(setup.key));
@@ -51,7 +54,7 @@ const handlers: Handlers = {
   map: async ({ state, used }) => {
     const from = opened();
     return markUsed(
-      new Bitmap(setup.deviceSize, fingerprintUnit, used),
+      new Bitmap(setup.deviceSize, setup.unit, used),
       (offset, length) => from.readAt(offset, length),
       setup.deviceSize,
       from.sectorSize,
@@ -64,7 +67,7 @@ const handlers: Handlers = {
   },
   zeroMap: async ({ used }) => {
     const to = connected().target;
-    for (const { offset, length } of new Bitmap(setup.deviceSize, fingerprintUnit, used).extents())
+    for (const { offset, length } of wholeUnits(new Bitmap(setup.deviceSize, setup.unit, used)))
       // The device may end within a block of the target.
       for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock)))
         markWholeUnits(zero.offset, zero.length);
@@ -107,7 +110,9 @@ async function connect(waitMs: number): Promise<TargetFacts> {
       source: opened(),
       control,
       items,
+      send,
       unconfirmed,
+      found,
       targetZero,
       samples,
       hasher,

@@ -3,7 +3,8 @@
  */
 import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
-import type { JobStatus } from './status.ts';
+import type { TrackedDevice, Tracker } from '../tracking/tracker.ts';
+import type { JobKind, JobStatus } from './status.ts';
 
 export interface DevicePair {
   readonly device: Device;
@@ -23,6 +24,12 @@ export interface JobOptions {
   readonly reconnectMs: number;
   /** How much is read back from the target and compared after the last flush. */
   readonly verify: 'none' | 'sample' | 'full';
+  /** Which tracker is used; `auto` takes the best there is. */
+  readonly tracker: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  /** Whether an incremental in doubt becomes a differential, or fails with CHAIN_IN_DOUBT. */
+  readonly fallback: boolean;
+  /** Copying passes before the freeze, at most. */
+  readonly maxPasses: number;
   /** Executables run before the freeze and after the thaw; a failing pre-freeze hook ends the job. */
   readonly preFreezeHook: string | undefined;
   readonly postThawHook: string | undefined;
@@ -37,6 +44,9 @@ export const defaultJobOptions: JobOptions = {
   connections: 2,
   reconnectMs: 60_000,
   verify: 'sample',
+  tracker: 'auto',
+  fallback: true,
+  maxPasses: 8,
   preFreezeHook: undefined,
   postThawHook: undefined,
   frozenHook: undefined,
@@ -46,7 +56,16 @@ export interface JobEnvironment {
   readonly log: Log;
   /** Everything that writes to files is held while a filesystem is frozen. */
   readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
-  /** Where the chain's fingerprints and pending maps are kept. */
+  /**
+   * The tracker for a device, and why there is none. Not given: there is never one.
+   */
+  readonly chooseTracker?: (
+    device: TrackedDevice,
+    wish: JobOptions['tracker'],
+  ) => Promise<{ readonly tracker: Tracker | undefined; readonly why: string }>;
+  /** No chain outlives the job: for the offline tools. */
+  readonly offline?: boolean;
+  /** Where the chains are kept. */
   readonly stateDirectory: string;
   /** On a tmpfs: the freeze guard's record lives there. */
   readonly runDirectory: string;
@@ -76,7 +95,7 @@ export interface PreparedJob {
 export type PrepareJob = (
   request: {
     readonly uuid: string;
-    readonly kind: 'full';
+    readonly kind: JobKind;
     readonly pairs: readonly DevicePair[];
     readonly options: JobOptions;
   },

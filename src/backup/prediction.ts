@@ -52,6 +52,26 @@ export function checkPrediction(
   );
 }
 
+/** The same for devices whose tracker tells what there is to read. */
+export function checkTrackedPrediction(
+  prediction: Prediction,
+  units: readonly JobUnit[],
+  maxFreezeMs: number,
+): void {
+  if (prediction.ms <= maxFreezeMs) return;
+  const names = units.map((unit) => unit.pair.device.path).join(', ');
+  throw new AgentError(
+    'FREEZE_TOO_LONG',
+    `${names} is written faster than the target takes it: ${formatBytes(prediction.bytes)} would have to be read in ` +
+      `a freeze of about ${formatMs(prediction.ms)}, allowed are ${formatMs(maxFreezeMs)}`,
+    {
+      hint:
+        `allow it with --max-freeze ${Math.ceil((prediction.ms * 1.25) / 1000)}s, give it more passes with ` +
+        '--max-passes, or start it when less is written',
+    },
+  );
+}
+
 /** `20 ms`, `0.35 s`, `12.0 s`, `11 min`. */
 export function formatMs(ms: number): string {
   if (ms < 100) return `${Math.ceil(ms)} ms`;

@@ -1,33 +1,32 @@
 /**
- * A full backup from the first read to the last flush. Without a tracker, a live device is copied, compared
- * with the fingerprints of what was sent until little differs, and compared once more while it is frozen.
+ * A backup from the first read to the last flush, for all devices of a job: passes (passes.ts), one freeze for
+ * all of them, and the proof at the end.
  */
-import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { formatBytes } from '../base/bytes.ts';
-import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';
-import { syncFilesystem } from '../linux/syncfs.ts';
+import type { WarningCode } from '../base/warning-codes.ts';
+import type { Bitmap } from '../base/bitmap.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
+import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import type { MapResult } from './copy/messages.ts';
-import { checkPrediction, formatMs, predictFreeze } from './prediction.ts';
+import { beginChain, firstPass, furtherPasses, loseTracking, readingBytes } from './passes.ts';
+import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
+import { knownUnits } from './prepare-unit.ts';
 import type { JobPhase } from './status.ts';
-import { type JobUnit, isLive } from './unit.ts';
-
-/** Comparing passes before the freeze, at most. */
-const maximumPasses = 5;
-
-/** Bytes that may differ at the freeze without another comparing pass being worth it. */
-const smallDifference = 8 * 1024 * 1024;
+import { type JobUnit, isLive, missing } from './unit.ts';
 
 export interface ProcedureReport {
   phase(phase: JobPhase): void;
   warn(code: WarningCode, message: string, device?: string): void;
 }
 
-export async function runFull(
+export interface JobIdentity {
+  readonly uuid: string;
+}
+
+export async function runBackup(
+  job: JobIdentity,
   units: readonly JobUnit[],
   options: JobOptions,
   environment: JobEnvironment,
@@ -35,14 +34,23 @@ export async function runFull(
   signal: AbortSignal,
 ): Promise<void> {
   report.phase('mapping');
-  await together(units, (unit) => prepareUnit(unit, options, environment, report, signal));
-  const live = units.filter(isLive);
-  if (live.length > 0) checkPrediction(await predict(live), live, options.maxFreezeMs);
+  for (const { plan, pair } of units)
+    if (plan.reason !== null)
+      report.warn('FELL_BACK', `${plan.kind} instead: ${plan.reason}`, pair.device.path);
+  await together(units, async (unit) => {
+    await mapUnit(unit, options, environment, signal);
+    if (!isLive(unit)) warnOfMap(unit, report);
+    await beginChain(unit);
+    unit.status.bytes_unsynced = missing(unit).bytes();
+    if (unit.plan.kind === 'full') await unit.pool.readZeroMap();
+    unit.pool.samples.choose(unit.pool.used);
+  });
 
   report.phase('copying');
-  await together(units, (unit) => firstPass(unit));
-  await together(live, (unit) => compareUntilQuiet(unit, signal));
+  await together(units, (unit) => firstPass(unit, report));
+  await together(units, (unit) => furtherPasses(unit, options, report, signal));
 
+  const live = units.filter(isLive);
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
 
   report.phase('finishing');
@@ -51,6 +59,7 @@ export async function runFull(
 
   report.phase('verifying');
   await together(units, (unit) => verify(unit, options.verify, report));
+  for (const unit of units) await complete(unit, job);
 }
 
 /** Runs `work` for all units side by side; the first failure stops the others, and all have ended after it. */
@@ -70,67 +79,6 @@ async function together(units: readonly JobUnit[], work: (unit: JobUnit) => Prom
   if (first !== undefined) throw first.error;
 }
 
-/**
- * Reads the used map that the copy is planned with. That of a running filesystem is tentative (it is read again
- * in the freeze); where it contradicts itself, the filesystem is frozen for the moment of reading it.
- */
-export async function mapUnit(
-  unit: JobUnit,
-  options: JobOptions,
-  environment: JobEnvironment,
-  signal: AbortSignal,
-): Promise<void> {
-  if (unit.map !== undefined) return;
-  await syncMounts(unit);
-  let map = await unit.pool.map(isLive(unit) ? 'live' : 'idle');
-  if (isLive(unit) && map.everything)
-    await freezeWindow(
-      [unit],
-      { ...options, preFreezeHook: undefined, postThawHook: undefined, frozenHook: undefined },
-      environment,
-      silentReport,
-      async () => {
-        map = await unit.pool.map('frozen');
-      },
-      signal,
-    );
-  acceptMap(unit, map);
-}
-
-/** What is only in the page cache is neither on the device nor in the map; each pass is to find what it can. */
-async function syncMounts(unit: JobUnit): Promise<void> {
-  for (const { path } of unit.mounts) {
-    const directory = await open(path, constants.O_RDONLY);
-    try {
-      await syncFilesystem(directory.fd);
-    } finally {
-      await directory.close();
-    }
-  }
-}
-
-const silentReport = { phase: () => undefined, warn: () => undefined };
-
-function acceptMap(unit: JobUnit, map: MapResult): void {
-  unit.map = map;
-  unit.status.used_bytes = map.usedBytes;
-  if (map.filesystem !== undefined) unit.status.filesystem = map.filesystem.type;
-}
-
-async function prepareUnit(
-  unit: JobUnit,
-  options: JobOptions,
-  environment: JobEnvironment,
-  report: ProcedureReport,
-  signal: AbortSignal,
-): Promise<void> {
-  await mapUnit(unit, options, environment, signal);
-  unit.status.bytes_unsynced = unit.pool.used.bytes();
-  if (!isLive(unit)) warnOfMap(unit, report);
-  await unit.pool.readZeroMap();
-  unit.pool.samples.choose(unit.pool.used);
-}
-
 function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
   const { map, pair } = unit;
   if (map === undefined) return;
@@ -138,37 +86,26 @@ function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
     report.warn(map.everything ? 'EVERYTHING_USED' : 'FILESYSTEM_WARNING', message, pair.device.path);
 }
 
-/** Predicts from the used blocks and the measured speed of reading and hashing. */
-async function predict(live: readonly JobUnit[]): Promise<ReturnType<typeof predictFreeze>> {
-  const devices = [];
-  for (const unit of live)
-    devices.push({ bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() });
-  return predictFreeze(devices);
+/** What the freeze has to read: what is missing where a tracker tells, otherwise all that is in use. */
+async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): Promise<void> {
+  const predict = async (units: readonly JobUnit[]): Promise<ReturnType<typeof predictFreeze>> => {
+    const devices = [];
+    for (const unit of units)
+      devices.push({
+        bytes: unit.tracking === undefined ? unit.pool.used.bytes() : readingBytes(unit),
+        rate: await unit.pool.measureReading(),
+      });
+    return predictFreeze(devices);
+  };
+  const all = await predict(live);
+  if (live.some((unit) => unit.tracking === undefined)) checkPrediction(all, live, maxFreezeMs);
+  else checkTrackedPrediction(all, live, maxFreezeMs);
 }
 
-async function firstPass(unit: JobUnit): Promise<void> {
-  unit.status.pass = 1;
-  await unit.pool.pass('copy', unit.pool.used);
-}
-
-/**
- * While a filesystem is written to, every pass leaves what was written during it. Passes go on while they are
- * getting shorter to good effect: each costs no more than the freeze will.
- */
-async function compareUntilQuiet(unit: JobUnit, signal: AbortSignal): Promise<void> {
-  let before = Infinity;
-  for (let pass = 2; pass <= maximumPasses; pass++) {
-    signal.throwIfAborted();
-    unit.status.pass = pass;
-    const start = unit.pool.counters().different;
-    await syncMounts(unit);
-    const map = await unit.pool.map('live');
-    if (!map.everything) acceptMap(unit, map);
-    await unit.pool.pass('compare', unit.pool.used);
-    const differed = unit.pool.counters().different - start;
-    if (differed <= smallDifference || differed > before / 2) return;
-    before = differed;
-  }
+interface FrozenResult {
+  readonly kept: Bitmap;
+  readonly overflow: number;
+  readonly resendable: boolean;
 }
 
 async function frozenPass(
@@ -178,9 +115,8 @@ async function frozenPass(
   report: ProcedureReport,
   signal: AbortSignal,
 ): Promise<void> {
-  checkPrediction(await predict(live), live, options.maxFreezeMs);
-  const resendable = new Map(live.map((unit) => [unit, !unit.pool.hasUnconfirmed]));
-  const overflows = new Map<JobUnit, number>();
+  await refuseLongFreeze(live, options.maxFreezeMs);
+  const results = new Map<JobUnit, FrozenResult>();
   const start = performance.now();
   await freezeWindow(
     live,
@@ -189,10 +125,7 @@ async function frozenPass(
     report,
     () =>
       together(live, async (unit) => {
-        unit.status.pass++;
-        acceptMap(unit, await unit.pool.map('frozen'));
-        const { overflow } = await unit.pool.pass('frozen', unit.pool.used);
-        overflows.set(unit, overflow);
+        results.set(unit, await lookOnce(unit, report));
       }),
     signal,
   );
@@ -200,16 +133,48 @@ async function frozenPass(
   report.phase('finishing');
   for (const unit of live) {
     warnOfMap(unit, report);
-    const overflow = overflows.get(unit) ?? 0;
-    if (overflow > 0)
-      report.warn(
-        'FREEZE_OVERFLOW',
-        `${formatBytes(overflow)} more had changed than memory may hold, and went to the target while the filesystem ` +
-          `was frozen (${formatMs(unit.status.freeze_ms ?? 0)})`,
-        unit.pair.device.path,
-      );
-    await unit.pool.sendSpool(overflow === 0 && resendable.get(unit) === true);
+    const result = results.get(unit);
+    if (result !== undefined) await sendKept(unit, result, report);
   }
+}
+
+/** What one device needs inside the freeze: take, then read. */
+async function lookOnce(unit: JobUnit, report: ProcedureReport): Promise<FrozenResult> {
+  const { pool, chain } = unit;
+  unit.status.pass++;
+  const resendable = !pool.hasUnconfirmed;
+  try {
+    await unit.tracking?.feed.take();
+  } catch (error) {
+    loseTracking(unit, error, report);
+  }
+  acceptMap(unit, await pool.map('frozen'));
+  const { kept, overflow } = await pool.freeze(
+    missing(unit),
+    unit.tracking === undefined ? pool.used : undefined,
+  );
+  chain.pending.or(kept);
+  return { kept, overflow, resendable: resendable && overflow === 0 };
+}
+
+async function sendKept(
+  unit: JobUnit,
+  { kept, overflow, resendable }: FrozenResult,
+  report: ProcedureReport,
+): Promise<void> {
+  const { chain, pool, status } = unit;
+  if (unit.tracking === undefined) await chain.savePending();
+  else await unit.tracking.feed.secure();
+  if (overflow > 0)
+    report.warn(
+      'FREEZE_OVERFLOW',
+      `${formatBytes(overflow)} more had changed than memory may hold, and went to the target while the filesystem ` +
+        `was frozen (${formatMs(status.freeze_ms ?? 0)})`,
+      unit.pair.device.path,
+    );
+  await pool.sendSpool(resendable);
+  chain.pending.andNot(kept);
+  await chain.savePending();
 }
 
 /** What is true of the device's lines once everything has been sent and flushed. */
@@ -220,21 +185,44 @@ function settle(unit: JobUnit): void {
 }
 
 async function verify(unit: JobUnit, level: JobOptions['verify'], report: ProcedureReport): Promise<void> {
-  const { pool, pair } = unit;
+  const { pool, chain, pair } = unit;
   if (level === 'none') return;
   if (!pool.facts.abilities.read) {
     report.warn('NOT_VERIFIED', `nothing was read back from ${pool.targetName}`, pair.device.path);
     return;
   }
-  await pool.checkSamples();
-  if (level === 'sample') return;
-  const { mismatches, firstMismatch } = await pool.pass('verify', pool.used);
-  if (mismatches > 0)
-    throw new AgentError(
-      'TARGET_MISMATCH',
-      `${pool.targetName} returns other data than was written to it in ${mismatches} places, the first at ${firstMismatch}`,
-      { hint: 'do not trust this image; check the disk and the memory of the receiver' },
-    );
+  try {
+    pool.forgetSamples(chain.pending);
+    await pool.checkSamples();
+    if (level === 'sample') return;
+    const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, pool.used));
+    if (mismatches > 0)
+      throw new AgentError(
+        'TARGET_MISMATCH',
+        `${pool.targetName} returns other data than was written to it in ${mismatches} places, the first at ${firstMismatch}`,
+        { hint: 'do not trust this image; check the disk and the memory of the receiver' },
+      );
+  } catch (error) {
+    // What was believed of the target is wrong: the next backup has to be a full one.
+    if (error instanceof AgentError && error.code === 'TARGET_MISMATCH')
+      await chain.save({ state: 'incomplete' });
+    throw error;
+  }
+}
+
+/** Only now does the chain hold an image of an instant. What could not be read is tried again by the next backup. */
+async function complete(unit: JobUnit, { uuid }: JobIdentity): Promise<void> {
+  const unread = unit.status.read_errors;
+  for (const { offset, length } of unread) unit.chain.pending.mark(offset, length);
+  if (unread.length > 0) await unit.chain.savePending();
+  await unit.chain.save({
+    state: 'complete',
+    targetSize: unit.pool.facts.size,
+    epoch: unit.tracking?.epoch ?? null,
+    tracker: unit.status.tracker,
+    job: uuid,
+    completedAt: new Date().toISOString(),
+  });
 }
 
 /** Sorted, and joined where passes met the same bad sectors. */

@@ -31,6 +31,12 @@ export interface DeviceStatus {
   /** The target's URI, without secrets. */
   target: string;
   filesystem: string;
+  /** What was done for this device. */
+  kind: JobKind;
+  /** Why it is not what was asked for; null where it is. */
+  fallback_reason: string | null;
+  /** `ebpf`, `blktrace`, `test` or `none`. */
+  tracker: string;
   /** Bytes. */
   device_size: number;
   /** Bytes of the used map, once known. */
@@ -52,9 +58,12 @@ export interface DeviceStatus {
   read_errors: ReadErrorRecord[];
 }
 
+export type JobKind = 'full' | 'incremental' | 'differential';
+
 export interface JobStatus {
   uuid: string;
-  kind: 'full' | 'incremental' | 'differential';
+  /** What was asked for; what each device got is in its own `kind`. */
+  kind: JobKind;
   state: JobState;
   phase: JobPhase;
   paused: boolean;

@@ -1,30 +1,48 @@
 /**
- * One device of a job with its target: what is known of it, its copying threads, and its lines in the job's
- * status.
+ * One device of a job with its target: what is known of it, its copying threads, its chain, and its lines in the
+ * job's status.
  */
 import type { FileHandle } from 'node:fs/promises';
+import type { Bitmap } from '../base/bitmap.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
-import type { CopyPool } from './copy/pool.ts';
+import type { Chain } from '../tracking/chain.ts';
+import type { Epoch } from '../tracking/tracker.ts';
 import type { MapResult } from './copy/messages.ts';
+import type { CopyPool } from './copy/pool.ts';
+import type { Feed } from './feed.ts';
 import type { DevicePair } from './job.ts';
+import type { Plan } from './plan.ts';
 import type { DeviceStatus } from './status.ts';
 
 export interface JobUnit {
   readonly pair: DevicePair;
   readonly pool: CopyPool;
+  readonly chain: Chain;
+  readonly plan: Plan;
+  /** What the tracker knows; undefined where nothing tracks the device, or no longer. */
+  tracking: { readonly feed: Feed; readonly epoch: Epoch } | undefined;
   /** Writable filesystems on the device, which have to be frozen; empty: nobody writes to it. */
   readonly mounts: readonly MountedFilesystem[];
   /** Held open exclusively, so that nobody can mount or write an idle device meanwhile; undefined if in use. */
   readonly hold: FileHandle | undefined;
-  /** Removed when the job ends; undefined where nothing is compared. */
-  readonly fingerprintPath: string | undefined;
+  /** Ends threads and holds when the job has ended. */
+  readonly close: () => Promise<void>;
+  /** Undoes all that the preparation made, where the job does not begin. */
+  readonly discard: () => Promise<void>;
   map: MapResult | undefined;
   readonly status: DeviceStatus;
 }
 
-/** True where the device is written to while it is copied, so that it is compared and frozen at the end. */
+/** True where the device is written to while it is copied, so that it has to be frozen at the end. */
 export function isLive(unit: JobUnit): boolean {
   return unit.mounts.length > 0;
+}
+
+/** The blocks that the target lacks and that are in use. */
+export function missing(unit: JobUnit): Bitmap {
+  const set = unit.chain.pending.clone();
+  set.and(unit.pool.used);
+  return set;
 }
 
 export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
@@ -34,6 +52,9 @@ export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
     device: device.path,
     target,
     filesystem: device.filesystem?.type ?? '',
+    kind: 'full',
+    fallback_reason: null,
+    tracker: 'none',
     device_size: device.size,
     used_bytes: 0,
     bytes_transferred: 0,

@@ -108,27 +108,27 @@ export class Bitmap {
     return this.words.every((word) => word === 0);
   }
 
-  /** The set units as maximal extents in order, beginning at the unit that holds byte `from`. */
-  *extents(from = 0): Generator<Extent> {
-    let index = Math.floor(from / this.unit);
-    for (;;) {
-      index = this.#next(index, true);
-      if (index >= this.units) return;
-      const end = this.#next(index, false);
+  /** The set units of `[from, to)`, both rounded out to units, as maximal extents in order. */
+  *extents(from = 0, to = this.size): Generator<Extent> {
+    const last = Math.min(this.units, Math.ceil(to / this.unit));
+    for (let index = Math.floor(from / this.unit); ;) {
+      index = this.#next(index, last, true);
+      if (index >= last) return;
+      const end = this.#next(index, last, false);
       const offset = index * this.unit;
       yield { offset, length: Math.min(end * this.unit, this.size) - offset };
       index = end;
     }
   }
 
-  /** First unit at or after `index` that is set (or clear); `units` where there is none. */
-  #next(index: number, set: boolean): number {
-    const { words, units } = this;
+  /** First unit of `[index, units)` that is set (or clear); `units` where there is none. */
+  #next(index: number, units: number, set: boolean): number {
+    const { words } = this;
     const skip = set ? 0 : -1;
     while (index < units) {
       if ((index & 31) === 0) {
         let word = index >>> 5;
-        while (word < words.length && words[word] === skip) word++;
+        while (word * 32 < units && words[word] === skip) word++;
         index = word * 32;
         if (index >= units) return units;
       }

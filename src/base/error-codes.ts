@@ -27,6 +27,7 @@ const table = {
   FILESYSTEM_UNREADABLE: { exit: 1, summary: 'The filesystem metadata could not be read or is damaged.' },
 
   // tracking
+  CHAIN_IN_DOUBT: { exit: 1, summary: 'An incremental is not possible, and falling back was not allowed.' },
   EPOCH_ENDED: { exit: 1, summary: 'Writes may have been missed, so what the tracker knows is not enough.' },
 
   // freezing

@@ -46,6 +46,15 @@ export function* pieces(extents: Iterable<Extent>, max: number): Generator<Exten
       yield { offset: offset + done, length: Math.min(max, length - done) };
 }
 
+/** Each extent grown to multiples of `alignment`, but not past `size`. Neighbours may overlap then: see `merged`. */
+export function* alignedOut(extents: Iterable<Extent>, alignment: number, size: number): Generator<Extent> {
+  for (const extent of extents) {
+    const offset = extent.offset - (extent.offset % alignment);
+    const end = Math.min(size, Math.ceil((extent.offset + extent.length) / alignment) * alignment);
+    if (end > offset) yield { offset, length: end - offset };
+  }
+}
+
 /** The extents cut to the window `[start, end)`. */
 export function* clipped(extents: Iterable<Extent>, start: number, end: number): Generator<Extent> {
   for (const extent of extents) {

@@ -17,6 +17,10 @@ const table = {
   FREEZE_OVERFLOW:
     'More changed than memory may hold, so the target was written while the filesystem was frozen.',
   POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
+  FELL_BACK: 'An incremental became a differential, or a differential a full, for the reason given.',
+  TRACKING_LOST: 'Tracking ended during the job; the devices were compared instead.',
+  CANNOT_CONVERGE:
+    'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',
   READ_ERRORS: 'Bad sectors were written as zeros (`--on-read-error zero`).',
 } as const satisfies Record<string, string>;

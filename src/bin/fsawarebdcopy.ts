@@ -2,9 +2,10 @@
  * `fsawarebdcopy SRC DST`: copies the used blocks of an idle filesystem to a device, an image file or an NBD
  * server. The engine is the daemon's; the device just has to be idle.
  */
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { randomUUID } from 'node:crypto';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { RunningJob } from '../backup/job.ts';
 import { defaultJobOptions } from '../backup/job.ts';
@@ -29,16 +30,27 @@ const program = new Command('fsawarebdcopy')
       throw new AgentError('BAD_USAGE', `--verify "${verify}" is none of none, sample, full`);
     const device = await offlineDevice(src);
     refuseMounted(device);
-    const prepared = await prepareJob(
-      {
-        uuid: randomUUID(),
-        kind: 'full',
-        pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],
-        options: { ...defaultJobOptions, verify },
-      },
-      { log: silentLog(), holdWhileFrozen: [], stateDirectory: tmpdir(), runDirectory: tmpdir() },
-    );
-    await follow(prepared.start());
+    const scratch = await mkdtemp(join(tmpdir(), 'fsawarebdcopy-'));
+    try {
+      const prepared = await prepareJob(
+        {
+          uuid: randomUUID(),
+          kind: 'full',
+          pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],
+          options: { ...defaultJobOptions, verify },
+        },
+        {
+          log: silentLog(),
+          holdWhileFrozen: [],
+          offline: true,
+          stateDirectory: scratch,
+          runDirectory: scratch,
+        },
+      );
+      await follow(prepared.start());
+    } finally {
+      await rm(scratch, { recursive: true, force: true });
+    }
   });
 
 async function follow(job: RunningJob): Promise<void> {

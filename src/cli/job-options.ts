@@ -13,6 +13,10 @@ export interface JobOptionValues {
   connections?: number;
   reconnect?: number;
   verify?: 'none' | 'sample' | 'full';
+  tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  /** Commander's name for --no-fallback: true unless it is given. */
+  fallback?: boolean;
+  maxPasses?: number;
   preFreezeHook?: string;
   postThawHook?: string;
   frozenHook?: string;
@@ -32,7 +36,9 @@ export function addJobOptions(command: Command): Command {
         'zero',
       ]),
     )
-    .option('--connections <number>', 'connections to each target that allows several (2)', parseCount)
+    .option('--connections <number>', 'connections to each target that allows several (2)', (text) =>
+      parseCount(text, '--connections', 16),
+    )
     .option('--reconnect <time>', 'how long a lost target is waited for (60s)', (text) =>
       parseDuration(text, '--reconnect'),
     )
@@ -42,6 +48,18 @@ export function addJobOptions(command: Command): Command {
         'sample',
         'full',
       ]),
+    )
+    .addOption(
+      new Option('--tracker <which>', 'what tracks changed blocks (auto)').choices([
+        'auto',
+        'ebpf',
+        'blktrace',
+        'none',
+      ]),
+    )
+    .option('--no-fallback', 'fail instead of making a differential of an incremental in doubt')
+    .option('--max-passes <number>', 'copying passes before the freeze, at most (8)', (text) =>
+      parseCount(text, '--max-passes', 100),
     )
     .option(
       '--pre-freeze-hook <path>',
@@ -61,6 +79,9 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
     ...(values.connections === undefined ? {} : { connections: values.connections }),
     ...(values.reconnect === undefined ? {} : { reconnect_ms: values.reconnect }),
     ...(values.verify === undefined ? {} : { verify: values.verify }),
+    ...(values.tracker === undefined ? {} : { tracker: values.tracker }),
+    ...(values.fallback === false ? { fallback: false } : {}),
+    ...(values.maxPasses === undefined ? {} : { max_passes: values.maxPasses }),
     ...(values.preFreezeHook === undefined ? {} : { pre_freeze_hook: values.preFreezeHook }),
     ...(values.postThawHook === undefined ? {} : { post_thaw_hook: values.postThawHook }),
     ...(values.frozenHook === undefined ? {} : { frozen_hook: values.frozenHook }),
@@ -73,10 +94,10 @@ function atLeastOne(value: number, option: string, text: string): number {
   return value;
 }
 
-function parseCount(text: string): number {
+function parseCount(text: string, option: string, most: number): number {
   const count = Number(text);
-  if (!/^\d+$/.test(text) || count < 1 || count > 16)
-    throw new AgentError('BAD_USAGE', `--connections "${text}" is no number from 1 to 16`);
+  if (!/^\d+$/.test(text) || count < 1 || count > most)
+    throw new AgentError('BAD_USAGE', `${option} "${text}" is no number from 1 to ${most}`);
   return count;
 }
 

@@ -183,14 +183,6 @@ test('bad requests are refused with a code, and a status that fits', async () =>
     [
       'POST',
       '/v1/jobs',
-      JSON.stringify({ ...full(uuid1, 'done'), kind: 'incremental' }),
-      501,
-      'NOT_SUPPORTED',
-      /Incremental/,
-    ],
-    [
-      'POST',
-      '/v1/jobs',
       JSON.stringify({
         kind: 'full',
         devices: [...full(uuid1, 'a').devices, ...full('/dev/fda1', 'b').devices],

@@ -5,7 +5,6 @@
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { discardLeftFingerprints } from '../backup/fingerprint-files.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
@@ -63,7 +62,6 @@ export async function createDaemon(
       onError: (err) => log.error({ err }, 'the job history could not be written'),
     });
     undo.push(() => history.close());
-    discardLeftFingerprints(settings.stateDirectory);
     for (const { uuid, error } of history.failInterrupted(new Date()))
       log.warn({ job: uuid, error }, 'job was interrupted');
 

@@ -3,11 +3,12 @@
  * Types alone, so that `cli/` shares them without loading anything of the daemon. Fields are only ever added.
  */
 export type { ErrorDocument } from '../base/errors.ts';
-export type { DeviceStatus, JobPhase, JobState, JobStatus, JobWarning } from '../backup/status.ts';
+export type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning } from '../backup/status.ts';
+import type { JobKind } from '../backup/status.ts';
 
 /** The body of `POST /v1/jobs`. */
 export interface StartDocument {
-  kind: 'full' | 'incremental';
+  kind: JobKind;
   devices: { device: string; target: string }[];
   options?: JobOptionsDocument;
 }
@@ -23,6 +24,9 @@ export interface JobOptionsDocument {
   /** Milliseconds. */
   reconnect_ms?: number;
   verify?: 'none' | 'sample' | 'full';
+  tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  fallback?: boolean;
+  max_passes?: number;
   /** Absolute paths of executables. */
   pre_freeze_hook?: string;
   post_thaw_hook?: string;

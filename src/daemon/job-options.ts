@@ -10,7 +10,8 @@ export interface Field {
   readonly schema:
     | { readonly type: 'integer'; readonly minimum: number; readonly maximum: number }
     | { readonly type: 'string'; readonly enum: readonly string[] }
-    | { readonly type: 'string'; readonly pattern: string };
+    | { readonly type: 'string'; readonly pattern: string }
+    | { readonly type: 'boolean' };
   readonly about: string;
 }
 
@@ -40,6 +41,18 @@ export const jobOptionFields = {
   verify: {
     schema: { type: 'string', enum: ['none', 'sample', 'full'] },
     about: 'how much is read back from the target and compared',
+  },
+  tracker: {
+    schema: { type: 'string', enum: ['auto', 'ebpf', 'blktrace', 'none'] },
+    about: 'what tracks changed blocks; auto takes the best that the kernel offers',
+  },
+  fallback: {
+    schema: { type: 'boolean' },
+    about: 'whether an incremental in doubt becomes a differential, or fails',
+  },
+  max_passes: {
+    schema: { type: 'integer', minimum: 1, maximum: 100 },
+    about: 'copying passes before the freeze, at most',
   },
   pre_freeze_hook: hook('executable to run before the freeze'),
   post_thaw_hook: hook('executable to run after the thaw'),
@@ -84,6 +97,7 @@ function fits({ schema }: Field, given: unknown): boolean {
       given >= schema.minimum &&
       given <= schema.maximum
     );
+  if (schema.type === 'boolean') return typeof given === 'boolean';
   return (
     typeof given === 'string' && ('enum' in schema ? schema.enum.includes(given) : given.startsWith('/'))
   );
@@ -97,6 +111,7 @@ export function rangeText({ schema }: Field): string {
       ? `whole number from ${schema.minimum}`
       : `whole number from ${schema.minimum} to ${schema.maximum}`;
   }
+  if (schema.type === 'boolean') return 'true or false';
   return 'enum' in schema ? `one of ${schema.enum.join(', ')}` : 'absolute path';
 }
 
@@ -114,6 +129,9 @@ export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOp
     connections: given.connections ?? defaults.connections,
     reconnectMs: given.reconnect_ms ?? defaults.reconnectMs,
     verify: given.verify ?? defaults.verify,
+    tracker: given.tracker ?? defaults.tracker,
+    fallback: given.fallback ?? defaults.fallback,
+    maxPasses: given.max_passes ?? defaults.maxPasses,
     preFreezeHook: given.pre_freeze_hook ?? defaults.preFreezeHook,
     postThawHook: given.post_thaw_hook ?? defaults.postThawHook,
     frozenHook: given.frozen_hook ?? defaults.frozenHook,

@@ -65,10 +65,6 @@ export class JobTable {
    * the start: where nobody waits for the answer any more, nothing is started.
    */
   async start(request: StartDocument, wanted: () => boolean = () => true): Promise<JobStatus> {
-    if (request.kind === 'incremental')
-      throw new AgentError('NOT_SUPPORTED', 'Incremental backups are not offered in this release', {
-        hint: 'use --full; it copies the used blocks of each device',
-      });
     if (request.devices.length === 0)
       throw new AgentError('NO_DEVICES', 'No devices given to backup', {
         hint: 'name at least one with --device-pair DEVICE HOST PORT',
@@ -95,7 +91,7 @@ export class JobTable {
       const prepared = await prepareJob(
         {
           uuid,
-          kind: 'full',
+          kind: request.kind,
           pairs,
           options: toJobOptions(request.options ?? {}, this.#options.defaults),
         },

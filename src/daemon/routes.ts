@@ -34,7 +34,7 @@ const startSchema = {
   required: ['kind', 'devices'],
   additionalProperties: false,
   properties: {
-    kind: { type: 'string', enum: ['full', 'incremental'] },
+    kind: { type: 'string', enum: ['full', 'incremental', 'differential'] },
     devices: {
       type: 'array',
       maxItems: 256,

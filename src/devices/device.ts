@@ -37,6 +37,8 @@ export interface Device {
   readonly size: number;
   readonly sectorSize: number;
   readonly physicalSectorSize: number;
+  /** The kernel's number for this attachment of the disk (5.15 and later), never used twice before a reboot. */
+  readonly diskSequence?: number | undefined;
   /** The block device itself is read-only. */
   readonly readOnly: boolean;
   readonly partition: PartitionInfo | undefined;

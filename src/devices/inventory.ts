@@ -58,6 +58,7 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
         size: each.size,
         sectorSize: each.sectorSize,
         physicalSectorSize: each.physicalSectorSize,
+        diskSequence: each.diskSequence,
         readOnly: each.readOnly,
         partition: partitionInfo(each, paths, probes),
         holders: each.holders,

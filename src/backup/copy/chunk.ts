@@ -1,19 +1,21 @@
 /**
- * The reading half of a copying thread: reads one chunk and decides for each 64 KiB unit of it whether it is
- * data, zeros, or the same as its fingerprint says.
+ * The reading half of a copying thread: reads one chunk, and finds for each 64 KiB unit of it whether it is
+ * zeros and whether it differs from its fingerprint.
  */
 import { isZero } from '../../base/bytes.ts';
-import { isReadError, readSurvivors } from '../../block/read-errors.ts';
 import { AgentError } from '../../base/errors.ts';
+import { isReadError, readSurvivors } from '../../block/read-errors.ts';
 import type { DirectSource } from '../../block/source.ts';
+import {
+  type FingerprintFile,
+  type UnitHasher,
+  fingerprintSize,
+  fingerprintUnit,
+} from '../../tracking/fingerprints.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import type { Control } from './control.ts';
-import { type FingerprintFile, type UnitHasher, fingerprintSize, fingerprintUnit } from './fingerprints.ts';
-import type { PassMode } from './messages.ts';
-import type { Samples } from './samples.ts';
 import { requestSize } from './outgoing.ts';
-
-export type Verdict = 'data' | 'zero' | 'same';
+import type { Samples } from './samples.ts';
 
 const unitsPerChunk = requestSize / fingerprintUnit;
 
@@ -29,9 +31,13 @@ export interface ChunkParts {
 
 export class ChunkReader {
   readonly #parts: ChunkParts;
-  readonly #prints = Buffer.alloc(unitsPerChunk * fingerprintSize);
-  readonly #sampled: number[] = new Array<number>(unitsPerChunk).fill(-1);
-  readonly verdicts: Verdict[] = new Array<Verdict>(unitsPerChunk).fill('data');
+  readonly #known = Buffer.alloc(unitsPerChunk * fingerprintSize);
+  readonly #read = Buffer.alloc(unitsPerChunk * fingerprintSize);
+  readonly #samples = new Array<number>(unitsPerChunk).fill(-1);
+  readonly #touched = new Array<boolean>(unitsPerChunk).fill(false);
+  #firstUnit = 0;
+  #units = 0;
+  #data: Buffer = this.#read;
   /** Of the run so far; whoever begins a run empties it. */
   readErrors: ReadErrorRecord[] = [];
 
@@ -39,69 +45,72 @@ export class ChunkReader {
     this.#parts = parts;
   }
 
-  /** Fills `data` from `offset` (a multiple of the unit) and `verdicts` for its units. */
-  async read(mode: PassMode, offset: number, data: Buffer): Promise<void> {
-    const { control, thread, fingerprints, samples } = this.#parts;
+  /** Units in the chunk that was read. */
+  get units(): number {
+    return this.#units;
+  }
+
+  /** Fills `data` from `offset` (a multiple of the unit), and hashes what has to be hashed. */
+  async read(offset: number, data: Buffer): Promise<void> {
+    const { control, thread, fingerprints, samples, hasher } = this.#parts;
     const start = performance.now();
     await this.#readSource(offset, data);
-    const firstUnit = offset / fingerprintUnit;
-    const units = Math.ceil(data.length / fingerprintUnit);
-    const prints = this.#prints.subarray(0, units * fingerprintSize);
-    const compare = mode !== 'copy';
-    this.#sampled.fill(-1);
-    samples.within(
-      firstUnit,
-      firstUnit + units,
-      (sample, unit) => (this.#sampled[unit - firstUnit] = sample),
-    );
-    if (compare) fingerprints?.read(firstUnit, prints);
-    let changed = false;
-    for (let unit = 0; unit < units; unit++) {
-      const bytes = data.subarray(
-        unit * fingerprintUnit,
-        Math.min((unit + 1) * fingerprintUnit, data.length),
-      );
-      const sample = this.#sampled[unit] ?? -1;
-      let verdict: Verdict | undefined;
-      if (fingerprints !== undefined || sample >= 0) {
-        const hash = this.#parts.hasher.hash(bytes);
-        if (sample >= 0) samples.record(sample, hash);
-        if (fingerprints !== undefined) {
-          const known = prints.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
-          if (compare && known.equals(hash)) verdict = 'same';
-          else {
-            hash.copy(known);
-            changed = true;
-          }
-        }
-      }
-      this.verdicts[unit] = verdict ?? (isZero(bytes) ? 'zero' : 'data');
-    }
-    // While frozen no file is written; the fingerprints of what is kept are written when it is sent.
-    if (changed && mode !== 'frozen') fingerprints?.write(firstUnit, prints);
+    this.#data = data;
+    this.#firstUnit = offset / fingerprintUnit;
+    this.#units = Math.ceil(data.length / fingerprintUnit);
+    this.#samples.fill(-1);
+    this.#touched.fill(false);
+    samples.within(this.#firstUnit, this.#firstUnit + this.#units, (sample, unit) => {
+      this.#samples[unit - this.#firstUnit] = sample;
+    });
+    for (let unit = 0; unit < this.#units; unit++)
+      if (fingerprints !== undefined || (this.#samples[unit] ?? -1) >= 0)
+        hasher.hash(this.#bytes(unit)).copy(this.#read, unit * fingerprintSize);
     control.add(thread, 'read', data.length);
     control.add(thread, 'readMs', performance.now() - start);
   }
 
-  /** A copy of the fingerprints of `length` bytes at `from` in the chunk that was read last. */
-  printsOf(from: number, length: number): Buffer {
-    const [first, end] = [from / fingerprintUnit, Math.ceil((from + length) / fingerprintUnit)];
-    return Buffer.from(this.#prints.subarray(first * fingerprintSize, end * fingerprintSize));
+  /** Reads the fingerprints of the chunk's units for `differs`. */
+  loadFingerprints(): void {
+    this.#parts.fingerprints?.read(this.#firstUnit, this.#known.subarray(0, this.#units * fingerprintSize));
   }
 
-  writePrints(offset: number, prints: Buffer): void {
-    this.#parts.fingerprints?.write(offset / fingerprintUnit, prints);
+  /** True where the unit is not what its fingerprint says, or has none. */
+  differs(unit: number): boolean {
+    return (
+      this.#parts.fingerprints === undefined ||
+      this.#print(unit).compare(this.#known, unit * fingerprintSize, (unit + 1) * fingerprintSize) !== 0
+    );
   }
 
-  /** The fingerprints of a range that was kept while frozen and is now being sent. */
-  record(offset: number, length: number, data: Buffer | undefined): void {
-    const { fingerprints, hasher } = this.#parts;
-    if (fingerprints === undefined) return;
-    for (let at = 0; at < length; at += fingerprintUnit) {
-      const bytes = Math.min(fingerprintUnit, length - at);
-      const unit = data === undefined ? zeroUnit.subarray(0, bytes) : data.subarray(at, at + bytes);
-      fingerprints.write((offset + at) / fingerprintUnit, hasher.hash(unit));
-    }
+  /** The unit (or part of it) goes to the target: notes that, and its hash if it is a sample. True for zeros. */
+  touch(unit: number): boolean {
+    this.#touched[unit] = true;
+    const sample = this.#samples[unit] ?? -1;
+    if (sample >= 0) this.#parts.samples.record(sample, this.#print(unit));
+    return isZero(this.#bytes(unit));
+  }
+
+  /** Writes the fingerprints of all of the chunk's units. */
+  saveFingerprints(): void {
+    this.#parts.fingerprints?.write(this.#firstUnit, this.#read.subarray(0, this.#units * fingerprintSize));
+  }
+
+  /** The fingerprint of a unit that was touched, for later; undefined for others. */
+  touched(unit: number): { unit: number; print: Buffer } | undefined {
+    if (this.#parts.fingerprints === undefined || this.#touched[unit] !== true) return undefined;
+    return { unit: this.#firstUnit + unit, print: Buffer.from(this.#print(unit)) };
+  }
+
+  #bytes(unit: number): Buffer {
+    return this.#data.subarray(
+      unit * fingerprintUnit,
+      Math.min((unit + 1) * fingerprintUnit, this.#data.length),
+    );
+  }
+
+  #print(unit: number): Buffer {
+    return this.#read.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
   }
 
   async #readSource(offset: number, data: Buffer): Promise<void> {
@@ -127,5 +136,3 @@ function badSectors(name: string, bad: readonly ReadErrorRecord[], cause: unknow
     { hint: 'replace the disk; --on-read-error=zero saves the rest and records what is missing', cause },
   );
 }
-
-const zeroUnit = Buffer.alloc(fingerprintUnit);

@@ -6,14 +6,14 @@ import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
 
 /**
- * What is done with the items of a segment:
- * - `copy`: read, and send all of it.
- * - `compare`: read, and send what differs from its fingerprint.
- * - `frozen`: as `compare`, but nothing is written to a file, and what differs is kept in memory until
- *   `sendSpool` while there is room for it.
+ * What is done with the items of a segment, which are whole fingerprint units:
+ * - `copy`: read, and send the blocks that are set in `send`.
+ * - `compare`: read, and mark in `found` the units that differ from their fingerprints; send nothing.
+ * - `frozen`: read, and keep in memory the blocks that are set in `send`; what there is no room for is sent.
+ *   No file is written. `frozen-compare`: the same, and the whole of each unit that differs besides.
  * - `verify`: read from the target, and compare with the fingerprints.
  */
-export type PassMode = 'copy' | 'compare' | 'frozen' | 'verify';
+export type PassMode = 'copy' | 'compare' | 'frozen' | 'frozen-compare' | 'verify';
 
 export interface ThreadSetup {
   readonly thread: number;
@@ -26,9 +26,15 @@ export interface ThreadSetup {
   readonly threads: number;
   /** Items of the current segment: pairs of offset and length. */
   readonly items: SharedArrayBuffer;
-  /** Units written since the last flush. */
+  /** Bytes per bit of `send` and `unconfirmed`: the tracker's unit, at most the fingerprints'. */
+  readonly unit: number;
+  /** Blocks to be sent. */
+  readonly send: SharedArrayBuffer;
+  /** Blocks written since the last flush. */
   readonly unconfirmed: SharedArrayBuffer;
-  /** Units that are known to read as zeros at the target. */
+  /** Fingerprint units that a comparing pass found different. */
+  readonly found: SharedArrayBuffer;
+  /** Fingerprint units that are known to read as zeros at the target. */
   readonly targetZero: SharedArrayBuffer;
   /** See samples.ts. */
   readonly samples: SharedArrayBuffer;
@@ -60,7 +66,7 @@ export interface RunResult {
   readonly readErrors: readonly ReadErrorRecord[];
   /** `verify`: the first unit that differs, in bytes, and how many. */
   readonly mismatches: { readonly first: number; readonly count: number } | undefined;
-  /** `frozen`: bytes that did not fit into memory and went to the target at once. */
+  /** Frozen passes: bytes that did not fit into memory and went to the target at once. */
   readonly overflow: number;
 }
 
@@ -70,9 +76,9 @@ export interface ThreadCalls {
   open: { args: { waitMs: number }; result: TargetFacts };
   /** Opens the target anew after its connection was lost; the source stays open. */
   reopenTarget: { args: { waitMs: number }; result: TargetFacts };
-  /** Marks the used units in `used` (a Bitmap of the device in fingerprint units). `state` is that of what is mounted. */
+  /** Marks the used blocks in `used`, a Bitmap of the device in units of `unit`. `state` is that of what is mounted. */
   map: { args: { state: MountState; used: SharedArrayBuffer }; result: MapResult };
-  /** Fills the `targetZero` bitmap for the units set in `used`. */
+  /** Fills the `targetZero` bitmap for the blocks set in `used`, a Bitmap in units of `unit`. */
   zeroMap: { args: { used: SharedArrayBuffer }; result: undefined };
   /** Reads and hashes `count` items from `first` on, to measure how fast that goes. */
   measure: { args: { first: number; count: number }; result: { bytes: number; ms: number } };

@@ -136,6 +136,7 @@ export class Outgoing {
   /** True (and counted as done) where the range is known to read as zeros at the target already. */
   areZero(offset: number, length: number): boolean {
     if (!allMarked(this.#targetZero, offset, length)) return false;
+    markShared(this.#unconfirmed, offset, length);
     this.#control.add(this.#thread, 'zero', length);
     this.#control.add(this.#thread, 'done', length);
     return true;

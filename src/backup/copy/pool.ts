@@ -3,7 +3,6 @@
  * a unit counts as done only after a flush that followed its write (invariant 3). When the connection is lost,
  * everything written since the last flush is sent again, from the source.
  */
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB, formatBytes } from '../../base/bytes.ts';
@@ -14,7 +13,7 @@ import { nbdUserHint } from '../../nbd/client/refusals.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { Control, type Counters } from './control.ts';
-import { fingerprintUnit } from './fingerprints.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts, ThreadSetup } from './messages.ts';
 import { Patience } from './patience.ts';
 import { Samples } from './samples.ts';
@@ -30,8 +29,12 @@ export interface PoolSetup {
   readonly livePartitions: readonly number[];
   readonly target: TargetSpec;
   readonly threads: number;
+  /** Bytes per bit of the used map and of what is to be sent: a power of two, at most a fingerprint's unit. */
+  readonly unit: number;
   /** Undefined where nothing will be compared. */
   readonly fingerprintPath: string | undefined;
+  /** Of the fingerprints, 32 bytes. */
+  readonly key: Uint8Array;
   /** Bytes per second. */
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
@@ -52,10 +55,11 @@ export class CopyPool {
   readonly #setup: PoolSetup;
   readonly #control: Control;
   readonly #items = new Float64Array(new SharedArrayBuffer(maximumItems * 16));
+  readonly #send: Bitmap;
   readonly #unconfirmed: Bitmap;
+  readonly #found: Bitmap;
   readonly #targetZero: Bitmap;
   readonly #threads: CopyThread[] = [];
-  readonly #key = randomBytes(32);
   readonly #patience: Patience;
   #facts: TargetFacts | undefined;
   #redone = 0;
@@ -66,8 +70,10 @@ export class CopyPool {
     this.#setup = setup;
     this.#control = new Control(setup.threads);
     this.#patience = new Patience(setup.reconnectMs);
-    this.used = new Bitmap(setup.deviceSize, fingerprintUnit);
-    this.#unconfirmed = new Bitmap(setup.deviceSize, fingerprintUnit);
+    this.used = new Bitmap(setup.deviceSize, setup.unit);
+    this.#send = new Bitmap(setup.deviceSize, setup.unit);
+    this.#unconfirmed = new Bitmap(setup.deviceSize, setup.unit);
+    this.#found = new Bitmap(setup.deviceSize, fingerprintUnit);
     this.#targetZero = new Bitmap(setup.deviceSize, fingerprintUnit);
   }
 
@@ -109,7 +115,9 @@ export class CopyPool {
       deviceSize,
       livePartitions,
       threads,
+      unit,
       fingerprintPath,
+      key,
       rate,
       onReadError,
       spoolBytes,
@@ -123,11 +131,14 @@ export class CopyPool {
       control: this.#control.buffer,
       threads,
       items: this.#items.buffer,
+      unit,
+      send: this.#send.words.buffer,
       unconfirmed: this.#unconfirmed.words.buffer,
+      found: this.#found.words.buffer,
       targetZero: this.#targetZero.words.buffer,
       samples: this.samples.buffer,
       fingerprintPath,
-      key: this.#key,
+      key,
       rate,
       onReadError,
       spoolBytes,
@@ -170,7 +181,7 @@ export class CopyPool {
    * metadata of a running filesystem may contradict itself: `used` then stays as it was.
    */
   async map(state: MountState): Promise<MapResult> {
-    const used = new Bitmap(this.#setup.deviceSize, fingerprintUnit);
+    const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
     const result = await this.#first.call('map', { state, used: used.words.buffer });
     if (state !== 'live' || !result.everything) this.used.words.set(used.words);
     return result;
@@ -196,10 +207,43 @@ export class CopyPool {
   }
 
   /**
-   * One pass over the set bits, in segments that end with a flush. `frozen` passes do not flush, and do not
-   * survive a lost connection: what was frozen then is gone.
+   * Copies the blocks that are set, in segments that end with a flush. When it returns, the target has confirmed
+   * all of them, by a flush where it offers one.
    */
-  async pass(
+  async copy(set: Bitmap): Promise<void> {
+    this.#send.words.set(set.words);
+    await this.#segments('copy', set);
+  }
+
+  /** Reads the units of the set; true bits of the result are the fingerprint units that differ. Sends nothing. */
+  async compare(set: Bitmap): Promise<Bitmap> {
+    this.#found.fill(false);
+    await this.#segments('compare', set);
+    return this.#found.clone();
+  }
+
+  /**
+   * The pass inside the freeze: keeps the blocks of `send` in memory, and, where `compare` is given, all units of
+   * that set that differ from their fingerprints. Neither flushes nor survives a lost connection: what was frozen
+   * then is gone. `kept`: all that `sendSpool` will have sent, `overflow`: bytes that were sent already.
+   */
+  async freeze(send: Bitmap, compare: Bitmap | undefined): Promise<{ kept: Bitmap; overflow: number }> {
+    this.#found.fill(false);
+    this.#send.words.set(send.words);
+    const set = send.clone();
+    if (compare !== undefined) set.or(compare);
+    const { overflow } = await this.#segments(compare === undefined ? 'frozen' : 'frozen-compare', set);
+    const kept = send.clone();
+    for (const { offset, length } of this.#found.extents()) kept.mark(offset, length);
+    return { kept, overflow };
+  }
+
+  /** Reads the set from the target and compares it with the fingerprints: places that differ, and the first. */
+  async verify(set: Bitmap): Promise<{ mismatches: number; firstMismatch: number }> {
+    return this.#segments('verify', set);
+  }
+
+  async #segments(
     mode: PassMode,
     set: Bitmap,
   ): Promise<{ overflow: number; mismatches: number; firstMismatch: number }> {
@@ -224,11 +268,11 @@ export class CopyPool {
   }
 
   async #segment(mode: PassMode, count: number): Promise<RunResult[]> {
-    if (mode === 'frozen') return this.#runAll(mode, count);
+    if (mode !== 'copy' && mode !== 'verify') return this.#runAll(mode, count);
     const items = this.#items.slice(0, count * 2);
     return this.#untilFlushed(async (again) => {
       if (again && mode === 'verify' && this.hasUnconfirmed) throw this.#lostUnconfirmed();
-      if (again && mode !== 'verify') await this.#resend();
+      if (again && mode === 'copy') await this.#resend();
       this.#items.set(items);
       return this.#runAll(mode, count);
     });
@@ -260,11 +304,17 @@ export class CopyPool {
   /** Copies what no flush has confirmed, from the source as it is now. */
   async #resend(): Promise<void> {
     this.#redone += this.#unconfirmed.bytes();
-    const cursor = new SegmentCursor(this.#unconfirmed.clone());
-    for (;;) {
-      const { count } = cursor.next(this.#items, Infinity);
-      if (count === 0) return;
-      await this.#runAll('copy', count);
+    const send = this.#send.clone();
+    this.#send.words.set(this.#unconfirmed.words);
+    try {
+      const cursor = new SegmentCursor(this.#unconfirmed.clone());
+      for (;;) {
+        const { count } = cursor.next(this.#items, Infinity);
+        if (count === 0) return;
+        await this.#runAll('copy', count);
+      }
+    } finally {
+      this.#send.words.set(send.words);
     }
   }
 
@@ -355,6 +405,14 @@ export class CopyPool {
       await this.#all((thread) => thread.call('sendSpool', undefined));
     });
     await this.#all((thread) => thread.call('dropSpool', undefined));
+  }
+
+  /** Units of which the target lacks a part cannot be compared: they are no samples any more. */
+  forgetSamples(pending: Bitmap): void {
+    for (let sample = 0; sample < this.samples.count; sample++) {
+      const start = this.samples.get(sample).unit * fingerprintUnit;
+      if (pending.extents(start, start + fingerprintUnit).next().done !== true) this.samples.forget(sample);
+    }
   }
 
   /** Reads the samples back, also over a lost connection. Throws TARGET_MISMATCH. */

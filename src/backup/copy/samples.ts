@@ -4,7 +4,8 @@
  * live there) and an even spread between.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
-import { fingerprintSize } from './fingerprints.ts';
+import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { wholeUnits } from './segments.ts';
 
 /** Most units sampled per device: 8 MiB are read back. */
 export const maximumSamples = 128;
@@ -28,18 +29,17 @@ export class Samples {
 
   /** Chooses from the used units; forgets all hashes. */
   choose(used: Bitmap): void {
-    const total = used.count();
+    const total = totalUnits(used);
     const wanted = Math.min(total, maximumSamples);
     const units: number[] = [];
     let rank = 0;
-    for (const { offset, length } of used.extents()) {
-      const first = offset / used.unit;
-      const inExtent = Math.ceil(length / used.unit);
+    for (const { offset, length } of wholeUnits(used)) {
+      const inExtent = Math.ceil(length / fingerprintUnit);
       // The sample number s sits at rank s * (total - 1) / (wanted - 1): both ends are in it.
       while (units.length < wanted) {
         const at = wanted === 1 ? 0 : Math.round((units.length * (total - 1)) / (wanted - 1));
         if (at >= rank + inExtent) break;
-        units.push(first + at - rank);
+        units.push(offset / fingerprintUnit + at - rank);
       }
       rank += inExtent;
     }
@@ -69,9 +69,19 @@ export class Samples {
     this.#hashes.set(hash, sample * fingerprintSize);
   }
 
+  forget(sample: number): void {
+    this.#hashes.fill(0, sample * fingerprintSize, (sample + 1) * fingerprintSize);
+  }
+
   /** Unit and hash; the hash is undefined where the unit has not been sent. */
   get(sample: number): { unit: number; hash: Uint8Array | undefined } {
     const hash = this.#hashes.slice(sample * fingerprintSize, (sample + 1) * fingerprintSize);
     return { unit: this.#units[sample] ?? 0, hash: hash.some((byte) => byte !== 0) ? hash : undefined };
   }
+}
+
+function totalUnits(set: Bitmap): number {
+  let total = 0;
+  for (const { length } of wholeUnits(set)) total += Math.ceil(length / fingerprintUnit);
+  return total;
 }

@@ -4,7 +4,8 @@
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
-import { type Extent, pieces } from '../../base/extents.ts';
+import { type Extent, alignedOut, merged, pieces } from '../../base/extents.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 
 /** Bytes of one item: what one thread takes at a time. Small enough to share work, large enough to be rare. */
 export const itemSize = 4 * MiB;
@@ -12,12 +13,19 @@ export const itemSize = 4 * MiB;
 /** Items per segment: 1 MiB of shared memory. */
 export const maximumItems = 65536;
 
-/** Walks the set bits once, a segment at a time. */
+/** The fingerprint units that hold a set bit, as maximal extents. */
+export function wholeUnits(set: Bitmap): Iterable<Extent> {
+  return set.unit === fingerprintUnit
+    ? set.extents()
+    : merged(alignedOut(set.extents(), fingerprintUnit, set.size));
+}
+
+/** Walks the units of the set bits once, a segment at a time. */
 export class SegmentCursor {
   readonly #items: Iterator<Extent>;
 
   constructor(set: Bitmap) {
-    this.#items = pieces(set.extents(), itemSize);
+    this.#items = pieces(wholeUnits(set), itemSize);
   }
 
   /**
@@ -51,7 +59,7 @@ export function spread(set: Bitmap, count: number): Extent[] {
   const step = Math.max(1, set.bytes() / count);
   const chosen: Extent[] = [];
   let at = 0;
-  for (const extent of pieces(set.extents(), itemSize)) {
+  for (const extent of pieces(wholeUnits(set), itemSize)) {
     if (at >= chosen.length * step && chosen.length < count) chosen.push(extent);
     at += extent.length;
   }

@@ -1,4 +1,4 @@
-/** What a frozen pass found different, kept in memory until the thaw; bounded. */
+/** What frozen passes found to be sent, kept in memory until the thaw; bounded. */
 
 export interface SpoolEntry {
   readonly offset: number;
@@ -10,7 +10,7 @@ export interface SpoolEntry {
 export class Spool {
   readonly #limit: number;
   #entries: SpoolEntry[] = [];
-  #prints: { offset: number; prints: Buffer }[] = [];
+  #prints: { unit: number; print: Buffer }[] = [];
   #held = 0;
 
   /** `limit`: bytes of data at most; zeros cost nothing. */
@@ -22,6 +22,11 @@ export class Spool {
     return this.#entries;
   }
 
+  /** Fingerprints of the units that the entries belong to, to be written when these have been sent. */
+  get prints(): readonly { unit: number; print: Buffer }[] {
+    return this.#prints;
+  }
+
   /** Copies `data` (or notes zeros); false where there is no room for it. */
   keep(offset: number, data: Uint8Array, zero: boolean): boolean {
     if (!zero && this.#held + data.length > this.#limit) return false;
@@ -30,13 +35,8 @@ export class Spool {
     return true;
   }
 
-  /** Fingerprints of what was sent at once, to be written when files may be written again. */
-  get prints(): readonly { readonly offset: number; readonly prints: Buffer }[] {
-    return this.#prints;
-  }
-
-  keepPrints(offset: number, prints: Buffer): void {
-    this.#prints.push({ offset, prints });
+  keepPrint(print: { unit: number; print: Buffer } | undefined): void {
+    if (print !== undefined) this.#prints.push(print);
   }
 
   clear(): void {

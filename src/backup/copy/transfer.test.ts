@@ -11,7 +11,12 @@ import type { Extent } from '../../base/extents.ts';
 import type { DirectSource } from '../../block/source.ts';
 import type { Target } from '../../block/target.ts';
 import { Control } from './control.ts';
-import { FingerprintFile, UnitHasher, createFingerprintFile, fingerprintUnit } from './fingerprints.ts';
+import {
+  FingerprintFile,
+  UnitHasher,
+  createFingerprintFile,
+  fingerprintUnit,
+} from '../../tracking/fingerprints.ts';
 import type { PassMode } from './messages.ts';
 import { Samples } from './samples.ts';
 import { SegmentCursor, maximumItems } from './segments.ts';
@@ -121,6 +126,7 @@ interface Rig {
   transfer: Transfer;
   control: Control;
   unconfirmed: Bitmap;
+  found: Bitmap;
   targetZero: Bitmap;
   samples: Samples;
   run: (mode: PassMode, set: Bitmap) => ReturnType<Transfer['run']>;
@@ -135,14 +141,18 @@ function rig(
     fingerprints?: boolean;
     onReadError?: 'fail' | 'zero';
     spoolBytes?: number;
+    /** Bytes per bit of what is sent. */
+    unit?: number;
   } = {},
 ): Rig {
   const source = new MemorySource(data);
   const target = options.target ?? new MemoryTarget(data.length);
   const control = new Control(1);
   const items = new Float64Array(maximumItems * 2);
-  const unconfirmed = new Bitmap(data.length, fingerprintUnit);
+  const unconfirmed = new Bitmap(data.length, options.unit ?? fingerprintUnit);
   const targetZero = new Bitmap(data.length, fingerprintUnit);
+  const send = new Bitmap(data.length, options.unit ?? fingerprintUnit);
+  const found = new Bitmap(data.length, fingerprintUnit);
   const all = new Bitmap(data.length, fingerprintUnit);
   all.fill(true);
   const samples = new Samples();
@@ -161,7 +171,9 @@ function rig(
     source,
     control,
     items,
+    send,
     unconfirmed,
+    found,
     targetZero,
     samples,
     hasher: new UnitHasher(Buffer.alloc(32, 1)),
@@ -173,10 +185,14 @@ function rig(
   });
   const run = (mode: PassMode, set: Bitmap): ReturnType<Transfer['run']> => {
     const { count } = new SegmentCursor(set).next(items, Infinity);
+    // Frozen passes that compare send what differs; the others send the set.
+    if (mode === 'copy' || mode === 'frozen') send.words.set(set.words);
+    else send.fill(false);
+    found.fill(false);
     control.rewind();
     return transfer.run(mode, count);
   };
-  return { source, target, transfer, control, unconfirmed, targetZero, samples, run, all };
+  return { source, target, transfer, control, unconfirmed, found, targetZero, samples, run, all };
 }
 
 /** Random data with runs of zero units in it, and a tail that is no multiple of the unit. */
@@ -247,20 +263,65 @@ test('zeros that the target has already are not written, until data was written 
   assert.ok(zeroed.mock.callCount() > 0);
 });
 
-test('a comparing pass sends what changed and nothing else', async (t) => {
+test('a comparing pass finds the units that changed, and sends nothing', async (t) => {
   const data = device(20, [5, 6]);
-  const { run, all, target, source, control } = rig(t, data, { fingerprints: true });
+  const { run, all, target, source, control, found } = rig(t, data, { fingerprints: true });
   await run('copy', all);
-  const before = control.total();
   randomBytes(10).copy(source.data, 7 * fingerprintUnit + 100);
   source.data.fill(0, 9 * fingerprintUnit, 10 * fingerprintUnit);
+  const { writes } = target;
   await run('compare', all);
-  const after = control.total();
+  assert.deepEqual(
+    [...found.extents()].map(({ offset }) => offset / fingerprintUnit),
+    [7, 9],
+  );
+  assert.equal(target.writes, writes);
+  assert.equal(control.total().different, 2 * fingerprintUnit);
+  // What was found is found again until it is sent.
+  await run('compare', all);
+  const changed = found.clone();
+  await run('copy', changed);
   assert.ok(target.data.equals(source.data));
-  assert.equal(after.sent - before.sent, fingerprintUnit);
-  assert.equal(after.different - before.different, 2 * fingerprintUnit);
   await run('compare', all);
-  assert.equal(control.total().different, after.different);
+  assert.ok(found.isEmpty());
+});
+
+test('small units send only the blocks that are set, and fingerprint the whole', async (t) => {
+  const data = device(6, [4]);
+  const target = new MemoryTarget(data.length);
+  const { run, source, found, all } = rig(t, data, { fingerprints: true, unit: 4096, target });
+  const set = new Bitmap(data.length, 4096);
+  set.fill(true);
+  await run('copy', set);
+  const before = Buffer.from(target.data);
+  // Two blocks of one unit, one of another, and one of a unit of zeros change; one that changes is not set.
+  set.fill(false);
+  for (const block of [16, 18, 35, 70]) {
+    randomBytes(4096).copy(source.data, block * 4096);
+    set.mark(block * 4096, 4096);
+  }
+  randomBytes(4096).copy(source.data, 40 * 4096);
+  await run('copy', set);
+  const expected = Buffer.from(before);
+  for (const block of [16, 18, 35, 70])
+    source.data.copy(expected, block * 4096, block * 4096, (block + 1) * 4096);
+  assert.ok(target.data.equals(expected));
+  // The unit of block 40 was read for block 35: its fingerprint is that of the whole unit as it was read, which
+  // is why a fingerprint counts only while nothing of its unit is pending.
+  await run('compare', all);
+  assert.ok(found.isEmpty());
+});
+
+test('blocks smaller than the target can write are rounded to its block', async (t) => {
+  const data = device(3, [], 65536);
+  const target = new MemoryTarget(data.length, { minimumBlock: 16384 });
+  const { run, source } = rig(t, data, { unit: 4096, target });
+  const set = new Bitmap(data.length, 4096);
+  set.mark(5 * 4096, 4096);
+  await run('copy', set);
+  const expected = Buffer.alloc(data.length, 0xee);
+  source.data.copy(expected, 16384, 16384, 32768);
+  assert.ok(target.data.equals(expected));
 });
 
 test('a frozen pass keeps the changes in memory and writes nothing until it is told to', async (t) => {
@@ -271,7 +332,7 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
   for (const unit of [0, 7, 19]) randomBytes(10).copy(source.data, unit * fingerprintUnit);
   source.data.fill(0, 3 * fingerprintUnit, 5 * fingerprintUnit);
   const frozen = Buffer.from(source.data);
-  const { overflow } = await run('frozen', all);
+  const { overflow } = await run('frozen-compare', all);
   assert.equal(overflow, 0);
   assert.equal(target.writes, writes);
   // After the thaw the source goes on changing; the image must not see it.
@@ -294,7 +355,7 @@ test('more changes than memory may hold go to the target at once, and are counte
   });
   await run('copy', all);
   randomBytes(source.data.length).copy(source.data);
-  const { overflow } = await run('frozen', all);
+  const { overflow } = await run('frozen-compare', all);
   assert.equal(overflow, source.data.length - 4 * fingerprintUnit);
   await transfer.sendSpool();
   assert.ok(target.data.equals(source.data));
@@ -336,11 +397,10 @@ test('zeros that were gathered when the connection was lost are not taken for se
   source.data.fill(0, 2 * fingerprintUnit, 4 * fingerprintUnit);
   for (let unit = 4; unit < 40; unit++) randomBytes(10).copy(source.data, unit * fingerprintUnit);
   target.failAt = target.writes + 1;
-  await assert.rejects(run('compare', all), { code: 'NBD_CONNECTION_LOST' });
-  target.failAt = Infinity;
-  await run('copy', unconfirmed.clone());
-  await run('compare', all);
-  assert.ok(target.data.equals(source.data));
+  const changed = all.clone();
+  changed.clear(0, 2 * fingerprintUnit);
+  await assert.rejects(run('copy', changed), { code: 'NBD_CONNECTION_LOST' });
+  assert.ok(unconfirmed.has(2) && unconfirmed.has(3));
 });
 
 test('a target that returns other data is found out by the samples and by a full verification', async (t) => {

@@ -4,10 +4,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
+import { type Extent, alignedOut, merged } from '../../base/extents.ts';
 import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
+import { markShared } from './atomic-bitmap.ts';
 import { ChunkReader, type ChunkParts } from './chunk.ts';
-import { fingerprintSize, fingerprintUnit } from './fingerprints.ts';
+import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { PassMode, RunResult } from './messages.ts';
 import { Outgoing, requestSize, type Slot } from './outgoing.ts';
 import { Spool } from './spool.ts';
@@ -16,7 +18,10 @@ import type { Bitmap } from '../../base/bitmap.ts';
 export interface TransferParts extends ChunkParts {
   /** Pairs of offset (a multiple of the fingerprint unit) and length. */
   readonly items: Float64Array;
+  /** See ThreadSetup in messages.ts for the bitmaps. */
+  readonly send: Bitmap;
   readonly unconfirmed: Bitmap;
+  readonly found: Bitmap;
   readonly targetZero: Bitmap;
   readonly rate: number | undefined;
   readonly spoolBytes: number;
@@ -61,7 +66,7 @@ export class Transfer {
           await this.#gate(mode);
           const length = Math.min(requestSize, end - at);
           if (mode === 'verify') await this.#verify(at, length);
-          else await this.#copy(mode, at, length);
+          else await this.#chunk(mode, at, length);
         }
       }
       this.#outgoing.sendZeroes();
@@ -108,10 +113,9 @@ export class Transfer {
         await this.#pace(data?.length ?? 0);
         if (data === undefined) await this.#zeroes(offset, length);
         else await this.#outgoing.owned(data, offset);
-        this.#reader.record(offset, length, data);
       }
-      for (const { offset, prints } of this.#spool.prints) this.#reader.writePrints(offset, prints);
       this.#outgoing.sendZeroes();
+      for (const { unit, print } of this.#spool.prints) this.#parts.fingerprints?.write(unit, print);
     });
   }
 
@@ -158,7 +162,7 @@ export class Transfer {
   async #gate(mode: PassMode): Promise<void> {
     const { control } = this.#parts;
     // A pause must not lengthen a freeze.
-    while (control.paused && !control.stopped && mode !== 'frozen') await sleep(20);
+    while (control.paused && !control.stopped && !isFrozen(mode)) await sleep(20);
     if (control.stopped) throw new AgentError('CANCELLED', 'Cancelled');
     this.#outgoing.throwIfFailed();
   }
@@ -171,29 +175,83 @@ export class Transfer {
     for (let left = wait; left > 0 && !control.stopped; left -= 100) await sleep(Math.min(left, 100));
   }
 
-  async #copy(mode: PassMode, offset: number, length: number): Promise<void> {
-    const { control, thread } = this.#parts;
+  async #chunk(mode: PassMode, offset: number, length: number): Promise<void> {
     const slot = await this.#outgoing.slot();
     try {
-      await this.#reader.read(mode, offset, slot.buffer.subarray(0, length));
-      const { verdicts } = this.#reader;
-      const units = Math.ceil(length / fingerprintUnit);
-      for (let first = 0, end = 1; first < units; first = end++) {
-        const verdict = verdicts[first];
-        while (end < units && verdicts[end] === verdict) end++;
-        const from = first * fingerprintUnit;
-        const bytes = Math.min(end * fingerprintUnit, length) - from;
-        if (verdict !== 'same' && mode !== 'copy') control.add(thread, 'different', bytes);
-        if (verdict === 'same') control.add(thread, 'same', bytes);
-        else if (mode === 'frozen') this.#keep(slot, from, offset + from, bytes, verdict === 'zero');
-        else {
-          if (verdict === 'data') await this.#pace(bytes);
-          this.#send(slot, from, offset + from, bytes, verdict === 'zero');
-        }
-      }
+      await this.#reader.read(offset, slot.buffer.subarray(0, length));
+      if (mode === 'compare') this.#compare(offset, length);
+      else if (mode === 'copy') await this.#copy(slot, offset, length);
+      else this.#freeze(slot, offset, length, mode === 'frozen-compare');
     } finally {
       this.#outgoing.release(slot);
     }
+  }
+
+  #compare(offset: number, length: number): void {
+    const { control, thread, found } = this.#parts;
+    this.#reader.loadFingerprints();
+    for (let unit = 0; unit < this.#reader.units; unit++) {
+      const at = unit * fingerprintUnit;
+      const bytes = Math.min(fingerprintUnit, length - at);
+      const differs = this.#reader.differs(unit);
+      if (differs) markShared(found, offset + at, bytes);
+      control.add(thread, differs ? 'different' : 'same', bytes);
+    }
+  }
+
+  async #copy(slot: Slot, offset: number, length: number): Promise<void> {
+    // The pending map still has these units; their fingerprints count only when that has shrunk.
+    this.#reader.saveFingerprints();
+    for (const { from, length: bytes, zero } of this.#runs(offset, length, () => false)) {
+      if (!zero) await this.#pace(bytes);
+      this.#send(slot, from, offset + from, bytes, zero);
+    }
+  }
+
+  #freeze(slot: Slot, offset: number, length: number, compare: boolean): void {
+    const { control, thread } = this.#parts;
+    if (compare) this.#reader.loadFingerprints();
+    for (const { from, length: bytes, zero } of this.#runs(
+      offset,
+      length,
+      (unit) => compare && this.#reader.differs(unit),
+    )) {
+      control.add(thread, 'different', bytes);
+      this.#keep(slot, from, offset + from, bytes, zero);
+    }
+    for (let unit = 0; unit < this.#reader.units; unit++) this.#spool.keepPrint(this.#reader.touched(unit));
+  }
+
+  /**
+   * The stretches of the chunk that the target needs: blocks set in `send`, and all of the units that `whole`
+   * names; joined where they are of one kind.
+   */
+  *#runs(offset: number, length: number, whole: (unit: number) => boolean): Generator<Run> {
+    let run: Run | undefined;
+    for (let unit = 0; unit < this.#reader.units; unit++) {
+      const start = offset + unit * fingerprintUnit;
+      const end = Math.min(start + fingerprintUnit, offset + length);
+      const extents = whole(unit) ? [{ offset: start, length: end - start }] : this.#wanted(start, end);
+      let zero: boolean | undefined;
+      for (const extent of extents) {
+        zero ??= this.#reader.touch(unit);
+        const from = extent.offset - offset;
+        if (run?.zero === zero && run.from + run.length === from) run.length += extent.length;
+        else {
+          if (run !== undefined) yield run;
+          run = { from, length: extent.length, zero };
+        }
+      }
+    }
+    if (run !== undefined) yield run;
+  }
+
+  /** The blocks of `[start, end)` that are set in `send`, rounded to what the target can write. */
+  #wanted(start: number, end: number): Iterable<Extent> {
+    const { send } = this.#parts;
+    const block = this.target.minimumBlock;
+    const extents = send.extents(start, end);
+    return block <= send.unit ? extents : merged(alignedOut(extents, block, end));
   }
 
   #keep(slot: Slot, from: number, offset: number, length: number, zero: boolean): void {
@@ -203,7 +261,6 @@ export class Transfer {
       return;
     }
     this.#overflow += length;
-    this.#spool.keepPrints(offset, this.#reader.printsOf(from, length));
     // No rate limit here: it would make the freeze longer.
     this.#send(slot, from, offset, length, zero);
   }
@@ -250,4 +307,15 @@ export class Transfer {
       parts.push(await this.target.read(offset + at, Math.min(most, room - at)));
     return Buffer.concat(parts, length);
   }
+}
+
+function isFrozen(mode: PassMode): boolean {
+  return mode === 'frozen' || mode === 'frozen-compare';
+}
+
+/** Bytes of a chunk, from its start, that go to the target. */
+interface Run {
+  readonly from: number;
+  length: number;
+  readonly zero: boolean;
 }

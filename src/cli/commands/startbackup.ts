@@ -1,7 +1,7 @@
 /** `startbackup`: asks the daemon for a backup; with `--wait` follows it to its end. */
 import { Command, Option } from 'commander';
 import { AgentError } from '../../base/errors.ts';
-import type { JobStatus, StartDocument } from '../../daemon/documents.ts';
+import type { JobKind, JobStatus, StartDocument } from '../../daemon/documents.ts';
 import type { Context, Run } from '../context.ts';
 import { followJob } from '../follow.ts';
 import { addJobOptions, type JobOptionValues, jobOptionsDocument } from '../job-options.ts';
@@ -13,6 +13,7 @@ import { startProgress } from '../render/progress.ts';
 interface Options extends JobOptionValues {
   full?: true;
   incremental?: true;
+  differential?: true;
   wait?: true;
   strict?: true;
 }
@@ -29,7 +30,8 @@ export function startBackup(run: Run): Command {
         'first line. A device is named by filesystem UUID, path, mount point, label or partition UUID.',
     )
     .option('-f, --full', 'copy every used block')
-    .option('-i, --incremental', 'copy what has changed (not in this release)')
+    .option('-i, --incremental', 'send what was written since the last backup to the same target')
+    .option('-d, --differential', 'read every used block, and send those that the target has otherwise')
     .addOption(
       new Option(
         '--device-pair <DEVICE HOST PORT>',
@@ -58,12 +60,8 @@ export function startBackup(run: Run): Command {
 }
 
 async function start(context: Context, options: Options, pairs: PairList): Promise<number> {
-  if ((options.full === true) === (options.incremental === true))
-    throw new AgentError('BAD_USAGE', 'Say either --full or --incremental', {
-      hint: 'this release offers --full',
-    });
   const request: StartDocument = {
-    kind: options.full === true ? 'full' : 'incremental',
+    kind: kindOf(options),
     devices: pairs.finish(),
     options: jobOptionsDocument(options),
   };
@@ -73,6 +71,16 @@ async function start(context: Context, options: Options, pairs: PairList): Promi
     return 0;
   }
   return waitFor(context, request, options.strict === true);
+}
+
+function kindOf(options: Options): JobKind {
+  const given = (['full', 'incremental', 'differential'] as const).filter((kind) => options[kind] === true);
+  const [kind, ...others] = given;
+  if (kind === undefined || others.length > 0)
+    throw new AgentError('BAD_USAGE', 'Say one of --full, --incremental and --differential', {
+      hint: 'the first backup to a target is a --full',
+    });
+  return kind;
 }
 
 async function waitFor(context: Context, request: StartDocument, strict: boolean): Promise<number> {

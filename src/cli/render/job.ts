@@ -33,6 +33,7 @@ export function renderDevices(status: JobStatus): string {
   return renderTable(
     [
       { title: 'device' },
+      { title: 'kind' },
       { title: 'used', align: 'right' },
       { title: 'sent', align: 'right' },
       { title: 'zeros', align: 'right' },
@@ -44,6 +45,7 @@ export function renderDevices(status: JobStatus): string {
     ],
     status.devices.map((device) => [
       device.device,
+      device.kind,
       formatBytes(device.used_bytes),
       formatBytes(device.bytes_sent),
       formatBytes(device.bytes_zero),

@@ -1,14 +1,15 @@
 /**
  * Fingerprints: what the target is known to hold, 16 bytes of keyed BLAKE3 for each 64 KiB unit of the
  * device, in a sparse file (256 MiB per TiB of device; nothing in memory). Sixteen zero bytes mean "not
- * known", and compare unequal to everything. The key is random per file, so that nobody who controls the
- * contents of the device can look for collisions.
+ * known", and compare unequal to everything. The key is random per chain, so that nobody who controls the
+ * contents of the device can look for collisions. A fingerprint counts only while its unit has no bit in the
+ * chain's pending map: it is written when the unit is sent, and the pending map shrinks when that is confirmed.
  *
  * The file may lie on a filesystem that is frozen: reading it then is allowed, writing is not.
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import fs from 'node:fs';
-import { alignUp } from '../../base/bytes.ts';
+import { alignUp } from '../base/bytes.ts';
 
 /** Bytes of device per fingerprint. */
 export const fingerprintUnit = 64 * 1024;

@@ -1,0 +1,70 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import type { ChainRecord, ChainSubject } from '../tracking/chain.ts';
+import { type PlanFacts, decide } from './plan.ts';
+
+const subject: ChainSubject = {
+  uuid: 'u',
+  path: '/dev/sda1',
+  size: 1000,
+  partitionStart: 0,
+  target: 'nbd://host/image',
+};
+const epoch = { id: 'one', since: 0 };
+const record: ChainRecord = {
+  ...subject,
+  version: 1,
+  id: 'chain',
+  key: '00',
+  targetSize: 2000,
+  state: 'complete',
+  epoch,
+  tracker: 'ebpf',
+  job: 'job',
+  completedAt: '',
+};
+const good: PlanFacts = {
+  wanted: 'incremental',
+  subject,
+  record,
+  targetSize: 2000,
+  drift: undefined,
+  tracked: { epoch, doubt: undefined },
+  untracked: '',
+};
+
+test('what was asked for is done where nothing is in doubt', () => {
+  for (const wanted of ['full', 'incremental', 'differential'] as const)
+    assert.deepEqual(decide({ ...good, wanted }), { kind: wanted, reason: null });
+});
+
+test('an incremental becomes a differential where writes may have been missed', () => {
+  const cases: [Partial<PlanFacts>, RegExp][] = [
+    [{ tracked: undefined, untracked: 'no tracing in this kernel' }, /^no tracing in this kernel$/],
+    [{ record: { ...record, epoch: null } }, /nothing tracked the device at the last backup/],
+    [{ tracked: { epoch: { id: 'two', since: 1 }, doubt: undefined } }, /started anew/],
+    [{ tracked: { epoch: { id: 'two', since: 1 }, doubt: 'another boot' } }, /^another boot$/],
+    [{ subject: { ...subject, partitionStart: 512 } }, /begins at 512 now and began at 0/],
+  ];
+  for (const [change, reason] of cases) {
+    const plan = decide({ ...good, ...change });
+    assert.equal(plan.kind, 'differential');
+    assert.match(plan.reason ?? '', reason);
+  }
+});
+
+test('anything becomes a full where it is not known what the target holds', () => {
+  const cases: [Partial<PlanFacts>, RegExp][] = [
+    [{ record: undefined }, /no backup of this device to this target has been completed yet/],
+    [{ record: { ...record, state: 'incomplete' } }, /completed yet/],
+    [{ subject: { ...subject, size: 1500 } }, /the device has 1500 bytes now and had 1000/],
+    [{ targetSize: 3000 }, /the target has 3000 bytes now and had 2000/],
+    [{ drift: 'it was rolled back' }, /^it was rolled back$/],
+  ];
+  for (const wanted of ['incremental', 'differential'] as const)
+    for (const [change, reason] of cases) {
+      const plan = decide({ ...good, wanted, ...change });
+      assert.equal(plan.kind, 'full');
+      assert.match(plan.reason ?? '', reason);
+    }
+});

@@ -1,0 +1,60 @@
+/**
+ * What kind of backup a device gets: what was asked for, where what is known of the chain allows it, and
+ * otherwise the next safer kind, with the reason. Pure, so that every doubt has its test.
+ */
+import type { ChainRecord, ChainSubject } from '../tracking/chain.ts';
+import type { Epoch } from '../tracking/tracker.ts';
+import type { JobKind } from './status.ts';
+
+export interface Plan {
+  readonly kind: JobKind;
+  /** Why it is not what was asked for; null where it is. */
+  readonly reason: string | null;
+}
+
+export interface PlanFacts {
+  readonly wanted: JobKind;
+  readonly subject: ChainSubject;
+  /** Of the chain as it was found; undefined where there is none. */
+  readonly record: ChainRecord | undefined;
+  /** Bytes of the target now. */
+  readonly targetSize: number;
+  /** Where the target no longer holds what the chain says, or undefined. Not looked at for a full. */
+  readonly drift: string | undefined;
+  /** The tracker's epoch and why an earlier one did not go on; undefined where nothing tracks the device. */
+  readonly tracked: { readonly epoch: Epoch; readonly doubt: string | undefined } | undefined;
+  /** Why there is no tracker. */
+  readonly untracked: string;
+}
+
+export function decide(facts: PlanFacts): Plan {
+  if (facts.wanted === 'full') return { kind: 'full', reason: null };
+  const lost = whyFull(facts);
+  if (lost !== undefined) return { kind: 'full', reason: lost };
+  if (facts.wanted === 'differential') return { kind: 'differential', reason: null };
+  return { kind: 'incremental', reason: null, ...whyDifferential(facts) };
+}
+
+/** Why nothing is known of what the target holds. */
+function whyFull({ record, subject, targetSize, drift }: PlanFacts): string | undefined {
+  if (record?.state !== 'complete') return 'no backup of this device to this target has been completed yet';
+  if (record.size !== subject.size) return `the device has ${subject.size} bytes now and had ${record.size}`;
+  if (record.targetSize !== targetSize)
+    return `the target has ${targetSize} bytes now and had ${record.targetSize}`;
+  return drift;
+}
+
+/** Why it is not known what was written since. */
+function whyDifferential({ record, subject, tracked, untracked }: PlanFacts): Plan | undefined {
+  const differential = (reason: string): Plan => ({ kind: 'differential', reason });
+  if (tracked === undefined) return differential(untracked);
+  if (record?.epoch === undefined || record.epoch === null)
+    return differential('nothing tracked the device at the last backup');
+  if (record.epoch.id !== tracked.epoch.id)
+    return differential(tracked.doubt ?? 'tracking was started anew after the last backup');
+  if (record.partitionStart !== subject.partitionStart)
+    return differential(
+      `the partition begins at ${subject.partitionStart} now and began at ${record.partitionStart}`,
+    );
+  return undefined;
+}

@@ -1,0 +1,59 @@
+/**
+ * A bitmap on disk, replaced as a whole: written beside, synced, renamed (docs/formats/chain.md). A cut leaves
+ * the old one or the new one.
+ */
+import { open, readFile, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { Bitmap } from '../base/bitmap.ts';
+import { crc32c } from '../base/crc32c.ts';
+
+const magic = 'DATTOMAP';
+const version = 1;
+const headerSize = 64;
+
+/** Durable when it resolves. */
+export async function writeBitmapFile(path: string, bitmap: Bitmap): Promise<void> {
+  const words = Buffer.from(bitmap.words.buffer, bitmap.words.byteOffset, bitmap.words.byteLength);
+  const header = Buffer.alloc(headerSize);
+  header.write(magic, 0, 'latin1');
+  header.writeUInt32LE(version, 8);
+  header.writeUInt32LE(crc32c(words), 12);
+  header.writeBigUInt64LE(BigInt(bitmap.size), 16);
+  header.writeBigUInt64LE(BigInt(bitmap.unit), 24);
+  header.writeUInt32LE(crc32c(header.subarray(0, headerSize - 4)), headerSize - 4);
+  const temporary = `${path}.new`;
+  const file = await open(temporary, 'w', 0o600);
+  try {
+    await file.writev([header, words]);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+  await syncDirectory(dirname(path));
+}
+
+/** Undefined where there is none, or it is damaged or of another version: the caller then knows nothing. */
+export async function readBitmapFile(path: string): Promise<Bitmap | undefined> {
+  const bytes = await readFile(path).catch(() => undefined);
+  if (bytes === undefined || bytes.length < headerSize) return undefined;
+  const header = bytes.subarray(0, headerSize);
+  if (header.toString('latin1', 0, 8) !== magic || header.readUInt32LE(8) !== version) return undefined;
+  if (crc32c(header.subarray(0, headerSize - 4)) !== header.readUInt32LE(headerSize - 4)) return undefined;
+  const words = bytes.subarray(headerSize);
+  if (crc32c(words) !== header.readUInt32LE(12)) return undefined;
+  const bitmap = new Bitmap(Number(header.readBigUInt64LE(16)), Number(header.readBigUInt64LE(24)));
+  if (bitmap.words.byteLength !== words.length) return undefined;
+  new Uint8Array(bitmap.words.buffer).set(words);
+  return bitmap;
+}
+
+/** Makes a rename in the directory durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}

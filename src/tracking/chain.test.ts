@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+import fc from 'fast-check';
+import { Bitmap } from '../base/bitmap.ts';
+import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
+import { Chain, chainId, inUnit } from './chain.ts';
+
+const subject = {
+  uuid: 'ab-cd',
+  path: '/dev/sda1',
+  size: 1_000_000,
+  partitionStart: 1 << 20,
+  target: 'nbd://host/image',
+};
+
+function folder(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'chain-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+test('a new chain knows nothing: all is pending, no fingerprint counts', async (t) => {
+  const parent = folder(t);
+  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  assert.equal(chain.pending.bytes(), subject.size);
+  assert.equal(statSync(chain.fingerprintPath).size, 16 * 16);
+  assert.equal(chain.record.state, 'incomplete');
+  assert.equal(chain.key.length, 32);
+});
+
+test('what was saved is read again, also in another unit', async (t) => {
+  const parent = folder(t);
+  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  chain.pending.fill(false);
+  chain.pending.mark(8192, 1);
+  await chain.savePending();
+  await chain.save({ state: 'complete', epoch: { id: 'e', since: 1 }, job: 'j' });
+  const again = await Chain.open(parent, subject, 65536);
+  assert.equal(again?.record.state, 'complete');
+  assert.deepEqual(again.record.epoch, { id: 'e', since: 1 });
+  assert.deepEqual([...again.pending.extents()], [{ offset: 0, length: 65536 }]);
+  assert.deepEqual(again.key, chain.key);
+  assert.equal(await Chain.open(parent, { ...subject, target: 'nbd://other/image' }, 4096), undefined);
+  const others = await Chain.create(
+    parent,
+    { ...subject, target: 'nbd://other/image' },
+    { targetSize: 5, unit: 4096 },
+  );
+  const ids = (await Chain.ofDevice(parent, subject, 4096)).map(({ record }) => record.id).sort();
+  assert.deepEqual(ids, [chain.record.id, others.record.id].sort());
+});
+
+test('a reset forgets everything but the key', async (t) => {
+  const parent = folder(t);
+  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  chain.pending.fill(false);
+  writeFileSync(chain.fingerprintPath, Buffer.alloc(256, 7));
+  await chain.save({ state: 'complete' });
+  await chain.reset(9);
+  assert.equal(chain.pending.bytes(), subject.size);
+  assert.ok(readFileSync(chain.fingerprintPath).equals(Buffer.alloc(256)));
+  const again = await Chain.open(parent, subject, 4096);
+  assert.equal(again?.record.state, 'incomplete');
+  assert.equal(again.record.targetSize, 9);
+});
+
+test('the folder follows the filesystem, not the name of its device', () => {
+  assert.equal(chainId(subject), chainId({ ...subject, path: '/dev/sdb1' }));
+  assert.notEqual(chainId(subject), chainId({ ...subject, uuid: '' }));
+});
+
+test('a bitmap comes back as it was written, and damaged it does not come back', async (t) => {
+  const path = join(folder(t), 'map');
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 300 }),
+      fc.array(fc.nat({ max: 300 * 4096 })),
+      fc.nat(),
+      async (units, marks, where) => {
+        const bitmap = new Bitmap(units * 4096 - 9, 4096);
+        for (const mark of marks) if (mark < bitmap.size) bitmap.mark(mark, 1);
+        await writeBitmapFile(path, bitmap);
+        const again = await readBitmapFile(path);
+        assert.deepEqual(again?.words, bitmap.words);
+        const bytes = readFileSync(path);
+        bytes[where % bytes.length]! ^= 0x10;
+        writeFileSync(path, bytes);
+        assert.equal(await readBitmapFile(path), undefined);
+      },
+    ),
+    { numRuns: 30 },
+  );
+});
+
+test('a coarser map holds all of a finer one', () => {
+  const fine = new Bitmap(1_000_000, 4096);
+  fine.mark(70_000, 1);
+  fine.mark(999_999, 1);
+  const coarse = inUnit(fine, 65536);
+  assert.deepEqual(
+    [...coarse.extents()].map(({ offset }) => offset),
+    [65536, 983040],
+  );
+});

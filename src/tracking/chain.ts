@@ -1,0 +1,203 @@
+/**
+ * A chain: the record that ties a device to a target: what the target is known to hold (fingerprints), and what
+ * it lacks (the pending map). Specified in docs/formats/chain.md.
+ *
+ * The pending map is the whole truth of what is missing: all of the device at the beginning, and from then on
+ * what was never sent (free blocks among it) and what has changed since it was sent. It grows on disk before a
+ * block goes out, and shrinks only after the target has confirmed (invariant 3), so a cut at any point costs
+ * time, never data.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, open, readFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Bitmap } from '../base/bitmap.ts';
+import { readBitmapFile, syncDirectory, writeBitmapFile } from './bitmap-file.ts';
+import { createFingerprintFile } from './fingerprints.ts';
+import type { Epoch } from './tracker.ts';
+
+const recordVersion = 1;
+
+/** What the chain is about. Where any of it differs, the chain is another one, or in doubt. */
+export interface ChainSubject {
+  /** Filesystem UUID, or empty. */
+  readonly uuid: string;
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes from the start of the disk; 0 for what is no partition. */
+  readonly partitionStart: number;
+  /** The target's URI without secrets. */
+  readonly target: string;
+}
+
+export interface ChainRecord extends ChainSubject {
+  readonly version: typeof recordVersion;
+  readonly id: string;
+  /** Of the fingerprints: 32 bytes in hex. */
+  readonly key: string;
+  /** Bytes. */
+  readonly targetSize: number;
+  /** `incomplete`: no job has completed, so the target holds no image of any instant. */
+  readonly state: 'incomplete' | 'complete';
+  /** The tracker's epoch that the pending map is true for; null: nothing is known of later writes. */
+  readonly epoch: Epoch | null;
+  readonly tracker: string;
+  /** The last completed job, and when it ended (ISO 8601); null before. */
+  readonly job: string | null;
+  readonly completedAt: string | null;
+}
+
+export class Chain {
+  readonly directory: string;
+  readonly pending: Bitmap;
+  #record: ChainRecord;
+
+  private constructor(directory: string, record: ChainRecord, pending: Bitmap) {
+    this.directory = directory;
+    this.#record = record;
+    this.pending = pending;
+  }
+
+  get record(): ChainRecord {
+    return this.#record;
+  }
+
+  get key(): Uint8Array {
+    return Buffer.from(this.#record.key, 'hex');
+  }
+
+  get fingerprintPath(): string {
+    return join(this.directory, 'fingerprints');
+  }
+
+  /** A new chain, durable: nothing is known of the target. Replaces one of the same device and target. */
+  static async create(
+    parent: string,
+    subject: ChainSubject,
+    options: { readonly targetSize: number; readonly unit: number },
+  ): Promise<Chain> {
+    const id = chainId(subject);
+    const directory = join(parent, id);
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    createFingerprintFile(join(directory, 'fingerprints'), subject.size);
+    const pending = new Bitmap(subject.size, options.unit);
+    pending.fill(true);
+    const chain = new Chain(
+      directory,
+      {
+        ...subject,
+        version: recordVersion,
+        id,
+        key: randomBytes(32).toString('hex'),
+        targetSize: options.targetSize,
+        state: 'incomplete',
+        epoch: null,
+        tracker: 'none',
+        job: null,
+        completedAt: null,
+      },
+      pending,
+    );
+    await chain.savePending();
+    await chain.save({});
+    await syncDirectory(parent);
+    return chain;
+  }
+
+  /** The chain of this device and target; undefined where there is none, or its files are damaged. */
+  static async open(parent: string, subject: ChainSubject, unit: number): Promise<Chain | undefined> {
+    return Chain.#read(join(parent, chainId(subject)), unit);
+  }
+
+  /** All chains of a device, whatever their targets. */
+  static async ofDevice(
+    parent: string,
+    subject: Pick<ChainSubject, 'uuid' | 'path' | 'size'>,
+    unit: number,
+  ): Promise<Chain[]> {
+    const names = await readdir(parent).catch(() => []);
+    const chains = await Promise.all(names.map((name) => Chain.#read(join(parent, name), unit)));
+    return chains.filter(
+      (chain) =>
+        chain?.record.uuid === subject.uuid &&
+        chain.record.path === subject.path &&
+        chain.record.size === subject.size,
+    ) as Chain[];
+  }
+
+  static async #read(directory: string, unit: number): Promise<Chain | undefined> {
+    const text = await readFile(join(directory, 'chain.json'), 'utf8').catch(() => undefined);
+    const record = text === undefined ? undefined : parseRecord(text);
+    const pending = await readBitmapFile(join(directory, 'pending'));
+    if (record === undefined || pending?.size !== record.size) return undefined;
+    return new Chain(directory, record, inUnit(pending, unit));
+  }
+
+  /** Makes the pending map durable as it is now. */
+  async savePending(): Promise<void> {
+    await writeBitmapFile(join(this.directory, 'pending'), this.pending);
+  }
+
+  /** Changes the record, durably. */
+  async save(changes: Partial<Omit<ChainRecord, 'version' | 'id' | keyof ChainSubject>>): Promise<void> {
+    this.#record = { ...this.#record, ...changes };
+    const path = join(this.directory, 'chain.json');
+    const file = await open(`${path}.new`, 'w', 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify(this.#record, undefined, 2)}\n`);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await rename(`${path}.new`, path);
+    await syncDirectory(this.directory);
+  }
+
+  /** Nothing is known of the target any more: all of the device is pending, and no fingerprint counts. Durable. */
+  async reset(targetSize: number): Promise<void> {
+    this.pending.fill(true);
+    await this.savePending();
+    // In place: the copying threads have the file open.
+    const { size } = await stat(this.fingerprintPath);
+    await truncate(this.fingerprintPath, 0);
+    await truncate(this.fingerprintPath, size);
+    await this.save({
+      state: 'incomplete',
+      epoch: null,
+      tracker: 'none',
+      job: null,
+      completedAt: null,
+      targetSize,
+    });
+  }
+
+  async remove(): Promise<void> {
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Names the folder: stable for a device and a target. */
+export function chainId(subject: ChainSubject): string {
+  const device = subject.uuid === '' ? subject.path : subject.uuid;
+  return createHash('sha256').update(`${device}\n${subject.target}`).digest('hex').slice(0, 32);
+}
+
+/** Undefined for what this version did not write. */
+function parseRecord(text: string): ChainRecord | undefined {
+  try {
+    const record = JSON.parse(text) as Partial<ChainRecord>;
+    const known = record.version === recordVersion && /^[0-9a-f]{64}$/.test(record.key ?? '');
+    return known ? (record as ChainRecord) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The same map in another unit; a coarser bit is set where any of its finer ones is. */
+export function inUnit(bitmap: Bitmap, unit: number): Bitmap {
+  if (bitmap.unit === unit) return bitmap;
+  const result = new Bitmap(bitmap.size, unit);
+  for (const { offset, length } of bitmap.extents()) result.mark(offset, length);
+  return result;
+}
