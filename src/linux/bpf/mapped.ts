@@ -1,0 +1,37 @@
+/** A mmapable array map (BPF_F_MMAPABLE) as memory of this process: programs and this process see each other's bytes. */
+import koffi from 'koffi';
+import { SystemCallError } from '../libc.ts';
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+
+const libc = koffi.load('libc.so.6');
+const mmap = libc.func('mmap', 'void *', ['void *', 'size_t', 'int', 'int', 'int', 'int64']) as (
+  address: null,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => bigint | null;
+const munmap = libc.func('munmap', 'int', ['void *', 'size_t']) as (
+  address: bigint,
+  length: number,
+) => number;
+
+export interface MappedMap {
+  /** Not to be touched after `unmap`, which takes the pages away from under it. */
+  readonly memory: ArrayBuffer;
+  unmap(): void;
+}
+
+/** Maps the first `length` bytes of the values. */
+export function mapIntoMemory(fd: number, length: number): MappedMap {
+  const address = mmap(null, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+  if (address === null || BigInt.asIntN(64, address) === -1n)
+    throw new SystemCallError('mmap', koffi.errno(), `${length} bytes of a BPF map`);
+  return {
+    memory: koffi.view(address, length),
+    unmap: () => void munmap(address, length),
+  };
+}

@@ -1,0 +1,121 @@
+/**
+ * BPF programs and the links that attach them. Programs here are of the type TRACING with the attach type
+ * BPF_TRACE_RAW_TP ("tp_btf"): they get a tracepoint's own arguments as typed pointers, need no helper to follow
+ * them, and are not skipped while another program runs on the processor, unlike programs of the type TRACEPOINT.
+ */
+import { errnoCode } from '../../base/errors.ts';
+import { objectInfo } from './maps.ts';
+import { Attributes, bpf, cString } from './syscall.ts';
+
+const BPF_PROG_TYPE_SOCKET_FILTER = 1;
+const BPF_PROG_TYPE_TRACING = 26;
+const BPF_TRACE_RAW_TP = 23;
+const BPF_LINK_TYPE_RAW_TRACEPOINT = 1;
+const BPF_LINK_TYPE_TRACING = 2;
+/** Enough for the verifier's last words: level 4 writes statistics and the error, no trace of the program. */
+const logBytes = 1 << 20;
+
+/** The verifier refused a program. `log` is what it said. */
+export class VerifierError extends Error {
+  readonly code: string;
+  readonly log: string;
+
+  constructor(program: string, code: string, log: string) {
+    const lines = log.trimEnd().split('\n');
+    super(`the kernel refused the program ${program} (${code}): ${lines.slice(-4).join(' / ')}`);
+    this.name = 'VerifierError';
+    this.code = code;
+    this.log = log;
+  }
+}
+
+/**
+ * Loads a program for the tracepoint whose BTF type id is `tracepoint`; a file descriptor. `license` decides which
+ * helpers it may call. Throws VerifierError where the verifier refuses it.
+ */
+export function loadTracingProgram(
+  name: string,
+  code: Uint8Array,
+  tracepoint: number,
+  license: string,
+): number {
+  return load(name, code, BPF_PROG_TYPE_TRACING, license, (attributes) =>
+    attributes.u32(68, BPF_TRACE_RAW_TP).u32(108, tracepoint),
+  );
+}
+
+/** Whether the verifier of this kernel accepts a program of the simplest type, made to find out about a feature. */
+export function acceptsProgram(code: Uint8Array): number | undefined {
+  try {
+    return load('probe', code, BPF_PROG_TYPE_SOCKET_FILTER, 'Dual MIT/GPL', (attributes) => attributes);
+  } catch (thrown) {
+    if (thrown instanceof VerifierError) return undefined;
+    throw thrown;
+  }
+}
+
+function load(
+  name: string,
+  code: Uint8Array,
+  type: number,
+  license: string,
+  add: (attributes: Attributes) => Attributes,
+): number {
+  const attempt = (log?: Buffer): number => {
+    const attributes = new Attributes(120)
+      .u32(0, type)
+      .u32(4, code.length / 8)
+      .pointer(8, code)
+      .pointer(16, cString(license))
+      .name(48, name);
+    if (log !== undefined) attributes.u32(24, 1).u32(28, log.length).pointer(32, log);
+    return bpf('progLoad', add(attributes), name);
+  };
+  try {
+    return attempt();
+  } catch (thrown) {
+    const code = errnoCode(thrown) ?? '';
+    if (code === 'EPERM' || code === 'ENOMEM') throw thrown;
+    const log = Buffer.alloc(logBytes);
+    try {
+      return attempt(log);
+    } catch {
+      const text = log.toString('latin1').split('\0')[0]!;
+      throw new VerifierError(name, code, text);
+    }
+  }
+}
+
+/** Attaches a tracing program to its tracepoint; the link lives as long as its descriptor or a pin. */
+export function attachTracing(program: number): number {
+  return bpf('rawTracepointOpen', new Attributes(16).u32(8, program), 'attach');
+}
+
+export interface ProgramInfo {
+  readonly id: number;
+  readonly name: string;
+  /** Events that it was not run for since it was running already on that processor; undefined before 5.12. */
+  readonly recursionMisses: bigint | undefined;
+  /** Instructions that the verifier looked at; undefined before 5.16. */
+  readonly verifiedInstructions: number | undefined;
+}
+
+/** struct bpf_prog_info of an open program. */
+export function programInfo(fd: number): ProgramInfo {
+  const info = objectInfo(fd, 224);
+  const known = info.known ?? 0;
+  return {
+    id: info.readUInt32LE(4),
+    name: info.toString('latin1', 64, 80).split('\0')[0]!,
+    recursionMisses: known >= 216 ? info.readBigUInt64LE(208) : undefined,
+    verifiedInstructions: known >= 220 ? info.readUInt32LE(216) : undefined,
+  };
+}
+
+/** Id of the program that an open link attaches; undefined where it is no link to a tracepoint (any more). */
+export function linkedProgram(fd: number): number | undefined {
+  const info = objectInfo(fd, 64);
+  const type = info.readUInt32LE(0);
+  if (type !== BPF_LINK_TYPE_RAW_TRACEPOINT && type !== BPF_LINK_TYPE_TRACING) return undefined;
+  return info.readUInt32LE(8);
+}

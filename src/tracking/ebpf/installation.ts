@@ -1,0 +1,364 @@
+/**
+ * What all tracked devices share: the directory of pins, the maps that programs find ranges and in-flight writes by,
+ * and the two sets of programs, each loaded when its first device comes. It outlives the process; the next one opens
+ * it. One process at a time: the directory is locked.
+ *
+ *     DIRECTORY/control, ranges, in-flight, nesting     the shared maps
+ *     DIRECTORY/gone-request, gone-bio                  what stands for a range that is tracked no longer
+ *     DIRECTORY/range-MAJOR:MINOR                       a device's map (range.ts)
+ */
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
+import { Assembler } from '../../linux/bpf/assembler.ts';
+import { Btf } from '../../linux/bpf/btf.ts';
+import { createMap, lookupMap, mapFlags, mapInfo, mapValues, updateMap } from '../../linux/bpf/maps.ts';
+import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
+import { openPin, pin } from '../../linux/bpf/pins.ts';
+import { acceptsProgram } from '../../linux/bpf/programs.ts';
+import { tryLock } from '../../linux/flock.ts';
+import { type KernelTypes, readKernelTypes } from './kernel-types.ts';
+import {
+  inFlightEntries,
+  inFlightKeySize,
+  inFlightValueSize,
+  layoutVersion,
+  pageSize,
+  rangeFields,
+  rangeKey,
+  rangeKeySize,
+  rangesPerDisk,
+  type Style,
+} from './layout.ts';
+import { type Description, readDescription, writeDescription } from './description.ts';
+import { loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
+import { type InFlight, readInFlight } from './programs/bio.ts';
+import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
+import type { TracepointName } from './kernel-types.ts';
+
+export const defaultPinDirectory = '/sys/fs/bpf/dattod';
+const btfPath = '/sys/kernel/btf/vmlinux';
+const maxRanges = 1024;
+
+export interface InstallationOptions {
+  readonly directory: string;
+  /** Default: what the kernel can. */
+  readonly style?: Style;
+  /** For tests, which make it overflow. */
+  readonly inFlightEntries?: number;
+}
+
+interface ControlDescription extends Description {
+  readonly style: Style;
+  readonly inFlightEntries: number;
+}
+
+export class Installation {
+  readonly directory: string;
+  readonly style: Style;
+  /** Why what an earlier process had pinned could not be used; undefined where there was nothing, or it is. */
+  readonly doubt: string | undefined;
+  readonly #maps: ProgramMaps;
+  readonly #control: MappedMap;
+  readonly #gone: Readonly<Record<SetName, { readonly fd: number; readonly id: number }>>;
+  readonly #inFlightEntries: number;
+  readonly #lock: number;
+  readonly #sets = new Map<SetName, ProgramSet>();
+  #types: KernelTypes | undefined;
+
+  private constructor(
+    directory: string,
+    lock: number,
+    maps: ProgramMaps,
+    gone: Readonly<Record<SetName, number>>,
+    description: ControlDescription,
+    control: MappedMap,
+    doubt: string | undefined,
+  ) {
+    this.directory = directory;
+    this.doubt = doubt;
+    this.style = description.style;
+    this.#inFlightEntries = description.inFlightEntries;
+    this.#lock = lock;
+    this.#maps = maps;
+    this.#control = control;
+    this.#gone = {
+      request: { fd: gone.request, id: mapInfo(gone.request).id },
+      bio: { fd: gone.bio, id: mapInfo(gone.bio).id },
+    };
+  }
+
+  /** Opens what is there, or makes it anew. Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY (another process). */
+  static async open(options: InstallationOptions): Promise<Installation> {
+    const { directory } = options;
+    raiseLockedMemoryLimit();
+    await preparePinDirectory(directory);
+    const lock = openSync(directory, 'r');
+    try {
+      if (!tryLock(lock))
+        throw new AgentError('DEVICE_BUSY', `another process tracks devices with the pins in ${directory}`, {
+          hint: 'stop the other dattod, or give each its own --run-dir',
+        });
+      const found = openShared(directory);
+      if (typeof found === 'object') {
+        const { maps, gone, control, description } = found;
+        return new Installation(directory, lock, maps, gone, description, control, undefined);
+      }
+      await clearPins(directory);
+      const { maps, gone, control, description } = createShared(options);
+      return new Installation(directory, lock, maps, gone, description, control, found);
+    } catch (thrown) {
+      closeSync(lock);
+      throw thrown;
+    }
+  }
+
+  /** The set, attached: the one that runs already, the pinned one, or a new one. */
+  async ensureSet(name: SetName): Promise<ProgramSet> {
+    const present = this.attachedSet(name);
+    if (present !== undefined) return present;
+    this.#types ??= readKernelTypes(new Btf(readFileSync(btfPath)));
+    const set = await loadSet(this.directory, name, {
+      types: this.#types,
+      maps: this.#maps,
+      style: this.style,
+    });
+    this.#sets.set(name, set);
+    return set;
+  }
+
+  /** The set where it is attached, without loading it. */
+  attachedSet(name: SetName): ProgramSet | undefined {
+    const known = this.#sets.get(name);
+    if (known !== undefined) {
+      if (known.fault() === undefined) return known;
+      known.close();
+      this.#sets.delete(name);
+    }
+    const pinned = openSet(this.directory, name);
+    if (pinned !== undefined) this.#sets.set(name, pinned);
+    return pinned;
+  }
+
+  /** How often all copies of a tracepoint's program ran at once on one processor. */
+  deepNestings(tracepoint: TracepointName): bigint {
+    return new BigUint64Array(this.#control.memory)[tracepointNumbers[tracepoint]]!;
+  }
+
+  /** Writes on their way through devices without requests, of all devices. */
+  inFlight(): InFlight[] {
+    return mapValues(this.#maps.inFlight, inFlightKeySize, inFlightValueSize, this.#inFlightEntries).map(
+      readInFlight,
+    );
+  }
+
+  /**
+   * Lets the programs see a range's map under the disk. `replaces` is the id of the map that it takes the place of,
+   * where that is still there; `keep` are the ids of all other maps in use. Throws NOT_SUPPORTED where the disk is full.
+   */
+  addRange(disk: number, range: number, replaces: number | undefined, keep: ReadonlySet<number>): void {
+    const free: number[] = [];
+    for (let index = 0; index < rangesPerDisk; index++) {
+      const id = this.#rangeAt(disk, index);
+      if (id !== undefined && id !== replaces && keep.has(id)) continue;
+      if (id === replaces && id !== undefined) {
+        updateMap(this.#maps.ranges, rangeKey(disk, index), u32(range));
+        return;
+      }
+      free.push(index);
+      // Programs look no further than the first free number.
+      if (id === undefined) break;
+    }
+    const [index] = free;
+    if (index === undefined)
+      throw new AgentError(
+        'NOT_SUPPORTED',
+        `${rangesPerDisk} ranges of disk ${disk >>> 20}:${disk & 0xfffff} are tracked already, the most there can be`,
+        { hint: 'end tracking of some with dattocli tracking stop' },
+      );
+    updateMap(this.#maps.ranges, rangeKey(disk, index), u32(range));
+  }
+
+  /** Takes a map from the programs' sight. Its number stays taken, since they count numbers without gaps. */
+  removeRange(disk: number, id: number, set: SetName): void {
+    for (let index = 0; index < rangesPerDisk; index++) {
+      const present = this.#rangeAt(disk, index);
+      if (present === undefined) return;
+      if (present === id) updateMap(this.#maps.ranges, rangeKey(disk, index), u32(this.#gone[set].fd));
+    }
+  }
+
+  /** True where the programs see this map as a range of the disk. */
+  hasRange(disk: number, id: number): boolean {
+    for (let index = 0; index < rangesPerDisk; index++) {
+      const present = this.#rangeAt(disk, index);
+      if (present === id) return true;
+      if (present === undefined) return false;
+    }
+    return false;
+  }
+
+  /** Closes what this process holds. */
+  close(): void {
+    for (const set of this.#sets.values()) set.close();
+    this.#sets.clear();
+    this.#control.unmap();
+    const { ranges, inFlight, nesting, control } = this.#maps;
+    for (const fd of [ranges, inFlight, nesting, control, this.#gone.request.fd, this.#gone.bio.fd])
+      closeSync(fd);
+    closeSync(this.#lock);
+  }
+
+  /** Detaches everything and removes all pins; closes. */
+  async remove(): Promise<void> {
+    await removeSet(this.directory, 'request');
+    await removeSet(this.directory, 'bio');
+    await clearPins(this.directory);
+    this.close();
+    await rmdir(this.directory).catch(() => undefined);
+  }
+
+  /** Id of the map at a range key. */
+  #rangeAt(disk: number, index: number): number | undefined {
+    return lookupMap(this.#maps.ranges, rangeKey(disk, index), 4)?.readUInt32LE();
+  }
+}
+
+/** Removes all that an agent pinned, whatever its version, for package removal and `dattocli tracking stop`. */
+export async function removeAllPins(directory: string = defaultPinDirectory): Promise<void> {
+  if (!isBpffs(directory)) return;
+  await removeSet(directory, 'request');
+  await removeSet(directory, 'bio');
+  await clearPins(directory);
+  await rmdir(directory).catch(() => undefined);
+}
+
+const shared = ['control', 'ranges', 'in-flight', 'nesting', 'gone-request', 'gone-bio'] as const;
+
+interface Shared {
+  readonly maps: ProgramMaps;
+  readonly gone: Readonly<Record<SetName, number>>;
+  readonly control: MappedMap;
+  readonly description: ControlDescription;
+}
+
+/** The pinned maps, or why they cannot be used; undefined where there are none. */
+function openShared(directory: string): Shared | string | undefined {
+  const fds = shared.map((name) => openPin(join(directory, name)));
+  const [control, ranges, inFlight, nesting, goneRequest, goneBio] = fds;
+  const giveUp = (doubt: string | undefined): string | undefined => {
+    for (const fd of fds) if (fd !== undefined) closeSync(fd);
+    return doubt;
+  };
+  if (fds.every((fd) => fd === undefined)) return giveUp(undefined);
+  if (
+    control === undefined ||
+    ranges === undefined ||
+    inFlight === undefined ||
+    nesting === undefined ||
+    goneRequest === undefined ||
+    goneBio === undefined
+  )
+    return giveUp(`some of the pins in ${directory} are missing`);
+  const memory = mapIntoMemory(control, pageSize);
+  const description = readDescription(memory.memory) as ControlDescription | string;
+  if (typeof description === 'string') {
+    memory.unmap();
+    return giveUp(description);
+  }
+  return {
+    maps: { ranges, inFlight, nesting, control },
+    gone: { request: goneRequest, bio: goneBio },
+    control: memory,
+    description,
+  };
+}
+
+function createShared(options: InstallationOptions): Shared {
+  const { directory } = options;
+  const entries = options.inFlightEntries ?? inFlightEntries;
+  const style = options.style ?? (hasAtomicOr() ? 'bits' : 'bytes');
+  const template = createMap({ ...page, name: 'dattod_range' });
+  const gone = { request: emptyRange(false), bio: emptyRange(true) };
+  const maps = {
+    ranges: createMap({
+      type: 'hashOfMaps',
+      keySize: rangeKeySize,
+      valueSize: 4,
+      entries: maxRanges,
+      innerFd: template,
+      name: 'dattod_ranges',
+    }),
+    inFlight: createMap({
+      type: 'hash',
+      keySize: inFlightKeySize,
+      valueSize: inFlightValueSize,
+      entries,
+      name: 'dattod_inflight',
+    }),
+    nesting: createMap({ type: 'perCpuArray', keySize: 4, valueSize: 8, entries: 3, name: 'dattod_nesting' }),
+    control: createMap({ ...page, flags: mapFlags.mmapable, name: 'dattod_control' }),
+  };
+  closeSync(template);
+  const control = mapIntoMemory(maps.control, pageSize);
+  const description: ControlDescription = { layout: layoutVersion, style, inFlightEntries: entries };
+  writeDescription(control.memory, description);
+  pin(maps.ranges, join(directory, 'ranges'));
+  pin(maps.inFlight, join(directory, 'in-flight'));
+  pin(maps.nesting, join(directory, 'nesting'));
+  pin(gone.request, join(directory, 'gone-request'));
+  pin(gone.bio, join(directory, 'gone-bio'));
+  // Last, and looked for with the others: a process that died in between left pins that do not count.
+  pin(maps.control, join(directory, 'control'));
+  return { maps, gone, control, description };
+}
+
+const page = {
+  type: 'array',
+  keySize: 4,
+  valueSize: pageSize,
+  entries: 1,
+  flags: mapFlags.mmapable | mapFlags.innerMap,
+} as const;
+
+/** A range without sectors. Its number must not end the programs' search, nor hide that the device has no requests. */
+function emptyRange(byBio: boolean): number {
+  const fd = createMap({ ...page, name: 'dattod_gone' });
+  const memory = mapIntoMemory(fd, pageSize);
+  new BigUint64Array(memory.memory)[rangeFields.byBio / 8] = byBio ? 1n : 0n;
+  memory.unmap();
+  return fd;
+}
+
+/** Whether BPF_ATOMIC with OR exists (Linux 5.12). */
+function hasAtomicOr(): boolean {
+  const a = new Assembler();
+  a.mov(1, 0).store(8, 10, -8, 1).atomicOr(10, -8, 1).mov(0, 0).exit();
+  const fd = acceptsProgram(a.assemble());
+  if (fd !== undefined) closeSync(fd);
+  return fd !== undefined;
+}
+
+/** The directory on a bpffs, which is mounted where there is none. */
+async function preparePinDirectory(directory: string): Promise<void> {
+  if (isBpffs(directory)) return;
+  const usual = '/sys/fs/bpf';
+  const mountPoint = directory.startsWith(`${usual}/`) ? usual : dirname(directory);
+  if (!isBpffs(mountPoint)) {
+    await mkdir(mountPoint, { recursive: true });
+    mountBpffs(mountPoint);
+  }
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+}
+
+async function clearPins(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) await rm(join(directory, name), { force: true });
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}

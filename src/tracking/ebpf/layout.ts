@@ -1,0 +1,132 @@
+/**
+ * What the programs in the kernel and this process share: the layout of a tracked range's map, and how coarse its
+ * unit is. Specified in docs/formats/tracking.md; a change that an older agent would misread raises
+ * `layoutVersion`. Pure.
+ *
+ * A range's map is an array of pages: the control page, the fine map (one bit or byte per unit), the coarse map (one
+ * per group of units, for large requests), and the taken map (one bit per unit), which only this process writes.
+ */
+import { KiB, MiB } from '../../base/bytes.ts';
+
+export const layoutVersion = 1;
+/** Bytes of an element of the maps. */
+export const pageSize = 4096;
+/** Ranges of one disk that are tracked at once: partitions, and the disk itself. */
+export const rangesPerDisk = 64;
+/** Writes on their way through devices without requests, all together. */
+export const inFlightEntries = 65536;
+/** Kernel memory for the fine and the taken map of one device, unless set. */
+export const defaultBudget = 64 * MiB;
+const smallestUnit = 4 * KiB;
+
+/** How units are marked: by an atomic OR of bits (since Linux 5.12), or by a byte each. */
+export type Style = 'bits' | 'bytes';
+
+/** Counters of the control page, u64 each, which the programs raise. Not zero means: */
+export const counters = {
+  /** Everything may have changed: a request that was too large or too scattered to be marked exactly. */
+  everything: 0,
+  /** A command was passed through to the device that may have written anything. */
+  passthrough: 8,
+  /** A write on its way could not be remembered. */
+  lostInFlight: 16,
+  /** A write ended whose beginning was not seen. */
+  unpaired: 24,
+  /** A zone was reset. */
+  zoneReset: 32,
+} as const;
+
+/** Fields of the control page that the programs read, u64 each. */
+export const rangeFields = {
+  /** Sectors (512 bytes) of the disk, from and to (exclusive). */
+  start: 64,
+  end: 72,
+  /** A sector's number shifted right by this is its unit's. */
+  shift: 80,
+  /** First page of the coarse map. */
+  coarse: 88,
+  /** 1: the device knows no requests, its writes are paired by bio. */
+  byBio: 96,
+  /** Always 0; the verifier does not know that. */
+  zero: 104,
+} as const;
+
+/** Fields that only this process uses, u64 each. */
+export const ownFields = {
+  /** 1 after the first take of the epoch. */
+  takenOnce: 128,
+  /** The counter `unpaired` at the first take: writes that were under way when tracking began. */
+  unpairedBefore: 136,
+} as const;
+
+/** Where the description (JSON) begins: magic u32, layout version u32, length u32, text. */
+export const descriptionAt = 256;
+export const descriptionMagic = 0x544b4244;
+
+/** Key of a range in the map of ranges: device number of the disk as the kernel has it, and a number from 0. */
+export const rangeKeySize = 8;
+/** Key: the bio's address. Value: first sector u64, sectors u64, device number u32, 0 u32. */
+export const inFlightKeySize = 8;
+export const inFlightValueSize = 24;
+
+export const styles = {
+  bits: { perPage: pageSize * 8, groupShift: 12 },
+  bytes: { perPage: pageSize, groupShift: 9 },
+} as const;
+
+export interface Shape {
+  readonly style: Style;
+  /** Bytes of the device. */
+  readonly size: number;
+  /** Bytes per unit. */
+  readonly unit: number;
+  readonly units: number;
+  /** Numbers of pages, and of the pages before each part. */
+  readonly fineAt: number;
+  readonly coarseAt: number;
+  readonly takenAt: number;
+  readonly pages: number;
+}
+
+/** The finest shape whose fine and taken map fit the budget (bytes); the control page and coarse map come on top. */
+export function shapeFor(size: number, style: Style, budget: number = defaultBudget): Shape {
+  let unit = smallestUnit;
+  while (unitsCost(Math.ceil(size / unit), style) > budget) unit *= 2;
+  return shapeOf(size, style, unit);
+}
+
+export function shapeOf(size: number, style: Style, unit: number): Shape {
+  const { perPage, groupShift } = styles[style];
+  const units = Math.ceil(size / unit);
+  const pagesFor = (things: number, perEach: number): number => Math.max(1, Math.ceil(things / perEach));
+  const fineAt = 1;
+  const coarseAt = fineAt + pagesFor(units, perPage);
+  const takenAt = coarseAt + pagesFor(Math.ceil(units / 2 ** groupShift), perPage);
+  return {
+    style,
+    size,
+    unit,
+    units,
+    fineAt,
+    coarseAt,
+    takenAt,
+    pages: takenAt + pagesFor(units, styles.bits.perPage),
+  };
+}
+
+function unitsCost(units: number, style: Style): number {
+  return units / 8 + (style === 'bits' ? units / 8 : units);
+}
+
+/** dev_t inside the kernel: 20 bits of minor number. */
+export function kernelDevice(major: number, minor: number): number {
+  return ((major << 20) | minor) >>> 0;
+}
+
+/** Key of a range; see `rangeKeySize`. */
+export function rangeKey(device: number, index: number): Buffer {
+  const key = Buffer.alloc(rangeKeySize);
+  key.writeUInt32LE(device, 0);
+  key.writeUInt32LE(index, 4);
+  return key;
+}

@@ -1,0 +1,115 @@
+/**
+ * By what a device is known again: the kernel's numbers and sequence, its place in sysfs, its size, and what the
+ * caller knows (UUID). Whatever differs ends the epoch, since another disk may answer to the same name. sysfs is
+ * memory of the kernel: reading it waits for no frozen filesystem.
+ */
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import type { TrackedDevice } from '../tracker.ts';
+
+/** What the kernel says of a device number now. */
+export interface LiveDevice {
+  /** Bytes. */
+  readonly size: number;
+  /** Its whole disk; the device itself where it is no partition. */
+  readonly disk: { readonly major: number; readonly minor: number };
+  /** Bytes from the beginning of the disk; 0 for whole disks. */
+  readonly start: number;
+  readonly partition: boolean;
+  /** Since Linux 5.15. */
+  readonly diskSequence: number | undefined;
+  /**
+   * Inode numbers of its folders in sysfs. The kernel gives each folder a new one, so that a device that came again
+   * under its old number has others, and a loop device others after each attach; older kernels have nothing better.
+   */
+  readonly nodes: string;
+  /** It takes bios as they are: no requests, no `mq` in sysfs. */
+  readonly byBio: boolean;
+}
+
+/** What an epoch is bound to. */
+export interface Marks
+  extends Omit<TrackedDevice, 'path' | 'diskSequence'>, Pick<LiveDevice, 'diskSequence' | 'nodes'> {
+  readonly bootId: string;
+}
+
+/** Throws DEVICE_GONE where there is no such device. */
+export function readLiveDevice(major: number, minor: number, sys = '/sys'): LiveDevice {
+  try {
+    const place = realpathSync(join(sys, `dev/block/${major}:${minor}`));
+    const partition = existsSync(join(place, 'partition'));
+    const disk = partition ? dirname(place) : place;
+    const number = (path: string): number => Number(readFileSync(path, 'latin1'));
+    const [diskMajor, diskMinor] = readFileSync(join(disk, 'dev'), 'latin1').trim().split(':').map(Number);
+    const sequence = join(disk, 'diskseq');
+    const folders = [disk, place, join(disk, 'loop')].filter((each) => existsSync(each));
+    return {
+      size: number(join(place, 'size')) * 512,
+      disk: { major: diskMajor!, minor: diskMinor! },
+      start: partition ? number(join(place, 'start')) * 512 : 0,
+      partition,
+      diskSequence: existsSync(sequence) ? number(sequence) : undefined,
+      nodes: folders.map((each) => `${basename(each)} ${statSync(each, { bigint: true }).ino}`).join(', '),
+      byBio: !existsSync(join(disk, 'mq')),
+    };
+  } catch (thrown) {
+    throw new AgentError('DEVICE_GONE', `there is no block device ${major}:${minor} any more`, {
+      cause: thrown,
+    });
+  }
+}
+
+/** The marks of a device as it is now. */
+export function marksOf(device: TrackedDevice, live: LiveDevice, bootId: string): Marks {
+  const { major, minor, uuid } = device;
+  return {
+    major,
+    minor,
+    size: live.size,
+    partition: live.partition ? { ...live.disk, start: live.start } : undefined,
+    diskSequence: live.diskSequence,
+    nodes: live.nodes,
+    uuid,
+    bootId,
+  };
+}
+
+/** The first difference, with both values; undefined where there is none. */
+export function markDifference(before: Marks, now: Marks): string | undefined {
+  const pairs: readonly (readonly [string, unknown, unknown])[] = [
+    ['boot', before.bootId, now.bootId],
+    ['device number', `${before.major}:${before.minor}`, `${now.major}:${now.minor}`],
+    ['size in bytes', before.size, now.size],
+    ['place on the disk', placeOf(before), placeOf(now)],
+    ['disk sequence', before.diskSequence, now.diskSequence],
+    ['place in sysfs', before.nodes, now.nodes],
+    ['UUID', before.uuid, now.uuid],
+  ];
+  for (const [what, old, present] of pairs)
+    if (old !== present) return `its ${what} was ${String(old)} and is ${String(present)}`;
+  return undefined;
+}
+
+/** What the caller takes the device for must be what it is. Throws DEVICE_GONE with both values. */
+export function checkDescribed(device: TrackedDevice, live: LiveDevice): void {
+  const pairs: readonly (readonly [string, unknown, unknown])[] = [
+    ['size in bytes', device.size, live.size],
+    ['start on its disk', device.partition?.start ?? 0, live.start],
+    ['disk sequence', device.diskSequence ?? live.diskSequence, live.diskSequence],
+  ];
+  for (const [what, wanted, found] of pairs)
+    if (wanted !== found)
+      throw new AgentError(
+        'DEVICE_GONE',
+        `${device.path}: its ${what} is ${String(found)}, not ${String(wanted)}`,
+        {
+          hint: 'the device was replaced or resized meanwhile; look at dattocli devices and start again',
+        },
+      );
+}
+
+function placeOf(marks: Marks): string {
+  const { partition } = marks;
+  return partition === undefined ? 'whole' : `${partition.major}:${partition.minor}+${partition.start}`;
+}

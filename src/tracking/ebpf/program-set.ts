@@ -1,0 +1,154 @@
+/**
+ * A set of programs that belong together, three copies of each, attached and pinned: `request` for devices with
+ * requests, `bio` for those without. A set is attached whole or it counts as gone: whoever finds one copy missing
+ * cannot know what passed meanwhile.
+ *
+ *     DIRECTORY/SET-TRACEPOINT-COPY        the program
+ *     DIRECTORY/SET-TRACEPOINT-COPY-link   what attaches it
+ */
+import { closeSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { openPin, pin } from '../../linux/bpf/pins.ts';
+import { attachTracing, linkedProgram, loadTracingProgram, programInfo } from '../../linux/bpf/programs.ts';
+import type { KernelTypes, TracepointName } from './kernel-types.ts';
+import type { Style } from './layout.ts';
+import { bioCompleteProgram, bioQueueProgram } from './programs/bio.ts';
+import { copies, type ProgramContext, type ProgramMaps } from './programs/frame.ts';
+import { requestProgram } from './programs/request.ts';
+
+export type SetName = 'request' | 'bio';
+
+/**
+ * Steps of the marking loops. 4 GiB at any place are at most 200 in a range; a discard of 256 pieces on a disk with
+ * two tracked ranges is about 1000.
+ */
+const steps = { plain: 512, walk: 1200 } as const;
+
+/** The helpers need none, but newer kernels let only such programs follow pointers. */
+const license = 'Dual MIT/GPL';
+
+/** In this order: whoever sees a bio's beginning must also see its end. */
+const members: Readonly<Record<SetName, readonly TracepointName[]>> = {
+  request: ['block_rq_complete'],
+  bio: ['block_bio_complete', 'block_bio_queue'],
+};
+
+export interface AttachedProgram {
+  readonly tracepoint: TracepointName;
+  readonly copy: number;
+  readonly id: number;
+  readonly program: number;
+  readonly link: number;
+}
+
+export class ProgramSet {
+  readonly name: SetName;
+  readonly programs: readonly AttachedProgram[];
+
+  constructor(name: SetName, programs: readonly AttachedProgram[]) {
+    this.name = name;
+    this.programs = programs;
+  }
+
+  /** Ids of the programs; others after every loading. */
+  get ids(): number[] {
+    return this.programs.map((each) => each.id);
+  }
+
+  /** What is wrong with the set, seen through its descriptors; undefined where all is attached. */
+  fault(): string | undefined {
+    for (const { tracepoint, copy, id, link } of this.programs)
+      if (linkedProgram(link) !== id) return `copy ${copy} of the program at ${tracepoint} is detached`;
+    return undefined;
+  }
+
+  /** For each tracepoint, how many events each copy was skipped for; zeros where the kernel does not skip. */
+  misses(): ReadonlyMap<TracepointName, readonly bigint[]> {
+    const misses = new Map<TracepointName, bigint[]>();
+    for (const { tracepoint, program } of this.programs) {
+      const list = misses.get(tracepoint) ?? [];
+      list.push(programInfo(program).recursionMisses ?? 0n);
+      misses.set(tracepoint, list);
+    }
+    return misses;
+  }
+
+  close(): void {
+    for (const { program, link } of this.programs) {
+      closeSync(link);
+      closeSync(program);
+    }
+  }
+}
+
+/** Loads, attaches and pins. Throws VerifierError or SystemCallError; what was pinned is removed then. */
+export async function loadSet(
+  directory: string,
+  name: SetName,
+  context: { types: KernelTypes; maps: ProgramMaps; style: Style },
+): Promise<ProgramSet> {
+  await removeSet(directory, name);
+  const programs: AttachedProgram[] = [];
+  try {
+    for (const tracepoint of members[name])
+      for (let copy = 0; copy < copies; copy++) {
+        const code = emit[tracepoint]({ ...context, copy });
+        const program = loadTracingProgram(
+          `dattod_${tracepoint.replace('block_', '')}`,
+          code,
+          context.types.tracepoints[tracepoint].id,
+          license,
+        );
+        const link = attachTracing(program);
+        programs.push({ tracepoint, copy, id: programInfo(program).id, program, link });
+        const path = pinPath(directory, name, tracepoint, copy);
+        pin(program, path);
+        pin(link, `${path}-link`);
+      }
+  } catch (thrown) {
+    new ProgramSet(name, programs).close();
+    await removeSet(directory, name);
+    throw thrown;
+  }
+  return new ProgramSet(name, programs);
+}
+
+/** Opens a set that an earlier process pinned; undefined where it is not whole any more. */
+export function openSet(directory: string, name: SetName): ProgramSet | undefined {
+  const programs: AttachedProgram[] = [];
+  const opened: number[] = [];
+  for (const tracepoint of members[name])
+    for (let copy = 0; copy < copies; copy++) {
+      const path = pinPath(directory, name, tracepoint, copy);
+      const program = openPin(path);
+      const link = openPin(`${path}-link`);
+      for (const fd of [program, link]) if (fd !== undefined) opened.push(fd);
+      if (program === undefined || link === undefined) continue;
+      programs.push({ tracepoint, copy, id: programInfo(program).id, program, link });
+    }
+  const set = new ProgramSet(name, programs);
+  if (programs.length === members[name].length * copies && set.fault() === undefined) return set;
+  for (const fd of opened) closeSync(fd);
+  return undefined;
+}
+
+/** Unpins a set; with the last descriptor that is open it is detached. */
+export async function removeSet(directory: string, name: SetName): Promise<void> {
+  for (const tracepoint of members[name])
+    for (let copy = 0; copy < copies; copy++) {
+      const path = pinPath(directory, name, tracepoint, copy);
+      await rm(`${path}-link`, { force: true });
+      await rm(path, { force: true });
+    }
+}
+
+const emit: Readonly<Record<TracepointName, (context: ProgramContext) => Buffer>> = {
+  block_rq_complete: (context) => requestProgram(context, steps),
+  block_bio_queue: (context) => bioQueueProgram(context, steps.plain),
+  block_bio_complete: (context) => bioCompleteProgram(context, steps.plain),
+};
+
+function pinPath(directory: string, name: SetName, tracepoint: TracepointName, copy: number): string {
+  return join(directory, `${name}-${tracepoint}-${copy}`);
+}

@@ -1,0 +1,244 @@
+/**
+ * One tracked device: its map in the kernel, seen as memory, and its epoch. The layout is layout.ts's; what is in the
+ * control page decides after a restart whether the epoch goes on.
+ */
+import { randomUUID } from 'node:crypto';
+import { closeSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Bitmap } from '../../base/bitmap.ts';
+import { createMap, mapFlags, mapInfo } from '../../linux/bpf/maps.ts';
+import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
+import { openPin, pin } from '../../linux/bpf/pins.ts';
+import type { Epoch } from '../tracker.ts';
+import { type Description, readDescription, writeDescription } from './description.ts';
+import type { TracepointName } from './kernel-types.ts';
+import {
+  counters,
+  kernelDevice,
+  layoutVersion,
+  ownFields,
+  pageSize,
+  rangeFields,
+  type Shape,
+  shapeOf,
+} from './layout.ts';
+import type { CounterValues, SkippedBefore } from './loss.ts';
+import type { Marks } from './marks.ts';
+import type { SetName } from './program-set.ts';
+import type { InFlight } from './programs/bio.ts';
+import { copyMarks, fillUnits, type Marked, moveMarks } from './take.ts';
+
+/** What the control page says of an epoch. */
+export interface RangeDescription extends Description {
+  readonly path: string;
+  readonly epoch: Epoch;
+  readonly marks: Marks;
+  readonly shape: Shape;
+  readonly set: SetName;
+  /** Ids of the set's programs: others were not there all the time. */
+  readonly programs: readonly number[];
+  /** By tracepoint, as they were when the epoch began; numbers as text. */
+  readonly skipped: Readonly<Partial<Record<TracepointName, { misses: readonly string[]; deep: string }>>>;
+}
+
+export class Range {
+  readonly description: RangeDescription;
+  /** Id of the map. */
+  readonly id: number;
+  readonly fd: number;
+  readonly #memory: MappedMap;
+  readonly #control: BigUint64Array;
+  readonly #marked: Marked;
+  #takes = 0;
+  #closed = false;
+
+  private constructor(fd: number, memory: MappedMap, description: RangeDescription) {
+    this.fd = fd;
+    this.id = mapInfo(fd).id;
+    this.description = description;
+    this.#memory = memory;
+    this.#control = new BigUint64Array(memory.memory, 0, pageSize / 8);
+    const { shape } = description;
+    const part = (from: number, to: number): Uint8Array =>
+      new Uint8Array(memory.memory, from * pageSize, (to - from) * pageSize);
+    this.#marked = {
+      shape,
+      fine: part(shape.fineAt, shape.coarseAt),
+      coarse: part(shape.coarseAt, shape.takenAt),
+      taken: new Int32Array(memory.memory, shape.takenAt * pageSize, Math.ceil(shape.units / 32)),
+    };
+  }
+
+  /** A new map, which no program knows yet and nothing pins. */
+  static create(
+    shape: Shape,
+    path: string,
+    marks: Marks,
+    set: SetName,
+    programs: readonly number[],
+    skipped: ReadonlyMap<TracepointName, SkippedBefore>,
+  ): Range {
+    const fd = createMap({
+      type: 'array',
+      keySize: 4,
+      valueSize: pageSize,
+      entries: shape.pages,
+      flags: mapFlags.mmapable | mapFlags.innerMap,
+      name: 'dattod_range',
+    });
+    try {
+      const memory = mapIntoMemory(fd, shape.pages * pageSize);
+      const description: RangeDescription = {
+        layout: layoutVersion,
+        path,
+        epoch: { id: randomUUID(), since: Date.now() },
+        marks,
+        shape,
+        set,
+        programs,
+        skipped: Object.fromEntries(
+          [...skipped].map(([name, { misses, deep }]) => [
+            name,
+            { misses: misses.map(String), deep: String(deep) },
+          ]),
+        ),
+      };
+      const control = new BigUint64Array(memory.memory, 0, pageSize / 8);
+      const start = (marks.partition?.start ?? 0) / 512;
+      control[rangeFields.start / 8] = BigInt(start);
+      control[rangeFields.end / 8] = BigInt(start + marks.size / 512);
+      control[rangeFields.shift / 8] = BigInt(Math.log2(shape.unit) - 9);
+      control[rangeFields.coarse / 8] = BigInt(shape.coarseAt);
+      control[rangeFields.byBio / 8] = set === 'bio' ? 1n : 0n;
+      writeDescription(memory.memory, description);
+      return new Range(fd, memory, description);
+    } catch (thrown) {
+      closeSync(fd);
+      throw thrown;
+    }
+  }
+
+  /** What an earlier process pinned; a text where it cannot be used, undefined where there is nothing. */
+  static open(path: string): Range | string | undefined {
+    const fd = openPin(path);
+    if (fd === undefined) return undefined;
+    const info = mapInfo(fd);
+    if (info.valueSize !== pageSize) {
+      closeSync(fd);
+      return `its map has elements of ${info.valueSize} bytes, not ${pageSize}`;
+    }
+    const memory = mapIntoMemory(fd, info.entries * pageSize);
+    const description = readDescription(memory.memory) as RangeDescription | string;
+    const doubt = typeof description === 'string' ? description : shapeDoubt(description.shape, info.entries);
+    if (typeof description === 'string' || doubt !== undefined) {
+      memory.unmap();
+      closeSync(fd);
+      return doubt;
+    }
+    return new Range(fd, memory, description);
+  }
+
+  /** Device number of the disk, as programs know it. */
+  get disk(): number {
+    const { major, minor, partition } = this.description.marks;
+    return partition === undefined
+      ? kernelDevice(major, minor)
+      : kernelDevice(partition.major, partition.minor);
+  }
+
+  /** Bytes of kernel memory. */
+  get memory(): number {
+    return this.description.shape.pages * pageSize;
+  }
+
+  counters(): CounterValues {
+    const entries = Object.entries(counters).map(([name, offset]) => [name, this.#control[offset / 8]!]);
+    return Object.fromEntries(entries) as CounterValues;
+  }
+
+  /** Bios that ended without a known beginning before the epoch's first take; later ones are lost writes. */
+  unpairedBefore(): bigint {
+    return this.#own('takenOnce') === 0n ? this.counters().unpaired : this.#own('unpairedBefore');
+  }
+
+  pin(path: string): void {
+    pin(this.fd, path);
+  }
+
+  /**
+   * The dirty map; `inFlight` was read before. What is marked goes to the taken map and is yielded by each take until
+   * `forget`.
+   */
+  take(inFlight: readonly InFlight[]): { dirty: Bitmap; forget: () => void } {
+    const { shape, taken } = this.#marked;
+    if (this.#own('takenOnce') === 0n) {
+      this.#control[ownFields.unpairedBefore / 8] = this.counters().unpaired;
+      this.#control[ownFields.takenOnce / 8] = 1n;
+    }
+    if (this.counters().everything > 0n) {
+      fillUnits(taken, 0, shape.units);
+      Atomics.store(this.#control, counters.everything / 8, 0n);
+    }
+    moveMarks(this.#marked);
+    const dirty = new Bitmap(shape.size, shape.unit);
+    dirty.words.set(taken);
+    this.#addInFlight(dirty, inFlight);
+    const number = ++this.#takes;
+    return {
+      dirty,
+      // A later take yields this one's units too, and forgets them with its own.
+      forget: () => {
+        if (!this.#closed && number === this.#takes) taken.fill(0);
+      },
+    };
+  }
+
+  /** What a take would yield now, without taking. */
+  look(inFlight: readonly InFlight[]): Bitmap {
+    const { shape, taken } = this.#marked;
+    const dirty = new Bitmap(shape.size, shape.unit);
+    if (this.counters().everything > 0n) dirty.fill(true);
+    else {
+      dirty.words.set(taken);
+      copyMarks(this.#marked, new Int32Array(dirty.words.buffer, 0, taken.length));
+      this.#addInFlight(dirty, inFlight);
+    }
+    return dirty;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#memory.unmap();
+    closeSync(this.fd);
+  }
+
+  #own(field: keyof typeof ownFields): bigint {
+    return this.#control[ownFields[field] / 8]!;
+  }
+
+  #addInFlight(dirty: Bitmap, inFlight: readonly InFlight[]): void {
+    const start = Number(this.#control[rangeFields.start / 8]);
+    const end = Number(this.#control[rangeFields.end / 8]);
+    for (const { device, sector, count } of inFlight) {
+      if (device !== this.disk) continue;
+      const from = Math.max(sector, start);
+      const to = Math.min(sector + count, end);
+      if (from < to) dirty.mark((from - start) * 512, (to - from) * 512);
+    }
+  }
+}
+
+export function rangePin(directory: string, major: number, minor: number): string {
+  return join(directory, `range-${major}:${minor}`);
+}
+
+export async function unpinRange(directory: string, major: number, minor: number): Promise<void> {
+  await rm(rangePin(directory, major, minor), { force: true });
+}
+
+function shapeDoubt(shape: Shape, pages: number): string | undefined {
+  const expected = shapeOf(shape.size, shape.style, shape.unit).pages;
+  return expected === pages ? undefined : `its map has ${pages} pages, not ${expected}`;
+}

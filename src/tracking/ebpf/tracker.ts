@@ -1,0 +1,261 @@
+/**
+ * The eBPF tracker: programs in the kernel mark what is written (programs/), this process takes the marks. Maps and
+ * programs are pinned, so that tracking goes on without the process; the next one continues the epoch where all is as
+ * it was, and says what was not. docs/formats/tracking.md describes it.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { AgentError, toAgentError } from '../../base/errors.ts';
+import type { Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
+import { defaultPinDirectory, Installation } from './installation.ts';
+import { defaultBudget, shapeFor, type Style } from './layout.ts';
+import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
+import { checkDescribed, type LiveDevice, markDifference, marksOf, readLiveDevice } from './marks.ts';
+import type { ProgramSet } from './program-set.ts';
+import { Range, rangePin, unpinRange } from './range.ts';
+import type { TracepointName } from './kernel-types.ts';
+import { explainRefusal } from './support.ts';
+
+export interface EbpfTrackerOptions {
+  /** On a bpffs, which is mounted where there is none. Default /sys/fs/bpf/dattod. */
+  readonly pinDirectory?: string;
+  /** Bytes of kernel memory for the map of one device. Default 64 MiB. */
+  readonly budget?: number;
+  /** Default: bits where the kernel has an atomic OR. */
+  readonly style?: Style;
+  /** Room for writes on their way through devices without requests; for tests. */
+  readonly inFlightEntries?: number;
+}
+
+export class EbpfTracker implements Tracker {
+  readonly kind = 'ebpf';
+  readonly #installation: Installation;
+  readonly #budget: number;
+  readonly #bootId: string;
+  readonly #ranges = new Map<string, Range>();
+  /** Why a device's pinned map could not be opened. */
+  readonly #unusable = new Map<string, string>();
+  #closed = false;
+  #changes: Promise<unknown> = Promise.resolve();
+
+  private constructor(installation: Installation, budget: number) {
+    this.#installation = installation;
+    this.#budget = budget;
+    this.#bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  }
+
+  /** Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY where another process uses the same pins. */
+  static async open(options: EbpfTrackerOptions = {}): Promise<EbpfTracker> {
+    const { pinDirectory = defaultPinDirectory, budget = defaultBudget, ...rest } = options;
+    const installation = await explained(() => Installation.open({ directory: pinDirectory, ...rest }));
+    const tracker = new EbpfTracker(installation, budget);
+    tracker.#openRanges();
+    return tracker;
+  }
+
+  /** Devices with a map, also those that an earlier process began with and this one was not asked for yet. */
+  tracked(): {
+    readonly path: string;
+    readonly major: number;
+    readonly minor: number;
+    readonly size: number;
+  }[] {
+    return [...this.#ranges.values()].map(({ description: { path, marks } }) => ({
+      path,
+      major: marks.major,
+      minor: marks.minor,
+      size: marks.size,
+    }));
+  }
+
+  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }> {
+    return this.#oneByOne(() => explained(() => this.#track(device)));
+  }
+
+  take(device: TrackedDevice): Promise<Taken> {
+    return Promise.resolve().then(() => {
+      const range = this.#ranges.get(keyOf(device));
+      if (range === undefined) throw ended(device, this.#unusable.get(keyOf(device)) ?? 'it is not tracked');
+      const doubt = this.#doubt(range, device);
+      if (doubt !== undefined) throw ended(device, doubt);
+      const { dirty, forget } = range.take(this.#inFlight(range));
+      // What was lost between the look above and the reading of the marks counts as well.
+      const late = this.#doubt(range, device);
+      if (late !== undefined) throw ended(device, late);
+      return { epoch: range.description.epoch, dirty, commit: forget };
+    });
+  }
+
+  state(device: TrackedDevice): TrackingState | undefined {
+    const range = this.#ranges.get(keyOf(device));
+    if (range === undefined) return undefined;
+    return {
+      kind: 'ebpf',
+      epoch: range.description.epoch,
+      unit: range.description.shape.unit,
+      memory: range.memory,
+      pinned: true,
+      dirtyBytes: range.look(this.#inFlight(range)).bytes(),
+    };
+  }
+
+  untrack(device: TrackedDevice): Promise<void> {
+    return this.#oneByOne(async () => {
+      const key = keyOf(device);
+      const range = this.#ranges.get(key);
+      this.#unusable.delete(key);
+      await unpinRange(this.#installation.directory, device.major, device.minor);
+      if (range === undefined) return;
+      this.#installation.removeRange(range.disk, range.id, range.description.set);
+      this.#ranges.delete(key);
+      range.close();
+    });
+  }
+
+  /** Ends all tracking: programs, maps, pins. The tracker is closed then. */
+  async stop(): Promise<void> {
+    await this.#oneByOne(async () => {
+      this.#closeRanges();
+      await this.#installation.remove();
+      this.#closed = true;
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#oneByOne(() => {
+      if (this.#closed) return Promise.resolve();
+      this.#closed = true;
+      this.#closeRanges();
+      this.#installation.close();
+      return Promise.resolve();
+    });
+  }
+
+  async #track(device: TrackedDevice): Promise<{ epoch: Epoch; doubt: string | undefined }> {
+    const key = keyOf(device);
+    const live = readLiveDevice(device.major, device.minor);
+    checkDescribed(device, live);
+    const earlier = this.#ranges.get(key);
+    const doubt =
+      earlier === undefined
+        ? (this.#unusable.get(key) ?? this.#installation.doubt)
+        : this.#doubt(earlier, device, live);
+    if (earlier !== undefined && doubt === undefined)
+      return { epoch: earlier.description.epoch, doubt: undefined };
+    const range = await this.#begin(device, live, earlier);
+    this.#ranges.set(key, range);
+    this.#unusable.delete(key);
+    return { epoch: range.description.epoch, doubt };
+  }
+
+  /** A new epoch; the map of the earlier one is replaced. */
+  async #begin(device: TrackedDevice, live: LiveDevice, earlier: Range | undefined): Promise<Range> {
+    const { directory, style } = this.#installation;
+    const name = live.byBio ? 'bio' : 'request';
+    const set = await this.#installation.ensureSet(name);
+    const range = Range.create(
+      shapeFor(live.size, style, this.#budget),
+      device.path,
+      marksOf(device, live, this.#bootId),
+      name,
+      set.ids,
+      this.#skipped(set),
+    );
+    try {
+      await unpinRange(directory, device.major, device.minor);
+      if (earlier !== undefined && earlier.disk !== range.disk)
+        this.#installation.removeRange(earlier.disk, earlier.id, earlier.description.set);
+      const keep = new Set([...this.#ranges.values()].map((each) => each.id));
+      this.#installation.addRange(range.disk, range.fd, earlier?.id, keep);
+      range.pin(rangePin(directory, device.major, device.minor));
+    } catch (thrown) {
+      this.#installation.removeRange(range.disk, range.id, name);
+      range.close();
+      throw thrown;
+    }
+    earlier?.close();
+    return range;
+  }
+
+  /** Why writes to the device may have been missed since its epoch began; undefined where none were. */
+  #doubt(range: Range, device: TrackedDevice, known?: LiveDevice): string | undefined {
+    const { marks, set: name, programs, skipped } = range.description;
+    let live: LiveDevice;
+    try {
+      live = known ?? readLiveDevice(device.major, device.minor);
+    } catch (thrown) {
+      return toAgentError(thrown).message;
+    }
+    const difference = markDifference(marks, marksOf(device, live, this.#bootId));
+    if (difference !== undefined) return difference;
+    if (device.size !== live.size) return `its size in bytes is ${live.size}, not ${device.size}`;
+    if (!this.#installation.hasRange(range.disk, range.id))
+      return 'the programs do not know its map any more';
+    const set = this.#installation.attachedSet(name);
+    if (set === undefined) return 'a program that marks its writes was detached';
+    if (set.ids.join() !== programs.join())
+      return `the programs that mark its writes were replaced (${programs.join(' ')} by ${set.ids.join(' ')})`;
+    for (const [tracepoint, now] of this.#skipped(set)) {
+      const before = skipped[tracepoint];
+      const base = { misses: (before?.misses ?? []).map(BigInt), deep: BigInt(before?.deep ?? 0) };
+      const lost = lostByNesting(tracepoint, base, now);
+      if (lost !== undefined) return lost;
+    }
+    return lostByCounters(range.counters(), range.unpairedBefore());
+  }
+
+  #skipped(set: ProgramSet): Map<TracepointName, SkippedBefore> {
+    const all = new Map<TracepointName, SkippedBefore>();
+    for (const [tracepoint, misses] of set.misses())
+      all.set(tracepoint, { misses, deep: this.#installation.deepNestings(tracepoint) });
+    return all;
+  }
+
+  /** Before the marks are read: an entry goes only after its marks are set. */
+  #inFlight(range: Range): ReturnType<Installation['inFlight']> {
+    return range.description.set === 'bio' ? this.#installation.inFlight() : [];
+  }
+
+  /** Opens what earlier processes pinned. */
+  #openRanges(): void {
+    for (const name of readdirSync(this.#installation.directory)) {
+      const numbers = /^range-(\d+):(\d+)$/.exec(name);
+      if (numbers === null) continue;
+      const [major, minor] = [Number(numbers[1]), Number(numbers[2])];
+      const range = Range.open(rangePin(this.#installation.directory, major, minor));
+      if (range === undefined) continue;
+      if (typeof range === 'string') this.#unusable.set(`${major}:${minor}`, range);
+      else this.#ranges.set(`${major}:${minor}`, range);
+    }
+  }
+
+  #closeRanges(): void {
+    for (const range of this.#ranges.values()) range.close();
+    this.#ranges.clear();
+  }
+
+  /** Changes of what is tracked wait for each other. */
+  #oneByOne<T>(change: () => Promise<T>): Promise<T> {
+    const turn = this.#changes.then(change);
+    this.#changes = turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+function keyOf(device: { readonly major: number; readonly minor: number }): string {
+  return `${device.major}:${device.minor}`;
+}
+
+function ended(device: TrackedDevice, reason: string): AgentError {
+  return new AgentError('EPOCH_ENDED', `${device.path}: writes may have been missed: ${reason}`, {
+    hint: 'the next backup reads everything used again; tracking begins anew with it',
+  });
+}
+
+/** Turns the kernel's refusals into errors that say what would help. */
+async function explained<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    throw explainRefusal(thrown);
+  }
+}

@@ -1,0 +1,69 @@
+/** What tests inside the virtual machine share: shell commands, whole-device reads, devices as the tracker wants them. */
+import { execFileSync } from 'node:child_process';
+import { closeSync, constants, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { alignedBuffer } from '../../src/linux/aligned.ts';
+import { blockDeviceSize } from '../../src/linux/ioctl.ts';
+import { readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
+import type { TrackedDevice } from '../../src/tracking/tracker.ts';
+
+/** Runs a shell script; its output. What it writes to stderr is in the message where it fails. */
+export function sh(script: string, environment: Readonly<Record<string, string>> = {}): string {
+  return execFileSync('/bin/bash', ['-c', `set -e\n${script}`], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
+}
+
+export function describeDevice(path: string, uuid = ''): TrackedDevice {
+  const { rdev } = statSync(realpathSync(path));
+  // makedev of the C library.
+  const major = (rdev >>> 8) & 0xfff;
+  const minor = (rdev & 0xff) | ((rdev >>> 12) & 0xfff00);
+  const live = readLiveDevice(major, minor);
+  return {
+    path,
+    major,
+    minor,
+    size: live.size,
+    partition: live.partition ? { ...live.disk, start: live.start } : undefined,
+    diskSequence: live.diskSequence,
+    uuid,
+  };
+}
+
+const chunk = alignedBuffer(4 * 1024 * 1024);
+
+function eachChunk(path: string, visit: (data: Buffer, offset: number) => void): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECT);
+  try {
+    const size = blockDeviceSize(fd);
+    for (let offset = 0; offset < size;) {
+      const got = readSync(fd, chunk, 0, Math.min(chunk.length, size - offset), offset);
+      if (got <= 0) throw new Error(`${path}: read ${got} bytes at ${offset} of ${size}`);
+      visit(chunk.subarray(0, got), offset);
+      offset += got;
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** All bytes of a device, past its page cache. */
+export function snapshot(path: string): Buffer {
+  const parts: Buffer[] = [];
+  eachChunk(path, (data) => parts.push(Buffer.from(data)));
+  return Buffer.concat(parts);
+}
+
+/** Offsets of the 4 KiB blocks that are not what they were. */
+export function changedBlocks(before: Buffer, path: string): number[] {
+  const changed: number[] = [];
+  eachChunk(path, (data, offset) => {
+    if (data.equals(before.subarray(offset, offset + data.length))) return;
+    for (let at = 0; at < data.length; at += 4096)
+      if (!data.subarray(at, at + 4096).equals(before.subarray(offset + at, offset + at + 4096)))
+        changed.push(offset + at);
+  });
+  return changed;
+}
