@@ -68,6 +68,8 @@ export async function freezeWindow(
       environment.holdWhileFrozen.forEach((sink) => sink.release());
     }
   } finally {
+    // Also where the pre-freeze hook failed: the guard waits.
+    await freezer.close();
     if (hooked && options.postThawHook !== undefined)
       await postThaw(options.postThawHook, hookEnvironment, report);
   }

@@ -44,7 +44,9 @@ export function refusal(peer: Named, option: number, type: number, text: string)
         hint: `the server may not be able to open its image; ${nbdUserHint}`,
       });
     default:
-      return new AgentError('NBD_REFUSED', message);
+      return new AgentError('NBD_REFUSED', message, {
+        hint: "check the export's name and size, and look into the server's own log",
+      });
   }
 }
 
