@@ -97,6 +97,8 @@ export type PrepareJob = (
     readonly uuid: string;
     readonly kind: JobKind;
     readonly pairs: readonly DevicePair[];
+    /** The inventory that the pairs come from. */
+    readonly devices: readonly Device[];
     readonly options: JobOptions;
   },
   environment: JobEnvironment,

@@ -5,17 +5,24 @@ import type { Device } from '../devices/device.ts';
 import { findDevice } from '../devices/find.ts';
 import { listDevices } from '../devices/inventory.ts';
 
-/** Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS. */
-export async function offlineDevice(name: string): Promise<Device> {
+/** The device, and the inventory it comes from. Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS. */
+export async function offlineDevice(name: string): Promise<{ device: Device; devices: Device[] }> {
   const file = name.includes('/') ? await stat(name).catch(() => undefined) : undefined;
-  if (file?.isFile() !== true) return findDevice(await listDevices(), name);
+  if (file?.isFile() !== true) {
+    const devices = await listDevices();
+    return { device: await findDevice(devices, name), devices };
+  }
+  return { device: imageFile(name, file.size), devices: [] };
+}
+
+function imageFile(name: string, size: number): Device {
   return {
     path: name,
     kernelName: '',
     major: 0,
     minor: 0,
     kind: 'file',
-    size: file.size,
+    size,
     sectorSize: 512,
     physicalSectorSize: 512,
     readOnly: false,
@@ -26,7 +33,7 @@ export async function offlineDevice(name: string): Promise<Device> {
     filesystem: undefined,
     mounts: [],
     used: undefined,
-    backup: { possible: file.size > 0, how: file.size > 0 ? 'used blocks' : 'the file is empty' },
+    backup: { possible: size > 0, how: size > 0 ? 'used blocks' : 'the file is empty' },
   };
 }
 

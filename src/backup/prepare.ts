@@ -3,7 +3,6 @@
  * sent here; what was opened for the checks is kept for the job, or given back where a check fails.
  */
 import { AgentError } from '../base/errors.ts';
-import { listDevices } from '../devices/inventory.ts';
 import { readStack } from '../devices/stacking.ts';
 import { BackupJob } from './backup-job.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
@@ -14,13 +13,13 @@ import type { JobWarning } from './status.ts';
 import { type JobUnit, isLive } from './unit.ts';
 
 export const prepareJob: PrepareJob = async (request, environment): Promise<PreparedJob> => {
-  const { uuid, kind, pairs, options } = request;
+  const { uuid, kind, pairs, devices, options } = request;
   if (pairs.length === 0)
     throw new AgentError('NO_DEVICES', 'No devices given to backup', {
       hint: 'name one with --device-pair DEVICE HOST PORT; dattocli devices lists them',
     });
   refuseOverlaps(pairs);
-  const [devices, stack] = await Promise.all([listDevices(), readStack()]);
+  const stack = await readStack();
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
   try {

@@ -28,7 +28,7 @@ const program = new Command('fsawarebdcopy')
   .action(async (src: string, dst: string, { verify }: { verify: string }) => {
     if (verify !== 'none' && verify !== 'sample' && verify !== 'full')
       throw new AgentError('BAD_USAGE', `--verify "${verify}" is none of none, sample, full`);
-    const device = await offlineDevice(src);
+    const { device, devices } = await offlineDevice(src);
     refuseMounted(device);
     const scratch = await mkdtemp(join(tmpdir(), 'fsawarebdcopy-'));
     try {
@@ -36,6 +36,7 @@ const program = new Command('fsawarebdcopy')
         {
           uuid: randomUUID(),
           kind: 'full',
+          devices,
           pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],
           options: { ...defaultJobOptions, verify },
         },

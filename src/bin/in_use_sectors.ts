@@ -13,7 +13,7 @@ const program = new Command('in_use_sectors')
   .configureOutput({ writeErr: (text) => process.stderr.write(text) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
   .action(async (name: string) => {
-    const device = await offlineDevice(name);
+    const { device } = await offlineDevice(name);
     refuseMounted(device);
     const source = await openDeviceSource(device.path);
     try {

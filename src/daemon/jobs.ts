@@ -93,6 +93,7 @@ export class JobTable {
           uuid,
           kind: request.kind,
           pairs,
+          devices,
           options: toJobOptions(request.options ?? {}, this.#options.defaults),
         },
         this.#options.environment,

@@ -26,12 +26,12 @@ export class UnitHasher {
   }
 
   /** The fingerprint of one unit's bytes. */
-  hash(data: Uint8Array): Buffer {
+  hash(data: Buffer): Buffer {
     this.#hasher.reset();
-    this.#hasher.update(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+    this.#hasher.update(data);
     const digest = this.#hasher.digestBuffer().subarray(0, fingerprintSize);
     // All zeros is the word for "not known"; the one digest in 2^128 that looks so is moved aside.
-    if (digest.every((byte) => byte === 0)) digest[0] = 1;
+    if (digest.readDoubleLE(0) === 0 && digest.every((byte) => byte === 0)) digest[0] = 1;
     return digest;
   }
 }

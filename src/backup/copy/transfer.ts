@@ -297,11 +297,14 @@ export class Transfer {
   }
 
   /** Reads from the target; rounds up to its block at the tail of the device. */
-  async #read(offset: number, length: number): Promise<Uint8Array> {
+  async #read(offset: number, length: number): Promise<Buffer> {
     const block = this.target.minimumBlock;
     const room = Math.ceil(length / block) * block;
     const most = this.target.maximumPayload;
-    if (room <= most) return (await this.target.read(offset, room)).subarray(0, length);
+    if (room <= most) {
+      const data = await this.target.read(offset, room);
+      return Buffer.from(data.buffer, data.byteOffset, length);
+    }
     const parts: Uint8Array[] = [];
     for (let at = 0; at < room; at += most)
       parts.push(await this.target.read(offset + at, Math.min(most, room - at)));
