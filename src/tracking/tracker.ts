@@ -70,8 +70,11 @@ export interface Tracker {
   /**
    * Takes the dirty map (see `Taken`). Must be quick and touch no file: it is called inside the freeze. Throws
    * EPOCH_ENDED, with the reason, where writes may have been missed; a new `track` begins anew then.
+   *
+   * `frozen`: the device's filesystem is frozen, so that what it wrote before has ended. A tracker that cannot
+   * see every write end (blktrace on stacked devices) yields those again at each take until it is told so.
    */
-  take(device: TrackedDevice): Promise<Taken>;
+  take(device: TrackedDevice, options?: { readonly frozen?: boolean }): Promise<Taken>;
   state(device: TrackedDevice): TrackingState | undefined;
   /** Ends tracking of a device, pins and maps included. */
   untrack(device: TrackedDevice): Promise<void>;

@@ -185,7 +185,14 @@ export interface Untouched {
  * frozen, no record of a freeze, no fingerprints.
  */
 export async function assertNothingLeft(daemon: TestDaemon, expected: Untouched = {}): Promise<void> {
-  await waitFor(`the daemon has no children any more`, 10_000, () => childrenOf(daemon.pid).length === 0);
+  await waitFor(
+    `the daemon has no children any more`,
+    10_000,
+    () => childrenOf(daemon.pid).length === 0,
+  ).catch((error: unknown) => {
+    const left = childrenOf(daemon.pid).map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+    throw new Error(`still running: ${left.join('; ').replaceAll('\0', ' ')}`, { cause: error });
+  });
   const open = openFiles(daemon.pid);
   for (const device of expected.devices ?? [])
     assert.ok(!open.includes(device), `${device} is still open in dattod`);

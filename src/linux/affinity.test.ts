@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import {
+  currentProcessor,
+  moveThreadTo,
+  onlineProcessors,
+  parseProcessorList,
+  setThreadProcessors,
+  threadProcessors,
+} from './affinity.ts';
+
+test('a thread moves to each processor that it may run on, and back to all of them', () => {
+  const before = threadProcessors();
+  try {
+    for (const processor of onlineProcessors())
+      if ((before[processor >>> 3]! & (1 << (processor & 7))) !== 0) {
+        assert.equal(moveThreadTo(processor), true);
+        assert.equal(currentProcessor(), processor);
+      }
+    assert.equal(moveThreadTo(8000), false);
+  } finally {
+    setThreadProcessors(before);
+  }
+  assert.deepEqual(threadProcessors(), before);
+});
+
+test('lists of processors are read as the kernel writes them', () => {
+  assert.deepEqual(parseProcessorList('0\n'), [0]);
+  assert.deepEqual(parseProcessorList('0-3,8,10-11\n'), [0, 1, 2, 3, 8, 10, 11]);
+  assert.deepEqual(parseProcessorList('\n'), []);
+});

@@ -1,0 +1,287 @@
+/**
+ * The tracker for kernels without BTF: the kernel's own block tracer (blktrace) writes a record of each write
+ * into buffers, a thread of this process reads them and keeps the maps. What is lossless about it, and what
+ * is not and ends the epoch, is in docs/formats/tracking.md, "blktrace".
+ *
+ * The maps live in this process: they end with it.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { Bitmap } from '../../base/bitmap.ts';
+import { KiB, MiB } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import { onlineProcessors } from '../../linux/affinity.ts';
+import { type Debugfs, openDebugfs } from '../../linux/debugfs.ts';
+import type { Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
+import { changedIdentity, type TrackedIdentity } from './identity.ts';
+import { TraceRecords } from './leftover.ts';
+import { inspectQueue, type TracedQueue } from './queue.ts';
+import { ReaderThread } from './reader-thread.ts';
+import { explainDebugfs } from './support.ts';
+import { beginTrace, endTrace, type Trace } from './trace.ts';
+
+/** Smallest unit, and the most that the two maps of a device may take, bytes. */
+const smallestUnit = 4 * KiB;
+const mostMaps = 64 * MiB;
+
+export interface BlktraceOptions {
+  /** Where records of our traces are kept: on a tmpfs. */
+  readonly runDirectory: string;
+  /** Bytes of the kernel's buffers for each processor and disk. Default: 64 MiB in all, 512 KiB to 2 MiB each. */
+  readonly relayBytes?: number;
+}
+
+interface Disk {
+  readonly key: string;
+  readonly queue: TracedQueue;
+  readonly trace: Trace;
+  readonly devices: Set<Tracked>;
+}
+
+interface Tracked {
+  readonly key: string;
+  readonly device: TrackedDevice;
+  readonly identity: TrackedIdentity;
+  readonly disk: Disk;
+  readonly epoch: Epoch;
+  readonly unit: number;
+  readonly gauges: Int32Array<SharedArrayBuffer>;
+  /** Why the epoch ended. */
+  ended: string | undefined;
+}
+
+export class BlktraceTracker implements Tracker {
+  readonly kind = 'blktrace';
+  readonly #options: BlktraceOptions;
+  readonly #records: TraceRecords;
+  readonly #disks = new Map<string, Disk>();
+  readonly #devices = new Map<string, Tracked>();
+  #debugfs: Debugfs | undefined;
+  #thread: ReaderThread | undefined;
+  /** What changes the set of traces happens one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: BlktraceOptions) {
+    this.#options = options;
+    this.#records = new TraceRecords(options.runDirectory);
+  }
+
+  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }> {
+    return this.#inTurn(async () => {
+      const key = keyOf(device);
+      const existing = this.#devices.get(key);
+      const doubt = existing && this.#doubt(existing, device);
+      if (existing !== undefined && doubt === undefined) return { epoch: existing.epoch, doubt };
+      if (existing !== undefined) await this.#drop(existing);
+      const disk = await this.#disk(device.partition ?? device, device.path);
+      try {
+        const { epoch } = await this.#add(key, device, disk);
+        const earlier = disk.trace.earlier
+          ? 'the daemon that tracked it before has ended, and its map with it'
+          : undefined;
+        return { epoch, doubt: doubt ?? earlier };
+      } catch (thrown) {
+        if (disk.devices.size === 0) await this.#closeDisk(disk);
+        throw thrown;
+      }
+    });
+  }
+
+  async take(device: TrackedDevice, options: { readonly frozen?: boolean } = {}): Promise<Taken> {
+    const tracked = this.#devices.get(keyOf(device));
+    if (tracked === undefined) throw ended(device, 'it is not tracked');
+    const doubt = this.#doubt(tracked, device);
+    if (doubt !== undefined) throw ended(device, doubt);
+    const { disk, key, epoch } = tracked;
+    const settled = options.frozen === true;
+    const { generation, map } = await this.#reader
+      .call('take', { disk: disk.key, key, settled })
+      .catch((thrown: unknown) => {
+        throw ended(
+          device,
+          tracked.ended ?? (thrown instanceof Error ? thrown.message : String(thrown)),
+          thrown,
+        );
+      });
+    // Until the commit the thread leaves this map alone.
+    const dirty = new Bitmap(device.size, tracked.unit, map).clone();
+    return {
+      epoch,
+      dirty,
+      commit: () => {
+        if (tracked.ended === undefined) this.#reader.commit(disk.key, key, generation);
+      },
+    };
+  }
+
+  state(device: TrackedDevice): TrackingState | undefined {
+    const tracked = this.#devices.get(keyOf(device));
+    if (tracked === undefined || tracked.ended !== undefined) return undefined;
+    const { epoch, unit, gauges, disk } = tracked;
+    const units = Math.ceil(device.size / unit);
+    const relay = disk.trace.capacity * onlineProcessors().length;
+    return {
+      kind: this.kind,
+      epoch,
+      unit,
+      memory: 2 * Math.ceil(units / 8) + Atomics.load(gauges, 1) * KiB + Math.ceil(relay / disk.devices.size),
+      pinned: false,
+      dirtyBytes: Math.min(Atomics.load(gauges, 0) * unit, device.size),
+    };
+  }
+
+  untrack(device: TrackedDevice): Promise<void> {
+    return this.#inTurn(async () => {
+      const tracked = this.#devices.get(keyOf(device));
+      if (tracked !== undefined) await this.#drop(tracked);
+    });
+  }
+
+  /** Ends all traces: nothing would read them any more. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const disk of [...this.#disks.values()]) await this.#closeDisk(disk);
+      for (const tracked of this.#devices.values()) tracked.ended ??= 'the tracker was closed';
+      this.#devices.clear();
+      await this.#thread?.close();
+      this.#thread = undefined;
+      this.#debugfs?.close();
+      this.#debugfs = undefined;
+    });
+  }
+
+  #doubt({ ended: reason, device: was, disk, identity }: Tracked, device: TrackedDevice): string | undefined {
+    if (reason !== undefined) return reason;
+    if (was.uuid !== device.uuid)
+      return `its filesystem's UUID changed from ${was.uuid || 'none'} to ${device.uuid || 'none'}`;
+    if (was.size !== device.size) return `its size changed from ${was.size} to ${device.size} bytes`;
+    if (was.partition?.start !== device.partition?.start) return 'the partition begins elsewhere on its disk';
+    if (was.diskSequence !== device.diskSequence) return 'another disk has its number now';
+    return changedIdentity(identity, disk.queue.following === 'bios');
+  }
+
+  get #reader(): ReaderThread {
+    this.#thread ??= new ReaderThread({
+      lost: (disk, key, reason) => this.#lost(disk, key, reason),
+      ended: (reason) => {
+        this.#thread = undefined;
+        for (const disk of [...this.#disks.keys()]) this.#lost(disk, undefined, reason);
+      },
+    });
+    return this.#thread;
+  }
+
+  /** The trace of the disk, which all tracked devices on it share: a queue has one. */
+  async #disk(numbers: { major: number; minor: number }, about: string): Promise<Disk> {
+    const key = keyOf(numbers);
+    const existing = this.#disks.get(key);
+    if (existing !== undefined) return existing;
+    await mkdir(this.#options.runDirectory, { recursive: true });
+    this.#debugfs ??= await openDebugfs(this.#options.runDirectory).catch((thrown: unknown) => {
+      throw explainDebugfs(thrown);
+    });
+    const queue = await inspectQueue(numbers, about);
+    const capacity = this.#options.relayBytes ?? defaultRelayBytes();
+    const debugfs = this.#debugfs.path;
+    const trace = await beginTrace(queue, {
+      disk: key,
+      debugfs,
+      records: this.#records,
+      capacity,
+    });
+    const disk: Disk = { key, queue, trace, devices: new Set() };
+    try {
+      const { path: name, following } = queue;
+      await this.#reader.call('openDisk', { disk: key, name, following, ...trace });
+    } catch (thrown) {
+      await endTrace(queue, key, trace.folder, this.#records);
+      throw thrown;
+    }
+    this.#disks.set(key, disk);
+    return disk;
+  }
+
+  async #add(key: string, device: TrackedDevice, disk: Disk): Promise<Tracked> {
+    const { major, minor, size, partition, diskSequence } = device;
+    const identity = { major, minor, size, start: partition?.start ?? 0, diskSequence };
+    const unit = unitFor(size);
+    const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
+    const gauges = new Int32Array(new SharedArrayBuffer(8));
+    const epoch = { id: randomUUID(), since: Date.now() };
+    const tracked: Tracked = { key, device, identity, disk, epoch, unit, gauges, ended: undefined };
+    const path = device.path;
+    await this.#reader.call('add', {
+      disk: disk.key,
+      key,
+      path,
+      identity,
+      unit,
+      maps,
+      gauges: gauges.buffer,
+    });
+    this.#devices.set(key, tracked);
+    disk.devices.add(tracked);
+    return tracked;
+  }
+
+  async #drop(tracked: Tracked): Promise<void> {
+    const { disk, key } = tracked;
+    tracked.ended ??= 'it was untracked';
+    this.#devices.delete(key);
+    disk.devices.delete(tracked);
+    if (this.#disks.get(disk.key) !== disk) return;
+    if (disk.devices.size === 0) await this.#closeDisk(disk);
+    else await this.#reader.call('remove', { disk: disk.key, key });
+  }
+
+  async #closeDisk(disk: Disk): Promise<void> {
+    this.#disks.delete(disk.key);
+    // A thread that has ended has no files open.
+    await this.#reader.call('closeDisk', { disk: disk.key }).catch(() => undefined);
+    await endTrace(disk.queue, disk.key, disk.trace.folder, this.#records);
+  }
+
+  #lost(diskKey: string, key: string | undefined, reason: string): void {
+    const disk = this.#disks.get(diskKey);
+    if (disk === undefined) return;
+    for (const tracked of [...disk.devices]) {
+      if (key !== undefined && tracked.key !== key) continue;
+      tracked.ended ??= reason;
+      disk.devices.delete(tracked);
+    }
+    if (disk.devices.size > 0) return;
+    this.#disks.delete(diskKey);
+    void this.#inTurn(async () => {
+      if (key !== undefined) await this.#reader.call('closeDisk', { disk: diskKey });
+      // A trace that was begun anew meanwhile has other files.
+      await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
+    }).catch(() => undefined);
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+function keyOf({ major, minor }: { readonly major: number; readonly minor: number }): string {
+  return `${major}:${minor}`;
+}
+
+function ended({ path }: TrackedDevice, reason: string, cause?: unknown): AgentError {
+  return new AgentError('EPOCH_ENDED', `what was written to ${path} is not known for sure: ${reason}`, {
+    hint: 'the next backup compares all used blocks by their fingerprints, and a new epoch begins',
+    cause,
+  });
+}
+
+function unitFor(size: number): number {
+  let unit = smallestUnit;
+  while ((2 * size) / unit / 8 > mostMaps) unit *= 2;
+  return unit;
+}
+
+function defaultRelayBytes(): number {
+  return Math.min(2 * MiB, Math.max(512 * KiB, Math.floor((64 * MiB) / onlineProcessors().length)));
+}

@@ -1,0 +1,196 @@
+/**
+ * Entry of the thread that reads the traces of all tracked disks, so that the daemon's main thread never waits
+ * for them. It drains them in turn, the sooner the fuller they were, and at once for a take. It opens no file
+ * but those of debugfs, sysfs and /proc: filesystems may be frozen.
+ */
+import { setPriority } from 'node:os';
+import { parentPort } from 'node:worker_threads';
+import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
+import {
+  moveThreadTo,
+  onlineProcessors,
+  setThreadProcessors,
+  threadProcessors,
+} from '../../linux/affinity.ts';
+import { DiskReader, TraceLost } from './disk-reader.ts';
+import { drain, type Processors } from './drain.ts';
+import { Follower } from './follower.ts';
+import { changedIdentity } from './identity.ts';
+import { Marks } from './marks.ts';
+import type { AddedDevice, ReaderReply, ReaderRequest, TracedDisk } from './messages.ts';
+import { DebugfsRelayFiles } from './relay-files.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('blktrace-worker is started as a thread by the blktrace tracker');
+
+/** The longest pause between two drains, and the shortest but none, milliseconds. */
+const longestPause = 100;
+const shortestPause = 5;
+
+interface Traced {
+  readonly disk: TracedDisk;
+  readonly reader: DiskReader;
+  readonly devices: Map<string, AddedDevice>;
+}
+
+type TakeRequest = Extract<ReaderRequest, { call: 'take' }>;
+
+const traced = new Map<string, Traced>();
+const buffer = Buffer.alloc(1 << 20);
+const allowed = threadProcessors();
+const processors: Processors = {
+  online: () => onlineProcessors(),
+  moveTo: moveThreadTo,
+  release: () => setThreadProcessors(allowed),
+};
+try {
+  // Of this thread alone. What it reads late the kernel has to hold.
+  setPriority(-10);
+} catch {
+  // Not root: then nothing here will succeed, and it will be said there.
+}
+
+let timer: NodeJS.Timeout | undefined;
+let pause = longestPause;
+let takes: TakeRequest[] = [];
+
+port.on('message', (request: ReaderRequest) => {
+  if (request.call === 'end') {
+    for (const { reader } of traced.values()) reader.files.close();
+    clearTimeout(timer);
+    port.close();
+  } else if (request.call === 'commit') {
+    const one = traced.get(request.disk);
+    one?.reader.follower.marks(request.key)?.commit(request.generation);
+    if (one !== undefined) gauge(one);
+  } else if (request.call === 'take') {
+    // Takes that come together are served by one drain.
+    takes.push(request);
+    if (takes.length === 1) setImmediate(serve);
+  } else {
+    reply(request.id, () => handle(request));
+  }
+});
+
+function handle(request: Exclude<ReaderRequest, { call: 'end' | 'commit' | 'take' }>): void {
+  const { args } = request;
+  if (request.call === 'openDisk') {
+    const { name, following } = request.args;
+    const reader = new DiskReader(name, openFiles(request.args), new Follower(following));
+    traced.set(args.disk, { disk: request.args, reader, devices: new Map() });
+    pause = shortestPause;
+    schedule(pause);
+    return;
+  }
+  const one = traced.get(args.disk);
+  if (request.call === 'closeDisk') {
+    one?.reader.files.close();
+    traced.delete(args.disk);
+  } else if (request.call === 'remove') {
+    one?.reader.follower.remove(request.args.key);
+    one?.devices.delete(request.args.key);
+  } else {
+    if (one === undefined) throw new AgentError('EPOCH_ENDED', `the trace of ${request.args.path} has ended`);
+    const { key, identity, unit, maps } = request.args;
+    one.reader.follower.add(key, identity.start, new Marks(identity.size, unit, maps));
+    one.devices.set(key, request.args);
+  }
+}
+
+function schedule(ms: number): void {
+  clearTimeout(timer);
+  timer = traced.size === 0 ? undefined : setTimeout(turn, ms);
+}
+
+function turn(): void {
+  const most = drainAll();
+  // An eighth full: no time to lose. Otherwise twice as long, while little comes.
+  if (most > 1 / 8) pause = 0;
+  else if (most > 1 / 64) pause = shortestPause;
+  else pause = Math.min(longestPause, Math.max(shortestPause, pause * 2));
+  schedule(pause);
+}
+
+/** Reads everything; returns how full the fullest buffer was, as a part of one. */
+function drainAll(times?: Map<string, number>): number {
+  const all = [...traced.values()];
+  const byReader = new Map(all.map((each) => [each.reader, each]));
+  let most = 0;
+  for (const [reader, result] of drain([...byReader.keys()], processors, buffer)) {
+    const one = byReader.get(reader)!;
+    if (result instanceof TraceLost) {
+      traced.delete(one.disk.disk);
+      reader.files.close();
+      send({ lost: one.disk.disk, reason: result.message });
+    } else {
+      times?.set(one.disk.disk, result.time);
+      most = Math.max(most, result.most / one.disk.capacity);
+      endChanged(one);
+      gauge(one);
+    }
+  }
+  return most;
+}
+
+function endChanged({ disk, reader, devices }: Traced): void {
+  for (const [key, { identity }] of devices) {
+    const reason = changedIdentity(identity, disk.following === 'bios');
+    if (reason === undefined) continue;
+    reader.follower.remove(key);
+    devices.delete(key);
+    send({ lost: disk.disk, key, reason });
+  }
+}
+
+function serve(): void {
+  const requests = takes;
+  takes = [];
+  const times = new Map<string, number>();
+  drainAll(times);
+  for (const { id, args } of requests)
+    reply(id, () => {
+      const time = times.get(args.disk);
+      const one = traced.get(args.disk);
+      // The reason has just been sent.
+      if (time === undefined || one?.devices.has(args.key) !== true)
+        throw new AgentError('EPOCH_ENDED', 'its tracking has ended');
+      const { generation, map } = one.reader.follower.take(args.key, time, args.settled);
+      return { generation, map: map.words.buffer };
+    });
+  schedule(pause);
+}
+
+/** The main thread shows these numbers; nothing depends on them. */
+function gauge({ reader, devices }: Traced): void {
+  for (const [key, { gauges }] of devices) {
+    const shown = new Int32Array(gauges);
+    Atomics.store(shown, 0, reader.follower.marks(key)?.units ?? 0);
+    Atomics.store(shown, 1, Math.ceil(reader.follower.memory(key) / 1024));
+  }
+}
+
+function reply(id: number, work: () => unknown): void {
+  try {
+    send({ id, result: work() });
+  } catch (thrown) {
+    send({ id, error: toAgentError(thrown).toDocument() });
+  }
+}
+
+/** debugfs says no: the reason that is known, and what would help. */
+function openFiles({ folder, name }: TracedDisk): DebugfsRelayFiles {
+  try {
+    return new DebugfsRelayFiles(folder);
+  } catch (thrown) {
+    const code = errnoCode(thrown);
+    if (code !== 'EPERM' && code !== 'EACCES') throw thrown;
+    throw new AgentError('NOT_SUPPORTED', `the kernel does not let the trace of ${name} be read (${code})`, {
+      hint: 'kernel lockdown (Secure Boot) closes debugfs; a kernel with BTF is tracked by eBPF instead',
+      cause: thrown,
+    });
+  }
+}
+
+function send(message: ReaderReply): void {
+  port!.postMessage(message);
+}

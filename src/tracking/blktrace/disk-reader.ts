@@ -1,0 +1,115 @@
+/**
+ * Reads the trace of one disk. A drain begins with a message that has to come back as a record: it proves that
+ * the trace still runs, and its time is the moment up to which everything has been read afterwards.
+ *
+ * Each stream is read on its own processor: the kernel makes room for a record first and fills it then, with
+ * interrupts off, so that only there a record is never read half-filled.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Follower } from './follower.ts';
+import { category, note, RecordParser, TraceFormatError, type TraceRecord } from './record.ts';
+import type { RelayFiles } from './relay-files.ts';
+
+/** Why writes may have been missed. The message is the reason of the ended epoch. */
+export class TraceLost extends Error {}
+
+export class DiskReader {
+  readonly files: RelayFiles;
+  readonly follower: Follower;
+  readonly #name: string;
+  readonly #parsers = new Map<number, { parser: RecordParser; last: number }>();
+  readonly #mark = randomUUID();
+  #beats = 0;
+  #expected = '';
+  /** Nanoseconds; undefined until the expected message has come. */
+  #beat: number | undefined;
+  #started = false;
+
+  constructor(name: string, files: RelayFiles, follower: Follower) {
+    this.#name = name;
+    this.files = files;
+    this.follower = follower;
+  }
+
+  /** Opens the streams of processors that came online. Throws TraceLost, as all of these do. */
+  openNew(): void {
+    this.#guarded(() => this.files.openNew());
+  }
+
+  /** Sends the message; to be called on the processor whose stream is read first. */
+  beat(): void {
+    this.#beats++;
+    this.#expected = `${this.#mark} ${this.#beats}`;
+    this.#beat = undefined;
+    this.#guarded(() => this.files.message(this.#expected));
+  }
+
+  /** Reads the stream of a processor to its end. Returns how many bytes there were. Throws TraceLost. */
+  read(processor: number, into: Buffer): number {
+    let state = this.#parsers.get(processor);
+    if (state === undefined) {
+      const fresh = {
+        parser: new RecordParser((record, data) => (fresh.last = this.#take(record, data))),
+        last: 0,
+      };
+      this.#parsers.set(processor, fresh);
+      state = fresh;
+    }
+    let total = 0;
+    // One empty read proves nothing: the buffer may just have been changing to its next part.
+    for (let empty = 0; empty < 2;) {
+      const bytes = this.#guarded(() => this.files.read(processor, into));
+      empty = bytes === 0 ? empty + 1 : 0;
+      total += bytes;
+      this.#guarded(() => state.parser.feed(into.subarray(0, bytes)));
+      if (this.#beat !== undefined && state.last > this.#beat) break;
+    }
+    return total;
+  }
+
+  /**
+   * Ends a drain: all streams have been read since the message was sent. Returns the time up to which
+   * everything is known, nanoseconds. Throws TraceLost.
+   */
+  finish(): number {
+    if (this.#beat === undefined)
+      throw new TraceLost(`the trace of ${this.#name} does not run any more: somebody stopped it`);
+    const dropped = this.#guarded(() => this.files.dropped());
+    if (dropped > 0)
+      throw new TraceLost(
+        `the kernel dropped ${dropped} records of the writes to ${this.#name}: its buffers were full`,
+      );
+    if (this.follower.passthroughWrites > 0)
+      throw new TraceLost(
+        `${this.follower.passthroughWrites} commands went to ${this.#name} past the block layer (SCSI or NVMe passthrough)`,
+      );
+    this.follower.advance(this.#beat);
+    return this.#beat;
+  }
+
+  #take(record: TraceRecord, data: Uint8Array): number {
+    if ((record.categories & category.notify) === 0) {
+      this.follower.record(record);
+    } else if (record.action === note.timestamp) {
+      if (this.#started)
+        throw new TraceLost(`the trace of ${this.#name} was stopped and started again by somebody else`);
+      this.#started = true;
+    } else if (record.action === note.message && Buffer.from(data).toString('latin1') === this.#expected) {
+      this.#beat = record.time;
+    }
+    return record.time;
+  }
+
+  #guarded<Result>(work: () => Result): Result {
+    try {
+      return work();
+    } catch (thrown) {
+      if (thrown instanceof TraceLost) throw thrown;
+      const message = thrown instanceof Error ? thrown.message : String(thrown);
+      if (thrown instanceof TraceFormatError) throw new TraceLost(`${message} (${this.#name})`);
+      throw new TraceLost(
+        `the trace of ${this.#name} can no longer be read (${message}): it was removed, or the device is gone`,
+      );
+    }
+  }
+}

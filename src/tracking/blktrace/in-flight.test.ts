@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import fc from 'fast-check';
+import { InFlight, settleTime } from './in-flight.ts';
+
+const unit = 4096;
+const units = 64;
+const size = units * unit;
+
+function underWay(flight: InFlight): number[] {
+  const found = new Set<number>();
+  for (const [offset, length] of flight.ranges())
+    for (let index = offset / unit; index < (offset + length) / unit; index++) found.add(index);
+  return [...found].sort((a, b) => a - b);
+}
+
+test('a write is under way from its queue event to its completion', () => {
+  const flight = new InFlight(size, unit);
+  flight.queued(0, 8192, 1);
+  flight.queued(16_384, 20_480, 2);
+  assert.deepEqual(underWay(flight), [0, 1, 4]);
+  assert.equal(flight.completed(0, 4096, false), undefined);
+  // The last part of a split one: dm tells no more.
+  assert.deepEqual(flight.completed(4096, 8192, false), { start: 0, end: 8192, queued: 1 });
+  assert.deepEqual(underWay(flight), [4]);
+  assert.equal(flight.completed(18_432, 20_480, true), undefined);
+  assert.ok(flight.completed(16_384, 20_480, true));
+  assert.deepEqual(underWay(flight), []);
+});
+
+test('a completion that began before the write is not its own', () => {
+  const flight = new InFlight(size, unit);
+  flight.queued(4096, 8192, 1);
+  assert.equal(flight.completed(0, 8192, false), undefined);
+  assert.deepEqual(underWay(flight), [1]);
+});
+
+test('what is never seen to end stays under way, until a freeze and its time say otherwise', () => {
+  const flight = new InFlight(size, unit);
+  flight.queued(0, 4096, 0);
+  flight.queued(4096, 8192, 10e9);
+  flight.queued(4096, 8192, 11e9);
+  flight.settle(settleTime + 1e9);
+  assert.deepEqual(underWay(flight), [1]);
+  flight.queued(40_960, 45_056, settleTime + 5e9);
+  flight.settle(settleTime + 12e9);
+  assert.deepEqual(underWay(flight), [10]);
+});
+
+test('more writes than can be known one by one are under way all the same', () => {
+  const count = 70_000;
+  const flight = new InFlight(count * unit * 2, unit);
+  for (let i = 0; i < count; i++) flight.queued(i * 2 * unit, (i * 2 + 1) * unit, i);
+  assert.equal(underWay(flight).length, count);
+  assert.equal(flight.completed(0, unit, true), undefined);
+  assert.ok(flight.memory < 20e6, `${flight.memory}`);
+});
+
+/**
+ * Against a block layer that splits from the front, completes in any order, and reports of a split write its
+ * last part (dm), every part (md), or nothing (md raid0 without statistics).
+ */
+test('no unit of a write that has not ended is ever missing, however writes overlap and split', () => {
+  const write = fc.record({
+    first: fc.nat(units * 8 - 1),
+    sectors: fc.integer({ min: 1, max: 40 }),
+    cuts: fc.array(fc.integer({ min: 1, max: 39 }), { maxLength: 3 }),
+    manner: fc.constantFrom('last', 'every', 'none'),
+  });
+  const steps = fc.array(fc.oneof({ weight: 2, arbitrary: write }, fc.nat(20)), { maxLength: 60 });
+  fc.assert(
+    fc.property(steps, (sequence) => {
+      const flight = new InFlight(size, unit);
+      interface Running {
+        readonly start: number;
+        readonly end: number;
+        /** Completions still to be told; the last one ends the write. */
+        readonly told: [number, number][];
+        readonly silent: boolean;
+      }
+      let running: Running[] = [];
+      let time = 0;
+      for (const each of sequence) {
+        time += 1e6;
+        if (typeof each === 'object') {
+          const start = each.first * 512;
+          const end = start + each.sectors * 512;
+          const cuts = [...new Set(each.cuts)].filter((cut) => cut < each.sectors).sort((a, b) => a - b);
+          const edges = [start, ...cuts.map((cut) => start + cut * 512), end];
+          const parts = edges.slice(1).map((edge, i): [number, number] => [edges[i]!, edge]);
+          const told = each.manner === 'every' ? parts : [parts.at(-1)!];
+          flight.queued(start, end, time);
+          running.push({ start, end, told, silent: each.manner === 'none' });
+        } else if (running.length > 0) {
+          const one = running[each % running.length]!;
+          const [from, to] = one.told.shift()!;
+          if (one.told.length === 0) running = running.filter((other) => other !== one);
+          if (!one.silent) flight.completed(from, to, false);
+        }
+        const known = new Set(underWay(flight));
+        for (const { start, end } of running)
+          for (let index = Math.floor(start / unit); index < Math.min(Math.ceil(end / unit), units); index++)
+            assert.ok(known.has(index), `unit ${index} of [${start}, ${end}) is missing`);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});

@@ -1,0 +1,128 @@
+/**
+ * Which writes are under way, for devices whose completions do not tell what was written (docs/formats/
+ * tracking.md, "blktrace"). A write is known from its queue event on; its completion is recognised only where
+ * it can be no other's. What is never recognised stays under way until a freeze proves that it has ended: it
+ * is copied again, and nothing is lost.
+ *
+ * Places are in bytes from the start of the tracked device. A write may reach over its ends (it was sent to
+ * the whole disk), so places may be negative; units are those inside.
+ */
+import { SparseBitmap } from './sparse-bitmap.ts';
+
+interface Write {
+  readonly start: number;
+  readonly end: number;
+  /** Nanoseconds. */
+  readonly queued: number;
+}
+
+/** Doubts of at most `settleTime`. */
+interface Doubt {
+  /** Nanoseconds. */
+  readonly first: number;
+  last: number;
+  readonly units: SparseBitmap;
+}
+
+/** More writes than this are not known one by one. */
+const mostWrites = 65_536;
+/** An estimate of what one costs in JavaScript. */
+const bytesPerWrite = 120;
+const mostDoubts = 3;
+
+/**
+ * After a freeze a write that was not seen to end counts as ended when it is as old as this, nanoseconds.
+ * Those of the frozen filesystem have all ended; the time is for others, which write to the device beside it.
+ */
+export const settleTime = 30e9;
+
+export class InFlight {
+  readonly #size: number;
+  readonly #unit: number;
+  /** By their end: no two of them share a unit. In the order of queueing. */
+  readonly #writes = new Map<number, Write>();
+  /** The units of `#writes`. */
+  readonly #flying = new SparseBitmap();
+  /**
+   * Units that more than one write touched at once: none of their completions is recognised. By the time of
+   * doubt, the oldest first.
+   */
+  readonly #unsure: Doubt[] = [];
+
+  constructor(size: number, unit: number) {
+    this.#size = size;
+    this.#unit = unit;
+  }
+
+  get memory(): number {
+    let bytes = this.#writes.size * bytesPerWrite + this.#flying.memory;
+    for (const { units } of this.#unsure) bytes += units.memory;
+    return bytes;
+  }
+
+  /** A write of `[start, end)` was queued at `time`. Times never go back. */
+  queued(start: number, end: number, time: number): void {
+    const [first, last] = this.#units(start, end);
+    if (first >= last) return;
+    if (this.#flying.touches(first, last) || this.#unsure.some(({ units }) => units.touches(first, last))) {
+      this.#doubt(first, last, time);
+      return;
+    }
+    this.#flying.add(first, last);
+    this.#writes.set(end, { start, end, queued: time });
+    if (this.#writes.size <= mostWrites) return;
+    const [oldest] = this.#writes.values();
+    this.#forget(oldest!);
+    this.#doubt(...this.#units(oldest!.start, oldest!.end), time);
+  }
+
+  /**
+   * A completion said `[start, end)`. Returns the whole write that has ended by it, or undefined. A write that
+   * was split completes with its last piece, so the end decides; `whole` where that does not hold.
+   */
+  completed(start: number, end: number, whole: boolean): { start: number; end: number } | undefined {
+    const write = this.#writes.get(end);
+    if (write === undefined || start < write.start || (whole && start > write.start)) return undefined;
+    this.#forget(write);
+    return write;
+  }
+
+  /** Every unit under way, as byte ranges within the device. */
+  *ranges(): Generator<[offset: number, length: number]> {
+    for (const set of [this.#flying, ...this.#unsure.map(({ units }) => units)])
+      for (const [first, end] of set.runs()) yield [first * this.#unit, (end - first) * this.#unit];
+  }
+
+  /** Said at `time`, with the filesystem frozen: what was queued long enough before has ended. */
+  settle(time: number): void {
+    const limit = time - settleTime;
+    for (const write of this.#writes.values()) {
+      if (write.queued > limit) break;
+      this.#forget(write);
+    }
+    while (this.#unsure[0] !== undefined && this.#unsure[0].last <= limit) this.#unsure.shift();
+  }
+
+  #doubt(first: number, last: number, time: number): void {
+    let newest = this.#unsure.at(-1);
+    if (newest === undefined || time - newest.first >= settleTime) {
+      newest = { first: time, last: time, units: new SparseBitmap() };
+      this.#unsure.push(newest);
+      if (this.#unsure.length > mostDoubts) {
+        const [oldest, next] = [this.#unsure.shift()!, this.#unsure[0]!];
+        next.units.addAll(oldest.units);
+      }
+    }
+    newest.units.add(first, last);
+    newest.last = time;
+  }
+
+  #forget(write: Write): void {
+    this.#writes.delete(write.end);
+    this.#flying.remove(...this.#units(write.start, write.end));
+  }
+
+  #units(start: number, end: number): [first: number, end: number] {
+    return [Math.floor(Math.max(start, 0) / this.#unit), Math.ceil(Math.min(end, this.#size) / this.#unit)];
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * The dirty map of one device: two bitmaps that change places. Writes are marked in the active one; a take
+ * makes it the taken one, which is kept until its take is committed, so that what was taken and not committed
+ * is taken again. Lives in the reader's thread, which alone writes to it; the daemon's thread copies the taken
+ * one between a take's answer and its commit, when nobody writes there.
+ */
+import { Bitmap } from '../../base/bitmap.ts';
+
+export class Marks {
+  readonly size: number;
+  readonly unit: number;
+  #active: Bitmap;
+  #taken: Bitmap;
+  #takenIsEmpty = true;
+  #generation = 0;
+  #units = 0;
+
+  /** Over buffers that are shared with the daemon's thread. */
+  constructor(size: number, unit: number, buffers: readonly [SharedArrayBuffer, SharedArrayBuffer]) {
+    this.size = size;
+    this.unit = unit;
+    this.#active = new Bitmap(size, unit, buffers[0]);
+    this.#taken = new Bitmap(size, unit, buffers[1]);
+  }
+
+  /** How many units are marked in either map. */
+  get units(): number {
+    return this.#units;
+  }
+
+  /** Marks `[start, end)`, in bytes; what lies outside the device is left out. */
+  mark(start: number, end: number): void {
+    const first = Math.max(start, 0);
+    this.#set(this.#active, first, Math.min(end, this.size));
+  }
+
+  /**
+   * Takes what was marked since the last committed take. `also` is added to it (what is under way), and not to
+   * the active map.
+   */
+  take(also: Iterable<readonly [offset: number, length: number]>): { generation: number; map: Bitmap } {
+    if (this.#takenIsEmpty) {
+      [this.#active, this.#taken] = [this.#taken, this.#active];
+    } else {
+      this.#taken.or(this.#active);
+      this.#active.fill(false);
+    }
+    this.#takenIsEmpty = false;
+    for (const [offset, length] of also) this.#set(this.#taken, offset, offset + length);
+    this.#generation++;
+    return { generation: this.#generation, map: this.#taken };
+  }
+
+  /** Forgets what the take of this generation yielded, where it is the last one; a later take holds it all. */
+  commit(generation: number): void {
+    if (generation !== this.#generation || this.#takenIsEmpty) return;
+    this.#taken.fill(false);
+    this.#takenIsEmpty = true;
+    this.#units = this.#active.count();
+  }
+
+  #set(map: Bitmap, start: number, end: number): void {
+    const last = Math.ceil(end / this.unit);
+    const mine = map.words;
+    const other = (map === this.#active ? this.#taken : this.#active).words;
+    for (let index = Math.floor(start / this.unit); index < last;) {
+      const word = index >>> 5;
+      const bit = index & 31;
+      const bits = Math.min(32 - bit, last - index);
+      const mask = bits === 32 ? -1 : ((1 << bits) - 1) << bit;
+      const before = mine[word]!;
+      const fresh = mask & ~(before | other[word]!);
+      if (fresh !== 0) this.#units += popcount(fresh);
+      if ((before & mask) !== mask) mine[word] = before | mask;
+      index += bits;
+    }
+  }
+}
+
+function popcount(word: number): number {
+  let v = word - ((word >>> 1) & 0x55555555);
+  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+  return (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+}

@@ -1,0 +1,60 @@
+/** What the tracker tells the reader's thread and what it answers. All of it can be cloned to a thread. */
+import type { ErrorDocument } from '../../base/errors.ts';
+import type { Following } from './follower.ts';
+import type { TrackedIdentity } from './identity.ts';
+
+export interface TracedDisk {
+  /** `MAJOR:MINOR` */
+  readonly disk: string;
+  /** For messages: `/dev/sda`. */
+  readonly name: string;
+  /** Its folder in debugfs. */
+  readonly folder: string;
+  readonly following: Following;
+  /** Bytes that the kernel holds for each processor. */
+  readonly capacity: number;
+}
+
+export interface AddedDevice {
+  readonly disk: string;
+  /** `MAJOR:MINOR` */
+  readonly key: string;
+  /** For messages. */
+  readonly path: string;
+  readonly identity: TrackedIdentity;
+  /** Bytes per bit. */
+  readonly unit: number;
+  readonly maps: readonly [SharedArrayBuffer, SharedArrayBuffer];
+  /** Two Int32: marked units, and KiB of memory beside the maps. */
+  readonly gauges: SharedArrayBuffer;
+}
+
+export interface TakenMap {
+  readonly generation: number;
+  /** It holds the taken map until the commit. */
+  readonly map: SharedArrayBuffer;
+}
+
+/** The calls by name, with their arguments and results. Each ends in an error where the disk's trace is lost. */
+export interface ReaderCalls {
+  /** Opens the files of a trace and reads them from now on. */
+  openDisk: { args: TracedDisk; result: undefined };
+  closeDisk: { args: { disk: string }; result: undefined };
+  add: { args: AddedDevice; result: undefined };
+  remove: { args: { disk: string; key: string }; result: undefined };
+  /** Reads everything up to now and yields the map. `settled`: see `Follower.take`. */
+  take: { args: { disk: string; key: string; settled: boolean }; result: TakenMap };
+}
+
+export type CallName = keyof ReaderCalls;
+
+export type ReaderRequest =
+  | { [Name in CallName]: { id: number; call: Name; args: ReaderCalls[Name]['args'] } }[CallName]
+  | { readonly call: 'commit'; readonly disk: string; readonly key: string; readonly generation: number }
+  | { readonly call: 'end' };
+
+export type ReaderReply =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly error: ErrorDocument }
+  /** The trace of a disk is lost and its files are closed; or, with a key, one device of it changed. */
+  | { readonly lost: string; readonly key?: string; readonly reason: string };
