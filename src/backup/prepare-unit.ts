@@ -20,7 +20,7 @@ import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { type Plan, decide } from './plan.ts';
 import { refuseSelfTarget } from './self-target.ts';
 import type { JobKind, JobWarning } from './status.ts';
-import { parseTarget, targetName } from './targets.ts';
+import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { trackedDevice } from './tracked-device.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
 
@@ -85,7 +85,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       spoolBytes: Math.floor(spoolBytes / threads / context.pairs),
       reconnectMs: options.reconnectMs,
     });
-    undo.push(() => pool.close());
+    undo.push(await undoMaking(target), () => pool.close());
     const facts = await pool.open();
     if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
     const plan = decide({

@@ -1,7 +1,9 @@
 /** Names of targets: what a person writes, what a thread gets, and how it is opened. */
+import { rm, truncate } from 'node:fs/promises';
 import { AgentError } from '../base/errors.ts';
 import { openFileTarget } from '../block/file-target.ts';
 import type { Target } from '../block/target.ts';
+import { statIfExisting } from '../block/write-errors.ts';
 import { type NbdAddress, formatNbdUri, parseNbdUri } from '../nbd/client/uri.ts';
 import { connectWithBackoff } from '../nbd/client/backoff.ts';
 import { connectNbd } from '../nbd/client/connect.ts';
@@ -22,6 +24,17 @@ export function parseTarget(text: string): TargetSpec {
 /** For messages and documents: no secrets in it. */
 export function targetName(spec: TargetSpec): string {
   return spec.kind === 'nbd' ? formatNbdUri(spec.address) : spec.path;
+}
+
+/** What takes back that opening a target made its file, or gave an empty one its size; nothing was written. */
+export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>> {
+  if (spec.kind !== 'file') return () => Promise.resolve();
+  const { path } = spec;
+  const before = await statIfExisting(path).catch(() => undefined);
+  if (before === undefined) return () => rm(path, { force: true });
+  return async () => {
+    if (before.isFile() && before.size === 0) await truncate(path);
+  };
 }
 
 export interface OpenTargetOptions {
