@@ -25,7 +25,10 @@ export function mountBpffs(directory: string): void {
   checked(mountCall, ['bpf', directory, 'bpf', 0, 'mode=0700'], 'mount', `bpffs on ${directory}`);
 }
 
-/** Lets this process lock as much memory as it likes; needs CAP_SYS_RESOURCE. */
-export function raiseLockedMemoryLimit(): void {
-  checked(setrlimit, [RLIMIT_MEMLOCK, Buffer.alloc(16, 0xff)], 'setrlimit RLIMIT_MEMLOCK');
+/**
+ * Lets this process lock as much memory as it likes, where it has CAP_SYS_RESOURCE; false where it has not. Kernels
+ * since 5.11 count maps elsewhere and do not need it.
+ */
+export function raiseLockedMemoryLimit(): boolean {
+  return setrlimit(RLIMIT_MEMLOCK, Buffer.alloc(16, 0xff)) === 0;
 }

@@ -7,7 +7,7 @@
  * Order matters to whoever reads the entries first and the marks after: an entry goes only when its marks are set.
  */
 import { Assembler, helpers } from '../../../linux/bpf/assembler.ts';
-import { inFlightValueSize } from '../layout.ts';
+import { inFlightValueSize, rangeFields } from '../layout.ts';
 import {
   copies,
   countInAllRanges,
@@ -82,7 +82,10 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
     a.jump('ne', 8, types.operations.zoneAppend, 'place known');
     a.load(8, 1, 6, types.bioSector).movReg(2, 9).aluReg('sub', 2, 7).aluReg('add', 2, 1);
     a.jumpReg('ge', 1, 7, 'after').movReg(7, 1).label('after');
-    a.jumpReg('le', 2, 9, 'place known').movReg(9, 2).label('place known');
+    a.jumpReg('le', 2, 9, 'until').movReg(9, 2).label('until');
+    // As in mark.ts: the verifier need not know which way it came here.
+    a.mapValue(1, maps.control, rangeFields.zero).load(8, 1, 1, 0).aluReg('xor', 7, 1).aluReg('xor', 9, 1);
+    a.label('place known');
   }
   a.store(8, frameRegister, frame.start, 7).store(8, frameRegister, frame.end, 9);
   mark(a, context, { prefix: '', steps, done: 'other' });

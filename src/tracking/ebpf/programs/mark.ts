@@ -73,13 +73,21 @@ function clip(a: Assembler, next: string): void {
   const until = `${next} to`;
   a.load(8, 1, 0, rangeFields.coarse).store(8, frameRegister, frame.coarse, 1);
   a.load(8, 7, frameRegister, frame.start).load(8, 9, frameRegister, frame.end);
+  forgetBounds(a);
   a.load(8, 1, 0, rangeFields.start).load(8, 2, 0, rangeFields.end);
   a.jumpReg('le', 9, 1, next).jumpReg('ge', 7, 2, next).jumpReg('ge', 7, 9, next);
   a.jumpReg('ge', 7, 1, inside).movReg(7, 1).label(inside);
   a.jumpReg('le', 9, 2, until).movReg(9, 2).label(until);
   a.aluReg('sub', 7, 1).aluReg('sub', 9, 1).alu('sub', 9, 1);
   a.load(8, 1, 0, rangeFields.shift).aluReg('rsh', 7, 1).aluReg('rsh', 9, 1);
-  // The verifier forgets what it knew of the two, so that all ways here look alike to it and one is enough.
+  forgetBounds(a);
+}
+
+/**
+ * Makes the verifier forget what it knows of registers 7 and 9, so that all ways here look alike to it and one is
+ * enough: they are combined with a 0 that it does not know. Register 0 is the control page; 1 is lost.
+ */
+function forgetBounds(a: Assembler): void {
   a.load(8, 1, 0, rangeFields.zero).aluReg('xor', 7, 1).aluReg('xor', 9, 1);
 }
 
