@@ -70,7 +70,8 @@ export function parseNbdUri(uri: string): NbdAddress {
 export function formatNbdUri(address: NbdAddress): string {
   const { transport, exportName, tls } = address;
   const secure = tls === undefined ? 'nbd' : 'nbds';
-  const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
+  // RFC 3986 lets a path hold these as they are, and people type them so: image@2G.
+  const name = encodeURIComponent(exportName).replaceAll(/%(2F|40|3A|2B|2C|3D)/g, decodeURIComponent);
   const query: string[] = [];
   const add = (key: string, value: string | undefined): void => {
     if (value !== undefined) query.push(`${key}=${encodeURIComponent(value).replaceAll('%2F', '/')}`);
