@@ -11,8 +11,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB } from '../../src/base/bytes.ts';
 import type { JobStatus } from '../../src/daemon/documents.ts';
 import {
+  ask,
   assertNothingLeft,
   backUp,
+  childrenOf,
   daemonFor,
   scratchFor,
   scriptIn,
@@ -190,10 +192,8 @@ test('a job that waits for its server can be stopped', async (t) => {
   await server.kill();
   await sleep(500);
   const start = performance.now();
-  const stopping = await exec('curl', [
-    ...['--silent', '--unix-socket', daemon.socket, '-X', 'POST', `http://localhost/v1/jobs/${job}/stop`],
-  ]);
-  assert.equal((JSON.parse(stopping.stdout) as JobStatus).state, 'CANCELLED');
+  const stopped = await ask<JobStatus>(daemon.socket, `/v1/jobs/${job}/stop`, 'POST');
+  assert.equal(stopped.state, 'CANCELLED');
   assert.ok(performance.now() - start < 3000);
   await assertNothingLeft(daemon, { devices: [idle.device] });
 });
@@ -262,8 +262,10 @@ test('a server without flush: everything is sent again, and the job says what it
   ]);
   await untilHalf(job);
   // Its listener and the children that serve the connections.
-  const { stdout } = await exec('pgrep', ['--parent', String(first.pid)]);
-  for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
+  for (const pid of [first.pid, ...childrenOf(first.pid)]) process.kill(pid, 'SIGKILL');
+  await first.stop();
+  const second = await startPlainNbdServer(image, { port: first.port! });
+  atEnd(t, () => second.stop());
   const status = await untilEnded(daemon, job);
   assert.deepEqual(
     [status.state, status.error, codes(status)],
