@@ -2,7 +2,7 @@
  * What the tracker says, on its way into the pending maps of all chains of the device. Taking destroys nothing
  * until every map that replaces it is durable (invariant 1), so the order is: take, mark, save, commit.
  */
-import { Chain } from '../tracking/chain.ts';
+import { Chain, inUnit } from '../tracking/chain.ts';
 import type { Taken, TrackedDevice, Tracker } from '../tracking/tracker.ts';
 
 export class Feed {
@@ -23,7 +23,7 @@ export class Feed {
   /** Takes the dirty map and marks it in the job's pending map, in memory. Touches no file. Throws EPOCH_ENDED. */
   async take(): Promise<Taken> {
     const taken = await this.tracker.take(this.device);
-    this.#chain.pending.or(taken.dirty);
+    this.#chain.pending.or(inUnit(taken.dirty, this.#chain.pending.unit));
     this.#taken.push(taken);
     return taken;
   }
@@ -38,7 +38,7 @@ export class Feed {
       // A chain of another epoch knows nothing of what was written since: its next job is a differential anyway.
       const mine = taken.filter(({ epoch }) => epoch.id === other.record.epoch?.id);
       if (other.record.id === record.id || mine.length === 0) continue;
-      for (const { dirty } of mine) other.pending.or(dirty);
+      for (const { dirty } of mine) other.pending.or(inUnit(dirty, other.pending.unit));
       await other.savePending();
     }
     for (const each of taken) each.commit();

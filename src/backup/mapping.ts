@@ -8,10 +8,11 @@ import type { JobEnvironment, JobOptions } from './job.ts';
 import { type JobUnit, isLive } from './unit.ts';
 
 /**
- * Reads the first map. That of a running filesystem is tentative (it is read again in the freeze); where it
- * contradicts itself, the filesystem is frozen for the moment of reading it. So it is where tracking has just
- * begun: what was under way to the device before the tracker looked has arrived when the freeze has (kernel
- * notes: a bio submitted before the programs were attached completes unseen).
+ * Reads the first map. ext filesystems put their bitmaps on the device when they are synced, so that a tentative
+ * map of a running one is nearly right (it is read again in the freeze); where it contradicts itself, the
+ * filesystem is frozen for the moment of reading it. XFS keeps its changes in the log until it is frozen. And
+ * where tracking has just begun there is a freeze as well: what was under way to the device before the tracker
+ * looked has arrived then (kernel notes: a bio submitted before the programs were attached completes unseen).
  */
 export async function mapUnit(
   unit: JobUnit,
@@ -24,29 +25,47 @@ export async function mapUnit(
     acceptMap(unit, await unit.pool.map('idle'));
     return;
   }
-  await syncMounts(unit);
   const drain = unit.tracking !== undefined && unit.plan.kind !== 'incremental';
-  let map = drain ? undefined : await unit.pool.map('live');
-  if (map === undefined || map.everything)
-    await freezeWindow(
-      [unit],
-      { ...options, preFreezeHook: undefined, postThawHook: undefined, frozenHook: undefined },
-      environment,
-      silentReport,
-      async () => {
-        map = await unit.pool.map('frozen');
-      },
-      signal,
-    );
-  if (map !== undefined) acceptMap(unit, map);
+  await syncMounts(unit);
+  const map = drain || !synced(unit) ? undefined : await unit.pool.map('live');
+  if (map === undefined || map.everything) await mapFrozen(unit, options, environment, signal);
+  else acceptMap(unit, map);
 }
 
-/** Reads the tentative map anew; keeps the old one where the new one contradicts itself. */
-export async function remap(unit: JobUnit): Promise<void> {
+/** Reads the map anew for a further pass; keeps the old one where the new one contradicts itself. */
+export async function remap(
+  unit: JobUnit,
+  options: JobOptions,
+  environment: JobEnvironment,
+  signal: AbortSignal,
+): Promise<void> {
   if (!isLive(unit)) return;
   await syncMounts(unit);
-  const map = await unit.pool.map('live');
-  if (!map.everything) acceptMap(unit, map);
+  if (synced(unit)) {
+    const map = await unit.pool.map('live');
+    if (!map.everything) acceptMap(unit, map);
+  } else if (unit.tracking === undefined) await mapFrozen(unit, options, environment, signal);
+}
+
+/** True where syncing is enough to have the map on the device. */
+export function synced(unit: JobUnit): boolean {
+  return unit.mounts.every(({ type }) => type.startsWith('ext'));
+}
+
+async function mapFrozen(
+  unit: JobUnit,
+  options: JobOptions,
+  environment: JobEnvironment,
+  signal: AbortSignal,
+): Promise<void> {
+  await freezeWindow(
+    [unit],
+    { ...options, preFreezeHook: undefined, postThawHook: undefined, frozenHook: undefined },
+    environment,
+    silentReport,
+    async () => acceptMap(unit, await unit.pool.map('frozen')),
+    signal,
+  );
 }
 
 export function acceptMap(unit: JobUnit, map: MapResult): void {

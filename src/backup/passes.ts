@@ -6,8 +6,9 @@
  */
 import { complement } from '../base/extents.ts';
 import { wholeUnits } from './copy/segments.ts';
-import type { JobOptions } from './job.ts';
-import { remap } from './mapping.ts';
+import { inUnit } from '../tracking/chain.ts';
+import type { JobEnvironment, JobOptions } from './job.ts';
+import { remap, synced } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 
@@ -41,6 +42,7 @@ export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise
 export async function furtherPasses(
   unit: JobUnit,
   options: JobOptions,
+  environment: JobEnvironment,
   report: ProcedureReport,
   signal: AbortSignal,
 ): Promise<void> {
@@ -50,8 +52,8 @@ export async function furtherPasses(
     // An untracked device that nobody writes to is done.
     if (!isLive(unit) && unit.tracking === undefined) return;
     unit.status.pass++;
-    await remap(unit);
-    const tracked = await findByTracker(unit, report);
+    await remap(unit, options, environment, signal);
+    const tracked = await findByTracker(unit, report, true);
     const differed = tracked ? 0 : await findByComparing(unit);
     const left = tracked ? readingBytes(unit) : differed;
     unit.status.bytes_unsynced = left;
@@ -83,11 +85,17 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
   await unit.chain.savePending();
 }
 
-/** False where tracking has ended, which is said, and from then on the device is compared. */
-async function findByTracker(unit: JobUnit, report: ProcedureReport): Promise<boolean> {
+/**
+ * `further`: the map is older than what is taken now, so that where it could not be read anew, what has been
+ * written since counts as used.
+ *
+ * False where tracking has ended, which is said, and from then on the device is compared.
+ */
+async function findByTracker(unit: JobUnit, report: ProcedureReport, further = false): Promise<boolean> {
   if (unit.tracking === undefined) return false;
   try {
-    await unit.tracking.feed.take();
+    const { dirty } = await unit.tracking.feed.take();
+    if (further && !synced(unit)) unit.pool.used.or(inUnit(dirty, unit.pool.used.unit));
     await unit.tracking.feed.secure();
     return true;
   } catch (error) {

@@ -48,7 +48,7 @@ export async function runBackup(
 
   report.phase('copying');
   await together(units, (unit) => firstPass(unit, report));
-  await together(units, (unit) => furtherPasses(unit, options, report, signal));
+  await together(units, (unit) => furtherPasses(unit, options, environment, report, signal));
 
   const live = units.filter(isLive);
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
