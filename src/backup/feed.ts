@@ -34,11 +34,14 @@ export class Feed {
     this.#taken = [];
     await this.#chain.savePending();
     const { record, pending } = this.#chain;
-    for (const other of await Chain.ofDevice(this.#chains, record, pending.unit)) {
-      // A chain of another epoch knows nothing of what was written since: its next job is a differential anyway.
-      const mine = taken.filter(({ epoch }) => epoch.id === other.record.epoch?.id);
-      if (other.record.id === record.id || mine.length === 0) continue;
-      for (const { dirty } of mine) other.pending.or(inUnit(dirty, other.pending.unit));
+    // By the epoch, which belongs to one device alone: its name may be another one than in the record. A chain of
+    // another epoch knows nothing of what was written since: its next job is a differential anyway.
+    const epochs = new Set(taken.map(({ epoch }) => epoch.id));
+    const fed = ({ id, epoch, size }: Chain['record']): boolean =>
+      id !== record.id && size === record.size && epoch !== null && epochs.has(epoch.id);
+    for await (const other of Chain.all(this.#chains, pending.unit, fed)) {
+      for (const { dirty, epoch } of taken)
+        if (epoch.id === other.record.epoch?.id) other.pending.or(inUnit(dirty, pending.unit));
       await other.savePending();
     }
     for (const each of taken) each.commit();

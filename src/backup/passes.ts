@@ -21,6 +21,7 @@ const smallDifference = 8 * 1024 * 1024;
 /** What has to be durable before the first block goes out. */
 export async function beginChain(unit: JobUnit): Promise<void> {
   const { chain, plan, pool } = unit;
+  await chain.adopt();
   if (plan.kind === 'full') await chain.reset(pool.facts.size);
   if (plan.kind === 'differential') {
     // Comparing covers what is in use. What is free may have changed unseen, and counts when it is used again.

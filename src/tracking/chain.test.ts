@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
@@ -22,9 +30,21 @@ function folder(t: TestContext): string {
   return directory;
 }
 
+async function created(parent: string, unit = 4096, target = subject.target): Promise<Chain> {
+  const chain = await Chain.create(parent, { ...subject, target }, { targetSize: 5, unit });
+  await chain.adopt();
+  return chain;
+}
+
+async function ids(parent: string): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { record } of Chain.all(parent, 4096)) found.push(record.id);
+  return found.sort();
+}
+
 test('a new chain knows nothing: all is pending, no fingerprint counts', async (t) => {
   const parent = folder(t);
-  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  const chain = await created(parent);
   assert.equal(chain.pending.bytes(), subject.size);
   assert.equal(statSync(chain.fingerprintPath).size, 16 * 16);
   assert.equal(chain.record.state, 'incomplete');
@@ -33,7 +53,7 @@ test('a new chain knows nothing: all is pending, no fingerprint counts', async (
 
 test('what was saved is read again, also in another unit', async (t) => {
   const parent = folder(t);
-  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  const chain = await created(parent);
   chain.pending.fill(false);
   chain.pending.mark(8192, 1);
   await chain.savePending();
@@ -44,18 +64,51 @@ test('what was saved is read again, also in another unit', async (t) => {
   assert.deepEqual([...again.pending.extents()], [{ offset: 0, length: 65536 }]);
   assert.deepEqual(again.key, chain.key);
   assert.equal(await Chain.open(parent, { ...subject, target: 'nbd://other/image' }, 4096), undefined);
-  const others = await Chain.create(
-    parent,
-    { ...subject, target: 'nbd://other/image' },
-    { targetSize: 5, unit: 4096 },
-  );
-  const ids = (await Chain.ofDevice(parent, subject, 4096)).map(({ record }) => record.id).sort();
-  assert.deepEqual(ids, [chain.record.id, others.record.id].sort());
+  const others = await created(parent, 4096, 'nbd://other/image');
+  assert.deepEqual(await ids(parent), [chain.record.id, others.record.id].sort());
+});
+
+test('a new chain leaves the earlier one alone until it takes its place', async (t) => {
+  const parent = folder(t);
+  const first = await created(parent);
+  await first.save({ state: 'complete' });
+  const second = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  assert.equal((await Chain.open(parent, subject, 4096))?.record.key, first.record.key);
+  assert.deepEqual(await ids(parent), [first.record.id]);
+  await second.remove();
+  const third = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  await third.adopt();
+  await third.save({ job: 'after' });
+  const now = await Chain.open(parent, subject, 4096);
+  assert.deepEqual([now?.record.key, now?.record.job], [third.record.key, 'after']);
+  assert.deepEqual(readdirSync(parent), [third.record.id]);
+});
+
+test('what counts as pending besides is on disk and not in memory', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  chain.pending.fill(false);
+  const besides = new Bitmap(subject.size, 65536);
+  besides.mark(65536, 1);
+  await chain.savePending(besides);
+  assert.equal(chain.pending.bytes(), 0);
+  const again = await Chain.open(parent, subject, 4096);
+  assert.deepEqual([...again!.pending.extents()], [{ offset: 65536, length: 65536 }]);
+});
+
+test('a chain without its fingerprints, or with too few, is damaged', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  truncateSync(chain.fingerprintPath, 16);
+  assert.equal(await Chain.open(parent, subject, 4096), undefined);
+  rmSync(chain.fingerprintPath);
+  assert.equal(await Chain.open(parent, subject, 4096), undefined);
+  assert.ok(Chain.exists(parent, subject));
 });
 
 test('a reset forgets everything but the key', async (t) => {
   const parent = folder(t);
-  const chain = await Chain.create(parent, subject, { targetSize: 5, unit: 4096 });
+  const chain = await created(parent);
   chain.pending.fill(false);
   writeFileSync(chain.fingerprintPath, Buffer.alloc(256, 7));
   await chain.save({ state: 'complete' });

@@ -8,11 +8,12 @@
  * time, never data.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { readBitmapFile, syncDirectory, writeBitmapFile } from './bitmap-file.ts';
-import { createFingerprintFile } from './fingerprints.ts';
+import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
 import type { Epoch } from './tracker.ts';
 
 const recordVersion = 1;
@@ -45,17 +46,28 @@ export interface ChainRecord extends ChainSubject {
   /** The last completed job, and when it ended (ISO 8601); null before. */
   readonly job: string | null;
   readonly completedAt: string | null;
+  /** A job has begun to write to the target and has not completed: it holds no image of one instant now. */
+  readonly torn?: boolean;
+  /**
+   * Some of the fingerprint units (their numbers) that the last completed job sent: an older copy of the image is
+   * sure to differ there.
+   */
+  readonly recent?: readonly number[];
 }
 
 export class Chain {
-  readonly directory: string;
   readonly pending: Bitmap;
+  #directory: string;
   #record: ChainRecord;
 
   private constructor(directory: string, record: ChainRecord, pending: Bitmap) {
-    this.directory = directory;
+    this.#directory = directory;
     this.#record = record;
     this.pending = pending;
+  }
+
+  get directory(): string {
+    return this.#directory;
   }
 
   get record(): ChainRecord {
@@ -70,14 +82,17 @@ export class Chain {
     return join(this.directory, 'fingerprints');
   }
 
-  /** A new chain, durable: nothing is known of the target. Replaces one of the same device and target. */
+  /**
+   * A new chain: nothing is known of the target. It lies beside an earlier one of the same device and target, and
+   * takes its place with `adopt`.
+   */
   static async create(
     parent: string,
     subject: ChainSubject,
     options: { readonly targetSize: number; readonly unit: number },
   ): Promise<Chain> {
     const id = chainId(subject);
-    const directory = join(parent, id);
+    const directory = join(parent, `${id}${beside}`);
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true, mode: 0o700 });
     createFingerprintFile(join(directory, 'fingerprints'), subject.size);
@@ -101,8 +116,17 @@ export class Chain {
     );
     await chain.savePending();
     await chain.save({});
-    await syncDirectory(parent);
     return chain;
+  }
+
+  /** Takes the place of an earlier chain, durably. */
+  async adopt(): Promise<void> {
+    if (!this.#directory.endsWith(beside)) return;
+    const place = this.#directory.slice(0, -beside.length);
+    await rm(place, { recursive: true, force: true });
+    await rename(this.#directory, place);
+    this.#directory = place;
+    await syncDirectory(dirname(place));
   }
 
   /** The chain of this device and target; undefined where there is none, or its files are damaged. */
@@ -110,33 +134,56 @@ export class Chain {
     return Chain.#read(join(parent, chainId(subject)), unit);
   }
 
-  /** All chains of a device, whatever their targets. */
-  static async ofDevice(
-    parent: string,
-    subject: Pick<ChainSubject, 'uuid' | 'path' | 'size'>,
-    unit: number,
-  ): Promise<Chain[]> {
-    const names = await readdir(parent).catch(() => []);
-    const chains = await Promise.all(names.map((name) => Chain.#read(join(parent, name), unit)));
-    return chains.filter(
-      (chain) =>
-        chain?.record.uuid === subject.uuid &&
-        chain.record.path === subject.path &&
-        chain.record.size === subject.size,
-    ) as Chain[];
+  /** True where there are files of this chain, be they damaged or not. */
+  static exists(parent: string, subject: ChainSubject): boolean {
+    return existsSync(join(parent, chainId(subject)));
   }
 
-  static async #read(directory: string, unit: number): Promise<Chain | undefined> {
+  /** All chains whose record fits, one after the other, so that memory holds one pending map at a time. */
+  static async *all(
+    parent: string,
+    unit: number,
+    fits: (record: ChainRecord) => boolean = () => true,
+  ): AsyncGenerator<Chain> {
+    for (const name of await readdir(parent).catch(() => [])) {
+      if (name.endsWith(beside)) continue;
+      const chain = await Chain.#read(join(parent, name), unit, fits);
+      if (chain !== undefined) yield chain;
+    }
+  }
+
+  static async #read(
+    directory: string,
+    unit: number,
+    fits: (record: ChainRecord) => boolean = () => true,
+  ): Promise<Chain | undefined> {
     const text = await readFile(join(directory, 'chain.json'), 'utf8').catch(() => undefined);
     const record = text === undefined ? undefined : parseRecord(text);
+    if (record === undefined || !fits(record)) return undefined;
     const pending = await readBitmapFile(join(directory, 'pending'));
-    if (record === undefined || pending?.size !== record.size) return undefined;
+    const fingerprints = await stat(join(directory, 'fingerprints')).catch(() => undefined);
+    if (pending?.size !== record.size || fingerprints?.size !== fingerprintFileSize(record.size))
+      return undefined;
     return new Chain(directory, record, inUnit(pending, unit));
   }
 
-  /** Makes the pending map durable as it is now. */
-  async savePending(): Promise<void> {
-    await writeBitmapFile(join(this.directory, 'pending'), this.pending);
+  /**
+   * Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. `besides`:
+   * what counts as pending on disk as well, in any unit.
+   */
+  async savePending(besides?: Bitmap): Promise<void> {
+    const fingerprints = await open(this.fingerprintPath, 'r');
+    try {
+      await fingerprints.datasync();
+    } finally {
+      await fingerprints.close();
+    }
+    let { pending } = this;
+    if (besides !== undefined) {
+      pending = pending.clone();
+      for (const { offset, length } of besides.extents()) pending.mark(offset, length);
+    }
+    await writeBitmapFile(join(this.directory, 'pending'), pending);
   }
 
   /** Changes the record, durably. */
@@ -158,10 +205,7 @@ export class Chain {
   async reset(targetSize: number): Promise<void> {
     this.pending.fill(true);
     await this.savePending();
-    // In place: the copying threads have the file open.
-    const { size } = await stat(this.fingerprintPath);
-    await truncate(this.fingerprintPath, 0);
-    await truncate(this.fingerprintPath, size);
+    await this.forgetFingerprints();
     await this.save({
       state: 'incomplete',
       epoch: null,
@@ -169,13 +213,31 @@ export class Chain {
       job: null,
       completedAt: null,
       targetSize,
+      recent: [],
     });
+  }
+
+  /** All fingerprints become "not known", durably. */
+  async forgetFingerprints(): Promise<void> {
+    // In place: the copying threads have the file open.
+    const file = await open(this.fingerprintPath, 'r+');
+    try {
+      const { size } = await file.stat();
+      await file.truncate(0);
+      await file.truncate(size);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
   }
 
   async remove(): Promise<void> {
     await rm(this.directory, { recursive: true, force: true });
   }
 }
+
+/** Ends the name of a chain's folder that has not taken its place yet. */
+const beside = '.new';
 
 /** Names the folder: stable for a device and a target. */
 export function chainId(subject: ChainSubject): string {

@@ -36,11 +36,16 @@ export class UnitHasher {
   }
 }
 
+/** Bytes of the file for a device of `deviceSize` bytes. */
+export function fingerprintFileSize(deviceSize: number): number {
+  return (alignUp(deviceSize, fingerprintUnit) / fingerprintUnit) * fingerprintSize;
+}
+
 /** Makes the file for a device of `deviceSize` bytes: a hole. Replaces what was there. */
 export function createFingerprintFile(path: string, deviceSize: number): void {
   const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC, 0o600);
   try {
-    fs.ftruncateSync(fd, (alignUp(deviceSize, fingerprintUnit) / fingerprintUnit) * fingerprintSize);
+    fs.ftruncateSync(fd, fingerprintFileSize(deviceSize));
   } finally {
     fs.closeSync(fd);
   }
