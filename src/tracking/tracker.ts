@@ -24,6 +24,8 @@ export interface TrackedDevice {
   readonly uuid: string;
 }
 
+export type DeviceNumbers = Pick<TrackedDevice, 'major' | 'minor'>;
+
 export interface Epoch {
   /** Random; another one: writes may have been missed in between. */
   readonly id: string;
@@ -76,8 +78,14 @@ export interface Tracker {
    */
   take(device: TrackedDevice, options?: { readonly frozen?: boolean }): Promise<Taken>;
   state(device: TrackedDevice): TrackingState | undefined;
+  /** Why writes may have been missed since the epoch began; undefined where none were. A look, like `state`. */
+  doubt?(device: TrackedDevice): string | undefined;
   /** Ends tracking of a device, pins and maps included. */
-  untrack(device: TrackedDevice): Promise<void>;
+  untrack(device: DeviceNumbers): Promise<void>;
+  /** Devices with a map, also those that an earlier process began with and this one was not asked for yet. */
+  tracked?(): readonly (DeviceNumbers & Pick<TrackedDevice, 'path' | 'size'>)[];
+  /** Ends all tracking, pins and maps included; the tracker is closed then. */
+  stop?(): Promise<void>;
   /** Closes what this process holds; pinned maps go on in the kernel. */
   close(): Promise<void>;
 }

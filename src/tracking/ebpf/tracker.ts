@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { AgentError, toAgentError } from '../../base/errors.ts';
-import type { Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
+import type { DeviceNumbers, Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
 import { defaultPinDirectory, Installation } from './installation.ts';
 import { defaultBudget, shapeFor, type Style } from './layout.ts';
 import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
@@ -98,7 +98,12 @@ export class EbpfTracker implements Tracker {
     };
   }
 
-  untrack(device: TrackedDevice): Promise<void> {
+  doubt(device: TrackedDevice): string | undefined {
+    const range = this.#ranges.get(keyOf(device));
+    return range === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(range, device);
+  }
+
+  untrack(device: DeviceNumbers): Promise<void> {
     return this.#oneByOne(async () => {
       const key = keyOf(device);
       const range = this.#ranges.get(key);

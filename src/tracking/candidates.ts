@@ -1,0 +1,37 @@
+/** The trackers of this program, the best first. What they need is loaded when one is opened. */
+import { readdirSync } from 'node:fs';
+import type { TrackerCandidate } from './choose.ts';
+
+export interface TrackerPlaces {
+  /** On a bpffs: where the programs and maps that outlive the daemon are pinned. */
+  readonly pinDirectory: string;
+  /** On a tmpfs: records of block traces. */
+  readonly runDirectory: string;
+}
+
+export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces): TrackerCandidate[] {
+  return [
+    {
+      kind: 'ebpf',
+      support: async () => (await import('./ebpf/support.ts')).trackingSupport(),
+      open: async () => (await import('./ebpf/tracker.ts')).EbpfTracker.open({ pinDirectory }),
+      leftSomething: () => hasEntries(pinDirectory),
+    },
+    {
+      kind: 'blktrace',
+      support: async () => (await import('./blktrace/support.ts')).blktraceSupport(),
+      open: async () =>
+        new (await import('./blktrace/blktrace-tracker.ts')).BlktraceTracker({ runDirectory }),
+      // Its maps end with the process.
+      leftSomething: () => false,
+    },
+  ];
+}
+
+function hasEntries(directory: string): boolean {
+  try {
+    return readdirSync(directory).length > 0;
+  } catch {
+    return false;
+  }
+}

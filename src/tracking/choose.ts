@@ -1,0 +1,149 @@
+/**
+ * Which tracker a device gets: the first of the candidates that can follow it, or the one that was asked for. Each
+ * is opened when it is first needed and kept, so that a daemon that has nothing to track holds nothing for it.
+ */
+import { AgentError, toAgentError } from '../base/errors.ts';
+import type { DeviceNumbers, Epoch, TrackedDevice, Tracker, TrackingState } from './tracker.ts';
+
+export type TrackerWish = 'auto' | 'ebpf' | 'blktrace' | 'none';
+
+/** Whether this machine has what a tracker needs. */
+export interface TrackerSupport {
+  readonly supported: boolean;
+  /** Why (not). */
+  readonly why: string;
+  /** What would help; empty where it is supported. */
+  readonly help: string;
+}
+
+export interface TrackerCandidate {
+  readonly kind: Tracker['kind'];
+  support(): Promise<TrackerSupport>;
+  open(): Promise<Tracker>;
+  /** True where an earlier process may have left something that tracks on. Quick. */
+  leftSomething(): boolean;
+}
+
+export interface Tracked {
+  readonly tracker: Tracker;
+  readonly epoch: Epoch;
+  /** Why an earlier epoch could not be continued. */
+  readonly doubt: string | undefined;
+  /** It was not tracked before: who does not go on with it untracks it again. */
+  readonly began: boolean;
+}
+
+/** Begins to track, or goes on; `why` where nothing tracks. Throws NOT_SUPPORTED for a wish that cannot be granted. */
+export type StartTracking = (
+  device: TrackedDevice,
+  wish: TrackerWish,
+) => Promise<Tracked | { readonly tracker: undefined; readonly why: string }>;
+
+export interface DeviceTracking {
+  readonly state: TrackingState;
+  /** Why writes may have been missed, so that the next backup compares. */
+  readonly doubt: string | undefined;
+}
+
+export class TrackerChoice {
+  readonly #candidates: readonly TrackerCandidate[];
+  readonly #open = new Map<TrackerCandidate, Promise<Tracker>>();
+
+  /** `candidates`: the best first. */
+  constructor(candidates: readonly TrackerCandidate[]) {
+    this.#candidates = candidates;
+  }
+
+  readonly start: StartTracking = async (device, wish) => {
+    if (wish === 'none') return { tracker: undefined, why: 'tracking was turned off (--tracker none)' };
+    const refusals: string[] = [];
+    for (const candidate of this.#candidates) {
+      if (wish !== 'auto' && candidate.kind !== wish) continue;
+      try {
+        const tracker = await this.#opened(candidate);
+        const began = tracker.state(device) === undefined;
+        return { tracker, began, ...(await tracker.track(device)) };
+      } catch (thrown) {
+        const error = toAgentError(thrown);
+        if (!isRefusal(error)) throw thrown;
+        if (wish !== 'auto') throw notPossible(device, candidate.kind, error);
+        refusals.push(`${candidate.kind}: ${error.message}`);
+      }
+    }
+    if (wish !== 'auto')
+      throw new AgentError('NOT_SUPPORTED', `This program has no tracker "${wish}"`, {
+        hint: 'leave --tracker out for the best that the machine offers',
+      });
+    const reasons = refusals.length === 0 ? '' : ` (${refusals.join('; ')})`;
+    return { tracker: undefined, why: `nothing tracks what is written to it${reasons}` };
+  };
+
+  /** What each candidate says of this machine, the best first. */
+  async support(): Promise<(TrackerSupport & Pick<TrackerCandidate, 'kind'>)[]> {
+    const all = [];
+    for (const candidate of this.#candidates)
+      all.push({ kind: candidate.kind, ...(await candidate.support()) });
+    return all;
+  }
+
+  /** How a device is tracked now; undefined where it is not. */
+  async look(device: TrackedDevice): Promise<DeviceTracking | undefined> {
+    for (const tracker of await this.#running()) {
+      const state = tracker.state(device);
+      if (state !== undefined) return { state, doubt: tracker.doubt?.(device) };
+    }
+    return undefined;
+  }
+
+  /** The devices that have a map of an earlier process or of this one, as far as their trackers can list them. */
+  async tracked(): Promise<(DeviceNumbers & Pick<TrackedDevice, 'path' | 'size'>)[]> {
+    return (await this.#running()).flatMap((tracker) => tracker.tracked?.() ?? []);
+  }
+
+  /** Ends the tracking of one device, whatever tracks it. */
+  async untrack(device: DeviceNumbers): Promise<void> {
+    for (const tracker of await this.#running()) await tracker.untrack(device);
+  }
+
+  /** Ends all tracking, what earlier processes left included. Trackers are opened anew when they are needed. */
+  async stop(): Promise<void> {
+    for (const tracker of await this.#running()) await (tracker.stop?.() ?? tracker.close());
+    this.#open.clear();
+  }
+
+  /** Closes what this process holds; pinned maps go on in the kernel. */
+  async close(): Promise<void> {
+    const open = [...this.#open.values()];
+    this.#open.clear();
+    await Promise.all(open.map(async (tracker) => (await tracker.catch(() => undefined))?.close()));
+  }
+
+  /** The trackers that hold something: those in use, and those of which an earlier process left something. */
+  async #running(): Promise<Tracker[]> {
+    const running: Tracker[] = [];
+    for (const candidate of this.#candidates)
+      if (this.#open.has(candidate) || candidate.leftSomething()) running.push(await this.#opened(candidate));
+    return running;
+  }
+
+  #opened(candidate: TrackerCandidate): Promise<Tracker> {
+    const open = this.#open.get(candidate);
+    if (open !== undefined) return open;
+    const opening = candidate.open();
+    this.#open.set(candidate, opening);
+    // What could not be opened may be another time.
+    opening.catch(() => this.#open.delete(candidate));
+    return opening;
+  }
+}
+
+function isRefusal({ code }: AgentError): boolean {
+  return code === 'NOT_SUPPORTED' || code === 'NO_PERMISSION' || code === 'DEVICE_BUSY';
+}
+
+function notPossible({ path }: TrackedDevice, kind: string, cause: AgentError): AgentError {
+  return new AgentError('NOT_SUPPORTED', `${path} cannot be tracked by ${kind}: ${cause.message}`, {
+    hint: `${cause.hint ?? 'see dattocli tracking'}; without --tracker the best that works is used`,
+    cause,
+  });
+}
