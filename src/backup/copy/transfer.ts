@@ -34,6 +34,7 @@ export class Transfer {
   readonly #outgoing: Outgoing;
   readonly #reader: ChunkReader;
   readonly #spool: Spool;
+  readonly #reads = new Set<Promise<void>>();
   #overflow = 0;
   #mismatches = { first: -1, count: 0 };
 
@@ -65,11 +66,12 @@ export class Transfer {
         for (let at = offset; at < end; at += requestSize) {
           await this.#gate(mode);
           const length = Math.min(requestSize, end - at);
-          if (mode === 'verify') await this.#verify(at, length);
+          if (mode === 'verify') await this.#ahead(this.#verify(at, length));
           else await this.#chunk(mode, at, length);
         }
       }
       this.#outgoing.sendZeroes();
+      await Promise.all(this.#reads);
     });
     return {
       readErrors: this.#reader.readErrors,
@@ -280,6 +282,15 @@ export class Transfer {
     else
       for (let at = 0; at < length; at += requestSize)
         await this.#outgoing.owned(Buffer.alloc(Math.min(requestSize, length - at)), offset + at);
+  }
+
+  /** Lets a read from the target go on while the next ones are asked for; waits where there are enough. */
+  async #ahead(read: Promise<void>): Promise<void> {
+    const settled: Promise<void> = read
+      .catch((error: unknown) => this.#outgoing.fail(error))
+      .finally(() => this.#reads.delete(settled));
+    this.#reads.add(settled);
+    if (this.#reads.size >= this.#parts.depth) await Promise.race(this.#reads);
   }
 
   async #verify(offset: number, length: number): Promise<void> {
