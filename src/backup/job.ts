@@ -24,6 +24,11 @@ export interface JobOptions {
   readonly reconnectMs: number;
   /** How much is read back from the target and compared after the last flush. */
   readonly verify: 'none' | 'sample' | 'full';
+  /**
+   * Whether what a full backup sends is fingerprinted. Without, it takes less processor time, and the next backup to
+   * the same target is a full one again. A live device that nothing tracks is fingerprinted all the same.
+   */
+  readonly fingerprints: boolean;
   /** Which tracker is used; `auto` takes the best there is. */
   readonly tracker: 'auto' | 'ebpf' | 'blktrace' | 'none';
   /** Whether an incremental in doubt becomes a differential, or fails with CHAIN_IN_DOUBT. */
@@ -44,6 +49,7 @@ export const defaultJobOptions: JobOptions = {
   connections: 2,
   reconnectMs: 60_000,
   verify: 'sample',
+  fingerprints: true,
   tracker: 'auto',
   fallback: true,
   maxPasses: 8,

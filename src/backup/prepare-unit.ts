@@ -68,6 +68,9 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     };
     const chains = await chainsDirectory(environment);
     const { chain, record } = await openChain(chains, subject, unit, undo);
+    const compared = mounts.length > 0 && tracking.tracker === undefined;
+    const kept = options.fingerprints && environment.offline !== true;
+    const fingerprinted = context.kind !== 'full' || compared || kept || options.verify === 'full';
     const threads = context.pairs > 2 ? 1 : options.connections;
     const pool = new CopyPool({
       sourcePath: device.path,
@@ -76,9 +79,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       target,
       threads,
       unit,
-      // Offline, nothing will ever be compared with them but the target itself.
-      fingerprintPath:
-        environment.offline === true && options.verify !== 'full' ? undefined : chain.fingerprintPath,
+      fingerprintPath: fingerprinted ? chain.fingerprintPath : undefined,
       key: chain.key,
       rate: options.rate === undefined ? undefined : options.rate / context.pairs,
       onReadError: options.onReadError,
@@ -207,7 +208,10 @@ async function drift(pool: CopyPool, chain: Chain): Promise<string | undefined> 
   const places = [0, 1, units - 1];
   for (let place = start; place < units; place += step) places.push(place);
   for (const place of places) set.mark(place * fingerprintUnit, fingerprintUnit);
+  const before = pool.counters().verified;
   const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, set));
+  if (pool.counters().verified === before)
+    return 'the last backup took no fingerprints, so that the target cannot be checked';
   return mismatches === 0
     ? undefined
     : `the target does not hold what the last backup left there (${mismatches} of the places looked at differ, the first at ${firstMismatch})`;

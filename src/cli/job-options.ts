@@ -16,6 +16,8 @@ export interface JobOptionValues {
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
   /** Commander's name for --no-fallback: true unless it is given. */
   fallback?: boolean;
+  /** True unless --no-fingerprints is given. */
+  fingerprints?: boolean;
   maxPasses?: number;
   preFreezeHook?: string;
   postThawHook?: string;
@@ -57,6 +59,10 @@ export function addJobOptions(command: Command): Command {
         'none',
       ]),
     )
+    .option(
+      '--no-fingerprints',
+      'a full takes less processor time; the next backup to its target is a full again',
+    )
     .option('--no-fallback', 'fail instead of making a differential of an incremental in doubt')
     .option('--max-passes <number>', 'copying passes before the freeze, at most (8)', (text) =>
       parseCount(text, '--max-passes', 100),
@@ -80,6 +86,7 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
     ...(values.reconnect === undefined ? {} : { reconnect_ms: values.reconnect }),
     ...(values.verify === undefined ? {} : { verify: values.verify }),
     ...(values.tracker === undefined ? {} : { tracker: values.tracker }),
+    ...(values.fingerprints === false ? { fingerprints: false } : {}),
     ...(values.fallback === false ? { fallback: false } : {}),
     ...(values.maxPasses === undefined ? {} : { max_passes: values.maxPasses }),
     ...(values.preFreezeHook === undefined ? {} : { pre_freeze_hook: values.preFreezeHook }),

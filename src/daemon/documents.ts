@@ -25,6 +25,7 @@ export interface JobOptionsDocument {
   reconnect_ms?: number;
   verify?: 'none' | 'sample' | 'full';
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  fingerprints?: boolean;
   fallback?: boolean;
   max_passes?: number;
   /** Absolute paths of executables. */

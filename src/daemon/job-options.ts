@@ -46,6 +46,10 @@ export const jobOptionFields = {
     schema: { type: 'string', enum: ['auto', 'ebpf', 'blktrace', 'none'] },
     about: 'what tracks changed blocks; auto takes the best that the kernel offers',
   },
+  fingerprints: {
+    schema: { type: 'boolean' },
+    about: 'whether a full is fingerprinted; without, the next backup to its target is a full again',
+  },
   fallback: {
     schema: { type: 'boolean' },
     about: 'whether an incremental in doubt becomes a differential, or fails',
@@ -130,6 +134,7 @@ export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOp
     reconnectMs: given.reconnect_ms ?? defaults.reconnectMs,
     verify: given.verify ?? defaults.verify,
     tracker: given.tracker ?? defaults.tracker,
+    fingerprints: given.fingerprints ?? defaults.fingerprints,
     fallback: given.fallback ?? defaults.fallback,
     maxPasses: given.max_passes ?? defaults.maxPasses,
     preFreezeHook: given.pre_freeze_hook ?? defaults.preFreezeHook,
