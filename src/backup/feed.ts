@@ -21,8 +21,8 @@ export class Feed {
   }
 
   /** Takes the dirty map and marks it in the job's pending map, in memory. Touches no file. Throws EPOCH_ENDED. */
-  async take(): Promise<Taken> {
-    const taken = await this.tracker.take(this.device);
+  async take(options: { readonly frozen: boolean }): Promise<Taken> {
+    const taken = await this.tracker.take(this.device, options);
     this.#chain.pending.or(inUnit(taken.dirty, this.#chain.pending.unit));
     this.#taken.push(taken);
     return taken;

@@ -3,7 +3,7 @@
  */
 import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
-import type { TrackedDevice, Tracker } from '../tracking/tracker.ts';
+import type { StartTracking } from '../tracking/choose.ts';
 import type { JobKind, JobStatus } from './status.ts';
 
 export interface DevicePair {
@@ -62,13 +62,8 @@ export interface JobEnvironment {
   readonly log: Log;
   /** Everything that writes to files is held while a filesystem is frozen. */
   readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
-  /**
-   * The tracker for a device, and why there is none. Not given: there is never one.
-   */
-  readonly chooseTracker?: (
-    device: TrackedDevice,
-    wish: JobOptions['tracker'],
-  ) => Promise<{ readonly tracker: Tracker | undefined; readonly why: string }>;
+  /** Not given: nothing is ever tracked. */
+  readonly startTracking?: StartTracking;
   /** No chain outlives the job: for the offline tools. */
   readonly offline?: boolean;
   /** Where the chains are kept. */

@@ -22,6 +22,7 @@ export async function mapUnit(
 ): Promise<void> {
   if (unit.map !== undefined) return;
   if (!isLive(unit)) {
+    await flushDevice(unit);
     acceptMap(unit, await unit.pool.map('idle'));
     return;
   }
@@ -39,7 +40,7 @@ export async function remap(
   environment: JobEnvironment,
   signal: AbortSignal,
 ): Promise<void> {
-  if (!isLive(unit)) return;
+  if (!isLive(unit)) return flushDevice(unit);
   await syncMounts(unit);
   if (synced(unit)) {
     const map = await unit.pool.map('live');
@@ -72,6 +73,18 @@ export function acceptMap(unit: JobUnit, map: MapResult): void {
   unit.map = map;
   unit.status.used_bytes = map.usedBytes;
   if (map.filesystem !== undefined) unit.status.filesystem = map.filesystem.type;
+}
+
+/** What was written to the device itself may still be in its page cache, where no tracker sees it. */
+async function flushDevice({ hold, pair }: JobUnit): Promise<void> {
+  if (hold !== undefined) return hold.sync();
+  if (pair.device.kind === 'file') return;
+  const device = await open(pair.device.path, constants.O_RDONLY);
+  try {
+    await device.sync();
+  } finally {
+    await device.close();
+  }
 }
 
 /** What is only in the page cache is neither on the device nor in the map; each pass is to find what it can. */

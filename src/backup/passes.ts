@@ -4,9 +4,12 @@
  *
  * What the target lacks is found by the tracker where there is one, and by comparing with fingerprints otherwise.
  */
+import { Bitmap } from '../base/bitmap.ts';
 import { complement } from '../base/extents.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { inUnit } from '../tracking/chain.ts';
+import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import type { Feed } from './feed.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, synced } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
@@ -20,9 +23,11 @@ const smallDifference = 8 * 1024 * 1024;
 
 /** What has to be durable before the first block goes out. */
 export async function beginChain(unit: JobUnit): Promise<void> {
-  const { chain, plan, pool } = unit;
+  const { chain, plan, pool, rivals } = unit;
+  for (const rival of rivals) await rival.save({ state: 'incomplete', torn: true });
   await chain.adopt();
   if (plan.kind === 'full') await chain.reset(pool.facts.size);
+  await chain.save({ torn: true });
   if (plan.kind === 'differential') {
     // Comparing covers what is in use. What is free may have changed unseen, and counts when it is used again.
     for (const { offset, length } of complement(pool.used.extents(), pool.used.size))
@@ -82,8 +87,55 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
   const set = missing(unit);
   if (set.isEmpty()) return;
   await unit.pool.copy(set);
+  unit.recent.note(set);
   unit.chain.pending.andNot(set);
+  unit.chain.besides = unproven(unit, set);
   await unit.chain.savePending();
+}
+
+/**
+ * What stays pending on disk although it was sent, should the job end here.
+ *
+ * A fingerprint is that of a whole unit as it was read, and where only some blocks of the unit were sent, the others
+ * may have been written between the take and the read: the fingerprint is then of bytes that the target lacks. The
+ * next take tells, and these blocks are pending then; if there is none (a crash, the end of the epoch), all such
+ * units are.
+ *
+ * And what could not be read is to be read again.
+ */
+function unproven(unit: JobUnit, sent: Bitmap): Bitmap {
+  const besides = unread(unit);
+  const resent = unit.pool.takeResent();
+  if (unit.tracking === undefined || sent.unit === fingerprintUnit) return besides;
+  for (const set of resent === undefined ? [sent] : [sent, resent])
+    for (const { offset, length } of set.extents()) besides.mark(offset, length);
+  return besides;
+}
+
+/** The places of which the target has zeros instead, in fingerprint units. */
+function unread(unit: JobUnit): Bitmap {
+  const set = new Bitmap(unit.pool.used.size, fingerprintUnit);
+  for (const { offset, length } of unit.pool.readErrors) set.mark(offset, length);
+  return set;
+}
+
+/** Takes the dirty map, so that what was sent before is proven. Throws EPOCH_ENDED. */
+export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Promise<Bitmap> {
+  const { dirty } = await feed.take({ frozen });
+  unit.chain.besides = unread(unit);
+  return dirty;
+}
+
+/** A device that is not frozen at the end: what was written to it since the last pass is pending for the next job. */
+export async function takeRest(unit: JobUnit): Promise<void> {
+  if (isLive(unit) || unit.tracking === undefined || unit.chain.besides === undefined) return;
+  try {
+    await takeDirty(unit, unit.tracking.feed, false);
+    await unit.tracking.feed.secure();
+  } catch (error) {
+    if (!isEpochEnd(error)) throw error;
+    unit.tracking = undefined;
+  }
 }
 
 /**
@@ -95,7 +147,7 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
 async function findByTracker(unit: JobUnit, report: ProcedureReport, further = false): Promise<boolean> {
   if (unit.tracking === undefined) return false;
   try {
-    const { dirty } = await unit.tracking.feed.take();
+    const dirty = await takeDirty(unit, unit.tracking.feed, false);
     if (further && !synced(unit)) unit.pool.used.or(inUnit(dirty, unit.pool.used.unit));
     await unit.tracking.feed.secure();
     return true;
@@ -108,8 +160,10 @@ async function findByTracker(unit: JobUnit, report: ProcedureReport, further = f
 /** Rethrows what is not the end of an epoch. */
 export function loseTracking(unit: JobUnit, error: unknown, report: ProcedureReport): void {
   if (!isEpochEnd(error)) throw error;
+  const { chain } = unit;
   unit.tracking = undefined;
   unit.status.tracker = 'none';
+  if (chain.besides !== undefined) chain.pending.or(inUnit(chain.besides, chain.pending.unit));
   report.warn(
     'TRACKING_LOST',
     `tracking of ${unit.pair.device.path} ended during the job (${error.message}); it was compared instead`,
@@ -126,6 +180,8 @@ async function findByComparing(unit: JobUnit): Promise<number> {
   const { pool, chain } = unit;
   const found = await pool.compare(pool.used);
   for (const { offset, length } of found.extents()) chain.pending.mark(offset, length);
+  // Whole units: of what is written between this read and the next one nobody tells.
+  for (const { offset, length } of wholeUnits(missing(unit))) chain.pending.mark(offset, length);
   await chain.savePending();
   return found.bytes();
 }

@@ -27,6 +27,7 @@ const good: PlanFacts = {
   wanted: 'incremental',
   subject,
   record,
+  unknown: 'nothing is recorded',
   targetSize: 2000,
   drift: undefined,
   tracked: { epoch, doubt: undefined },
@@ -55,7 +56,7 @@ test('an incremental becomes a differential where writes may have been missed', 
 
 test('anything becomes a full where it is not known what the target holds', () => {
   const cases: [Partial<PlanFacts>, RegExp][] = [
-    [{ record: undefined }, /no backup of this device to this target has been completed yet/],
+    [{ record: undefined }, /^nothing is recorded$/],
     [{ record: { ...record, state: 'incomplete' } }, /completed yet/],
     [{ subject: { ...subject, size: 1500 } }, /the device has 1500 bytes now and had 1000/],
     [{ targetSize: 3000 }, /the target has 3000 bytes now and had 2000/],

@@ -17,6 +17,8 @@ export interface PlanFacts {
   readonly subject: ChainSubject;
   /** Of the chain as it was found; undefined where there is none. */
   readonly record: ChainRecord | undefined;
+  /** Why there is no record. */
+  readonly unknown: string;
   /** Bytes of the target now. */
   readonly targetSize: number;
   /** Where the target no longer holds what the chain says, or undefined. Not looked at for a full. */
@@ -36,8 +38,9 @@ export function decide(facts: PlanFacts): Plan {
 }
 
 /** Why nothing is known of what the target holds. */
-function whyFull({ record, subject, targetSize, drift }: PlanFacts): string | undefined {
-  if (record?.state !== 'complete') return 'no backup of this device to this target has been completed yet';
+function whyFull({ record, unknown, subject, targetSize, drift }: PlanFacts): string | undefined {
+  if (record === undefined) return unknown;
+  if (record.state !== 'complete') return 'no backup of this device to this target has been completed yet';
   if (record.size !== subject.size) return `the device has ${subject.size} bytes now and had ${record.size}`;
   if (record.targetSize !== targetSize)
     return `the target has ${targetSize} bytes now and had ${record.targetSize}`;

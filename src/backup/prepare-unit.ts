@@ -3,32 +3,27 @@
  * and an exclusive hold on an idle device.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
-import { join } from 'node:path';
-import { Bitmap } from '../base/bitmap.ts';
+import { type FileHandle, open } from 'node:fs/promises';
 import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
-import { Chain, type ChainSubject } from '../tracking/chain.ts';
-import { fingerprintUnit } from '../tracking/fingerprints.ts';
-import type { Epoch, TrackedDevice, Tracker } from '../tracking/tracker.ts';
+import type { ChainSubject } from '../tracking/chain.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { type Plan, decide } from './plan.ts';
+import { chainsDirectory, drift, openChain } from './prepare-chain.ts';
+import { startTracking } from './prepare-tracking.ts';
+import { RecentUnits } from './recent-units.ts';
 import { refuseSelfTarget } from './self-target.ts';
 import type { JobKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
-import { trackedDevice } from './tracked-device.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
 
 /** What frozen passes of one job may keep in memory, all threads together. */
 const spoolBytes = 32 * MiB;
-
-/** Units of the target that the drift check reads besides the superblocks' areas. */
-const driftSamples = 64;
 
 export interface UnitContext {
   readonly kind: JobKind;
@@ -58,7 +53,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
-    const unit = tracking.tracker?.unit ?? fingerprintUnit;
+    const unit = tracking.unit;
     const subject: ChainSubject = {
       uuid: device.filesystem?.uuid ?? '',
       path: device.path,
@@ -67,8 +62,8 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       target: targetName(target),
     };
     const chains = await chainsDirectory(environment);
-    const { chain, record } = await openChain(chains, subject, unit, undo);
-    const compared = mounts.length > 0 && tracking.tracker === undefined;
+    const { chain, record, unknown, rivals } = await openChain(chains, subject, unit, undo);
+    const compared = mounts.length > 0 && tracking.tracked === undefined;
     const kept = options.fingerprints && environment.offline !== true;
     const fingerprinted = context.kind !== 'full' || compared || kept || options.verify === 'full';
     const threads = context.pairs > 2 ? 1 : options.connections;
@@ -95,7 +90,8 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       record,
       targetSize: facts.size,
       drift: context.kind === 'full' || record?.state !== 'complete' ? undefined : await drift(pool, chain),
-      tracked: tracking.tracker,
+      unknown,
+      tracked: tracking.tracked,
       untracked: tracking.why,
     });
     refuseDoubt(plan, device, options);
@@ -103,13 +99,15 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       pair,
       pool,
       chain,
+      rivals,
+      recent: new RecentUnits(),
       plan,
       tracking:
-        tracking.tracker === undefined
+        tracking.tracked === undefined
           ? undefined
           : {
-              feed: new Feed(tracking.tracker.tracker, tracking.tracker.device, chain, chains),
-              epoch: tracking.tracker.epoch,
+              feed: new Feed(tracking.tracked.tracker, tracking.device, chain, chains),
+              epoch: tracking.tracked.epoch,
             },
       mounts,
       hold,
@@ -124,7 +122,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
         ...initialStatus(pair, targetName(target)),
         kind: plan.kind,
         fallback_reason: plan.reason,
-        tracker: tracking.tracker?.tracker.kind ?? 'none',
+        tracker: tracking.tracked?.tracker.kind ?? 'none',
       },
     };
   } catch (error) {
@@ -138,94 +136,6 @@ function refuseDoubt(plan: Plan, device: Device, options: JobOptions): void {
   throw new AgentError('CHAIN_IN_DOUBT', `${device.path} would need a ${plan.kind}: ${plan.reason}`, {
     hint: `start it without --no-fallback, or with --${plan.kind}`,
   });
-}
-
-async function chainsDirectory(environment: JobEnvironment): Promise<string> {
-  const directory = join(environment.stateDirectory, 'chains');
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  return directory;
-}
-
-/** The chain of this device and target, or a new one, which goes again where the job does not begin. */
-async function openChain(
-  chains: string,
-  subject: ChainSubject,
-  unit: number,
-  undo: (() => Promise<void>)[],
-): Promise<{ chain: Chain; record: Chain['record'] | undefined }> {
-  const found = await Chain.open(chains, subject, unit);
-  // The files of a chain are as long as its device: another size needs new ones.
-  if (found?.record.size === subject.size) return { chain: found, record: found.record };
-  const chain = await Chain.create(chains, subject, { targetSize: 0, unit });
-  undo.push(async () => {
-    if (chain.record.state === 'incomplete') await chain.remove();
-  });
-  return { chain, record: found?.record };
-}
-
-interface StartedTracking {
-  readonly tracker:
-    | {
-        readonly tracker: Tracker;
-        readonly device: TrackedDevice;
-        readonly epoch: Epoch;
-        readonly doubt: string | undefined;
-        readonly unit: number;
-      }
-    | undefined;
-  readonly why: string;
-}
-
-async function startTracking(
-  device: Device,
-  { devices, options, environment }: UnitContext,
-  undo: (() => Promise<void>)[],
-): Promise<StartedTracking> {
-  const described = trackedDevice(device, devices);
-  if (described === undefined || environment.chooseTracker === undefined)
-    return { tracker: undefined, why: 'nothing tracks what is written to it' };
-  const { tracker, why } = await environment.chooseTracker(described, options.tracker);
-  if (tracker === undefined) return { tracker, why };
-  const before = tracker.state(described);
-  const { epoch, doubt } = await tracker.track(described);
-  if (before === undefined) undo.push(() => tracker.untrack(described));
-  // A map coarser than the fingerprints' unit could not say which part of it to send.
-  const unit = Math.min(tracker.state(described)?.unit ?? fingerprintUnit, fingerprintUnit);
-  return { tracker: { tracker, device: described, epoch, doubt, unit }, why };
-}
-
-/**
- * Reads some of what the target is known to hold, always the areas of the superblocks, and compares it with the
- * fingerprints. The reason where it differs.
- */
-async function drift(pool: CopyPool, chain: Chain): Promise<string | undefined> {
-  if (!pool.facts.abilities.read) return 'the target cannot be read, so its content is not known';
-  const { size, unit } = chain.pending;
-  const set = new Bitmap(size, unit);
-  const units = Math.ceil(size / fingerprintUnit);
-  const step = Math.max(1, Math.floor(units / driftSamples));
-  const start = Math.floor(Math.random() * step);
-  const places = [0, 1, units - 1];
-  for (let place = start; place < units; place += step) places.push(place);
-  for (const place of places) set.mark(place * fingerprintUnit, fingerprintUnit);
-  const before = pool.counters().verified;
-  const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, set));
-  if (pool.counters().verified === before)
-    return 'the last backup took no fingerprints, so that the target cannot be checked';
-  return mismatches === 0
-    ? undefined
-    : `the target does not hold what the last backup left there (${mismatches} of the places looked at differ, the first at ${firstMismatch})`;
-}
-
-/** The set without the fingerprint units of which the target lacks a part: their fingerprints do not count. */
-export function knownUnits(chain: Chain, set: Bitmap): Bitmap {
-  const known = set.clone();
-  for (const { offset, length } of chain.pending.extents()) {
-    const first = Math.floor(offset / fingerprintUnit) * fingerprintUnit;
-    const end = Math.ceil((offset + length) / fingerprintUnit) * fingerprintUnit;
-    known.clear(first, end - first);
-  }
-  return known;
 }
 
 /** The partitions' own maps are read as live or frozen where they are mounted themselves. */

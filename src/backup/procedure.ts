@@ -10,9 +10,17 @@ import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import { beginChain, firstPass, furtherPasses, loseTracking, readingBytes } from './passes.ts';
+import {
+  beginChain,
+  firstPass,
+  furtherPasses,
+  loseTracking,
+  readingBytes,
+  takeDirty,
+  takeRest,
+} from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
-import { knownUnits } from './prepare-unit.ts';
+import { knownUnits } from './prepare-chain.ts';
 import type { JobPhase } from './status.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 
@@ -55,6 +63,7 @@ export async function runBackup(
 
   report.phase('finishing');
   await refuseNewWriters(units);
+  await together(units, takeRest);
   for (const unit of units) settle(unit);
 
   report.phase('verifying');
@@ -144,7 +153,7 @@ async function lookOnce(unit: JobUnit, report: ProcedureReport): Promise<FrozenR
   unit.status.pass++;
   const resendable = !pool.hasUnconfirmed;
   try {
-    await unit.tracking?.feed.take();
+    if (unit.tracking !== undefined) await takeDirty(unit, unit.tracking.feed, true);
   } catch (error) {
     loseTracking(unit, error, report);
   }
@@ -173,6 +182,7 @@ async function sendKept(
       unit.pair.device.path,
     );
   await pool.sendSpool(resendable);
+  unit.recent.note(kept);
   chain.pending.andNot(kept);
   await chain.savePending();
 }
@@ -212,11 +222,14 @@ async function verify(unit: JobUnit, level: JobOptions['verify'], report: Proced
 
 /** Only now does the chain hold an image of an instant. What could not be read is tried again by the next backup. */
 async function complete(unit: JobUnit, { uuid }: JobIdentity): Promise<void> {
-  const unread = unit.status.read_errors;
-  for (const { offset, length } of unread) unit.chain.pending.mark(offset, length);
-  if (unread.length > 0) await unit.chain.savePending();
-  await unit.chain.save({
+  const { chain, recent } = unit;
+  chain.besides = undefined;
+  for (const { offset, length } of unit.status.read_errors) chain.pending.mark(offset, length);
+  await chain.savePending();
+  await chain.save({
     state: 'complete',
+    torn: false,
+    ...(recent.units.length > 0 ? { recent: recent.units } : {}),
     targetSize: unit.pool.facts.size,
     epoch: unit.tracking?.epoch ?? null,
     tracker: unit.status.tracker,

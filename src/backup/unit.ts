@@ -12,12 +12,16 @@ import type { CopyPool } from './copy/pool.ts';
 import type { Feed } from './feed.ts';
 import type { DevicePair } from './job.ts';
 import type { Plan } from './plan.ts';
+import type { RecentUnits } from './recent-units.ts';
 import type { DeviceStatus } from './status.ts';
 
 export interface JobUnit {
   readonly pair: DevicePair;
   readonly pool: CopyPool;
   readonly chain: Chain;
+  /** Chains that will not be true of the target any more when this job writes to it. */
+  readonly rivals: readonly Chain[];
+  readonly recent: RecentUnits;
   readonly plan: Plan;
   /** What the tracker knows; undefined where nothing tracks the device, or no longer. */
   tracking: { readonly feed: Feed; readonly epoch: Epoch } | undefined;

@@ -57,6 +57,11 @@ export interface ChainRecord extends ChainSubject {
 
 export class Chain {
   readonly pending: Bitmap;
+  /**
+   * What counts as pending on disk besides, until it is known that it need not: a job that ends now leaves it to
+   * the next one. In any unit.
+   */
+  besides: Bitmap | undefined;
   #directory: string;
   #record: ChainRecord;
 
@@ -167,11 +172,8 @@ export class Chain {
     return new Chain(directory, record, inUnit(pending, unit));
   }
 
-  /**
-   * Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. `besides`:
-   * what counts as pending on disk as well, in any unit.
-   */
-  async savePending(besides?: Bitmap): Promise<void> {
+  /** Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. */
+  async savePending(): Promise<void> {
     const fingerprints = await open(this.fingerprintPath, 'r');
     try {
       await fingerprints.datasync();
@@ -179,9 +181,9 @@ export class Chain {
       await fingerprints.close();
     }
     let { pending } = this;
-    if (besides !== undefined) {
+    if (this.besides !== undefined) {
       pending = pending.clone();
-      for (const { offset, length } of besides.extents()) pending.mark(offset, length);
+      pending.or(inUnit(this.besides, pending.unit));
     }
     await writeBitmapFile(join(this.directory, 'pending'), pending);
   }
@@ -204,6 +206,7 @@ export class Chain {
   /** Nothing is known of the target any more: all of the device is pending, and no fingerprint counts. Durable. */
   async reset(targetSize: number): Promise<void> {
     this.pending.fill(true);
+    this.besides = undefined;
     await this.savePending();
     await this.forgetFingerprints();
     await this.save({

@@ -63,6 +63,7 @@ export class CopyPool {
   readonly #patience: Patience;
   #facts: TargetFacts | undefined;
   #redone = 0;
+  #resent: Bitmap | undefined;
   #reconnects = 0;
   readErrors: ReadErrorRecord[] = [];
 
@@ -215,6 +216,13 @@ export class CopyPool {
     await this.#segments('copy', set);
   }
 
+  /** What was read and sent again after lost connections since this was asked last; undefined where nothing was. */
+  takeResent(): Bitmap | undefined {
+    const resent = this.#resent;
+    this.#resent = undefined;
+    return resent;
+  }
+
   /** Reads the units of the set; true bits of the result are the fingerprint units that differ. Sends nothing. */
   async compare(set: Bitmap): Promise<Bitmap> {
     this.#found.fill(false);
@@ -304,6 +312,8 @@ export class CopyPool {
   /** Copies what no flush has confirmed, from the source as it is now. */
   async #resend(): Promise<void> {
     this.#redone += this.#unconfirmed.bytes();
+    this.#resent ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit);
+    this.#resent.or(this.#unconfirmed);
     const send = this.#send.clone();
     this.#send.words.set(this.#unconfirmed.words);
     try {

@@ -1,0 +1,87 @@
+/** The chain of a device and its target as a job finds it, and what can be known of the target before it begins. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Bitmap } from '../base/bitmap.ts';
+import { Chain, type ChainRecord, type ChainSubject } from '../tracking/chain.ts';
+import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import type { CopyPool } from './copy/pool.ts';
+import type { JobEnvironment } from './job.ts';
+
+/** Units of the target that the drift check reads besides the superblocks' areas and what was sent last. */
+const driftSamples = 64;
+
+export async function chainsDirectory(environment: Pick<JobEnvironment, 'stateDirectory'>): Promise<string> {
+  const directory = join(environment.stateDirectory, 'chains');
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  return directory;
+}
+
+export interface FoundChain {
+  /** The chain that the job goes on with: the one that was found, or a new one that does not replace it yet. */
+  readonly chain: Chain;
+  /** Of the chain that was found; undefined where there is none that can be used. */
+  readonly record: ChainRecord | undefined;
+  /** Why there is no record. */
+  readonly unknown: string;
+  /** Chains of other devices or filesystems that say of the same target what it holds. */
+  readonly rivals: readonly Chain[];
+}
+
+/** The chain of this device and target, or a new one, which goes again where the job does not begin. */
+export async function openChain(
+  chains: string,
+  subject: ChainSubject,
+  unit: number,
+  undo: (() => Promise<void>)[],
+): Promise<FoundChain> {
+  const rivals: Chain[] = [];
+  for await (const chain of Chain.all(chains, fingerprintUnit, ({ target }) => target === subject.target))
+    if (chain.record.uuid !== subject.uuid || (subject.uuid === '' && chain.record.path !== subject.path))
+      rivals.push(chain);
+  const found = await Chain.open(chains, subject, unit);
+  const unknown = whyUnknown(chains, subject, rivals);
+  // The files of a chain are as long as its device: another size needs new ones.
+  if (found?.record.size === subject.size) return { chain: found, record: found.record, unknown, rivals };
+  const chain = await Chain.create(chains, subject, { targetSize: 0, unit });
+  undo.push(() => chain.remove());
+  return { chain, record: found?.record, unknown, rivals };
+}
+
+function whyUnknown(chains: string, subject: ChainSubject, rivals: readonly Chain[]): string {
+  if (Chain.exists(chains, subject)) return 'what is recorded of the last backup to this target is damaged';
+  const before = rivals.find(({ record }) => record.path === subject.path);
+  if (before !== undefined)
+    return `the filesystem has the UUID "${subject.uuid}" now and had "${before.record.uuid}"`;
+  return 'no backup of this device to this target has been completed yet';
+}
+
+/**
+ * Reads some of what the target is known to hold, always the areas of the superblocks and what the last job sent,
+ * and compares it with the fingerprints. The reason where it differs.
+ */
+export async function drift(pool: CopyPool, chain: Chain): Promise<string | undefined> {
+  if (!pool.facts.abilities.read) return 'the target cannot be read, so its content is not known';
+  const { size, unit } = chain.pending;
+  if (pool.facts.size < size) return undefined;
+  const set = new Bitmap(size, unit);
+  const units = Math.ceil(size / fingerprintUnit);
+  const step = Math.max(1, Math.floor(units / driftSamples));
+  const places = [0, 1, units - 1, ...(chain.record.recent ?? [])];
+  for (let place = Math.floor(Math.random() * step); place < units; place += step) places.push(place);
+  for (const place of places) if (place < units) set.mark(place * fingerprintUnit, fingerprintUnit);
+  const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, set));
+  return mismatches === 0
+    ? undefined
+    : `the target does not hold what the last backup left there (${mismatches} of the places looked at differ, the first at ${firstMismatch})`;
+}
+
+/** The set without the fingerprint units of which the target lacks a part: their fingerprints do not count. */
+export function knownUnits(chain: Chain, set: Bitmap): Bitmap {
+  const known = set.clone();
+  for (const { offset, length } of chain.pending.extents()) {
+    const first = Math.floor(offset / fingerprintUnit) * fingerprintUnit;
+    const end = Math.ceil((offset + length) / fingerprintUnit) * fingerprintUnit;
+    known.clear(first, end - first);
+  }
+  return known;
+}
