@@ -24,7 +24,7 @@ import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { trackedDevice } from './tracked-device.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
 
-/** What frozen passes of one job may keep in memory, all threads together. */
+/** Bytes that frozen passes of one job may keep in memory. */
 const spoolBytes = 32 * MiB;
 
 /** Units of the target that the drift check reads besides the superblocks' areas. */
@@ -83,7 +83,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       key: chain.key,
       rate: options.rate === undefined ? undefined : options.rate / context.pairs,
       onReadError: options.onReadError,
-      spoolBytes: Math.floor(spoolBytes / threads / context.pairs),
+      spoolBytes: Math.floor(spoolBytes / context.pairs),
       reconnectMs: options.reconnectMs,
     });
     undo.push(await undoMaking(target), () => pool.close());

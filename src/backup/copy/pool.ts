@@ -38,7 +38,7 @@ export interface PoolSetup {
   /** Bytes per second. */
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
-  /** Bytes that one thread may keep in memory while frozen. */
+  /** Bytes that all threads together may keep in memory while frozen. */
   readonly spoolBytes: number;
   readonly reconnectMs: number;
 }

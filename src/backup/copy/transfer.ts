@@ -42,7 +42,7 @@ export class Transfer {
     this.#parts = parts;
     this.#outgoing = new Outgoing(target, parts);
     this.#reader = new ChunkReader(parts);
-    this.#spool = new Spool(parts.spoolBytes);
+    this.#spool = new Spool(parts.control, parts.spoolBytes);
   }
 
   get target(): Target {
