@@ -183,7 +183,7 @@ export class CopyPool {
   async map(state: MountState): Promise<MapResult> {
     const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
     const result = await this.#first.call('map', { state, used: used.words.buffer });
-    if (state !== 'live' || !result.everything) this.used.words.set(used.words);
+    if (state !== 'live' || !result.everything) this.used.copy(used);
     return result;
   }
 
@@ -211,7 +211,7 @@ export class CopyPool {
    * all of them, by a flush where it offers one.
    */
   async copy(set: Bitmap): Promise<void> {
-    this.#send.words.set(set.words);
+    this.#send.copy(set);
     await this.#segments('copy', set);
   }
 
@@ -229,7 +229,7 @@ export class CopyPool {
    */
   async freeze(send: Bitmap, compare: Bitmap | undefined): Promise<{ kept: Bitmap; overflow: number }> {
     this.#found.fill(false);
-    this.#send.words.set(send.words);
+    this.#send.copy(send);
     const set = send.clone();
     if (compare !== undefined) set.or(compare);
     const { overflow } = await this.#segments(compare === undefined ? 'frozen' : 'frozen-compare', set);
@@ -305,7 +305,7 @@ export class CopyPool {
   async #resend(): Promise<void> {
     this.#redone += this.#unconfirmed.bytes();
     const send = this.#send.clone();
-    this.#send.words.set(this.#unconfirmed.words);
+    this.#send.copy(this.#unconfirmed);
     try {
       const cursor = new SegmentCursor(this.#unconfirmed.clone());
       for (;;) {
@@ -314,7 +314,7 @@ export class CopyPool {
         await this.#runAll('copy', count);
       }
     } finally {
-      this.#send.words.set(send.words);
+      this.#send.copy(send);
     }
   }
 
