@@ -13,6 +13,7 @@ import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/st
 import { Chain, type ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { Epoch, TrackedDevice, Tracker } from '../tracking/tracker.ts';
+import { requestSize } from './copy/outgoing.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
@@ -58,7 +59,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
-    const unit = tracking.tracker?.unit ?? fingerprintUnit;
+    const unit = tracking.tracker?.unit ?? untrackedUnit(device.size);
     const subject: ChainSubject = {
       uuid: device.filesystem?.uuid ?? '',
       path: device.path,
@@ -131,6 +132,16 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     await discard();
     throw error;
   }
+}
+
+/**
+ * Without a tracker nothing is known of single blocks, and larger units keep the bitmaps small: 4 MiB each up to
+ * 8 TiB. More than a request would be read for one used block otherwise.
+ */
+function untrackedUnit(size: number): number {
+  let unit = fingerprintUnit;
+  while (unit < requestSize && size / unit > 32 * MiB) unit *= 2;
+  return unit;
 }
 
 function refuseDoubt(plan: Plan, device: Device, options: JobOptions): void {

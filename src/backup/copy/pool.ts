@@ -29,7 +29,7 @@ export interface PoolSetup {
   readonly livePartitions: readonly number[];
   readonly target: TargetSpec;
   readonly threads: number;
-  /** Bytes per bit of the used map and of what is to be sent: a power of two, at most a fingerprint's unit. */
+  /** Bytes per bit of the used map and of what is to be sent: a power of two. */
   readonly unit: number;
   /** Undefined where nothing will be compared. */
   readonly fingerprintPath: string | undefined;
