@@ -106,7 +106,7 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
 function unproven(unit: JobUnit, sent: Bitmap): Bitmap {
   const besides = unread(unit);
   const resent = unit.pool.takeResent();
-  if (unit.tracking === undefined || sent.unit === fingerprintUnit) return besides;
+  if (unit.tracking === undefined || sent.unit >= fingerprintUnit) return besides;
   for (const set of resent === undefined ? [sent] : [sent, resent])
     for (const { offset, length } of set.extents()) besides.mark(offset, length);
   return besides;

@@ -7,9 +7,15 @@ import type { JobEnvironment, JobOptions } from './job.ts';
 import { trackedDevice } from './tracked-device.ts';
 
 export type StartedTracking =
-  | { readonly tracked: Tracked; readonly device: TrackedDevice; readonly unit: number; readonly why: string }
+  | {
+      readonly tracked: Tracked;
+      readonly device: TrackedDevice;
+      /** Bytes per bit of the maps of the job. */
+      readonly unit: number;
+      readonly why: string;
+    }
   /** `why` nothing tracks it. */
-  | { readonly tracked: undefined; readonly unit: number; readonly why: string };
+  | { readonly tracked: undefined; readonly why: string };
 
 export async function startTracking(
   device: Device,
@@ -23,9 +29,9 @@ export async function startTracking(
   const { devices, options, environment } = context;
   const described = trackedDevice(device, devices);
   if (described === undefined || environment.startTracking === undefined)
-    return { tracked: undefined, unit: fingerprintUnit, why: 'nothing tracks what is written to it' };
+    return { tracked: undefined, why: 'nothing tracks what is written to it' };
   const tracked = await environment.startTracking(described, options.tracker);
-  if (tracked.tracker === undefined) return { tracked: undefined, unit: fingerprintUnit, why: tracked.why };
+  if (tracked.tracker === undefined) return { tracked: undefined, why: tracked.why };
   const { tracker, began } = tracked;
   if (began) undo.push(() => tracker.untrack(described));
   // A map coarser than the fingerprints' unit could not say which part of it to send.

@@ -9,6 +9,8 @@ import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
 import type { ChainSubject } from '../tracking/chain.ts';
+import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import { requestSize } from './copy/outgoing.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
@@ -22,7 +24,7 @@ import type { JobKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
 
-/** What frozen passes of one job may keep in memory, all threads together. */
+/** Bytes that frozen passes of one job may keep in memory. */
 const spoolBytes = 32 * MiB;
 
 export interface UnitContext {
@@ -53,7 +55,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
-    const unit = tracking.unit;
+    const unit = tracking.tracked === undefined ? untrackedUnit(device.size) : tracking.unit;
     const subject: ChainSubject = {
       uuid: device.filesystem?.uuid ?? '',
       path: device.path,
@@ -78,7 +80,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       key: chain.key,
       rate: options.rate === undefined ? undefined : options.rate / context.pairs,
       onReadError: options.onReadError,
-      spoolBytes: Math.floor(spoolBytes / threads / context.pairs),
+      spoolBytes: Math.floor(spoolBytes / context.pairs),
       reconnectMs: options.reconnectMs,
     });
     undo.push(await undoMaking(target), () => pool.close());
@@ -129,6 +131,16 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     await discard();
     throw error;
   }
+}
+
+/**
+ * Without a tracker nothing is known of single blocks, and larger units keep the bitmaps small: 4 MiB each up to
+ * 8 TiB. More than a request would be read for one used block otherwise.
+ */
+function untrackedUnit(size: number): number {
+  let unit = fingerprintUnit;
+  while (unit < requestSize && size / unit > 32 * MiB) unit *= 2;
+  return unit;
 }
 
 function refuseDoubt(plan: Plan, device: Device, options: JobOptions): void {

@@ -46,8 +46,27 @@ export class Bitmap {
   }
 
   fill(value: boolean): void {
-    this.words.fill(0);
     if (value) this.#fill(0, this.units, true);
+    else this.#store(() => 0);
+  }
+
+  /** this = other. */
+  copy(other: Bitmap): void {
+    this.#sameShape(other);
+    this.#store((_word, i) => other.words[i]!);
+  }
+
+  /**
+   * Gives each word its new value, and writes those that change: memory that was never written costs nothing,
+   * and most of a large device's bitmaps stays so.
+   */
+  #store(next: (word: number, index: number) => number): void {
+    const { words } = this;
+    for (let i = 0; i < words.length; i++) {
+      const before = words[i]!;
+      const after = next(before, i);
+      if (after !== before) words[i] = after;
+    }
   }
 
   #fill(from: number, to: number, value: boolean): void {
@@ -69,24 +88,24 @@ export class Bitmap {
   /** this |= other. Both must describe the same size and unit. */
   or(other: Bitmap): void {
     this.#sameShape(other);
-    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! | other.words[i]!;
+    this.#store((word, i) => word | other.words[i]!);
   }
 
   /** this &= ~other. */
   andNot(other: Bitmap): void {
     this.#sameShape(other);
-    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! & ~other.words[i]!;
+    this.#store((word, i) => word & ~other.words[i]!);
   }
 
   /** this &= other. */
   and(other: Bitmap): void {
     this.#sameShape(other);
-    for (let i = 0; i < this.words.length; i++) this.words[i] = this.words[i]! & other.words[i]!;
+    this.#store((word, i) => word & other.words[i]!);
   }
 
   clone(): Bitmap {
     const copy = new Bitmap(this.size, this.unit);
-    copy.words.set(this.words);
+    copy.copy(this);
     return copy;
   }
 

@@ -2,16 +2,22 @@
 import { runDattod } from '../daemon/run.ts';
 
 const exitCode = await runDattod(process.argv.slice(2), async () => {
-  const [{ prepareJob }, { listDevices }, { findDevice }, { thawLeftovers }, { tryLock }] = await Promise.all(
-    [
-      import('../backup/prepare.ts'),
-      import('../devices/inventory.ts'),
-      import('../devices/find.ts'),
-      import('../freeze/leftovers.ts'),
-      import('../linux/flock.ts'),
-    ],
-  );
-  return { prepareJob, listDevices, findDevice, thawLeftovers, tryLock };
+  const [
+    { prepareJob },
+    { listDevices },
+    { findDevice },
+    { thawLeftovers },
+    { tryLock },
+    { trackerCandidates },
+  ] = await Promise.all([
+    import('../backup/prepare.ts'),
+    import('../devices/inventory.ts'),
+    import('../devices/find.ts'),
+    import('../freeze/leftovers.ts'),
+    import('../linux/flock.ts'),
+    import('../tracking/candidates.ts'),
+  ]);
+  return { prepareJob, listDevices, findDevice, thawLeftovers, tryLock, trackerCandidates };
 });
 // Nothing that is left (a worker of a job that did not end in time) may keep the process.
 process.exit(exitCode);

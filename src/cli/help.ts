@@ -1,8 +1,9 @@
 /** The help of every command, for the manual and for the test that holds the two together. */
+import type { Command } from 'commander';
 import type { Io } from './io.ts';
 import { createProgram } from './program.ts';
 
-/** Texts by the command's name, `dattocli` being the program's own. */
+/** Texts by the command's name (`tracking stop`), `dattocli` being the program's own. */
 export function helpTexts(): ReadonlyMap<string, string> {
   const nowhere: Io = {
     out: () => undefined,
@@ -13,6 +14,14 @@ export function helpTexts(): ReadonlyMap<string, string> {
   const program = createProgram(nowhere, () => undefined);
   return new Map([
     ['dattocli', program.helpInformation()],
-    ...program.commands.map((command): [string, string] => [command.name(), command.helpInformation()]),
+    ...program.commands.flatMap((command) => textsOf(command, [])),
   ]);
+}
+
+function textsOf(command: Command, parents: readonly string[]): [string, string][] {
+  const names = [...parents, command.name()];
+  return [
+    [names.join(' '), command.helpInformation()],
+    ...command.commands.flatMap((each) => textsOf(each, names)),
+  ];
 }

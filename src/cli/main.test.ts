@@ -113,7 +113,16 @@ test('--json: one document, errors as one object, one document a line with --fol
   const followed = await run(['backupstatus', status.uuid, '--follow', '--json']);
   for (const line of followed.out.trim().split('\n'))
     assert.equal((JSON.parse(line) as JobStatus).uuid, status.uuid);
-  for (const command of ['jobs', 'devices', 'basicinfo', 'completeinfo', 'version', 'backupstatus']) {
+  for (const command of [
+    'jobs',
+    'devices',
+    'basicinfo',
+    'completeinfo',
+    'version',
+    'backupstatus',
+    'tracking',
+    'chains',
+  ]) {
     const { code, out } = await run([command, '--json']);
     assert.equal(code, 0);
     assert.doesNotThrow(() => JSON.parse(out) as unknown, command);
@@ -122,6 +131,31 @@ test('--json: one document, errors as one object, one document a line with --fol
   const wrong = await run(['jobs', '--nonsense', '--json']);
   assert.equal(wrong.code, 2);
   assert.deepEqual(Object.keys(JSON.parse(wrong.err) as object), ['code', 'message', 'hint']);
+});
+
+test('tracking shows what tracks each device, and tracking stop ends it', async () => {
+  await run(start('done', '--wait'));
+  const shown = await run(['tracking']);
+  assert.equal(shown.code, 0);
+  assert.match(shown.out, /^test: yes, it is a fake$/m);
+  assert.match(
+    shown.out,
+    /^\/dev\/fda1 +test +2001-09-\S+ \S+ +fake-epo +4\.00 KiB +8\.00 KiB +2\.00 KiB +goes on$/m,
+  );
+  assert.match(
+    shown.out,
+    /^\/dev\/fda2 +nothing +- .* no backup of it has begun to track it; tracking begins with/m,
+  );
+  assert.deepEqual(await run(['tracking', 'stop', '/dev/fda1']), {
+    code: 0,
+    out: '/dev/fda1 is not tracked any more\n',
+    err: '',
+  });
+  assert.equal((await run(['tracking', 'stop'])).out, 'nothing was tracked\n');
+  const unknown = await run(['tracking', 'stop', '/dev/none']);
+  assert.deepEqual([unknown.code, unknown.out], [1, '']);
+  assert.equal((await run(['tracking', 'halt'])).code, 2);
+  assert.equal((await run(['chains'])).out, 'no backups yet\n');
 });
 
 test('wrong usage exits with 2, says what is wrong, and starts nothing', async () => {

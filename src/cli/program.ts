@@ -2,11 +2,13 @@
 import { Command } from 'commander';
 import { agentVersion } from '../base/version.ts';
 import { backupStatus } from './commands/backupstatus.ts';
+import { chains } from './commands/chains.ts';
 import { pauseBackup, resumeBackup, stopBackup } from './commands/change-job.ts';
 import { devices } from './commands/devices.ts';
 import { basicInfo, completeInfo } from './commands/info.ts';
 import { jobs } from './commands/jobs.ts';
 import { startBackup } from './commands/startbackup.ts';
+import { tracking } from './commands/tracking.ts';
 import { version } from './commands/version.ts';
 import { addCommonOptions, type CommonOptions, createContext, type Run } from './context.ts';
 import type { Io } from './io.ts';
@@ -19,6 +21,8 @@ const commands = [
   backupStatus,
   jobs,
   devices,
+  tracking,
+  chains,
   basicInfo,
   completeInfo,
   version,
@@ -44,9 +48,10 @@ export function createProgram(io: Io, onExit: (code: number) => void): Command {
     .helpCommand('help [command]', 'print the help of a command')
     .exitOverride()
     .configureOutput(output);
-  for (const command of commands)
-    program.addCommand(
-      addCommonOptions(command(run)).allowExcessArguments(false).exitOverride().configureOutput(output),
-    );
+  const prepared = (command: Command): Command => {
+    command.commands.forEach(prepared);
+    return addCommonOptions(command).allowExcessArguments(false).exitOverride().configureOutput(output);
+  };
+  for (const command of commands) program.addCommand(prepared(command(run)));
   return program;
 }

@@ -6,7 +6,14 @@ import { after, before, test } from 'node:test';
 import { Client } from '../cli/client.ts';
 import { fakeDevices } from '../../test/helpers/fake-engine.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
-import type { DeviceDocument, HealthDocument, JobStatus, StartDocument } from './documents.ts';
+import type {
+  DeviceDocument,
+  HealthDocument,
+  JobStatus,
+  StartDocument,
+  TrackingDocument,
+  TrackingStoppedDocument,
+} from './documents.ts';
 
 let server: FakeDaemon;
 let client: Client;
@@ -105,6 +112,28 @@ test('a device is in one running job at most, so are a disk and its partition, s
   await client.post(`/v1/jobs/${first.uuid}/stop`);
   const again = await client.post<JobStatus>('/v1/jobs', full('/dev/fda', 'done'));
   await toEnd(again.uuid);
+});
+
+test('tracking is not ended under a running job, and its device is named again afterwards', async () => {
+  const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda2', 'forever', 'tracked'));
+  const tracked = async () =>
+    (await client.get<TrackingDocument>('/v1/tracking')).devices
+      .filter(({ tracker }) => tracker !== null)
+      .map(({ device }) => device);
+  assert.ok((await tracked()).includes('/dev/fda2'));
+  const busy = { code: 'DEVICE_BUSY', message: new RegExp(uuid) };
+  await assert.rejects(client.post('/v1/tracking/stop', { device: '/dev/fda2' }), busy);
+  await assert.rejects(client.post('/v1/tracking/stop'), busy);
+  await assert.rejects(client.post('/v1/tracking/stop', { devices: [] }), { code: 'BAD_USAGE' });
+  await client.post(`/v1/jobs/${uuid}/stop`);
+  const { stopped } = await client.post<TrackingStoppedDocument>('/v1/tracking/stop', {
+    device: '/dev/fda2',
+  });
+  assert.deepEqual(stopped, ['/dev/fda2']);
+  assert.ok(!(await tracked()).includes('/dev/fda2'));
+  await client.post('/v1/tracking/stop');
+  assert.deepEqual(await tracked(), []);
+  assert.deepEqual(await client.get('/v1/chains'), []);
 });
 
 test('of two starts at the same moment one wins', async () => {

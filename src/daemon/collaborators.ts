@@ -2,6 +2,8 @@
 import type { PrepareJob } from '../backup/job.ts';
 import type { Log } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
+import type { TrackerPlaces } from '../tracking/candidates.ts';
+import type { TrackerCandidate } from '../tracking/choose.ts';
 import type { TryLock } from './instance.ts';
 
 export interface Collaborators {
@@ -13,4 +15,6 @@ export interface Collaborators {
   /** Thaws what an earlier daemon left frozen, by the records in the directory, and logs it. */
   readonly thawLeftovers: (runDirectory: string, log: Log) => Promise<unknown>;
   readonly tryLock: TryLock;
+  /** What can track writes, the best first. */
+  readonly trackerCandidates: (places: TrackerPlaces) => readonly TrackerCandidate[];
 }

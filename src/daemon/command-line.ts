@@ -13,6 +13,7 @@ interface Values {
   logLevel: string;
   stateDir: string;
   runDir: string;
+  pinDir: string;
   config: string;
 }
 
@@ -32,6 +33,11 @@ export function daemonCommand(write: (text: string) => void = (text) => process.
     )
     .option('--state-dir <path>', 'job history and what is known of targets', defaults.stateDirectory)
     .option('--run-dir <path>', 'records of frozen filesystems; on a tmpfs', defaults.runDirectory)
+    .option(
+      '--pin-dir <path>',
+      'where change tracking goes on without the daemon; on a bpffs',
+      defaults.pinDirectory,
+    )
     .option('--config <path>', 'configuration, JSON; need not be there', defaults.config)
     .allowExcessArguments(false)
     .exitOverride()
@@ -60,6 +66,7 @@ export function parseDaemonArguments(
     logLevel: values.logLevel,
     stateDirectory: resolve(values.stateDir),
     runDirectory: resolve(values.runDir),
+    pinDirectory: resolve(values.pinDir),
     config: resolve(values.config),
     configRequired: command.getOptionValueSource('config') === 'cli',
   };

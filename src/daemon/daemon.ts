@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
+import { TrackerChoice } from '../tracking/choose.ts';
 import { createApi, listen } from './api.ts';
 import type { Collaborators } from './collaborators.ts';
 import type { DaemonConfig } from './config.ts';
@@ -17,6 +18,7 @@ import { claimInstance, type Instance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
 import type { DaemonSettings } from './settings.ts';
+import { listChains, Tracking } from './tracking.ts';
 
 /** How long answers have to be fetched at the end, milliseconds. */
 const drainMs = 1_000;
@@ -65,21 +67,35 @@ export async function createDaemon(
     for (const { uuid, error } of history.failInterrupted(new Date()))
       log.warn({ job: uuid, error }, 'job was interrupted');
 
+    const { pinDirectory, runDirectory, stateDirectory } = settings;
+    const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
     const jobs = new JobTable({
       collaborators,
       history,
       environment: {
         log,
         holdWhileFrozen: [logFile, history],
-        stateDirectory: settings.stateDirectory,
-        runDirectory: settings.runDirectory,
+        startTracking: trackers.start,
+        stateDirectory,
+        runDirectory,
       },
       defaults: config.job_options,
       log,
     });
     const streams = new Set<EventStream>();
     const uptime = () => (performance.now() - started) / 1000;
-    const api = createApi({ jobs, listDevices: collaborators.listDevices, uptime, streams }, log);
+    const { listDevices, findDevice } = collaborators;
+    const api = createApi(
+      {
+        jobs,
+        listDevices,
+        uptime,
+        streams,
+        tracking: new Tracking({ trackers, jobs, listDevices, findDevice, log }),
+        chains: () => listChains(join(stateDirectory, 'chains')),
+      },
+      log,
+    );
     await listen(api, settings.socket);
     log.info({ version: agentVersion, pid: process.pid, socket: settings.socket }, 'dattod is ready');
 
@@ -101,6 +117,8 @@ export async function createDaemon(
         const tidy = await within(options.cancelMs ?? 30_000, jobs.shutDown(reason));
         if (!tidy) log.error('a job did not end in time');
         await close();
+        // What is pinned goes on.
+        await trackers.close().catch((err: unknown) => log.error({ err }, 'a tracker could not be closed'));
         await collaborators.thawLeftovers(settings.runDirectory, log);
         log.info('dattod has stopped');
         finish(instance, history, logFile);

@@ -56,6 +56,59 @@ export interface DeviceDocument {
   backup: { possible: boolean; how: string };
 }
 
+/** The answer of `GET /v1/tracking`. */
+export interface TrackingDocument {
+  /** What this machine offers to track with, the best first. */
+  trackers: { kind: string; supported: boolean; why: string; help: string | null }[];
+  devices: DeviceTrackingDocument[];
+}
+
+export interface DeviceTrackingDocument {
+  device: string;
+  uuid: string | null;
+  /** `ebpf` or `blktrace`; null where nothing tracks it, and then everything below but `why` and `help` is null. */
+  tracker: string | null;
+  /** When the epoch began, ISO 8601. */
+  since: string | null;
+  epoch: string | null;
+  /** Bytes per bit of the map. */
+  unit: number | null;
+  /** Bytes marked now. */
+  dirty_bytes: number | null;
+  /** Bytes of memory that the map costs. */
+  memory: number | null;
+  /** It goes on while the daemon does not run. */
+  pinned: boolean | null;
+  /** Why it is not tracked, or why writes may have been missed; null where all is well. */
+  why: string | null;
+  help: string | null;
+}
+
+/** The answer of `POST /v1/tracking/stop`: the devices that are not tracked any more. */
+export interface TrackingStoppedDocument {
+  stopped: string[];
+}
+
+/** One chain of `GET /v1/chains`: what is known of a target. */
+export interface ChainDocument {
+  device: string;
+  uuid: string | null;
+  target: string;
+  /** A backup has been completed, so that an incremental or a differential can go on from it. */
+  complete: boolean;
+  /** The target holds an image of no one instant now: a job that wrote to it has not ended well. */
+  torn: boolean;
+  /** What tracked the device at the last backup; `none`: the next incremental becomes a differential. */
+  tracker: string;
+  epoch: string | null;
+  /** The last completed job. */
+  job: string | null;
+  completed_at: string | null;
+  device_size: number;
+  /** Bytes that the target does not hold as they were: free ones that were never sent, and known changes. */
+  pending_bytes: number;
+}
+
 export interface LsbRelease {
   id: string;
   description: string;

@@ -2,15 +2,26 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { agentVersion } from '../base/version.ts';
 import type { Collaborators } from './collaborators.ts';
-import type { DeviceDocument, HealthDocument, JobStatus, StartDocument } from './documents.ts';
+import type {
+  ChainDocument,
+  DeviceDocument,
+  HealthDocument,
+  JobStatus,
+  StartDocument,
+  TrackingDocument,
+  TrackingStoppedDocument,
+} from './documents.ts';
 import { EventStream, isFinal } from './event-stream.ts';
 import { basicInfo, completeInfo, deviceDocument } from './info.ts';
 import { jobOptionsSchema } from './job-options.ts';
 import type { JobTable } from './jobs.ts';
+import type { Tracking } from './tracking.ts';
 
 export interface RouteContext {
   readonly jobs: JobTable;
   readonly listDevices: Collaborators['listDevices'];
+  readonly tracking: Tracking;
+  readonly chains: () => Promise<ChainDocument[]>;
   /** Seconds since the daemon started. */
   readonly uptime: () => number;
   /** Streams that are open, to be ended at shutdown. */
@@ -151,6 +162,32 @@ export const routes: readonly Route[] = [
     url: '/v1/devices',
     summary: 'the block devices of this machine and how each would be backed up',
     handler: async ({ listDevices }): Promise<DeviceDocument[]> => (await listDevices()).map(deviceDocument),
+  },
+  {
+    method: 'GET',
+    url: '/v1/tracking',
+    summary: 'how the writes to each device are tracked, or why not',
+    handler: ({ tracking }): Promise<TrackingDocument> => tracking.describe(),
+  },
+  {
+    method: 'POST',
+    url: '/v1/tracking/stop',
+    summary: 'ends the tracking of one device, or of all, with everything of it in the kernel',
+    schema: {
+      body: {
+        type: ['object', 'null'],
+        additionalProperties: false,
+        properties: { device: text },
+      },
+    },
+    handler: ({ tracking }, request): Promise<TrackingStoppedDocument> =>
+      tracking.stop((request.body as { device?: string } | null)?.device),
+  },
+  {
+    method: 'GET',
+    url: '/v1/chains',
+    summary: 'what is known of each target that a device was backed up to',
+    handler: ({ chains }): Promise<ChainDocument[]> => chains(),
   },
   {
     method: 'GET',

@@ -8,6 +8,8 @@ export interface DaemonSettings {
   readonly logLevel: string;
   readonly stateDirectory: string;
   readonly runDirectory: string;
+  /** On a bpffs: what tracks on while the daemon does not run. */
+  readonly pinDirectory: string;
   readonly config: string;
   /** The configuration file was asked for by name, so it has to be there. */
   readonly configRequired: boolean;
@@ -23,6 +25,7 @@ export const defaultSettings: DaemonSettings = {
   logLevel: 'info',
   stateDirectory: '/var/lib/dattod',
   runDirectory: '/run/dattod',
+  pinDirectory: '/sys/fs/bpf/dattod',
   config: '/etc/dattod/config.json',
   configRequired: false,
 };

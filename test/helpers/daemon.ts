@@ -8,10 +8,10 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -31,7 +31,9 @@ export interface DaemonPaths {
   readonly stateDirectory: string;
   readonly runDirectory: string;
   readonly config: string;
-  /** The options that tell dattod of these paths (the config only where the file exists). */
+  /** On the kernel's bpffs, where trackers are pinned. */
+  readonly pinDirectory: string;
+  /** The options that tell dattod of these paths (but of the config). */
   readonly arguments: readonly string[];
 }
 
@@ -54,6 +56,11 @@ export interface StartOptions {
   /** Program to run; `test/helpers/dattod-fake.ts` has an engine that copies nothing. */
   readonly entry?: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /**
+   * Writes are tracked where the machine can. Default false, so that a test is the same on every kernel; its jobs may
+   * still ask for a tracker. Needs no thought where `arguments` name a configuration.
+   */
+  readonly tracking?: boolean;
 }
 
 /** Makes the directory of a daemon without starting it. */
@@ -67,12 +74,14 @@ export function daemonPaths(): DaemonPaths {
     stateDirectory: join(directory, 'state'),
     runDirectory: join(directory, 'run'),
     config: join(directory, 'config.json'),
+    pinDirectory: join('/sys/fs/bpf', basename(directory)),
   };
   return {
     ...paths,
     arguments: [
       ...['--socket', paths.socket, '--pid-file', paths.pidFile, '--log-file', paths.logFile],
       ...['--state-dir', paths.stateDirectory, '--run-dir', paths.runDirectory],
+      ...['--pin-dir', paths.pinDirectory],
     ],
   };
 }
@@ -80,12 +89,19 @@ export function daemonPaths(): DaemonPaths {
 /** Starts `dattod --foreground` and waits until it answers on its socket (10 s at most). */
 export async function startDaemon(options: StartOptions = {}): Promise<TestDaemon> {
   const paths = options.paths ?? daemonPaths();
+  const given = options.arguments?.includes('--config') === true;
+  if (!given)
+    writeFileSync(
+      paths.config,
+      JSON.stringify(options.tracking === true ? {} : { job_options: { tracker: 'none' } }),
+    );
   const child = spawn(
     process.execPath,
     [
       join(root, options.entry ?? 'src/bin/dattod.ts'),
       '--foreground',
       ...paths.arguments,
+      ...(given ? [] : ['--config', paths.config]),
       ...(options.arguments ?? []),
     ],
     { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...options.environment } },
@@ -121,6 +137,8 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       await ended;
       clearTimeout(killer);
       rmSync(paths.directory, { recursive: true, force: true });
+      // What is pinned tracks on until its last name is gone.
+      rmSync(paths.pinDirectory, { recursive: true, force: true });
       return child.exitCode;
     },
     kill: async () => {

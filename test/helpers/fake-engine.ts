@@ -6,9 +6,11 @@
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
+import { trackedDevice } from '../../src/backup/tracked-device.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import type { Device } from '../../src/devices/device.ts';
+import { fakeTracker } from './fake-tracker.ts';
 
 type Request = Parameters<PrepareJob>[0];
 
@@ -40,6 +42,7 @@ export function fakeDevice(kernelName: string, more: Partial<Device> = {}): Devi
 function fakePartition(disk: string, number: number, uuid: string): Device {
   return fakeDevice(`${disk}${number}`, {
     kind: 'partition',
+    minor: number,
     lowers: [disk],
     partition: {
       disk: `/dev/${disk}`,
@@ -61,7 +64,7 @@ export const fakeDevices: readonly Device[] = [
   fakeDevice('fda'),
   fakePartition('fda', 1, '11111111-1111-4111-8111-111111111111'),
   fakePartition('fda', 2, '22222222-2222-4222-8222-222222222222'),
-  fakeDevice('fdb', { backup: { possible: false, how: 'swap in use' } }),
+  fakeDevice('fdb', { minor: 16, backup: { possible: false, how: 'swap in use' } }),
 ];
 
 export function fakeCollaborators(tickMs = 20): Collaborators {
@@ -79,6 +82,7 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
     },
     thawLeftovers: () => Promise.resolve(),
     tryLock: () => true,
+    trackerCandidates: () => [fakeTracker()],
   };
 }
 
@@ -89,6 +93,10 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
     throw new AgentError('TARGET_UNREACHABLE', `Nobody answers at ${request.pairs[0]!.target}`, {
       hint: 'start the server first',
     });
+  for (const { device } of request.pairs) {
+    const described = trackedDevice(device, request.devices);
+    if (described !== undefined) await environment.startTracking?.(described, request.options.tracker);
+  }
   const status: JobStatus = {
     uuid: request.uuid,
     kind: 'full',

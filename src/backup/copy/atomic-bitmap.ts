@@ -8,7 +8,10 @@ export function markShared(bitmap: Bitmap, offset: number, length: number): void
 
 /** Clears every unit the byte range touches. */
 export function clearShared(bitmap: Bitmap, offset: number, length: number): void {
-  each(bitmap, offset, length, (word, mask) => Atomics.and(bitmap.words, word, ~mask));
+  each(bitmap, offset, length, (word, mask) => {
+    // A page that was never written stays unwritten.
+    if ((Atomics.load(bitmap.words, word) & mask) !== 0) Atomics.and(bitmap.words, word, ~mask);
+  });
 }
 
 /** True where every unit the byte range touches is set. */

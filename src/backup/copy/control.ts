@@ -9,6 +9,7 @@
 const NEXT_ITEM = 0;
 const STOP = 1;
 const PAUSE = 2;
+const SPOOLED = 3;
 const FLAGS = 4;
 
 /** What one thread has done since the pool was made; all bytes but `readMs`. */
@@ -73,6 +74,18 @@ export class Control {
 
   rewind(): void {
     Atomics.store(this.#flags, NEXT_ITEM, 0);
+  }
+
+  /** Books memory for what a frozen pass keeps, out of `limit` bytes (below 2^31) for all threads; false: none left. */
+  reserve(bytes: number, limit: number): boolean {
+    const before = Atomics.add(this.#flags, SPOOLED, bytes);
+    if (before + bytes <= limit) return true;
+    Atomics.sub(this.#flags, SPOOLED, bytes);
+    return false;
+  }
+
+  giveBack(bytes: number): void {
+    Atomics.sub(this.#flags, SPOOLED, bytes);
   }
 
   get stopped(): boolean {

@@ -26,7 +26,7 @@ export interface ThreadSetup {
   readonly threads: number;
   /** Items of the current segment: pairs of offset and length. */
   readonly items: SharedArrayBuffer;
-  /** Bytes per bit of `send` and `unconfirmed`: the tracker's unit, at most the fingerprints'. */
+  /** Bytes per bit of `send` and `unconfirmed`: the tracker's, or larger. */
   readonly unit: number;
   /** Blocks to be sent. */
   readonly send: SharedArrayBuffer;

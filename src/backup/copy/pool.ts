@@ -29,7 +29,7 @@ export interface PoolSetup {
   readonly livePartitions: readonly number[];
   readonly target: TargetSpec;
   readonly threads: number;
-  /** Bytes per bit of the used map and of what is to be sent: a power of two, at most a fingerprint's unit. */
+  /** Bytes per bit of the used map and of what is to be sent: a power of two. */
   readonly unit: number;
   /** Undefined where nothing will be compared. */
   readonly fingerprintPath: string | undefined;
@@ -38,7 +38,7 @@ export interface PoolSetup {
   /** Bytes per second. */
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
-  /** Bytes that one thread may keep in memory while frozen. */
+  /** Bytes that all threads together may keep in memory while frozen. */
   readonly spoolBytes: number;
   readonly reconnectMs: number;
 }
@@ -184,7 +184,7 @@ export class CopyPool {
   async map(state: MountState): Promise<MapResult> {
     const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
     const result = await this.#first.call('map', { state, used: used.words.buffer });
-    if (state !== 'live' || !result.everything) this.used.words.set(used.words);
+    if (state !== 'live' || !result.everything) this.used.copy(used);
     return result;
   }
 
@@ -212,7 +212,7 @@ export class CopyPool {
    * all of them, by a flush where it offers one.
    */
   async copy(set: Bitmap): Promise<void> {
-    this.#send.words.set(set.words);
+    this.#send.copy(set);
     await this.#segments('copy', set);
   }
 
@@ -237,7 +237,7 @@ export class CopyPool {
    */
   async freeze(send: Bitmap, compare: Bitmap | undefined): Promise<{ kept: Bitmap; overflow: number }> {
     this.#found.fill(false);
-    this.#send.words.set(send.words);
+    this.#send.copy(send);
     const set = send.clone();
     if (compare !== undefined) set.or(compare);
     const { overflow } = await this.#segments(compare === undefined ? 'frozen' : 'frozen-compare', set);
@@ -315,7 +315,7 @@ export class CopyPool {
     this.#resent ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit);
     this.#resent.or(this.#unconfirmed);
     const send = this.#send.clone();
-    this.#send.words.set(this.#unconfirmed.words);
+    this.#send.copy(this.#unconfirmed);
     try {
       const cursor = new SegmentCursor(this.#unconfirmed.clone());
       for (;;) {
@@ -324,7 +324,7 @@ export class CopyPool {
         await this.#runAll('copy', count);
       }
     } finally {
-      this.#send.words.set(send.words);
+      this.#send.copy(send);
     }
   }
 

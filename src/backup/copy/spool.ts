@@ -1,4 +1,5 @@
-/** What frozen passes found to be sent, kept in memory until the thaw; bounded. */
+/** What frozen passes found to be sent, kept in memory until the thaw; bounded, together with the other threads'. */
+import type { Control } from './control.ts';
 
 export interface SpoolEntry {
   readonly offset: number;
@@ -8,13 +9,15 @@ export interface SpoolEntry {
 }
 
 export class Spool {
+  readonly #control: Control;
   readonly #limit: number;
   #entries: SpoolEntry[] = [];
   #prints: { unit: number; print: Buffer }[] = [];
   #held = 0;
 
-  /** `limit`: bytes of data at most; zeros cost nothing. */
-  constructor(limit: number) {
+  /** `limit`: bytes of data that all threads may keep; zeros cost nothing. */
+  constructor(control: Control, limit: number) {
+    this.#control = control;
     this.#limit = limit;
   }
 
@@ -29,7 +32,7 @@ export class Spool {
 
   /** Copies `data` (or notes zeros); false where there is no room for it. */
   keep(offset: number, data: Uint8Array, zero: boolean): boolean {
-    if (!zero && this.#held + data.length > this.#limit) return false;
+    if (!zero && !this.#control.reserve(data.length, this.#limit)) return false;
     this.#entries.push({ offset, length: data.length, data: zero ? undefined : Buffer.from(data) });
     if (!zero) this.#held += data.length;
     return true;
@@ -42,6 +45,7 @@ export class Spool {
   clear(): void {
     this.#entries = [];
     this.#prints = [];
+    this.#control.giveBack(this.#held);
     this.#held = 0;
   }
 }

@@ -312,6 +312,19 @@ test('small units send only the blocks that are set, and fingerprint the whole',
   assert.ok(found.isEmpty());
 });
 
+test('units larger than a fingerprint send what they stand for, once', async (t) => {
+  const data = device(11, [5], 3000);
+  const target = new MemoryTarget(data.length);
+  const { run, source } = rig(t, data, { unit: 4 * fingerprintUnit, target, fingerprints: true });
+  const set = new Bitmap(data.length, 4 * fingerprintUnit);
+  set.mark(5 * fingerprintUnit, 1);
+  set.mark(data.length - 1, 1);
+  await run('copy', set);
+  const expected = Buffer.alloc(data.length, 0xee);
+  source.data.copy(expected, 4 * fingerprintUnit, 4 * fingerprintUnit);
+  assert.ok(target.data.equals(expected));
+});
+
 test('blocks smaller than the target can write are rounded to its block', async (t) => {
   const data = device(3, [], 65536);
   const target = new MemoryTarget(data.length, { minimumBlock: 16384 });

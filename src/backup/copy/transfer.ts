@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
-import { type Extent, alignedOut, merged } from '../../base/extents.ts';
+import { type Extent, alignedOut, clipped, merged } from '../../base/extents.ts';
 import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
 import { markShared } from './atomic-bitmap.ts';
@@ -42,7 +42,7 @@ export class Transfer {
     this.#parts = parts;
     this.#outgoing = new Outgoing(target, parts);
     this.#reader = new ChunkReader(parts);
-    this.#spool = new Spool(parts.spoolBytes);
+    this.#spool = new Spool(parts.control, parts.spoolBytes);
   }
 
   get target(): Target {
@@ -252,7 +252,8 @@ export class Transfer {
   #wanted(start: number, end: number): Iterable<Extent> {
     const { send } = this.#parts;
     const block = this.target.minimumBlock;
-    const extents = send.extents(start, end);
+    // Bits may stand for more than a chunk.
+    const extents = clipped(send.extents(start, end), start, end);
     return block <= send.unit ? extents : merged(alignedOut(extents, block, end));
   }
 

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { DeviceDocument, JobStatus } from '../../daemon/documents.ts';
+import type { ChainDocument, DeviceDocument, JobStatus } from '../../daemon/documents.ts';
+import { renderChains } from './chains.ts';
 import { renderDeviceList } from './devices.ts';
 import { renderJob } from './job.ts';
 import { renderJobs } from './jobs.ts';
 import { progressLines, progressParts } from './progress.ts';
 import { printable, renderTable } from './table.ts';
+import { renderTracking } from './tracking.ts';
 
 const MiB = 1024 * 1024;
 
@@ -150,6 +152,50 @@ test('devices: sizes, names, mounts with odd characters, and why one cannot be b
   const [head, line] = renderDeviceList([device]).split('\n');
   assert.match(head!, /^device +size +used +filesystem +uuid +label +mounted on +backup$/);
   assert.match(line!, /^\/dev\/sda1 +1\.00 GiB +- +ext4 +abc +- +\/mnt\/a b\?\[31m +no: swap in use$/);
+});
+
+test('chains: complete, torn and incomplete ones', () => {
+  const chain: ChainDocument = {
+    device: '/dev/sda1',
+    uuid: 'abc',
+    target: 'nbd://host/',
+    complete: true,
+    torn: false,
+    tracker: 'ebpf',
+    epoch: 'e',
+    job: 'job-uuid',
+    completed_at: '2026-11-24T06:03:47Z',
+    device_size: 1024 * MiB,
+    pending_bytes: 3 * MiB,
+  };
+  const lines = renderChains([
+    chain,
+    { ...chain, torn: true },
+    { ...chain, complete: false, torn: true, job: null, completed_at: null },
+  ]).split('\n');
+  assert.match(lines[1]!, /^\/dev\/sda1 +nbd:\/\/host\/ +complete +2026-11-24 .* ebpf +3\.00 MiB +job-uuid$/);
+  assert.match(lines[2]!, / torn: a job that wrote to it has not ended well /);
+  assert.match(lines[3]!, / incomplete: the next backup is a full +- +ebpf +3\.00 MiB +-$/);
+});
+
+test('tracking: why nothing tracks a device, and where writes may have been missed', () => {
+  const text = renderTracking({
+    trackers: [{ kind: 'ebpf', supported: false, why: 'no BTF', help: 'a newer kernel' }],
+    devices: [
+      {
+        ...{ device: '/dev/sda1', uuid: null, tracker: null, since: null, epoch: null, unit: null },
+        ...{ dirty_bytes: null, memory: null, pinned: null, why: 'no BTF', help: 'a newer kernel' },
+      },
+      {
+        ...{ device: '/dev/sdb', uuid: null, tracker: 'blktrace', since: '2026-11-24T06:03:47Z' },
+        ...{ epoch: '0123456789ab', unit: 4096, dirty_bytes: 0, memory: 1024, pinned: false },
+        ...{ why: '3 records were lost', help: null },
+      },
+    ],
+  });
+  assert.match(text, /^ebpf: no, no BTF \(a newer kernel\)$/m);
+  assert.match(text, /^\/dev\/sda1 +nothing +- .* no BTF; a newer kernel$/m);
+  assert.match(text, /^\/dev\/sdb +blktrace .* 01234567 .* ends +3 records were lost$/m);
 });
 
 test('control characters do not reach the terminal', () => {

@@ -1,0 +1,189 @@
+/** What the API says of tracking and of chains (docs/api.md), and the way to end tracking. */
+import { trackedDevice } from '../backup/tracked-device.ts';
+import { AgentError, toAgentError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Device } from '../devices/device.ts';
+import { Chain } from '../tracking/chain.ts';
+import type { DeviceTracking, TrackerChoice, TrackerSupport } from '../tracking/choose.ts';
+import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import type { DeviceNumbers } from '../tracking/tracker.ts';
+import type { Collaborators } from './collaborators.ts';
+import type {
+  ChainDocument,
+  DeviceTrackingDocument,
+  TrackingDocument,
+  TrackingStoppedDocument,
+} from './documents.ts';
+import type { JobTable } from './jobs.ts';
+
+export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'findDevice'> {
+  readonly trackers: TrackerChoice;
+  readonly jobs: JobTable;
+  readonly log: Log;
+}
+
+export class Tracking {
+  readonly #parts: TrackingParts;
+
+  constructor(parts: TrackingParts) {
+    this.#parts = parts;
+  }
+
+  async describe(): Promise<TrackingDocument> {
+    const { trackers, listDevices } = this.#parts;
+    const support = await trackers.support();
+    const devices = await listDevices();
+    const documents: DeviceTrackingDocument[] = [];
+    for (const device of devices) {
+      const described = trackedDevice(device, devices);
+      if (described === undefined) continue;
+      const looked = await trackers.look(described);
+      if (looked === undefined && !device.backup.possible) continue;
+      documents.push(deviceTracking(device, looked, support));
+    }
+    for (const { path, ...numbers } of await trackers.tracked())
+      if (!devices.some((device) => isSame(device, numbers))) documents.push(goneDevice(path));
+    return {
+      trackers: support.map(({ kind, supported, why, help }) => ({
+        kind,
+        supported,
+        why,
+        help: help === '' ? null : help,
+      })),
+      devices: documents,
+    };
+  }
+
+  /** Ends the tracking of the device of this name, or of all devices. Throws DEVICE_BUSY while a job needs it. */
+  async stop(name: string | undefined): Promise<TrackingStoppedDocument> {
+    const { trackers, listDevices, findDevice, log } = this.#parts;
+    const devices = await listDevices();
+    const stopped: string[] = [];
+    if (name === undefined) {
+      this.#refuseWhileRunning();
+      const all = [...devices, ...(await trackers.tracked())];
+      for (const device of all)
+        if (!stopped.includes(device.path) && (await this.#isTracked(device, devices)))
+          stopped.push(device.path);
+      await trackers.stop();
+    } else {
+      const device = await this.#named(name, devices, findDevice);
+      this.#refuseWhileRunning(device.path);
+      if (await this.#isTracked(device, devices)) stopped.push(device.path);
+      await trackers.untrack(device);
+    }
+    log.info({ devices: stopped }, 'tracking was stopped');
+    return { stopped };
+  }
+
+  /** A device by its name; one that is gone by the path that it was tracked under. */
+  async #named(
+    name: string,
+    devices: readonly Device[],
+    findDevice: Collaborators['findDevice'],
+  ): Promise<DeviceNumbers & Pick<Device, 'path'>> {
+    try {
+      return await findDevice(devices, name);
+    } catch (thrown) {
+      const gone = (await this.#parts.trackers.tracked()).find(({ path }) => path === name);
+      if (gone === undefined || toAgentError(thrown).code !== 'DEVICE_NOT_FOUND') throw thrown;
+      return gone;
+    }
+  }
+
+  async #isTracked(numbers: DeviceNumbers, devices: readonly Device[]): Promise<boolean> {
+    const { trackers } = this.#parts;
+    const device = devices.find((each) => isSame(each, numbers));
+    const described = device && trackedDevice(device, devices);
+    if (described !== undefined && (await trackers.look(described)) !== undefined) return true;
+    return (await trackers.tracked()).some((each) => isSame(each, numbers));
+  }
+
+  #refuseWhileRunning(path?: string): void {
+    const job = this.#parts.jobs
+      .running()
+      .find(({ devices }) => path === undefined || devices.some(({ device }) => device === path));
+    if (job !== undefined)
+      throw new AgentError('DEVICE_BUSY', `Job ${job.uuid} needs the tracking of its devices`, {
+        hint: `wait for it, or end it with 'dattocli stopbackup ${job.uuid}'`,
+      });
+  }
+}
+
+function isSame(one: DeviceNumbers, other: DeviceNumbers): boolean {
+  return one.major === other.major && one.minor === other.minor;
+}
+
+const untracked = {
+  tracker: null,
+  since: null,
+  epoch: null,
+  unit: null,
+  dirty_bytes: null,
+  memory: null,
+  pinned: null,
+};
+
+function deviceTracking(
+  device: Device,
+  looked: DeviceTracking | undefined,
+  support: readonly TrackerSupport[],
+): DeviceTrackingDocument {
+  const named = { device: device.path, uuid: device.filesystem?.uuid ?? null };
+  if (looked === undefined) return { ...named, ...untracked, ...whyNot(support) };
+  const { state, doubt } = looked;
+  return {
+    ...named,
+    tracker: state.kind,
+    since: new Date(state.epoch.since).toISOString(),
+    epoch: state.epoch.id,
+    unit: state.unit,
+    dirty_bytes: state.dirtyBytes,
+    memory: state.memory,
+    pinned: state.pinned,
+    why: doubt ?? null,
+    help: doubt === undefined ? null : 'the next backup compares all used blocks and begins a new epoch',
+  };
+}
+
+function whyNot(support: readonly TrackerSupport[]): { why: string; help: string | null } {
+  if (support.some(({ supported }) => supported))
+    return {
+      why: 'no backup of it has begun to track it',
+      help: "tracking begins with its first backup, 'dattocli startbackup --full'",
+    };
+  const help = support.flatMap((each) => (each.help === '' ? [] : [each.help])).join('; ');
+  return {
+    why: support.map(({ why }) => why).join('; ') || 'nothing can track it',
+    help: help === '' ? null : help,
+  };
+}
+
+function goneDevice(path: string): DeviceTrackingDocument {
+  return {
+    ...{ device: path, uuid: null },
+    ...untracked,
+    why: 'the device is gone, and its map is still there',
+    help: `'dattocli tracking stop ${path}' removes it`,
+  };
+}
+
+/** What is known of each target, by device. */
+export async function listChains(directory: string): Promise<ChainDocument[]> {
+  const documents: ChainDocument[] = [];
+  for await (const { record, pending } of Chain.all(directory, fingerprintUnit))
+    documents.push({
+      device: record.path,
+      uuid: record.uuid === '' ? null : record.uuid,
+      target: record.target,
+      complete: record.state === 'complete',
+      torn: record.torn ?? false,
+      tracker: record.tracker,
+      epoch: record.epoch?.id ?? null,
+      job: record.job,
+      completed_at: record.completedAt,
+      device_size: record.size,
+      pending_bytes: pending.bytes(),
+    });
+  return documents.sort((a, b) => (`${a.device}\n${a.target}` < `${b.device}\n${b.target}` ? -1 : 1));
+}
