@@ -31,7 +31,8 @@ export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>>
   if (spec.kind !== 'file') return () => Promise.resolve();
   const { path } = spec;
   const before = await statIfExisting(path).catch(() => undefined);
-  if (before === undefined) return () => rm(path, { force: true });
+  // Nothing may have come to be there: the error that is on its way to the caller says why.
+  if (before === undefined) return () => rm(path).catch(() => undefined);
   return async () => {
     if (before.isFile() && before.size === 0) await truncate(path);
   };

@@ -39,4 +39,5 @@ exec $b switch_root /root /bin/sh -c '
   echo "guest: job ended $(cut -d" " -f1 /proc/uptime) s after boot"
   sync
   echo o >/proc/sysrq-trigger
-  sleep 60'
+  # Nothing can be loaded from 9p any more.
+  while :; do :; done'

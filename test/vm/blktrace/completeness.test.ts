@@ -1,0 +1,131 @@
+/**
+ * In the virtual machine: every block that writes of all kinds changed is in the dirty map, on a disk, a
+ * partition, and stacked devices whose completions do not tell what was written. The oracle is a comparison of
+ * the whole device with what it held before, past the page cache.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
+import { after, test } from 'node:test';
+import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
+import { changedBlocks, describeDevice, sh, snapshot } from '../guest.ts';
+
+const rounds = Number(process.env['ROUNDS'] ?? 1);
+const tracker = new BlktraceTracker({ runDirectory: mkdtempSync(join(tmpdir(), 'blktrace-')) });
+after(() => tracker.close());
+
+/** Raw writes of many sizes and kinds; `seed` moves them about. */
+function rawWrites(path: string, mib: number, seed: number): string {
+  const at = (n: number) => (n * 7919 + seed * 104_729) % (mib - 8);
+  return `
+    dd if=/dev/urandom of=${path} bs=4k count=50 seek=${at(1) * 256} oflag=direct conv=notrunc status=none
+    dd if=/dev/urandom of=${path} bs=512 count=37 seek=${at(2) * 2048 + 3} oflag=direct conv=notrunc status=none
+    dd if=/dev/urandom of=${path} bs=1M count=7 seek=${at(3)} oflag=direct conv=notrunc status=none
+    dd if=/dev/urandom of=${path} bs=3M count=1 seek=${Math.floor(at(4) / 3)} oflag=direct conv=notrunc status=none
+    dd if=/dev/urandom of=${path} bs=1000 count=900 seek=${at(5) * 1000} conv=notrunc,fsync status=none
+    blkdiscard -z -o $(( ${at(6)} * 1048576 + 4096 )) -l 2097152 ${path}
+    blkdiscard -o $(( ${at(7)} * 1048576 )) -l 5242880 ${path} || true
+    sync`;
+}
+
+const filesystemWrites = `
+  cd /mnt
+  for i in $(seq 1 20); do head -c $((i * 3000)) /dev/urandom >new$i; done
+  head -c 6000000 /dev/urandom >big; sync
+  dd if=/dev/urandom of=big bs=4k count=20 seek=100 conv=notrunc status=none
+  dd if=/dev/urandom of=big bs=64k count=4 seek=9 oflag=direct conv=notrunc status=none
+  rm -f new3 new4; truncate -s 1000 new5; mv new6 renamed; ln -s renamed link
+  fallocate -l 3M reserved; dd if=/dev/urandom of=reserved bs=64k count=2 seek=3 conv=notrunc status=none
+  fallocate -p -o 1M -l 1M big; fallocate -z -o 3M -l 1M big
+  rm -f old*; sync; fstrim /mnt; chmod 700 new7; sync; cd /`;
+
+async function round(path: string, what: string, work: () => void, mount?: string): Promise<string> {
+  const device = describeDevice(path);
+  const { doubt } = await tracker.track(device);
+  assert.equal(doubt, undefined);
+  const freeze = (): string => sh(mount === undefined ? 'sync' : `fsfreeze -f ${mount}`);
+  const thaw = (): string => sh(mount === undefined ? 'true' : `fsfreeze -u ${mount}`);
+  freeze();
+  const first = await tracker.take(device, { frozen: true });
+  first.commit();
+  const before = snapshot(path);
+  thaw();
+  work();
+  freeze();
+  const taken = await tracker.take(device, { frozen: mount !== undefined });
+  const { dirty } = taken;
+  const changed = changedBlocks(before, path);
+  thaw();
+  taken.commit();
+  const missed = changed.filter((offset) => !dirty.has(offset / dirty.unit));
+  assert.deepEqual(missed, [], `${what}: changed and not marked`);
+  assert.ok(changed.length > 0, `${what} changed nothing`);
+  const line = `${what}: ${changed.length} blocks changed, ${dirty.count()} marked (${(dirty.count() / changed.length).toFixed(2)})`;
+  console.log(`# ${line}`);
+  return line;
+}
+
+async function everyKind(path: string, mib: number): Promise<void> {
+  for (let seed = 1; seed <= rounds; seed++) {
+    await round(path, `${path} raw ${seed}`, () => void sh(rawWrites(path, mib, seed)));
+    for (const [type, options] of [
+      ['ext4', '-q -F -E nodiscard'],
+      ['xfs', '-q -f -K -m bigtime=0'],
+    ] as const) {
+      sh(`mkfs.${type} ${options} ${path} && mkdir -p /mnt && mount -t ${type} ${path} /mnt
+        for i in $(seq 1 10); do head -c 200000 /dev/urandom >/mnt/old$i; done; sync`);
+      try {
+        await round(path, `${path} ${type} ${seed}`, () => void sh(filesystemWrites), '/mnt');
+      } finally {
+        sh('umount /mnt');
+      }
+    }
+  }
+  await tracker.untrack(describeDevice(path));
+}
+
+/** Random data, so that discards and zeroing change something. */
+function fill(path: string): void {
+  sh(`dd if=/dev/urandom of=/tmp/random bs=1M count=16 status=none
+    i=0; while dd if=/tmp/random of=${path} bs=1M count=16 seek=$i oflag=direct conv=notrunc status=none 2>/dev/null; do
+      i=$((i + 16)); [ $i -lt 4096 ] || break; done; true`);
+}
+
+test('virtio disk', async () => {
+  sh('modprobe crc32c_generic; modprobe ext4; modprobe xfs; modprobe dm-mod; modprobe virtio_blk || true');
+  fill('/dev/vda');
+  await everyKind('/dev/vda', 320);
+});
+
+test('two partitions of one disk, which share its trace', async () => {
+  sh(
+    'printf "label: gpt\\nstart=2048,size=204800\\nstart=300001,size=655000\\n" | sfdisk -q /dev/vdb; udevadm settle 2>/dev/null || true',
+  );
+  fill('/dev/vdb2');
+  const other = describeDevice('/dev/vdb1');
+  await tracker.track(other);
+  (await tracker.take(other)).commit();
+  await everyKind('/dev/vdb2', 319);
+  const { dirty } = await tracker.take(other);
+  assert.equal(dirty.count(), 0, 'what was written to one partition was marked in the other');
+  await tracker.untrack(other);
+});
+
+test('device-mapper: linear over two segments, and striped', async () => {
+  sh(`wipefs -qa /dev/vda /dev/vdb; partprobe /dev/vdb 2>/dev/null || blockdev --rereadpt /dev/vdb || true
+    printf '0 300001 linear /dev/vda 2048\\n300001 355000 linear /dev/vdb 4099\\n' | dmsetup create lin --noudevsync
+    dmsetup mknodes`);
+  try {
+    fill('/dev/mapper/lin');
+    await everyKind('/dev/mapper/lin', 319);
+  } finally {
+    sh('dmsetup remove --noudevsync lin');
+  }
+  sh(`echo '0 640000 striped 2 32 /dev/vda 0 /dev/vdb 0' | dmsetup create str --noudevsync; dmsetup mknodes`);
+  try {
+    await everyKind('/dev/mapper/str', 312);
+  } finally {
+    sh('dmsetup remove --noudevsync str');
+  }
+});
