@@ -53,12 +53,15 @@ export interface BackupResult extends ProgramResult {
   readonly status: JobStatus;
 }
 
+export type KindFlag = '--full' | '--incremental' | '--differential';
+
 /** `dattocli startbackup --full --wait --json` to its end. Fails where the start was refused. */
 export async function backUp(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
+  kind: KindFlag = '--full',
 ): Promise<BackupResult> {
-  const result = await dattocli(['startbackup', '--full', '--wait', '--json', ...args], daemon);
+  const result = await dattocli(['startbackup', kind, '--wait', '--json', ...args], daemon);
   assert.notEqual(result.stdout, '', `startbackup ${args.join(' ')} was refused: ${result.stderr}`);
   return { ...result, status: JSON.parse(result.stdout) as JobStatus };
 }
@@ -67,8 +70,9 @@ export async function backUp(
 export async function backUpWell(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
+  kind: KindFlag = '--full',
 ): Promise<JobStatus> {
-  const { status, code, stderr } = await backUp(daemon, args);
+  const { status, code, stderr } = await backUp(daemon, args, kind);
   assert.deepEqual(
     [status.state, status.error, status.warnings, code],
     ['SUCCEEDED', null, [], 0],
@@ -81,8 +85,9 @@ export async function backUpWell(
 export async function startJob(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
+  kind: KindFlag = '--full',
 ): Promise<string> {
-  const { code, stdout, stderr } = await dattocli(['startbackup', '--full', ...args], daemon);
+  const { code, stdout, stderr } = await dattocli(['startbackup', kind, ...args], daemon);
   assert.equal(code, 0, stderr);
   return stdout.split('\n')[0]!;
 }
