@@ -13,7 +13,6 @@ import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/st
 import { Chain, type ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { Epoch, TrackedDevice, Tracker } from '../tracking/tracker.ts';
-import { requestSize } from './copy/outgoing.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
@@ -27,6 +26,9 @@ import { type JobUnit, initialStatus } from './unit.ts';
 
 /** Bytes that frozen passes of one job may keep in memory. */
 const spoolBytes = 32 * MiB;
+
+/** More would be read and sent for one used block otherwise. */
+const largestUnit = 256 * 1024;
 
 /** Units of the target that the drift check reads besides the superblocks' areas. */
 const driftSamples = 64;
@@ -136,11 +138,11 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
 
 /**
  * Without a tracker nothing is known of single blocks, and larger units keep the bitmaps small: 4 MiB each up to
- * 8 TiB. More than a request would be read for one used block otherwise.
+ * 8 TiB.
  */
 function untrackedUnit(size: number): number {
   let unit = fingerprintUnit;
-  while (unit < requestSize && size / unit > 32 * MiB) unit *= 2;
+  while (unit < largestUnit && size / unit > 32 * MiB) unit *= 2;
   return unit;
 }
 
