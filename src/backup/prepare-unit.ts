@@ -10,7 +10,6 @@ import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
 import type { ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
-import { requestSize } from './copy/outgoing.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
@@ -26,6 +25,9 @@ import { type JobUnit, initialStatus } from './unit.ts';
 
 /** Bytes that frozen passes of one job may keep in memory. */
 const spoolBytes = 32 * MiB;
+
+/** More would be read and sent for one used block otherwise. */
+const largestUnit = 256 * 1024;
 
 export interface UnitContext {
   readonly kind: JobKind;
@@ -135,11 +137,11 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
 
 /**
  * Without a tracker nothing is known of single blocks, and larger units keep the bitmaps small: 4 MiB each up to
- * 8 TiB. More than a request would be read for one used block otherwise.
+ * 8 TiB.
  */
 function untrackedUnit(size: number): number {
   let unit = fingerprintUnit;
-  while (unit < requestSize && size / unit > 32 * MiB) unit *= 2;
+  while (unit < largestUnit && size / unit > 32 * MiB) unit *= 2;
   return unit;
 }
 

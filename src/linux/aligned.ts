@@ -31,6 +31,18 @@ export function isAligned(view: Uint8Array, alignment: number): boolean {
 
 /** Bytes from the view's start to the next multiple of `alignment`. */
 function misalignment(view: Uint8Array, alignment: number): number {
-  const past = Number(addressOf(view) % BigInt(alignment));
+  const past = (baseModulo(view.buffer, alignment) + view.byteOffset) % alignment;
   return past === 0 ? 0 : alignment - past;
+}
+
+/** Asking for an address costs microseconds, and readers ask before every read. */
+const knownBases = new WeakMap<ArrayBufferLike, bigint>();
+
+function baseModulo(buffer: ArrayBufferLike, alignment: number): number {
+  let base = knownBases.get(buffer);
+  if (base === undefined) {
+    base = addressOf(new Uint8Array(buffer));
+    knownBases.set(buffer, base);
+  }
+  return Number(base % BigInt(alignment));
 }

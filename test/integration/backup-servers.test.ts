@@ -138,7 +138,7 @@ test('an error of the server ends the job with its name, and the next full is ri
     const image = await imageFile('failing.img', size);
     const trigger = join(scratch, 'trigger');
     await writeFile(trigger, '');
-    const settings = [`error-pwrite=${errno}`, 'error-pwrite-rate=2%', `error-pwrite-file=${trigger}`];
+    const settings = [`error-pwrite=${errno}`, 'error-pwrite-rate=100%', `error-pwrite-file=${trigger}`];
     const server = stopAtEnd(t, await startNbdkit(['--filter=error', 'file', image, ...settings]));
     const target = ['--device', ext4.device, '--target', server.uri];
     const failed = await backUp(daemon, target);

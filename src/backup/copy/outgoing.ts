@@ -11,7 +11,7 @@ import { allMarked, clearShared, markShared } from './atomic-bitmap.ts';
 import type { Control } from './control.ts';
 
 /** Bytes per read and per write request. */
-export const requestSize = 256 * 1024;
+export const requestSize = 1024 * 1024;
 
 /** A buffer and how many requests still need it; the chunk that is being cut up counts as one. */
 export interface Slot {

@@ -43,6 +43,10 @@ export interface PoolSetup {
   readonly reconnectMs: number;
 }
 
+/** Requests under way at once per thread: enough to hide the way to the target and back, 8 MiB of buffers in all. */
+const depthAlone = 8;
+const depthShared = 4;
+
 /** Aim of the time between two flushes, and the bounds of a segment in bytes. */
 const segmentSeconds = 30;
 const firstSegment = 4 * GiB;
@@ -143,7 +147,7 @@ export class CopyPool {
       rate,
       onReadError,
       spoolBytes,
-      depth: threads > 1 ? 8 : 16,
+      depth: threads > 1 ? depthShared : depthAlone,
     };
     const thread = new CopyThread(setup);
     this.#threads.push(thread);

@@ -20,6 +20,7 @@ import {
 import type { PassMode } from './messages.ts';
 import { Samples } from './samples.ts';
 import { SegmentCursor, maximumItems } from './segments.ts';
+import { requestSize } from './outgoing.ts';
 import { Transfer } from './transfer.ts';
 
 /** A device in memory; `bad` sectors (512 bytes, by offset) fail. */
@@ -361,15 +362,15 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
 });
 
 test('more changes than memory may hold go to the target at once, and are counted', async (t) => {
-  const data = device(20, []);
+  const data = device(40, []);
   const { run, all, target, source, transfer } = rig(t, data, {
     fingerprints: true,
-    spoolBytes: 4 * fingerprintUnit,
+    spoolBytes: requestSize,
   });
   await run('copy', all);
   randomBytes(source.data.length).copy(source.data);
   const { overflow } = await run('frozen-compare', all);
-  assert.equal(overflow, source.data.length - 4 * fingerprintUnit);
+  assert.equal(overflow, source.data.length - requestSize);
   await transfer.sendSpool();
   assert.ok(target.data.equals(source.data));
   assert.equal((await run('verify', all)).mismatches, undefined);
@@ -391,7 +392,7 @@ test('bad sectors fail the copy, or become zeros that are recorded to the sector
 });
 
 test('a lost connection surfaces as such, and what was on the way stays unconfirmed', async (t) => {
-  const data = device(40, []);
+  const data = device(160, []);
   const { run, all, target, unconfirmed } = rig(t, data);
   target.failAt = 5;
   await assert.rejects(run('copy', all), { code: 'NBD_CONNECTION_LOST' });

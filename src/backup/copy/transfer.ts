@@ -7,7 +7,7 @@ import { AgentError } from '../../base/errors.ts';
 import { type Extent, alignedOut, clipped, merged } from '../../base/extents.ts';
 import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
-import { markShared } from './atomic-bitmap.ts';
+import { allMarked, markShared } from './atomic-bitmap.ts';
 import { ChunkReader, type ChunkParts } from './chunk.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { PassMode, RunResult } from './messages.ts';
@@ -229,11 +229,14 @@ export class Transfer {
    * names; joined where they are of one kind.
    */
   *#runs(offset: number, length: number, whole: (unit: number) => boolean): Generator<Run> {
+    // The usual case of a full backup, in which nothing has to be looked up for each unit.
+    const all = allMarked(this.#parts.send, offset, length);
     let run: Run | undefined;
     for (let unit = 0; unit < this.#reader.units; unit++) {
       const start = offset + unit * fingerprintUnit;
       const end = Math.min(start + fingerprintUnit, offset + length);
-      const extents = whole(unit) ? [{ offset: start, length: end - start }] : this.#wanted(start, end);
+      const extents =
+        all || whole(unit) ? [{ offset: start, length: end - start }] : this.#wanted(start, end);
       let zero: boolean | undefined;
       for (const extent of extents) {
         zero ??= this.#reader.touch(unit);

@@ -12,8 +12,10 @@ import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { onlineProcessors } from '../../linux/affinity.ts';
 import { type Debugfs, openDebugfs } from '../../linux/debugfs.ts';
+import { bootId } from '../../linux/process.ts';
 import type { Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
-import { changedIdentity, type TrackedIdentity } from './identity.ts';
+import { checkDescribed, markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/marks.ts';
+import { changedIdentity } from './identity.ts';
 import { TraceRecords } from './leftover.ts';
 import { inspectQueue, type TracedQueue } from './queue.ts';
 import { ReaderThread } from './reader-thread.ts';
@@ -41,7 +43,8 @@ interface Disk {
 interface Tracked {
   readonly key: string;
   readonly device: TrackedDevice;
-  readonly identity: TrackedIdentity;
+  /** By what it is known again. */
+  readonly marks: Marks;
   readonly disk: Disk;
   readonly epoch: Epoch;
   readonly unit: number;
@@ -109,7 +112,7 @@ export class BlktraceTracker implements Tracker {
       epoch,
       dirty,
       commit: () => {
-        if (tracked.ended === undefined) this.#reader.commit(disk.key, key, generation);
+        if (tracked.ended === undefined) this.#thread?.commit(disk.key, key, generation);
       },
     };
   }
@@ -150,14 +153,17 @@ export class BlktraceTracker implements Tracker {
     });
   }
 
-  #doubt({ ended: reason, device: was, disk, identity }: Tracked, device: TrackedDevice): string | undefined {
+  #doubt({ ended: reason, disk, marks }: Tracked, device: TrackedDevice): string | undefined {
     if (reason !== undefined) return reason;
-    if (was.uuid !== device.uuid)
-      return `its filesystem's UUID changed from ${was.uuid || 'none'} to ${device.uuid || 'none'}`;
-    if (was.size !== device.size) return `its size changed from ${was.size} to ${device.size} bytes`;
-    if (was.partition?.start !== device.partition?.start) return 'the partition begins elsewhere on its disk';
-    if (was.diskSequence !== device.diskSequence) return 'another disk has its number now';
-    return changedIdentity(identity, disk.queue.following === 'bios');
+    // What sysfs says now and what the caller knows, against what it was.
+    return (
+      markDifference(marks, {
+        ...device,
+        diskSequence: device.diskSequence ?? marks.diskSequence,
+        nodes: marks.nodes,
+        bootId: marks.bootId,
+      }) ?? changedIdentity(device, marks, disk.queue.following === 'bios')
+    );
   }
 
   get #reader(): ReaderThread {
@@ -202,19 +208,20 @@ export class BlktraceTracker implements Tracker {
   }
 
   async #add(key: string, device: TrackedDevice, disk: Disk): Promise<Tracked> {
-    const { major, minor, size, partition, diskSequence } = device;
-    const identity = { major, minor, size, start: partition?.start ?? 0, diskSequence };
+    const live = readLiveDevice(device.major, device.minor);
+    checkDescribed(device, live);
+    const marks = marksOf(device, live, await bootId());
+    const { size } = device;
     const unit = unitFor(size);
     const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
     const gauges = new Int32Array(new SharedArrayBuffer(8));
     const epoch = { id: randomUUID(), since: Date.now() };
-    const tracked: Tracked = { key, device, identity, disk, epoch, unit, gauges, ended: undefined };
-    const path = device.path;
+    const tracked: Tracked = { key, device, marks, disk, epoch, unit, gauges, ended: undefined };
     await this.#reader.call('add', {
       disk: disk.key,
       key,
-      path,
-      identity,
+      device,
+      marks,
       unit,
       maps,
       gauges: gauges.buffer,
@@ -231,13 +238,13 @@ export class BlktraceTracker implements Tracker {
     disk.devices.delete(tracked);
     if (this.#disks.get(disk.key) !== disk) return;
     if (disk.devices.size === 0) await this.#closeDisk(disk);
-    else await this.#reader.call('remove', { disk: disk.key, key });
+    else await this.#thread?.call('remove', { disk: disk.key, key });
   }
 
   async #closeDisk(disk: Disk): Promise<void> {
     this.#disks.delete(disk.key);
     // A thread that has ended has no files open.
-    await this.#reader.call('closeDisk', { disk: disk.key }).catch(() => undefined);
+    await this.#thread?.call('closeDisk', { disk: disk.key }).catch(() => undefined);
     await endTrace(disk.queue, disk.key, disk.trace.folder, this.#records);
   }
 
@@ -252,7 +259,7 @@ export class BlktraceTracker implements Tracker {
     if (disk.devices.size > 0) return;
     this.#disks.delete(diskKey);
     void this.#inTurn(async () => {
-      if (key !== undefined) await this.#reader.call('closeDisk', { disk: diskKey });
+      if (key !== undefined) await this.#thread?.call('closeDisk', { disk: diskKey });
       // A trace that was begun anew meanwhile has other files.
       await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
     }).catch(() => undefined);

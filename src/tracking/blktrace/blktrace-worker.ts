@@ -90,9 +90,10 @@ function handle(request: Exclude<ReaderRequest, { call: 'end' | 'commit' | 'take
     one?.reader.follower.remove(request.args.key);
     one?.devices.delete(request.args.key);
   } else {
-    if (one === undefined) throw new AgentError('EPOCH_ENDED', `the trace of ${request.args.path} has ended`);
-    const { key, identity, unit, maps } = request.args;
-    one.reader.follower.add(key, identity.start, new Marks(identity.size, unit, maps));
+    if (one === undefined)
+      throw new AgentError('EPOCH_ENDED', `the trace of ${request.args.device.path} has ended`);
+    const { key, device, unit, maps } = request.args;
+    one.reader.follower.add(key, device.partition?.start ?? 0, new Marks(device.size, unit, maps));
     one.devices.set(key, request.args);
   }
 }
@@ -133,8 +134,8 @@ function drainAll(times?: Map<string, number>): number {
 }
 
 function endChanged({ disk, reader, devices }: Traced): void {
-  for (const [key, { identity }] of devices) {
-    const reason = changedIdentity(identity, disk.following === 'bios');
+  for (const [key, { device, marks }] of devices) {
+    const reason = changedIdentity(device, marks, disk.following === 'bios');
     if (reason === undefined) continue;
     reader.follower.remove(key);
     devices.delete(key);

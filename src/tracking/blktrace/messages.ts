@@ -1,7 +1,8 @@
 /** What the tracker tells the reader's thread and what it answers. All of it can be cloned to a thread. */
 import type { ErrorDocument } from '../../base/errors.ts';
 import type { Following } from './follower.ts';
-import type { TrackedIdentity } from './identity.ts';
+import type { Marks } from '../ebpf/marks.ts';
+import type { TrackedDevice } from '../tracker.ts';
 
 export interface TracedDisk {
   /** `MAJOR:MINOR` */
@@ -19,9 +20,9 @@ export interface AddedDevice {
   readonly disk: string;
   /** `MAJOR:MINOR` */
   readonly key: string;
-  /** For messages. */
-  readonly path: string;
-  readonly identity: TrackedIdentity;
+  readonly device: TrackedDevice;
+  /** By what it is known again. */
+  readonly marks: Marks;
   /** Bytes per bit. */
   readonly unit: number;
   readonly maps: readonly [SharedArrayBuffer, SharedArrayBuffer];

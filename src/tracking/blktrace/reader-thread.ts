@@ -36,7 +36,6 @@ export class ReaderThread {
       // Records are read into buffers outside these heaps.
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 },
     });
-    this.#worker.unref();
     this.#worker.on('message', (reply: ReaderReply) => this.#receive(reply));
     this.#worker.on('error', (error) =>
       this.#end(`the thread that reads the traces failed: ${String(error)}`),
@@ -47,6 +46,8 @@ export class ReaderThread {
         resolve();
       });
     });
+    // After the listeners, which would keep the process alive.
+    this.#worker.unref();
   }
 
   async call<Name extends CallName>(
