@@ -19,7 +19,7 @@ export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces)
     },
     {
       kind: 'blktrace',
-      support: async () => (await import('./blktrace/support.ts')).blktraceSupport(),
+      support: async () => (await import('./blktrace/support.ts')).blktraceSupport(runDirectory),
       open: async () =>
         new (await import('./blktrace/blktrace-tracker.ts')).BlktraceTracker({ runDirectory }),
       // Its maps end with the process.
