@@ -5,15 +5,15 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
-import { GiB, MiB, formatBytes } from '../../base/bytes.ts';
+import { GiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { errorKinds } from '../../base/error-codes.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
-import { nbdUserHint } from '../../nbd/client/refusals.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { Control, type Counters } from './control.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { checkTarget } from './check-target.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts, ThreadSetup } from './messages.ts';
 import { Patience } from './patience.ts';
 import { Samples } from './samples.ts';
@@ -155,30 +155,11 @@ export class CopyPool {
   }
 
   #check(facts: TargetFacts): void {
-    const { deviceSize, sourcePath } = this.#setup;
-    if (facts.size < deviceSize)
-      throw new AgentError(
-        'TARGET_TOO_SMALL',
-        `Destination device is too small: ${this.targetName} has ${facts.size} bytes, ${sourcePath} has ${deviceSize}`,
-        {
-          hint:
-            facts.size === 0
-              ? nbdUserHint
-              : `enlarge the target to at least ${deviceSize} bytes (truncate --size=${deviceSize} IMAGE)`,
-        },
-      );
-    if (facts.readOnly)
-      throw new AgentError('TARGET_READ_ONLY', `${this.targetName} is read-only`, {
-        hint: nbdUserHint,
-      });
-    const tail = deviceSize % facts.minimumBlock;
-    if (tail !== 0 && facts.size < deviceSize + facts.minimumBlock - tail)
-      throw new AgentError(
-        'TARGET_TOO_SMALL',
-        `${this.targetName} has ${facts.size} bytes and is written in blocks of ${facts.minimumBlock}, so the last ` +
-          `${tail} bytes of ${sourcePath} (${deviceSize} bytes) cannot be written`,
-        { hint: `enlarge the target to ${deviceSize + facts.minimumBlock - tail} bytes` },
-      );
+    checkTarget(facts, {
+      target: this.targetName,
+      source: this.#setup.sourcePath,
+      size: this.#setup.deviceSize,
+    });
   }
 
   /**
@@ -477,9 +458,4 @@ function isLost(error: unknown): boolean {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
-}
-
-/** For messages: how long reading `bytes` at `rate` takes. */
-export function describeRate(bytes: number, rate: number): string {
-  return `${formatBytes(bytes)} at ${formatBytes(Math.round(rate))}/s`;
 }

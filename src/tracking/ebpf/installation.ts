@@ -12,12 +12,12 @@ import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
-import { Assembler } from '../../linux/bpf/assembler.ts';
+import { Assembler, helpers } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
 import { createMap, lookupMap, mapFlags, mapInfo, mapValues, updateMap } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
-import { acceptsProgram } from '../../linux/bpf/programs.ts';
+import { acceptsProgram, loadTracingProgram, VerifierError } from '../../linux/bpf/programs.ts';
 import { tryLock } from '../../linux/flock.ts';
 import { type KernelTypes, readKernelTypes } from './kernel-types.ts';
 import {
@@ -33,7 +33,7 @@ import {
   type Style,
 } from './layout.ts';
 import { type Description, readDescription, writeDescription } from './description.ts';
-import { loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
+import { license, loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
 import { type InFlight, readInFlight } from './programs/bio.ts';
 import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
 import type { TracepointName } from './kernel-types.ts';
@@ -124,6 +124,7 @@ export class Installation {
       types: this.#types,
       maps: this.#maps,
       style: this.style,
+      probeRead: name === 'bio' && hasProbeRead(this.#types),
     });
     this.#sets.set(name, set);
     return set;
@@ -339,6 +340,19 @@ function hasAtomicOr(): boolean {
   const fd = acceptsProgram(a.assemble());
   if (fd !== undefined) closeSync(fd);
   return fd !== undefined;
+}
+
+/** Whether programs may follow untyped pointers: not under lockdown for confidentiality. */
+function hasProbeRead(types: KernelTypes): boolean {
+  const a = new Assembler();
+  a.movReg(1, 10).alu('add', 1, -8).mov(2, 8).mov(3, 0).call(helpers.probeReadKernel).mov(0, 0).exit();
+  try {
+    closeSync(loadTracingProgram('probe', a.assemble(), types.tracepoints.block_bio_complete.id, license));
+    return true;
+  } catch (thrown) {
+    if (thrown instanceof VerifierError) return false;
+    throw thrown;
+  }
 }
 
 /** The directory on a bpffs, which is mounted where there is none. */

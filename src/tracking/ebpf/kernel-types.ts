@@ -17,6 +17,8 @@ export interface KernelTypes {
   readonly bioSector: number;
   readonly bioSize: number;
   readonly bioNext: number;
+  /** A piece that was split off a bio points to the rest of it by this. */
+  readonly bioPrivate: number;
   readonly requestBio: number;
   readonly requestFlags: number;
   readonly requestSector: number;
@@ -71,6 +73,7 @@ export function readKernelTypes(btf: Btf): KernelTypes {
     bioSector: at('bio', 'bi_iter.bi_sector'),
     bioSize: at('bio', 'bi_iter.bi_size'),
     bioNext: at('bio', 'bi_next'),
+    bioPrivate: at('bio', 'bi_private'),
     requestBio: at('request', 'bio'),
     requestFlags: at('request', 'cmd_flags'),
     requestSector: at('request', '__sector'),

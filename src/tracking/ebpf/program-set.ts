@@ -11,10 +11,9 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
 import { attachTracing, linkedProgram, loadTracingProgram, programInfo } from '../../linux/bpf/programs.ts';
-import type { KernelTypes, TracepointName } from './kernel-types.ts';
-import type { Style } from './layout.ts';
+import type { TracepointName } from './kernel-types.ts';
 import { bioCompleteProgram, bioQueueProgram } from './programs/bio.ts';
-import { copies, type ProgramContext, type ProgramMaps } from './programs/frame.ts';
+import { copies, type ProgramContext } from './programs/frame.ts';
 import { requestProgram } from './programs/request.ts';
 
 export type SetName = 'request' | 'bio';
@@ -26,8 +25,8 @@ export type SetName = 'request' | 'bio';
  */
 const steps = { bits: { plain: 400, walk: 1000 }, bytes: { plain: 600, walk: 700 } } as const;
 
-/** The helpers need none, but newer kernels let only such programs follow pointers. */
-const license = 'Dual MIT/GPL';
+/** Some helpers, and on newer kernels following pointers at all, are for programs under the GPL's terms. */
+export const license = 'Dual MIT/GPL';
 
 /** In this order: whoever sees a bio's beginning must also see its end. */
 const members: Readonly<Record<SetName, readonly TracepointName[]>> = {
@@ -87,7 +86,7 @@ export class ProgramSet {
 export async function loadSet(
   directory: string,
   name: SetName,
-  context: { types: KernelTypes; maps: ProgramMaps; style: Style },
+  context: Omit<ProgramContext, 'copy'>,
 ): Promise<ProgramSet> {
   await removeSet(directory, name);
   const programs: AttachedProgram[] = [];

@@ -108,10 +108,32 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   a.label('unpaired');
   loadDevice(a, types, 6, types.bioToDisk);
   requireByBio(a, maps, 'out');
+  findWhole(a, context);
   selectCounter(a, 'unpaired');
   countInAllRanges(a, maps);
   leave(a);
   return a.assemble();
+}
+
+/**
+ * Goes to `out` where the bio in register 6 is a piece of one that is remembered for the same device: drivers split
+ * bios, and the pieces end with events of their own (seen with md on 6.1). A piece points to the rest that it was cut
+ * from, which may be a piece itself.
+ */
+function findWhole(a: Assembler, context: ProgramContext): void {
+  const { types, maps } = context;
+  const levels = context.probeRead ? 4 : 1;
+  a.load(8, 7, 6, types.bioPrivate);
+  for (let level = 0; level < levels; level++) {
+    a.store(8, frameRegister, frame.key, 7);
+    lookup(a, maps.inFlight, frame.key).jump('eq', 0, 0, `no whole ${level}`);
+    a.load(4, 1, 0, 16).load(4, 2, frameRegister, frame.device).jumpReg('eq', 1, 2, 'out');
+    a.label(`no whole ${level}`);
+    if (level === levels - 1) break;
+    a.movReg(1, frameRegister).alu('add', 1, frame.scratch).mov(2, 8);
+    a.movReg(3, 7).alu('add', 3, types.bioPrivate).call(helpers.probeReadKernel);
+    a.load(8, 7, frameRegister, frame.scratch);
+  }
 }
 
 /** What an entry of the in-flight map says. */

@@ -26,6 +26,8 @@ export interface ProgramContext {
   readonly style: Style;
   /** Which copy this is, from 0. */
   readonly copy: number;
+  /** Pointers without a type may be followed (bpf_probe_read_kernel; not under lockdown for confidentiality). */
+  readonly probeRead: boolean;
 }
 
 /**
@@ -59,6 +61,7 @@ export const frame = {
   /** In-flight value and key. */
   value: -104,
   key: -112,
+  scratch: -120,
 } as const;
 
 export const frameRegister = 10;
