@@ -5,7 +5,7 @@
  *
  * Tests steer it by files in the directory, named by the device's numbers (`7:3.end`):
  * - `.end`: the epoch has ended, for the reason in the file; gone when a new one has begun.
- * - `.end-frozen`: the same at the next take inside a freeze.
+ * - `.end-frozen`: the same at the next take inside a freeze; `.end-later`: at the second take from now on.
  * - `.refuse`: it cannot be tracked, for the reason in the file.
  */
 import { randomUUID } from 'node:crypto';
@@ -63,8 +63,11 @@ export class ShadowTracker implements Tracker {
 
   async take(device: TrackedDevice, options: { readonly frozen?: boolean } = {}): Promise<Taken> {
     await Promise.resolve();
+    const later = this.#steered(device, 'end-later');
+    if (later !== undefined) fs.renameSync(this.#path(device, 'end-later'), this.#path(device, 'end'));
     const reason =
-      this.doubt(device) ?? (options.frozen === true ? this.#steered(device, 'end-frozen') : undefined);
+      (later === undefined ? this.doubt(device) : undefined) ??
+      (options.frozen === true ? this.#steered(device, 'end-frozen') : undefined);
     const known = this.#known(device);
     if (reason !== undefined || known === undefined) {
       fs.renameSync(this.#path(device, 'json'), this.#path(device, 'old'));
