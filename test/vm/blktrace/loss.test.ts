@@ -80,6 +80,7 @@ test('a take is yielded again until it is committed, and tracking ends with the 
   const state = tracker.state(device)!;
   assert.deepEqual([state.epoch.id, state.dirtyBytes, state.pinned], [epoch.id, 4096, false]);
   console.log(`# ${state.memory} bytes of memory for a device of ${device.size} bytes`);
+  await tracker.untrack(device);
   assert.equal(traced(), false);
   // Its map was in its memory.
   assert.equal((await track()).doubt, undefined);
@@ -200,6 +201,7 @@ test('a daemon is held up until buffers overflow, then killed; the next one clea
   write(7);
   const { dirty } = await tracker.take(describeDevice(disk));
   assert.deepEqual([...dirty.extents()], [{ offset: 7 * 4096, length: 4096 }]);
+  await tracker.untrack(describeDevice(disk));
   // A record of ours does not make somebody else's trace ours.
   await setUpTrace(disk, other);
   await assert.rejects(track(), /somebody else traces/);
@@ -208,6 +210,7 @@ test('a daemon is held up until buffers overflow, then killed; the next one clea
 });
 
 test('a device that changes its size or is another under its old number', async (t) => {
+  sh('modprobe loop');
   const loop = await makeLoop(t, { size: 8 * MiB });
   const device = describeDevice(loop.device);
   await tracker.track(device);
@@ -220,4 +223,5 @@ test('a device that changes its size or is another under its old number', async 
     `cp --sparse=always ${loop.image} ${loop.image}2; losetup -d ${loop.device}; losetup ${loop.device} ${loop.image}2`,
   );
   await assert.rejects(tracker.take(again), /disk sequence|place in sysfs/);
+  await tracker.untrack(again);
 });
