@@ -47,7 +47,7 @@ after(async () => {
 
 for (const stack of stacks.filter((each) => wanted.some((part) => each.name.includes(part))))
   test(`every changed block is marked: ${stack.name}`, async () => {
-    const device = raise(stack);
+    const device = await raise(stack);
     try {
       fillWithNoise(device);
       const tracked = describeDevice(device);

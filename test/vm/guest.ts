@@ -1,6 +1,16 @@
 /** What tests inside the virtual machine share: shell commands, whole-device reads, devices as the tracker wants them. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, constants, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { blockDeviceSize } from '../../src/linux/ioctl.ts';
 import { readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
@@ -66,4 +76,18 @@ export function changedBlocks(before: Buffer, path: string): number[] {
         changed.push(offset + at);
   });
   return changed;
+}
+
+/**
+ * The NVMe disk with one path, or the head of the one with two. Their numbers depend on which controller was found
+ * first; the head has no requests of its own.
+ */
+export async function nvmeDisk(paths: 'one path' | 'two paths'): Promise<string> {
+  for (const deadline = Date.now() + 20_000; ;) {
+    const disks = readdirSync('/sys/block').filter((name) => /^nvme\d+n\d+$/.test(name));
+    const found = disks.find((name) => existsSync(`/sys/block/${name}/mq`) === (paths === 'one path'));
+    if (found !== undefined && existsSync(`/dev/${found}`)) return `/dev/${found}`;
+    if (Date.now() > deadline) throw new Error(`no NVMe disk with ${paths} among ${disks.join(', ')}`);
+    await sleep(100);
+  }
 }

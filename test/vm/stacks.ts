@@ -2,12 +2,12 @@
  * Block devices of every kind, made in the guest from its scratch disks: the kinds whose writes a tracker sees
  * differently. Each is about 100 MiB, so that it is quickly compared. There is no udev in the guest.
  */
-import { sh } from './guest.ts';
+import { nvmeDisk, sh } from './guest.ts';
 
 export interface Stack {
   readonly name: string;
-  /** Prints the device's path as its last line. */
-  readonly up: string;
+  /** A script that prints the device's path as its last line. */
+  readonly up: string | (() => Promise<string>);
   readonly down: string;
   /** Keeps or zeroes what is discarded, or knows no discard. */
   readonly discard: boolean;
@@ -41,8 +41,8 @@ const disk = (name: string, path: string): Stack => ({ name, up: `echo ${path}`,
 export const stacks: readonly Stack[] = [
   disk('virtio', '/dev/vdd'),
   disk('SCSI', '/dev/sda'),
-  disk('NVMe', '/dev/nvme0n1'),
-  disk('NVMe with two paths', '/dev/nvme1n1'),
+  { name: 'NVMe', up: () => nvmeDisk('one path'), down: '', discard: true },
+  { name: 'NVMe with two paths', up: () => nvmeDisk('two paths'), down: '', discard: true },
   {
     name: 'partition at an odd sector',
     up: `printf 'label: gpt\\nstart=4097,size=1000\\nstart=6143,size=${sectors + 1}\\n' | sfdisk -q --no-reread /dev/vda >&2; blockdev --rereadpt /dev/vda; echo /dev/vda2`,
@@ -144,6 +144,6 @@ export function loadStackModules(): void {
 }
 
 /** Path of the device. */
-export function raise(stack: Stack): string {
-  return sh(stack.up).trim().split('\n').at(-1)!;
+export async function raise(stack: Stack): Promise<string> {
+  return typeof stack.up === 'string' ? sh(stack.up).trim().split('\n').at(-1)! : stack.up();
 }

@@ -72,13 +72,14 @@ export class DiskReader {
    * everything is known, nanoseconds. Throws TraceLost.
    */
   finish(): number {
-    if (this.#beat === undefined)
-      throw new TraceLost(`the trace of ${this.#name} does not run any more: somebody stopped it`);
+    // First, since a full buffer has no room for the message either.
     const dropped = this.#guarded(() => this.files.dropped());
     if (dropped > 0)
       throw new TraceLost(
         `the kernel dropped ${dropped} records of the writes to ${this.#name}: its buffers were full`,
       );
+    if (this.#beat === undefined)
+      throw new TraceLost(`the trace of ${this.#name} does not run any more: somebody stopped it`);
     if (this.follower.passthroughWrites > 0)
       throw new TraceLost(
         `${this.follower.passthroughWrites} commands went to ${this.#name} past the block layer (SCSI or NVMe passthrough)`,

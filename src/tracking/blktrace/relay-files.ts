@@ -77,7 +77,12 @@ export class DebugfsRelayFiles implements RelayFiles {
   }
 
   close(): void {
-    for (const fd of [...this.#streams.values(), this.#message, this.#dropped]) closeSync(fd);
+    for (const fd of [...this.#streams.values(), this.#message, this.#dropped])
+      try {
+        closeSync(fd);
+      } catch {
+        // Nothing depends on it, and the other files are to be closed too.
+      }
     this.#streams.clear();
   }
 }

@@ -6,8 +6,8 @@ import type { TraceRecords } from './leftover.ts';
 import type { TracedQueue } from './queue.ts';
 import { traceFolder } from './relay-files.ts';
 
-/** Bytes of a sub-buffer. */
-const bufferSize = 64 * 1024;
+/** Bytes of a sub-buffer, at most. */
+const largestBuffer = 64 * 1024;
 
 export interface Trace {
   readonly folder: string;
@@ -22,7 +22,7 @@ export interface TraceOptions {
   readonly disk: string;
   readonly debugfs: string;
   readonly records: TraceRecords;
-  /** Bytes for each processor, a multiple of 64 KiB. */
+  /** Bytes for each processor, at least 8 KiB. */
   readonly capacity: number;
 }
 
@@ -32,11 +32,8 @@ export async function beginTrace(queue: TracedQueue, options: TraceOptions): Pro
   const earlier = await records.earlier(disk, traceFolder(debugfs, underscored(queue), queue.name));
   // Only here: its files are the very ones that we made, and nobody reads them any more.
   if (earlier === 'ours') await tearDownTrace(queue.path).catch(ignore('EINVAL'));
-  const setup = {
-    mask: masks[queue.following],
-    bufferSize,
-    buffers: Math.max(2, Math.ceil(capacity / bufferSize)),
-  };
+  const bufferSize = Math.min(largestBuffer, capacity / 2);
+  const setup = { mask: masks[queue.following], bufferSize, buffers: Math.floor(capacity / bufferSize) };
   let folder: string | undefined;
   try {
     const name = await setUpTrace(queue.path, setup);

@@ -5,13 +5,13 @@ import { testInVm } from '../vm/in-vm.ts';
 testInVm('blktrace', {
   kernel: '6.1',
   files: [
-    'test/integration/tracking-blktrace-loss.test.ts',
+    'test/vm/blktrace/loss.test.ts',
     'test/vm/blktrace/completeness.test.ts',
     'test/vm/blktrace/passthrough.test.ts',
   ],
   disks: [
-    { bus: 'virtio', size: 320 * MiB },
-    { bus: 'virtio', size: 480 * MiB },
+    { bus: 'virtio', size: 64 * MiB },
+    { bus: 'virtio', size: 128 * MiB },
     { bus: 'scsi', size: 64 * MiB },
   ],
   deadlineMs: 280_000,

@@ -1,0 +1,227 @@
+/** In the virtual machine: whatever may have cost a record ends the epoch, with the reason; nobody else is disturbed. */
+import './inside.ts';
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, readdirSync, readlinkSync } from 'node:fs';
+import { after, afterEach, test } from 'node:test';
+import { basename, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MiB } from '../../../src/base/bytes.ts';
+import { AgentError } from '../../../src/base/errors.ts';
+import { setUpTrace, startTrace, stopTrace, tearDownTrace } from '../../../src/linux/blktrace.ts';
+import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
+import { openDebugfs } from '../../../src/linux/debugfs.ts';
+import { scratchFor } from '../../helpers/backup.ts';
+import { makeLoop } from '../../helpers/loop.ts';
+import { describeDevice, sh } from '../guest.ts';
+
+const ending = { after };
+const disk = '/dev/vda';
+const runDirectory = scratchFor(ending);
+const debugfs = await openDebugfs(runDirectory);
+after(() => debugfs.close());
+const other = { mask: 0xffff, bufferSize: 65_536, buffers: 2 };
+
+// One for all tests: its thread takes seconds to start here.
+const tracker = new BlktraceTracker({ runDirectory });
+after(() => tracker.close());
+afterEach(async () => {
+  await tracker.untrack(describeDevice(disk));
+  // Of a test that failed.
+  await tearDownTrace(disk).catch(() => undefined);
+});
+
+const track = () => tracker.track(describeDevice(disk));
+
+async function endedBecause(reason: RegExp, path = disk): Promise<void> {
+  const ended = (thrown: unknown) =>
+    thrown instanceof AgentError && thrown.code === 'EPOCH_ENDED' && reason.test(thrown.message);
+  await assert.rejects(tracker.take(describeDevice(path)), (thrown) => {
+    assert.ok(ended(thrown), String(thrown));
+    return true;
+  });
+  assert.equal(tracker.state(describeDevice(path)), undefined);
+}
+
+function traced(): boolean {
+  return existsSync(join(debugfs.path, 'block', basename(disk), 'trace0'));
+}
+
+const write = (block: number, count = 1): string =>
+  sh(
+    `dd if=/dev/urandom of=${disk} bs=4k count=${count} seek=${block} oflag=direct conv=notrunc status=none`,
+  );
+
+test('a take is yielded again until it is committed, and tracking ends with the tracker', async () => {
+  await track();
+  const device = describeDevice(disk);
+  const { epoch } = await tracker.track(device);
+  const look = async (): Promise<[number[], () => void]> => {
+    const taken = await tracker.take(device);
+    return [[...taken.dirty.extents()].map(({ offset }) => offset / 4096), () => taken.commit()];
+  };
+  write(10);
+  assert.deepEqual((await look())[0], [10]);
+  write(20);
+  const [both, commit] = await look();
+  assert.deepEqual(both, [10, 20]);
+  write(30);
+  assert.deepEqual((await look())[0], [10, 20, 30]);
+  // Of an earlier take: it holds less than the last one.
+  commit();
+  const [all, last] = await look();
+  assert.deepEqual(all, [10, 20, 30]);
+  last();
+  assert.deepEqual((await look())[0], []);
+  write(40);
+  await sleep(300);
+  const state = tracker.state(device)!;
+  assert.deepEqual([state.epoch.id, state.dirtyBytes, state.pinned], [epoch.id, 4096, false]);
+  console.log(`# ${state.memory} bytes of memory for a device of ${device.size} bytes`);
+  await tracker.untrack(device);
+  assert.equal(traced(), false);
+  // Its map was in its memory.
+  assert.equal((await track()).doubt, undefined);
+});
+
+/** A tracker in a process of its own, which says `tracking` first. */
+async function trackingChild(): Promise<{
+  child: ChildProcess;
+  ask: (what: 'take' | 'track') => Promise<string>;
+}> {
+  const child = spawn('scripts/node', ['test/vm/blktrace/tracking-child.ts', runDirectory, disk], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async (): Promise<string> => String((await lines.next()).value);
+  assert.equal(await next(), 'tracking');
+  return {
+    child,
+    ask: (what) => {
+      child.stdin.write(`${what}\n`);
+      return next();
+    },
+  };
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  const exit = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exit;
+}
+
+test('somebody else traces the device: refused, and left alone', async () => {
+  await setUpTrace(disk, other);
+  await startTrace(disk);
+  try {
+    await assert.rejects(track(), (thrown) => {
+      assert.ok(thrown instanceof AgentError);
+      assert.equal(thrown.code, 'NOT_SUPPORTED');
+      assert.match(thrown.message, /somebody else traces \/dev\/vda/);
+      return true;
+    });
+    assert.equal(traced(), true);
+  } finally {
+    await tearDownTrace(disk);
+  }
+});
+
+test('somebody else stops our trace', async () => {
+  await track();
+  await stopTrace(disk);
+  await endedBecause(/somebody stopped it/);
+  await tracker.untrack(describeDevice(disk));
+  assert.equal(traced(), false);
+});
+
+test('somebody else stops our trace and starts it again', async () => {
+  await track();
+  (await tracker.take(describeDevice(disk))).commit();
+  await stopTrace(disk);
+  await startTrace(disk);
+  await endedBecause(/stopped and started again|somebody stopped it/);
+});
+
+test('somebody else removes our trace and begins one: theirs is left alone', async () => {
+  await track();
+  await tearDownTrace(disk);
+  await setUpTrace(disk, other);
+  // It is stopped first, and a drain may come in between.
+  await endedBecause(/removed, or the device is gone|somebody stopped it/);
+  await tracker.untrack(describeDevice(disk));
+  assert.equal(traced(), true, 'the trace of somebody else was torn down');
+  await tearDownTrace(disk);
+});
+
+test('the tracer of ftrace takes the records away', async () => {
+  await track();
+  sh('echo blk >/sys/kernel/tracing/current_tracer');
+  try {
+    await endedBecause(/somebody stopped it/);
+  } finally {
+    sh('echo nop >/sys/kernel/tracing/current_tracer');
+  }
+});
+
+test('the reading thread dies', async () => {
+  await track();
+  for (const fd of readdirSync('/proc/self/fd')) {
+    const path = join('/proc/self/fd', fd);
+    // All threads have one table of descriptors.
+    if (existsSync(path) && readlinkSync(path).endsWith(`${basename(disk)}/dropped`)) closeSync(Number(fd));
+  }
+  await endedBecause(/can no longer be read/);
+  await tracker.track(describeDevice(disk));
+  (await tracker.take(describeDevice(disk))).commit();
+  await tracker.untrack(describeDevice(disk));
+  assert.equal(traced(), false);
+});
+
+test('a daemon is held up until buffers overflow, then killed; the next one cleans up', async () => {
+  const { child, ask } = await trackingChild();
+  try {
+    write(5);
+    assert.equal(await ask('take'), '1 blocks');
+    child.kill('SIGSTOP');
+    sh(`dd if=/dev/zero of=${disk} bs=512 count=900 oflag=direct conv=notrunc status=none`);
+    child.kill('SIGCONT');
+    assert.match(await ask('take'), /dropped \d+ records/);
+    assert.match(await ask('track'), /dropped \d+ records/);
+    assert.equal(await ask('take'), '0 blocks');
+    // While it lives it is somebody else.
+    await assert.rejects(track(), /somebody else traces/);
+  } finally {
+    await kill(child);
+  }
+  assert.equal(traced(), true);
+  const { doubt } = await tracker.track(describeDevice(disk));
+  assert.match(doubt ?? '', /daemon that tracked it before has ended/);
+  write(7);
+  const { dirty } = await tracker.take(describeDevice(disk));
+  assert.deepEqual([...dirty.extents()], [{ offset: 7 * 4096, length: 4096 }]);
+  await tracker.untrack(describeDevice(disk));
+  // A record of ours does not make somebody else's trace ours.
+  await setUpTrace(disk, other);
+  await assert.rejects(track(), /somebody else traces/);
+  assert.equal(traced(), true);
+  await tearDownTrace(disk);
+});
+
+test('a device that changes its size or is another under its old number', async (t) => {
+  sh('modprobe loop');
+  const loop = await makeLoop(t, { size: 8 * MiB });
+  const device = describeDevice(loop.device);
+  await tracker.track(device);
+  (await tracker.take(device)).commit();
+  sh(`truncate -s 10M ${loop.image}; losetup -c ${loop.device}`);
+  await assert.rejects(tracker.take(device), /size in bytes was 8388608 and is 10485760/);
+  const again = describeDevice(loop.device);
+  assert.match((await tracker.track(again)).doubt ?? '', /size in bytes/);
+  sh(
+    `cp --sparse=always ${loop.image} ${loop.image}2; losetup -d ${loop.device}; losetup ${loop.device} ${loop.image}2`,
+  );
+  await assert.rejects(tracker.take(again), /disk sequence|place in sysfs/);
+  await tracker.untrack(again);
+});

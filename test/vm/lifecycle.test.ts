@@ -1,0 +1,255 @@
+/**
+ * What ends an epoch, and what does not: the tracker's process killed, its programs detached, its maps of another
+ * version, devices resized, replaced, written by commands that are passed through. One file, since loading the
+ * programs takes the emulated machine ten seconds.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { AgentError } from '../../src/base/errors.ts';
+import { EbpfTracker, type EbpfTrackerOptions } from '../../src/tracking/ebpf/tracker.ts';
+import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
+import type { TrackedDevice } from '../../src/tracking/tracker.ts';
+import { describeDevice, sh } from './guest.ts';
+import { sendWrite } from './passthrough.ts';
+
+const pins = '/sys/fs/bpf/dattod';
+let tracker: EbpfTracker;
+
+/** Opens anew, as another process would. */
+async function restart(options: EbpfTrackerOptions = {}): Promise<void> {
+  await tracker.close();
+  tracker = await EbpfTracker.open(options);
+}
+
+/** Units that a write of `count` 4 KiB blocks at block `at` marks, as extents. */
+const blocks = (at: number, count: number) => [{ offset: at * 4096, length: count * 4096 }];
+
+function write(path: string, at: number, count: number): void {
+  sh(`dd if=/dev/urandom of=${path} bs=4k seek=${at} count=${count} oflag=direct conv=notrunc status=none`);
+}
+
+async function extents(device: TrackedDevice): Promise<unknown[]> {
+  const taken = await tracker.take(device);
+  const found = [...taken.dirty.extents()];
+  taken.commit();
+  return found;
+}
+
+const endedBy = (reason: RegExp) => (thrown: unknown) => {
+  assert.ok(thrown instanceof AgentError);
+  assert.equal(thrown.code, 'EPOCH_ENDED');
+  assert.match(thrown.message, reason);
+  return true;
+};
+
+before(async () => {
+  sh('modprobe dm-mod; modprobe loop');
+  tracker = await EbpfTracker.open();
+});
+after(() => tracker.stop());
+
+test('the support check says yes and leaves nothing behind', async () => {
+  const support = await trackingSupport();
+  assert.equal(support.supported, true, support.why);
+});
+
+test('partitions and their disk are tracked side by side, each at its own offsets', async () => {
+  sh(
+    `printf 'label: gpt\\nstart=4097,size=20000\\nstart=40000,size=20000\\n' | sfdisk -q --no-reread /dev/vda; blockdev --rereadpt /dev/vda`,
+  );
+  const disk = describeDevice('/dev/vda');
+  const first = describeDevice('/dev/vda1');
+  const second = describeDevice('/dev/vda2');
+  for (const device of [second, disk, first]) await tracker.track(device);
+  for (const device of [disk, first, second]) await extents(device);
+  write('/dev/vda1', 10, 2);
+  assert.deepEqual(await extents(first), blocks(10, 2));
+  assert.deepEqual(await extents(second), []);
+  // 4097 sectors and 80 more, which begin inside a 4 KiB block of the disk.
+  assert.deepEqual(await extents(disk), blocks(522, 3));
+  write('/dev/vda2', 0, 1);
+  assert.deepEqual(await extents(second), blocks(0, 1));
+  assert.deepEqual(await extents(disk), blocks(5000, 1));
+  assert.deepEqual(await extents(first), []);
+
+  // One of three goes; the others go on.
+  await tracker.untrack(disk);
+  write('/dev/vda2', 3, 1);
+  assert.deepEqual(await extents(second), blocks(3, 1));
+  await assert.rejects(tracker.take(disk), endedBy(/not tracked/));
+  assert.equal((await tracker.track(disk)).doubt, undefined);
+  write('/dev/vda1', 0, 1);
+  assert.deepEqual(await extents(disk), blocks(512, 2));
+  for (const device of [disk, first, second]) await tracker.untrack(device);
+});
+
+test('what is taken comes again until it is committed, with what came since', async () => {
+  const device = describeDevice('/dev/vdb');
+  await tracker.track(device);
+  write('/dev/vdb', 7, 1);
+  const first = await tracker.take(device);
+  write('/dev/vdb', 9, 1);
+  const second = await tracker.take(device);
+  assert.deepEqual([...second.dirty.extents()], [...blocks(7, 1), ...blocks(9, 1)]);
+  // Too late: the second take holds what the first one held.
+  first.commit();
+  assert.equal(tracker.state(device)?.dirtyBytes, 8192);
+  second.commit();
+  assert.equal(tracker.state(device)?.dirtyBytes, 0);
+  assert.deepEqual(await extents(device), []);
+});
+
+test('a process killed between take and commit has lost nothing, and tracking goes on without it', async () => {
+  const device = describeDevice('/dev/vdb');
+  const { epoch } = await tracker.track(device);
+  await extents(device);
+  await tracker.close();
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'taker.ts'), '/dev/vdb'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  assert.equal(line.toString().trim(), 'taken 100 to 102');
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  write('/dev/vdb', 200, 1);
+  tracker = await EbpfTracker.open();
+  assert.deepEqual(await tracker.track(device), { epoch, doubt: undefined });
+  assert.deepEqual(await extents(device), [...blocks(100, 3), ...blocks(200, 1)]);
+  assert.deepEqual(await extents(device), []);
+});
+
+test('a second process is refused the same pins', async () => {
+  await assert.rejects(EbpfTracker.open(), { code: 'DEVICE_BUSY' });
+});
+
+test('another UUID, or a device that is not what the caller takes it for, ends the epoch', async () => {
+  const device = describeDevice('/dev/vdb', 'one');
+  assert.match((await tracker.track(device)).doubt ?? '', /UUID was {2}and is one/);
+  await assert.rejects(tracker.take({ ...device, uuid: 'two' }), endedBy(/UUID was one and is two/));
+  await assert.rejects(tracker.take({ ...device, size: 4096 }), endedBy(/size in bytes/));
+  await assert.rejects(tracker.track({ ...device, size: 4096 }), { code: 'DEVICE_GONE' });
+});
+
+test('a program detached by hand ends the epoch of the next process', async () => {
+  const device = describeDevice('/dev/vdb');
+  await tracker.track(device);
+  await tracker.close();
+  rmSync(join(pins, 'request-block_rq_complete-1-link'));
+  tracker = await EbpfTracker.open();
+  write('/dev/vdb', 1, 1);
+  await assert.rejects(tracker.take(device), endedBy(/detached/));
+  assert.match((await tracker.track(device)).doubt ?? '', /detached/);
+  write('/dev/vdb', 2, 1);
+  assert.deepEqual(await extents(device), blocks(2, 1));
+});
+
+test('maps of another layout are not touched but replaced', async () => {
+  const device = describeDevice('/dev/vdb');
+  await tracker.track(device);
+  const { openPin } = await import('../../src/linux/bpf/pins.ts');
+  const { mapIntoMemory } = await import('../../src/linux/bpf/mapped.ts');
+  const map = mapIntoMemory(openPin(join(pins, `range-${device.major}:${device.minor}`))!, 4096);
+  new Uint32Array(map.memory)[260 / 4] = 99;
+  map.unmap();
+  await restart();
+  await assert.rejects(tracker.take(device), endedBy(/layout 99, of another version of the agent/));
+  assert.match((await tracker.track(device)).doubt ?? '', /layout 99/);
+  write('/dev/vdb', 5, 1);
+  assert.deepEqual(await extents(device), blocks(5, 1));
+});
+
+test('a loop device attached again, or grown, is another device', async () => {
+  sh('truncate -s 64M /tmp/loop.img; losetup /dev/loop0 /tmp/loop.img');
+  try {
+    const device = describeDevice('/dev/loop0');
+    await tracker.track(device);
+    write('/dev/loop0', 4, 1);
+    assert.deepEqual(await extents(device), blocks(4, 1));
+    sh('losetup -d /dev/loop0; losetup /dev/loop0 /tmp/loop.img');
+    await assert.rejects(tracker.take(device), endedBy(/disk sequence was|place in sysfs was/));
+    const again = describeDevice('/dev/loop0');
+    assert.match((await tracker.track(again)).doubt ?? '', /was \S+/);
+    await extents(again);
+    sh('truncate -s 80M /tmp/loop.img; losetup -c /dev/loop0');
+    await assert.rejects(tracker.take(again), endedBy(/size in bytes was 67108864 and is 83886080/));
+    await tracker.untrack(again);
+  } finally {
+    sh('losetup -d /dev/loop0; rm /tmp/loop.img');
+  }
+});
+
+test('a command passed through to the disk ends the epoch', async () => {
+  const device = describeDevice('/dev/sda');
+  await tracker.track(device);
+  write('/dev/sda', 3, 1);
+  assert.deepEqual(await extents(device), blocks(3, 1));
+  sendWrite('/dev/sda', 8000);
+  await assert.rejects(tracker.take(device), endedBy(/passed through/));
+  assert.match((await tracker.track(device)).doubt ?? '', /passed through/);
+  assert.deepEqual(await extents(device), []);
+  await tracker.untrack(device);
+});
+
+test('a table of device-mapper that grows, and one whose disk is another, end the epoch', async () => {
+  sh(`printf '0 100000 linear /dev/vdc 0\\n' | dmsetup create lin --noudevsync; dmsetup mknodes`);
+  const device = describeDevice('/dev/mapper/lin');
+  await tracker.track(device);
+  write('/dev/mapper/lin', 6, 2);
+  assert.deepEqual(await extents(device), blocks(6, 2));
+  sh(`printf '0 120000 linear /dev/vdc 0\\n' | dmsetup load lin; dmsetup resume --noudevsync lin`);
+  await assert.rejects(tracker.take(device), endedBy(/size in bytes/));
+  const grown = describeDevice('/dev/mapper/lin');
+  await tracker.track(grown);
+  assert.deepEqual(await extents(grown), []);
+  sh(
+    `dmsetup remove --noudevsync lin; printf '0 120000 linear /dev/vdc 8\\n' | dmsetup create lin --noudevsync; dmsetup mknodes`,
+  );
+  await assert.rejects(tracker.take(grown), endedBy(/was \S+/));
+  sh('dmsetup remove --noudevsync lin');
+  await assert.rejects(tracker.take(grown), endedBy(/no block device/));
+  await tracker.untrack(grown);
+});
+
+test('discards of many GiB in one request are marked from end to end', async () => {
+  sh('truncate -s 20G /tmp/big.img; losetup /dev/loop0 /tmp/big.img');
+  const discardMost = async (path: string): Promise<void> => {
+    const device = describeDevice(path);
+    await tracker.track(device);
+    sh(`blkdiscard -o 4096 -l $((15 * 1024 * 1024 * 1024 + 12288)) ${path}`);
+    assert.deepEqual(await extents(device), [{ offset: 4096, length: 15 * 1024 ** 3 + 12288 }]);
+    await tracker.untrack(device);
+  };
+  try {
+    await discardMost('/dev/loop0');
+    sh(
+      `printf "0 $((18 * 1024 * 1024 * 2)) linear /dev/loop0 8\\n" | dmsetup create big --noudevsync; dmsetup mknodes`,
+    );
+    await discardMost('/dev/mapper/big');
+  } finally {
+    sh('dmsetup remove --noudevsync big || true; losetup -d /dev/loop0; rm /tmp/big.img');
+  }
+});
+
+test('without room for writes on their way the epoch ends', async () => {
+  await tracker.stop();
+  tracker = await EbpfTracker.open({ inFlightEntries: 4 });
+  // A disk that answers late holds the writes.
+  sh(
+    `modprobe dm-delay || true; printf '0 100000 delay /dev/vdc 0 100\\n' | dmsetup create slow --noudevsync; dmsetup mknodes`,
+  );
+  const device = describeDevice('/dev/mapper/slow');
+  await tracker.track(device);
+  assert.deepEqual(await extents(device), []);
+  writeFileSync(
+    '/tmp/many',
+    `for i in $(seq 1 16); do dd if=/dev/zero of=/dev/mapper/slow bs=4k count=4 seek=$((i * 50)) oflag=direct conv=notrunc status=none & done; wait`,
+  );
+  sh('bash /tmp/many');
+  await assert.rejects(tracker.take(device), endedBy(/could not be remembered/));
+  await tracker.untrack(device);
+  sh('dmsetup remove --noudevsync slow');
+});
