@@ -1,18 +1,21 @@
 /** A job: its state, its status, and the ways to pause and end it. What it does is in procedure.ts. */
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
-import type { JobEnvironment, JobOptions, PreparedJob, RunningJob } from './job.ts';
-import { runBackup } from './procedure.ts';
+import type { JobEnvironment, PreparedJob, RunningJob } from './job.ts';
+import type { ProcedureReport } from './procedure.ts';
 import { RateMeter } from './rate-meter.ts';
 import type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning } from './status.ts';
-import { type JobUnit, isLive } from './unit.ts';
+import { type JobMember, isLive } from './unit.ts';
+
+/** What a job does, from its start to its success. */
+export type JobWork = (report: ProcedureReport, signal: AbortSignal) => Promise<void>;
 
 export class BackupJob implements PreparedJob, RunningJob {
   readonly uuid: string;
   readonly done: Promise<JobStatus>;
   readonly #kind: JobKind;
-  readonly #units: readonly JobUnit[];
-  readonly #options: JobOptions;
+  readonly #units: readonly JobMember[];
+  readonly #work: JobWork;
   readonly #environment: JobEnvironment;
   readonly #cancelling = new AbortController();
   readonly #meter = new RateMeter();
@@ -28,15 +31,15 @@ export class BackupJob implements PreparedJob, RunningJob {
   constructor(job: {
     readonly uuid: string;
     readonly kind: JobKind;
-    readonly units: readonly JobUnit[];
-    readonly options: JobOptions;
+    readonly units: readonly JobMember[];
+    readonly work: JobWork;
     readonly environment: JobEnvironment;
     readonly warnings: readonly JobWarning[];
   }) {
     this.uuid = job.uuid;
     this.#kind = job.kind;
     this.#units = job.units;
-    this.#options = job.options;
+    this.#work = job.work;
     this.#environment = job.environment;
     this.#warnings.push(...job.warnings);
     this.done = new Promise((resolve) => {
@@ -82,11 +85,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     let outcome: { state: JobState; error?: AgentError } = { state: 'SUCCEEDED' };
     log.info({ job: this.uuid, devices: this.#units.map((unit) => unit.pair.device.path) }, 'job started');
     try {
-      await runBackup(
-        { uuid: this.uuid },
-        this.#units,
-        this.#options,
-        this.#environment,
+      await this.#work(
         {
           phase: (phase) => {
             this.#phase = phase;
@@ -95,7 +94,7 @@ export class BackupJob implements PreparedJob, RunningJob {
         },
         this.#cancelling.signal,
       );
-      this.#afterSuccess();
+      if (this.#kind !== 'verify') this.#afterSuccess();
     } catch (error) {
       outcome = this.#failure(error);
     }
@@ -164,14 +163,19 @@ export class BackupJob implements PreparedJob, RunningJob {
     }, 0);
   }
 
-  #refresh(unit: JobUnit): void {
+  #refresh(unit: JobMember): void {
     const { status, pool } = unit;
     const { done, sent, zero, verified } = pool.counters();
+    status.bytes_verified = verified;
+    if (this.#kind === 'verify') {
+      status.bytes_transferred = verified;
+      status.bytes_unsynced = Math.max(0, status.used_bytes - verified);
+      return;
+    }
     const total = pool.used.bytes();
     status.bytes_transferred = isLive(unit) && status.pass > 1 ? done : Math.min(done, total);
     status.bytes_sent = sent;
     status.bytes_zero = zero;
-    status.bytes_verified = verified;
     if (this.#phase === 'copying' && status.pass <= 1) status.bytes_unsynced = Math.max(0, total - done);
   }
 
@@ -193,7 +197,8 @@ export class BackupJob implements PreparedJob, RunningJob {
       finished_at: this.#finishedAt?.toISOString() ?? null,
       tracker: [...new Set(this.#units.map(({ status }) => status.tracker))].join(', '),
       rate: Math.round(rate),
-      seconds_left: rate > 0 && this.#phase === 'copying' ? Math.ceil(left / rate) : null,
+      seconds_left:
+        rate > 0 && (this.#phase === 'copying' || this.#kind === 'verify') ? Math.ceil(left / rate) : null,
       warnings: [...this.#warnings],
       error: this.#error?.toDocument() ?? null,
       devices,

@@ -100,6 +100,7 @@ async function connect(waitMs: number): Promise<TargetFacts> {
   target = await openTarget(setup.target, {
     waitMs,
     first: setup.thread === 0,
+    access: setup.access,
     signal: aborting.signal,
     deviceSize: setup.deviceSize,
   });

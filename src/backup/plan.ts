@@ -4,16 +4,16 @@
  */
 import type { ChainRecord, ChainSubject } from '../tracking/chain.ts';
 import type { Epoch } from '../tracking/tracker.ts';
-import type { JobKind } from './status.ts';
+import type { BackupKind } from './status.ts';
 
 export interface Plan {
-  readonly kind: JobKind;
+  readonly kind: BackupKind;
   /** Why it is not what was asked for; null where it is. */
   readonly reason: string | null;
 }
 
 export interface PlanFacts {
-  readonly wanted: JobKind;
+  readonly wanted: BackupKind;
   readonly subject: ChainSubject;
   /** Of the chain as it was found; undefined where there is none. */
   readonly record: ChainRecord | undefined;

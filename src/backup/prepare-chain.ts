@@ -2,10 +2,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
+import type { Device } from '../devices/device.ts';
 import { Chain, type ChainRecord, type ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { CopyPool } from './copy/pool.ts';
 import type { JobEnvironment } from './job.ts';
+import { type TargetSpec, targetName } from './targets.ts';
 
 /** Units of the target that the drift check reads besides the superblocks' areas and what was sent last. */
 const driftSamples = 64;
@@ -14,6 +16,16 @@ export async function chainsDirectory(environment: Pick<JobEnvironment, 'stateDi
   const directory = join(environment.stateDirectory, 'chains');
   await mkdir(directory, { recursive: true, mode: 0o700 });
   return directory;
+}
+
+export function chainSubject(device: Device, target: TargetSpec): ChainSubject {
+  return {
+    uuid: device.filesystem?.uuid ?? '',
+    path: device.path,
+    size: device.size,
+    partitionStart: device.partition?.start ?? 0,
+    target: targetName(target),
+  };
 }
 
 export interface FoundChain {

@@ -8,18 +8,17 @@ import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
-import type { ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { CopyPool } from './copy/pool.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { type Plan, decide } from './plan.ts';
-import { chainsDirectory, drift, openChain } from './prepare-chain.ts';
+import { chainSubject, chainsDirectory, drift, openChain } from './prepare-chain.ts';
 import { startTracking } from './prepare-tracking.ts';
 import { RecentUnits } from './recent-units.ts';
 import { refuseSelfTarget } from './self-target.ts';
-import type { JobKind, JobWarning } from './status.ts';
+import type { BackupKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
 
@@ -30,7 +29,7 @@ const spoolBytes = 32 * MiB;
 const largestUnit = 256 * 1024;
 
 export interface UnitContext {
-  readonly kind: JobKind;
+  readonly kind: BackupKind;
   /** Devices in the job. */
   readonly pairs: number;
   readonly devices: readonly Device[];
@@ -58,13 +57,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
     const unit = tracking.tracked === undefined ? untrackedUnit(device.size) : tracking.unit;
-    const subject: ChainSubject = {
-      uuid: device.filesystem?.uuid ?? '',
-      path: device.path,
-      size: device.size,
-      partitionStart: device.partition?.start ?? 0,
-      target: targetName(target),
-    };
+    const subject = chainSubject(device, target);
     const chains = await chainsDirectory(environment);
     const { chain, record, unknown, rivals } = await openChain(chains, subject, unit, undo);
     const compared = mounts.length > 0 && tracking.tracked === undefined;
@@ -139,7 +132,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
  * Without a tracker nothing is known of single blocks, and larger units keep the bitmaps small: 4 MiB each up to
  * 8 TiB.
  */
-function untrackedUnit(size: number): number {
+export function untrackedUnit(size: number): number {
   let unit = fingerprintUnit;
   while (unit < largestUnit && size / unit > 32 * MiB) unit *= 2;
   return unit;

@@ -8,9 +8,11 @@ import { BackupJob } from './backup-job.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
 import { prepareUnit } from './prepare-unit.ts';
+import { runBackup } from './procedure.ts';
 import { mapUnit } from './mapping.ts';
 import type { JobWarning } from './status.ts';
 import { type JobUnit, isLive } from './unit.ts';
+import { prepareVerification } from './verification.ts';
 
 export const prepareJob: PrepareJob = async (request, environment): Promise<PreparedJob> => {
   const { uuid, kind, pairs, devices, options } = request;
@@ -19,6 +21,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
       hint: 'name one with --device-pair DEVICE HOST PORT; dattocli devices lists them',
     });
   refuseOverlaps(pairs);
+  if (kind === 'verify') return prepareVerification({ ...request, kind }, environment);
   const stack = await readStack();
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
@@ -40,7 +43,14 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
     await Promise.all(units.map((unit) => unit.discard()));
     throw error;
   }
-  return new BackupJob({ uuid, kind, units, options, environment, warnings });
+  return new BackupJob({
+    uuid,
+    kind,
+    units,
+    environment,
+    warnings,
+    work: (report, signal) => runBackup({ uuid }, units, options, environment, report, signal),
+  });
 };
 
 function refuseOverlaps(pairs: readonly DevicePair[]): void {

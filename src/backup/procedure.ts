@@ -22,7 +22,7 @@ import {
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
 import type { JobPhase } from './status.ts';
-import { type JobUnit, isLive, missing } from './unit.ts';
+import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
 
 export interface ProcedureReport {
   phase(phase: JobPhase): void;
@@ -72,7 +72,10 @@ export async function runBackup(
 }
 
 /** Runs `work` for all units side by side; the first failure stops the others, and all have ended after it. */
-async function together(units: readonly JobUnit[], work: (unit: JobUnit) => Promise<void>): Promise<void> {
+export async function together<Member extends JobMember>(
+  units: readonly Member[],
+  work: (unit: Member) => Promise<void>,
+): Promise<void> {
   let first: { error: unknown } | undefined;
   await Promise.all(
     units.map(async (unit) => {

@@ -55,10 +55,17 @@ export interface DeviceStatus {
   freeze_ms: number | null;
   /** Bytes read back from the target and compared after the flush. */
   bytes_verified: number;
+  /** `verify`: of these, bytes of units that differ. */
+  bytes_mismatched: number;
+  /** `verify`: bytes of which it is not known what the target should hold, free space among them. */
+  bytes_unknown: number;
   read_errors: ReadErrorRecord[];
 }
 
-export type JobKind = 'full' | 'incremental' | 'differential';
+export type BackupKind = 'full' | 'incremental' | 'differential';
+
+/** `verify` writes nothing: it compares what the target holds with what is known of it. */
+export type JobKind = BackupKind | 'verify';
 
 export interface JobStatus {
   uuid: string;

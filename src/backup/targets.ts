@@ -46,13 +46,14 @@ export interface OpenTargetOptions {
   readonly first: boolean;
   /** Size in bytes that a new image file gets. */
   readonly deviceSize: number;
+  readonly access: 'read' | 'write';
 }
 
-/** Opens the target for writing. Throws TARGET_UNREACHABLE, NBD_…, TARGET_…, FILE_ERROR. */
+/** Opens the target. Throws TARGET_UNREACHABLE, NBD_…, TARGET_…, FILE_ERROR. */
 export async function openTarget(spec: TargetSpec, options: OpenTargetOptions): Promise<Target> {
   if (spec.kind === 'file')
     return openFileTarget(spec.path, {
-      create: { size: options.deviceSize },
+      ...(options.access === 'read' ? { readOnly: true } : { create: { size: options.deviceSize } }),
       exclusive: options.first,
     });
   if (options.waitMs === 0) return connectNbd(spec.address, { signal: options.signal });

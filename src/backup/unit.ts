@@ -15,9 +15,20 @@ import type { Plan } from './plan.ts';
 import type { RecentUnits } from './recent-units.ts';
 import type { DeviceStatus } from './status.ts';
 
-export interface JobUnit {
+/** What a job of any kind needs of each of its devices. */
+export interface JobMember {
   readonly pair: DevicePair;
   readonly pool: CopyPool;
+  /** Writable filesystems on the device, which have to be frozen; empty: nobody writes to it, or nobody minds. */
+  readonly mounts: readonly MountedFilesystem[];
+  /** Ends threads and holds when the job has ended. */
+  readonly close: () => Promise<void>;
+  /** Undoes all that the preparation made, where the job does not begin. */
+  readonly discard: () => Promise<void>;
+  readonly status: DeviceStatus;
+}
+
+export interface JobUnit extends JobMember {
   readonly chain: Chain;
   /** Chains that will not be true of the target any more when this job writes to it. */
   readonly rivals: readonly Chain[];
@@ -25,20 +36,13 @@ export interface JobUnit {
   readonly plan: Plan;
   /** What the tracker knows; undefined where nothing tracks the device, or no longer. */
   tracking: { readonly feed: Feed; readonly epoch: Epoch } | undefined;
-  /** Writable filesystems on the device, which have to be frozen; empty: nobody writes to it. */
-  readonly mounts: readonly MountedFilesystem[];
   /** Held open exclusively, so that nobody can mount or write an idle device meanwhile; undefined if in use. */
   readonly hold: FileHandle | undefined;
-  /** Ends threads and holds when the job has ended. */
-  readonly close: () => Promise<void>;
-  /** Undoes all that the preparation made, where the job does not begin. */
-  readonly discard: () => Promise<void>;
   map: MapResult | undefined;
-  readonly status: DeviceStatus;
 }
 
 /** True where the device is written to while it is copied, so that it has to be frozen at the end. */
-export function isLive(unit: JobUnit): boolean {
+export function isLive(unit: Pick<JobUnit, 'mounts'>): boolean {
   return unit.mounts.length > 0;
 }
 
@@ -68,6 +72,8 @@ export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
     pass: 0,
     freeze_ms: null,
     bytes_verified: 0,
+    bytes_mismatched: 0,
+    bytes_unknown: 0,
     read_errors: [],
   };
 }

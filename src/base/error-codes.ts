@@ -28,6 +28,7 @@ const table = {
 
   // tracking
   CHAIN_IN_DOUBT: { exit: 1, summary: 'An incremental is not possible, and falling back was not allowed.' },
+  CHAIN_NOT_FOUND: { exit: 1, summary: 'Nothing is known of this device at this target.' },
   EPOCH_ENDED: { exit: 1, summary: 'Writes may have been missed, so what the tracker knows is not enough.' },
 
   // freezing

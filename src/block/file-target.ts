@@ -33,6 +33,8 @@ export interface FileTargetOptions {
    * this process holds already.
    */
   readonly exclusive?: boolean;
+  /** Default false. The caller writes nothing then, so a read-only file or device will do. */
+  readonly readOnly?: boolean;
 }
 
 /**
@@ -41,17 +43,22 @@ export interface FileTargetOptions {
  */
 export async function openFileTarget(path: string, options: FileTargetOptions = {}): Promise<FileTarget> {
   const exclusive = options.exclusive ?? true;
+  const readOnly = options.readOnly ?? false;
   let handle: FileHandle | undefined;
   try {
     const before = await statIfExisting(path);
     if (before !== undefined && !before.isBlockDevice() && !before.isFile())
       throw new AgentError('FILE_ERROR', `${path} is neither a block device nor a file`);
     const isDevice = before?.isBlockDevice() ?? false;
-    handle = await open(path, openFlags(isDevice, exclusive, options.create !== undefined), 0o600);
+    handle = await open(
+      path,
+      openFlags({ isDevice, exclusive, readOnly, create: options.create !== undefined }),
+      0o600,
+    );
     if (isDevice) {
       const { fd } = handle;
       // The open itself succeeds on some kernels, and the first write fails.
-      if (blockDeviceReadOnly(fd))
+      if (!readOnly && blockDeviceReadOnly(fd))
         throw new AgentError('TARGET_READ_ONLY', `${path} is a read-only block device`, {
           hint: 'blockdev --setrw makes it writable, where the hardware allows',
         });
@@ -62,7 +69,7 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
         'DEVICE_BUSY',
         `${path} is being written by another process, which holds its lock`,
       );
-    if (before === undefined) await syncDirectory(dirname(path));
+    if (before === undefined && !readOnly) await syncDirectory(dirname(path));
     let { size } = await handle.stat();
     if (size === 0 && options.create !== undefined) {
       size = options.create.size;
@@ -85,9 +92,15 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-function openFlags(isDevice: boolean, exclusive: boolean, create: boolean): number {
-  if (isDevice) return constants.O_RDWR | (exclusive ? constants.O_EXCL : 0);
-  return constants.O_RDWR | (create ? constants.O_CREAT : 0);
+function openFlags(how: {
+  readonly isDevice: boolean;
+  readonly exclusive: boolean;
+  readonly readOnly: boolean;
+  readonly create: boolean;
+}): number {
+  const access = how.readOnly ? constants.O_RDONLY : constants.O_RDWR;
+  if (how.isDevice) return access | (how.exclusive ? constants.O_EXCL : 0);
+  return access | (how.create ? constants.O_CREAT : 0);
 }
 
 /** Zeros where the filesystem or device has no quicker way. */

@@ -3,6 +3,7 @@
  * option parser knows; `joinPairs` makes one word of them first, so that a missing or an extra word is noticed
  * where it is.
  */
+import { type Command, Option } from 'commander';
 import { isIPv6 } from 'node:net';
 import { resolve } from 'node:path';
 import { AgentError } from '../base/errors.ts';
@@ -100,4 +101,34 @@ export class PairList {
         hint: 'write --device NAME --target URI for each device',
       });
   }
+}
+
+/** The options that name devices and targets, gathered in `pairs`. */
+export function addPairOptions(command: Command, pairs: PairList): Command {
+  const keep = (add: (value: string) => void) => (value: string) => {
+    add(value);
+    return value;
+  };
+  return command
+    .addOption(
+      new Option(
+        '--device-pair <DEVICE HOST PORT>',
+        'DEVICE and the NBD server at HOST and PORT; repeatable',
+      ).argParser(keep((value) => pairs.addPair(value))),
+    )
+    .addOption(
+      new Option('--vector <DEVICE HOST PORT>', 'the same as --device-pair').argParser(
+        keep((value) => pairs.addPair(value)),
+      ),
+    )
+    .option(
+      '--device <name>',
+      'this device and the --target that follows; repeatable',
+      keep((value) => pairs.addDevice(value)),
+    )
+    .option(
+      '--target <uri>',
+      'nbd://, nbds://, nbd+unix://, nbds+unix://, or the path of a file or device',
+      keep((value) => pairs.addTarget(value)),
+    );
 }

@@ -9,6 +9,7 @@ import { basicInfo, completeInfo } from './commands/info.ts';
 import { jobs } from './commands/jobs.ts';
 import { startBackup } from './commands/startbackup.ts';
 import { tracking } from './commands/tracking.ts';
+import { verify } from './commands/verify.ts';
 import { version } from './commands/version.ts';
 import { addCommonOptions, type CommonOptions, createContext, type Run } from './context.ts';
 import type { Io } from './io.ts';
@@ -23,6 +24,7 @@ const commands = [
   devices,
   tracking,
   chains,
+  verify,
   basicInfo,
   completeInfo,
   version,

@@ -12,6 +12,7 @@ export function httpStatus(code: ErrorCode): number {
       return 403;
     case 'DEVICE_NOT_FOUND':
     case 'JOB_NOT_FOUND':
+    case 'CHAIN_NOT_FOUND':
       return 404;
     case 'DEVICE_AMBIGUOUS':
     case 'DEVICE_BUSY':

@@ -45,7 +45,7 @@ const startSchema = {
   required: ['kind', 'devices'],
   additionalProperties: false,
   properties: {
-    kind: { type: 'string', enum: ['full', 'incremental', 'differential'] },
+    kind: { type: 'string', enum: ['full', 'incremental', 'differential', 'verify'] },
     devices: {
       type: 'array',
       maxItems: 256,
@@ -90,7 +90,7 @@ export const routes: readonly Route[] = [
   {
     method: 'POST',
     url: '/v1/jobs',
-    summary: 'checks everything, starts a backup and answers with its status',
+    summary: 'checks everything, starts a backup or a verification and answers with its status',
     schema: { body: startSchema },
     status: 201,
     handler: ({ jobs }, request): Promise<JobStatus> =>

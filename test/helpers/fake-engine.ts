@@ -127,6 +127,8 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
       pass: 1,
       freeze_ms: null,
       bytes_verified: 0,
+      bytes_mismatched: 0,
+      bytes_unknown: 0,
       read_errors: [],
     })),
   };

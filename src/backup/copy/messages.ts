@@ -19,6 +19,7 @@ export interface ThreadSetup {
   readonly thread: number;
   readonly sourcePath: string;
   readonly target: TargetSpec;
+  readonly access: 'read' | 'write';
   readonly deviceSize: number;
   /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
   readonly livePartitions: readonly number[];

@@ -28,6 +28,8 @@ export interface PoolSetup {
   /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
   readonly livePartitions: readonly number[];
   readonly target: TargetSpec;
+  /** Default write. */
+  readonly access?: 'read' | 'write';
   readonly threads: number;
   /** Bytes per bit of the used map and of what is to be sent: a power of two. */
   readonly unit: number;
@@ -128,6 +130,7 @@ export class CopyPool {
       spoolBytes,
     } = this.#setup;
     const setup: ThreadSetup = {
+      access: this.#setup.access ?? 'write',
       thread: this.#threads.length,
       sourcePath,
       target,
@@ -155,7 +158,7 @@ export class CopyPool {
   }
 
   #check(facts: TargetFacts): void {
-    checkTarget(facts, {
+    checkTarget(this.#setup.access === 'read' ? { ...facts, readOnly: false } : facts, {
       target: this.targetName,
       source: this.#setup.sourcePath,
       size: this.#setup.deviceSize,

@@ -24,7 +24,8 @@ export function renderJob(status: JobStatus): string {
   }
   if (status.error !== null)
     entries.push(['error', `${status.error.code}: ${status.error.message}${hintOf(status.error.hint)}`]);
-  return `${renderList(entries)}\n${renderDevices(status)}${renderWarnings(status)}`;
+  const table = status.kind === 'verify' ? renderVerified(status) : renderDevices(status);
+  return `${renderList(entries)}\n${table}${renderWarnings(status)}`;
 }
 
 /** The table at the end of `startbackup --wait`. */
@@ -53,6 +54,26 @@ export function renderDevices(status: JobStatus): string {
       took === 0 ? '-' : `${formatBytes(Math.round((device.bytes_transferred / took) * 1000))}/s`,
       frozenText(device),
       device.bytes_verified === 0 ? 'no' : formatBytes(device.bytes_verified),
+      device.target,
+    ]),
+  );
+}
+
+/** The table at the end of `verify`. */
+export function renderVerified(status: JobStatus): string {
+  return renderTable(
+    [
+      { title: 'device' },
+      { title: 'compared', align: 'right' },
+      { title: 'differs', align: 'right' },
+      { title: 'not known', align: 'right' },
+      { title: 'target' },
+    ],
+    status.devices.map((device) => [
+      device.device,
+      formatBytes(device.bytes_verified),
+      device.bytes_mismatched === 0 ? 'nothing' : formatBytes(device.bytes_mismatched),
+      formatBytes(device.bytes_unknown),
       device.target,
     ]),
   );

@@ -43,6 +43,8 @@ function job(more: Partial<JobStatus> = {}): JobStatus {
         pass: 1,
         freeze_ms: null,
         bytes_verified: 0,
+        bytes_mismatched: 0,
+        bytes_unknown: 0,
         read_errors: [],
       },
     ],

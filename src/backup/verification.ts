@@ -1,0 +1,133 @@
+/**
+ * A job that writes nothing: all that targets are known to hold is read back and compared with the fingerprints of
+ * their chains. Where a target holds something else, its chain is not believed any more, and the next backup to it
+ * is a full one.
+ */
+import { AgentError } from '../base/errors.ts';
+import { Bitmap } from '../base/bitmap.ts';
+import { Chain } from '../tracking/chain.ts';
+import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import { BackupJob } from './backup-job.ts';
+import { CopyPool } from './copy/pool.ts';
+import type { DevicePair, JobEnvironment, JobOptions, PreparedJob } from './job.ts';
+import { chainSubject, chainsDirectory, knownUnits } from './prepare-chain.ts';
+import { untrackedUnit } from './prepare-unit.ts';
+import { together } from './procedure.ts';
+import { parseTarget, targetName } from './targets.ts';
+import { type JobMember, initialStatus } from './unit.ts';
+
+interface Verified extends JobMember {
+  readonly chain: Chain;
+}
+
+/** Throws CHAIN_NOT_FOUND, and what opening a target throws. */
+export async function prepareVerification(
+  request: {
+    readonly uuid: string;
+    readonly kind: 'verify';
+    readonly pairs: readonly DevicePair[];
+    readonly options: JobOptions;
+  },
+  environment: JobEnvironment,
+): Promise<PreparedJob> {
+  const { uuid, kind, pairs, options } = request;
+  const units: Verified[] = [];
+  try {
+    for (const pair of pairs) units.push(await prepareOne(pair, options, environment));
+  } catch (error) {
+    await Promise.all(units.map((unit) => unit.discard()));
+    throw error;
+  }
+  return new BackupJob({
+    uuid,
+    kind,
+    units,
+    environment,
+    warnings: [],
+    work: async (report) => {
+      report.phase('verifying');
+      await together(units, verifyOne);
+      const [wrong] = units.filter(({ status }) => status.bytes_mismatched > 0);
+      if (wrong !== undefined) throw mismatch(wrong);
+    },
+  });
+}
+
+async function prepareOne(
+  pair: DevicePair,
+  options: JobOptions,
+  environment: JobEnvironment,
+): Promise<Verified> {
+  const { device } = pair;
+  const target = parseTarget(pair.target);
+  const subject = chainSubject(device, target);
+  const chains = await chainsDirectory(environment);
+  const unit = untrackedUnit(device.size);
+  const chain = await Chain.open(chains, subject, unit);
+  if (chain?.record.size !== device.size)
+    throw new AgentError('CHAIN_NOT_FOUND', `nothing ${whatIsKnown(chain, chains, subject)}`, {
+      hint: "'dattocli chains' lists what is known; a target has to be named as it was for the backup",
+    });
+  const pool = new CopyPool({
+    sourcePath: device.path,
+    deviceSize: device.size,
+    livePartitions: [],
+    target,
+    access: 'read',
+    threads: options.connections,
+    unit,
+    fingerprintPath: chain.fingerprintPath,
+    key: chain.key,
+    rate: undefined,
+    onReadError: 'fail',
+    spoolBytes: 0,
+    reconnectMs: options.reconnectMs,
+  });
+  const close = () => pool.close();
+  try {
+    const facts = await pool.open();
+    if (!facts.abilities.read)
+      throw new AgentError('NOT_SUPPORTED', `${pool.targetName} cannot be read`, {
+        hint: 'verify it at the receiver',
+      });
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const all = new Bitmap(device.size, unit);
+  all.fill(true);
+  pool.used.or(knownUnits(chain, all));
+  const status = { ...initialStatus(pair, targetName(target)), kind: 'verify' as const, freeze_ms: 0 };
+  status.used_bytes = pool.used.bytes();
+  status.bytes_unsynced = status.used_bytes;
+  return { pair, pool, chain, mounts: [], close, discard: close, status };
+}
+
+function whatIsKnown(
+  chain: Chain | undefined,
+  chains: string,
+  subject: Parameters<typeof Chain.exists>[1],
+): string {
+  const about = `is known of ${subject.path} at ${subject.target}`;
+  if (chain !== undefined)
+    return `${about} any more: the device has ${subject.size} bytes now and had ${chain.record.size}`;
+  return Chain.exists(chains, subject) ? `${about} any more: the record is damaged` : about;
+}
+
+async function verifyOne({ pool, chain, status }: Verified): Promise<void> {
+  const { mismatches } = await pool.verify(pool.used);
+  status.bytes_mismatched = Math.min(mismatches * fingerprintUnit, status.device_size);
+  status.bytes_unknown = status.device_size - pool.counters().verified;
+  if (mismatches > 0) await chain.save({ state: 'incomplete', torn: true });
+}
+
+function mismatch({ pool, pair, status }: Verified): AgentError {
+  return new AgentError(
+    'TARGET_MISMATCH',
+    `${pool.targetName} does not hold what the backups of ${pair.device.path} left there: ${status.bytes_mismatched} bytes ` +
+      `of ${pool.counters().verified} that were compared are in places that differ`,
+    {
+      hint: 'do not trust this image; check the disk and the memory of the receiver, then make a full backup',
+    },
+  );
+}

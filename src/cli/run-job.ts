@@ -1,0 +1,54 @@
+/** Starts a job, follows it with a progress bar to its end, and gives the exit code; Ctrl-C cancels it. */
+import { AgentError } from '../base/errors.ts';
+import type { JobStatus, StartDocument } from '../daemon/documents.ts';
+import type { Context } from './context.ts';
+import { followJob } from './follow.ts';
+import { concludeJob } from './outcome.ts';
+import { renderWarnings } from './render/job.ts';
+import { startProgress } from './render/progress.ts';
+
+export async function runJob(
+  context: Context,
+  request: StartDocument,
+  options: { readonly strict: boolean; readonly render: (status: JobStatus) => string },
+): Promise<number> {
+  const { strict, render } = options;
+  const { io, client, json } = context;
+  const gone = new AbortController();
+  let job: string | undefined;
+  let interrupts = 0;
+  // The first Ctrl-C ends the job, be it that its start is not answered yet; the second does not wait for that.
+  const cancel = () => {
+    if (job !== undefined) client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
+  };
+  // Under --json standard error is for the error object alone.
+  const progress = json ? undefined : await startProgress(io);
+  const stopListening = io.onInterrupt(() => {
+    if (++interrupts === 1) cancel();
+    else gone.abort();
+  });
+  try {
+    job = (await client.post<JobStatus>('/v1/jobs', request, gone.signal)).uuid;
+    if (interrupts > 0) cancel();
+    if (!json) io.out(`${job}\n`);
+    const status = await followJob(client, job, {
+      signal: gone.signal,
+      onStatus: (now) => progress?.show(now),
+    });
+    progress?.stop();
+    context.print(status, () => `\n${render(status)}`);
+    if (!json) io.err(renderWarnings(status));
+    return concludeJob(status, io, { json, strict });
+  } catch (error) {
+    progress?.stop();
+    if (!gone.signal.aborted) throw error;
+    throw new AgentError('CANCELLED', 'Left before the end of the job was known', {
+      hint:
+        job === undefined
+          ? "'dattocli jobs' shows whether it was started"
+          : `see 'dattocli backupstatus ${job}'`,
+    });
+  } finally {
+    stopListening();
+  }
+}
