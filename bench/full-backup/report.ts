@@ -18,7 +18,9 @@ export function table(results: ReadonlyMap<string, readonly Measurement[]>, size
     ];
   });
   const head = ['tool', 'seconds', 'times our time', 'processor s per GiB of device', 'peak memory'];
-  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  return [head, head.map(() => '---'), ...rows]
+    .map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`)
+    .join('\n');
 }
 
 /** `median (lowest to highest)`. */

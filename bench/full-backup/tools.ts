@@ -49,7 +49,8 @@ function peer(name: string, command: (device: string, uri: string) => string): T
 
 /** Ours first: the ratios are against it. */
 export const tools: readonly Tool[] = [
-  { name: 'dattod', run: ours },
+  { name: 'dattod', run: (device, uri) => ours(device, uri, '') },
+  { name: 'dattod, no fingerprints', run: (device, uri) => ours(device, uri, '--no-fingerprints') },
   peer('nbdcopy', (device, uri) => `nbdcopy --flush ${device} '${uri}'`),
   peer('qemu-img convert', (device, uri) => `qemu-img convert -n -f raw -O raw ${device} '${uri}'`),
   peer('dd | nbdcopy', (device, uri) => `dd if=${device} bs=1M status=none | nbdcopy --flush - '${uri}'`),
@@ -61,7 +62,7 @@ export const tools: readonly Tool[] = [
 ];
 
 /** A daemon of its own for each run, so that its peak memory is that of one backup. */
-async function ours(device: string, uri: string): Promise<Measurement> {
+async function ours(device: string, uri: string, options: string): Promise<Measurement> {
   const paths = daemonPaths();
   const daemon = spawn(join(build, 'dattod'), ['--foreground', ...paths.arguments], { stdio: 'ignore' });
   const ended = once(daemon, 'exit');
@@ -69,7 +70,7 @@ async function ours(device: string, uri: string): Promise<Measurement> {
     await waitFor(() => isHealthy(paths.socket), 'dattod answers');
     const before = cpuSeconds(daemon.pid!);
     const command = await timed(
-      `${join(build, 'dattocli')} --socket ${paths.socket} startbackup --full --wait --device ${device} --target '${uri}' > ${paths.directory}/out`,
+      `${join(build, 'dattocli')} --socket ${paths.socket} startbackup --full --wait ${options} --device ${device} --target '${uri}' > ${paths.directory}/out`,
     );
     const status = await readFile(`/proc/${daemon.pid!}/status`, 'utf8');
     return {

@@ -56,7 +56,7 @@ test('H1: other BPF programs and map updates run when the interrupt comes', asyn
     .mov(0, 0)
     .exit();
   const entry = new Btf(readFileSync('/sys/kernel/btf/vmlinux')).tracepoint('sys_enter')!;
-  const program = loadTracingProgram('busy', slow.assemble(), entry.id, 'GPL');
+  const program = await loadTracingProgram('busy', slow.assemble(), entry.id, 'GPL');
   const link = attachTracing(program);
   try {
     await extents(device);

@@ -67,7 +67,7 @@ export function fileOperation(random: Random, type: Filesystem, mount: string, d
   ];
   if (type === 'ext4')
     operations.push(
-      `cd /; umount ${mount}; e2fsck -fy ${device} >/dev/null || [ $? -lt 4 ]; resize2fs ${device} 60M >/dev/null 2>&1; mount -t ext4 ${device} ${mount}; resize2fs ${device} >/dev/null 2>&1`,
+      `cd /; umount ${mount}; e2fsck -fy ${device} >/dev/null || [ $? -lt 4 ]; resize2fs ${device} 60M >/dev/null 2>&1 || true; mount -t ext4 ${device} ${mount}; resize2fs ${device} >/dev/null 2>&1 || true`,
     );
   return `cd ${mount}; ${pick(random, operations)}; cd /`;
 }

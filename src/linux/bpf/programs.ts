@@ -3,15 +3,18 @@
  * BPF_TRACE_RAW_TP ("tp_btf"): they get a tracepoint's own arguments as typed pointers, need no helper to follow
  * them, and are not skipped while another program runs on the processor, unlike programs of the type TRACEPOINT.
  */
+import { closeSync } from 'node:fs';
 import { errnoCode } from '../../base/errors.ts';
 import { objectInfo } from './maps.ts';
-import { Attributes, bpf, cString } from './syscall.ts';
+import { Attributes, bpf, bpfAsync, cString } from './syscall.ts';
 
 const BPF_PROG_TYPE_SOCKET_FILTER = 1;
 const BPF_PROG_TYPE_TRACING = 26;
 const BPF_TRACE_RAW_TP = 23;
 const BPF_LINK_TYPE_RAW_TRACEPOINT = 1;
 const BPF_LINK_TYPE_TRACING = 2;
+/** Some helpers, and on newer kernels following pointers at all, are for programs under the GPL's terms. */
+export const openLicense = 'Dual MIT/GPL';
 /** Enough for the verifier's last words: level 4 writes statistics and the error, no trace of the program. */
 const logBytes = 1 << 20;
 
@@ -38,30 +41,40 @@ export function loadTracingProgram(
   code: Uint8Array,
   tracepoint: number,
   license: string,
-): number {
+): Promise<number> {
   return load(name, code, BPF_PROG_TYPE_TRACING, license, (attributes) =>
     attributes.u32(68, BPF_TRACE_RAW_TP).u32(108, tracepoint),
   );
 }
 
 /** Whether the verifier of this kernel accepts a program of the simplest type, made to find out about a feature. */
-export function acceptsProgram(code: Uint8Array): number | undefined {
+export async function acceptsProgram(code: Uint8Array): Promise<boolean> {
+  return accepted(load('probe', code, BPF_PROG_TYPE_SOCKET_FILTER, openLicense, (attributes) => attributes));
+}
+
+/** Whether the verifier accepts a tracing program. */
+export async function acceptsTracingProgram(code: Uint8Array, tracepoint: number): Promise<boolean> {
+  return accepted(loadTracingProgram('probe', code, tracepoint, openLicense));
+}
+
+async function accepted(loading: Promise<number>): Promise<boolean> {
   try {
-    return load('probe', code, BPF_PROG_TYPE_SOCKET_FILTER, 'Dual MIT/GPL', (attributes) => attributes);
+    closeSync(await loading);
+    return true;
   } catch (thrown) {
-    if (thrown instanceof VerifierError) return undefined;
+    if (thrown instanceof VerifierError) return false;
     throw thrown;
   }
 }
 
-function load(
+async function load(
   name: string,
   code: Uint8Array,
   type: number,
   license: string,
   add: (attributes: Attributes) => Attributes,
-): number {
-  const attempt = (log?: Buffer): number => {
+): Promise<number> {
+  const attempt = (log?: Buffer): Promise<number> => {
     const attributes = new Attributes(120)
       .u32(0, type)
       .u32(4, code.length / 8)
@@ -69,21 +82,28 @@ function load(
       .pointer(16, cString(license))
       .name(48, name);
     if (log !== undefined) attributes.u32(24, 1).u32(28, log.length).pointer(32, log);
-    return bpf('progLoad', add(attributes), name);
+    return patiently(() => bpfAsync('progLoad', add(attributes), name));
   };
   try {
-    return attempt();
+    return await attempt();
   } catch (thrown) {
     const code = errnoCode(thrown) ?? '';
-    if (code === 'EPERM' || code === 'ENOMEM') throw thrown;
+    if (['EPERM', 'ENOMEM', 'ENOSYS', 'EAGAIN'].includes(code)) throw thrown;
     const log = Buffer.alloc(logBytes);
-    try {
-      return attempt(log);
-    } catch {
-      const text = log.toString('latin1').split('\0')[0]!;
-      throw new VerifierError(name, code, text);
-    }
+    const again = await attempt(log).catch(() => undefined);
+    if (again !== undefined) return again;
+    throw new VerifierError(name, code, log.toString('latin1').split('\0')[0]!);
   }
+}
+
+/** The verifier gives up with EAGAIN where a signal is pending; the next attempt may be left in peace. */
+async function patiently(call: () => Promise<number>): Promise<number> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await call();
+    } catch (thrown) {
+      if (errnoCode(thrown) !== 'EAGAIN' || attempt === 20) throw thrown;
+    }
 }
 
 /** Attaches a tracing program to its tracepoint; the link lives as long as its descriptor or a pin. */

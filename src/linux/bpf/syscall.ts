@@ -2,7 +2,7 @@
  * bpf(2): one call with a command and a union of attributes, whose layouts are in include/uapi/linux/bpf.h. The
  * other files of this folder fill the attributes; `Attributes` keeps alive what they point to.
  */
-import { addressOf, checked, declare } from '../libc.ts';
+import { addressOf, checked, checkedAsync, declare } from '../libc.ts';
 
 /** enum bpf_cmd. */
 export const commands = {
@@ -69,6 +69,21 @@ export function bpf(command: keyof typeof commands, attributes: Attributes, abou
     `bpf ${command}`,
     about,
   );
+}
+
+/** The same on a thread of the pool, for what takes long: the verifier works for a second. */
+export function bpfAsync(
+  command: keyof typeof commands,
+  attributes: Attributes,
+  about: string,
+): Promise<number> {
+  const args: [number, number, Uint8Array, number] = [
+    number,
+    commands[command],
+    attributes.bytes,
+    attributes.bytes.length,
+  ];
+  return checkedAsync(syscall, args, `bpf ${command}`, about);
 }
 
 /** A C string. */

@@ -1,7 +1,7 @@
 /**
  * The tracker for kernels without BTF: the kernel's own block tracer (blktrace) writes a record of each write
  * into buffers, a thread of this process reads them and keeps the maps. What is lossless about it, and what
- * is not and ends the epoch, is in docs/formats/tracking.md, "blktrace".
+ * is not and ends the epoch, is in docs/formats/tracking-blktrace.md.
  *
  * The maps live in this process: they end with it.
  */

@@ -1,6 +1,6 @@
 /**
  * What the records of a disk mean for the devices on it: which units of which dirty map they mark. The rules
- * and why they lose nothing are in docs/formats/tracking.md, "blktrace".
+ * and why they lose nothing are in docs/formats/tracking-blktrace.md.
  *
  * Completions of requests mark at once. Where a completion does not tell all that was written, the queue event
  * is followed too, and the two are brought into the order of time first, since each processor has a stream of

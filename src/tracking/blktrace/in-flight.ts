@@ -1,7 +1,7 @@
 /**
  * Which writes are under way, for devices whose completions do not tell what was written (docs/formats/
- * tracking.md, "blktrace"). A write is known from its queue event on; its completion is recognised only where
- * it can be no other's. What is never recognised stays under way until a freeze proves that it has ended: it
+ * tracking-blktrace.md). A write is known from its queue event on; its completion is recognised only where it
+ * can be no other's. What is never recognised stays under way until a freeze proves that it has ended: it
  * is copied again, and nothing is lost.
  *
  * Places are in bytes from the start of the tracked device. A write may reach over its ends (it was sent to
@@ -39,7 +39,7 @@ export const settleTime = 30e9;
 export class InFlight {
   readonly #size: number;
   readonly #unit: number;
-  /** By their end: no two of them share a unit. In the order of queueing. */
+  /** By their end: no two of them share a unit. In the order of queueing. One that touches `#unsure` stays. */
   readonly #writes = new Map<number, Write>();
   /** The units of `#writes`. */
   readonly #flying = new SparseBitmap();
@@ -64,7 +64,7 @@ export class InFlight {
   queued(start: number, end: number, time: number): void {
     const [first, last] = this.#units(start, end);
     if (first >= last) return;
-    if (this.#flying.touches(first, last) || this.#unsure.some(({ units }) => units.touches(first, last))) {
+    if (this.#flying.touches(first, last) || this.#isUnsure(first, last)) {
       this.#doubt(first, last, time);
       return;
     }
@@ -83,6 +83,8 @@ export class InFlight {
   completed(start: number, end: number, whole: boolean): { start: number; end: number } | undefined {
     const write = this.#writes.get(end);
     if (write === undefined || start < write.start || (whole && start > write.start)) return undefined;
+    // Another write came over it: the completion may be that one's.
+    if (this.#isUnsure(...this.#units(write.start, write.end))) return undefined;
     this.#forget(write);
     return write;
   }
@@ -101,6 +103,10 @@ export class InFlight {
       this.#forget(write);
     }
     while (this.#unsure[0] !== undefined && this.#unsure[0].last <= limit) this.#unsure.shift();
+  }
+
+  #isUnsure(first: number, last: number): boolean {
+    return this.#unsure.some(({ units }) => units.touches(first, last));
   }
 
   #doubt(first: number, last: number, time: number): void {

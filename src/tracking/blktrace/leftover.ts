@@ -5,7 +5,7 @@
  *
  *     RUN_DIR/blktrace/MAJOR-MINOR.json
  */
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { bootId, identifyProcess, isAlive, type ProcessIdentity } from '../../linux/process.ts';
 
@@ -60,10 +60,6 @@ export class TraceRecords {
     const now = await identify(folder).catch(() => undefined);
     if (record === undefined || now === undefined || !record.running) return false;
     return (await this.#isOwn(record)) && now.inode === record.inode && now.made === record.made;
-  }
-
-  async forget(disk: string): Promise<void> {
-    await rm(this.#path(disk), { force: true });
   }
 
   async #isOwn({ owner }: TraceRecordFile): Promise<boolean> {

@@ -17,7 +17,7 @@ import { Btf } from '../../linux/bpf/btf.ts';
 import { createMap, lookupMap, mapFlags, mapInfo, mapValues, updateMap } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
-import { acceptsProgram, loadTracingProgram, VerifierError } from '../../linux/bpf/programs.ts';
+import { acceptsProgram, acceptsTracingProgram } from '../../linux/bpf/programs.ts';
 import { tryLock } from '../../linux/flock.ts';
 import { type KernelTypes, readKernelTypes } from './kernel-types.ts';
 import {
@@ -33,7 +33,7 @@ import {
   type Style,
 } from './layout.ts';
 import { type Description, readDescription, writeDescription } from './description.ts';
-import { license, loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
+import { loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
 import { type InFlight, readInFlight } from './programs/bio.ts';
 import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
 import type { TracepointName } from './kernel-types.ts';
@@ -107,7 +107,7 @@ export class Installation {
         return new Installation(directory, lock, maps, gone, description, control, undefined);
       }
       await clearPins(directory);
-      const { maps, gone, control, description } = createShared(options);
+      const { maps, gone, control, description } = await createShared(options);
       return new Installation(directory, lock, maps, gone, description, control, found);
     } catch (thrown) {
       closeSync(lock);
@@ -124,7 +124,7 @@ export class Installation {
       types: this.#types,
       maps: this.#maps,
       style: this.style,
-      probeRead: name === 'bio' && hasProbeRead(this.#types),
+      probeRead: name === 'bio' && (await hasProbeRead(this.#types)),
     });
     this.#sets.set(name, set);
     return set;
@@ -277,10 +277,10 @@ function openShared(directory: string): Shared | string | undefined {
   };
 }
 
-function createShared(options: InstallationOptions): Shared {
+async function createShared(options: InstallationOptions): Promise<Shared> {
   const { directory } = options;
   const entries = options.inFlightEntries ?? inFlightEntries;
-  const style = options.style ?? (hasAtomicOr() ? 'bits' : 'bytes');
+  const style = options.style ?? ((await hasAtomicOr()) ? 'bits' : 'bytes');
   const template = createMap({ ...page, name: 'dattod_range' });
   const gone = { request: emptyRange(false), bio: emptyRange(true) };
   const maps = {
@@ -334,25 +334,17 @@ function emptyRange(byBio: boolean): number {
 }
 
 /** Whether BPF_ATOMIC with OR exists (Linux 5.12). */
-function hasAtomicOr(): boolean {
+function hasAtomicOr(): Promise<boolean> {
   const a = new Assembler();
   a.mov(1, 0).store(8, 10, -8, 1).atomicOr(10, -8, 1).mov(0, 0).exit();
-  const fd = acceptsProgram(a.assemble());
-  if (fd !== undefined) closeSync(fd);
-  return fd !== undefined;
+  return acceptsProgram(a.assemble());
 }
 
 /** Whether programs may follow untyped pointers: not under lockdown for confidentiality. */
-function hasProbeRead(types: KernelTypes): boolean {
+function hasProbeRead(types: KernelTypes): Promise<boolean> {
   const a = new Assembler();
   a.movReg(1, 10).alu('add', 1, -8).mov(2, 8).mov(3, 0).call(helpers.probeReadKernel).mov(0, 0).exit();
-  try {
-    closeSync(loadTracingProgram('probe', a.assemble(), types.tracepoints.block_bio_complete.id, license));
-    return true;
-  } catch (thrown) {
-    if (thrown instanceof VerifierError) return false;
-    throw thrown;
-  }
+  return acceptsTracingProgram(a.assemble(), types.tracepoints.block_bio_complete.id);
 }
 
 /** The directory on a bpffs, which is mounted where there is none. */
@@ -368,7 +360,8 @@ async function preparePinDirectory(directory: string): Promise<void> {
 }
 
 async function clearPins(directory: string): Promise<void> {
-  for (const name of await readdir(directory)) await rm(join(directory, name), { force: true });
+  for (const name of await readdir(directory).catch(() => []))
+    await rm(join(directory, name), { force: true });
 }
 
 function u32(value: number): Buffer {

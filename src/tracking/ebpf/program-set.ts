@@ -10,7 +10,13 @@ import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
-import { attachTracing, linkedProgram, loadTracingProgram, programInfo } from '../../linux/bpf/programs.ts';
+import {
+  attachTracing,
+  linkedProgram,
+  loadTracingProgram,
+  openLicense,
+  programInfo,
+} from '../../linux/bpf/programs.ts';
 import type { TracepointName } from './kernel-types.ts';
 import { bioCompleteProgram, bioQueueProgram } from './programs/bio.ts';
 import { copies, type ProgramContext } from './programs/frame.ts';
@@ -24,9 +30,6 @@ export type SetName = 'request' | 'bio';
  * 290 (520) instructions a step, of one million in all.
  */
 const steps = { bits: { plain: 400, walk: 1000 }, bytes: { plain: 600, walk: 700 } } as const;
-
-/** Some helpers, and on newer kernels following pointers at all, are for programs under the GPL's terms. */
-export const license = 'Dual MIT/GPL';
 
 /** In this order: whoever sees a bio's beginning must also see its end. */
 const members: Readonly<Record<SetName, readonly TracepointName[]>> = {
@@ -94,11 +97,11 @@ export async function loadSet(
     for (const tracepoint of members[name])
       for (let copy = 0; copy < copies; copy++) {
         const code = emit[tracepoint]({ ...context, copy });
-        const program = loadTracingProgram(
+        const program = await loadTracingProgram(
           `dattod_${tracepoint.replace('block_', '')}`,
           code,
           context.types.tracepoints[tracepoint].id,
-          license,
+          openLicense,
         );
         const link = attachTracing(program);
         programs.push({ tracepoint, copy, id: programInfo(program).id, program, link });

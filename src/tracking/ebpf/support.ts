@@ -6,7 +6,7 @@ import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { Assembler } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
-import { loadTracingProgram } from '../../linux/bpf/programs.ts';
+import { loadTracingProgram, openLicense } from '../../linux/bpf/programs.ts';
 import { raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
 import { readKernelTypes } from './kernel-types.ts';
 
@@ -21,29 +21,27 @@ export interface TrackingSupport {
 const btfPath = '/sys/kernel/btf/vmlinux';
 
 /** Tries what tracking needs, with the simplest program at one of the tracepoints; leaves nothing behind. */
-export function trackingSupport(): Promise<TrackingSupport> {
-  return Promise.resolve().then(() => {
-    try {
-      if (process.getuid?.() !== 0)
-        throw new AgentError('NO_PERMISSION', 'loading eBPF programs needs root', {
-          hint: 'run dattod as root',
-        });
-      if (!existsSync(btfPath)) throw noBtf();
-      const types = readKernelTypes(new Btf(readFileSync(btfPath)));
-      raiseLockedMemoryLimit();
-      const nothing = new Assembler().mov(0, 0).exit().assemble();
-      for (const { id } of Object.values(types.tracepoints))
-        closeSync(loadTracingProgram('probe', nothing, id, 'Dual MIT/GPL'));
-      return {
-        supported: true,
-        why: 'the kernel describes its types (BTF) and takes tracing programs',
-        help: '',
-      };
-    } catch (thrown) {
-      const error = explainRefusal(thrown);
-      return { supported: false, why: error.message, help: error.hint ?? '' };
-    }
-  });
+export async function trackingSupport(): Promise<TrackingSupport> {
+  try {
+    if (process.getuid?.() !== 0)
+      throw new AgentError('NO_PERMISSION', 'loading eBPF programs needs root', {
+        hint: 'run dattod as root',
+      });
+    if (!existsSync(btfPath)) throw noBtf();
+    const types = readKernelTypes(new Btf(readFileSync(btfPath)));
+    raiseLockedMemoryLimit();
+    const nothing = new Assembler().mov(0, 0).exit().assemble();
+    for (const { id } of Object.values(types.tracepoints))
+      closeSync(await loadTracingProgram('probe', nothing, id, openLicense));
+    return {
+      supported: true,
+      why: 'the kernel describes its types (BTF) and takes tracing programs',
+      help: '',
+    };
+  } catch (thrown) {
+    const error = explainRefusal(thrown);
+    return { supported: false, why: error.message, help: error.hint ?? '' };
+  }
 }
 
 /** What a refusal of bpf(2) means, as an error for people. */

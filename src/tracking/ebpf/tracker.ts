@@ -119,6 +119,7 @@ export class EbpfTracker implements Tracker {
   /** Ends all tracking: programs, maps, pins. The tracker is closed then. */
   async stop(): Promise<void> {
     await this.#oneByOne(async () => {
+      if (this.#closed) return;
       this.#closeRanges();
       await this.#installation.remove();
       this.#closed = true;

@@ -16,7 +16,7 @@ import { changedBlocks, describeDevice, sh, snapshot } from '../guest.ts';
 const full = process.env['VM_FULL'] === '1';
 const rounds = full ? Number(process.env['ROUNDS'] ?? 1) : 1;
 /** MiB of each device; XFS is not made smaller than 300. */
-const mib = full ? 320 : 48;
+const mib = full ? 320 : 32;
 const filesystems = [['ext4', '-q -F -E nodiscard'], ...(full ? [['xfs', '-q -f -K']] : [])] as const;
 const tracker = new BlktraceTracker({ runDirectory: mkdtempSync(join(tmpdir(), 'blktrace-')) });
 after(() => tracker.close());
@@ -96,9 +96,10 @@ function fill(path: string): void {
 }
 
 sh('modprobe crc32c_generic; modprobe ext4; modprobe xfs; modprobe dm-mod');
-const large = { skip: full ? false : 'only with VM_FULL=1' };
+/** One that ./run_tests has no time for. */
+const more = (name: string, work: () => Promise<void>) => full && test(name, work);
 
-test('virtio disk', large, async () => {
+more('virtio disk', async () => {
   fill('/dev/vda');
   await everyKind('/dev/vda');
 });
@@ -124,8 +125,56 @@ test('device-mapper: linear over two segments', async () => {
   await mapped(`0 ${border} linear /dev/vda 2048\\n${border} ${mib * 1024 - 5003} linear /dev/vdb 4099\\n`);
 });
 
-test('device-mapper: striped', large, async () => {
+more('device-mapper: striped', async () => {
   await mapped(`0 ${mib * 2048} striped 2 32 /dev/vda 0 /dev/vdb 0\\n`);
+});
+
+more('device-mapper: thin', async () => {
+  sh(`modprobe dm-thin-pool; dd if=/dev/zero of=/dev/vda bs=1M count=8 oflag=direct status=none
+    echo '0 8192 linear /dev/vda 0' | dmsetup create meta --noudevsync
+    echo '0 900000 linear /dev/vdb 0' | dmsetup create data --noudevsync; dmsetup mknodes
+    echo '0 900000 thin-pool /dev/mapper/meta /dev/mapper/data 128 0' | dmsetup create pool --noudevsync; dmsetup mknodes
+    dmsetup message /dev/mapper/pool 0 'create_thin 0'`);
+  try {
+    await mapped(`0 ${mib * 2048} thin /dev/mapper/pool 0\\n`);
+  } finally {
+    sh('for each in pool data meta; do dmsetup remove --noudevsync $each; done');
+  }
+});
+
+for (const [level, iostats] of [
+  [0, 1],
+  [0, 0],
+  [1, 1],
+] as const)
+  more(`md raid${level}, iostats=${iostats}`, async () => {
+    sh(`modprobe raid${level} || modprobe md-mod; wipefs -qa /dev/vda /dev/vdb
+      mdadm -q --create /dev/md0 --run --assume-clean --metadata=1.0 -l ${level} -n 2 /dev/vda /dev/vdb </dev/null
+      echo ${iostats} >/sys/block/md0/queue/iostats`);
+    try {
+      fill('/dev/md0');
+      await everyKind('/dev/md0');
+    } finally {
+      sh('mdadm -q --stop /dev/md0');
+    }
+  });
+
+more('zram', async () => {
+  sh(`modprobe zram num_devices=1; echo ${mib}M >/sys/block/zram0/disksize`);
+  fill('/dev/zram0');
+  await everyKind('/dev/zram0');
+});
+
+const nvme = process.env['VM_NVME'] === '1' ? more : () => undefined;
+nvme('NVMe: one disk, and another with two paths', async () => {
+  sh('modprobe nvme; for i in $(seq 50); do [ -b /dev/nvme0n1 ] && break; sleep 0.1; done; sleep 1');
+  for (const path of sh('ls /dev/nvme*n1').trim().split('\n')) {
+    console.log(
+      `# ${path}: ${sh(`cat /sys/block/${path.slice(5)}/queue/max_discard_segments; ls -d /sys/block/${path.slice(5)}/mq || true`).replaceAll('\n', ' ')}`,
+    );
+    fill(path);
+    await everyKind(path);
+  }
 });
 
 async function mapped(table: string): Promise<void> {

@@ -16,6 +16,7 @@ import { openDebugfs } from '../../../src/linux/debugfs.ts';
 import { scratchFor } from '../../helpers/backup.ts';
 import { makeLoop } from '../../helpers/loop.ts';
 import { describeDevice, sh } from '../guest.ts';
+import { writePastBlockLayer } from './passthrough.ts';
 
 const ending = { after };
 const disk = '/dev/vda';
@@ -224,4 +225,16 @@ test('a device that changes its size or is another under its old number', async 
   );
   await assert.rejects(tracker.take(again), /disk sequence|place in sysfs/);
   await tracker.untrack(again);
+});
+
+test('a SCSI command past the block layer', async () => {
+  sh(
+    'modprobe virtio_scsi; modprobe sd_mod; for i in $(seq 50); do [ -b /dev/sda ] && break; sleep 0.1; done',
+  );
+  const device = describeDevice('/dev/sda');
+  await tracker.track(device);
+  (await tracker.take(device)).commit();
+  writePastBlockLayer('/dev/sda', 4096);
+  await assert.rejects(tracker.take(device), /passthrough/);
+  await tracker.untrack(device);
 });

@@ -1,0 +1,68 @@
+/** eBPF tracking on the kernel at hand, where it can: loop devices, whole and in partitions, and random rounds. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { MiB } from '../../src/base/bytes.ts';
+import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
+import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { exec } from '../helpers/exec.ts';
+import { makeLoop } from '../helpers/loop.ts';
+import { describeDevice, sh } from '../vm/guest.ts';
+import { fillWithNoise, runRound } from '../vm/rounds.ts';
+
+const support = await trackingSupport();
+const skip = support.supported ? false : `${support.why}; ${support.help}`;
+
+async function openTracker(
+  t: EndingTest,
+): Promise<{ tracker: EbpfTracker; directory: string; pins: string }> {
+  const directory = mkdtempSync(join(tmpdir(), 'tracking-'));
+  atEnd(t, () => rmSync(directory, { recursive: true }));
+  const pins = join(directory, 'bpf/dattod');
+  // A bpffs is mounted there, since there is none.
+  atEnd(t, () => exec('umount', [join(directory, 'bpf')]).then(() => undefined));
+  const tracker = await EbpfTracker.open({ pinDirectory: pins });
+  atEnd(t, () => tracker.stop());
+  return { tracker, directory, pins };
+}
+
+test('partitions of a loop device, across a restart of the tracker', { skip }, async (t) => {
+  const { tracker, pins } = await openTracker(t);
+  const disk = await makeLoop(t, {
+    size: 64 * MiB,
+    partitions: 'label: gpt\nstart=4097,size=40000\nstart=50000,size=40000\n',
+  });
+  const second = describeDevice(disk.partition(2));
+  const { epoch } = await tracker.track(second);
+  (await tracker.take(second)).commit();
+  await tracker.close();
+  // Nobody is there to see it.
+  sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
+  sh(`dd if=/dev/urandom of=${disk.partition(1)} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
+  const next = await EbpfTracker.open({ pinDirectory: pins });
+  atEnd(t, () => next.stop());
+  assert.deepEqual(await next.track(second), { epoch, doubt: undefined });
+  const { dirty } = await next.take(second);
+  assert.deepEqual([...dirty.extents()], [{ offset: 28672, length: 8192 }]);
+});
+
+test('every changed block is marked, in random rounds', { skip }, async (t) => {
+  const { tracker, directory } = await openTracker(t);
+  const disk = await makeLoop(t, { size: 96 * MiB });
+  const mountPoint = join(directory, 'mnt');
+  sh(`mkdir ${mountPoint}; dd if=/dev/urandom of=${directory}/noise bs=1M count=8 status=none`);
+  atEnd(t, () => void sh(`umount ${mountPoint} 2>/dev/null || true`));
+  const device = describeDevice(disk.device);
+  fillWithNoise(device, join(directory, 'noise'));
+  await tracker.track(device);
+  const total = { changed: 0, marked: 0 };
+  for (let seed = 1; seed <= 12; seed++) {
+    const counts = await runRound({ tracker, device, name: 'loop', discard: true, mountPoint, seed });
+    total.changed += counts.changed;
+    total.marked += counts.marked;
+  }
+  t.diagnostic(`${total.changed} blocks changed, ${total.marked} marked`);
+});

@@ -1,0 +1,69 @@
+/**
+ * The whole of the virtual machine's tests, for people, with the numbers that docs/testing-in-a-vm.md records. By
+ * default 4 rounds on each of 17 kinds of devices on each of three kernels; an hour on two processors.
+ */
+import { parseArgs } from 'node:util';
+import { kernelSeries, type KernelSeries } from './kernels.ts';
+import { runInVm, type VmOptions } from './machine.ts';
+import { stackDisks } from './stacks.ts';
+
+const { values, positionals } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '4' },
+    seed: { type: 'string', default: '1' },
+    stacks: { type: 'string', default: '' },
+    only: { type: 'string', default: '' },
+  },
+  allowPositionals: true,
+});
+const kernels = (positionals.length > 0 ? positionals : kernelSeries) as KernelSeries[];
+for (const kernel of kernels)
+  if (!kernelSeries.includes(kernel)) {
+    console.error(`campaign: no kernel ${kernel}; there are ${kernelSeries.join(', ')}`);
+    process.exit(2);
+  }
+
+const minute = 60_000;
+let failures = 0;
+
+for (const kernel of kernels) {
+  const lockdowns = ['integrity', 'confidentiality'].map((mode) => ({
+    name: `holes under lockdown=${mode}`,
+    options: { files: ['test/vm/holes.test.ts'], append: `lockdown=${mode}`, deadlineMs: 10 * minute },
+  }));
+  const parts: { name: string; options: Omit<VmOptions, 'kernel' | 'disks'> }[] = [
+    {
+      name: 'holes and lifecycle',
+      options: { files: ['test/vm/holes.test.ts', 'test/vm/lifecycle.test.ts'], deadlineMs: 15 * minute },
+    },
+    ...lockdowns,
+    {
+      name: 'completeness',
+      options: {
+        files: ['test/vm/completeness.test.ts'],
+        environment: { VM_ROUNDS: values.rounds, VM_SEED: values.seed, VM_STACKS: values.stacks },
+        deadlineMs: 60 * minute,
+      },
+    },
+  ];
+  for (const { name, options } of parts.filter((part) => part.name.includes(values.only)))
+    await run(kernel, name, options);
+}
+process.exitCode = failures > 0 ? 1 : 0;
+
+async function run(
+  kernel: KernelSeries,
+  name: string,
+  options: Omit<VmOptions, 'kernel' | 'disks'>,
+): Promise<void> {
+  const result = await runInVm({ kernel, disks: stackDisks, ...options });
+  const failed = result.tests.filter((test) => test.outcome === 'failed');
+  const complete = result.status !== undefined;
+  failures += failed.length + (complete ? 0 : 1);
+  console.log(
+    `${result.release}: ${name}: ${result.tests.length - failed.length} passed, ${failed.length} failed, ${result.seconds} s${complete ? '' : ', NOT COMPLETE'}`,
+  );
+  for (const line of result.output.split('\n')) if (line.startsWith('# ')) console.log(`  ${line.slice(2)}`);
+  for (const test of failed) console.log(`  FAILED ${test.name}: ${test.failure ?? ''}`);
+  if (!complete) console.log(`${result.output.slice(-3000)}\n${result.console.slice(-3000)}`);
+}
