@@ -13,7 +13,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { Bitmap } from '../../src/base/bitmap.ts';
 import { MiB } from '../../src/base/bytes.ts';
-import { AgentError } from '../../src/base/errors.ts';
+import { AgentError, errnoCode } from '../../src/base/errors.ts';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import type { TrackerCandidate } from '../../src/tracking/choose.ts';
 import type {
@@ -26,6 +26,7 @@ import type {
 } from '../../src/tracking/tracker.ts';
 
 const unit = 4096;
+const readAtOnce = 256 * 1024;
 
 interface Known {
   readonly epoch: Epoch;
@@ -185,8 +186,14 @@ function eachPiece(device: TrackedDevice, visit: (data: Buffer, offset: number) 
   try {
     for (let offset = 0; offset < device.size; offset += MiB) {
       const length = Math.min(MiB, device.size - offset);
-      const got = fs.readSync(fd, buffer, 0, length, offset);
-      if (got !== length) throw new Error(`read ${got} of ${length} bytes at ${offset} of ${device.path}`);
+      buffer.fill(0);
+      // What cannot be read is as good as unchanged.
+      for (let at = 0; at < length; at += readAtOnce)
+        try {
+          fs.readSync(fd, buffer, at, Math.min(readAtOnce, length - at), offset + at);
+        } catch (thrown) {
+          if (errnoCode(thrown) !== 'EIO') throw thrown;
+        }
       visit(buffer.subarray(0, length), offset);
     }
   } finally {
