@@ -1,6 +1,6 @@
 /** eBPF tracking on the kernel at hand, where it can: loop devices, whole and in partitions, and random rounds. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -47,6 +47,15 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
   assert.deepEqual(await next.track(second), { epoch, doubt: undefined });
   const { dirty } = await next.take(second);
   assert.deepEqual([...dirty.extents()], [{ offset: 28672, length: 8192 }]);
+
+  assert.ok(readdirSync(pins).some((name) => name.includes('block_rq_complete')));
+  await next.untrack(second);
+  assert.deepEqual(
+    readdirSync(pins).filter((name) => name.includes('block_rq_complete')),
+    [],
+    'programs stay attached although nothing is tracked',
+  );
+  assert.match((await next.track(second)).doubt ?? 'none', /none/);
 });
 
 test('every changed block is marked, in random rounds', { skip }, async (t) => {

@@ -19,6 +19,8 @@ let tracker: EbpfTracker;
 before(async () => {
   sh('modprobe dm-mod; modprobe loop; modprobe xfs; modprobe ext4');
   tracker = await EbpfTracker.open();
+  // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
+  await tracker.track(describeDevice('/dev/vdc'));
 });
 after(() => tracker.stop());
 

@@ -49,6 +49,8 @@ const endedBy = (reason: RegExp) => (thrown: unknown) => {
 before(async () => {
   sh('modprobe dm-mod; modprobe loop');
   tracker = await EbpfTracker.open();
+  // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
+  await tracker.track(describeDevice('/dev/vdc'));
 });
 after(() => tracker.stop());
 

@@ -14,7 +14,16 @@ import { AgentError } from '../../base/errors.ts';
 import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
 import { Assembler, helpers } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
-import { createMap, lookupMap, mapFlags, mapInfo, mapValues, updateMap } from '../../linux/bpf/maps.ts';
+import {
+  createMap,
+  deleteFromMap,
+  lookupMap,
+  mapFlags,
+  mapInfo,
+  mapKeys,
+  mapValues,
+  updateMap,
+} from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
 import { acceptsProgram, acceptsTracingProgram } from '../../linux/bpf/programs.ts';
@@ -120,6 +129,10 @@ export class Installation {
     const present = this.attachedSet(name);
     if (present !== undefined) return present;
     this.#types ??= readKernelTypes(new Btf(readFileSync(btfPath)));
+    // What an earlier set remembered nobody would forget: the ends of those writes were not seen.
+    if (name === 'bio')
+      for (const key of mapKeys(this.#maps.inFlight, inFlightKeySize))
+        deleteFromMap(this.#maps.inFlight, key);
     const set = await loadSet(this.directory, name, {
       types: this.#types,
       maps: this.#maps,
@@ -199,6 +212,14 @@ export class Installation {
       if (present === undefined) return false;
     }
     return false;
+  }
+
+  /** Detaches all programs, so that a machine on which nothing is tracked pays nothing. */
+  async detach(): Promise<void> {
+    for (const set of this.#sets.values()) set.close();
+    this.#sets.clear();
+    await removeSet(this.directory, 'request');
+    await removeSet(this.directory, 'bio');
   }
 
   /** Closes what this process holds. */

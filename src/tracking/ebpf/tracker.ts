@@ -113,6 +113,7 @@ export class EbpfTracker implements Tracker {
       this.#installation.removeRange(range.disk, range.id, range.description.set);
       this.#ranges.delete(key);
       range.close();
+      if (this.#ranges.size === 0) await this.#installation.detach();
     });
   }
 
