@@ -152,6 +152,8 @@ export interface RunOptions {
   /** Ctrl-C: the program gets SIGINT and may still say something. */
   readonly signal?: AbortSignal;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Gets what the program writes to standard output, as it comes. */
+  readonly onOutput?: (text: string) => void;
   /** Gets what the program writes to standard error, as it comes. */
   readonly onError?: (text: string) => void;
 }
@@ -183,6 +185,7 @@ export async function runProgram(
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
+    options.onOutput?.(text);
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;

@@ -181,12 +181,16 @@ test('after a kill the job is FAILED with the reason, and nothing left behind is
 
 test('who follows a job learns of its end over a kill and a restart', async (t) => {
   const daemon = await start(t);
-  const following = dattocli(startJob('forever', '/dev/fda1', '--wait'), daemon);
-  await waitFor('the job runs', 10_000, () => daemon.log().includes('job started'));
+  let job = '';
+  const following = dattocli(startJob('forever', '/dev/fda1', '--wait'), daemon, {
+    onOutput: (text) => (job += text),
+  });
+  // Then the start was answered.
+  await waitFor('the UUID of the job is printed', 10_000, () => job.includes('\n'));
   await daemon.kill();
   await start(t, { paths: daemon });
   const { code, stderr } = await following;
-  assert.equal(code, 1);
+  assert.equal(code, 1, stderr);
   assert.match(stderr, /dattod was killed or crashed during the job/);
 });
 
