@@ -26,7 +26,8 @@ function rawWrites(path: string, seed: number): string {
   const at = (n: number) => (n * 7919 + seed * 104_729) % (mib - 12);
   return `
     dd if=/dev/urandom of=${path} bs=4k count=50 seek=${at(1) * 256} oflag=direct conv=notrunc status=none
-    dd if=/dev/urandom of=${path} bs=512 count=37 seek=${at(2) * 2048 + 3} oflag=direct conv=notrunc status=none
+    sector=$(blockdev --getss ${path})
+    dd if=/dev/urandom of=${path} bs=$sector count=37 seek=$((${at(2)} * 1048576 / sector + 3)) oflag=direct conv=notrunc status=none
     dd if=/dev/urandom of=${path} bs=1M count=7 seek=${at(3)} oflag=direct conv=notrunc status=none
     dd if=/dev/urandom of=${path} bs=3M count=1 seek=${Math.floor(at(4) / 3)} oflag=direct conv=notrunc status=none
     dd if=/dev/urandom of=${path} bs=1000 count=900 seek=${at(5) * 1000} conv=notrunc,fsync status=none
