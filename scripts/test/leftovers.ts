@@ -24,6 +24,7 @@ function look(run: string, scratch: string): Set<string> {
     const fields = line.split(' ');
     if (fields[4] !== undefined) things.add(`mount ${fields[4]} (device ${fields[2] ?? ''})`);
   }
+  for (const name of list('/sys/fs/bpf')) things.add(`pinned in the kernel: /sys/fs/bpf/${name}`);
   for (const type of ['ext4', 'xfs', 'btrfs'])
     for (const name of list(`/sys/fs/${type}`))
       if (/^(loop\d+|[0-9a-f-]{36})/.test(name)) things.add(`${type} filesystem held by the kernel: ${name}`);

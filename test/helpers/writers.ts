@@ -51,15 +51,15 @@ export function startChurn(t: EndingTest, mountPoint: string): Promise<Writer> {
 export function startFio(
   t: EndingTest,
   mountPoint: string,
-  options: { fileSize?: string; rate?: string } = {},
+  options: { fileSize?: string; rate?: string; seconds?: number } = {},
 ): Promise<Writer> {
-  const { fileSize = '4m', rate = '8m' } = options;
+  const { fileSize = '4m', rate = '8m', seconds = 120 } = options;
   const directory = join(mountPoint, 'fio');
   mkdirSync(directory);
   return startWriter(t, [
     ...['fio', '--name=hammer', `--directory=${directory}`, '--rw=randwrite', '--bsrange=4k-64k'],
     ...[`--size=${fileSize}`, '--numjobs=2', '--thread', '--ioengine=psync', '--fsync=8', `--rate=${rate}`],
-    ...['--time_based', '--runtime=120', '--eta=always', '--eta-newline=1', '--overwrite=0'],
+    ...['--time_based', `--runtime=${seconds}`, '--eta=always', '--eta-newline=1', '--overwrite=0'],
   ]);
 }
 
