@@ -6,6 +6,7 @@
  */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { errnoCode } from '../base/errors.ts';
 import { checkedAsync, declare } from './libc.ts';
 
 const SETUP = 0xc0481273;
@@ -57,8 +58,14 @@ export async function stopTrace(path: string): Promise<void> {
   await call(path, STOP, null, 'BLKTRACESTOP');
 }
 
-/** Stops and removes the trace, whoever made it. EINVAL: there is none. */
+/**
+ * Stops and removes the trace, whoever made it. EINVAL: there is none. Stopped first, since Linux 5.10 (6.1 no
+ * longer) forgets a running trace and keeps its files and memory until the machine restarts.
+ */
 export async function tearDownTrace(path: string): Promise<void> {
+  await stopTrace(path).catch((thrown: unknown) => {
+    if (errnoCode(thrown) !== 'EINVAL') throw thrown;
+  });
   await call(path, TEARDOWN, null, 'BLKTRACETEARDOWN');
 }
 

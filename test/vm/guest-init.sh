@@ -31,6 +31,7 @@ exec $b switch_root /root /bin/sh -c '
   mkdir -p /dev/shm /dev/pts /run/lock/lvm
   mount -t tmpfs shm /dev/shm; mount -t devpts devpts /dev/pts
   mount -t debugfs debugfs /sys/kernel/debug; mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
+  mount -t securityfs securityfs /sys/kernel/security
   ip link set lo up
   mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 job /job
   echo "guest: job begins $(cut -d" " -f1 /proc/uptime) s after boot"

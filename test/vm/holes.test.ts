@@ -18,6 +18,7 @@ import { changedBlocks, describeDevice, nvmeDisk, sh, snapshot } from './guest.t
 let tracker: EbpfTracker;
 before(async () => {
   sh('modprobe dm-mod; modprobe loop; modprobe xfs; modprobe ext4');
+  console.log(`# lockdown: ${readFileSync('/sys/kernel/security/lockdown', 'latin1').trim()}`);
   tracker = await EbpfTracker.open();
   // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
   await tracker.track(describeDevice('/dev/vdc'));

@@ -83,10 +83,10 @@ export function deviceOperation(random: Random, device: string, size: number, di
     `dd if=/dev/urandom of=${device} bs=1M count=${below(random, 6) + 1} seek=${at(1 << 20, 6 << 20)} oflag=direct conv=notrunc status=none`,
     `dd if=/dev/urandom of=${device} bs=3M count=2 seek=${at(1, 6 << 20) & ~4095} oflag=direct,seek_bytes conv=notrunc status=none`,
     `dd if=/dev/urandom of=${device} bs=1000 count=${below(random, 300) + 1} seek=${at(1000, 300_000)} conv=notrunc,fsync status=none`,
-    `dd if=/dev/urandom of=${device} bs=64k count=1 seek=${size / 65536 - 1} oflag=direct conv=notrunc status=none`,
+    `dd if=/dev/urandom of=${device} bs=64k count=1 seek=${Math.floor(size / 65536) - 1} oflag=direct conv=notrunc status=none`,
     `blkdiscard -z -o ${offset} -l ${length} ${device} || true`,
     `xfs_io -d -c 'pwrite -b 1m -S 7 ${offset} ${length}' ${device} >/dev/null`,
-    `for i in $(seq 1 12); do dd if=/dev/urandom of=${device} bs=4k count=1 seek=$(( ($i * 1571 + ${block(random)}) % ${size / 4096 - 1} )) oflag=direct conv=notrunc status=none; done`,
+    `for i in $(seq 1 12); do dd if=/dev/urandom of=${device} bs=4k count=1 seek=$(( ($i * 1571 + ${block(random)}) % ${Math.floor(size / 4096) - 1} )) oflag=direct conv=notrunc status=none; done`,
   ];
   if (discard)
     operations.push(

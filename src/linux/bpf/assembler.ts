@@ -186,4 +186,10 @@ export class Assembler {
 }
 
 /** Helpers (enum bpf_func_id). */
-export const helpers = { mapLookup: 1, mapUpdate: 2, mapDelete: 3, probeReadKernel: 113 } as const;
+export const helpers = {
+  mapLookup: 1,
+  mapUpdate: 2,
+  mapDelete: 3,
+  ktimeGetNs: 5,
+  probeReadKernel: 113,
+} as const;

@@ -86,8 +86,13 @@ function explain(thrown: unknown, { path, name }: TracedQueue): unknown {
       hint: 'it takes CONFIG_BLK_DEV_IO_TRACE and debugfs',
       ...cause,
     });
-  if (code === 'ENOMEM' || code === 'EIO')
-    return new AgentError('NOT_SUPPORTED', `the kernel has no memory for the trace of ${name}`, cause);
+  if (code === 'EIO')
+    return new AgentError('NOT_SUPPORTED', `the kernel made no buffers for the trace of ${path}`, {
+      hint: `it is short of memory, or still holds files of an earlier trace in debugfs/block/${name}, until a reboot`,
+      ...cause,
+    });
+  if (code === 'ENOMEM')
+    return new AgentError('NOT_SUPPORTED', `the kernel has no memory for the trace of ${path}`, cause);
   return thrown;
 }
 

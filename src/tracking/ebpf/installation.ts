@@ -11,57 +11,25 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
-import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
 import { Assembler, helpers } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
-import {
-  createMap,
-  deleteFromMap,
-  lookupMap,
-  mapFlags,
-  mapInfo,
-  mapKeys,
-  mapValues,
-  updateMap,
-} from '../../linux/bpf/maps.ts';
-import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
-import { openPin, pin } from '../../linux/bpf/pins.ts';
-import { acceptsProgram, acceptsTracingProgram } from '../../linux/bpf/programs.ts';
+import type { MappedMap } from '../../linux/bpf/mapped.ts';
+import { deleteFromMap, lookupMap, mapInfo, mapKeys, mapValues, updateMap } from '../../linux/bpf/maps.ts';
+import { acceptsTracingProgram } from '../../linux/bpf/programs.ts';
+import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
 import { tryLock } from '../../linux/flock.ts';
-import { type KernelTypes, readKernelTypes } from './kernel-types.ts';
-import {
-  inFlightEntries,
-  inFlightKeySize,
-  inFlightValueSize,
-  layoutVersion,
-  pageSize,
-  rangeFields,
-  rangeKey,
-  rangeKeySize,
-  rangesPerDisk,
-  type Style,
-} from './layout.ts';
-import { type Description, readDescription, writeDescription } from './description.ts';
+import { type KernelTypes, readKernelTypes, type TracepointName } from './kernel-types.ts';
+import { inFlightKeySize, inFlightValueSize, rangeKey, rangesPerDisk, type Style } from './layout.ts';
 import { loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
 import { type InFlight, readInFlight } from './programs/bio.ts';
 import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
-import type { TracepointName } from './kernel-types.ts';
+import { type ControlDescription, createShared, openShared, type SharedOptions } from './shared-maps.ts';
 
 export const defaultPinDirectory = '/sys/fs/bpf/dattod';
 const btfPath = '/sys/kernel/btf/vmlinux';
-const maxRanges = 1024;
 
-export interface InstallationOptions {
+export interface InstallationOptions extends SharedOptions {
   readonly directory: string;
-  /** Default: what the kernel can. */
-  readonly style?: Style;
-  /** For tests, which make it overflow. */
-  readonly inFlightEntries?: number;
-}
-
-interface ControlDescription extends Description {
-  readonly style: Style;
-  readonly inFlightEntries: number;
 }
 
 export class Installation {
@@ -116,7 +84,7 @@ export class Installation {
         return new Installation(directory, lock, maps, gone, description, control, undefined);
       }
       await clearPins(directory);
-      const { maps, gone, control, description } = await createShared(options);
+      const { maps, gone, control, description } = await createShared(directory, options);
       return new Installation(directory, lock, maps, gone, description, control, found);
     } catch (thrown) {
       closeSync(lock);
@@ -255,110 +223,6 @@ export async function removeAllPins(directory: string = defaultPinDirectory): Pr
   await removeSet(directory, 'bio');
   await clearPins(directory);
   await rmdir(directory).catch(() => undefined);
-}
-
-const shared = ['control', 'ranges', 'in-flight', 'nesting', 'gone-request', 'gone-bio'] as const;
-
-interface Shared {
-  readonly maps: ProgramMaps;
-  readonly gone: Readonly<Record<SetName, number>>;
-  readonly control: MappedMap;
-  readonly description: ControlDescription;
-}
-
-/** The pinned maps, or why they cannot be used; undefined where there are none. */
-function openShared(directory: string): Shared | string | undefined {
-  const fds = shared.map((name) => openPin(join(directory, name)));
-  const [control, ranges, inFlight, nesting, goneRequest, goneBio] = fds;
-  const giveUp = (doubt: string | undefined): string | undefined => {
-    for (const fd of fds) if (fd !== undefined) closeSync(fd);
-    return doubt;
-  };
-  if (fds.every((fd) => fd === undefined)) return giveUp(undefined);
-  if (
-    control === undefined ||
-    ranges === undefined ||
-    inFlight === undefined ||
-    nesting === undefined ||
-    goneRequest === undefined ||
-    goneBio === undefined
-  )
-    return giveUp(`some of the pins in ${directory} are missing`);
-  const memory = mapIntoMemory(control, pageSize);
-  const description = readDescription(memory.memory) as ControlDescription | string;
-  if (typeof description === 'string') {
-    memory.unmap();
-    return giveUp(description);
-  }
-  return {
-    maps: { ranges, inFlight, nesting, control },
-    gone: { request: goneRequest, bio: goneBio },
-    control: memory,
-    description,
-  };
-}
-
-async function createShared(options: InstallationOptions): Promise<Shared> {
-  const { directory } = options;
-  const entries = options.inFlightEntries ?? inFlightEntries;
-  const style = options.style ?? ((await hasAtomicOr()) ? 'bits' : 'bytes');
-  const template = createMap({ ...page, name: 'dattod_range' });
-  const gone = { request: emptyRange(false), bio: emptyRange(true) };
-  const maps = {
-    ranges: createMap({
-      type: 'hashOfMaps',
-      keySize: rangeKeySize,
-      valueSize: 4,
-      entries: maxRanges,
-      innerFd: template,
-      name: 'dattod_ranges',
-    }),
-    inFlight: createMap({
-      type: 'hash',
-      keySize: inFlightKeySize,
-      valueSize: inFlightValueSize,
-      entries,
-      name: 'dattod_inflight',
-    }),
-    nesting: createMap({ type: 'perCpuArray', keySize: 4, valueSize: 8, entries: 3, name: 'dattod_nesting' }),
-    control: createMap({ ...page, flags: mapFlags.mmapable, name: 'dattod_control' }),
-  };
-  closeSync(template);
-  const control = mapIntoMemory(maps.control, pageSize);
-  const description: ControlDescription = { layout: layoutVersion, style, inFlightEntries: entries };
-  writeDescription(control.memory, description);
-  pin(maps.ranges, join(directory, 'ranges'));
-  pin(maps.inFlight, join(directory, 'in-flight'));
-  pin(maps.nesting, join(directory, 'nesting'));
-  pin(gone.request, join(directory, 'gone-request'));
-  pin(gone.bio, join(directory, 'gone-bio'));
-  // Last, and looked for with the others: a process that died in between left pins that do not count.
-  pin(maps.control, join(directory, 'control'));
-  return { maps, gone, control, description };
-}
-
-const page = {
-  type: 'array',
-  keySize: 4,
-  valueSize: pageSize,
-  entries: 1,
-  flags: mapFlags.mmapable | mapFlags.innerMap,
-} as const;
-
-/** A range without sectors. Its number must not end the programs' search, nor hide that the device has no requests. */
-function emptyRange(byBio: boolean): number {
-  const fd = createMap({ ...page, name: 'dattod_gone' });
-  const memory = mapIntoMemory(fd, pageSize);
-  new BigUint64Array(memory.memory)[rangeFields.byBio / 8] = byBio ? 1n : 0n;
-  memory.unmap();
-  return fd;
-}
-
-/** Whether BPF_ATOMIC with OR exists (Linux 5.12). */
-function hasAtomicOr(): Promise<boolean> {
-  const a = new Assembler();
-  a.mov(1, 0).store(8, 10, -8, 1).atomicOr(10, -8, 1).mov(0, 0).exit();
-  return acceptsProgram(a.assemble());
 }
 
 /** Whether programs may follow untyped pointers: not under lockdown for confidentiality. */

@@ -30,7 +30,7 @@ export const counters = {
   passthrough: 8,
   /** A write on its way could not be remembered. */
   lostInFlight: 16,
-  /** A write ended whose beginning was not seen. */
+  /** A write ended whose beginning was not seen, after `grace`. */
   unpaired: 24,
   /** A zone was reset. */
   zoneReset: 32,
@@ -49,15 +49,15 @@ export const rangeFields = {
   byBio: 96,
   /** Always 0; the verifier does not know that. */
   zero: 104,
+  /**
+   * Nanoseconds of CLOCK_MONOTONIC: until then writes end that were under way when the epoch began. The first take
+   * makes it 0, since the caller has waited for those by then.
+   */
+  grace: 112,
 } as const;
 
-/** Fields that only this process uses, u64 each. */
-export const ownFields = {
-  /** 1 after the first take of the epoch. */
-  takenOnce: 128,
-  /** The counter `unpaired` at the first take: writes that were under way when tracking began. */
-  unpairedBefore: 136,
-} as const;
+/** How long writes may be under way when an epoch begins, nanoseconds. */
+export const gracePeriod = 30_000_000_000n;
 
 /** Where the description (JSON) begins: magic u32, layout version u32, length u32, text. */
 export const descriptionAt = 256;

@@ -27,15 +27,14 @@ export function lostByNesting(
 
 export type CounterValues = Readonly<Record<keyof typeof counters, bigint>>;
 
-/** `unpairedBefore`: writes that were under way when tracking began. */
-export function lostByCounters(values: CounterValues, unpairedBefore: bigint): string | undefined {
+export function lostByCounters(values: CounterValues): string | undefined {
   const reasons: readonly (readonly [bigint, string])[] = [
     [
       values.passthrough,
       'commands were passed through to the disk (SG_IO, NVMe), which may have written anything',
     ],
     [values.lostInFlight, 'writes on their way could not be remembered'],
-    [values.unpaired - unpairedBefore, 'writes ended whose beginning was not seen'],
+    [values.unpaired, 'writes ended whose beginning was not seen'],
     [values.zoneReset, 'zones were reset'],
   ];
   for (const [count, what] of reasons) if (count > 0n) return `${what}: ${count}`;

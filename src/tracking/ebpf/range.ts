@@ -15,9 +15,9 @@ import { type Description, readDescription, writeDescription } from './descripti
 import type { TracepointName } from './kernel-types.ts';
 import {
   counters,
+  gracePeriod,
   kernelDevice,
   layoutVersion,
-  ownFields,
   pageSize,
   rangeFields,
   type Shape,
@@ -111,6 +111,7 @@ export class Range {
       control[rangeFields.shift / 8] = BigInt(Math.log2(shape.unit) - 9);
       control[rangeFields.coarse / 8] = BigInt(shape.coarseAt);
       control[rangeFields.byBio / 8] = set === 'bio' ? 1n : 0n;
+      control[rangeFields.grace / 8] = process.hrtime.bigint() + gracePeriod;
       writeDescription(memory.memory, description);
       return new Range(fd, memory, description);
     } catch (thrown) {
@@ -157,11 +158,6 @@ export class Range {
     return Object.fromEntries(entries) as CounterValues;
   }
 
-  /** Bios that ended without a known beginning before the epoch's first take; later ones are lost writes. */
-  unpairedBefore(): bigint {
-    return this.#own('takenOnce') === 0n ? this.counters().unpaired : this.#own('unpairedBefore');
-  }
-
   pin(path: string): void {
     pin(this.fd, path);
   }
@@ -172,10 +168,7 @@ export class Range {
    */
   take(inFlight: readonly InFlight[]): { dirty: Bitmap; forget: () => void } {
     const { shape, taken } = this.#marked;
-    if (this.#own('takenOnce') === 0n) {
-      this.#control[ownFields.unpairedBefore / 8] = this.counters().unpaired;
-      this.#control[ownFields.takenOnce / 8] = 1n;
-    }
+    this.#control[rangeFields.grace / 8] = 0n;
     if (this.counters().everything > 0n) {
       fillUnits(taken, 0, shape.units);
       Atomics.store(this.#control, counters.everything / 8, 0n);
@@ -212,10 +205,6 @@ export class Range {
     this.#closed = true;
     this.#memory.unmap();
     closeSync(this.fd);
-  }
-
-  #own(field: keyof typeof ownFields): bigint {
-    return this.#control[ownFields[field] / 8]!;
   }
 
   #addInFlight(dirty: Bitmap, inFlight: readonly InFlight[]): void {

@@ -207,7 +207,7 @@ export class EbpfTracker implements Tracker {
       const lost = lostByNesting(tracepoint, base, now);
       if (lost !== undefined) return lost;
     }
-    return lostByCounters(range.counters(), range.unpairedBefore());
+    return lostByCounters(range.counters());
   }
 
   #skipped(set: ProgramSet): Map<TracepointName, SkippedBefore> {

@@ -20,6 +20,7 @@ import {
   type ProgramContext,
   requireByBio,
   selectCounter,
+  selectUnpaired,
 } from './frame.ts';
 import { mark } from './mark.ts';
 
@@ -96,7 +97,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   a.load(4, 1, frameRegister, frame.device).load(4, 2, frameRegister, value.device);
   a.jumpReg('eq', 1, 2, 'forget');
   requireByBio(a, maps, 'forget');
-  selectCounter(a, 'unpaired');
+  selectUnpaired(a);
   countInAllRanges(a, maps, 'count other', 'forget');
 
   a.label('forget');
@@ -109,7 +110,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   loadDevice(a, types, 6, types.bioToDisk);
   requireByBio(a, maps, 'out');
   findWhole(a, context);
-  selectCounter(a, 'unpaired');
+  selectUnpaired(a);
   countInAllRanges(a, maps);
   leave(a);
   return a.assemble();

@@ -122,17 +122,23 @@ export function requireByBio(a: Assembler, maps: ProgramMaps, no: string): void 
 
 /**
  * At the label `count`: raises the counter whose offset is in register 7 in all ranges of the device of the frame's
- * key, then goes to `out`.
+ * key whose grace is over at the time in register 9, then goes to `done`.
  */
 export function countInAllRanges(a: Assembler, maps: ProgramMaps, label = 'count', done = 'out'): void {
   a.label(label).mov(8, 0).label(`${label} next`);
   a.store(4, frameRegister, frame.index, 8);
   lookupRange(a, maps, done);
+  a.load(8, 1, 0, rangeFields.grace).jumpReg('lt', 9, 1, `${label} on`);
   a.aluReg('add', 0, 7).mov(1, 1).atomicAdd(0, 0, 1);
-  a.alu('add', 8, 1).jump('lt', 8, rangesPerDisk, `${label} next`).goto(done);
+  a.label(`${label} on`).alu('add', 8, 1).jump('lt', 8, rangesPerDisk, `${label} next`).goto(done);
 }
 
-/** Register 7 = offset of a counter, for `count`. */
+/** Registers 7 and 9 for `count`: the counter, without grace. */
 export function selectCounter(a: Assembler, counter: keyof typeof counters): Assembler {
-  return a.mov(7, counters[counter]);
+  return a.mov(7, counters[counter]).mov(9, -1);
+}
+
+/** The same for writes that ended without a beginning: those that were under way when the epoch began do not count. */
+export function selectUnpaired(a: Assembler): Assembler {
+  return a.call(helpers.ktimeGetNs).movReg(9, 0).mov(7, counters.unpaired);
 }

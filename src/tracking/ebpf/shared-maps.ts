@@ -1,0 +1,141 @@
+/**
+ * The maps that all tracked devices share, opened where an earlier process pinned them, or made and pinned. Which they
+ * are is in installation.ts and docs/formats/tracking.md.
+ */
+import { closeSync } from 'node:fs';
+import { join } from 'node:path';
+import { Assembler } from '../../linux/bpf/assembler.ts';
+import { createMap, mapFlags } from '../../linux/bpf/maps.ts';
+import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
+import { openPin, pin } from '../../linux/bpf/pins.ts';
+import { acceptsProgram } from '../../linux/bpf/programs.ts';
+import { type Description, readDescription, writeDescription } from './description.ts';
+import {
+  inFlightEntries,
+  inFlightKeySize,
+  inFlightValueSize,
+  layoutVersion,
+  pageSize,
+  rangeFields,
+  rangeKeySize,
+  type Style,
+} from './layout.ts';
+import type { ProgramMaps } from './programs/frame.ts';
+import type { SetName } from './program-set.ts';
+
+const maxRanges = 1024;
+
+export interface SharedOptions {
+  /** Default: what the kernel can. */
+  readonly style?: Style;
+  /** For tests, which make it overflow. */
+  readonly inFlightEntries?: number;
+}
+
+export interface ControlDescription extends Description {
+  readonly style: Style;
+  readonly inFlightEntries: number;
+}
+
+const shared = ['control', 'ranges', 'in-flight', 'nesting', 'gone-request', 'gone-bio'] as const;
+
+export interface Shared {
+  readonly maps: ProgramMaps;
+  readonly gone: Readonly<Record<SetName, number>>;
+  readonly control: MappedMap;
+  readonly description: ControlDescription;
+}
+
+/** The pinned maps, or why they cannot be used; undefined where there are none. */
+export function openShared(directory: string): Shared | string | undefined {
+  const fds = shared.map((name) => openPin(join(directory, name)));
+  const [control, ranges, inFlight, nesting, goneRequest, goneBio] = fds;
+  const giveUp = (doubt: string | undefined): string | undefined => {
+    for (const fd of fds) if (fd !== undefined) closeSync(fd);
+    return doubt;
+  };
+  if (fds.every((fd) => fd === undefined)) return giveUp(undefined);
+  if (
+    control === undefined ||
+    ranges === undefined ||
+    inFlight === undefined ||
+    nesting === undefined ||
+    goneRequest === undefined ||
+    goneBio === undefined
+  )
+    return giveUp(`some of the pins in ${directory} are missing`);
+  const memory = mapIntoMemory(control, pageSize);
+  const description = readDescription(memory.memory) as ControlDescription | string;
+  if (typeof description === 'string') {
+    memory.unmap();
+    return giveUp(description);
+  }
+  return {
+    maps: { ranges, inFlight, nesting, control },
+    gone: { request: goneRequest, bio: goneBio },
+    control: memory,
+    description,
+  };
+}
+
+export async function createShared(directory: string, options: SharedOptions): Promise<Shared> {
+  const entries = options.inFlightEntries ?? inFlightEntries;
+  const style = options.style ?? ((await hasAtomicOr()) ? 'bits' : 'bytes');
+  const template = createMap({ ...page, name: 'dattod_range' });
+  const gone = { request: emptyRange(false), bio: emptyRange(true) };
+  const maps = {
+    ranges: createMap({
+      type: 'hashOfMaps',
+      keySize: rangeKeySize,
+      valueSize: 4,
+      entries: maxRanges,
+      innerFd: template,
+      name: 'dattod_ranges',
+    }),
+    inFlight: createMap({
+      type: 'hash',
+      keySize: inFlightKeySize,
+      valueSize: inFlightValueSize,
+      entries,
+      name: 'dattod_inflight',
+    }),
+    nesting: createMap({ type: 'perCpuArray', keySize: 4, valueSize: 8, entries: 3, name: 'dattod_nesting' }),
+    control: createMap({ ...page, flags: mapFlags.mmapable, name: 'dattod_control' }),
+  };
+  closeSync(template);
+  const control = mapIntoMemory(maps.control, pageSize);
+  const description: ControlDescription = { layout: layoutVersion, style, inFlightEntries: entries };
+  writeDescription(control.memory, description);
+  pin(maps.ranges, join(directory, 'ranges'));
+  pin(maps.inFlight, join(directory, 'in-flight'));
+  pin(maps.nesting, join(directory, 'nesting'));
+  pin(gone.request, join(directory, 'gone-request'));
+  pin(gone.bio, join(directory, 'gone-bio'));
+  // Last, and looked for with the others: a process that died in between left pins that do not count.
+  pin(maps.control, join(directory, 'control'));
+  return { maps, gone, control, description };
+}
+
+const page = {
+  type: 'array',
+  keySize: 4,
+  valueSize: pageSize,
+  entries: 1,
+  flags: mapFlags.mmapable | mapFlags.innerMap,
+} as const;
+
+/** A range without sectors. Its number must not end the programs' search, nor hide that the device has no requests. */
+function emptyRange(byBio: boolean): number {
+  const fd = createMap({ ...page, name: 'dattod_gone' });
+  const memory = mapIntoMemory(fd, pageSize);
+  new BigUint64Array(memory.memory)[rangeFields.byBio / 8] = byBio ? 1n : 0n;
+  memory.unmap();
+  return fd;
+}
+
+/** Whether BPF_ATOMIC with OR exists (Linux 5.12). */
+function hasAtomicOr(): Promise<boolean> {
+  const a = new Assembler();
+  a.mov(1, 0).store(8, 10, -8, 1).atomicOr(10, -8, 1).mov(0, 0).exit();
+  return acceptsProgram(a.assemble());
+}
