@@ -19,7 +19,7 @@ export interface WindowReport {
 }
 
 /**
- * Freezes every mounted filesystem of the live units, runs `look` (which must not write to files), thaws. Sets
+ * Freezes every mounted filesystem of the live units, looks (without writing to files), thaws. Sets
  * the units' `freeze_ms`. Throws FREEZE_FAILED, ALREADY_FROZEN, FREEZE_TIMEOUT, HOOK_FAILED, or what `look`
  * threw; thawed it is in every case.
  */
@@ -28,12 +28,16 @@ export async function freezeWindow(
   options: JobOptions,
   environment: JobEnvironment,
   report: WindowReport,
-  look: () => Promise<void>,
+  steps: {
+    /** Called when everything is ready for the freeze. */
+    readonly before?: () => Promise<void>;
+    /** Called inside the freeze. */
+    readonly look: () => Promise<void>;
+  },
   signal: AbortSignal,
 ): Promise<void> {
   const live = units.filter(isLive);
   const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
-  report.phase('freezing');
   const mounts = await mountsToFreeze(live);
   const freezer = await createFreezer({
     mounts: freezeOrder([...mounts.values()]).map((mount) => mount.path),
@@ -45,6 +49,8 @@ export async function freezeWindow(
   let thawed: Awaited<ReturnType<typeof freezer.thaw>> | undefined;
   let hooked = false;
   try {
+    await steps.before?.();
+    report.phase('freezing');
     if (options.preFreezeHook !== undefined) {
       hooked = true;
       await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
@@ -54,7 +60,7 @@ export async function freezeWindow(
       await freezer.freeze();
       report.phase('frozen');
       await untilExpired(freezer.expiredSignal, async () => {
-        await look();
+        await steps.look();
         if (options.frozenHook !== undefined)
           await runHook(options.frozenHook, hookEnvironment, {
             timeoutMs: options.maxFreezeMs,

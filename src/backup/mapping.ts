@@ -64,7 +64,7 @@ async function mapFrozen(
     { ...options, preFreezeHook: undefined, postThawHook: undefined, frozenHook: undefined },
     environment,
     silentReport,
-    async () => acceptMap(unit, await unit.pool.map('frozen')),
+    { look: async () => acceptMap(unit, await unit.pool.map('frozen')) },
     signal,
   );
 }
@@ -88,7 +88,7 @@ async function flushDevice({ hold, pair }: JobUnit): Promise<void> {
 }
 
 /** What is only in the page cache is neither on the device nor in the map; each pass is to find what it can. */
-async function syncMounts(unit: JobUnit): Promise<void> {
+export async function syncMounts(unit: JobUnit): Promise<void> {
   for (const { path } of unit.mounts) {
     const directory = await open(path, constants.O_RDONLY);
     try {

@@ -11,12 +11,16 @@ import { inUnit } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { Feed } from './feed.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
-import { remap, synced } from './mapping.ts';
+import { remap, synced, syncMounts } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 
 /** The reading inside the freeze that passes aim at, in milliseconds. */
 const freezeAimMs = 25;
+
+/** Rounds right before the freeze, and bytes to read that are not worth one. */
+const lastRounds = 3;
+const littleLeft = 1024 * 1024;
 
 /** Bytes that may differ at the freeze without another comparing pass being worth it. */
 const smallDifference = 8 * 1024 * 1024;
@@ -80,6 +84,23 @@ export async function furtherPasses(
     }
     before = left;
   }
+}
+
+/**
+ * When everything is ready for the freeze: what has been written since the last pass goes out while it is little, so
+ * that the freeze finds less, and what is only in the page cache is written, so that freezing does not wait for it.
+ */
+export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
+  let before = Infinity;
+  for (let round = 0; round < lastRounds && unit.tracking !== undefined; round++) {
+    await syncMounts(unit);
+    if (!(await findByTracker(unit, report, true))) break;
+    const left = readingBytes(unit);
+    if (left <= littleLeft || left > before * 0.7) break;
+    await sendMissing(unit);
+    before = left;
+  }
+  await syncMounts(unit);
 }
 
 /** Sends what is missing and in use; when it returns, that is confirmed and no longer pending. */
@@ -194,5 +215,5 @@ export function readingBytes(unit: JobUnit): number {
 }
 
 async function fitsAim(unit: JobUnit, bytes: number): Promise<boolean> {
-  return (bytes / (await unit.pool.measureReading())) * 1000 <= freezeAimMs;
+  return (bytes / (await unit.pool.readingRate())) * 1000 <= freezeAimMs;
 }

@@ -14,6 +14,7 @@ import {
   beginChain,
   firstPass,
   furtherPasses,
+  lastPass,
   loseTracking,
   readingBytes,
   takeDirty,
@@ -104,8 +105,9 @@ async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): 
     const devices = [];
     for (const unit of units)
       devices.push({
-        bytes: unit.tracking === undefined ? unit.pool.used.bytes() : readingBytes(unit),
-        rate: await unit.pool.measureReading(),
+        ...(unit.tracking === undefined
+          ? { bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() }
+          : { bytes: readingBytes(unit), rate: await unit.pool.readingRate() }),
       });
     return predictFreeze(devices);
   };
@@ -128,6 +130,7 @@ async function frozenPass(
   signal: AbortSignal,
 ): Promise<void> {
   await refuseLongFreeze(live, options.maxFreezeMs);
+  const tracked = live.filter(({ tracking }) => tracking !== undefined).length;
   const results = new Map<JobUnit, FrozenResult>();
   const start = performance.now();
   await freezeWindow(
@@ -135,10 +138,18 @@ async function frozenPass(
     options,
     environment,
     report,
-    () =>
-      together(live, async (unit) => {
-        results.set(unit, await lookOnce(unit, report));
-      }),
+    {
+      before: async () => {
+        await together(live, (unit) => lastPass(unit, report));
+        // Whoever has lost its tracker meanwhile is read as a whole.
+        if (tracked > live.filter(({ tracking }) => tracking !== undefined).length)
+          await refuseLongFreeze(live, options.maxFreezeMs);
+      },
+      look: () =>
+        together(live, async (unit) => {
+          results.set(unit, await lookOnce(unit, report));
+        }),
+    },
     signal,
   );
   environment.log.info({ ms: performance.now() - start }, 'freeze window is over');

@@ -55,6 +55,9 @@ const firstSegment = 4 * GiB;
 const smallestSegment = 64 * MiB;
 const largestSegment = 64 * GiB;
 
+/** Bytes that have to have been read for their speed to tell. */
+const tellingBytes = 8 * MiB;
+
 export class CopyPool {
   readonly used: Bitmap;
   readonly samples = new Samples();
@@ -69,6 +72,7 @@ export class CopyPool {
   readonly #patience: Patience;
   #facts: TargetFacts | undefined;
   #redone = 0;
+  #measured: number | undefined;
   #resent: Bitmap | undefined;
   #reconnects = 0;
   readErrors: ReadErrorRecord[] = [];
@@ -183,6 +187,17 @@ export class CopyPool {
 
   /** Bytes per second at which all threads together read and hash; Infinity for an empty set. */
   async measureReading(): Promise<number> {
+    return (this.#measured = await this.#measureReading());
+  }
+
+  /** The same as the passes have shown it, scattered as their blocks are; measured where they have read little. */
+  async readingRate(): Promise<number> {
+    const { read, readMs } = this.#control.total();
+    if (read >= tellingBytes && readMs > 0) return (read / readMs) * 1000 * this.#threads.length;
+    return this.#measured ?? this.measureReading();
+  }
+
+  async #measureReading(): Promise<number> {
     const places = spread(this.used, 8 * this.#threads.length);
     if (places.length === 0) return Infinity;
     this.#load(places.flatMap(({ offset, length }) => [offset, length]));
