@@ -6,6 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Bitmap } from '../base/bitmap.ts';
 import { alignUp } from '../base/bytes.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
+import { urgently } from '../base/urgency.ts';
 import { type DeviceSource, openDeviceSource } from '../block/device-source.ts';
 import type { Target } from '../block/target.ts';
 import { markUsed } from '../filesystems/mark-used.ts';
@@ -14,7 +15,7 @@ import { FingerprintFile, UnitHasher, fingerprintUnit } from '../tracking/finger
 import type { TargetFacts, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './copy/messages.ts';
 import { Samples } from './copy/samples.ts';
 import { wholeUnits } from './copy/segments.ts';
-import { Transfer } from './copy/transfer.ts';
+import { Transfer, isFrozen } from './copy/transfer.ts';
 import { openTarget } from './targets.ts';
 
 const port = parentPort;
@@ -51,19 +52,21 @@ const handlers: Handlers = {
     return connect(waitMs);
   },
   reopenTarget: ({ waitMs }) => connect(waitMs),
-  map: async ({ state, used }) => {
+  map: ({ state, used }) => {
     const from = opened();
-    return markUsed(
-      new Bitmap(setup.deviceSize, setup.unit, used),
-      (offset, length) => from.readAt(offset, length),
-      setup.deviceSize,
-      from.sectorSize,
-      {
-        state,
-        partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
-        signal: aborting.signal,
-      },
-    );
+    const read = () =>
+      markUsed(
+        new Bitmap(setup.deviceSize, setup.unit, used),
+        (offset, length) => from.readAt(offset, length),
+        setup.deviceSize,
+        from.sectorSize,
+        {
+          state,
+          partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
+          signal: aborting.signal,
+        },
+      );
+    return state === 'frozen' ? urgently(read) : read();
   },
   zeroMap: async ({ used }) => {
     const to = connected().target;
@@ -74,7 +77,10 @@ const handlers: Handlers = {
     return undefined;
   },
   measure: ({ first, count }) => connected().measure(first, count),
-  run: ({ mode, count }) => connected().run(mode, count),
+  run: ({ mode, count }) => {
+    const pass = () => connected().run(mode, count);
+    return isFrozen(mode) ? urgently(pass) : pass();
+  },
   sendSpool: async () => {
     await connected().sendSpool();
     return undefined;

@@ -4,6 +4,7 @@
  */
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';
+import { becomeUrgent } from '../base/urgency.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
 import { runHook } from '../freeze/hooks.ts';
@@ -56,6 +57,7 @@ export async function freezeWindow(
       await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
     }
     environment.holdWhileFrozen.forEach((sink) => sink.hold());
+    const notUrgent = becomeUrgent();
     try {
       await freezer.freeze();
       report.phase('frozen');
@@ -71,6 +73,7 @@ export async function freezeWindow(
     } finally {
       // After a failure this is what thaws; after success it has nothing left to do.
       await freezer.close();
+      notUrgent();
       environment.holdWhileFrozen.forEach((sink) => sink.release());
     }
   } finally {

@@ -329,7 +329,7 @@ export class Transfer {
   }
 }
 
-function isFrozen(mode: PassMode): boolean {
+export function isFrozen(mode: PassMode): boolean {
   return mode === 'frozen' || mode === 'frozen-compare';
 }
 
