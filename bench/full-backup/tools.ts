@@ -81,7 +81,7 @@ async function ours(device: string, uri: string, options: string): Promise<Measu
   } finally {
     daemon.kill('SIGTERM');
     await ended;
-    await exec('rm', ['-rf', paths.directory]);
+    await exec('rm', ['-rf', paths.directory, paths.pinDirectory]);
   }
 }
 

@@ -122,11 +122,14 @@ async function startPrograms({ images, memory }: Places): Promise<string> {
 
   const socket = join(memory, 'dattod.sock');
   const log = join(memory, 'dattod.log');
+  const pins = join('/sys/fs/bpf', basename(memory));
+  // Tracking would go on without the daemon.
+  cleanup.add('stop tracking', () => rm(pins, { recursive: true, force: true }));
   const daemon = await background(
     build('dattod'),
     [
       ...['--foreground', '--socket', socket, '--pid-file', join(memory, 'dattod.pid'), '--log-file', log],
-      ...['--state-dir', join(memory, 'state'), '--run-dir', join(memory, 'run')],
+      ...['--state-dir', join(memory, 'state'), '--run-dir', join(memory, 'run'), '--pin-dir', pins],
     ],
     join(memory, 'dattod.out'),
   );

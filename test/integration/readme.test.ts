@@ -46,6 +46,8 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
     set -eu
     for private in /run /var/log /var/lib; do mount -t tmpfs tmpfs $private; done
     mount -t tmpfs tmpfs /mnt
+    # What tracks on when the daemon has ended goes with this namespace.
+    if [ -d /sys/fs/bpf ]; then mount -t bpf bpf /sys/fs/bpf; fi
     ip link set lo up
     ${block('start')}
     ${truncate}
