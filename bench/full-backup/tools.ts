@@ -61,7 +61,10 @@ export const tools: readonly Tool[] = [
   ),
 ];
 
-/** A daemon of its own for each run, so that its peak memory is that of one backup. */
+/**
+ * A daemon of its own for each run, so that its peak memory is that of one backup. Without a tracker: its programs are
+ * loaded once after a boot, not for each backup.
+ */
 async function ours(device: string, uri: string, options: string): Promise<Measurement> {
   const paths = daemonPaths();
   const daemon = spawn(join(build, 'dattod'), ['--foreground', ...paths.arguments], { stdio: 'ignore' });
@@ -70,7 +73,7 @@ async function ours(device: string, uri: string, options: string): Promise<Measu
     await waitFor(() => isHealthy(paths.socket), 'dattod answers');
     const before = cpuSeconds(daemon.pid!);
     const command = await timed(
-      `${join(build, 'dattocli')} --socket ${paths.socket} startbackup --full --wait ${options} --device ${device} --target '${uri}' > ${paths.directory}/out`,
+      `${join(build, 'dattocli')} --socket ${paths.socket} startbackup --full --wait --tracker none ${options} --device ${device} --target '${uri}' > ${paths.directory}/out`,
     );
     const status = await readFile(`/proc/${daemon.pid!}/status`, 'utf8');
     return {
