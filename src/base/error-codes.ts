@@ -47,6 +47,21 @@ const table = {
   TARGET_MISMATCH: { exit: 1, summary: 'What the target returns is not what was written to it.' },
   BAD_TARGET: { exit: 2, summary: 'The address of a target is not well formed.' },
 
+  // the stores of vaults
+  VAULT_NOT_FOUND: {
+    exit: 1,
+    summary: 'No vault is there: the directory, the bucket or its mark is missing.',
+  },
+  VAULT_OBJECT_MISSING: { exit: 1, summary: 'The store of the vault has no object of this name.' },
+  VAULT_UNREACHABLE: { exit: 1, retry: true, summary: 'The store of the vault does not answer for now.' },
+  VAULT_FULL: { exit: 1, summary: 'The store of the vault has no room left, or a quota is reached.' },
+  VAULT_READ_ONLY: { exit: 1, summary: 'The store of the vault cannot be written.' },
+  VAULT_DENIED: {
+    exit: 1,
+    summary: 'The store of the vault refuses these credentials, or refuses them this.',
+  },
+  VAULT_STORE_ERROR: { exit: 1, summary: 'The store of the vault failed, or answered something else.' },
+
   // NBD
   NBD_CONNECTION_LOST: { exit: 1, retry: true, summary: 'The NBD connection broke off or timed out.' },
   NBD_PROTOCOL: { exit: 1, summary: 'The NBD peer said something the protocol does not allow.' },
