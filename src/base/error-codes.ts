@@ -60,7 +60,26 @@ const table = {
     exit: 1,
     summary: 'The store of the vault refuses these credentials, or refuses them this.',
   },
+  VAULT_TLS: { exit: 1, summary: 'The store of the vault is not trusted: no TLS, or a certificate unknown.' },
   VAULT_STORE_ERROR: { exit: 1, summary: 'The store of the vault failed, or answered something else.' },
+
+  // what is in vaults
+  VAULT_EXISTS: { exit: 1, summary: 'A vault, or what is left of one, is there already.' },
+  VAULT_TOO_NEW: { exit: 1, summary: 'The vault is of a later version than this program knows.' },
+  VAULT_NO_KEY: { exit: 1, summary: 'No key was given, or the vault has no key of this kind or name.' },
+  VAULT_WRONG_KEY: { exit: 1, summary: 'The passphrase, key file or recovery code does not open the vault.' },
+  VAULT_LAST_KEY: { exit: 1, summary: 'The last key of a vault is not removed.' },
+  VAULT_DAMAGED: { exit: 1, summary: 'An object of the vault is not what was once written there.' },
+  VAULT_CHUNK_LOST: { exit: 1, summary: 'No pack of the vault holds a chunk or page that a point needs.' },
+  VAULT_LOCKED: { exit: 1, retry: true, summary: 'Somebody else prunes or repairs the vault.' },
+  VAULT_POINT_WITHDRAWN: {
+    exit: 1,
+    retry: true,
+    summary: 'The new recovery point was taken back, since what it was built on was pruned meanwhile.',
+  },
+  POINT_NOT_FOUND: { exit: 1, summary: 'The vault has no such recovery point.' },
+  POINT_AMBIGUOUS: { exit: 1, summary: 'More than one recovery point, or key, answers to this name.' },
+  POINT_PROTECTED: { exit: 1, summary: 'The recovery point is protected from being forgotten.' },
 
   // NBD
   NBD_CONNECTION_LOST: { exit: 1, retry: true, summary: 'The NBD connection broke off or timed out.' },

@@ -1,0 +1,92 @@
+/** `vault.json`: version, id and parameters of a vault, in clear, authenticated once a key is there. */
+import { KiB, MiB } from '../base/bytes.ts';
+import { AgentError } from '../base/errors.ts';
+import { Fields } from './fields.ts';
+import { parseJson } from './key-slots.ts';
+import type { Secrets } from './secrets.ts';
+import type { ObjectStore, StoreOptions } from './store/object-store.ts';
+
+export interface VaultConfig {
+  /** 32 hexadecimal digits. */
+  readonly id: string;
+  /** ISO 8601. */
+  readonly created: string;
+  /** Bytes. */
+  readonly chunkSize: number;
+  readonly packSize: number;
+  readonly mac: Buffer;
+  /** What `mac` authenticates. */
+  readonly authenticated: string;
+}
+
+const format = 'dattod vault';
+const version = 1;
+/** Neither this nor a key slot comes near; an object that somebody put there instead may be of any size. */
+export const longestClearObject = 64 * KiB;
+
+/** The contents of `vault.json`. Throws BAD_USAGE for sizes that are not allowed. */
+export function formatConfig(secrets: Secrets, created: Date, chunkSize: number, packSize: number): Buffer {
+  if (!isChunkSize(chunkSize))
+    throw new AgentError(
+      'BAD_USAGE',
+      `A chunk of ${chunkSize} bytes: it has to be a power of two from 4 KiB to 1 MiB`,
+    );
+  if (!isPackSize(packSize))
+    throw new AgentError('BAD_USAGE', `A pack of ${packSize} bytes: it has to have from 1 MiB to 64 MiB`);
+  const id = secrets.vaultId;
+  const time = created.toISOString();
+  const mac = secrets.configMac(authenticatedText(id, time, chunkSize, packSize)).toString('hex');
+  const document = { format, version, id, created: time, chunk_size: chunkSize, pack_size: packSize, mac };
+  return Buffer.from(`${JSON.stringify(document, null, 2)}\n`, 'utf8');
+}
+
+/** Throws VAULT_DAMAGED, VAULT_TOO_NEW. `where` begins messages. */
+export function parseConfig(text: Uint8Array, where: string): VaultConfig {
+  const fields = new Fields(parseJson(text, where), where);
+  fields.choice('format', [format]);
+  const found = fields.integer('version', 1);
+  if (found !== version)
+    throw new AgentError('VAULT_TOO_NEW', `${where} has version ${found}; this program knows ${version}`, {
+      hint: 'use a newer version of this program',
+    });
+  const id = fields.text('id', /^[0-9a-f]{32}$/);
+  const created = fields.time('created');
+  const chunkSize = fields.integer('chunk_size');
+  const packSize = fields.integer('pack_size');
+  if (!isChunkSize(chunkSize)) throw fields.wrong('chunk_size');
+  if (!isPackSize(packSize)) throw fields.wrong('pack_size');
+  const mac = Buffer.from(fields.text('mac', /^[0-9a-f]{64}$/), 'hex');
+  const authenticated = authenticatedText(id, created, chunkSize, packSize);
+  return { id, created, chunkSize, packSize, mac, authenticated };
+}
+
+/**
+ * Reads the parameters of the vault in the store; without a key they are not proven. Throws VAULT_NOT_FOUND,
+ * VAULT_TOO_NEW, VAULT_DAMAGED and what the store throws.
+ */
+export async function readConfig(store: ObjectStore, options: StoreOptions = {}): Promise<VaultConfig> {
+  let text: Buffer;
+  try {
+    text = await store.get('vault.json', { ...options, length: longestClearObject });
+  } catch (cause) {
+    if (cause instanceof AgentError && cause.code === 'VAULT_OBJECT_MISSING')
+      throw new AgentError('VAULT_NOT_FOUND', `There is no vault in ${store.name}: it has no vault.json`, {
+        hint: 'dattocli vault init makes one',
+        cause,
+      });
+    throw cause;
+  }
+  return parseConfig(text, `vault.json of ${store.name}`);
+}
+
+function authenticatedText(id: string, created: string, chunkSize: number, packSize: number): string {
+  return `1\n${id}\n${created}\n${chunkSize}\n${packSize}\n`;
+}
+
+function isChunkSize(size: number): boolean {
+  return size >= 4 * KiB && size <= MiB && Number.isInteger(Math.log2(size));
+}
+
+function isPackSize(size: number): boolean {
+  return Number.isInteger(size) && size >= MiB && size <= 64 * MiB;
+}

@@ -1,0 +1,114 @@
+/**
+ * What people hold of a vault's key: a passphrase, the text of a key file, or a recovery code that was printed
+ * (docs/formats/vault.md, "Keys").
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { AgentError } from '../base/errors.ts';
+import { keyLength } from './secrets.ts';
+
+export type KeyMaterial =
+  | { readonly kind: 'passphrase'; readonly passphrase: string }
+  /** The contents of the key file. */
+  | { readonly kind: 'file'; readonly text: string }
+  | { readonly kind: 'recovery'; readonly code: string };
+
+/** The contents of a new key file. */
+export function newKeyFileText(): string {
+  return `${randomBytes(keyLength).toString('hex')}\n`;
+}
+
+/** A new recovery code: 14 groups of 4 characters, joined by hyphens. */
+export function newRecoveryCode(): string {
+  return formatRecoveryCode(randomBytes(keyLength));
+}
+
+/** Equal passphrases give equal bytes, however the keyboard composes accents. Throws BAD_USAGE for an empty one. */
+export function passphraseBytes(passphrase: string): Buffer {
+  if (passphrase === '') throw new AgentError('BAD_USAGE', 'The passphrase is empty');
+  return Buffer.from(passphrase.normalize('NFC'), 'utf8');
+}
+
+/** Throws BAD_USAGE; the text is in no message. */
+export function keyFileBytes(text: string): Buffer {
+  const digits = text.trim();
+  if (!/^[0-9a-fA-F]{64}$/.test(digits))
+    throw new AgentError(
+      'BAD_USAGE',
+      `The key file holds ${digits.length} characters, not 64 hexadecimal digits`,
+      {
+        hint: 'dattocli vault key add makes key files; another file does not serve as one',
+      },
+    );
+  return Buffer.from(digits, 'hex');
+}
+
+/** Crockford's base32: no I, L, O and U. */
+const alphabet = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
+/** Characters for 32 bytes: 256 bits and 4 zero bits. */
+const secretDigits = 52;
+const checkDigits = 4;
+
+export function formatRecoveryCode(secret: Buffer): string {
+  const digits = toBase32(secret, secretDigits) + checkOf(secret);
+  return digits.match(/.{4}/g)!.join('-');
+}
+
+/** Upper and lower case, spaces and hyphens are all one; O is 0, I and L are 1. Throws BAD_USAGE. */
+export function recoveryBytes(code: string): Buffer {
+  const digits = code.toUpperCase().replace(/[\s-]/g, '').replace(/O/g, '0').replace(/[IL]/g, '1');
+  const hint = 'compare it with the print-out, group by group';
+  if (digits.length !== secretDigits + checkDigits)
+    throw new AgentError(
+      'BAD_USAGE',
+      `The recovery code has ${digits.length} characters, not ${secretDigits + checkDigits}`,
+      { hint },
+    );
+  const strange = digits.search(/[^0-9A-HJKMNP-TV-Z]/);
+  if (strange !== -1)
+    throw new AgentError(
+      'BAD_USAGE',
+      `Group ${Math.floor(strange / 4) + 1} of the recovery code is mistyped`,
+      {
+        hint,
+      },
+    );
+  const bits = digits.slice(0, secretDigits);
+  const secret = fromBase32(bits);
+  // The four bits left over are zero, or another character was meant.
+  if (toBase32(secret, secretDigits) !== bits || checkOf(secret) !== digits.slice(secretDigits))
+    throw new AgentError(
+      'BAD_USAGE',
+      'The recovery code is mistyped: its last group does not fit the others',
+      {
+        hint,
+      },
+    );
+  return secret;
+}
+
+/** The first 20 bits of the SHA-256. */
+function checkOf(secret: Buffer): string {
+  return toBase32(createHash('sha256').update(secret).digest(), checkDigits);
+}
+
+/** The first `count` * 5 bits; zeros follow where the bytes end. */
+function toBase32(bytes: Buffer, count: number): string {
+  let text = '';
+  for (let digit = 0; digit < count; digit++) {
+    let value = 0;
+    for (let bit = digit * 5; bit < digit * 5 + 5; bit++)
+      value = value * 2 + (((bytes[bit >> 3] ?? 0) >> (7 - (bit & 7))) & 1);
+    text += alphabet[value]!;
+  }
+  return text;
+}
+
+/** The first 32 bytes. */
+function fromBase32(digits: string): Buffer {
+  const bytes = Buffer.alloc(keyLength);
+  for (let bit = 0; bit < keyLength * 8; bit++) {
+    const value = alphabet.indexOf(digits[Math.floor(bit / 5)]!);
+    if (((value >> (4 - (bit % 5))) & 1) === 1) bytes[bit >> 3]! |= 0x80 >> (bit & 7);
+  }
+  return bytes;
+}

@@ -1,0 +1,171 @@
+/**
+ * Key slots: the master key of a vault, sealed under a passphrase, a key file or a recovery code
+ * (docs/formats/vault.md, "Keys"). A slot lies in clear and unauthenticated in the store, so all of it is doubted:
+ * parameters that would take much memory are refused before they are used.
+ */
+import { randomBytes, scrypt } from 'node:crypto';
+import { AgentError } from '../base/errors.ts';
+import { Fields } from './fields.ts';
+import { isId, newId } from './ids.ts';
+import { keyFileBytes, passphraseBytes, recoveryBytes } from './key-material.ts';
+import type { KeyMaterial } from './key-material.ts';
+import { open, seal } from './sealed.ts';
+import { hkdf, keyLength } from './secrets.ts';
+
+export type KeyKind = KeyMaterial['kind'];
+
+export interface ScryptCost {
+  /** A power of two from 2^10 to 2^20; 1024 * N bytes of memory. */
+  readonly N: number;
+  /** 1 to 16. */
+  readonly p: number;
+}
+
+/** 64 MiB; some 0.4 seconds. Lower only in tests. */
+export const defaultCost: ScryptCost = { N: 65536, p: 2 };
+
+export interface KeySlot {
+  readonly id: string;
+  readonly kind: KeyKind;
+  readonly label: string;
+  /** ISO 8601. */
+  readonly created: string;
+  readonly kdf: ScryptKdf | HkdfKdf;
+  /** Nonce, ciphertext and tag. */
+  readonly sealed: Buffer;
+}
+
+interface ScryptKdf extends ScryptCost {
+  readonly name: 'scrypt';
+  readonly r: 8;
+  readonly salt: Buffer;
+}
+
+interface HkdfKdf {
+  readonly name: 'hkdf-sha256';
+  readonly salt: Buffer;
+}
+
+const saltLength = 32;
+const sealedLength = 12 + keyLength + 16;
+const longestLabel = 200;
+
+export interface SlotOptions {
+  readonly label?: string | undefined;
+  readonly cost?: ScryptCost | undefined;
+  readonly created?: Date | undefined;
+}
+
+/** Seals the master key of the vault. Throws BAD_USAGE for material that is none. */
+export async function makeSlot(
+  master: Buffer,
+  vaultId: string,
+  material: KeyMaterial,
+  { label = '', cost = defaultCost, created = new Date() }: SlotOptions = {},
+): Promise<KeySlot> {
+  if (label.length > longestLabel)
+    throw new AgentError('BAD_USAGE', `The label of a key has ${label.length} of ${longestLabel} characters`);
+  const id = newId();
+  const salt = randomBytes(saltLength);
+  const kdf: KeySlot['kdf'] =
+    material.kind === 'passphrase' ? { name: 'scrypt', ...cost, r: 8, salt } : { name: 'hkdf-sha256', salt };
+  const sealed = seal(await wrappingKey(kdf, material), master, contextOf(vaultId, id));
+  return { id, kind: material.kind, label, created: created.toISOString(), kdf, sealed };
+}
+
+/**
+ * The master key; undefined where this material does not open this slot of this vault. Throws BAD_USAGE for material
+ * that is none.
+ */
+export async function openSlot(
+  slot: KeySlot,
+  vaultId: string,
+  material: KeyMaterial,
+): Promise<Buffer | undefined> {
+  if (slot.kind !== material.kind) return undefined;
+  const master = open(await wrappingKey(slot.kdf, material), slot.sealed, contextOf(vaultId, slot.id));
+  return master?.length === keyLength ? master : undefined;
+}
+
+/** The contents of `keys/KEY.json`. */
+export function formatSlot({ id, kind, label, created, kdf, sealed }: KeySlot): Buffer {
+  const { name, salt, ...cost } = kdf;
+  const document = {
+    format: 1,
+    id,
+    kind,
+    label,
+    created,
+    kdf: { name, ...cost, salt: salt.toString('hex') },
+    sealed: sealed.toString('hex'),
+  };
+  return Buffer.from(`${JSON.stringify(document, null, 2)}\n`, 'utf8');
+}
+
+/** `id`: KEY of the object's key; `where` begins messages. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
+export function parseSlot(id: string, text: Uint8Array, where: string): KeySlot {
+  const fields = new Fields(parseJson(text, where), where);
+  if (fields.integer('format', 1) !== 1)
+    throw new AgentError('VAULT_TOO_NEW', `${where} has format ${fields.integer('format')}; 1 is known`);
+  const kind = fields.choice('kind', ['passphrase', 'file', 'recovery']);
+  const kdf = fields.fields('kdf');
+  const salt = Buffer.from(kdf.text('salt', /^(?:[0-9a-f]{2}){16,64}$/), 'hex');
+  const slot: KeySlot = {
+    id: fields.text('id'),
+    kind,
+    label: fields.text('label'),
+    created: fields.time('created'),
+    kdf:
+      kind === 'passphrase'
+        ? { name: kdf.choice('name', ['scrypt']), ...readCost(kdf), r: 8, salt }
+        : { name: kdf.choice('name', ['hkdf-sha256']), salt },
+    sealed: Buffer.from(fields.text('sealed', /^(?:[0-9a-f]{2})+$/), 'hex'),
+  };
+  if (!isId(id) || slot.id !== id) throw fields.wrong('id');
+  if (slot.sealed.length !== sealedLength) throw fields.wrong('sealed');
+  if (slot.label.length > longestLabel) throw fields.wrong('label');
+  return slot;
+}
+
+function readCost(kdf: Fields): ScryptCost {
+  const N = kdf.integer('N', 2 ** 10, 2 ** 20);
+  if (!Number.isInteger(Math.log2(N))) throw kdf.wrong('N');
+  kdf.integer('r', 8, 8);
+  return { N, p: kdf.integer('p', 1, 16) };
+}
+
+export function parseJson(text: Uint8Array, where: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(text).toString('utf8'));
+  } catch (cause) {
+    throw new AgentError('VAULT_DAMAGED', `${where} is not JSON`, { cause });
+  }
+}
+
+function contextOf(vaultId: string, id: string): string {
+  return `dattod vault 1 key ${vaultId} ${id}`;
+}
+
+async function wrappingKey(kdf: KeySlot['kdf'], material: KeyMaterial): Promise<Buffer> {
+  switch (material.kind) {
+    case 'passphrase':
+      if (kdf.name !== 'scrypt') throw new RangeError(`a passphrase with ${kdf.name}`);
+      return scryptKey(passphraseBytes(material.passphrase), kdf);
+    case 'file':
+      return hkdf(keyFileBytes(material.text), kdf.salt, 'dattod vault 1 key file');
+    case 'recovery':
+      return hkdf(recoveryBytes(material.code), kdf.salt, 'dattod vault 1 recovery');
+  }
+}
+
+/** In a thread of the pool. */
+function scryptKey(passphrase: Buffer, { N, r, p, salt }: ScryptKdf): Promise<Buffer> {
+  // What OpenSSL counts: N blocks, p blocks and a few.
+  const maxmem = 128 * r * (N + p + 4);
+  return new Promise((resolve, reject) => {
+    scrypt(passphrase, salt, keyLength, { N, r, p, maxmem }, (error, key) => {
+      if (error === null) resolve(key);
+      else reject(error);
+    });
+  });
+}
