@@ -44,7 +44,7 @@ export async function readDescriptors(
 }
 
 /** Blocks `[from, to)` of the table; those that follow each other on disk are read at once. */
-async function readTableBlocks(
+export async function readTableBlocks(
   sb: ExtSuperblock,
   readAt: ReadAt,
   from: number,

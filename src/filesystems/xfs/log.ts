@@ -109,7 +109,7 @@ export function parseRecord(data: Buffer, block: number, version2: boolean): Log
  * The block that will be written next, 1 to `blocks` (the last is the wrap), or a phrase where the cycle
  * numbers before it have holes, as after a crash.
  */
-async function findHead(log: LogReader): Promise<number | string> {
+export async function findHead(log: LogReader): Promise<number | string> {
   const cycleAt = async (block: number): Promise<number> => cycleOf(await log.read(block, 1));
   const first = await cycleAt(0);
   const last = await cycleAt(log.blocks - 1);
@@ -151,7 +151,7 @@ async function firstOtherCycle(
 }
 
 /** The record that ends exactly at the head; undefined where there is none. */
-async function lastRecord(log: LogReader, head: number): Promise<LogRecord | undefined> {
+export async function lastRecord(log: LogReader, head: number): Promise<LogRecord | undefined> {
   const length = Math.min(longestRecord, log.blocks);
   const start = (head - length + log.blocks) % log.blocks;
   const tail = Math.min(length, log.blocks - start);
