@@ -6,6 +6,7 @@
  * there is none of this, and the engine compares fingerprints.
  */
 import type { Bitmap } from '../base/bitmap.ts';
+import type { Extent } from '../base/extents.ts';
 
 /** What a tracked device is, so that a map is never mistaken for another device's. */
 export interface TrackedDevice {
@@ -77,6 +78,14 @@ export interface Tracker {
    * see every write end (blktrace on stacked devices) yields those again at each take until it is told so.
    */
   take(device: TrackedDevice, options?: { readonly frozen?: boolean }): Promise<Taken>;
+  /**
+   * Makes the epoch that `track` has just begun the continuation of one of an earlier boot: `dirty` (in any unit) is
+   * what that one had yet to give, and is in every take until it is committed. The caller has made sure that nothing
+   * was written in between. Trackers that cannot, have none.
+   */
+  resume?(device: TrackedDevice, from: { readonly epoch: Epoch; readonly dirty: Bitmap }): Promise<void>;
+  /** Adds to what the next take yields what was written where nothing could see it. */
+  mark?(device: DeviceNumbers, extents: Iterable<Extent>): Promise<void>;
   state(device: TrackedDevice): TrackingState | undefined;
   /** Why writes may have been missed since the epoch began; undefined where none were. A look, like `state`. */
   doubt?(device: TrackedDevice): string | undefined;

@@ -16,6 +16,8 @@ export function writeDescription(page: ArrayBuffer, description: Description): v
   const text = Buffer.from(JSON.stringify(description));
   if (textAt + text.length > pageSize)
     throw new RangeError(`a description of ${text.length} bytes does not fit into ${pageSize - textAt}`);
+  // Where another one is replaced: what a cut leaves half written does not count.
+  view.writeUInt32LE(0, descriptionAt);
   view.writeUInt32LE(description.layout, descriptionAt + 4);
   view.writeUInt32LE(text.length, descriptionAt + 8);
   text.copy(view, textAt);

@@ -7,6 +7,7 @@ import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../../base/bitmap.ts';
+import type { Extent } from '../../base/extents.ts';
 import { createMap, mapFlags, mapInfo } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
@@ -43,20 +44,20 @@ export interface RangeDescription extends Description {
 }
 
 export class Range {
-  readonly description: RangeDescription;
   /** Id of the map. */
   readonly id: number;
   readonly fd: number;
   readonly #memory: MappedMap;
   readonly #control: BigUint64Array;
   readonly #marked: Marked;
+  #description: RangeDescription;
   #takes = 0;
   #closed = false;
 
   private constructor(fd: number, memory: MappedMap, description: RangeDescription) {
     this.fd = fd;
     this.id = mapInfo(fd).id;
-    this.description = description;
+    this.#description = description;
     this.#memory = memory;
     this.#control = new BigUint64Array(memory.memory, 0, pageSize / 8);
     const { shape } = description;
@@ -68,6 +69,10 @@ export class Range {
       coarse: part(shape.coarseAt, shape.takenAt),
       taken: new Int32Array(memory.memory, shape.takenAt * pageSize, Math.ceil(shape.units / 32)),
     };
+  }
+
+  get description(): RangeDescription {
+    return this.#description;
   }
 
   /** A new map, which no program knows yet and nothing pins. */
@@ -198,6 +203,27 @@ export class Range {
       this.#addInFlight(dirty, inFlight);
     }
     return dirty;
+  }
+
+  /** The units of these extents are in each take until `forget`. */
+  mark(extents: Iterable<Extent>): void {
+    const { shape, taken } = this.#marked;
+    for (const { offset, length } of extents)
+      fillUnits(
+        taken,
+        Math.floor(offset / shape.unit),
+        Math.min(Math.ceil((offset + length) / shape.unit), shape.units),
+      );
+    // What was taken before does not hold these: it must not forget them.
+    this.#takes++;
+  }
+
+  /** The epoch becomes this one, which goes on. What it had dirtied is marked before: a cut in between is harmless. */
+  continueEpoch(epoch: Epoch): void {
+    // Nothing was under way when it began.
+    this.#control[rangeFields.grace / 8] = 0n;
+    this.#description = { ...this.#description, epoch };
+    writeDescription(this.#memory.memory, this.#description);
   }
 
   close(): void {

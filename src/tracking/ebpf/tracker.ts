@@ -4,7 +4,9 @@
  * it was, and says what was not. docs/formats/tracking.md describes it.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import type { Bitmap } from '../../base/bitmap.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
+import type { Extent } from '../../base/extents.ts';
 import type { DeviceNumbers, Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
 import { defaultPinDirectory, Installation } from './installation.ts';
 import { defaultBudget, shapeFor, type Style } from './layout.ts';
@@ -101,6 +103,24 @@ export class EbpfTracker implements Tracker {
   doubt(device: TrackedDevice): string | undefined {
     const range = this.#ranges.get(keyOf(device));
     return range === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(range, device);
+  }
+
+  resume(device: TrackedDevice, from: { readonly epoch: Epoch; readonly dirty: Bitmap }): Promise<void> {
+    return this.#oneByOne(async () => {
+      await Promise.resolve();
+      const range = this.#ranges.get(keyOf(device));
+      const doubt = range === undefined ? 'it is not tracked' : this.#doubt(range, device);
+      if (range === undefined || doubt !== undefined) throw ended(device, doubt ?? '');
+      range.mark(from.dirty.extents());
+      range.continueEpoch(from.epoch);
+    });
+  }
+
+  mark(device: DeviceNumbers, extents: Iterable<Extent>): Promise<void> {
+    return this.#oneByOne(async () => {
+      await Promise.resolve();
+      this.#ranges.get(keyOf(device))?.mark(extents);
+    });
   }
 
   untrack(device: DeviceNumbers): Promise<void> {

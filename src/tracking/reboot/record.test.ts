@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { Bitmap } from '../../base/bitmap.ts';
+import { consumeRecord, writeRecord } from './place.ts';
+import { decodeRecord, encodeNothing, encodeRecord, recordLength, type RebootRecord } from './record.ts';
+
+function recordOf(marks: readonly (readonly [offset: number, length: number])[], size: number): RebootRecord {
+  const dirty = new Bitmap(size, 4096);
+  for (const [offset, length] of marks) dirty.mark(offset, length);
+  return {
+    bootId: 'boot-one',
+    at: 1_800_000_000_000,
+    leftOut: [{ path: '/dev/sdb', uuid: 'b', why: 'it was still mounted for writing at /' }],
+    devices: [
+      {
+        ...{ path: '/dev/sda1', uuid: 'a', size, partitionStart: 1 << 20, identity: 'wwid x' },
+        signs: { 'mount count': '7' },
+        epoch: { id: 'epoch', since: 5 },
+        dirty,
+      },
+    ],
+  };
+}
+
+const example = recordOf([[8192, 4096]], 64 * 1024 * 1024);
+
+test('a record comes back as it was written', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(1_000_000), fc.nat(100_000)), { maxLength: 20 }),
+      fc.integer({ min: 1, max: 1_200_000 }),
+      (marks, size) => {
+        const record = recordOf(marks, size);
+        const again = decodeRecord(encodeRecord(record));
+        assert.ok(typeof again === 'object');
+        const plain = ({ devices, ...rest }: RebootRecord) => ({
+          ...rest,
+          devices: devices.map(({ dirty, ...device }) => ({ ...device, dirty: [...dirty.extents()] })),
+        });
+        assert.deepEqual(plain(again), plain(record));
+      },
+    ),
+  );
+});
+
+function refusal(bytes: Buffer): string {
+  const found = decodeRecord(bytes);
+  return typeof found === 'string' ? found : '';
+}
+
+test('a damaged, cut or foreign record is of no use, and says why', () => {
+  const bytes = encodeRecord(example);
+  for (let at = 0; at < bytes.length; at++) {
+    const damaged = Buffer.from(bytes);
+    damaged[at]! ^= 0x10;
+    assert.equal(typeof decodeRecord(damaged), 'string', `byte ${at}`);
+  }
+  assert.match(refusal(bytes.subarray(0, -1)), /bytes of/);
+  assert.match(refusal(Buffer.alloc(100)), /does not begin/);
+  assert.equal(decodeRecord(encodeNothing()), undefined);
+  assert.equal(recordLength(bytes), bytes.length);
+});
+
+test('a record is taken from its place once', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'reboot-record-'));
+  try {
+    const place = join(directory, 'deeper', 'record');
+    assert.equal(await consumeRecord(place), undefined);
+    await writeRecord(place, encodeRecord(example));
+    await writeRecord(place, encodeRecord({ ...example, bootId: 'boot-two' }));
+    const bytes = await consumeRecord(place);
+    const record = bytes && decodeRecord(bytes);
+    assert.ok(typeof record === 'object');
+    assert.equal(record.bootId, 'boot-two');
+    assert.equal(await consumeRecord(place), undefined);
+    assert.deepEqual(readdirSync(join(directory, 'deeper')), []);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});

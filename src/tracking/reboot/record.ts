@@ -1,0 +1,122 @@
+/**
+ * The record of a clean shutdown: what each tracked device had dirtied at its last drain, and its signs of life then.
+ * Bytes in, values out; specified in docs/formats/reboot.md. Pure.
+ */
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import { Bitmap } from '../../base/bitmap.ts';
+import { crc32c } from '../../base/crc32c.ts';
+import type { Signs } from '../../filesystems/signs.ts';
+import type { Epoch } from '../tracker.ts';
+
+export const recordMagic = 'DATTORBT';
+const version = 1;
+/** Bytes before the body; what a prepared place for records must begin with. */
+export const headerSize = 64;
+/** Of a record: as good as none. A raw place that has been prepared holds this. */
+const nothing = 0;
+
+export interface RecordedDevice {
+  readonly path: string;
+  /** Of its filesystem. */
+  readonly uuid: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes from the start of its disk; 0 for what is no partition. */
+  readonly partitionStart: number;
+  /** What the hardware or device-mapper calls it; empty where they have no name for it. */
+  readonly identity: string;
+  readonly signs: Signs;
+  readonly epoch: Epoch;
+  readonly dirty: Bitmap;
+}
+
+/** A device that was tracked and cannot be taken up again, for the message. */
+export interface LeftOut {
+  readonly path: string;
+  readonly uuid: string;
+  readonly why: string;
+}
+
+export interface RebootRecord {
+  /** Of the boot that was shut down. */
+  readonly bootId: string;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  readonly devices: readonly RecordedDevice[];
+  readonly leftOut: readonly LeftOut[];
+}
+
+interface Text extends Omit<RebootRecord, 'devices'> {
+  readonly devices: readonly (Omit<RecordedDevice, 'dirty'> & {
+    readonly unit: number;
+    /** Bytes of the map in the body, and of the map itself. */
+    readonly packed: number;
+    readonly length: number;
+  })[];
+}
+
+export function encodeRecord(record: RebootRecord): Buffer {
+  const maps: Buffer[] = [];
+  const devices = record.devices.map(({ dirty, ...rest }) => {
+    const words = Buffer.from(dirty.words.buffer, dirty.words.byteOffset, dirty.words.byteLength);
+    const packed = deflateRawSync(words, { level: 1 });
+    maps.push(packed);
+    return { ...rest, unit: dirty.unit, packed: packed.length, length: words.length };
+  });
+  const text = Buffer.from(JSON.stringify({ ...record, devices } satisfies Text));
+  return withHeader(text.length, Buffer.concat([text, ...maps]));
+}
+
+/** What stands where there is no record: in a raw place that was prepared, or whose record was used. */
+export function encodeNothing(): Buffer {
+  return withHeader(nothing, Buffer.alloc(0));
+}
+
+function withHeader(textLength: number, body: Buffer): Buffer {
+  const header = Buffer.alloc(headerSize);
+  header.write(recordMagic, 0, 'latin1');
+  header.writeUInt32LE(version, 8);
+  header.writeUInt32LE(textLength, 12);
+  header.writeBigUInt64LE(BigInt(body.length), 16);
+  header.writeUInt32LE(crc32c(body), 24);
+  header.writeUInt32LE(crc32c(header.subarray(0, headerSize - 4)), headerSize - 4);
+  return Buffer.concat([header, body]);
+}
+
+/** Bytes of the whole record by its header; a phrase where this is none of this version. */
+export function recordLength(header: Buffer): number | string {
+  if (header.length < headerSize || header.toString('latin1', 0, 8) !== recordMagic)
+    return 'it does not begin as a record does';
+  if (crc32c(header.subarray(0, headerSize - 4)) !== header.readUInt32LE(headerSize - 4))
+    return 'its header is damaged';
+  const found = header.readUInt32LE(8);
+  if (found !== version) return `it has version ${found}, of another version of the agent, not ${version}`;
+  return headerSize + Number(header.readBigUInt64LE(16));
+}
+
+/** The record; undefined where there is none, a phrase where it cannot be used. */
+export function decodeRecord(bytes: Buffer): RebootRecord | string | undefined {
+  const length = recordLength(bytes);
+  if (typeof length === 'string') return length;
+  if (bytes.length < length) return `it has ${bytes.length} bytes of ${length}`;
+  const body = bytes.subarray(headerSize, length);
+  if (crc32c(body) !== bytes.readUInt32LE(24)) return 'it is damaged';
+  const textLength = bytes.readUInt32LE(12);
+  if (textLength === nothing) return undefined;
+  try {
+    const text = JSON.parse(body.toString('utf8', 0, textLength)) as Text;
+    let at = textLength;
+    const devices = text.devices.map(({ unit, packed, length: expected, ...rest }) => {
+      const words = inflateRawSync(body.subarray(at, at + packed), { maxOutputLength: expected + 1 });
+      at += packed;
+      const dirty = new Bitmap(rest.size, unit);
+      if (words.length !== dirty.words.byteLength)
+        throw new RangeError(`a map of ${words.length} bytes, not ${dirty.words.byteLength}`);
+      new Uint8Array(dirty.words.buffer).set(words);
+      return { ...rest, dirty };
+    });
+    return { ...text, devices };
+  } catch (thrown) {
+    return `it cannot be read: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+  }
+}
