@@ -17,6 +17,7 @@ import { History } from './history.ts';
 import { claimInstance, type Instance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
+import { readOutcome, withReasonOfReboot } from './reboot/outcome.ts';
 import type { DaemonSettings } from './settings.ts';
 import { listChains, Tracking } from './tracking.ts';
 
@@ -69,13 +70,14 @@ export async function createDaemon(
 
     const { pinDirectory, runDirectory, stateDirectory } = settings;
     const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
+    const reboot = await readOutcome(runDirectory);
     const jobs = new JobTable({
       collaborators,
       history,
       environment: {
         log,
         holdWhileFrozen: [logFile, history],
-        startTracking: trackers.start,
+        startTracking: withReasonOfReboot(trackers.start, reboot),
         stateDirectory,
         runDirectory,
       },
@@ -91,7 +93,7 @@ export async function createDaemon(
         listDevices,
         uptime,
         streams,
-        tracking: new Tracking({ trackers, jobs, listDevices, findDevice, log }),
+        tracking: new Tracking({ trackers, jobs, listDevices, findDevice, log, reboot }),
         chains: () => listChains(join(stateDirectory, 'chains')),
       },
       log,

@@ -79,6 +79,8 @@ export interface DeviceTrackingDocument {
   memory: number | null;
   /** It goes on while the daemon does not run. */
   pinned: boolean | null;
+  /** Whether tracking went on over the last reboot, or why not; null where there is nothing to say. */
+  reboot: string | null;
   /** Why it is not tracked, or why writes may have been missed; null where all is well. */
   why: string | null;
   help: string | null;

@@ -14,6 +14,7 @@ export async function runDattod(
   load: () => Promise<Collaborators>,
 ): Promise<number> {
   try {
+    if (args[0] === 'reboot') return await (await import('./reboot/run.ts')).runReboot(args.slice(1), load);
     const settings = parseDaemonArguments(args);
     if (settings === undefined) return 0;
     if (process.getuid?.() !== 0)

@@ -15,11 +15,14 @@ import type {
   TrackingStoppedDocument,
 } from './documents.ts';
 import type { JobTable } from './jobs.ts';
+import { describeOutcome, type RebootOutcome } from './reboot/outcome.ts';
 
 export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'findDevice'> {
   readonly trackers: TrackerChoice;
   readonly jobs: JobTable;
   readonly log: Log;
+  /** What came of the record of the last shutdown; undefined where nobody looked. */
+  readonly reboot?: RebootOutcome | undefined;
 }
 
 export class Tracking {
@@ -39,7 +42,7 @@ export class Tracking {
       if (described === undefined) continue;
       const looked = await trackers.look(described);
       if (looked === undefined && !device.backup.possible) continue;
-      documents.push(deviceTracking(device, looked, support));
+      documents.push(deviceTracking(device, looked, support, this.#parts.reboot));
     }
     for (const { path, ...numbers } of await trackers.tracked())
       if (!devices.some((device) => isSame(device, numbers))) documents.push(goneDevice(path));
@@ -128,8 +131,11 @@ function deviceTracking(
   device: Device,
   looked: DeviceTracking | undefined,
   support: readonly TrackerSupport[],
+  outcome: RebootOutcome | undefined,
 ): DeviceTrackingDocument {
-  const named = { device: device.path, uuid: device.filesystem?.uuid ?? null };
+  const uuid = device.filesystem?.uuid ?? null;
+  const reboot = describeOutcome(outcome, uuid ?? '', looked?.state.epoch.id) ?? null;
+  const named = { device: device.path, uuid, reboot };
   if (looked === undefined) return { ...named, ...untracked, ...whyNot(support) };
   const { state, doubt } = looked;
   return {
@@ -161,7 +167,7 @@ function whyNot(support: readonly TrackerSupport[]): { why: string; help: string
 
 function goneDevice(path: string): DeviceTrackingDocument {
   return {
-    ...{ device: path, uuid: null },
+    ...{ device: path, uuid: null, reboot: null },
     ...untracked,
     why: 'the device is gone, and its map is still there',
     help: `'dattocli tracking stop ${path}' removes it`,

@@ -187,16 +187,17 @@ test('tracking: why nothing tracks a device, and where writes may have been miss
       {
         ...{ device: '/dev/sda1', uuid: null, tracker: null, since: null, epoch: null, unit: null },
         ...{ dirty_bytes: null, memory: null, pinned: null, why: 'no BTF', help: 'a newer kernel' },
+        reboot: 'continued over the reboot',
       },
       {
         ...{ device: '/dev/sdb', uuid: null, tracker: 'blktrace', since: '2026-11-24T06:03:47Z' },
         ...{ epoch: '0123456789ab', unit: 4096, dirty_bytes: 0, memory: 1024, pinned: false },
-        ...{ why: '3 records were lost', help: null },
+        ...{ why: '3 records were lost', help: null, reboot: null },
       },
     ],
   });
   assert.match(text, /^ebpf: no, no BTF \(a newer kernel\)$/m);
-  assert.match(text, /^\/dev\/sda1 +nothing +- .* no BTF; a newer kernel$/m);
+  assert.match(text, /^\/dev\/sda1 +nothing +- .* no BTF; a newer kernel; continued over the reboot$/m);
   assert.match(text, /^\/dev\/sdb +blktrace .* 01234567 .* ends +3 records were lost$/m);
 });
 

@@ -35,7 +35,7 @@ function renderDevices(devices: readonly DeviceTrackingDocument[]): string {
       bytes(device.dirty_bytes),
       bytes(device.memory),
       device.pinned === null ? '-' : device.pinned ? 'goes on' : 'ends',
-      [device.why, device.help].filter((text) => text !== null).join('; '),
+      [device.why, device.help, device.reboot].filter((text) => text !== null).join('; '),
     ]),
   );
 }

@@ -1,0 +1,68 @@
+/**
+ * What came of the record of the last shutdown, for the daemon that starts after it: written by `dattod reboot resume`
+ * to the run directory (a tmpfs, so that it is about this boot), read by the daemon once.
+ */
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { StartTracking } from '../../tracking/choose.ts';
+
+export interface DeviceOutcome {
+  readonly device: string;
+  readonly uuid: string;
+  /** The epoch that goes on; null where none does. */
+  readonly epoch: string | null;
+  /** Why it does not; null where it does. */
+  readonly why: string | null;
+}
+
+export interface RebootOutcome {
+  /** When the machine was shut down, ISO 8601; null where no record said. */
+  readonly shutdown: string | null;
+  /** Why nothing could be taken up again at all. */
+  readonly why: string | null;
+  readonly devices: readonly DeviceOutcome[];
+}
+
+const fileName = 'reboot.json';
+
+export async function writeOutcome(runDirectory: string, outcome: RebootOutcome): Promise<void> {
+  await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+  const path = join(runDirectory, fileName);
+  await writeFile(`${path}.new`, `${JSON.stringify(outcome, undefined, 2)}\n`, { mode: 0o600 });
+  await rename(`${path}.new`, path);
+}
+
+/** Undefined where this boot has had no `dattod reboot resume`. */
+export async function readOutcome(runDirectory: string): Promise<RebootOutcome | undefined> {
+  try {
+    return JSON.parse(await readFile(join(runDirectory, fileName), 'utf8')) as RebootOutcome;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What is said of a device: that its epoch goes on (`epoch` is the present one), or why not. */
+export function describeOutcome(
+  outcome: RebootOutcome | undefined,
+  uuid: string,
+  epoch: string | undefined,
+): string | undefined {
+  if (outcome === undefined) return undefined;
+  const found = uuid === '' ? undefined : outcome.devices.find((device) => device.uuid === uuid);
+  const reboot = outcome.shutdown === null ? 'the reboot' : `the reboot of ${outcome.shutdown}`;
+  if (found !== undefined && found.epoch !== null && found.epoch === epoch) return `continued over ${reboot}`;
+  if (found !== undefined && found.why === null) return undefined;
+  return `not continued over ${reboot}: ${found?.why ?? outcome.why ?? 'it was not tracked then'}`;
+}
+
+/** Gives a device that is tracked anew since the reboot the reason for it, which its next differential tells. */
+export function withReasonOfReboot(start: StartTracking, outcome: RebootOutcome | undefined): StartTracking {
+  if (outcome === undefined) return start;
+  return async (device, wish) => {
+    const started = await start(device, wish);
+    if (started.tracker === undefined || started.doubt !== undefined) return started;
+    if (outcome.devices.some(({ epoch }) => epoch === started.epoch.id)) return started;
+    const reason = describeOutcome(outcome, device.uuid, started.epoch.id);
+    return reason === undefined ? started : { ...started, doubt: `tracking was ${reason}` };
+  };
+}

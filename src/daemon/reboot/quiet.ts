@@ -1,0 +1,84 @@
+/** Whether a filesystem can be written to now, as far as mounts show; and by what its device is known again. */
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoCode } from '../../base/errors.ts';
+import { openDeviceSource } from '../../block/device-source.ts';
+import type { Device } from '../../devices/device.ts';
+import { readSignsOfLife } from '../../filesystems/signs-of-life.ts';
+import type { Signs } from '../../filesystems/signs.ts';
+import { readMounts } from '../../linux/mountinfo.ts';
+import { attribute } from '../../linux/sysfs.ts';
+
+export type Mounted = 'not' | 'read-only';
+
+/** How it is mounted, where nobody writes to it through a mount of this namespace; otherwise where it is written. */
+export async function mountedHow(device: Device): Promise<Mounted | { readonly writableAt: string }> {
+  const mounts = (await readMounts()).filter(
+    ({ major, minor }) => major === device.major && minor === device.minor,
+  );
+  const writable = mounts.find(({ filesystemReadOnly }) => !filesystemReadOnly);
+  if (writable !== undefined) return { writableAt: writable.path };
+  return mounts.length === 0 ? 'not' : 'read-only';
+}
+
+/**
+ * Why somebody may still write to a device that is not mounted here: a mount of another namespace, or whoever holds
+ * it. Opens it exclusively for a moment, so not for the time in which others mount.
+ */
+export async function heldBySomebody(device: Device): Promise<string | undefined> {
+  try {
+    await (await open(device.path, constants.O_RDONLY | constants.O_EXCL)).close();
+    return undefined;
+  } catch (thrown) {
+    if (errnoCode(thrown) !== 'EBUSY') throw thrown;
+    const holders = device.holders.length > 0 ? ` (${device.holders.join(', ')})` : '';
+    return `something holds it that is no mount here${holders}`;
+  }
+}
+
+/** Writes out what the device's page cache has yet to write. */
+export async function settle(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The signs of life as they are on the disk, or why there are none. */
+export async function signsOf(path: string): Promise<Signs | string> {
+  const source = await openDeviceSource(path);
+  try {
+    return await readSignsOfLife((offset, length) => source.readAt(offset, length), source.size);
+  } finally {
+    await source.close();
+  }
+}
+
+/** What the hardware, device-mapper or the partition table call it; empty where they have no name for it. */
+export async function identityOf(device: Device, devices: readonly Device[], sys = '/sys'): Promise<string> {
+  const disk = devices.find(({ path }) => path === device.partition?.disk) ?? device;
+  const place = join(sys, 'class/block', disk.kernelName);
+  const names: string[] = [];
+  for (const name of ['wwid', 'device/wwid', 'serial', 'device/serial', 'dm/uuid', 'md/uuid']) {
+    const value = (await attribute(place, name))?.trim();
+    if (value !== undefined && value !== '') names.push(`${name} ${value}`);
+  }
+  if (device.partition?.uuid !== undefined) names.push(`partition ${device.partition.uuid}`);
+  return names.join(', ');
+}
+
+/**
+ * Why a device of this kind is not taken up again. What lies below them is not known by their filesystem: another file
+ * behind a loop device, another server's export.
+ */
+export function unsuitable(device: Device): string | undefined {
+  if (device.kind === 'loop')
+    return 'a loop device is made anew at each boot, over a file that others can write';
+  if (/^(nbd|zram|rbd|drbd|ram)/.test(device.kernelName))
+    return 'other machines may write to what it stands for, or it is gone with the memory';
+  if (device.filesystem?.uuid === undefined) return 'its filesystem has no UUID by which it is known again';
+  return undefined;
+}

@@ -1,0 +1,162 @@
+/** `dattod reboot save|resume|prepare`: what the units of packaging/ run at shutdown and early in a boot. */
+import { readFileSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { Command, CommanderError } from 'commander';
+import { join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { TrackerChoice } from '../../tracking/choose.ts';
+import { prepareRecordDevice, consumeRecord } from '../../tracking/reboot/place.ts';
+import type { Collaborators } from '../collaborators.ts';
+import { readConfig } from '../config.ts';
+import { defaultSettings } from '../settings.ts';
+import { writeOutcome, type RebootOutcome } from './outcome.ts';
+import { resumeAfterReboot } from './resume.ts';
+import { type Saved, saveReboot } from './save.ts';
+
+interface Values {
+  stateDir: string;
+  runDir: string;
+  pinDir: string;
+  config: string;
+  late?: true;
+  wait?: string;
+}
+
+type Say = (line: string) => void;
+
+/** Builds the parser; `write` gets the texts of `--help`. */
+export function rebootCommand(
+  run: (what: 'save' | 'resume' | 'prepare', values: Values, place?: string) => Promise<void>,
+  write: (text: string) => void,
+): Command {
+  const configure = (command: Command): Command =>
+    command
+      .exitOverride()
+      .allowExcessArguments(false)
+      .configureOutput({ writeOut: write, writeErr: () => undefined, getOutHelpWidth: () => 100 });
+  const withPlaces = (command: Command): Command =>
+    configure(command)
+      .option('--state-dir <path>', 'as for dattod', defaultSettings.stateDirectory)
+      .option('--run-dir <path>', 'as for dattod', defaultSettings.runDirectory)
+      .option('--pin-dir <path>', 'as for dattod', defaultSettings.pinDirectory)
+      .option('--config <path>', 'as for dattod', defaultSettings.config);
+  return configure(new Command('dattod reboot'))
+    .description('Lets incremental backups go on over a clean reboot (docs/tracking.md).')
+    .addCommand(
+      withPlaces(new Command('save'))
+        .description('at shutdown: records what was written to the filesystems that are not mounted any more')
+        .option('--late', 'only where the record has a device of its own, which can be written to the end')
+        .action((values: Values) => run('save', values)),
+    )
+    .addCommand(
+      withPlaces(new Command('resume'))
+        .description('early in the boot: goes on with tracking where nothing can have been written since')
+        .option('--wait <seconds>', 'how long recorded devices that are not there yet are waited for', '5')
+        .action((values: Values) => run('resume', values)),
+    )
+    .addCommand(
+      configure(new Command('prepare'))
+        .description('makes an empty partition the place of the record; what it holds is lost')
+        .argument('<device>')
+        .action((device: string) => run('prepare', {} as Values, device)),
+    );
+}
+
+/** Resolves with the exit code. */
+export async function runReboot(
+  args: readonly string[],
+  load: () => Promise<Collaborators>,
+  say: Say = (line) => process.stdout.write(`${line}\n`),
+): Promise<number> {
+  const command = rebootCommand(
+    async (what, values, device) => {
+      if (process.getuid?.() !== 0)
+        throw new AgentError('NO_PERMISSION', 'dattod needs root, to read block devices', {
+          hint: 'run it with sudo',
+        });
+      if (what === 'prepare') await prepareRecordDevice(device ?? '');
+      else await work(what, values, load, say);
+    },
+    (text) => process.stdout.write(text),
+  );
+  try {
+    await command.parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return 0;
+    throw new AgentError('BAD_USAGE', error.message.replace(/^error: /, '') || 'save, resume or prepare?', {
+      hint: 'see dattod reboot --help',
+    });
+  }
+}
+
+async function work(
+  what: 'save' | 'resume',
+  values: Values,
+  load: () => Promise<Collaborators>,
+  say: Say,
+): Promise<void> {
+  const config = await readConfig(values.config, false);
+  const place = config.reboot_record ?? join(values.stateDir, 'reboot-record');
+  if (what === 'save' && values.late === true && !(await isBlockDevice(place))) return;
+  if (!config.reboot_continuity) {
+    await consumeRecord(place);
+    if (what === 'resume')
+      await writeOutcome(values.runDir, {
+        shutdown: null,
+        why: 'the configuration says "reboot_continuity": false',
+        devices: [],
+      });
+    return;
+  }
+  const { trackerCandidates, listDevices } = await load();
+  const trackers = new TrackerChoice(
+    trackerCandidates({ pinDirectory: values.pinDir, runDirectory: values.runDir }),
+  );
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'latin1')).trim();
+  try {
+    if (what === 'save') {
+      const saved = await saveReboot({ trackers, devices: await listDevices(), bootId, place });
+      describeSaved(saved, say);
+    } else {
+      const waitMs = Number(values.wait) * 1000;
+      const outcome = await resumeAfterReboot({
+        trackers,
+        listDevices,
+        bootId,
+        place,
+        waitMs,
+        bootedAt: bootedAt(),
+      });
+      await writeOutcome(values.runDir, outcome);
+      describeResumed(outcome, say);
+    }
+  } finally {
+    await trackers.close();
+  }
+}
+
+function describeSaved({ devices, leftOut }: Saved, say: Say): void {
+  for (const { path } of devices) say(`${path}: recorded, to be taken up again`);
+  for (const { path, why } of leftOut) say(`${path}: not recorded: ${why}`);
+}
+
+function describeResumed({ why, devices }: RebootOutcome, say: Say): void {
+  if (why !== null) say(why);
+  for (const each of devices)
+    say(`${each.device}: ${each.why === null ? 'tracking goes on' : `tracking does not go on: ${each.why}`}`);
+}
+
+async function isBlockDevice(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isBlockDevice(),
+    () => false,
+  );
+}
+
+/** Milliseconds since 1970; the clock may have been set since, so only by the time that has passed. */
+function bootedAt(): number {
+  const [seconds] = readFileSync('/proc/uptime', 'latin1').split(' ');
+  return Date.now() - Number(seconds) * 1000;
+}
