@@ -1,0 +1,167 @@
+/**
+ * From what a person calls a vault to the open vault: its settings, its credentials, its key. `vault:default` is the
+ * vault in the state directory where the configuration names no other.
+ *
+ * The key is the one that was given; else that of the settings; else `vault-keys/ID.key` in the state directory,
+ * where `dattocli vault init` leaves it.
+ */
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import { readConfig } from './config.ts';
+import type { KeyMaterial } from './key-material.ts';
+import type { NamedVaults, VaultSettings } from './settings.ts';
+import { type StoreLocation, type VaultLocation, parseVaultLocation } from './store/location.ts';
+import type { ObjectStore } from './store/object-store.ts';
+import { type StoreSettings, openStore } from './store/open-store.ts';
+import { Vault } from './vault.ts';
+
+/** Where vaults are looked for on this machine. */
+export interface VaultContext {
+  readonly vaults: NamedVaults;
+  readonly stateDirectory: string;
+}
+
+/** A vault's place with all that reaching it takes; plain data. */
+export interface VaultPlace {
+  readonly location: StoreLocation;
+  readonly settings: StoreSettings;
+  readonly keyFile: string | undefined;
+  readonly passphraseFile: string | undefined;
+  /** zstd's, 1 to 19. */
+  readonly level: number;
+}
+
+export interface OpenedVault {
+  readonly vault: Vault;
+  readonly location: StoreLocation;
+  readonly settings: StoreSettings;
+  readonly level: number;
+  /** Of the vault's index on this machine; its directory is there. */
+  readonly indexPath: string;
+}
+
+const defaultLevel = 3;
+
+/** Throws BAD_TARGET for a name that the configuration does not have, FILE_ERROR for credentials that cannot be read. */
+export async function findVault(location: VaultLocation, context: VaultContext): Promise<VaultPlace> {
+  if (location.kind !== 'named') return placeOf(location, undefined);
+  const named = Object.hasOwn(context.vaults, location.name) ? context.vaults[location.name] : undefined;
+  if (named !== undefined) {
+    const place = parseVaultLocation(named.location);
+    if (place.kind !== 'named') return placeOf(place, named);
+  }
+  if (location.name === 'default')
+    return placeOf({ kind: 'directory', path: join(context.stateDirectory, 'vault') }, undefined);
+  const known = Object.keys(context.vaults);
+  throw new AgentError('BAD_TARGET', `No vault is called "${location.name}"`, {
+    hint:
+      known.length === 0
+        ? 'the configuration has no "vaults"; vault:/path names a directory'
+        : `the configuration has ${known.join(', ')}`,
+  });
+}
+
+/** Opens the store alone, without a key. */
+export function openPlace(
+  place: VaultPlace,
+  options: { readonly create?: boolean } = {},
+): Promise<ObjectStore> {
+  return openStore(place.location, { ...place.settings, ...options });
+}
+
+/** Throws VAULT_NOT_FOUND, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and what the store throws. */
+export async function openVault(
+  wanted: VaultLocation,
+  context: VaultContext,
+  given?: KeyMaterial,
+): Promise<OpenedVault> {
+  const place = await findVault(wanted, context);
+  const store = await openPlace(place);
+  try {
+    const { id } = await readConfig(store);
+    const vault = await Vault.open(store, given ?? (await keyOf(place, id, store, context)));
+    const directory = join(context.stateDirectory, 'vaults', id);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const { location, settings, level } = place;
+    return { vault, location, settings, level, indexPath: join(directory, 'index.sqlite') };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+/** Where the key file of a vault lies on this machine, if it has one. */
+export function keyFileOf(vaultId: string, context: Pick<VaultContext, 'stateDirectory'>): string {
+  return join(context.stateDirectory, 'vault-keys', `${vaultId}.key`);
+}
+
+async function keyOf(
+  place: VaultPlace,
+  id: string,
+  store: ObjectStore,
+  context: VaultContext,
+): Promise<KeyMaterial> {
+  if (place.keyFile !== undefined) return { kind: 'file', text: await readSecret(place.keyFile) };
+  if (place.passphraseFile !== undefined)
+    return { kind: 'passphrase', passphrase: (await readSecret(place.passphraseFile)).replace(/\r?\n$/, '') };
+  const path = keyFileOf(id, context);
+  try {
+    return { kind: 'file', text: await readFile(path, 'utf8') };
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT') throw unreadable(path, error);
+    throw new AgentError('VAULT_NO_KEY', `${store.name} is sealed, and there is no key for it in ${path}`, {
+      hint: 'give one with --key-file, --passphrase-file or --recovery-code, or name it in the configuration',
+    });
+  }
+}
+
+async function placeOf(location: StoreLocation, settings: VaultSettings | undefined): Promise<VaultPlace> {
+  const credentials =
+    settings?.credentials_file === undefined ? undefined : await readCredentials(settings.credentials_file);
+  return {
+    location,
+    settings: {
+      s3: {
+        ...credentials,
+        ...(settings?.region === undefined ? {} : { region: settings.region }),
+        ...(settings?.ca_file === undefined ? {} : { caFile: settings.ca_file }),
+        ...(settings?.insecure === true ? { allowPlainHttp: true } : {}),
+      },
+      ...(settings?.rate === undefined ? {} : { uploadRate: settings.rate, downloadRate: settings.rate }),
+    },
+    keyFile: settings?.key_file,
+    passphraseFile: settings?.passphrase_file,
+    level: settings?.compression ?? defaultLevel,
+  };
+}
+
+async function readCredentials(path: string): Promise<{ accessKeyId: string; secretAccessKey: string }> {
+  const wrong = (cause?: unknown): AgentError =>
+    new AgentError('FILE_ERROR', `${path} is no JSON object with "access_key_id" and "secret_access_key"`, {
+      cause,
+    });
+  let value: unknown;
+  try {
+    value = JSON.parse(await readSecret(path));
+  } catch (error) {
+    throw error instanceof AgentError ? error : wrong();
+  }
+  const { access_key_id: id, secret_access_key: secret } = (value ?? {}) as Record<string, unknown>;
+  if (typeof id !== 'string' || typeof secret !== 'string') throw wrong();
+  return { accessKeyId: id, secretAccessKey: secret };
+}
+
+async function readSecret(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+}
+
+function unreadable(path: string, error: unknown): AgentError {
+  return new AgentError('FILE_ERROR', `${path} cannot be read: ${errnoCode(error) ?? String(error)}`, {
+    cause: error,
+  });
+}

@@ -1,0 +1,48 @@
+/**
+ * Who a writer or a pruner is, so that others can tell whether it still runs: the process, the boot and the machine.
+ * A process of this machine is known to be gone; of another machine only its heartbeat tells
+ * (docs/formats/vault.md, "Stale writers and locks").
+ */
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { bootId, identifyProcess, isAlive } from '../../linux/process.ts';
+
+export interface Owner {
+  /** For people. */
+  readonly host: string;
+  /** /etc/machine-id; empty where there is none. */
+  readonly machine: string;
+  /** /proc/sys/kernel/random/boot_id. */
+  readonly boot: string;
+  readonly pid: number;
+  /** Clock ticks from boot to the start of the process. */
+  readonly start_time: number;
+}
+
+/** The process that this runs in. */
+export async function thisProcess(): Promise<Owner> {
+  const identity = await identifyProcess(process.pid);
+  return {
+    host: hostname(),
+    machine: await machineId(),
+    boot: await bootId(),
+    pid: process.pid,
+    start_time: identity?.startTime ?? 0,
+  };
+}
+
+/** /etc/machine-id, or an empty string. */
+export async function machineId(): Promise<string> {
+  return (await readFile('/etc/machine-id', 'utf8').catch(() => '')).trim();
+}
+
+/**
+ * What this process can tell of another one: `gone` for certain; `rebooted`: this machine has booted since, or a clone
+ * with its name and id is meant, which only the heartbeat tells; `unknown`: it runs, or runs elsewhere.
+ */
+export async function stateOf(owner: Owner): Promise<'gone' | 'rebooted' | 'unknown'> {
+  const here = await thisProcess();
+  if (owner.machine === '' || owner.machine !== here.machine || owner.host !== here.host) return 'unknown';
+  if (owner.boot !== here.boot) return 'rebooted';
+  return (await isAlive({ pid: owner.pid, startTime: owner.start_time })) ? 'unknown' : 'gone';
+}

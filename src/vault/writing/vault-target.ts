@@ -1,0 +1,231 @@
+/**
+ * An image in the making as a target of the copying threads: what is written becomes chunks in packs, and names in the
+ * names file that the threads of the image share. It begins as the image of an earlier point, or as zeros. Nothing
+ * of it is anybody's before a point names its map.
+ *
+ * It works in the calling thread (naming, compressing, sealing), so it belongs in copying threads.
+ */
+import type { Bitmap } from '../../base/bitmap.ts';
+import { alignUp, isZero } from '../../base/bytes.ts';
+import type { SealedBytes, Target } from '../../block/target.ts';
+import { ChunkIndex } from '../index/chunk-index.ts';
+import { type BuiltMap, buildMap } from '../maps/build.ts';
+import { ImageMap } from '../maps/image-map.ts';
+import { Namer, isZeroName, nameLength } from '../names.ts';
+import { PackWriter } from '../packs/pack-writer.ts';
+import { PartReader } from '../packs/part-reader.ts';
+import { type SecretsMessage, Secrets } from '../secrets.ts';
+import { type StoreSettings, openStore } from '../store/open-store.ts';
+import type { StoreLocation } from '../store/location.ts';
+import { Vault } from '../vault.ts';
+import { NamesFile, clearedName } from './names-file.ts';
+
+/** All that a thread needs to write to an image; can be cloned to it. */
+export interface ImageInTheMaking {
+  readonly location: StoreLocation;
+  readonly settings: StoreSettings;
+  readonly secrets: SecretsMessage;
+  readonly indexPath: string;
+  /** Id of the writer, and the packs that it must not build on. */
+  readonly writer: string;
+  readonly condemned: readonly string[];
+  /** Of the names file. */
+  readonly namesPath: string;
+  /** The image of the earlier point. */
+  readonly base: { readonly root: string; readonly levels: number } | undefined;
+  /** zstd's, 1 to 19. */
+  readonly level: number;
+}
+
+export class VaultTarget implements Target {
+  readonly name: string;
+  /** The device's size, filled up to whole chunks. */
+  readonly size: number;
+  readonly readOnly = false;
+  readonly abilities = {
+    flush: true,
+    writeZeroes: true,
+    trim: false,
+    read: true,
+    multiConnection: true,
+    zeroMap: false,
+    seals: true,
+  } as const;
+  readonly minimumBlock: number;
+  readonly maximumPayload = Number.MAX_SAFE_INTEGER;
+  readonly depth = 2;
+  readonly #vault: Vault;
+  readonly #index: ChunkIndex;
+  readonly #image: ImageInTheMaking;
+  readonly #names: NamesFile;
+  readonly #namer: Namer;
+  readonly #chunks: PackWriter;
+  readonly #reader: PartReader;
+  #base: ImageMap | undefined;
+  readonly #aborting = new AbortController();
+
+  private constructor(vault: Vault, index: ChunkIndex, deviceSize: number, image: ImageInTheMaking) {
+    this.#vault = vault;
+    this.#index = index;
+    this.#image = image;
+    this.name = vault.name;
+    this.minimumBlock = vault.chunkSize;
+    this.size = alignUp(deviceSize, vault.chunkSize);
+    this.#names = NamesFile.open(image.namesPath);
+    this.#namer = new Namer(vault.secrets.chunkNameKey);
+    this.#chunks = this.#packs('chunks');
+    this.#reader = new PartReader(vault, index);
+    this.#base =
+      image.base === undefined
+        ? undefined
+        : new ImageMap((name) => this.#reader.get(name), {
+            root: Buffer.from(image.base.root, 'hex'),
+            levels: image.base.levels,
+            size: deviceSize,
+            chunkSize: vault.chunkSize,
+          });
+  }
+
+  /** `deviceSize` in bytes. Throws what opening the store throws, VAULT_TOO_NEW, VAULT_NOT_FOUND. */
+  static async open(image: ImageInTheMaking, deviceSize: number): Promise<VaultTarget> {
+    const store = await openStore(image.location, image.settings);
+    const vault = await Vault.open(store, Secrets.fromMessage(image.secrets));
+    return new VaultTarget(vault, ChunkIndex.open(image.indexPath, vault.id), deviceSize, image);
+  }
+
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    const { chunkSize } = this.#vault;
+    const names = Buffer.alloc((data.length / chunkSize) * nameLength);
+    const waits: Promise<void>[] = [];
+    for (let at = 0, entry = 0; at < data.length; at += chunkSize, entry += nameLength) {
+      const chunk = data.subarray(at, at + chunkSize);
+      if (isZero(chunk)) {
+        clearedName.copy(names, entry);
+        continue;
+      }
+      const name = Buffer.from(this.#namer.name(chunk));
+      name.copy(names, entry);
+      if (this.#chunks.has(name)) continue;
+      const wait = this.#chunks.add(name, chunk);
+      if (wait !== undefined) waits.push(wait);
+    }
+    await Promise.all(waits);
+    this.#names.write(offset / chunkSize, names);
+  }
+
+  writeZeroes(offset: number, length: number): Promise<void> {
+    const { chunkSize } = this.#vault;
+    const most = 32 * 1024;
+    const cleared = Buffer.alloc(Math.min(most, length / chunkSize) * nameLength, 0xff);
+    for (let chunk = offset / chunkSize, left = length / chunkSize; left > 0; ) {
+      const count = Math.min(most, left);
+      this.#names.write(chunk, cleared.subarray(0, count * nameLength));
+      chunk += count;
+      left -= count;
+    }
+    return Promise.resolve();
+  }
+
+  trim(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** Waits for the packs that are on their way, so that nothing is written to files of this machine afterwards. */
+  flush(): Promise<void> {
+    return this.#chunks.settled();
+  }
+
+  /** The image begins as zeros. To be called before anything is written. */
+  forgetBase(): void {
+    this.#base = undefined;
+  }
+
+  async seal(): Promise<SealedBytes> {
+    await this.#chunks.seal();
+    const { plainBytes, storedBytes } = this.#chunks.counts;
+    return { fresh: plainBytes, stored: storedBytes };
+  }
+
+  /** To be asked for when all connections of the image have sealed, since it reads the chunks back. */
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const { chunkSize } = this.#vault;
+    const first = Math.floor(offset / chunkSize);
+    const count = Math.ceil((offset + length) / chunkSize) - first;
+    const names = await this.#current(first, count);
+    const result = Buffer.alloc(count * chunkSize);
+    for (let i = 0; i < count; i++) {
+      const name = names.subarray(i * nameLength, (i + 1) * nameLength);
+      if (!isZeroName(name)) (await this.#reader.get(name)).copy(result, i * chunkSize);
+    }
+    return result.subarray(offset - first * chunkSize, offset - first * chunkSize + length);
+  }
+
+  /** Nothing is known without reading. */
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async *zeroExtents(): AsyncGenerator<never> {
+    return;
+  }
+
+  /**
+   * Stores the pages of the image as it is now. `touched`: all that was written, and what the earlier image holds and
+   * this one is to leave out; `used`: what it is to hold.
+   */
+  async buildMap(touched: Bitmap, used: Bitmap): Promise<BuiltMap> {
+    const { chunkSize } = this.#vault;
+    const pages = this.#packs('pages');
+    const built = await buildMap({
+      base: this.#base,
+      size: used.size,
+      chunkSize,
+      touched: touched.extents(),
+      changed: (first, count) => {
+        const names = this.#names.read(first, count);
+        // What is not in use any more is left out.
+        for (let i = 0; i < count; i++)
+          if (!used.has(Math.floor(((first + i) * chunkSize) / used.unit)))
+            clearedName.copy(names, i * nameLength);
+        return names;
+      },
+      namer: new Namer(this.#vault.secrets.pageNameKey),
+      pages,
+    });
+    await pages.seal();
+    return built;
+  }
+
+  async close(): Promise<void> {
+    this.destroy();
+    await this.#chunks.settled().catch(() => undefined);
+    this.#names.close();
+    this.#index.close();
+    await this.#vault.store.close();
+  }
+
+  destroy(): void {
+    this.#aborting.abort();
+  }
+
+  #packs(kind: 'chunks' | 'pages'): PackWriter {
+    const { writer, condemned, level } = this.#image;
+    return new PackWriter(this.#vault, this.#index, {
+      kind,
+      writer,
+      condemned: new Set(condemned),
+      level,
+      signal: this.#aborting.signal,
+    });
+  }
+
+  /** The names of the chunks as the image is now. */
+  async #current(first: number, count: number): Promise<Buffer> {
+    const names = this.#names.read(first, count);
+    let base: Buffer | undefined;
+    for (let at = 0; at < names.length; at += nameLength) {
+      const name = names.subarray(at, at + nameLength);
+      if (name.equals(clearedName)) name.fill(0);
+      else if (isZeroName(name) && this.#base !== undefined)
+        (base ??= await this.#base.names(first, count)).copy(names, at, at, at + nameLength);
+    }
+    return names;
+  }
+}
