@@ -71,10 +71,12 @@ export function openMemoryStore(options: MemoryStoreOptions = {}): MemoryStore {
       return found === undefined ? undefined : stored(key, found);
     },
 
-    list: async function* (prefix, { signal } = {}) {
+    list: async function* (prefix, { after = '', signal } = {}) {
       checkPrefix(prefix);
       await turn(signal);
-      const keys = [...objects.keys()].filter((key) => key.startsWith(prefix) && isKey(key));
+      const keys = [...objects.keys()]
+        .filter((key) => key.startsWith(prefix) && key > after && isKey(key))
+        .sort();
       for (const key of keys) {
         signal?.throwIfAborted();
         const found = objects.get(key);

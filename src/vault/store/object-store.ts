@@ -28,6 +28,11 @@ export interface GetOptions extends StoreOptions {
   readonly suffix?: number | undefined;
 }
 
+export interface ListOptions extends StoreOptions {
+  /** Only keys that come after this one, by their bytes. */
+  readonly after?: string | undefined;
+}
+
 export interface CleanOptions extends StoreOptions {
   /** Only what is older than this by the store's own clock, milliseconds. Default: a day. */
   readonly olderThanMs?: number | undefined;
@@ -63,9 +68,12 @@ export interface ObjectStore {
    * The objects whose keys begin with `prefix`, in any order: each that existed before the call and was not deleted
    * meanwhile exactly once; others perhaps. Throws rather than end early.
    */
-  list(prefix: string, options?: StoreOptions): AsyncIterable<StoredObject>;
+  list(prefix: string, options?: ListOptions): AsyncIterable<StoredObject>;
 
-  /** An absent object is fine. A store with versions or locks may keep the bytes, but shows the object no more. */
+  /**
+   * An absent object is fine. When it resolves the object is gone durably. A store with versions or locks may keep
+   * the bytes, but shows the object no more.
+   */
   delete(key: string, options?: StoreOptions): Promise<void>;
 
   /** Removes what writers that died left half-written, where the store shows such things. */

@@ -1,0 +1,64 @@
+/** A store that counts what it is asked, for statistics and tests. */
+import type { ObjectStore } from './object-store.ts';
+import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
+
+export interface StoreCounts {
+  /** Requests begun, by kind; a list counts once however long it is. */
+  readonly requests: Readonly<Record<StoreRequestKind, number>>;
+  /** Of them, those that failed. */
+  readonly failures: number;
+  /** Bytes of puts that succeeded. */
+  readonly bytesPut: number;
+  readonly bytesGot: number;
+}
+
+export interface CountingStore extends ObjectStore {
+  /** A copy of the counts so far. */
+  counts(): StoreCounts;
+}
+
+export function countingStore(store: ObjectStore): CountingStore {
+  return new Counting(store);
+}
+
+class Counting extends WrappedStore implements CountingStore {
+  #requests = { put: 0, get: 0, head: 0, list: 0, delete: 0, clean: 0, foreign: 0 };
+  #failures = 0;
+  #bytesPut = 0;
+  #bytesGot = 0;
+
+  counts(): StoreCounts {
+    return {
+      requests: { ...this.#requests },
+      failures: this.#failures,
+      bytesPut: this.#bytesPut,
+      bytesGot: this.#bytesGot,
+    };
+  }
+
+  protected override async around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T> {
+    this.#requests[what.kind]++;
+    try {
+      const result = await request();
+      this.#bytesPut += what.bytes;
+      if (Buffer.isBuffer(result)) this.#bytesGot += result.length;
+      return result;
+    } catch (thrown) {
+      this.#failures++;
+      throw thrown;
+    }
+  }
+
+  protected override async *walk<T>(
+    what: StoreRequest,
+    begin: (after: string | undefined) => AsyncIterable<T>,
+  ): AsyncGenerator<T> {
+    this.#requests[what.kind]++;
+    try {
+      yield* begin(undefined);
+    } catch (thrown) {
+      this.#failures++;
+      throw thrown;
+    }
+  }
+}

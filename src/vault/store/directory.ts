@@ -1,0 +1,304 @@
+/**
+ * A vault's objects as files of a directory, on a local filesystem or NFS. An object is written to `tmp/`, synced,
+ * renamed into place, and its folder synced; so it is there whole or not at all, also after a power cut or a
+ * SIGKILL, and a reader that has it open goes on reading the old one. No locks, no links, no O_TMPFILE.
+ *
+ * A mount that vanished looks like an empty directory: whatever finds something missing looks for the vault's
+ * mark (`vault.json`) before it says so.
+ */
+import { randomBytes } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { directoryFailure } from './directory-errors.ts';
+import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
+import { DurableFolders, FolderSync, makeDirectories, readRange, writeParts } from './durable.ts';
+import {
+  DAY_MS,
+  type Cleaned,
+  type CleanOptions,
+  type GetOptions,
+  type ListOptions,
+  type ObjectData,
+  type ObjectStore,
+  type StoreOptions,
+  type StoredObject,
+  checkKey,
+  checkPrefix,
+  checkRange,
+  dataParts,
+  objectMissing,
+  rangeWithin,
+} from './object-store.ts';
+
+export interface DirectoryStoreOptions {
+  /** Makes the directory where it is missing, and does without the mark until it is written. */
+  readonly create?: boolean | undefined;
+  /** The key whose file shows that the vault is there. Default `vault.json`. */
+  readonly marker?: string | undefined;
+}
+
+const FILE_MODE = 0o600;
+const FOLDER_MODE = 0o700;
+/** Where a handle went stale (NFS) the file is opened again, this often in all. */
+const OPENS = 3;
+
+/** Opens the store in the directory at `root`, an absolute path. Throws VAULT_NOT_FOUND, VAULT_DENIED and others. */
+export async function openDirectoryStore(
+  root: string,
+  options: DirectoryStoreOptions = {},
+): Promise<ObjectStore> {
+  const marker = options.marker ?? 'vault.json';
+  try {
+    if (options.create === true) await makeDirectories(root, FOLDER_MODE);
+    const found = await stat(root).catch(absentAsUndefined);
+    if (found === undefined)
+      throw new AgentError('VAULT_NOT_FOUND', `There is no directory ${root}`, {
+        hint: 'make a vault there with dattocli vault init; or is its filesystem not mounted?',
+      });
+    if (!found.isDirectory()) throw new AgentError('VAULT_NOT_FOUND', `${root} is not a directory`);
+    const marked = (await stat(join(root, marker)).catch(absentAsUndefined)) !== undefined;
+    if (!marked && options.create !== true) throw unmarked(root, marker);
+    return new DirectoryStore(root, marker, marked);
+  } catch (thrown) {
+    throw directoryFailure(root, 'opening it', thrown);
+  }
+}
+
+class DirectoryStore implements ObjectStore {
+  readonly name: string;
+  readonly #root: string;
+  readonly #marker: string;
+  /** The mark was there once, so it has to be there. */
+  #marked: boolean;
+  readonly #folders: DurableFolders;
+  readonly #syncs = new FolderSync();
+  /** O_NOATIME is for the owner of a file alone. */
+  #readFlags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOATIME;
+
+  constructor(root: string, marker: string, marked: boolean) {
+    this.name = root;
+    this.#root = root;
+    this.#marker = marker;
+    this.#marked = marked;
+    this.#folders = new DurableFolders(root, FOLDER_MODE);
+  }
+
+  async put(key: string, data: ObjectData, { signal }: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    await this.#explained(`writing ${key}`, async () => {
+      signal?.throwIfAborted();
+      const temporary = join(this.#root, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
+      try {
+        await this.#write(temporary, dataParts(data), signal);
+        await this.#rename(temporary, key);
+      } catch (thrown) {
+        await rm(temporary, { force: true }).catch(() => undefined);
+        throw thrown;
+      }
+    });
+    if (key === this.#marker) this.#marked = true;
+  }
+
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
+    checkKey(key);
+    checkRange(options);
+    return this.#explained(`reading ${key}`, async () => {
+      for (let opens = 1; ; opens++) {
+        options.signal?.throwIfAborted();
+        try {
+          return await this.#read(key, options);
+        } catch (thrown) {
+          // Replaced on the server by another machine.
+          if (errnoCode(thrown) !== 'ESTALE' || opens === OPENS) throw thrown;
+        }
+      }
+    });
+  }
+
+  async head(key: string, { signal }: StoreOptions = {}): Promise<StoredObject | undefined> {
+    checkKey(key);
+    signal?.throwIfAborted();
+    return this.#explained(`looking at ${key}`, async () => {
+      const found = await stat(join(this.#root, key)).catch(absentAsUndefined);
+      if (found?.isFile() === true) return { key, size: found.size, modified: found.mtimeMs };
+      await this.#ensureThere();
+      return undefined;
+    });
+  }
+
+  async *list(prefix: string, { after = '', signal }: ListOptions = {}): AsyncGenerator<StoredObject> {
+    checkPrefix(prefix);
+    yield* this.#wholeWalk(() => listObjects(this.#root, { prefix, after, signal }));
+  }
+
+  async *foreign({ signal }: StoreOptions = {}): AsyncGenerator<string> {
+    yield* this.#wholeWalk(() => foreignNames(this.#root, signal));
+  }
+
+  async delete(key: string, { signal }: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    signal?.throwIfAborted();
+    await this.#explained(`deleting ${key}`, async () => {
+      const path = join(this.#root, key);
+      try {
+        await rm(path);
+        await this.#syncs.sync(dirname(path));
+      } catch (thrown) {
+        if (!isAbsent(thrown)) throw thrown;
+        await this.#ensureThere();
+      }
+    });
+    if (key === this.#marker) this.#marked = false;
+  }
+
+  async cleanTemporary({ olderThanMs = DAY_MS, signal }: CleanOptions = {}): Promise<Cleaned> {
+    return this.#explained('removing temporary files', async () => {
+      await this.#ensureThere();
+      // The clock of the filesystem, which on NFS is the server's.
+      const clock = join(this.#root, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
+      await (await this.#create(clock)).close();
+      const { mtimeMs: now } = await stat(clock).finally(() => rm(clock, { force: true }));
+      let count = 0;
+      let bytes = 0;
+      for await (const { path, size, modified } of listTemporary(this.#root, signal)) {
+        if (modified >= now - olderThanMs) continue;
+        await rm(path, { force: true });
+        count++;
+        bytes += size;
+      }
+      return { count, bytes };
+    });
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async #write(path: string, parts: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<void> {
+    const handle = await this.#create(path);
+    try {
+      await writeParts(handle, parts, signal);
+      signal?.throwIfAborted();
+      await handle.sync();
+    } catch (thrown) {
+      await handle.close().catch(() => undefined);
+      throw thrown;
+    }
+    // Over NFS a full disk may show only here.
+    await handle.close();
+    signal?.throwIfAborted();
+  }
+
+  /** A new file under `tmp/`, which is made where it is missing (a copy of a vault may lack it). */
+  async #create(path: string): Promise<FileHandle> {
+    try {
+      return await open(path, 'wx', FILE_MODE);
+    } catch (thrown) {
+      if (errnoCode(thrown) !== 'ENOENT') throw thrown;
+      await this.#ensureThere();
+      this.#folders.forget();
+      await this.#folders.make('tmp');
+      return open(path, 'wx', FILE_MODE);
+    }
+  }
+
+  async #rename(temporary: string, key: string): Promise<void> {
+    const path = join(this.#root, key);
+    const folder = key.includes('/') ? key.slice(0, key.lastIndexOf('/')) : '';
+    for (let attempt = 0; ; attempt++)
+      try {
+        await this.#folders.make(folder);
+        await rename(temporary, path);
+        break;
+      } catch (thrown) {
+        if (errnoCode(thrown) !== 'ENOENT') throw thrown;
+        await this.#ensureThere();
+        this.#folders.forget();
+        // The file in tmp/ is gone: cleaned by somebody whose clock jumped, or NFS answered a repeated request.
+        if (attempt === 1)
+          throw new AgentError('VAULT_UNREACHABLE', `${path}: its temporary file vanished`, {
+            cause: thrown,
+          });
+      }
+    await this.#syncs.sync(dirname(path));
+  }
+
+  async #read(key: string, options: GetOptions): Promise<Buffer> {
+    const handle = await this.#openForReading(join(this.#root, key)).catch(absentAsUndefined);
+    try {
+      const found = await handle?.stat();
+      if (handle === undefined || found?.isFile() !== true) {
+        await this.#ensureThere();
+        throw objectMissing(this.name, key);
+      }
+      const { start, end } = rangeWithin(found.size, options);
+      return await readRange(handle, start, end - start);
+    } finally {
+      await handle?.close();
+    }
+  }
+
+  async #openForReading(path: string): Promise<FileHandle> {
+    try {
+      return await open(path, this.#readFlags);
+    } catch (thrown) {
+      if (errnoCode(thrown) !== 'EPERM' || (this.#readFlags & constants.O_NOATIME) === 0) throw thrown;
+      this.#readFlags &= ~constants.O_NOATIME;
+      return open(path, this.#readFlags);
+    }
+  }
+
+  /** A walk that missed nothing: the vault is there at its end, in the same directory as at its beginning. */
+  async *#wholeWalk<T>(walk: () => AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      const before = await this.#ensureThere();
+      yield* walk();
+      const after = await this.#ensureThere();
+      if (before.dev !== after.dev || before.ino !== after.ino)
+        throw new AgentError(
+          'VAULT_UNREACHABLE',
+          `${this.#root} became another directory while it was listed`,
+          {
+            hint: 'something was mounted or unmounted there; try again',
+          },
+        );
+    } catch (thrown) {
+      throw directoryFailure(this.#root, 'listing it', thrown);
+    }
+  }
+
+  /** Throws VAULT_NOT_FOUND where the directory or the mark that was there is gone. */
+  async #ensureThere(): Promise<Stats> {
+    const root = await stat(this.#root).catch(absentAsUndefined);
+    if (root?.isDirectory() !== true) throw unmarked(this.#root, this.#marker);
+    if (this.#marked && (await stat(join(this.#root, this.#marker)).catch(absentAsUndefined)) === undefined)
+      throw unmarked(this.#root, this.#marker);
+    return root;
+  }
+
+  async #explained<T>(what: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      throw directoryFailure(this.#root, what, thrown);
+    }
+  }
+}
+
+function unmarked(root: string, marker: string): AgentError {
+  return new AgentError('VAULT_NOT_FOUND', `${root} holds no vault: ${marker} is not there`, {
+    hint: 'is its filesystem mounted? A new vault is made with dattocli vault init',
+  });
+}
+
+function isAbsent(thrown: unknown): boolean {
+  const code = errnoCode(thrown);
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+function absentAsUndefined(thrown: unknown): undefined {
+  if (!isAbsent(thrown)) throw thrown;
+  return undefined;
+}

@@ -1,0 +1,130 @@
+/**
+ * Folders and files that survive a power cut: a name is durable when its folder was synced after the name came to
+ * be or went. Works on NFS as well, where the client sends such things at once.
+ */
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { errnoCode } from '../../base/errors.ts';
+
+/** Syncs a directory. Filesystems that cannot (CIFS among them) are taken as they are. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync();
+  } catch (thrown) {
+    if (!['EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'EBADF'].includes(errnoCode(thrown) ?? '')) throw thrown;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Makes a directory and all above it that are missing, durably. */
+export async function makeDirectories(path: string, mode: number): Promise<void> {
+  try {
+    await mkdir(path, { mode });
+  } catch (thrown) {
+    if (errnoCode(thrown) === 'EEXIST') return;
+    if (errnoCode(thrown) !== 'ENOENT' || dirname(path) === path) throw thrown;
+    await makeDirectories(dirname(path), mode);
+    await makeDirectories(path, mode);
+    return;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** Syncs folders for many callers: those that come while one sync runs share the next. */
+export class FolderSync {
+  readonly #running = new Map<string, Promise<void>>();
+  readonly #next = new Map<string, Promise<void>>();
+
+  /** Resolves when a sync that began after this call is done. */
+  sync(folder: string): Promise<void> {
+    const waiting = this.#next.get(folder);
+    if (waiting !== undefined) return waiting;
+    const running = this.#running.get(folder);
+    if (running === undefined) return this.#start(folder);
+    const next = running
+      .catch(() => undefined)
+      .then(() => {
+        this.#next.delete(folder);
+        return this.#start(folder);
+      });
+    this.#next.set(folder, next);
+    return next;
+  }
+
+  #start(folder: string): Promise<void> {
+    const run = syncDirectory(folder).finally(() => {
+      if (this.#running.get(folder) === run) this.#running.delete(folder);
+    });
+    this.#running.set(folder, run);
+    return run;
+  }
+}
+
+/** Makes the folders of keys under a root, each durable before it is used; remembers those that are. */
+export class DurableFolders {
+  readonly #root: string;
+  readonly #mode: number;
+  readonly #durable = new Set<string>();
+
+  constructor(root: string, mode: number) {
+    this.#root = root;
+    this.#mode = mode;
+  }
+
+  /**
+   * `folder` is relative to the root, '' the root itself. Also where the folder is there already its parent is
+   * synced once: another process may have made it a moment ago and not yet come to that.
+   */
+  async make(folder: string): Promise<void> {
+    if (folder === '' || this.#durable.has(folder)) return;
+    const slash = folder.lastIndexOf('/');
+    const parent = slash < 0 ? '' : folder.slice(0, slash);
+    await this.make(parent);
+    await mkdir(join(this.#root, folder), { mode: this.#mode }).catch((thrown: unknown) => {
+      if (errnoCode(thrown) !== 'EEXIST') throw thrown;
+    });
+    await syncDirectory(join(this.#root, parent));
+    this.#durable.add(folder);
+  }
+
+  /** For when a folder turned out to be gone. */
+  forget(): void {
+    this.#durable.clear();
+  }
+}
+
+/** At most this many buffers go into one writev (Linux takes 1024). */
+const MOST_PARTS = 512;
+
+/** Writes all parts, however many calls it takes. */
+export async function writeParts(
+  handle: FileHandle,
+  parts: readonly Uint8Array[],
+  signal?: AbortSignal,
+): Promise<void> {
+  let pending = parts.filter((part) => part.length > 0);
+  while (pending.length > 0) {
+    signal?.throwIfAborted();
+    let written = (await handle.writev(pending.slice(0, MOST_PARTS))).bytesWritten;
+    let done = 0;
+    while (done < pending.length && written >= pending[done]!.length) written -= pending[done++]!.length;
+    pending = pending.slice(done);
+    if (written > 0) pending[0] = pending[0]!.subarray(written);
+  }
+}
+
+/** Up to `length` bytes at `offset`, fewer at the file's end; in memory of its own. */
+export async function readRange(handle: FileHandle, offset: number, length: number): Promise<Buffer> {
+  // Not from Buffer's pool: a caller may hand the memory to another thread.
+  const buffer = Buffer.allocUnsafeSlow(length);
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(buffer, done, length - done, offset + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done === length ? buffer : buffer.subarray(0, done);
+}

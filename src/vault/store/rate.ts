@@ -1,0 +1,50 @@
+/**
+ * A store that is sent and gives no more than so many bytes per second. The limit holds over objects: a large one goes
+ * at the speed of the line when its time has come.
+ */
+import { type Clock, systemClock } from '../../base/clock.ts';
+import { TokenBucket } from '../../block/rate-limit.ts';
+import type { ObjectStore } from './object-store.ts';
+import { type StoreRequest, WrappedStore } from './wrapped-store.ts';
+
+export interface RateSettings {
+  /** Bytes per second that are put; undefined: no limit. */
+  readonly upload?: number | undefined;
+  /** Bytes per second that are got. */
+  readonly download?: number | undefined;
+}
+
+export function rateLimitedStore(
+  store: ObjectStore,
+  settings: RateSettings,
+  clock: Clock = systemClock,
+): ObjectStore {
+  const bucket = (rate: number | undefined) =>
+    rate === undefined ? undefined : new TokenBucket(clock, rate);
+  return new RateLimitedStore(store, bucket(settings.upload), bucket(settings.download));
+}
+
+class RateLimitedStore extends WrappedStore {
+  readonly #upload: TokenBucket | undefined;
+  readonly #download: TokenBucket | undefined;
+
+  constructor(inner: ObjectStore, upload: TokenBucket | undefined, download: TokenBucket | undefined) {
+    super(inner);
+    this.#upload = upload;
+    this.#download = download;
+  }
+
+  protected override async around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T> {
+    if (what.kind === 'put') await this.#upload?.take(what.bytes, what.signal);
+    const result = await request();
+    if (Buffer.isBuffer(result)) await this.#download?.take(result.length, what.signal);
+    return result;
+  }
+
+  protected override walk<T>(
+    _: StoreRequest,
+    begin: (after: string | undefined) => AsyncIterable<T>,
+  ): AsyncIterable<T> {
+    return begin(undefined);
+  }
+}

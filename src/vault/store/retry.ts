@@ -1,0 +1,145 @@
+/**
+ * A store that is asked again where asking again may help: it did not answer, or said that it cannot for now
+ * (VAULT_UNREACHABLE), and once where a disk gave EIO. Between two attempts it waits a random time up to a limit that
+ * doubles ("full jitter"), so that many agents do not come back at one moment. What a retry costs is allowed by the
+ * interface: a put, a get and a delete may be done twice.
+ */
+import { type Clock, systemClock } from '../../base/clock.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import type { ObjectStore } from './object-store.ts';
+import { type StoreRequest, WrappedStore } from './wrapped-store.ts';
+
+export interface RetrySettings {
+  /** How long one request is repeated, milliseconds from its first attempt. Default 5 minutes; 0: never repeated. */
+  readonly totalMs?: number | undefined;
+  /** Longest first wait, milliseconds. Default 250. */
+  readonly firstWaitMs?: number | undefined;
+  /** Longest wait of all, milliseconds. Default 20 s. */
+  readonly longestWaitMs?: number | undefined;
+}
+
+export interface RetryHooks {
+  readonly clock?: Clock | undefined;
+  /** In [0, 1). */
+  readonly random?: (() => number) | undefined;
+  /** Before each wait: the store does not answer. */
+  readonly onWait?: ((wait: RetryWait) => void) | undefined;
+  /** A request that had to wait was answered. */
+  readonly onAnswer?: ((request: StoreRequest) => void) | undefined;
+}
+
+export interface RetryWait {
+  readonly request: StoreRequest;
+  readonly error: AgentError;
+  /** Attempts that failed so far. */
+  readonly attempts: number;
+  /** Milliseconds since the first attempt. */
+  readonly elapsedMs: number;
+  /** Milliseconds until the next attempt. */
+  readonly waitMs: number;
+}
+
+export function retryingStore(
+  store: ObjectStore,
+  settings: RetrySettings = {},
+  hooks: RetryHooks = {},
+): ObjectStore {
+  return new RetryingStore(store, settings, hooks);
+}
+
+class RetryingStore extends WrappedStore {
+  readonly #totalMs: number;
+  readonly #firstMs: number;
+  readonly #longestMs: number;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #hooks: RetryHooks;
+
+  constructor(inner: ObjectStore, settings: RetrySettings, hooks: RetryHooks) {
+    super(inner);
+    this.#totalMs = settings.totalMs ?? 5 * 60_000;
+    this.#firstMs = settings.firstWaitMs ?? 250;
+    this.#longestMs = settings.longestWaitMs ?? 20_000;
+    this.#clock = hooks.clock ?? systemClock;
+    this.#random = hooks.random ?? Math.random;
+    this.#hooks = hooks;
+  }
+
+  protected override async around<T>(request: StoreRequest, attempt: () => Promise<T>): Promise<T> {
+    const patience = this.#patience(request);
+    for (;;)
+      try {
+        const result = await attempt();
+        patience.answered();
+        return result;
+      } catch (thrown) {
+        await patience.wait(thrown);
+      }
+  }
+
+  /** Goes on behind the last key where the walk broke off, as long as the store lists in the order of keys. */
+  protected override async *walk<T>(
+    request: StoreRequest,
+    begin: (after: string | undefined) => AsyncIterable<T>,
+    keyOf: (item: T) => string,
+  ): AsyncGenerator<T> {
+    let patience = this.#patience(request);
+    let last: string | undefined;
+    let ordered = true;
+    for (;;)
+      try {
+        for await (const item of begin(last)) {
+          const key = keyOf(item);
+          // Foreign names come from the beginning again.
+          if (request.kind === 'foreign' && last !== undefined && ordered && key <= last) continue;
+          if (last !== undefined && key <= last) ordered = false;
+          last = key;
+          patience.answered();
+          patience = this.#patience(request);
+          yield item;
+        }
+        patience.answered();
+        return;
+      } catch (thrown) {
+        if (!ordered) throw thrown;
+        await patience.wait(thrown);
+      }
+  }
+
+  #patience(request: StoreRequest): { wait(thrown: unknown): Promise<void>; answered(): void } {
+    const start = this.#clock.monotonic();
+    let attempts = 0;
+    return {
+      answered: () => {
+        if (attempts > 0) this.#hooks.onAnswer?.(request);
+      },
+      /** Waits for the next attempt, or throws where there is none to come. */
+      wait: async (thrown) => {
+        request.signal?.throwIfAborted();
+        attempts++;
+        if (!(thrown instanceof AgentError) || !worthAnother(thrown, attempts)) throw thrown;
+        const elapsedMs = this.#clock.monotonic() - start;
+        const limit = Math.min(this.#longestMs, this.#firstMs * 2 ** Math.min(attempts - 1, 30));
+        const waitMs = Math.ceil(this.#random() * limit);
+        if (elapsedMs + waitMs >= this.#totalMs) throw gaveUp(thrown, attempts, elapsedMs);
+        this.#hooks.onWait?.({ request, error: thrown, attempts, elapsedMs, waitMs });
+        await this.#clock.sleep(waitMs, request.signal);
+      },
+    };
+  }
+}
+
+/** Whether the same request may succeed where it failed so for the `attempts`th time. */
+export function worthAnother(error: AgentError, attempts = 1): boolean {
+  if (error.code === 'VAULT_UNREACHABLE') return true;
+  return attempts === 1 && error.code === 'VAULT_STORE_ERROR' && errnoCode(error.cause) === 'EIO';
+}
+
+function gaveUp(error: AgentError, attempts: number, elapsedMs: number): AgentError {
+  if (attempts === 1) return error;
+  const seconds = Math.round(elapsedMs / 1000);
+  return new AgentError(error.code, `${error.message} (${attempts} attempts in ${seconds} s)`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    cause: error,
+  });
+}

@@ -1,0 +1,169 @@
+/**
+ * What an answer of an S3 server, or the want of one, means. Messages of servers are often empty (Ceph's mostly), so
+ * the name, the status and the errno decide, and the text is ours.
+ */
+import { type ErrorCode } from '../../base/error-codes.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+
+interface Meaning {
+  readonly code: ErrorCode;
+  readonly why: string;
+  readonly hint?: string;
+}
+
+/** By the `<Code>` of the answer, or the name that the SDK gives its own failures. */
+const byName: Readonly<Record<string, Meaning>> = {
+  SignatureDoesNotMatch: {
+    code: 'VAULT_DENIED',
+    why: 'the secret key is not the one of this access key',
+    hint: 'check the secret access key in the settings, the environment or ~/.aws/credentials',
+  },
+  InvalidAccessKeyId: {
+    code: 'VAULT_DENIED',
+    why: 'the server does not know the access key',
+    hint: 'check the access key id, and that this is the right server',
+  },
+  ExpiredToken: { code: 'VAULT_DENIED', why: 'the session token has expired', hint: 'get new credentials' },
+  InvalidToken: { code: 'VAULT_DENIED', why: 'the session token is not valid', hint: 'get new credentials' },
+  RequestTimeTooSkewed: {
+    code: 'VAULT_DENIED',
+    why: 'the clocks of this machine and of the server differ too much',
+    hint: 'set this clock right (timedatectl, chrony)',
+  },
+  UserSuspended: { code: 'VAULT_DENIED', why: 'the user is suspended' },
+  AccountProblem: { code: 'VAULT_DENIED', why: 'the account has a problem', hint: 'ask who runs the server' },
+  CredentialsProviderError: {
+    code: 'VAULT_DENIED',
+    why: 'no credentials were found',
+    hint: 'give an access key in the settings, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials',
+  },
+  QuotaExceeded: quota('a quota is reached'),
+  TooManyBuckets: quota('a quota is reached'),
+  XMinioStorageFull: quota('the server has no room left'),
+  InsufficientStorage: quota('the server has no room left'),
+  NoSuchBucket: {
+    code: 'VAULT_NOT_FOUND',
+    why: 'there is no such bucket',
+    hint: 'make the bucket first, or check its name and the endpoint',
+  },
+  InvalidBucketName: { code: 'VAULT_NOT_FOUND', why: 'this server allows no bucket of this name' },
+  PermanentRedirect: region('the bucket is at another endpoint'),
+  TemporaryRedirect: region('the bucket is at another endpoint'),
+  AuthorizationHeaderMalformed: region('the server expects another region'),
+  IllegalLocationConstraintException: region('the server expects another region'),
+  // Each of these may go well the next time.
+  BadDigest: { code: 'VAULT_UNREACHABLE', why: 'what arrived is not what was sent' },
+  IncompleteBody: { code: 'VAULT_UNREACHABLE', why: 'less arrived than was sent' },
+  RequestTimeout: { code: 'VAULT_UNREACHABLE', why: 'the server waited too long for data' },
+  NoSuchUpload: { code: 'VAULT_UNREACHABLE', why: 'the upload was aborted meanwhile' },
+  InvalidPart: { code: 'VAULT_UNREACHABLE', why: 'the server lost a part of the upload' },
+  OperationAborted: { code: 'VAULT_UNREACHABLE', why: 'another request is in the way' },
+};
+
+const tlsErrno =
+  /^(ERR_TLS_|ERR_SSL_|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO|INVALID_CA|PATH_LENGTH)/;
+
+/** What the SDK throws, as far as it matters here. */
+interface Answer {
+  readonly name?: unknown;
+  readonly message?: unknown;
+  readonly $metadata?: { readonly httpStatusCode?: unknown };
+}
+
+/** The HTTP status of an answer, undefined where there was none. */
+export function statusOf(thrown: unknown): number | undefined {
+  const status = (thrown as Answer | null)?.$metadata?.httpStatusCode;
+  return typeof status === 'number' ? status : undefined;
+}
+
+export function nameOf(thrown: unknown): string {
+  const name = (thrown as Answer | null)?.name;
+  return typeof name === 'string' ? name : '';
+}
+
+/** `store` is the store's name, `what` what was asked, such as `writing packs/ab`. */
+export function s3Failure(store: string, what: string, thrown: unknown): AgentError {
+  if (thrown instanceof AgentError) return thrown;
+  const { code, why, hint } = meaningOf(thrown);
+  return new AgentError(code, `${store}: ${what}: ${why}`, {
+    ...(hint === undefined ? {} : { hint }),
+    cause: thrown,
+  });
+}
+
+function meaningOf(thrown: unknown): Meaning {
+  const name = nameOf(thrown);
+  const known = Object.hasOwn(byName, name) ? byName[name] : undefined;
+  if (known !== undefined) return known;
+  const status = statusOf(thrown);
+  const errno = errnoCode(thrown) ?? errnoCode((thrown as Error | null)?.cause);
+  if (errno !== undefined && tlsErrno.test(errno)) return tls(errno, thrown);
+  if (status === undefined || name === 'TimeoutError') return silence(name, errno, thrown);
+  return byStatus(status, name);
+}
+
+function byStatus(status: number, name: string): Meaning {
+  const said = /^[A-Z]\w+$/.test(name) && !/^(Unknown|UnknownError|Error)$/.test(name) ? ` ${name}` : '';
+  const answered = `the server answered ${status}${said}`;
+  if (status === 507) return quota(answered);
+  if (status >= 500 || status === 429 || status === 408 || name === 'SlowDown')
+    return { code: 'VAULT_UNREACHABLE', why: answered, hint: 'the server has trouble; try again later' };
+  if (status === 401 || status === 403)
+    return {
+      code: 'VAULT_DENIED',
+      why: `not allowed (${answered.replace('the server answered ', '')})`,
+      hint: 'check the policies of bucket and user: reading needs s3:GetObject and s3:ListBucket, writing s3:PutObject',
+    };
+  if (status === 301 || status === 307) return region(answered);
+  if (status === 405) return { code: 'VAULT_READ_ONLY', why: answered };
+  return {
+    code: 'VAULT_STORE_ERROR',
+    why: status >= 200 && status < 300 ? 'the answer is not one of an S3 server' : answered,
+    hint: 'check that the endpoint is an S3 server',
+  };
+}
+
+function silence(name: string, errno: string | undefined, thrown: unknown): Meaning {
+  const text = thrown instanceof Error ? thrown.message : String(thrown);
+  if (name === 'TimeoutError' && errno === undefined)
+    return { code: 'VAULT_UNREACHABLE', why: 'the server stopped answering', hint: 'see whether it runs' };
+  switch (errno) {
+    case 'ECONNREFUSED':
+      return { code: 'VAULT_UNREACHABLE', why: 'nobody listens there', hint: 'see whether the server runs' };
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return { code: 'VAULT_UNREACHABLE', why: 'the name of the server is not known', hint: 'check DNS' };
+    case 'ECONNRESET':
+    case 'EPIPE':
+      return { code: 'VAULT_UNREACHABLE', why: `the connection broke off (${errno})` };
+    case undefined:
+      return { code: 'VAULT_STORE_ERROR', why: text };
+    default:
+      return /^E[A-Z0-9]+$/.test(errno)
+        ? { code: 'VAULT_UNREACHABLE', why: `the server cannot be reached (${errno})` }
+        : { code: 'VAULT_STORE_ERROR', why: text };
+  }
+}
+
+function tls(errno: string, thrown: unknown): Meaning {
+  const text = thrown instanceof Error ? thrown.message : errno;
+  if (/ERR_SSL_WRONG_VERSION_NUMBER|EPROTO|ERR_SSL_PACKET/.test(errno))
+    return {
+      code: 'VAULT_TLS',
+      why: `no TLS there (${errno})`,
+      hint: 'check the port; plain http is vault+s3+http://…',
+    };
+  return {
+    code: 'VAULT_TLS',
+    why: `the certificate of the server is not trusted: ${text}`,
+    hint: 'name the file of its authority as CA file in the settings',
+  };
+}
+
+function quota(why: string): Meaning {
+  return { code: 'VAULT_FULL', why, hint: 'raise the quota, or forget recovery points and prune' };
+}
+
+function region(why: string): Meaning {
+  return { code: 'VAULT_STORE_ERROR', why, hint: 'check the endpoint, and set the region of the bucket' };
+}

@@ -1,0 +1,136 @@
+/** Large objects go up in parts, a few at once; an upload that fails is aborted, so that its parts are not kept. */
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  type CompletedPart,
+  CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  type S3Client,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3';
+import { AgentError } from '../../base/errors.ts';
+import { bodyOf, contentMd5, cut } from './s3-body.ts';
+import { nameOf } from './s3-errors.ts';
+
+/** Parts of one object on their way at once. */
+const PARTS_AT_ONCE = 3;
+/** Milliseconds that giving up an upload may take; what is left of it then, prune removes. */
+const ABORT_MS = 5000;
+
+export interface RequestOptions {
+  readonly abortSignal?: AbortSignal;
+}
+
+/** Sends a request; `how` is passed on, with or without another signal. */
+export type Sender = <T>(request: (client: S3Client, how: RequestOptions) => Promise<T>) => Promise<T>;
+
+export interface PartedUpload {
+  readonly object: { readonly Bucket: string; readonly Key: string };
+  readonly parts: readonly Uint8Array[];
+  /** Bytes. */
+  readonly partSize: number;
+  readonly send: Sender;
+}
+
+/** Rejects with what the SDK threw. */
+export async function putInParts(upload: PartedUpload): Promise<void> {
+  const { object, send } = upload;
+  const { UploadId } = await send((client, how) =>
+    client.send(
+      new CreateMultipartUploadCommand({ ...object, ContentType: 'application/octet-stream' }),
+      how,
+    ),
+  );
+  if (UploadId === undefined) throw new AgentError('VAULT_STORE_ERROR', 'the server named no upload');
+  try {
+    const Parts = await sendParts(upload, UploadId);
+    await send((client, how) =>
+      client.send(
+        new CompleteMultipartUploadCommand({ ...object, UploadId, MultipartUpload: { Parts } }),
+        how,
+      ),
+    );
+  } catch (thrown) {
+    await giveUp(upload, UploadId);
+    throw thrown;
+  }
+}
+
+/** All parts; where one fails no other is begun, and those under way are waited for. */
+async function sendParts(upload: PartedUpload, UploadId: string): Promise<CompletedPart[]> {
+  const { object, parts, partSize, send } = upload;
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const count = Math.ceil(length / partSize);
+  const done: CompletedPart[] = new Array<CompletedPart>(count);
+  let next = 0;
+  let failed = false;
+  const worker = async (): Promise<void> => {
+    while (next < count && !failed) {
+      const index = next++;
+      const bytes = cut(parts, index * partSize, Math.min(length, (index + 1) * partSize));
+      const ContentLength = bytes.reduce((sum, part) => sum + part.length, 0);
+      const PartNumber = index + 1;
+      try {
+        const ContentMD5 = await contentMd5(bytes);
+        const { ETag } = await send((client, how) =>
+          client.send(
+            new UploadPartCommand({
+              ...object,
+              UploadId,
+              PartNumber,
+              Body: bodyOf(bytes),
+              ContentLength,
+              ContentMD5,
+            }),
+            how,
+          ),
+        );
+        done[index] = { PartNumber, ETag };
+      } catch (thrown) {
+        failed = true;
+        throw thrown;
+      }
+    }
+  };
+  const results = await Promise.allSettled(Array.from({ length: PARTS_AT_ONCE }, worker));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  return done;
+}
+
+/** Aborts the upload as well as it goes, also where the caller's signal has fired. */
+async function giveUp({ object, send }: PartedUpload, UploadId: string): Promise<void> {
+  const abortSignal = AbortSignal.timeout(ABORT_MS);
+  await send((client) =>
+    client.send(new AbortMultipartUploadCommand({ ...object, UploadId }), { abortSignal }),
+  ).catch(() => undefined);
+}
+
+/** Aborts the uploads that began before a moment (milliseconds since 1970); returns how many. */
+export async function abortUploads(
+  place: { readonly Bucket: string; readonly Prefix: string },
+  before: number,
+  send: Sender,
+): Promise<number> {
+  let count = 0;
+  let KeyMarker: string | undefined;
+  let UploadIdMarker: string | undefined;
+  for (;;) {
+    const markers = { KeyMarker, UploadIdMarker };
+    const page = await send((client, how) =>
+      client.send(new ListMultipartUploadsCommand({ ...place, ...markers }), how),
+    );
+    for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+      if (Initiated === undefined || Initiated.getTime() >= before) continue;
+      const upload = { Bucket: place.Bucket, Key, UploadId };
+      await send((client, how) => client.send(new AbortMultipartUploadCommand(upload), how)).catch(
+        (thrown: unknown) => {
+          if (nameOf(thrown) !== 'NoSuchUpload') throw thrown;
+        },
+      );
+      count++;
+    }
+    if (page.IsTruncated !== true) return count;
+    KeyMarker = page.NextKeyMarker;
+    UploadIdMarker = page.NextUploadIdMarker;
+  }
+}

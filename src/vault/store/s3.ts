@@ -1,0 +1,260 @@
+/**
+ * A vault's objects in an S3 bucket, at AWS or any other server. Only plain requests: put, get with a range, head,
+ * list (version 2), delete, and uploads in parts. Each is tried once; retry.ts tries again. `Content-MD5` goes with
+ * every upload, since it is the one checksum that all servers verify.
+ *
+ * Import this file lazily: the SDK takes a moment to load.
+ */
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+} from '@aws-sdk/client-s3';
+import { MiB } from '../../base/bytes.ts';
+import { type Clock, systemClock } from '../../base/clock.ts';
+import { AgentError } from '../../base/errors.ts';
+import { type S3Location, isLoopback } from './location.ts';
+import {
+  DAY_MS,
+  type Cleaned,
+  type CleanOptions,
+  type GetOptions,
+  type ListOptions,
+  type ObjectData,
+  type ObjectStore,
+  type StoreOptions,
+  type StoredObject,
+  checkKey,
+  checkPrefix,
+  checkRange,
+  dataLength,
+  dataParts,
+  isKey,
+  objectMissing,
+  rangeWithin,
+} from './object-store.ts';
+import { bodyOf, contentMd5, readBody } from './s3-body.ts';
+import { type S3Connection, type S3Settings, connectS3 } from './s3-client.ts';
+import { type RequestOptions, type Sender, abortUploads, putInParts } from './s3-multipart.ts';
+import { nameOf, s3Failure, statusOf } from './s3-errors.ts';
+
+const ContentType = 'application/octet-stream';
+
+/** Asks nobody anything yet. Throws BAD_TARGET, BAD_USAGE or FILE_ERROR. */
+export async function openS3Store(
+  location: S3Location,
+  settings: S3Settings = {},
+  clock: Clock = systemClock,
+): Promise<ObjectStore> {
+  const plain = location.endpoint.startsWith('http:');
+  if (plain && !isLoopback(location.endpoint) && settings.allowPlainHttp !== true)
+    throw new AgentError('BAD_TARGET', `${location.endpoint} is plain http to another machine`, {
+      hint: 'use vault+s3://… (https), or allow plain http in the settings of this vault',
+    });
+  return new S3Store(location, settings, await connectS3(location.endpoint, settings), clock);
+}
+
+class S3Store implements ObjectStore {
+  readonly name: string;
+  readonly #bucket: string;
+  /** What stands before each key: nothing, or `prefix/`. */
+  readonly #before: string;
+  readonly #connection: S3Connection;
+  readonly #clock: Clock;
+  readonly #threshold: number;
+  readonly #partSize: number;
+  /** Something was found in the bucket, so a 404 is about the key. */
+  #bucketSeen = false;
+
+  constructor(location: S3Location, settings: S3Settings, connection: S3Connection, clock: Clock) {
+    const { endpoint, bucket, prefix } = location;
+    this.#before = prefix === '' ? '' : `${prefix}/`;
+    this.name = `s3://${new URL(endpoint).host}/${bucket}${prefix === '' ? '' : `/${prefix}`}`;
+    this.#bucket = bucket;
+    this.#connection = connection;
+    this.#clock = clock;
+    this.#threshold = settings.multipartThreshold ?? 32 * MiB;
+    this.#partSize = settings.partSize ?? 16 * MiB;
+  }
+
+  async put(key: string, data: ObjectData, options: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    const parts = dataParts(data);
+    const object = this.#object(key);
+    await this.#explained(`writing ${key}`, options, async () => {
+      if (dataLength(data) > this.#threshold)
+        return putInParts({ object, parts, partSize: this.#partSize, send: this.#sender(options) });
+      const ContentLength = dataLength(data);
+      const ContentMD5 = await contentMd5(parts);
+      await this.#send(options, (how) =>
+        this.#client.send(
+          new PutObjectCommand({ ...object, Body: bodyOf(parts), ContentLength, ContentMD5, ContentType }),
+          how,
+        ),
+      );
+    });
+  }
+
+  async get(key: string, options: GetOptions = {}): Promise<Buffer> {
+    checkKey(key);
+    checkRange(options);
+    return this.#explained(`reading ${key}`, options, async () => {
+      // A range of nothing cannot be asked for.
+      if (options.length === 0 || options.suffix === 0) {
+        if ((await this.head(key, options)) === undefined) throw objectMissing(this.name, key);
+        return Buffer.alloc(0);
+      }
+      const Range = rangeHeader(options);
+      try {
+        const found = await this.#send(options, (how) =>
+          this.#client.send(new GetObjectCommand({ ...this.#object(key), Range }), how),
+        );
+        this.#bucketSeen = true;
+        const body = await readBody(found.Body, found.ContentLength);
+        // A server may answer the whole object.
+        if (Range === undefined || found.ContentRange !== undefined) return body;
+        const { start, end } = rangeWithin(body.length, options);
+        return body.subarray(start, end);
+      } catch (thrown) {
+        if (nameOf(thrown) === 'InvalidRange' || statusOf(thrown) === 416) return Buffer.alloc(0);
+        if (nameOf(thrown) === 'NoSuchKey') throw objectMissing(this.name, key, thrown);
+        throw thrown;
+      }
+    });
+  }
+
+  async head(key: string, options: StoreOptions = {}): Promise<StoredObject | undefined> {
+    checkKey(key);
+    return this.#explained(`looking at ${key}`, options, async () => {
+      try {
+        const found = await this.#send(options, (how) =>
+          this.#client.send(new HeadObjectCommand(this.#object(key)), how),
+        );
+        this.#bucketSeen = true;
+        return { key, size: found.ContentLength ?? 0, modified: found.LastModified?.getTime() ?? 0 };
+      } catch (thrown) {
+        if (statusOf(thrown) !== 404) throw thrown;
+        await this.#ensureBucket(options);
+        return undefined;
+      }
+    });
+  }
+
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<StoredObject> {
+    checkPrefix(prefix);
+    for await (const { key, size, modified } of this.#pages(prefix, options))
+      if (isKey(key)) yield { key, size, modified };
+  }
+
+  async *foreign(options: StoreOptions = {}): AsyncGenerator<string> {
+    for await (const { key } of this.#pages('', options)) if (!isKey(key)) yield key;
+  }
+
+  async delete(key: string, options: StoreOptions = {}): Promise<void> {
+    checkKey(key);
+    await this.#explained(`deleting ${key}`, options, () =>
+      this.#send(options, (how) => this.#client.send(new DeleteObjectCommand(this.#object(key)), how)),
+    );
+  }
+
+  async cleanTemporary(options: CleanOptions = {}): Promise<Cleaned> {
+    // The server refuses requests of clocks that are wrong by more than minutes, so ours will do.
+    const before = this.#clock.now() - (options.olderThanMs ?? DAY_MS);
+    const place = { Bucket: this.#bucket, Prefix: this.#before };
+    return this.#explained('removing unfinished uploads', options, async () => ({
+      count: await abortUploads(place, before, this.#sender(options)),
+      bytes: 0,
+    }));
+  }
+
+  close(): Promise<void> {
+    this.#connection.close();
+    return Promise.resolve();
+  }
+
+  get #client(): S3Connection['client'] {
+    return this.#connection.client;
+  }
+
+  #object(key: string): { Bucket: string; Key: string } {
+    return { Bucket: this.#bucket, Key: this.#before + key };
+  }
+
+  async *#pages(prefix: string, options: ListOptions): AsyncGenerator<StoredObject> {
+    let ContinuationToken: string | undefined;
+    const place = {
+      Bucket: this.#bucket,
+      Prefix: this.#before + prefix,
+      // Foreign keys may hold what XML cannot.
+      EncodingType: 'url',
+      ...(options.after === undefined || options.after === ''
+        ? {}
+        : { StartAfter: this.#before + options.after }),
+    } as const;
+    do {
+      const page = await this.#explained('listing it', options, () =>
+        this.#send(options, (how) =>
+          this.#client.send(new ListObjectsV2Command({ ...place, ContinuationToken }), how),
+        ),
+      );
+      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) {
+        const key = decodeURIComponent(Key.replaceAll('+', ' ')).slice(this.#before.length);
+        yield { key, size: Size, modified: LastModified?.getTime() ?? 0 };
+      }
+      ContinuationToken = page.IsTruncated === true ? page.NextContinuationToken : undefined;
+      if (page.IsTruncated === true && ContinuationToken === undefined)
+        throw new AgentError(
+          'VAULT_STORE_ERROR',
+          `${this.name}: a list breaks off without saying how to go on`,
+        );
+    } while (ContinuationToken !== undefined);
+  }
+
+  /** A HEAD tells a missing key from a missing bucket by nothing. */
+  async #ensureBucket(options: StoreOptions): Promise<void> {
+    if (this.#bucketSeen) return;
+    try {
+      await this.#send(options, (how) =>
+        this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), how),
+      );
+    } catch (thrown) {
+      if (statusOf(thrown) !== 404) throw thrown;
+      throw Object.assign(new Error('no bucket', { cause: thrown }), { name: 'NoSuchBucket' });
+    }
+    this.#bucketSeen = true;
+  }
+
+  #sender(options: StoreOptions): Sender {
+    return (request) => this.#send(options, (how) => request(this.#client, how));
+  }
+
+  /** One request. A wrong clock is set by the answer, and the request made again. */
+  async #send<T>({ signal }: StoreOptions, request: (how: RequestOptions) => Promise<T>): Promise<T> {
+    signal?.throwIfAborted();
+    const how = signal === undefined ? {} : { abortSignal: signal };
+    try {
+      return await request(how);
+    } catch (thrown) {
+      if (nameOf(thrown) !== 'RequestTimeTooSkewed') throw thrown;
+      return request(how);
+    }
+  }
+
+  async #explained<T>(what: string, { signal }: StoreOptions, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      signal?.throwIfAborted();
+      throw s3Failure(this.name, what, thrown);
+    }
+  }
+}
+
+function rangeHeader({ offset = 0, length, suffix }: GetOptions): string | undefined {
+  if (suffix !== undefined) return `bytes=-${suffix}`;
+  if (length !== undefined) return `bytes=${offset}-${offset + length - 1}`;
+  return offset === 0 ? undefined : `bytes=${offset}-`;
+}
