@@ -1,0 +1,75 @@
+/** What verifications of recovery points found: `checks/POINT/CHECK`. */
+import { Fields } from '../fields.ts';
+import { isId, newId } from '../ids.ts';
+import { sealDocument } from '../sealed.ts';
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { type DamagedObject, listKeys, readDocuments } from './objects.ts';
+
+const levels = ['reachable', 'read', 'filesystem'] as const;
+const outcomes = ['whole', 'damaged', 'unfinished'] as const;
+
+export interface PointCheck {
+  /** `reachable`: pages and chunks are there; `read`: chunks were opened; `filesystem`: its own checker ran. */
+  readonly level: (typeof levels)[number];
+  /** When it ended, ISO 8601. */
+  readonly at: string;
+  /** Share of the chunks that was looked at, from 0 to 1. */
+  readonly coverage: number;
+  readonly outcome: (typeof outcomes)[number];
+  /** For people. */
+  readonly problems: readonly string[];
+  /** Version of the program. */
+  readonly agent: string;
+}
+
+export interface StoredCheck extends PointCheck {
+  /** The point. */
+  readonly point: string;
+}
+
+/** More are counted, not kept. */
+const mostProblems = 1000;
+
+export async function putCheck(
+  vault: Vault,
+  point: string,
+  check: PointCheck,
+  options: StoreOptions = {},
+): Promise<void> {
+  if (!isId(point)) throw new RangeError(`"${point}" is no id of a recovery point`);
+  const key = `checks/${point}/${newId()}`;
+  const { level, at, coverage, outcome, agent } = check;
+  const more = check.problems.length - mostProblems;
+  const problems = more > 0 ? [...check.problems.slice(0, mostProblems), `and ${more} more`] : check.problems;
+  const document = { format: 1, level, at, coverage, outcome, problems, agent };
+  await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+}
+
+/** The checks of one point or, without one, of all, by time. Those of points that are gone may be among them. */
+export async function listChecks(
+  vault: Vault,
+  point?: string,
+  options: StoreOptions = {},
+): Promise<{ checks: StoredCheck[]; damaged: DamagedObject[] }> {
+  const prefix = point === undefined ? 'checks/' : `checks/${point}/`;
+  const keys = await listKeys(vault, prefix, /^checks\/[0-9a-f]{32}\/[0-9a-f]{32}$/, options);
+  const parse = (key: string, document: unknown): StoredCheck => ({
+    point: key.split('/')[1]!,
+    ...parseCheck(document, `${key} of ${vault.name}`),
+  });
+  const { found, damaged } = await readDocuments(vault, keys, parse, options);
+  return { checks: found.sort((a, b) => Date.parse(a.at) - Date.parse(b.at)), damaged };
+}
+
+function parseCheck(document: unknown, where: string): PointCheck {
+  const fields = new Fields(document, where);
+  return {
+    level: fields.choice('level', levels),
+    at: fields.time('at'),
+    coverage: fields.number('coverage', 0, 1),
+    outcome: fields.choice('outcome', outcomes),
+    problems: fields.values('problems').map(String),
+    agent: fields.text('agent'),
+  };
+}

@@ -1,0 +1,137 @@
+/** The recovery points of a vault: listing, reading, finding, forgetting, protecting. */
+import { AgentError } from '../../base/errors.ts';
+import { isId } from '../ids.ts';
+import { openDocument, sealDocument } from '../sealed.ts';
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { type PointFilter, idsBeginningWith, isLatest, latestOf } from './find.ts';
+import { type DamagedObject, listKeys, missingAsUndefined, readDocuments } from './objects.ts';
+import { type Point, parsePoint } from './point.ts';
+
+export interface PointList {
+  /** By `finished`, the earliest first. */
+  readonly points: readonly Point[];
+  /** Objects under `points/` that are no points of this vault (any more). */
+  readonly damaged: readonly DamagedObject[];
+}
+
+/** All points there are. Who deletes by this must heed `damaged`: those points may rest on anything. */
+export async function listPoints(vault: Vault, options: StoreOptions = {}): Promise<PointList> {
+  const keys = await listKeys(vault, 'points/', /^points\/[0-9a-f]{32}$/, options);
+  const parse = (key: string, document: unknown): Point => parsePoint(idOf(key), document, where(vault, key));
+  const { found, damaged } = await readDocuments(vault, keys, parse, options);
+  return { points: found.sort(byFinished), damaged };
+}
+
+/** Throws POINT_NOT_FOUND, VAULT_DAMAGED, VAULT_TOO_NEW and what the store throws. */
+export async function readPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<Point> {
+  if (!isId(id)) throw new RangeError(`"${id}" is no id of a recovery point`);
+  const key = `points/${id}`;
+  const sealed = await vault.store.get(key, options).catch(missingAsUndefined);
+  if (sealed === undefined) throw notFound(vault, `recovery point ${id}`);
+  return parsePoint(id, openDocument(vault.secrets, key, sealed), where(vault, key));
+}
+
+/**
+ * The point that a person names: an id, the first digits of one (4 or more), `latest`, or `latest:DEVICE` (path, UUID
+ * or label). The filter narrows down what comes into question, but for a whole id. Throws BAD_USAGE,
+ * POINT_NOT_FOUND, POINT_AMBIGUOUS, and what reading throws.
+ */
+export async function findPoint(
+  vault: Vault,
+  text: string,
+  filter: PointFilter = {},
+  options: StoreOptions = {},
+): Promise<Point> {
+  if (isLatest(text)) {
+    const { points, damaged } = await listPoints(vault, options);
+    const latest = latestOf(points, text, filter);
+    if (latest !== undefined) return latest;
+    throw notFound(vault, `recovery point for ${text}`, damaged.length);
+  }
+  const keys = await listKeys(vault, 'points/', /^points\/[0-9a-f]{32}$/, options);
+  const ids = idsBeginningWith(keys.map(idOf), text);
+  const [id, another] = ids;
+  if (id === undefined) throw notFound(vault, `recovery point ${text}`);
+  if (another !== undefined)
+    throw new AgentError(
+      'POINT_AMBIGUOUS',
+      `${ids.length} recovery points of ${vault.name} begin with ${text}: ${ids.slice(0, 5).join(', ')}`,
+      { hint: 'give more digits' },
+    );
+  return readPoint(vault, id, options);
+}
+
+/**
+ * Makes the point appear; everything that it names is durable already. Where this throws VAULT_UNREACHABLE, the point
+ * may appear later nevertheless.
+ */
+export async function putPoint(vault: Vault, point: Point, options: StoreOptions = {}): Promise<void> {
+  const key = `points/${point.id}`;
+  // A point that nobody could read is a defect of the caller, and must not look like success.
+  parsePoint(
+    point.id,
+    JSON.parse(JSON.stringify(point)),
+    `the recovery point ${point.id} that was to be written`,
+  );
+  await vault.store.put(key, sealDocument(vault.secrets, key, point), options);
+}
+
+/** Throws POINT_PROTECTED; a point that is gone already is fine. */
+export async function forgetPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  if (await isProtected(vault, id, options))
+    throw new AgentError('POINT_PROTECTED', `The recovery point ${id} of ${vault.name} is protected`, {
+      hint: `dattocli forget --unprotect ${id} lifts that`,
+    });
+  await deletePoint(vault, id, options);
+}
+
+/** Deletes the point, then what there is about it, protected or not. Cut anywhere, the point is gone or whole. */
+export async function deletePoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  if (!isId(id)) throw new RangeError(`"${id}" is no id of a recovery point`);
+  await vault.store.delete(`points/${id}`, options);
+  await vault.store.delete(`protected/${id}`, options);
+  const checks = await listKeys(vault, `checks/${id}/`, /^checks\/[0-9a-f]{32}\/[0-9a-f]{32}$/, options);
+  for (const key of checks) await vault.store.delete(key, options);
+}
+
+/** Throws POINT_NOT_FOUND. */
+export async function protectPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  if ((await vault.store.head(`points/${id}`, options)) === undefined)
+    throw notFound(vault, `recovery point ${id}`);
+  await vault.store.put(`protected/${id}`, Buffer.from('\n'), options);
+}
+
+export async function unprotectPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  await vault.store.delete(`protected/${id}`, options);
+}
+
+export async function isProtected(vault: Vault, id: string, options: StoreOptions = {}): Promise<boolean> {
+  return (await vault.store.head(`protected/${id}`, options)) !== undefined;
+}
+
+/** Ids of the points that are protected; perhaps of some that are gone. */
+export async function listProtected(vault: Vault, options: StoreOptions = {}): Promise<Set<string>> {
+  return new Set((await listKeys(vault, 'protected/', /^protected\/[0-9a-f]{32}$/, options)).map(idOf));
+}
+
+function idOf(key: string): string {
+  return key.slice(key.indexOf('/') + 1);
+}
+
+function where(vault: Vault, key: string): string {
+  return `${key} of ${vault.name}`;
+}
+
+export function byFinished(a: Point, b: Point): number {
+  return Date.parse(a.finished) - Date.parse(b.finished) || (a.id < b.id ? -1 : 1);
+}
+
+function notFound(vault: Vault, what: string, damaged = 0): AgentError {
+  return new AgentError('POINT_NOT_FOUND', `${vault.name} has no ${what}`, {
+    hint:
+      damaged === 0
+        ? 'dattocli points lists what there is'
+        : `${damaged} of its recovery points cannot be read; see dattocli vault check`,
+  });
+}
