@@ -11,7 +11,7 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -46,6 +46,8 @@ export interface TestDaemon extends DaemonPaths {
   stop(): Promise<number | null>;
   /** SIGKILL; the directory stays, for a second `startDaemon({ paths })`. */
   kill(): Promise<void>;
+  /** SIGTERM; the directory and what is pinned stay, for a second `startDaemon({ paths })`. */
+  end(): Promise<void>;
 }
 
 export interface StartOptions {
@@ -53,7 +55,7 @@ export interface StartOptions {
   readonly paths?: DaemonPaths;
   /** Further options of dattod. */
   readonly arguments?: readonly string[];
-  /** Program to run; `test/helpers/dattod-fake.ts` has an engine that copies nothing. */
+  /** Program to run, relative to this repository; `test/helpers/dattod-fake.ts` has an engine that copies nothing. */
   readonly entry?: string;
   readonly environment?: Readonly<Record<string, string>>;
   /**
@@ -98,7 +100,7 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
   const child = spawn(
     process.execPath,
     [
-      join(root, options.entry ?? 'src/bin/dattod.ts'),
+      resolve(root, options.entry ?? 'src/bin/dattod.ts'),
       '--foreground',
       ...paths.arguments,
       ...(given ? [] : ['--config', paths.config]),
@@ -143,6 +145,10 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
     },
     kill: async () => {
       child.kill('SIGKILL');
+      await ended;
+    },
+    end: async () => {
+      child.kill('SIGTERM');
       await ended;
     },
   };

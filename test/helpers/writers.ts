@@ -63,6 +63,17 @@ export function startFio(
   ]);
 }
 
+/** Stamps of its own in every sector that it writes: test/helpers/stamper.ts. */
+export function startStamper(
+  t: EndingTest,
+  mountPoint: string,
+  options: { readonly seed: number; readonly bytesPerSecond: number },
+): Promise<Writer> {
+  const program = fileURLToPath(new URL('stamper.ts', import.meta.url));
+  const { seed, bytesPerSecond } = options;
+  return startWriter(t, [process.execPath, program, mountPoint, String(seed), String(bytesPerSecond)]);
+}
+
 /** N to the first file, then N to the second, durably: test/helpers/alternate.ts. */
 export function startAlternating(t: EndingTest, first: string, second: string): Promise<Writer> {
   const program = fileURLToPath(new URL('alternate.ts', import.meta.url));
