@@ -14,7 +14,9 @@ import { guidText, labelText } from '../uuid.ts';
 import type { Partition, PartitionTable } from './partition-table.ts';
 import { rangeProblem } from './ranges.ts';
 
-interface GptHeader {
+export interface GptHeader {
+  /** The header's sector as it is on the disk. */
+  readonly sector: Buffer;
   readonly firstUsable: number;
   readonly lastUsable: number;
   readonly uuid: string | undefined;
@@ -32,9 +34,9 @@ export async function readGpt(
   sectorSize: number,
 ): Promise<PartitionTable> {
   const last = Math.floor(deviceSize / sectorSize) - 1;
-  const primary = await readHeader(readAt, sectorSize, 1, last);
+  const primary = await readGptHeader(readAt, sectorSize, 1, last);
   if (typeof primary !== 'string') return table(primary, sectorSize, []);
-  const backup = await readHeader(readAt, sectorSize, last, last);
+  const backup = await readGptHeader(readAt, sectorSize, last, last);
   if (typeof backup !== 'string')
     return table(backup, sectorSize, [`GPT: primary header: ${primary}; the backup is used`]);
   return {
@@ -47,8 +49,8 @@ export async function readGpt(
   };
 }
 
-/** The header at sector `at`, or what is wrong with it. */
-async function readHeader(
+/** The header at sector `at` of a disk that ends with sector `last`, or what is wrong with it. */
+export async function readGptHeader(
   readAt: ReadAt,
   sectorSize: number,
   at: number,
@@ -67,6 +69,7 @@ async function readHeader(
     const stored = header.readUInt32LE(88);
     if (computed !== stored) return `entries' checksum ${hex(computed)}, but ${hex(stored)} is stored`;
     return {
+      sector: header,
       firstUsable: Number(header.readBigUInt64LE(40)),
       lastUsable: Number(header.readBigUInt64LE(48)),
       uuid: guidText(header.subarray(56, 72)),

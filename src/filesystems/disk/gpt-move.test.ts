@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { crc32 } from 'node:zlib';
+import fc from 'fast-check';
+import type { ReadAt } from '../../block/source.ts';
+import { type GptMove, moveGptBackup } from './gpt-move.ts';
+import { readPartitionTable } from './partition-table.ts';
+
+const entryBytes = 128 * 128;
+
+function gptDisk(sectors: number, sectorSize: number): Buffer {
+  const disk = Buffer.alloc(sectors * sectorSize);
+  const last = sectors - 1;
+  disk[446 + 4] = 0xee;
+  disk.writeUInt32LE(1, 446 + 8);
+  disk.writeUInt32LE(last, 446 + 12);
+  disk.writeUInt16BE(0x55aa, 510);
+  const entrySectors = Math.ceil(entryBytes / sectorSize);
+  const entries = Buffer.alloc(entryBytes);
+  entries.fill(0x17, 0, 32);
+  entries.writeBigUInt64LE(BigInt(2 + entrySectors), 32);
+  entries.writeBigUInt64LE(BigInt(last - entrySectors - 1), 40);
+  for (const [self, other, table] of [
+    [1, last, 2],
+    [last, 1, last - entrySectors],
+  ] as const) {
+    entries.copy(disk, table * sectorSize);
+    const header = disk.subarray(self * sectorSize, (self + 1) * sectorSize);
+    header.write('EFI PART', 'latin1');
+    header.writeUInt32LE(0x10000, 8);
+    header.writeUInt32LE(92, 12);
+    header.writeBigUInt64LE(BigInt(self), 24);
+    header.writeBigUInt64LE(BigInt(other), 32);
+    header.writeBigUInt64LE(BigInt(2 + entrySectors), 40);
+    header.writeBigUInt64LE(BigInt(last - entrySectors - 1), 48);
+    header.fill(0xab, 56, 72);
+    header.writeBigUInt64LE(BigInt(table), 72);
+    header.writeUInt32LE(128, 80);
+    header.writeUInt32LE(128, 84);
+    header.writeUInt32LE(crc32(entries), 88);
+    header.writeUInt32LE(crc32(header.subarray(0, 92)), 16);
+  }
+  return disk;
+}
+
+function readerOf(disk: Buffer): ReadAt {
+  return (offset, length) => Promise.resolve(Buffer.from(disk.subarray(offset, offset + length)));
+}
+
+function onLarger(disk: Buffer, size: number, move: GptMove | undefined, upTo = Infinity): Buffer {
+  const larger = Buffer.alloc(size, 0x5a);
+  disk.copy(larger);
+  for (const { offset, data } of (move?.writes ?? []).slice(0, upTo)) data.copy(larger, offset);
+  return larger;
+}
+
+const tableOf = (disk: Buffer, sectorSize: number) =>
+  readPartitionTable(readerOf(disk), disk.length, sectorSize);
+
+test('moved to a larger disk both headers are valid there, whatever the sizes', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(512, 4096),
+      fc.integer({ min: 100, max: 300 }),
+      fc.integer({ min: 1, max: 500 }),
+      fc.nat(4000),
+      async (sectorSize, sectors, more, odd) => {
+        const disk = gptDisk(sectors, sectorSize);
+        const size = disk.length + more * sectorSize + (odd % sectorSize);
+        const move = await moveGptBackup(readerOf(disk), disk.length, size, sectorSize);
+        const larger = onLarger(disk, size, move);
+        const before = await tableOf(disk, sectorSize);
+        const after = await tableOf(larger, sectorSize);
+        assert.equal(after?.problem, undefined);
+        assert.deepEqual(after?.warnings, []);
+        assert.deepEqual(after.partitions, before?.partitions);
+        // The primary away: the backup alone must do.
+        larger.fill(0, sectorSize, 2 * sectorSize);
+        const backup = await tableOf(larger, sectorSize);
+        assert.equal(backup?.problem, undefined);
+        assert.deepEqual(backup?.partitions, before?.partitions);
+        const lastSector = Math.floor(size / sectorSize) - 1;
+        assert.equal(larger.readUInt32LE(446 + 12), lastSector);
+        const last = larger.subarray(lastSector * sectorSize);
+        assert.equal(Number(last.readBigUInt64LE(48)), lastSector - entryBytes / sectorSize - 1);
+      },
+    ),
+    { numRuns: 50 },
+  );
+});
+
+test('cut after any write the table can be read', async () => {
+  const disk = gptDisk(200, 512);
+  const size = 400 * 512;
+  const move = await moveGptBackup(readerOf(disk), disk.length, size, 512);
+  for (let cut = 0; cut <= move!.writes.length; cut++) {
+    const table = await tableOf(onLarger(disk, size, move, cut), 512);
+    assert.equal(table?.problem, undefined, `after ${cut} writes`);
+    assert.equal(table?.partitions.length, 1);
+  }
+});
+
+test('a bad primary is made from the backup, and two bad ones are left and named', async () => {
+  const disk = gptDisk(200, 512);
+  disk[512 + 60]! ^= 1;
+  const move = await moveGptBackup(readerOf(disk), disk.length, 400 * 512, 512);
+  assert.match(move?.warnings.join() ?? '', /primary partition table was made anew/);
+  const table = await tableOf(onLarger(disk, 400 * 512, move), 512);
+  assert.deepEqual([table?.problem, table?.warnings], [undefined, []]);
+
+  disk[disk.length - 512 + 60]! ^= 1;
+  const none = await moveGptBackup(readerOf(disk), disk.length, 400 * 512, 512);
+  assert.deepEqual(none?.writes, []);
+  assert.match(none.warnings.join(), /was not moved/);
+});
+
+test('nothing to do: the same size, no GPT; a hybrid boot sector stays as it is', async () => {
+  const disk = gptDisk(200, 512);
+  assert.equal(await moveGptBackup(readerOf(disk), disk.length, disk.length, 512), undefined);
+  assert.equal(await moveGptBackup(readerOf(disk), disk.length, disk.length + 511, 512), undefined);
+  assert.equal(await moveGptBackup(readerOf(Buffer.alloc(102400)), 102400, 204800, 512), undefined);
+  disk.writeUInt32LE(33, 446 + 12);
+  disk[462 + 4] = 0x83;
+  disk.writeUInt32LE(34, 462 + 8);
+  disk.writeUInt32LE(100, 462 + 12);
+  const move = await moveGptBackup(readerOf(disk), disk.length, 400 * 512, 512);
+  assert.ok(move!.writes.every(({ offset }) => offset > 0));
+});
