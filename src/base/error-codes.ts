@@ -71,6 +71,11 @@ const table = {
   VAULT_LAST_KEY: { exit: 1, summary: 'The last key of a vault is not removed.' },
   VAULT_DAMAGED: { exit: 1, summary: 'An object of the vault is not what was once written there.' },
   VAULT_CHUNK_LOST: { exit: 1, summary: 'No pack of the vault holds a chunk or page that a point needs.' },
+  VAULT_INDEX_DAMAGED: {
+    exit: 1,
+    retry: true,
+    summary: 'The local index of the vault was damaged; the next command builds it anew.',
+  },
   VAULT_LOCKED: { exit: 1, retry: true, summary: 'Somebody else prunes or repairs the vault.' },
   VAULT_POINT_WITHDRAWN: {
     exit: 1,

@@ -1,0 +1,313 @@
+/**
+ * Where each chunk and page lies: a local, derived table of all packs' directories (docs/formats/vault.md, "The index").
+ * It may lag behind the packs and never runs ahead of them. Several threads and processes use the file at once, each
+ * with an object of this class: transactions are short, one per pack. Everything here blocks the thread, for
+ * microseconds (lookups) or milliseconds (a pack).
+ *
+ * Not to be asked, nor told anything, while a filesystem is frozen: the file may lie on it, and with a write-ahead log
+ * even readers write.
+ */
+import { rmSync, statSync } from 'node:fs';
+import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
+import type { PackDirectory, PackKind, PartPlace } from '../packs/format.ts';
+import { indexError, isDamage, openIndexFile } from './schema.ts';
+import { replaceLock } from './lock.ts';
+
+/** A part, and the pack that holds it. */
+export interface PartLocation extends PartPlace {
+  readonly pack: string;
+  readonly kind: PackKind;
+}
+
+/** What the index knows of a pack. */
+export interface IndexedPack {
+  readonly id: string;
+  readonly kind: PackKind;
+  /** Bytes of the object. */
+  readonly size: number;
+  readonly parts: number;
+  readonly writer: string;
+  /** Milliseconds since 1970, by the writer's clock. */
+  readonly created: number;
+}
+
+export interface IndexStats {
+  readonly packs: number;
+  readonly parts: number;
+  /** Bytes of all packs. */
+  readonly bytes: number;
+}
+
+export interface IndexOptions {
+  /** Memory for pages of the file, bytes. Default 8 MiB. */
+  readonly cacheBytes?: number;
+}
+
+const kinds: readonly (PackKind | undefined)[] = [undefined, 'chunks', 'pages'];
+
+const statements = {
+  has: 'SELECT 1 FROM parts t JOIN packs p ON p.number = t.pack WHERE t.name = ? LIMIT 1',
+  lookup: `SELECT p.id, p.kind, t.offset, t.encoded, t.plain, t.encoding FROM parts t
+           JOIN packs p ON p.number = t.pack WHERE t.name = ? ORDER BY t.pack`,
+  packsOf: 'SELECT p.id FROM parts t JOIN packs p ON p.number = t.pack WHERE t.name = ?',
+  refreshes: `SELECT value FROM meta WHERE key = 'refreshes'`,
+  countRefresh: `UPDATE meta SET value = value + 1 WHERE key = 'refreshes'`,
+  numberOf: 'SELECT number FROM packs WHERE id = ?',
+  addPack: 'INSERT INTO packs (id, kind, size, parts, writer, created) VALUES (?, ?, ?, ?, ?, ?)',
+  addPart: 'INSERT OR IGNORE INTO parts VALUES (?, ?, ?, ?, ?, ?)',
+  countDropped: `UPDATE meta SET value = value + (SELECT parts FROM packs WHERE id = ?) WHERE key = 'dropped'`,
+  dropPack: 'DELETE FROM packs WHERE id = ?',
+  packs: `SELECT id, kind, size, parts, writer, created, number FROM packs WHERE number > ? ORDER BY number LIMIT 256`,
+  pack: 'SELECT id, kind, size, parts, writer, created FROM packs WHERE id = ?',
+  stats: `SELECT count(*), coalesce(sum(parts), 0), coalesce(sum(size), 0) FROM packs`,
+} as const;
+
+type Statements = Readonly<Record<keyof typeof statements, StatementSync>>;
+
+export class ChunkIndex {
+  readonly path: string;
+  readonly vaultId: string;
+  readonly #cacheBytes: number;
+  #database: DatabaseSync;
+  #inode: number;
+  #statements: Statements;
+
+  private constructor(path: string, vaultId: string, cacheBytes: number) {
+    this.path = path;
+    this.vaultId = vaultId;
+    this.#cacheBytes = cacheBytes;
+    this.#database = openOrReplace(path, vaultId, cacheBytes);
+    this.#inode = statSync(path).ino;
+    this.#statements = prepare(this.#database);
+  }
+
+  /**
+   * Opens the file; where it is missing, damaged or of another vault it begins empty, which is as good as lagging far
+   * behind. Throws FILE_ERROR.
+   */
+  static open(path: string, vaultId: string, options: IndexOptions = {}): ChunkIndex {
+    return new ChunkIndex(path, vaultId, options.cacheBytes ?? 8 * 1024 * 1024);
+  }
+
+  /** For the refresh, which keeps a list of its own beside the tables. */
+  get database(): DatabaseSync {
+    return this.#database;
+  }
+
+  has(name: Uint8Array): boolean {
+    return this.guard(() => this.#statements.has.get(name) !== undefined);
+  }
+
+  /** Whether a pack holds it that is not condemned. */
+  hasLive(name: Uint8Array, condemned: ReadonlySet<string>): boolean {
+    if (condemned.size === 0) return this.has(name);
+    return this.guard(() => rows(this.#statements.packsOf, name).some(([id]) => !condemned.has(hex(id))));
+  }
+
+  /** All packs' copies, those of the oldest pack first. */
+  lookup(name: Uint8Array): PartLocation[] {
+    return this.guard(() => rows(this.#statements.lookup, name).map(toLocation));
+  }
+
+  /**
+   * How often refreshes began. A writer asks before it puts a pack, and hands the answer to `addPack`: what a refresh
+   * looked for in vain must not be entered after it, unless somebody looked again.
+   */
+  refreshes(): number {
+    return this.guard(() => Number(rows(this.#statements.refreshes)[0]?.[0]));
+  }
+
+  /** For `refreshIndex`. */
+  countRefresh(): void {
+    this.guard(() => this.#statements.countRefresh.run());
+  }
+
+  /**
+   * Enters a pack whose put has returned, in one transaction. False, and nothing is entered, where refreshes began since
+   * `refreshes` was read. A pack that is known already is left as it is.
+   */
+  addPack(directory: PackDirectory, refreshes?: number): boolean {
+    return this.#transaction(() => {
+      if (refreshes !== undefined && this.refreshes() !== refreshes) return false;
+      this.#enter(directory);
+      return true;
+    });
+  }
+
+  /** Enters several packs in one transaction. */
+  addPacks(directories: readonly PackDirectory[]): void {
+    this.#transaction(() => {
+      for (const directory of directories) this.#enter(directory);
+    });
+  }
+
+  #enter({ id, kind, size, writer, created, parts }: PackDirectory): void {
+    const idBytes = Buffer.from(id, 'hex');
+    if (this.#statements.numberOf.get(idBytes) !== undefined) return;
+    const { lastInsertRowid } = this.#statements.addPack.run(
+      idBytes,
+      kinds.indexOf(kind),
+      size,
+      parts.length,
+      Buffer.from(writer, 'hex'),
+      created,
+    );
+    const { addPart } = this.#statements;
+    for (const { name, offset, encodedLength, plainLength, encoding } of parts)
+      addPart.run(name, lastInsertRowid, offset, encodedLength, plainLength, encoding);
+  }
+
+  /** A pack that is gone: nothing of it is found any more. Its space comes back with the next sweep. */
+  dropPack(id: string): void {
+    this.#transaction(() => {
+      this.#drop(id);
+    });
+  }
+
+  dropPacks(ids: readonly string[]): void {
+    this.#transaction(() => {
+      for (const id of ids) this.#drop(id);
+    });
+  }
+
+  #drop(id: string): void {
+    const idBytes = Buffer.from(id, 'hex');
+    this.#statements.countDropped.run(idBytes);
+    this.#statements.dropPack.run(idBytes);
+  }
+
+  /** All packs, in the order in which they were entered. What is added or dropped meanwhile may be there or not. */
+  *packs(): Generator<IndexedPack> {
+    for (let last: SQLOutputValue | undefined = 0; ;) {
+      const batch = this.guard(() => rows(this.#statements.packs, Number(last)));
+      yield* batch.map(toPack);
+      last = batch.at(-1)?.[6];
+      if (last === undefined) return;
+    }
+  }
+
+  pack(id: string): IndexedPack | undefined {
+    return this.guard(() => rows(this.#statements.pack, Buffer.from(id, 'hex')).map(toPack)[0]);
+  }
+
+  stats(): IndexStats {
+    const [packs, parts, bytes] = this.guard(() => rows(this.#statements.stats))[0] ?? [];
+    return { packs: Number(packs), parts: Number(parts), bytes: Number(bytes) };
+  }
+
+  /** Where another process replaced the file (it was damaged), goes over to the new one. */
+  reopenIfReplaced(): void {
+    if (inodeOf(this.path) === this.#inode) return;
+    const database = openOrReplace(this.path, this.vaultId, this.#cacheBytes);
+    this.#database.close();
+    this.#database = database;
+    this.#inode = statSync(this.path).ino;
+    this.#statements = prepare(database);
+  }
+
+  close(): void {
+    if (this.#database.isOpen) this.#database.close();
+  }
+
+  #transaction<T>(work: () => T): T {
+    return this.guard(() => {
+      this.#database.exec('BEGIN IMMEDIATE');
+      try {
+        const result = work();
+        this.#database.exec('COMMIT');
+        return result;
+      } catch (error) {
+        if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+        throw error;
+      }
+    });
+  }
+
+  /** Runs something on the database; a damaged file is removed, so that the next one who opens it finds none. */
+  guard<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      if (isDamage(error)) removeIndexFile(this.path, this.#inode);
+      throw indexError(this.path, error);
+    }
+  }
+}
+
+function openOrReplace(path: string, vaultId: string, cacheBytes: number): DatabaseSync {
+  const opened = openIndexFile(path, vaultId, cacheBytes);
+  if (opened !== undefined) return opened;
+  const release = replaceLock(path);
+  try {
+    // Another one may have replaced it meanwhile.
+    const again = openIndexFile(path, vaultId, cacheBytes);
+    if (again !== undefined) return again;
+    removeFiles(path);
+    const fresh = openIndexFile(path, vaultId, cacheBytes);
+    if (fresh === undefined) throw new Error(`${path}: an index made anew is not readable`);
+    return fresh;
+  } finally {
+    release();
+  }
+}
+
+/** Others may have the file open: they keep what they have, and see at their next refresh that it was replaced. */
+function removeIndexFile(path: string, inode: number): void {
+  const release = replaceLock(path);
+  try {
+    if (inodeOf(path) === inode) removeFiles(path);
+  } finally {
+    release();
+  }
+}
+
+/** The main file last: SQLite would take a log that lies about for that of a new file. */
+function removeFiles(path: string): void {
+  for (const suffix of ['-wal', '-shm', '']) rmSync(`${path}${suffix}`, { force: true });
+}
+
+function inodeOf(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.ino;
+}
+
+function prepare(database: DatabaseSync): Statements {
+  const prepared = Object.entries(statements).map(([key, sql]) => {
+    const statement = database.prepare(sql);
+    statement.setReturnArrays(true);
+    return [key, statement];
+  });
+  return Object.fromEntries(prepared) as Statements;
+}
+
+/** Statements are set to return arrays, which the types do not know. */
+function rows(statement: StatementSync, ...parameters: SQLInputValue[]): SQLOutputValue[][] {
+  return statement.all(...parameters) as unknown as SQLOutputValue[][];
+}
+
+function toLocation(row: SQLOutputValue[]): PartLocation {
+  const [id, kind, offset, encoded, plain, encoding] = row;
+  return {
+    pack: hex(id),
+    kind: kinds[Number(kind)] ?? 'chunks',
+    offset: Number(offset),
+    encodedLength: Number(encoded),
+    plainLength: Number(plain),
+    encoding: encoding === 1 ? 1 : 0,
+  };
+}
+
+function toPack([id, kind, size, parts, writer, created]: SQLOutputValue[]): IndexedPack {
+  return {
+    id: hex(id),
+    kind: kinds[Number(kind)] ?? 'chunks',
+    size: Number(size),
+    parts: Number(parts),
+    writer: hex(writer),
+    created: Number(created),
+  };
+}
+
+function hex(bytes: SQLOutputValue | undefined): string {
+  if (!(bytes instanceof Uint8Array)) return '';
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+}

@@ -1,0 +1,138 @@
+/**
+ * Brings the index up to date with the packs that are there (docs/formats/vault.md, "Writing a point", step 3): new
+ * packs' directories are read and entered, packs that are gone are dropped. One at a time on this machine, so that
+ * nothing is entered that a later refresh has already looked for in vain. In memory: a few directories, whatever
+ * the size of the vault.
+ */
+import { setImmediate as turn } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { type PackDirectory, packOfObject } from '../packs/format.ts';
+import { readDirectory } from '../packs/read-pack.ts';
+import type { VaultParts } from '../packs/vault-parts.ts';
+import type { ChunkIndex } from './chunk-index.ts';
+import { Listing, type ListedPack } from './listing.ts';
+import { refreshLock } from './lock.ts';
+import { sweep } from './sweep.ts';
+
+export interface RefreshOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Packs read so far, of those that have to be. */
+  readonly progress?: ((done: number, total: number) => void) | undefined;
+  /** How many directories are read at once. Default 8. */
+  readonly parallel?: number;
+}
+
+export interface DamagedPack {
+  readonly pack: string;
+  readonly reason: string;
+}
+
+export interface Refreshed {
+  /** Packs. */
+  readonly added: number;
+  readonly dropped: number;
+  /** Packs that are there, but whose directory cannot be read; nothing of them is in the index. */
+  readonly damaged: readonly DamagedPack[];
+}
+
+/** So many packs are entered in one transaction. */
+const batchSize = 16;
+
+/** Rejects with FILE_ERROR, VAULT_INDEX_DAMAGED, what the store rejects with, and the signal's reason. */
+export async function refreshIndex(
+  vault: VaultParts,
+  index: ChunkIndex,
+  options: RefreshOptions = {},
+): Promise<Refreshed> {
+  const release = await refreshLock(index.path, options.signal);
+  try {
+    index.reopenIfReplaced();
+    return await refresh(vault, index, options);
+  } finally {
+    release();
+  }
+}
+
+async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOptions): Promise<Refreshed> {
+  const { signal, progress } = options;
+  // Before the list: a pack that is entered from here on was looked for by its writer after this.
+  index.countRefresh();
+  const listing = new Listing(index);
+  try {
+    let batch: ListedPack[] = [];
+    for await (const { key, size } of vault.store.list('packs/', { signal })) {
+      const id = packOfObject(key);
+      if (id === undefined) continue;
+      batch.push({ id, size });
+      if (batch.length >= 1000) {
+        listing.add(batch);
+        batch = [];
+      }
+    }
+    listing.add(batch);
+
+    // New ones first: what a prune moved is never missed in between.
+    const total = listing.countNew();
+    const reading = new Reading(vault, index, options);
+    for (const packs of listing.newPacks(batchSize)) {
+      await reading.enter(packs);
+      progress?.(Math.min(reading.done, total), total);
+    }
+    let dropped = 0;
+    for (const packs of listing.gonePacks(1000)) {
+      index.dropPacks(packs);
+      dropped += packs.length;
+      await turn();
+    }
+    await sweep(index, signal);
+    return { added: reading.added, dropped, damaged: reading.damaged };
+  } finally {
+    listing.close();
+  }
+}
+
+class Reading {
+  done = 0;
+  added = 0;
+  readonly damaged: DamagedPack[] = [];
+  readonly #vault: VaultParts;
+  readonly #index: ChunkIndex;
+  readonly #parallel: number;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(vault: VaultParts, index: ChunkIndex, { parallel = 8, signal }: RefreshOptions) {
+    this.#vault = vault;
+    this.#index = index;
+    this.#parallel = parallel;
+    this.#signal = signal;
+  }
+
+  async enter(packs: readonly ListedPack[]): Promise<void> {
+    const found: PackDirectory[] = [];
+    const left = packs.values();
+    const work = async (): Promise<void> => {
+      for (const pack of left) {
+        this.#signal?.throwIfAborted();
+        const directory = await this.#read(pack);
+        if (directory !== undefined) found.push(directory);
+        this.done++;
+      }
+    };
+    await Promise.all(Array.from({ length: this.#parallel }, work));
+    this.#index.addPacks(found);
+    this.added += found.length;
+  }
+
+  async #read({ id, size }: ListedPack): Promise<PackDirectory | undefined> {
+    try {
+      return await readDirectory(this.#vault, id, { size, signal: this.#signal });
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      // Deleted since the list.
+      if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
+      if (error.code !== 'VAULT_DAMAGED') throw error;
+      this.damaged.push({ pack: id, reason: error.message });
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,257 @@
+/**
+ * Gathers chunks or pages into packs and puts those (docs/formats/vault.md, "Packs"). Naming is the caller's;
+ * compressing and sealing happen in the calling thread, so it belongs in a thread that may be busy. While a pack is being
+ * put the next one is filled; when that is full too, `add` answers with a promise. So memory holds two packs.
+ *
+ * A pack is entered in the index when its put has returned, never before.
+ */
+import { setImmediate as turn } from 'node:timers/promises';
+import { newId } from '../ids.ts';
+import type { ChunkIndex } from '../index/chunk-index.ts';
+import {
+  type PackDirectory,
+  type PackKind,
+  DirectoryBuilder,
+  damaged,
+  encodeTrailer,
+  headerLength,
+  maximumPlainLength,
+  packObject,
+  parseDirectory,
+  tagLength,
+  trailerLength,
+} from './format.ts';
+import { nameText } from './name-text.ts';
+import { PackCipher, defaultLevel, encode } from './sealing.ts';
+import type { VaultParts } from './vault-parts.ts';
+
+export interface PackWriterOptions {
+  readonly kind: PackKind;
+  /** Id of the writer, 32 hexadecimal digits. */
+  readonly writer: string;
+  /** Ids of packs that count as absent. */
+  readonly condemned?: ReadonlySet<string>;
+  /** zstd's level, 1 to 19. Default 3. */
+  readonly level?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds since 1970. Default: the system's clock. */
+  readonly now?: () => number;
+}
+
+export interface PackCounts {
+  /** Parts that were stored. */
+  chunks: number;
+  /** Their bytes before compression. */
+  plainBytes: number;
+  /** What they take in packs, with their tags. */
+  storedBytes: number;
+  /** Parts that were there already. */
+  deduplicated: number;
+  /** Packs that are durable, and their bytes. */
+  packs: number;
+  packBytes: number;
+}
+
+/** While a pack is being put, the thread lets the event loop turn after so many parts. */
+const partsPerTurn = 8;
+
+const noPacks: ReadonlySet<string> = new Set();
+
+export class PackWriter {
+  readonly counts: PackCounts = {
+    chunks: 0,
+    plainBytes: 0,
+    storedBytes: 0,
+    deduplicated: 0,
+    packs: 0,
+    packBytes: 0,
+  };
+  readonly #vault: VaultParts;
+  readonly #index: ChunkIndex;
+  readonly #kind: PackKind;
+  readonly #writer: string;
+  readonly #condemned: ReadonlySet<string>;
+  readonly #level: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #now: () => number;
+  #open: OpenPack | undefined;
+  /** Full packs, in order: the first is being put. Two, unless a caller does not wait. */
+  readonly #full: OpenPack[] = [];
+  readonly #spare: PackBuffers[] = [];
+  #putting: Promise<void> = Promise.resolve();
+  #failure: { readonly error: unknown } | undefined;
+  #partsSinceTurn = 0;
+
+  constructor(vault: VaultParts, index: ChunkIndex, options: PackWriterOptions) {
+    this.#vault = vault;
+    this.#index = index;
+    this.#kind = options.kind;
+    this.#writer = options.writer;
+    this.#condemned = options.condemned ?? noPacks;
+    this.#level = options.level ?? defaultLevel;
+    this.#signal = options.signal;
+    this.#now = options.now ?? Date.now;
+  }
+
+  /** Whether a part of this name is in a pack that may be built on, or on its way into one of this writer. */
+  has(name: Uint8Array): boolean {
+    return this.#isOnItsWay(nameText(name)) || this.#index.hasLive(name, this.#condemned);
+  }
+
+  #isOnItsWay(name: string): boolean {
+    return this.#open?.names.has(name) === true || this.#full.some((pack) => pack.names.has(name));
+  }
+
+  /**
+   * Stores `plain` (1 byte to 1 MiB) under its name, unless the vault has it. Nothing of either is kept by reference. A
+   * promise that is returned says that it would be better to wait. Throws, or the promise rejects with, whatever the put of
+   * an earlier pack failed with (then and ever after), and the signal's reason.
+   */
+  add(name: Uint8Array, plain: Uint8Array): Promise<void> | undefined {
+    this.#check();
+    const text = nameText(name);
+    if (this.#isOnItsWay(text) || this.#index.hasLive(name, this.#condemned)) {
+      this.counts.deduplicated++;
+      return undefined;
+    }
+    const open = (this.#open ??= this.#begin());
+    const stored = open.add(name, text, plain, this.#level);
+    this.counts.chunks++;
+    this.counts.plainBytes += plain.length;
+    this.counts.storedBytes += stored;
+    if (open.size >= this.#vault.packSize) return this.#close(open);
+    if (this.#full.length === 0 || ++this.#partsSinceTurn < partsPerTurn) return undefined;
+    this.#partsSinceTurn = 0;
+    return turn();
+  }
+
+  /** Resolves when all packs so far are durable and in the index; closes the open one. More may be added then. */
+  async seal(): Promise<void> {
+    this.#check();
+    if (this.#open !== undefined) void this.#close(this.#open);
+    await this.settled();
+  }
+
+  /** Resolves when no pack is being put any more; the open one stays open. */
+  async settled(): Promise<void> {
+    await this.#putting;
+    this.#check();
+  }
+
+  #check(): void {
+    this.#signal?.throwIfAborted();
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  #begin(): OpenPack {
+    const cipher = new PackCipher(this.#vault.secrets, newId(), this.#kind);
+    const buffers = this.#spare.pop() ?? {
+      // Memory that is not written to costs nothing.
+      bytes: Buffer.allocUnsafeSlow(this.#vault.packSize + maximumPlainLength + tagLength),
+      directory: new DirectoryBuilder(),
+    };
+    return new OpenPack(cipher, buffers);
+  }
+
+  #close(pack: OpenPack): Promise<void> | undefined {
+    this.#open = undefined;
+    this.#full.push(pack);
+    const before = this.#putting;
+    const isFirst = this.#full.length === 1;
+    this.#putting = this.#put(pack, before);
+    // The next one may be filled while this one is being put; after that somebody has to wait.
+    if (isFirst) return undefined;
+    const wait = before.then(() => {
+      this.#check();
+    });
+    // A failure is told again by whatever is called next.
+    wait.catch(() => undefined);
+    return wait;
+  }
+
+  /** Never rejects: a failure is told to whoever calls next. */
+  async #put(pack: OpenPack, before: Promise<void>): Promise<void> {
+    await before;
+    try {
+      this.#check();
+      const { data, directory } = pack.finish(this.#writer, this.#now());
+      const refreshes = this.#index.refreshes();
+      await this.#vault.store.put(packObject(directory.id), data, { signal: this.#signal });
+      await this.#enter(directory, refreshes);
+      this.counts.packs++;
+      this.counts.packBytes += directory.size;
+      this.#full.shift();
+      // A put that failed may still be reading its buffers, so only these are used again.
+      this.#spare.push(pack.release());
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+  }
+
+  async #enter(directory: PackDirectory, refreshes: number): Promise<void> {
+    let since = refreshes;
+    while (!this.#index.addPack(directory, since)) {
+      since = this.#index.refreshes();
+      const found = await this.#vault.store.head(packObject(directory.id), { signal: this.#signal });
+      if (found === undefined)
+        throw damaged(directory.id, 'was deleted as soon as it was stored (was this writer declared dead?)');
+    }
+  }
+}
+
+interface PackBuffers {
+  readonly bytes: Buffer;
+  readonly directory: DirectoryBuilder;
+}
+
+/** A pack that is being filled, or put. */
+class OpenPack {
+  readonly names = new Set<string>();
+  readonly #cipher: PackCipher;
+  readonly #bytes: Buffer;
+  readonly #directory: DirectoryBuilder;
+  #end = headerLength;
+
+  constructor(cipher: PackCipher, { bytes, directory }: PackBuffers) {
+    this.#cipher = cipher;
+    this.#bytes = bytes;
+    this.#directory = directory;
+    directory.clear();
+    cipher.header.copy(bytes);
+  }
+
+  /** Bytes of the object if it were closed now. */
+  get size(): number {
+    return this.#end + this.#directory.length + tagLength + trailerLength;
+  }
+
+  /** Returns the bytes that the part takes. */
+  add(name: Uint8Array, text: string, plain: Uint8Array, level: number): number {
+    if (plain.length < 1 || plain.length > maximumPlainLength)
+      throw new RangeError(`a part of ${plain.length} bytes; 1 to ${maximumPlainLength} are possible`);
+    const { encoding, data } = encode(plain, level);
+    this.#cipher.sealInto(this.#bytes.subarray(this.#end), this.#end, data, 'part');
+    this.#directory.add(name, data.length, plain.length, encoding);
+    this.names.add(text);
+    this.#end += data.length + tagLength;
+    return data.length + tagLength;
+  }
+
+  finish(writer: string, created: number): { data: Buffer[]; directory: PackDirectory } {
+    const start = this.#end;
+    const plain = this.#directory.finish(writer, created);
+    const sealed = Buffer.allocUnsafe(plain.length + tagLength);
+    const { id, kind } = this.#cipher;
+    this.#cipher.sealInto(sealed, start, plain, 'directory');
+    const size = start + sealed.length + trailerLength;
+    const trailer = encodeTrailer({ directoryLength: sealed.length, packLength: size });
+    return {
+      data: [this.#bytes.subarray(0, start), sealed, trailer],
+      directory: { id, kind, size, ...parseDirectory(id, plain, start) },
+    };
+  }
+
+  release(): PackBuffers {
+    return { bytes: this.#bytes, directory: this.#directory };
+  }
+}

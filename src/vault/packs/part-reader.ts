@@ -1,0 +1,266 @@
+/**
+ * Chunks and pages by their names (docs/formats/vault.md, "Reading"): looked up in the index, read from packs in ranges
+ * that join neighbours, opened, and their names computed again. What cannot be had from one pack is tried from others,
+ * after the index was brought up to date if need be. What was read stays in a cache that is bounded in bytes.
+ *
+ * Opening happens in the calling thread, some 500 MiB/s: through zlib's thread pool it would cost twice the processor
+ * time, and no more speed (measured on 2 cores). The thread is let go between a few parts.
+ */
+import { setImmediate as turn } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { LruCache } from '../../base/lru-cache.ts';
+import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
+import { refreshIndex } from '../index/refresh.ts';
+import { type Name, Namer } from '../names.ts';
+import { type PackKind, damaged, packObject, tagLength } from './format.ts';
+import { nameText } from './name-text.ts';
+import { type Run, joinRuns } from './runs.ts';
+import { PackCipher } from './sealing.ts';
+import type { VaultParts } from './vault-parts.ts';
+
+export interface PartReaderOptions {
+  /** What is kept of what was read, bytes. Default 32 MiB. */
+  readonly cacheBytes?: number;
+  /** Ranges that are read at once, each of 4 MiB at most. Default 4. */
+  readonly parallel?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Told of copies that could not be used although they were there, even where another one could. */
+  readonly onDamage?: (error: AgentError) => void;
+}
+
+interface Request {
+  readonly name: Name;
+  readonly text: string;
+  readonly resolve: (plain: Buffer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** So many parts are opened before others get their turn: 1 or 2 ms. */
+const partsPerTurn = 16;
+/** A refresh that found nothing new is believed for so long, milliseconds. */
+const believedMs = 60_000;
+const mostRefreshes = 3;
+
+export class PartReader {
+  readonly #vault: VaultParts;
+  readonly #index: ChunkIndex;
+  readonly #parallel: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onDamage: (error: AgentError) => void;
+  readonly #cacheBytes: number;
+  readonly #cache: LruCache<Buffer>;
+  readonly #ciphers = new LruCache<PackCipher>(256, () => 1);
+  readonly #namers: Readonly<Record<PackKind, Namer>>;
+  readonly #waiting = new Map<string, Promise<Buffer>>();
+  #requests: Request[] = [];
+  readonly #runs: Run<Request>[] = [];
+  #running = 0;
+  #refreshing: Promise<boolean> | undefined;
+  /** When a refresh last found that nothing had changed, by the monotonic clock. */
+  #upToDate = Number.NEGATIVE_INFINITY;
+
+  constructor(vault: VaultParts, index: ChunkIndex, options: PartReaderOptions = {}) {
+    this.#vault = vault;
+    this.#index = index;
+    this.#parallel = options.parallel ?? 4;
+    this.#signal = options.signal;
+    this.#onDamage = options.onDamage ?? (() => undefined);
+    this.#cacheBytes = options.cacheBytes ?? 32 * 1024 * 1024;
+    this.#cache = new LruCache(this.#cacheBytes, (plain) => plain.buffer.byteLength);
+    this.#namers = {
+      chunks: new Namer(vault.secrets.chunkNameKey),
+      pages: new Namer(vault.secrets.pageNameKey),
+    };
+  }
+
+  /**
+   * The bytes of this name (not the all-zero name), not to be written to. Rejects with VAULT_CHUNK_LOST where no pack
+   * holds them, VAULT_DAMAGED where none that does can be used, what the store and the refresh of the index reject with,
+   * and the signal's reason. Requests of one turn are read together.
+   */
+  get(name: Uint8Array): Promise<Buffer> {
+    const text = nameText(name);
+    const cached = this.#cache.get(text);
+    return cached === undefined ? this.#request(name, text) : Promise.resolve(cached);
+  }
+
+  getMany(names: readonly Uint8Array[]): Promise<Buffer[]> {
+    return Promise.all(names.map((name) => this.get(name)));
+  }
+
+  /** The bytes of this name if they are in the cache. */
+  cached(name: Uint8Array): Buffer | undefined {
+    return this.#cache.get(nameText(name));
+  }
+
+  /** Begins to read what will be asked for soon; not more than half of the cache at a time. Failures are told to `get`. */
+  prefetch(names: readonly Uint8Array[]): void {
+    const most = Math.floor(this.#cacheBytes / 2 / this.#vault.chunkSize);
+    for (const name of names) {
+      if (this.#waiting.size >= most) return;
+      const text = nameText(name);
+      if (!this.#cache.has(text)) this.#request(name, text).catch(() => undefined);
+    }
+  }
+
+  #request(name: Uint8Array, text: string): Promise<Buffer> {
+    const underWay = this.#waiting.get(text);
+    if (underWay !== undefined) return underWay;
+    const promise = new Promise<Buffer>((resolve, reject) => {
+      if (this.#requests.length === 0) queueMicrotask(() => this.#dispatch());
+      this.#requests.push({ name: Buffer.from(name), text, resolve, reject });
+    });
+    this.#waiting.set(text, promise);
+    return promise;
+  }
+
+  #settle(request: Request, outcome: { plain: Buffer } | { error: unknown }): void {
+    this.#waiting.delete(request.text);
+    if ('plain' in outcome) {
+      this.#cache.set(request.text, outcome.plain);
+      request.resolve(outcome.plain);
+    } else request.reject(outcome.error);
+  }
+
+  #dispatch(): void {
+    const requests = this.#requests;
+    this.#requests = [];
+    const located: { location: PartLocation; item: Request }[] = [];
+    for (const item of requests) {
+      try {
+        const location = this.#index.lookup(item.name)[0];
+        if (location === undefined) void this.#recover(item, new Set(), undefined);
+        else located.push({ location, item });
+      } catch (error) {
+        this.#settle(item, { error });
+      }
+    }
+    this.#runs.push(...joinRuns(located));
+    this.#startRuns();
+  }
+
+  #startRuns(): void {
+    while (this.#running < this.#parallel) {
+      const run = this.#runs.shift();
+      if (run === undefined) return;
+      this.#running++;
+      void this.#read(run).finally(() => {
+        this.#running--;
+        this.#startRuns();
+      });
+    }
+  }
+
+  /** Never rejects. */
+  async #read(run: Run<Request>): Promise<void> {
+    let bytes;
+    try {
+      bytes = await this.#range(run.pack, run.offset, run.length);
+    } catch (error) {
+      for (const { item } of run.parts) void this.#failed(item, run.pack, error);
+      return;
+    }
+    let sinceTurn = 0;
+    for (const { location, item } of run.parts) {
+      const at = location.offset - run.offset;
+      try {
+        const sealed = bytes.subarray(at, at + location.encodedLength + tagLength);
+        this.#settle(item, { plain: this.#open(item.name, location, sealed) });
+      } catch (error) {
+        void this.#failed(item, run.pack, error);
+      }
+      if (++sinceTurn % partsPerTurn === 0) await turn();
+    }
+  }
+
+  async #range(pack: string, offset: number, length: number): Promise<Buffer> {
+    this.#signal?.throwIfAborted();
+    return this.#vault.store.get(packObject(pack), { offset, length, signal: this.#signal });
+  }
+
+  #open(name: Name, location: PartLocation, sealed: Uint8Array): Buffer {
+    const { pack, kind, offset } = location;
+    let cipher = this.#ciphers.get(pack);
+    if (cipher === undefined) {
+      cipher = new PackCipher(this.#vault.secrets, pack, kind);
+      this.#ciphers.set(pack, cipher);
+    }
+    const plain = cipher.openPart(location, sealed);
+    if (!this.#namers[kind].name(plain).equals(name))
+      throw damaged(pack, `has a part at ${offset} that does not carry its name`);
+    return plain;
+  }
+
+  async #failed(request: Request, pack: string, error: unknown): Promise<void> {
+    if (!isUseless(error)) {
+      this.#settle(request, { error });
+      return;
+    }
+    if (error.code === 'VAULT_DAMAGED') this.#onDamage(error);
+    await this.#recover(request, new Set([pack]), error);
+  }
+
+  /** Tries all packs that have not failed; brings the index up to date as long as that brings anything new. */
+  async #recover(request: Request, failed: Set<string>, first: AgentError | undefined): Promise<void> {
+    let damage = first?.code === 'VAULT_DAMAGED' ? first : undefined;
+    let isGone = first?.code === 'VAULT_OBJECT_MISSING';
+    try {
+      for (let refreshes = 0; ; refreshes++) {
+        for (const location of this.#index.lookup(request.name)) {
+          if (failed.has(location.pack)) continue;
+          try {
+            const { pack, offset, encodedLength } = location;
+            const sealed = await this.#range(pack, offset, encodedLength + tagLength);
+            this.#settle(request, { plain: this.#open(request.name, location, sealed) });
+            return;
+          } catch (error) {
+            if (!isUseless(error)) throw error;
+            failed.add(location.pack);
+            if (error.code === 'VAULT_OBJECT_MISSING') isGone = true;
+            else {
+              damage ??= error;
+              this.#onDamage(error);
+            }
+          }
+        }
+        if (refreshes === mostRefreshes || !(await this.#refresh(isGone))) break;
+        isGone = false;
+      }
+      throw damage ?? lost(this.#vault, request.name);
+    } catch (error) {
+      this.#settle(request, { error });
+    }
+  }
+
+  /**
+   * Brings the index up to date; false where nothing was new. A list that is made while others put and delete may show
+   * neither where something was nor where it is now, so only a list that brought nothing new settles the matter.
+   */
+  async #refresh(isGone: boolean): Promise<boolean> {
+    if (!isGone && performance.now() - this.#upToDate < believedMs) return false;
+    this.#refreshing ??= this.#refreshNow().finally(() => {
+      this.#refreshing = undefined;
+    });
+    return this.#refreshing;
+  }
+
+  async #refreshNow(): Promise<boolean> {
+    const { added, dropped } = await refreshIndex(this.#vault, this.#index, { signal: this.#signal });
+    const changed = added + dropped > 0;
+    if (!changed) this.#upToDate = performance.now();
+    return changed;
+  }
+}
+
+/** The copy cannot be used, but another one may. */
+function isUseless(error: unknown): error is AgentError {
+  return error instanceof AgentError && ['VAULT_DAMAGED', 'VAULT_OBJECT_MISSING'].includes(error.code);
+}
+
+function lost(vault: VaultParts, name: Name): AgentError {
+  return new AgentError(
+    'VAULT_CHUNK_LOST',
+    `no pack of ${vault.name} holds the chunk or page ${name.toString('hex')}`,
+    { hint: 'vault check names the points and ranges that it concerns; a later backup may bring it back' },
+  );
+}

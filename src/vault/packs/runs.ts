@@ -1,0 +1,56 @@
+/** Parts that are to be read, joined to ranges of packs. Pure. */
+import type { PartLocation } from '../index/chunk-index.ts';
+import { tagLength } from './format.ts';
+
+export interface LocatedPart<T> {
+  readonly location: PartLocation;
+  readonly item: T;
+}
+
+/** One range of one pack, and the parts in it by offset. */
+export interface Run<T> {
+  readonly pack: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly parts: readonly LocatedPart<T>[];
+}
+
+/** A gap of so many bytes is read along rather than make two requests. */
+const mostGap = 128 * 1024;
+/** A range is no longer than this, but for a single part. */
+const mostLength = 4 * 1024 * 1024;
+
+/** The ranges, in the order of the first that was asked for of each. */
+export function joinRuns<T>(located: readonly LocatedPart<T>[]): Run<T>[] {
+  const packs = new Map<string, { part: LocatedPart<T>; order: number }[]>();
+  located.forEach((part, order) => {
+    const inPack = packs.get(part.location.pack);
+    if (inPack === undefined) packs.set(part.location.pack, [{ part, order }]);
+    else inPack.push({ part, order });
+  });
+  const runs: { run: Run<T>; order: number }[] = [];
+  for (const [pack, parts] of packs) {
+    parts.sort((a, b) => a.part.location.offset - b.part.location.offset);
+    for (let first = 0; first < parts.length;) {
+      const { offset } = parts[first]!.part.location;
+      let end = endOf(parts[first]!.part);
+      let next = first + 1;
+      let { order } = parts[first]!;
+      for (; next < parts.length; next++) {
+        const candidate = parts[next]!;
+        if (candidate.part.location.offset > end + mostGap) break;
+        if (endOf(candidate.part) > offset + mostLength) break;
+        end = Math.max(end, endOf(candidate.part));
+        order = Math.min(order, candidate.order);
+      }
+      const joined = parts.slice(first, next).map(({ part }) => part);
+      runs.push({ run: { pack, offset, length: end - offset, parts: joined }, order });
+      first = next;
+    }
+  }
+  return runs.sort((a, b) => a.order - b.order).map(({ run }) => run);
+}
+
+function endOf<T>({ location }: LocatedPart<T>): number {
+  return location.offset + location.encodedLength + tagLength;
+}
