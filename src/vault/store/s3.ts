@@ -89,12 +89,13 @@ class S3Store implements ObjectStore {
         return putInParts({ object, parts, partSize: this.#partSize, send: this.#sender(options) });
       const ContentLength = dataLength(data);
       const ContentMD5 = await contentMd5(parts);
-      await this.#send(options, (how) =>
+      const { ETag } = await this.#send(options, (how) =>
         this.#client.send(
           new PutObjectCommand({ ...object, Body: bodyOf(parts), ContentLength, ContentMD5, ContentType }),
           how,
         ),
       );
+      if (ETag === undefined) throw notS3(this.name);
     });
   }
 
@@ -200,12 +201,14 @@ class S3Store implements ObjectStore {
           this.#client.send(new ListObjectsV2Command({ ...place, ContinuationToken }), how),
         ),
       );
+      // An empty list would look like a vault that has lost everything.
+      if (page.IsTruncated === undefined) throw notS3(this.name);
       for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) {
         const key = decodeURIComponent(Key.replaceAll('+', ' ')).slice(this.#before.length);
         yield { key, size: Size, modified: LastModified?.getTime() ?? 0 };
       }
-      ContinuationToken = page.IsTruncated === true ? page.NextContinuationToken : undefined;
-      if (page.IsTruncated === true && ContinuationToken === undefined)
+      ContinuationToken = page.IsTruncated ? page.NextContinuationToken : undefined;
+      if (page.IsTruncated && ContinuationToken === undefined)
         throw new AgentError(
           'VAULT_STORE_ERROR',
           `${this.name}: a list breaks off without saying how to go on`,
@@ -251,6 +254,13 @@ class S3Store implements ObjectStore {
       throw s3Failure(this.name, what, thrown);
     }
   }
+}
+
+/** A proxy or a portal may answer 200 to everything. */
+function notS3(store: string): AgentError {
+  return new AgentError('VAULT_STORE_ERROR', `${store}: the answer is not one of an S3 server`, {
+    hint: 'check the endpoint, and whether a proxy answers in its place',
+  });
 }
 
 function rangeHeader({ offset = 0, length, suffix }: GetOptions): string | undefined {
