@@ -3,8 +3,8 @@
  * (docs/formats/vault.md, "Maps"). Pages whose range was not touched are neither read nor written.
  */
 import type { Extent } from '../../base/extents.ts';
-import { type Name, type Namer, isZeroName, nameLength, zeroName } from '../names.ts';
-import { type ImageMap, nameAt } from './image-map.ts';
+import { type Name, type Namer, nameLength, zeroName } from '../names.ts';
+import { type ImageMap, isZeroAt, nameAt } from './image-map.ts';
 import { encodePage } from './page.ts';
 import { MapShape } from './shape.ts';
 
@@ -88,15 +88,17 @@ class Builder {
     const { shape } = this;
     const changes = await changed(first, count);
     for (let at = 0; at < count; at++) {
-      const change = nameAt(changes, at);
-      const name = nameAt(names, at);
-      const bytes = shape.bytesOf(first + at);
-      const wasThere = !isZeroName(name);
-      if (change.equals(cleared)) name.fill(0);
-      else if (!isZeroName(change)) change.copy(name);
-      if (used !== undefined && !isZeroName(name) && !used((first + at) * shape.chunkSize, bytes))
-        name.fill(0);
-      this.growth += (Number(!isZeroName(name)) - Number(wasThere)) * bytes;
+      const wasThere = !isZeroAt(names, at);
+      const start = at * nameLength;
+      const byte = changes[start];
+      if (byte === 0xff && nameAt(changes, at).equals(cleared)) names.fill(0, start, start + nameLength);
+      else if (byte !== 0 || !isZeroAt(changes, at)) changes.copy(names, start, start, start + nameLength);
+      let isThere = !isZeroAt(names, at);
+      if (isThere && used?.((first + at) * shape.chunkSize, shape.bytesOf(first + at)) === false) {
+        names.fill(0, start, start + nameLength);
+        isThere = false;
+      }
+      if (isThere !== wasThere) this.growth += (isThere ? 1 : -1) * shape.bytesOf(first + at);
     }
   }
 
