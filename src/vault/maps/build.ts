@@ -87,19 +87,27 @@ class Builder {
     const { changed, used } = this.#options;
     const { shape } = this;
     const changes = await changed(first, count);
-    for (let at = 0; at < count; at++) {
-      const wasThere = !isZeroAt(names, at);
-      const start = at * nameLength;
-      const byte = changes[start];
-      if (byte === 0xff && nameAt(changes, at).equals(cleared)) names.fill(0, start, start + nameLength);
-      else if (byte !== 0 || !isZeroAt(changes, at)) changes.copy(names, start, start, start + nameLength);
-      let isThere = !isZeroAt(names, at);
-      if (isThere && used?.((first + at) * shape.chunkSize, shape.bytesOf(first + at)) === false) {
-        names.fill(0, start, start + nameLength);
-        isThere = false;
-      }
-      if (isThere !== wasThere) this.growth += (isThere ? 1 : -1) * shape.bytesOf(first + at);
+    this.growth -= this.#dataBytes(names, first, count);
+    for (let at = 0, next; at < count; at = next) {
+      const kind = kindOfChange(changes, at);
+      // Neighbours of one kind are treated together.
+      for (next = at + 1; next < count && kindOfChange(changes, next) === kind;) next++;
+      const [start, end] = [at * nameLength, next * nameLength];
+      if (kind === 'cleared') names.fill(0, start, end);
+      else if (kind === 'new') changes.copy(names, start, start, end);
     }
+    if (used !== undefined)
+      for (let at = 0; at < count; at++)
+        if (!isZeroAt(names, at) && !used((first + at) * shape.chunkSize, shape.bytesOf(first + at)))
+          names.fill(0, at * nameLength, (at + 1) * nameLength);
+    this.growth += this.#dataBytes(names, first, count);
+  }
+
+  /** Bytes of the device that these names stand for. */
+  #dataBytes(names: Buffer, first: number, count: number): number {
+    let bytes = 0;
+    for (let at = 0; at < count; at++) if (!isZeroAt(names, at)) bytes += this.shape.bytesOf(first + at);
+    return bytes;
   }
 
   async #descend(names: Buffer, level: number, first: number, count: number, old: Buffer): Promise<void> {
@@ -124,6 +132,13 @@ class Builder {
     if (wait !== undefined) await wait;
     return name;
   }
+}
+
+/** What `changed` says of a chunk; mostly the first byte tells. */
+function kindOfChange(changes: Buffer, at: number): 'kept' | 'cleared' | 'new' {
+  const byte = changes[at * nameLength];
+  if (byte === 0xff && nameAt(changes, at).equals(cleared)) return 'cleared';
+  return byte === 0 && isZeroAt(changes, at) ? 'kept' : 'new';
 }
 
 function touchedPages(shape: MapShape, extents: Iterable<Extent>): Uint8Array[] {
