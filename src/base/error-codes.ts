@@ -40,6 +40,7 @@ const table = {
 
   // targets
   TARGET_TOO_SMALL: { exit: 1, summary: 'The target is smaller than the device.' },
+  TARGET_OCCUPIED: { exit: 1, summary: 'Something is on the destination of a restore already.' },
   TARGET_READ_ONLY: { exit: 1, summary: 'The target cannot be written.' },
   TARGET_UNREACHABLE: { exit: 1, retry: true, summary: 'Nobody answers at the address of the target.' },
   TARGET_FULL: { exit: 1, summary: 'The receiver has no room left.' },
@@ -85,6 +86,10 @@ const table = {
   POINT_NOT_FOUND: { exit: 1, summary: 'The vault has no such recovery point.' },
   POINT_AMBIGUOUS: { exit: 1, summary: 'More than one recovery point, or key, answers to this name.' },
   POINT_PROTECTED: { exit: 1, summary: 'The recovery point is protected from being forgotten.' },
+
+  // mounts of recovery points
+  MOUNT_FAILED: { exit: 1, summary: 'A recovery point could not be mounted or attached.' },
+  MOUNT_NOT_FOUND: { exit: 1, summary: 'Nothing is mounted there by this program.' },
 
   // NBD
   NBD_CONNECTION_LOST: { exit: 1, retry: true, summary: 'The NBD connection broke off or timed out.' },

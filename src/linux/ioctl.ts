@@ -6,6 +6,7 @@
 import { checked, checkedAsync, declare } from './libc.ts';
 
 const BLKROGET = 0x125e;
+const BLKRRPART = 0x125f;
 const BLKFLSBUF = 0x1261;
 const BLKSSZGET = 0x1268;
 const BLKDISCARD = 0x1277;
@@ -50,6 +51,14 @@ export function blockDeviceReadOnly(fd: number): boolean {
 /** Drops the clean pages of the device's page cache, after writing its dirty ones. */
 export async function flushBlockDeviceCache(fd: number): Promise<void> {
   await checkedAsync(ioctl, [fd, BLKFLSBUF, null], 'ioctl BLKFLSBUF');
+}
+
+/**
+ * Makes the kernel read the partition table of a whole disk again. EBUSY: a partition is in use; EINVAL: this device has
+ * no partitions for the kernel.
+ */
+export async function rereadPartitions(fd: number): Promise<void> {
+  await checkedAsync(ioctl, [fd, BLKRRPART, null], 'ioctl BLKRRPART');
 }
 
 /** Discards a range (multiples of the sector size); what is read there afterwards is undefined. */

@@ -6,7 +6,7 @@
 import { crc32 } from 'node:zlib';
 import { alignUp } from '../../base/bytes.ts';
 import type { ReadAt } from '../../block/source.ts';
-import { readGptHeader } from './gpt.ts';
+import { type GptHeader, readGptHeader } from './gpt.ts';
 import { isProtective, parseMbr } from './mbr.ts';
 
 export interface SectorWrite {
@@ -41,11 +41,11 @@ export async function moveGptBackup(
 
   const primary = await readGptHeader(readAt, sectorSize, 1, oldLast);
   const backup = await readGptHeader(readAt, sectorSize, oldLast, oldLast);
-  const good = typeof primary === 'string' ? backup : primary;
-  if (typeof good === 'string') {
-    const warning = `the partition table was not moved to the new end: primary header: ${String(primary)}; backup: ${good}`;
+  if (typeof primary === 'string' && typeof backup === 'string') {
+    const warning = `the partition table was not moved to the new end: primary header: ${primary}; backup: ${backup}`;
     return { writes: [], warnings: [warning] };
   }
+  const good = typeof primary === 'string' ? (backup as GptHeader) : primary;
   const warnings =
     typeof primary === 'string'
       ? [`the primary partition table was made anew from its backup: ${primary}`]

@@ -3,8 +3,8 @@
  * (docs/formats/vault.md, "Maps"). Pages whose range was not touched are neither read nor written.
  */
 import type { Extent } from '../../base/extents.ts';
-import { type Name, type Namer, isZeroName, nameLength, zeroName } from '../names.ts';
-import { type ImageMap, nameAt } from './image-map.ts';
+import { type Name, type Namer, nameLength, zeroName } from '../names.ts';
+import { type ImageMap, isZeroAt, nameAt } from './image-map.ts';
 import { encodePage } from './page.ts';
 import { MapShape } from './shape.ts';
 
@@ -87,17 +87,27 @@ class Builder {
     const { changed, used } = this.#options;
     const { shape } = this;
     const changes = await changed(first, count);
-    for (let at = 0; at < count; at++) {
-      const change = nameAt(changes, at);
-      const name = nameAt(names, at);
-      const bytes = shape.bytesOf(first + at);
-      const wasThere = !isZeroName(name);
-      if (change.equals(cleared)) name.fill(0);
-      else if (!isZeroName(change)) change.copy(name);
-      if (used !== undefined && !isZeroName(name) && !used((first + at) * shape.chunkSize, bytes))
-        name.fill(0);
-      this.growth += (Number(!isZeroName(name)) - Number(wasThere)) * bytes;
+    this.growth -= this.#dataBytes(names, first, count);
+    for (let at = 0, next; at < count; at = next) {
+      const kind = kindOfChange(changes, at);
+      // Neighbours of one kind are treated together.
+      for (next = at + 1; next < count && kindOfChange(changes, next) === kind;) next++;
+      const [start, end] = [at * nameLength, next * nameLength];
+      if (kind === 'cleared') names.fill(0, start, end);
+      else if (kind === 'new') changes.copy(names, start, start, end);
     }
+    if (used !== undefined)
+      for (let at = 0; at < count; at++)
+        if (!isZeroAt(names, at) && !used((first + at) * shape.chunkSize, shape.bytesOf(first + at)))
+          names.fill(0, at * nameLength, (at + 1) * nameLength);
+    this.growth += this.#dataBytes(names, first, count);
+  }
+
+  /** Bytes of the device that these names stand for. */
+  #dataBytes(names: Buffer, first: number, count: number): number {
+    let bytes = 0;
+    for (let at = 0; at < count; at++) if (!isZeroAt(names, at)) bytes += this.shape.bytesOf(first + at);
+    return bytes;
   }
 
   async #descend(names: Buffer, level: number, first: number, count: number, old: Buffer): Promise<void> {
@@ -122,6 +132,13 @@ class Builder {
     if (wait !== undefined) await wait;
     return name;
   }
+}
+
+/** What `changed` says of a chunk; mostly the first byte tells. */
+function kindOfChange(changes: Buffer, at: number): 'kept' | 'cleared' | 'new' {
+  const byte = changes[at * nameLength];
+  if (byte === 0xff && nameAt(changes, at).equals(cleared)) return 'cleared';
+  return byte === 0 && isZeroAt(changes, at) ? 'kept' : 'new';
 }
 
 function touchedPages(shape: MapShape, extents: Iterable<Extent>): Uint8Array[] {

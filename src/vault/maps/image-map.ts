@@ -119,7 +119,7 @@ export class ImageMap {
 
   async *#dataChunks(): AsyncGenerator<ChunkRange> {
     for await (const { firstChunk, names } of this.leaves())
-      yield* runs(names.length / nameLength, firstChunk, (at) => !isZeroName(nameAt(names, at)));
+      yield* runs(names.length / nameLength, firstChunk, (at) => !isZeroAt(names, at));
   }
 
   async *#joined(ranges: AsyncIterable<ChunkRange>, size = this.size): AsyncGenerator<Extent> {
@@ -195,8 +195,7 @@ export interface NamedEntry {
 export function namesIn(names: Buffer, begin = 0, end = names.length / nameLength): NamedEntry[] {
   const found: NamedEntry[] = [];
   for (let entry = begin; entry < end; entry++) {
-    const name = nameAt(names, entry);
-    if (!isZeroName(name)) found.push({ entry, name });
+    if (!isZeroAt(names, entry)) found.push({ entry, name: nameAt(names, entry) });
   }
   return found;
 }
@@ -205,6 +204,11 @@ export function namesIn(names: Buffer, begin = 0, end = names.length / nameLengt
 export function nameAt(names: Buffer, at: number): Name {
   const start = at * nameLength;
   return start < names.length ? names.subarray(start, start + nameLength) : zeroName;
+}
+
+/** Whether the entry at this place, which lies within, is the all-zero name; mostly the first byte tells. */
+export function isZeroAt(names: Buffer, at: number): boolean {
+  return names[at * nameLength] === 0 && isZeroName(nameAt(names, at));
 }
 
 const noNames = Buffer.alloc(0);

@@ -6,10 +6,11 @@ import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
-import { type Point, type PointDevice } from '../points/point.ts';
+import type { Point } from '../points/point.ts';
 import { deletePoint, putPoint } from '../points/points.ts';
-import { openDocument, sealDocument } from '../sealed.ts';
+import { sealDocument } from '../sealed.ts';
 import type { Vault } from '../vault.ts';
+import { readCondemned } from './condemned.ts';
 import { wholeMap } from './whole-map.ts';
 import { type Owner, thisProcess } from './owner.ts';
 
@@ -20,17 +21,20 @@ export interface WriterDocument {
   readonly owner: Owner;
 }
 
-/** `condemned/LIST`. */
-export interface CondemnedDocument {
-  readonly format: 1;
-  readonly created: string;
-  /** Ids of packs. */
-  readonly packs: readonly string[];
-}
+/** What `.end` holds where the writer ended by itself, and where it was declared dead before its point was there. */
+export const endMark: Buffer = Buffer.from('\n');
+export const deadMark: Buffer = Buffer.from('dead\n');
 
 const beatMs = 10 * 60 * 1000;
 
+export interface BeginOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** For tests. */
+  readonly owner?: Owner | undefined;
+}
+
 export class WriterSession {
+  /** Also the id of the point that it may publish. */
   readonly id: string;
   /** Ids of packs on which nothing may be built: what only they hold counts as absent. */
   readonly condemned: ReadonlySet<string>;
@@ -54,13 +58,13 @@ export class WriterSession {
   static async begin(
     vault: Vault,
     index: ChunkIndex,
-    options: { readonly signal?: AbortSignal } = {},
+    { owner, ...options }: BeginOptions = {},
   ): Promise<WriterSession> {
     const id = newId();
     const document: WriterDocument = {
       format: 1,
       started: new Date().toISOString(),
-      owner: await thisProcess(),
+      owner: owner ?? (await thisProcess()),
     };
     const key = `writers/${id}`;
     await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
@@ -75,25 +79,32 @@ export class WriterSession {
   }
 
   /**
-   * Makes the point appear; everything that it names is durable already. Throws VAULT_POINT_WITHDRAWN where the
-   * writer had been declared dead meanwhile and what the point rests on is gone; then there is no point.
+   * Makes the point appear; everything that it names is durable already. Its id is that of the session. Throws
+   * VAULT_POINT_WITHDRAWN where the writer had been declared dead meanwhile and what the point rests on is gone; then
+   * there is no point.
    */
   async publish(point: Point): Promise<void> {
+    if (point.id !== this.id)
+      throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the ids are not one`);
     await putPoint(this.#vault, point);
     if (await this.#isAlive()) return;
-    await refreshIndex(this.#vault, this.#index);
+    // In this order: a list that is finished in between leaves the packs gone, not whole.
     const condemned = await readCondemned(this.#vault);
+    await refreshIndex(this.#vault, this.#index);
     for (const device of point.devices)
       if (!(await wholeMap(this.#vault, this.#index, device, condemned))) {
-        await deletePoint(this.#vault, point.id);
-        throw withdrawn(this.#vault, device);
+        // Who may add but not delete leaves it to a prune to remove it.
+        await deletePoint(this.#vault, point.id).catch(deniedAsUndefined);
+        throw withdrawn(this.#vault, `chunks of ${device.path} that it counted on were pruned`);
       }
+    if ((await this.#vault.store.head(`points/${point.id}`)) === undefined)
+      throw withdrawn(this.#vault, 'a prune found its recovery point incomplete and removed it');
   }
 
   /** Says that nothing more comes of this writer. */
   async end(): Promise<void> {
     clearInterval(this.#beat);
-    await this.#vault.store.put(`writers/${this.id}.end`, Buffer.from('\n'));
+    await this.#vault.store.put(`writers/${this.id}.end`, endMark);
   }
 
   /** Where the outcome of a put of the point is not known: nothing may be deleted on which it would rest. */
@@ -111,33 +122,16 @@ export class WriterSession {
   }
 }
 
-/** The packs of all condemned lists. */
-export async function readCondemned(
-  vault: Vault,
-  options: { readonly signal?: AbortSignal } = {},
-): Promise<Set<string>> {
-  const packs = new Set<string>();
-  for await (const { key } of vault.store.list('condemned/', options)) {
-    if (!/^condemned\/[0-9a-f]{32}$/.test(key)) continue;
-    let sealed;
-    try {
-      sealed = await vault.store.get(key, options);
-    } catch (error) {
-      // Its packs are deleted, and the list with them: the index will not find them either.
-      if (error instanceof AgentError && error.code === 'VAULT_OBJECT_MISSING') continue;
-      throw error;
-    }
-    const document = openDocument(vault.secrets, key, sealed) as CondemnedDocument;
-    for (const pack of document.packs) packs.add(pack);
-  }
-  return packs;
+function deniedAsUndefined(thrown: unknown): undefined {
+  if (thrown instanceof AgentError && thrown.code === 'VAULT_DENIED') return undefined;
+  throw thrown;
 }
 
-function withdrawn(vault: Vault, device: PointDevice): AgentError {
+function withdrawn(vault: Vault, what: string): AgentError {
   return new AgentError(
     'VAULT_POINT_WITHDRAWN',
-    `${vault.name}: this writer was declared dead while it worked (it may have been suspended), and chunks of ` +
-      `${device.path} that it counted on were pruned; the recovery point was taken back`,
+    `${vault.name}: this writer was declared dead while it worked (it may have been suspended), and ${what}; the ` +
+      'recovery point was taken back',
     { hint: 'start the backup again' },
   );
 }

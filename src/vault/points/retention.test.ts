@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { sampleDevice, samplePoint } from '../../../test/helpers/points.ts';
+import { AgentError } from '../../base/errors.ts';
+import { Calendar } from './calendar.ts';
+import type { Point } from './point.ts';
+import { type RetentionOptions, type RetentionRules, choosePoints } from './retention.ts';
+
+const hourMs = 3600_000;
+const dayMs = 24 * hourMs;
+const now = Date.parse('2030-01-01T00:00:00.000Z');
+
+function at(time: string | number, changes: Partial<Point> = {}): Point {
+  return samplePoint({ finished: new Date(time).toISOString(), ...changes });
+}
+
+/** The times that are kept, the latest first, of points of one group. */
+function kept(
+  times: readonly (string | number)[],
+  rules: RetentionRules,
+  options: Partial<RetentionOptions> = {},
+): string[] {
+  const points = times.map((time) => at(time));
+  const [group, another] = choosePoints(points, rules, { now, timeZone: 'UTC', ...options });
+  assert.equal(another, undefined);
+  return group!.keep.map(({ point }) => point.finished.replace(':00.000Z', 'Z'));
+}
+
+function every(step: number, count: number, from: string): number[] {
+  return Array.from({ length: count }, (_, i) => Date.parse(from) + i * step);
+}
+
+test('each rule keeps the last point of each of the last periods that have one', () => {
+  const hours = every(hourMs, 24 * 40, '2024-01-01T00:30:00Z');
+  assert.deepEqual(kept(hours, { last: 2 }), ['2024-02-09T23:30Z', '2024-02-09T22:30Z']);
+  assert.deepEqual(kept(hours, { daily: 3 }), [
+    '2024-02-09T23:30Z',
+    '2024-02-08T23:30Z',
+    '2024-02-07T23:30Z',
+  ]);
+  assert.deepEqual(kept(hours, { weekly: 3 }), [
+    '2024-02-09T23:30Z',
+    '2024-02-04T23:30Z',
+    '2024-01-28T23:30Z',
+  ]);
+  assert.deepEqual(kept(hours, { monthly: 5 }), ['2024-02-09T23:30Z', '2024-01-31T23:30Z']);
+  assert.deepEqual(kept(hours, { yearly: 5 }), ['2024-02-09T23:30Z']);
+  assert.equal(kept(hours, { hourly: 30, daily: 5 }).length, 30 + 3);
+  assert.equal(kept(hours, { daily: Number.POSITIVE_INFINITY }).length, 40);
+});
+
+test('periods without points take no place', () => {
+  const times = ['2020-01-01T00:00:00Z', '2022-06-01T00:00:00Z', '2024-01-01T00:00:00Z'];
+  assert.equal(kept(times, { daily: 3 }).length, 3);
+  assert.equal(kept(times, { hourly: 2 }).length, 2);
+});
+
+test('leap days and the turn of ISO years', () => {
+  assert.deepEqual(
+    kept(['2024-02-28T12:00:00Z', '2024-02-29T12:00:00Z', '2024-03-01T12:00:00Z'], { daily: 3 }),
+    ['2024-03-01T12:00Z', '2024-02-29T12:00Z', '2024-02-28T12:00Z'],
+  );
+  assert.deepEqual(kept(['2024-02-29T12:00:00Z', '2024-02-28T12:00:00Z'], { monthly: 2 }), [
+    '2024-02-29T12:00Z',
+  ]);
+  const calendar = new Calendar('UTC');
+  // From ISO 8601's own examples: the week with the year's first Thursday is the first.
+  const weeks: [string, string][] = [
+    ['2005-01-01', '2004-W53'],
+    ['2005-01-02', '2004-W53'],
+    ['2005-12-31', '2005-W52'],
+    ['2007-01-01', '2007-W01'],
+    ['2008-12-29', '2009-W01'],
+    ['2010-01-03', '2009-W53'],
+    ['2024-12-30', '2025-W01'],
+  ];
+  for (const [day, week] of weeks) assert.equal(calendar.nameOf('weekly', Date.parse(day)), week, day);
+  assert.equal(
+    kept(['2024-12-29T12:00:00Z', '2024-12-30T12:00:00Z', '2025-01-01T12:00:00Z'], { weekly: 9 }).length,
+    2,
+  );
+});
+
+test('days of 23 and 25 hours are days, and the hour that comes twice is two', () => {
+  const timeZone = 'Europe/Berlin';
+  // Summer time ended on 27 October 2024 at 01:00 UTC; from 22:00 UTC on it was the 27th there.
+  const autumn = every(hourMs, 25, '2024-10-26T22:30:00Z');
+  assert.equal(kept(autumn, { daily: 9 }, { timeZone }).length, 1);
+  assert.equal(kept(autumn, { hourly: 99 }, { timeZone }).length, 25);
+  assert.equal(
+    kept([...autumn, autumn[0]! - hourMs, autumn[24]! + hourMs], { daily: 9 }, { timeZone }).length,
+    3,
+  );
+  // It began on 31 March 2024 at 01:00 UTC.
+  const spring = every(hourMs, 23, '2024-03-30T23:30:00Z');
+  assert.equal(kept(spring, { daily: 9 }, { timeZone }).length, 1);
+  assert.equal(kept(spring, { hourly: 99 }, { timeZone }).length, 23);
+  assert.equal(
+    kept([...spring, spring[0]! - hourMs, spring[22]! + hourMs], { daily: 9 }, { timeZone }).length,
+    3,
+  );
+  // A zone at half an hour from the others, whose summer time is half an hour too.
+  const howe = every(hourMs / 2, 49, '2024-04-06T13:00:00Z');
+  assert.equal(kept(howe, { daily: 9 }, { timeZone: 'Australia/Lord_Howe' }).length, 1);
+  // A day that was not: Samoa went from 29 to 31 December 2011.
+  const samoa = every(dayMs, 3, '2011-12-29T12:00:00Z');
+  assert.equal(kept(samoa, { daily: 9 }, { timeZone: 'Pacific/Apia' }).length, 3);
+});
+
+test('a point from the future takes no place of a good one, and is kept', () => {
+  const times = ['2029-12-30T00:00:00Z', '2029-12-31T00:00:00Z', '2099-01-01T00:00:00Z'];
+  assert.deepEqual(kept(times, { last: 1 }), ['2099-01-01T00:00Z', '2029-12-31T00:00Z']);
+  assert.deepEqual(kept(times, { yearly: 1 }), ['2099-01-01T00:00Z', '2029-12-31T00:00Z']);
+  // Clocks of two machines that differ a little.
+  assert.deepEqual(kept([now - dayMs, now + 60_000], { last: 1 }), ['2030-01-01T00:01Z']);
+});
+
+test('a point from before the vault is kept, since it may well be the last one', () => {
+  const vaultCreated = Date.parse('2024-01-01T00:00:00Z');
+  const times = ['1970-01-01T00:05:00Z', '2024-02-01T00:00:00Z', '2024-02-02T00:00:00Z'];
+  assert.deepEqual(kept(times, { last: 1 }, { vaultCreated }), ['2024-02-02T00:00Z', '1970-01-01T00:05Z']);
+  assert.deepEqual(kept(times, { last: 1 }), ['2024-02-02T00:00Z']);
+});
+
+test('whatever the clock here says, no point more is forgotten than by the right one', () => {
+  const times = every(dayMs, 60, '2024-01-01T00:00:00Z');
+  const rules = { last: 2, weekly: 3 };
+  const right = new Set(kept(times, rules));
+  for (const wrong of [0, Date.parse('2024-01-20'), Date.parse('2024-02-28'), Date.parse('2100-01-01')]) {
+    const others = new Set(kept(times, rules, { now: wrong }));
+    if (wrong > times.at(-1)!) assert.deepEqual(others, right);
+    else assert.ok(others.size >= right.size);
+  }
+});
+
+test('protected and damaged points', () => {
+  const points = every(hourMs, 4, '2024-01-01T00:00:00Z').map((time) => at(time));
+  const [a, b, c, d] = points;
+  const options = { now, timeZone: 'UTC', protected: new Set([a!.id]), damaged: new Set([d!.id]) };
+  const [group] = choosePoints(points, { daily: 1 }, options);
+  assert.deepEqual(
+    group!.keep.map(({ point, reasons }) => [point.id, reasons]),
+    [
+      [d!.id, ['damaged, forgotten only by name']],
+      [c!.id, ['daily 1 (2024-01-01)']],
+      [a!.id, ['protected']],
+    ],
+  );
+  assert.deepEqual(group!.forget, [b]);
+});
+
+test('each machine and each set of devices by itself', () => {
+  const machine = samplePoint().machine;
+  const moved = sampleDevice({ path: '/dev/sdz1' });
+  const other = sampleDevice({ filesystem: { type: 'xfs', uuid: 'other', label: '' } });
+  const groups = [
+    // The kernel numbered the disks in another order meanwhile.
+    [at('2024-01-01'), at('2024-01-02', { devices: [moved] })],
+    [at('2024-01-01', { devices: [other] }), at('2024-01-02', { devices: [other] })],
+    [at('2024-01-01', { devices: [other, moved] }), at('2024-01-02', { devices: [moved, other] })],
+    // A clone.
+    [
+      at('2024-01-01', { machine: { ...machine, name: 'beta' } }),
+      at('2024-01-02', { machine: { ...machine, name: 'beta' } }),
+    ],
+    [
+      at('2024-01-01', { machine: { ...machine, id: '' } }),
+      at('2024-01-02', { machine: { ...machine, id: '' } }),
+    ],
+  ];
+  const chosen = choosePoints(groups.flat(), { last: 1 }, { now });
+  assert.equal(chosen.length, groups.length);
+  for (const [index, group] of groups.entries()) {
+    assert.deepEqual(
+      chosen[index]!.keep.map(({ point }) => point),
+      [group[1]],
+    );
+    assert.deepEqual(chosen[index]!.forget, [group[0]]);
+  }
+});
+
+test('rules that keep nothing are refused', () => {
+  const rules: RetentionRules[] = [
+    {},
+    { last: 0, daily: 0 },
+    { last: -1 },
+    { daily: 1.5 },
+    { weekly: Number.NaN },
+    { last: 1, yearly: -1 },
+  ];
+  for (const each of rules)
+    assert.throws(
+      () => choosePoints([at('2024-01-01')], each, { now }),
+      (error) => error instanceof AgentError && error.code === 'BAD_USAGE',
+    );
+});
+
+test('whatever the points and rules: each is kept or forgotten once, the latest is kept, more rules keep more', () => {
+  const count = fc.integer({ min: 0, max: 6 });
+  const anyRules = fc.record({
+    last: count,
+    hourly: count,
+    daily: count,
+    weekly: count,
+    monthly: count,
+    yearly: count,
+  });
+  const times = fc.array(fc.integer({ min: Date.parse('2023-01-01'), max: Date.parse('2024-12-31') }), {
+    minLength: 1,
+    maxLength: 60,
+  });
+  const zone = fc.constantFrom(
+    'UTC',
+    'Europe/Berlin',
+    'America/St_Johns',
+    'Pacific/Chatham',
+    'Africa/Casablanca',
+  );
+  fc.assert(
+    fc.property(times, anyRules, zone, (finished, rules, timeZone) => {
+      fc.pre(Object.values(rules).some((each) => each > 0));
+      const points = finished.map((time) => at(time));
+      const options = { now, timeZone };
+      const [group] = choosePoints(points, rules, options);
+      const keep = new Set(group!.keep.map(({ point }) => point.id));
+      const forget = new Set(group!.forget.map(({ id }) => id));
+      assert.equal(keep.size + forget.size, points.length);
+      for (const { id } of points) assert.ok(keep.has(id) !== forget.has(id));
+      assert.equal(Date.parse(group!.keep[0]!.point.finished), Math.max(...finished));
+      assert.ok(keep.size <= Object.values(rules).reduce((sum, each) => sum + each, 0));
+
+      // Doing it again changes nothing.
+      const again = choosePoints(
+        points.filter(({ id }) => keep.has(id)),
+        rules,
+        options,
+      );
+      assert.deepEqual(again[0]!.forget, []);
+      const [more] = choosePoints(points, { ...rules, daily: rules.daily + 1 }, options);
+      const keepMore = new Set(more!.keep.map(({ point }) => point.id));
+      for (const id of keep) assert.ok(keepMore.has(id));
+      // The order in which the points come does not matter.
+      const reversed = choosePoints([...points].reverse(), rules, options);
+      assert.deepEqual(new Set(reversed[0]!.keep.map(({ point }) => point.id)), keep);
+    }),
+    { numRuns: 150 },
+  );
+});

@@ -1,0 +1,78 @@
+/**
+ * Copies what is needed out of packs that are going to be deleted. A pack is read as a whole, and what is needed of
+ * it and not elsewhere goes to new packs. A pack from which something needed cannot be got is not to be deleted.
+ */
+import { AgentError } from '../../base/errors.ts';
+import type { ChunkIndex } from '../index/chunk-index.ts';
+import { type PackKind, packObject } from '../packs/format.ts';
+import { PackWriter } from '../packs/pack-writer.ts';
+import { openPack } from '../packs/read-pack.ts';
+import type { Vault } from '../vault.ts';
+import type { Needed } from './usage.ts';
+
+export interface CopyOptions {
+  /** Id of the pruner, under which its packs are. */
+  readonly writer: string;
+  /** Ids of packs that count as absent: those that are copied from among them. */
+  readonly condemned: ReadonlySet<string>;
+  /** zstd's, 1 to 19. */
+  readonly level?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Packs done so far. */
+  readonly progress?: ((packs: number) => void) | undefined;
+}
+
+export interface Copied {
+  readonly packs: number;
+  readonly parts: number;
+  /** Bytes of the packs that were written. */
+  readonly bytes: number;
+  /** Packs with parts that are needed, are nowhere else, and cannot be opened. */
+  readonly damaged: readonly { readonly pack: string; readonly reason: string }[];
+}
+
+/** When it resolves, the copies are durable and in the index. */
+export async function copyNeeded(
+  vault: Vault,
+  index: ChunkIndex,
+  packs: readonly string[],
+  needed: Needed,
+  options: CopyOptions,
+): Promise<Copied> {
+  const { writer, condemned, level, signal } = options;
+  const writers = new Map<PackKind, PackWriter>();
+  const damaged: { pack: string; reason: string }[] = [];
+  let done = 0;
+  for (const pack of packs) {
+    signal?.throwIfAborted();
+    try {
+      const source = openPack(vault, pack, await vault.store.get(packObject(pack), { signal }));
+      const { kind } = source.directory;
+      let to = writers.get(kind);
+      if (to === undefined) {
+        to = new PackWriter(vault, index, { kind, writer, condemned, level, signal });
+        writers.set(kind, to);
+      }
+      for (const opened of source.parts()) {
+        if (!needed.has(opened.part.name) || to.has(opened.part.name)) continue;
+        if ('error' in opened) throw opened.error;
+        const wait = to.add(opened.part.name, opened.plain);
+        if (wait !== undefined) await wait;
+      }
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      // Another pruner was faster: it has copied what is needed, or this run's own looks will tell.
+      if (error.code !== 'VAULT_DAMAGED' && error.code !== 'VAULT_OBJECT_MISSING') throw error;
+      damaged.push({ pack, reason: error.message });
+    }
+    options.progress?.(++done);
+  }
+  let [count, parts, bytes] = [0, 0, 0];
+  for (const each of writers.values()) {
+    await each.seal();
+    count += each.counts.packs;
+    parts += each.counts.chunks;
+    bytes += each.counts.packBytes;
+  }
+  return { packs: count, parts, bytes, damaged };
+}

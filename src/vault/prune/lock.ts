@@ -1,0 +1,92 @@
+/**
+ * The pruner's lock: one that prunes or repairs at a time (docs/formats/vault.md, "Pruning"). It spares work and
+ * keeps people from confusion; what is safe does not rest on it.
+ */
+import { AgentError } from '../../base/errors.ts';
+import { newId } from '../ids.ts';
+import { sealDocument } from '../sealed.ts';
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { type Owner, thisProcess } from '../writing/owner.ts';
+import { type OwnerState, describeParticipant, isDead, listLocks } from './participants.ts';
+
+export interface LockOptions extends StoreOptions {
+  readonly what: 'prune' | 'repair';
+  /** For tests. */
+  readonly owner?: Owner | undefined;
+  readonly ownerState?: OwnerState | undefined;
+}
+
+const beatMs = 10 * 60 * 1000;
+
+export class PrunerLock {
+  readonly id: string;
+  readonly #vault: Vault;
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(vault: Vault, id: string) {
+    this.#vault = vault;
+    this.id = id;
+    this.#timer = setInterval(() => {
+      void vault.store.put(`locks/${id}.beat`, Buffer.from('\n')).catch(() => undefined);
+    }, beatMs);
+    this.#timer.unref();
+  }
+
+  /** Throws VAULT_LOCKED where another one is at work. Locks of the dead are removed. */
+  static async take(vault: Vault, { what, owner, ownerState, signal }: LockOptions): Promise<PrunerLock> {
+    const id = newId();
+    const key = `locks/${id}`;
+    const document = {
+      format: 1,
+      what,
+      started: new Date().toISOString(),
+      owner: owner ?? (await thisProcess()),
+    };
+    await vault.store.put(key, sealDocument(vault.secrets, key, document), { signal });
+    const lock = new PrunerLock(vault, id);
+    try {
+      const now = await lock.storeNow({ signal });
+      for (const other of await listLocks(vault, { signal })) {
+        if (other.id === id) continue;
+        if (!(await isDead(other, now, ownerState)))
+          throw new AgentError(
+            'VAULT_LOCKED',
+            `${vault.name} is locked: ${describeParticipant(other)} (lock ${other.id})`,
+            { hint: `wait for it; where it is certainly gone, dattocli vault unlock ${other.id}` },
+          );
+        await removeLock(vault, other.id, { signal });
+      }
+      return lock;
+    } catch (error) {
+      await lock.release().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** What the store's clock says, milliseconds since 1970; a sign of life at the same time. */
+  async storeNow(options: StoreOptions = {}): Promise<number> {
+    const key = `locks/${this.id}.beat`;
+    await this.#vault.store.put(key, Buffer.from('\n'), options);
+    // Where somebody removed it at once, nobody counts as dead.
+    return (await this.#vault.store.head(key, options))?.modified ?? 0;
+  }
+
+  /** To be asked before each step that deletes. Throws VAULT_LOCKED where the lock was taken away. */
+  async ensureHeld(options: StoreOptions = {}): Promise<void> {
+    if ((await this.#vault.store.head(`locks/${this.id}`, options)) === undefined)
+      throw new AgentError('VAULT_LOCKED', `${this.#vault.name}: the lock ${this.id} was taken away`, {
+        hint: 'somebody took this run for dead, or unlocked the vault; what it had begun the next prune ends',
+      });
+  }
+
+  async release(): Promise<void> {
+    clearInterval(this.#timer);
+    await removeLock(this.#vault, this.id);
+  }
+}
+
+export async function removeLock(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  await vault.store.delete(`locks/${id}`, options);
+  await vault.store.delete(`locks/${id}.beat`, options);
+}

@@ -1,0 +1,133 @@
+/**
+ * Marking: all names that points need. Each page is read once, whichever points it is of; a second marking adds what
+ * points need that appeared since. Memory is bounded: the names are a `LiveSet`, the pages a `PageSet`.
+ */
+import { setImmediate as turn } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { ImageMap, type PageSource, namesIn } from '../maps/image-map.ts';
+import { type Name, isZeroName, nameLength } from '../names.ts';
+import type { Point, PointDevice } from '../points/point.ts';
+import { LiveSet } from './live-set.ts';
+import { PageSet } from './page-set.ts';
+
+export interface MarkingOptions {
+  readonly chunkSize: number;
+  /** Beginning of the paths of temporary files. */
+  readonly path: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Pages read so far. */
+  readonly progress?: ((pages: number) => void) | undefined;
+}
+
+/** A device of a point whose map has a page that cannot be read: what it needs is not known in full. */
+export interface UnknownMap {
+  readonly point: Point;
+  readonly device: PointDevice;
+  readonly reason: string;
+}
+
+const pagesAhead = 64;
+
+export class Marking {
+  readonly live: LiveSet;
+  readonly #pages: PageSource;
+  readonly #options: MarkingOptions;
+  readonly #visited = new PageSet();
+  readonly #lost = new PageSet();
+  readonly #points = new Set<string>();
+  #sinceTurn = 0;
+
+  constructor(pages: PageSource, options: MarkingOptions) {
+    this.#pages = pages;
+    this.#options = options;
+    this.live = new LiveSet({ path: options.path });
+  }
+
+  /** Whether these are points of which all are marked. */
+  knows(points: readonly Point[]): boolean {
+    return points.every(({ id }) => this.#points.has(id));
+  }
+
+  /** Marks what these points need. Returns what cannot be known. */
+  async mark(points: readonly Point[]): Promise<UnknownMap[]> {
+    const unknown: UnknownMap[] = [];
+    for (const point of points) {
+      if (this.#points.has(point.id)) continue;
+      for (const device of point.devices) {
+        const reason = await this.#markDevice(device);
+        if (reason !== undefined) unknown.push({ point, device, reason });
+      }
+      this.#points.add(point.id);
+    }
+    this.live.finish();
+    return unknown;
+  }
+
+  close(): void {
+    this.live.close();
+  }
+
+  /** Why the map is not known in full, or undefined. */
+  async #markDevice(device: PointDevice): Promise<string | undefined> {
+    const { chunkSize } = this.#options;
+    const { levels, size } = device;
+    try {
+      const map = new ImageMap(this.#pages, {
+        root: Buffer.from(device.root, 'hex'),
+        levels,
+        size,
+        chunkSize,
+      });
+      return await this.#visit(map, map.root, levels - 1);
+    } catch (error) {
+      if (isLoss(error)) return error.message;
+      throw error;
+    }
+  }
+
+  async #visit(map: ImageMap, name: Name, level: number): Promise<string | undefined> {
+    if (isZeroName(name)) return undefined;
+    if (this.#lost.has(name)) return `below the page ${name.toString('hex')} something is lost`;
+    if (!this.#visited.add(name)) return undefined;
+    this.live.add(name);
+    const reason = await this.#enter(map, name, level);
+    if (reason !== undefined) this.#lost.add(name);
+    return reason;
+  }
+
+  async #enter(map: ImageMap, name: Name, level: number): Promise<string | undefined> {
+    this.#options.signal?.throwIfAborted();
+    let names;
+    try {
+      names = await map.page(name, level);
+    } catch (error) {
+      if (isLoss(error)) return error.message;
+      throw error;
+    }
+    this.#options.progress?.(this.#visited.size);
+    if (level === 0) {
+      for (let at = 0; at < names.length; at += nameLength) {
+        const chunk = names.subarray(at, at + nameLength);
+        if (!isZeroName(chunk)) this.live.add(chunk);
+      }
+      if (++this.#sinceTurn % 16 === 0) await turn();
+      return undefined;
+    }
+    const children = namesIn(names).map((child) => child.name);
+    let reason: string | undefined;
+    for (const [at, child] of children.entries()) {
+      if (at % (pagesAhead / 2) === 0) {
+        const soon = children.slice(at, at + pagesAhead);
+        this.#pages.prefetch?.(soon.filter((each) => !this.#visited.has(each)));
+      }
+      const below = await this.#visit(map, child, level - 1);
+      reason ??= below;
+    }
+    return reason;
+  }
+}
+
+/** The part is not to be had; anything else that fails says nothing about the vault. */
+export function isLoss(error: unknown): error is AgentError {
+  return error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code);
+}

@@ -1,0 +1,143 @@
+/**
+ * Who is at work in a vault, by what lies under `writers/` and `locks/`, and who counts as dead
+ * (docs/formats/vault.md, "Stale writers and locks").
+ */
+import { AgentError } from '../../base/errors.ts';
+import { Fields } from '../fields.ts';
+import { openDocument } from '../sealed.ts';
+import type { StoreOptions, StoredObject } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { type Owner, stateOf } from '../writing/owner.ts';
+import { deadMark, endMark } from '../writing/writer-session.ts';
+
+export interface Participant {
+  readonly id: string;
+  /** Undefined where the document cannot be read; then only its age counts. */
+  readonly owner: Owner | undefined;
+  /** By its own clock, ISO 8601; empty where the document cannot be read. */
+  readonly started: string;
+  /** What it is at: `backup` for writers; `prune` or `repair`. */
+  readonly what: string;
+  /** Its last sign of life by the store's clock, milliseconds since 1970. */
+  readonly lastSign: number;
+}
+
+/** What tells whether an owner's process is gone; tests put another one in its place. */
+export type OwnerState = typeof stateOf;
+
+/** What lies under `writers/`, by writer. */
+export interface WriterObjects {
+  readonly id: string;
+  readonly announced: StoredObject | undefined;
+  readonly beat: StoredObject | undefined;
+  readonly end: StoredObject | undefined;
+}
+
+const hourMs = 3600 * 1000;
+const dayMs = 24 * hourMs;
+
+export async function listWriterObjects(vault: Vault, options: StoreOptions = {}): Promise<WriterObjects[]> {
+  return collect(vault, 'writers/', options);
+}
+
+/** The writers that have not ended. */
+export async function listWriters(vault: Vault, options: StoreOptions = {}): Promise<Participant[]> {
+  const writers: Participant[] = [];
+  for (const objects of await listWriterObjects(vault, options)) {
+    if (objects.announced === undefined || objects.end !== undefined) continue;
+    const participant = await readParticipant(vault, 'writers/', objects, options);
+    if (participant !== undefined) writers.push(participant);
+  }
+  return writers;
+}
+
+/** The pruners at work, this one among them. */
+export async function listLocks(vault: Vault, options: StoreOptions = {}): Promise<Participant[]> {
+  const locks: Participant[] = [];
+  for (const objects of await collect(vault, 'locks/', options)) {
+    const participant = await readParticipant(vault, 'locks/', objects, options);
+    if (participant !== undefined) locks.push(participant);
+  }
+  return locks;
+}
+
+/** `now`: by the store's clock, milliseconds since 1970. */
+export async function isDead(
+  { owner, lastSign }: Participant,
+  now: number,
+  state: OwnerState = stateOf,
+): Promise<boolean> {
+  const silentMs = now - lastSign;
+  if (silentMs > dayMs) return true;
+  if (owner === undefined) return false;
+  const known = await state(owner);
+  return known === 'gone' || (known === 'rebooted' && silentMs > hourMs);
+}
+
+/**
+ * Declares a writer dead. Where its point is there, it has simply ended. Else the mark stays for a month: a point that
+ * lands after this may lack what it was to rest on.
+ */
+export async function declareDead(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+  const point = await vault.store.head(`points/${id}`, options);
+  await vault.store.put(`writers/${id}.end`, point === undefined ? deadMark : endMark, options);
+}
+
+/** Whether this is what `declareDead` left for a writer without a point. */
+export function isDeadMark(end: StoredObject | undefined): boolean {
+  return end?.size === deadMark.length;
+}
+
+async function collect(vault: Vault, prefix: string, options: StoreOptions): Promise<WriterObjects[]> {
+  const found = new Map<string, { -readonly [K in keyof WriterObjects]: WriterObjects[K] }>();
+  const pattern = /^[a-z]+\/([0-9a-f]{32})(\.beat|\.end)?$/;
+  for await (const object of vault.store.list(prefix, options)) {
+    const [, id, suffix] = pattern.exec(object.key) ?? [];
+    if (id === undefined) continue;
+    const entry = found.get(id) ?? { id, announced: undefined, beat: undefined, end: undefined };
+    if (suffix === '.beat') entry.beat = object;
+    else if (suffix === '.end') entry.end = object;
+    else entry.announced = object;
+    found.set(id, entry);
+  }
+  return [...found.values()];
+}
+
+async function readParticipant(
+  vault: Vault,
+  prefix: string,
+  { id, announced, beat }: WriterObjects,
+  options: StoreOptions,
+): Promise<Participant | undefined> {
+  if (announced === undefined) return undefined;
+  const key = `${prefix}${id}`;
+  const lastSign = Math.max(announced.modified, beat?.modified ?? 0);
+  try {
+    const sealed = await vault.store.get(key, options);
+    const fields = new Fields(openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`);
+    const owner = parseOwner(fields.fields('owner'));
+    const what = fields.has('what') ? fields.text('what') : 'backup';
+    return { id, owner, started: fields.time('started'), what, lastSign };
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error;
+    if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
+    if (error.code !== 'VAULT_DAMAGED') throw error;
+    return { id, owner: undefined, started: '', what: '', lastSign };
+  }
+}
+
+function parseOwner(fields: Fields): Owner {
+  return {
+    host: fields.text('host'),
+    machine: fields.text('machine'),
+    boot: fields.text('boot'),
+    pid: fields.integer('pid'),
+    start_time: fields.integer('start_time'),
+  };
+}
+
+/** For messages: who it is and since when. */
+export function describeParticipant({ owner, started, what }: Participant): string {
+  if (owner === undefined) return 'somebody whose document cannot be read';
+  return `${what} by process ${owner.pid} of ${owner.host}, begun ${started}`;
+}

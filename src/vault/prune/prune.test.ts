@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { backUp, readBack, type TestImage } from '../../../test/helpers/vault-writer.ts';
+import { ChunkIndex } from '../index/chunk-index.ts';
+import { deletePoint } from '../points/points.ts';
+import { openMemoryStore } from '../store/memory.ts';
+import { Vault } from '../vault.ts';
+import { WriterSession } from '../writing/writer-session.ts';
+import { PrunerLock } from './lock.ts';
+import { type PruneOptions, prune } from './prune.ts';
+import { listAtWork, unlockVault } from './unlock.ts';
+
+const scratch = mkdtempSync(join(tmpdir(), 'vault-prune-'));
+after(() => rmSync(scratch, { recursive: true, force: true }));
+
+let indexes = 0;
+const size = 5 * 1024 * 1024;
+const dayMs = 24 * 3600 * 1000;
+
+async function newVault() {
+  let clock = 1_700_000_000_000;
+  const store = openMemoryStore({ now: () => clock });
+  const vault = await Vault.init(store, {
+    keys: [{ material: { kind: 'passphrase', passphrase: 'x' } }],
+    cost: { N: 1024, p: 1 },
+    chunkSize: 4096,
+    packSize: 1024 * 1024,
+  });
+  const newIndex = (): ChunkIndex => ChunkIndex.open(join(scratch, `${indexes++}.sqlite`), vault.id);
+  return { store, vault, index: newIndex(), newIndex, tick: (ms: number) => (clock += ms) };
+}
+
+function chunk(content: number): Buffer {
+  return Buffer.alloc(4096, `content ${content} `);
+}
+
+function image(from: number, count: number, spread = 3): TestImage {
+  return new Map(Array.from({ length: count }, (_, at) => [at * spread, chunk(from + at)]));
+}
+
+function packs(store: { objects: ReadonlyMap<string, unknown> }): string[] {
+  return [...store.objects.keys()].filter((key) => key.startsWith('packs/'));
+}
+
+const living: PruneOptions = { ownerState: () => Promise.resolve('unknown') };
+
+test('what no point needs goes, what points need stays, also when it is read without an index', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  const first = await backUp(vault, index, { image: image(0, 300), size });
+  const second = await backUp(vault, index, { image: image(200, 300), size });
+  assert.equal(packs(store).length, 4);
+  await deletePoint(vault, first.id);
+  const plan = await prune(vault, index, { dryRun: true });
+  assert.equal(plan.deleted.packs, 2, 'the first point, whose chunks are needed in part, and its pages');
+  assert.equal(packs(store).length, 4);
+  const result = await prune(vault, index);
+  assert.equal(result.deleted.packs, 2);
+  assert.equal(result.deleted.bytes, plan.deleted.bytes);
+  assert.deepEqual(result.copied.parts, 100);
+  assert.equal(packs(store).length, 3);
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(200, 300));
+  const again = await prune(vault, index);
+  assert.deepEqual([again.deleted.packs, again.copied.parts], [0, 0]);
+  await deletePoint(vault, second.id);
+  await prune(vault, index);
+  assert.equal(packs(store).length, 0);
+});
+
+test('a writer that began before is waited for, and what it built on is copied', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  const first = await backUp(vault, index, { image: image(0, 300), size });
+  const writerIndex = newIndex();
+  const gate = Promise.withResolvers<undefined>();
+  const began = Promise.withResolvers<undefined>();
+  const slow = { ...store, get: store.get.bind(store) };
+  slow.put = async (key, data, options) => {
+    if (key.startsWith('points/')) {
+      began.resolve(undefined);
+      await gate.promise;
+    }
+    await store.put(key, data, options);
+  };
+  const other = await Vault.open(slow, vault.secrets);
+  const writing = backUp(other, writerIndex, { image: image(0, 300), size });
+  await began.promise;
+  await deletePoint(vault, first.id);
+  const waiting = await prune(vault, index, living);
+  assert.equal(waiting.deleted.packs, 0);
+  assert.equal(waiting.waiting.packs, 2);
+  assert.equal(waiting.waiting.writers.length, 1);
+  gate.resolve(undefined);
+  const second = await writing;
+  const result = await prune(vault, index, living);
+  assert.equal(result.deleted.packs, 2);
+  assert.equal(result.copied.parts, 302);
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 300));
+});
+
+test('a writer whose process is gone is declared dead; one of which nothing is known after a day', async () => {
+  const { vault, index, tick } = await newVault();
+  const owner = { host: 'h', machine: 'm', boot: 'b', pid: 1, start_time: 1 };
+  const session = await WriterSession.begin(vault, index, { owner });
+  session.abandon();
+  assert.deepEqual((await prune(vault, index, living)).dead, []);
+  const gone = await prune(vault, index, { dryRun: true, ownerState: () => Promise.resolve('gone') });
+  assert.deepEqual(
+    gone.dead.map(({ id }) => id),
+    [session.id],
+  );
+  tick(dayMs + 1);
+  const old = await prune(vault, index, living);
+  assert.deepEqual(
+    old.dead.map(({ id }) => id),
+    [session.id],
+  );
+  assert.deepEqual((await prune(vault, index, living)).dead, []);
+});
+
+test('one prunes at a time; a lock of the dead is taken away, also by hand', async () => {
+  const { vault, index } = await newVault();
+  const owner = { host: 'h', machine: 'm', boot: 'b', pid: 77, start_time: 1 };
+  const lock = await PrunerLock.take(vault, { what: 'prune', owner });
+  await assert.rejects(() => prune(vault, index, living), {
+    code: 'VAULT_LOCKED',
+    message: /process 77 of h/,
+  });
+  const { locks } = await listAtWork(vault);
+  assert.equal(locks[0]?.id, lock.id);
+  await unlockVault(vault, lock.id.slice(0, 6));
+  await prune(vault, index, living);
+  await assert.rejects(() => lock.ensureHeld(), { code: 'VAULT_LOCKED' });
+  await PrunerLock.take(vault, { what: 'prune', owner });
+  await prune(vault, index, { ownerState: () => Promise.resolve('gone') });
+});

@@ -1,0 +1,69 @@
+/**
+ * What lies about that nobody needs any more, and that only pruners clear (docs/formats/vault.md, "What a crash may
+ * leave"): what ended writers left, what is about points that are gone, half-written files.
+ */
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { type WriterObjects, isDeadMark, listWriterObjects } from './participants.ts';
+
+export interface Tidied {
+  /** Writers of which all traces but a dead mark are gone. */
+  readonly writers: number;
+  /** Checks and protections of points that are gone. */
+  readonly orphans: number;
+  /** Files that were half-written, as far as the store shows them. */
+  readonly temporary: { readonly count: number; readonly bytes: number };
+}
+
+/** How long it is remembered that a writer was declared dead without a point, milliseconds. */
+export const deadMarkMs = 30 * 24 * 3600 * 1000;
+
+/** `now`: by the store's clock, milliseconds since 1970. */
+export async function tidy(vault: Vault, now: number, options: StoreOptions = {}): Promise<Tidied> {
+  let writers = 0;
+  for (const objects of await listWriterObjects(vault, options))
+    if (await tidyWriter(vault, objects, now, options)) writers++;
+  return {
+    writers,
+    orphans: await tidyOrphans(vault, options),
+    temporary: await vault.store.cleanTemporary(options),
+  };
+}
+
+async function tidyWriter(
+  { store }: Vault,
+  { id, announced, beat, end }: WriterObjects,
+  now: number,
+  options: StoreOptions,
+): Promise<boolean> {
+  // A heartbeat that came late.
+  if (announced === undefined && end === undefined) {
+    await store.delete(`writers/${id}.beat`, options);
+    return false;
+  }
+  if (end === undefined) return false;
+  // The end goes last: without it the writer would seem alive, also to itself.
+  if (beat !== undefined) await store.delete(`writers/${id}.beat`, options);
+  if (announced !== undefined) await store.delete(`writers/${id}`, options);
+  if (!isDeadMark(end) || now - end.modified > deadMarkMs) await store.delete(`writers/${id}.end`, options);
+  return announced !== undefined;
+}
+
+async function tidyOrphans({ store }: Vault, options: StoreOptions): Promise<number> {
+  const orphans = new Map<string, string[]>();
+  for (const prefix of ['checks/', 'protected/'])
+    for await (const { key } of store.list(prefix, options)) {
+      const point = /^(?:checks\/([0-9a-f]{32})\/[0-9a-f]{32}|protected\/([0-9a-f]{32}))$/.exec(key);
+      const id = point?.[1] ?? point?.[2];
+      if (id !== undefined) orphans.set(id, [...(orphans.get(id) ?? []), key]);
+    }
+  for await (const { key } of store.list('points/', options)) orphans.delete(key.slice('points/'.length));
+  let count = 0;
+  for (const [id, keys] of orphans) {
+    // A point whose put came late may have appeared since the list.
+    if ((await store.head(`points/${id}`, options)) !== undefined) continue;
+    for (const key of keys) await store.delete(key, options);
+    count += keys.length;
+  }
+  return count;
+}

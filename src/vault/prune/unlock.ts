@@ -1,0 +1,42 @@
+/** Takes a writer or a pruner for dead by a person's word (docs/formats/vault.md, "Stale writers and locks"). */
+import { AgentError } from '../../base/errors.ts';
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+import { removeLock } from './lock.ts';
+import { type Participant, declareDead, listLocks, listWriters } from './participants.ts';
+
+export interface AtWork {
+  readonly writers: readonly Participant[];
+  readonly locks: readonly Participant[];
+}
+
+/** Who has not ended, to be shown before one is unlocked. */
+export async function listAtWork(vault: Vault, options: StoreOptions = {}): Promise<AtWork> {
+  return { writers: await listWriters(vault, options), locks: await listLocks(vault, options) };
+}
+
+/**
+ * `text`: the id or its first digits (at least 4). A writer that is still alive finds out before its point counts;
+ * a pruner before it deletes. Throws BAD_USAGE where nobody, or more than one, answers to it.
+ */
+export async function unlockVault(
+  vault: Vault,
+  text: string,
+  options: StoreOptions = {},
+): Promise<{ role: 'writer' | 'lock'; participant: Participant }> {
+  const { writers, locks } = await listAtWork(vault, options);
+  const found = [
+    ...writers.map((participant) => ({ role: 'writer' as const, participant })),
+    ...locks.map((participant) => ({ role: 'lock' as const, participant })),
+  ].filter(({ participant }) => text.length >= 4 && participant.id.startsWith(text.toLowerCase()));
+  const [first] = found;
+  if (first === undefined || found.length > 1)
+    throw new AgentError(
+      'BAD_USAGE',
+      `"${text}" names ${found.length} of the ${writers.length} writers and ${locks.length} locks of ${vault.name}`,
+      { hint: 'give an id as it is shown, or at least 4 digits of it' },
+    );
+  if (first.role === 'writer') await declareDead(vault, first.participant.id, options);
+  else await removeLock(vault, first.participant.id, options);
+  return first;
+}

@@ -1,0 +1,135 @@
+/**
+ * Condemned lists: packs that are going to be deleted, and on which nobody builds any more
+ * (docs/formats/vault.md, "Pruning"). A list without `.waits` was put by a pruner that was cut right then.
+ */
+import { AgentError } from '../../base/errors.ts';
+import { Fields } from '../fields.ts';
+import { isId } from '../ids.ts';
+import { openDocument, sealDocument } from '../sealed.ts';
+import type { StoreOptions } from '../store/object-store.ts';
+import type { Vault } from '../vault.ts';
+
+/** `condemned/LIST`. */
+export interface CondemnedDocument {
+  readonly format: 1;
+  readonly created: string;
+  readonly reason: CondemnedReason;
+  /** Ids of packs. */
+  readonly packs: readonly string[];
+}
+
+/** `repair`: the packs are damaged, and what could be opened was copied. */
+export type CondemnedReason = (typeof reasons)[number];
+
+const reasons = ['prune', 'repair'] as const;
+
+export interface CondemnedList {
+  readonly id: string;
+  readonly reason: CondemnedReason;
+  readonly packs: readonly string[];
+  /** Ids of the writers that had begun before the list could be seen; undefined where nobody has looked yet. */
+  readonly waits: readonly string[] | undefined;
+  /** By the store's clock, milliseconds since 1970. */
+  readonly modified: number;
+}
+
+/** Objects under `condemned/` that cannot be read are told to `onDamage` or, without it, thrown as VAULT_DAMAGED. */
+export interface ReadListsOptions extends StoreOptions {
+  readonly onDamage?: (key: string, error: AgentError) => void;
+}
+
+/** All lists, in the order of their ids. */
+export async function readCondemnedLists(
+  vault: Vault,
+  { onDamage, ...options }: ReadListsOptions = {},
+): Promise<CondemnedList[]> {
+  const found = new Map<string, { modified?: number; hasWaits: boolean }>();
+  for await (const { key, modified } of vault.store.list('condemned/', options)) {
+    const match = /^condemned\/([0-9a-f]{32})(\.waits)?$/.exec(key);
+    if (match?.[1] === undefined) continue;
+    const entry = found.get(match[1]) ?? { hasWaits: false };
+    if (match[2] === undefined) entry.modified = modified;
+    else entry.hasWaits = true;
+    found.set(match[1], entry);
+  }
+  const lists: CondemnedList[] = [];
+  for (const [id, { modified, hasWaits }] of [...found].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    if (modified === undefined) continue;
+    const document = await read(vault, `condemned/${id}`, parseList, onDamage, options);
+    if (document === undefined) continue;
+    const waits = hasWaits
+      ? await read(vault, `condemned/${id}.waits`, parseWaits, onDamage, options)
+      : undefined;
+    lists.push({ id, reason: document.reason, packs: document.packs, waits, modified });
+  }
+  return lists;
+}
+
+/** The packs of all condemned lists. Throws VAULT_DAMAGED where one cannot be read. */
+export async function readCondemned(vault: Vault, options: StoreOptions = {}): Promise<Set<string>> {
+  const lists = await readCondemnedLists(vault, options);
+  return new Set(lists.flatMap(({ packs }) => packs));
+}
+
+/** When this resolves, writers that begin build no more on these packs. */
+export async function putCondemned(
+  vault: Vault,
+  id: string,
+  list: { readonly reason: CondemnedReason; readonly packs: readonly string[] },
+  options: StoreOptions = {},
+): Promise<void> {
+  const key = `condemned/${id}`;
+  const document: CondemnedDocument = { format: 1, created: new Date().toISOString(), ...list };
+  await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+}
+
+/** `writers` were listed after the list was put, or seen. */
+export async function putWaits(
+  vault: Vault,
+  id: string,
+  writers: readonly string[],
+  options: StoreOptions = {},
+): Promise<void> {
+  const key = `condemned/${id}.waits`;
+  await vault.store.put(key, sealDocument(vault.secrets, key, { format: 1, writers }), options);
+}
+
+/** Undefined: it is gone, so its packs are deleted, and the index will not find them either. */
+async function read<T>(
+  vault: Vault,
+  key: string,
+  parse: (fields: Fields) => T,
+  onDamage: ReadListsOptions['onDamage'],
+  options: StoreOptions,
+): Promise<T | undefined> {
+  try {
+    const sealed = await vault.store.get(key, options);
+    return parse(new Fields(openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`));
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error;
+    if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
+    if (error.code !== 'VAULT_DAMAGED') throw error;
+    if (onDamage === undefined)
+      throw new AgentError('VAULT_DAMAGED', error.message, {
+        hint: 'nobody knows what it condemns, so nothing is written; vault check --repair removes it',
+        cause: error,
+      });
+    onDamage(key, error);
+    return undefined;
+  }
+}
+
+function parseList(fields: Fields): { reason: CondemnedReason; packs: string[] } {
+  return { reason: fields.choice('reason', reasons), packs: ids(fields, 'packs') };
+}
+
+function parseWaits(fields: Fields): string[] {
+  return ids(fields, 'writers');
+}
+
+function ids(fields: Fields, name: string): string[] {
+  return fields.values(name).map((value) => {
+    if (typeof value !== 'string' || !isId(value)) throw fields.wrong(name);
+    return value;
+  });
+}

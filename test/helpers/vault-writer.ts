@@ -1,0 +1,186 @@
+/**
+ * A light writer of recovery points, with no devices and no threads: chunks are told by their number and bytes. It
+ * follows "Writing a point" of docs/formats/vault.md with the vault's own parts.
+ */
+import { AgentError } from '../../src/base/errors.ts';
+import type { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
+import { buildMap } from '../../src/vault/maps/build.ts';
+import { ImageMap } from '../../src/vault/maps/image-map.ts';
+import { Namer, nameLength } from '../../src/vault/names.ts';
+import { PackWriter } from '../../src/vault/packs/pack-writer.ts';
+import { PartReader } from '../../src/vault/packs/part-reader.ts';
+import type { Point, PointDevice } from '../../src/vault/points/point.ts';
+import { readPoint } from '../../src/vault/points/points.ts';
+import type { Vault } from '../../src/vault/vault.ts';
+import type { Owner } from '../../src/vault/writing/owner.ts';
+import { wholeMap } from '../../src/vault/writing/whole-map.ts';
+import { WriterSession } from '../../src/vault/writing/writer-session.ts';
+
+/** An image: the chunks that are not all zeros, by their number. */
+export type TestImage = ReadonlyMap<number, Buffer>;
+
+export interface TestBackup {
+  readonly image: TestImage;
+  /** Bytes of the device. */
+  readonly size: number;
+  /** The point to build on, and its image; where it cannot serve, everything is stored. */
+  readonly base?: { readonly id: string; readonly image: TestImage } | undefined;
+  readonly owner?: Owner | undefined;
+  readonly path?: string;
+  readonly finished?: Date;
+  /** Called with the id right before the point is put. */
+  readonly onPublish?: (id: string) => void;
+}
+
+export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup): Promise<Point> {
+  const session = await WriterSession.begin(vault, index, { owner: backup.owner });
+  let publishing = false;
+  try {
+    const device = await storeImage(vault, index, session, backup);
+    const point = pointOf(session.id, [device], backup.finished);
+    backup.onPublish?.(session.id);
+    publishing = true;
+    await session.publish(point);
+    await session.end();
+    return point;
+  } catch (error) {
+    // Where nobody knows whether the point may still come, what it rests on stays protected.
+    if (publishing && !(error instanceof AgentError && error.code === 'VAULT_POINT_WITHDRAWN'))
+      session.abandon();
+    else await session.end().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function storeImage(
+  vault: Vault,
+  index: ChunkIndex,
+  session: WriterSession,
+  backup: TestBackup,
+): Promise<PointDevice> {
+  const { size, image } = backup;
+  const packs = (kind: 'chunks' | 'pages'): PackWriter =>
+    new PackWriter(vault, index, { kind, writer: session.id, condemned: session.condemned });
+  const earlier = await usableBase(vault, index, session, backup);
+  const before: TestImage = earlier === undefined ? new Map() : backup.base!.image;
+  const changed = [...new Set([...before.keys(), ...image.keys()])].filter(
+    (chunk) => before.get(chunk) !== image.get(chunk),
+  );
+
+  const names = new Map<number, Buffer>();
+  const namer = new Namer(vault.secrets.chunkNameKey);
+  const chunks = packs('chunks');
+  for (const chunk of changed.sort((a, b) => a - b)) {
+    const data = image.get(chunk);
+    const name = data === undefined ? Buffer.alloc(nameLength, 0xff) : Buffer.from(namer.name(data));
+    names.set(chunk, name);
+    if (data !== undefined) await chunks.add(name, data);
+  }
+  await chunks.seal();
+
+  const pages = packs('pages');
+  const { chunkSize } = vault;
+  const built = await buildMap({
+    base: earlier,
+    size,
+    chunkSize,
+    touched: changed.map((chunk) => ({ offset: chunk * chunkSize, length: chunkSize })),
+    changed: (first, count) =>
+      Buffer.concat(
+        Array.from({ length: count }, (_, at) => names.get(first + at) ?? Buffer.alloc(nameLength)),
+      ),
+    namer: new Namer(vault.secrets.pageNameKey),
+    pages,
+  });
+  await pages.seal();
+  return deviceOf(
+    backup.path ?? '/dev/test',
+    size,
+    built.root.toString('hex'),
+    built.levels,
+    image.size * chunkSize,
+  );
+}
+
+async function usableBase(
+  vault: Vault,
+  index: ChunkIndex,
+  session: WriterSession,
+  { base, size }: TestBackup,
+): Promise<ImageMap | undefined> {
+  if (base === undefined) return undefined;
+  const point = await readPoint(vault, base.id).catch((error: unknown) => {
+    if (error instanceof AgentError && error.code === 'POINT_NOT_FOUND') return undefined;
+    throw error;
+  });
+  const device = point?.devices[0];
+  if (device === undefined || !(await wholeMap(vault, index, device, session.condemned))) return undefined;
+  const root = Buffer.from(device.root, 'hex');
+  return new ImageMap(new PartReader(vault, index), {
+    root,
+    levels: device.levels,
+    size,
+    chunkSize: vault.chunkSize,
+  });
+}
+
+export function pointOf(id: string, devices: readonly PointDevice[], finished = new Date()): Point {
+  return {
+    format: 1,
+    id,
+    finished: finished.toISOString(),
+    started: finished.toISOString(),
+    job: '00000000-0000-4000-8000-000000000000',
+    kind: 'full',
+    agent: '1.0.0',
+    machine: { id: 'f'.repeat(32), name: 'test', boot: 'uefi', layout: {} },
+    warnings: [],
+    devices,
+  };
+}
+
+function deviceOf(path: string, size: number, root: string, levels: number, used: number): PointDevice {
+  return {
+    path,
+    size,
+    sector_size: 512,
+    filesystem: null,
+    partition: null,
+    root,
+    levels,
+    used_bytes: Math.min(used, size),
+    stored_bytes: 0,
+    freeze_ms: 0,
+    consistency: 'idle',
+    tracker: 'none',
+    kind: 'full',
+    read_errors: [],
+    read_only: false,
+  };
+}
+
+/** The chunks that are not all zeros of a device of a point, read back through the vault. */
+export async function readBack(
+  vault: Vault,
+  index: ChunkIndex,
+  device: PointDevice,
+): Promise<Map<number, Buffer>> {
+  const reader = new PartReader(vault, index);
+  const { levels, size } = device;
+  const map = new ImageMap(reader, {
+    root: Buffer.from(device.root, 'hex'),
+    levels,
+    size,
+    chunkSize: vault.chunkSize,
+  });
+  const image = new Map<number, Buffer>();
+  for await (const { firstChunk, names } of map.leaves()) {
+    const wanted = Array.from({ length: names.length / nameLength }, (_, at) => ({
+      chunk: firstChunk + at,
+      name: names.subarray(at * nameLength, (at + 1) * nameLength),
+    })).filter(({ name }) => name.some((byte) => byte !== 0));
+    const data = await reader.getMany(wanted.map(({ name }) => name));
+    wanted.forEach(({ chunk }, at) => image.set(chunk, data[at]!));
+  }
+  return image;
+}
