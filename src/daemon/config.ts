@@ -9,9 +9,18 @@ export interface DaemonConfig {
   readonly job_options: JobOptionsDocument;
   /** How many ended jobs the history keeps. */
   readonly history_limit: number;
+  /** Whether tracking goes on over clean reboots, where that is safe (docs/tracking.md). */
+  readonly reboot_continuity: boolean;
+  /** Where the record of a shutdown lies: a file, or a prepared block device; null: a file in the state directory. */
+  readonly reboot_record: string | null;
 }
 
-export const defaultConfig: DaemonConfig = { job_options: {}, history_limit: 1000 };
+export const defaultConfig: DaemonConfig = {
+  job_options: {},
+  history_limit: 1000,
+  reboot_continuity: true,
+  reboot_record: null,
+};
 
 /** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE or FILE_ERROR. */
 export async function readConfig(path: string, required: boolean): Promise<DaemonConfig> {
@@ -47,15 +56,29 @@ export function parseConfig(text: string, path: string): DaemonConfig {
       throw new AgentError('BAD_USAGE', `${path}: unknown key "${key}"`, {
         hint: `known are ${known.join(', ')}`,
       });
-  const given = value as { job_options?: unknown; history_limit?: unknown };
+  const given = value as Partial<Record<keyof DaemonConfig, unknown>>;
   const limit = given.history_limit ?? defaultConfig.history_limit;
   if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1 || limit > 100_000)
     throw new AgentError(
       'BAD_USAGE',
       `${path}: "history_limit" is ${JSON.stringify(limit)}, not a whole number from 1 to 100000`,
     );
+  const continuity = given.reboot_continuity ?? defaultConfig.reboot_continuity;
+  if (typeof continuity !== 'boolean')
+    throw new AgentError(
+      'BAD_USAGE',
+      `${path}: "reboot_continuity" is ${JSON.stringify(continuity)}, not true or false`,
+    );
+  const record = given.reboot_record ?? null;
+  if (record !== null && (typeof record !== 'string' || !record.startsWith('/')))
+    throw new AgentError(
+      'BAD_USAGE',
+      `${path}: "reboot_record" is ${JSON.stringify(record)}, not an absolute path`,
+    );
   return {
     job_options: checkJobOptions(given.job_options ?? {}, `${path}: job_options`),
     history_limit: limit,
+    reboot_continuity: continuity,
+    reboot_record: record,
   };
 }
