@@ -10,6 +10,8 @@ export function helpTexts(): ReadonlyMap<string, string> {
     err: () => undefined,
     isTerminal: false,
     onInterrupt: () => () => undefined,
+    askSecret: () => Promise.resolve(''),
+    quit: () => undefined,
   };
   const program = createProgram(nowhere, () => undefined);
   return new Map([

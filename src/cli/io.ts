@@ -1,4 +1,9 @@
-/** Where the command writes and what it hears of Ctrl-C, as an argument, so that tests stand in for a terminal. */
+/**
+ * Where the command writes, what it asks and what it hears of Ctrl-C, as an argument, so that tests stand in for a
+ * terminal.
+ */
+import { askAtTerminal } from './ask.ts';
+
 export interface Io {
   /** What scripts read: results alone. */
   out(text: string): void;
@@ -8,6 +13,10 @@ export interface Io {
   readonly isTerminal: boolean;
   /** Calls back at every Ctrl-C (and SIGTERM) until the returned function is called. */
   onInterrupt(callback: () => void): () => void;
+  /** Asks for something that is not echoed. Throws BAD_USAGE where nobody can be asked, CANCELLED at Ctrl-C. */
+  askSecret(question: string): Promise<string>;
+  /** Ends the process at once; nothing that is under way is waited for. */
+  quit(code: number): void;
 }
 
 export function processIo(): Io {
@@ -21,5 +30,7 @@ export function processIo(): Io {
       process.on('SIGINT', callback).on('SIGTERM', callback);
       return () => process.off('SIGINT', callback).off('SIGTERM', callback);
     },
+    askSecret: (question) => askAtTerminal(question, process.stdin, process.stderr),
+    quit: (code) => process.exit(code),
   };
 }

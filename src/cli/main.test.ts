@@ -44,6 +44,8 @@ async function run(args: readonly string[], interrupt?: RegExp): Promise<Result>
       press = callback;
       return () => undefined;
     },
+    askSecret: () => Promise.resolve(''),
+    quit: () => undefined,
   });
   return { code, out, err };
 }
@@ -201,6 +203,8 @@ test('without a daemon the exit code is 3 and the hint says how to start one', a
     err: (text: string) => (err += text),
     isTerminal: false,
     onInterrupt: () => () => undefined,
+    askSecret: () => Promise.resolve(''),
+    quit: () => undefined,
   };
   assert.equal(await runDattocli(['jobs', '--socket', '/no/such.sock'], io), 3);
   assert.equal(

@@ -11,8 +11,13 @@ import { AgentError, errnoCode } from '../base/errors.ts';
 import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
 import type { NamedVaults, VaultSettings } from './settings.ts';
-import { type StoreLocation, type VaultLocation, parseVaultLocation } from './store/location.ts';
-import type { ObjectStore } from './store/object-store.ts';
+import {
+  type StoreLocation,
+  type VaultLocation,
+  formatVaultLocation,
+  parseVaultLocation,
+} from './store/location.ts';
+import type { ObjectStore, StoreOptions } from './store/object-store.ts';
 import { type StoreSettings, openStore } from './store/open-store.ts';
 import { Vault } from './vault.ts';
 
@@ -75,14 +80,16 @@ export async function openVault(
   wanted: VaultLocation,
   context: VaultContext,
   given?: KeyMaterial,
+  options: StoreOptions = {},
 ): Promise<OpenedVault> {
   const place = await findVault(wanted, context);
   const store = await openPlace(place);
   try {
-    const { id } = await readConfig(store);
-    const vault = await Vault.open(store, given ?? (await keyOf(place, id, store, context)));
+    const { id } = await readConfig(store, options);
+    const key = given ?? (await storedKey(place, id, context)).material;
+    const vault = await Vault.open(store, key, options);
     const directory = join(context.stateDirectory, 'vaults', id);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeStateDirectory(directory);
     const { location, settings, level } = place;
     return { vault, location, settings, level, indexPath: join(directory, 'index.sqlite') };
   } catch (error) {
@@ -96,21 +103,26 @@ export function keyFileOf(vaultId: string, context: Pick<VaultContext, 'stateDir
   return join(context.stateDirectory, 'vault-keys', `${vaultId}.key`);
 }
 
-async function keyOf(
+/** The key that this machine has for the vault, and the file that it lies in. Throws VAULT_NO_KEY, FILE_ERROR. */
+export async function storedKey(
   place: VaultPlace,
   id: string,
-  store: ObjectStore,
-  context: VaultContext,
-): Promise<KeyMaterial> {
-  if (place.keyFile !== undefined) return { kind: 'file', text: await readSecret(place.keyFile) };
-  if (place.passphraseFile !== undefined)
-    return { kind: 'passphrase', passphrase: (await readSecret(place.passphraseFile)).replace(/\r?\n$/, '') };
+  context: Pick<VaultContext, 'stateDirectory'>,
+): Promise<{ readonly material: KeyMaterial; readonly path: string }> {
+  const { keyFile, passphraseFile } = place;
+  if (keyFile !== undefined)
+    return { material: { kind: 'file', text: await readSecret(keyFile) }, path: keyFile };
+  if (passphraseFile !== undefined) {
+    const passphrase = await readPassphrase(passphraseFile);
+    return { material: { kind: 'passphrase', passphrase }, path: passphraseFile };
+  }
   const path = keyFileOf(id, context);
   try {
-    return { kind: 'file', text: await readFile(path, 'utf8') };
+    return { material: { kind: 'file', text: await readFile(path, 'utf8') }, path };
   } catch (error) {
     if (errnoCode(error) !== 'ENOENT') throw unreadable(path, error);
-    throw new AgentError('VAULT_NO_KEY', `${store.name} is sealed, and there is no key for it in ${path}`, {
+    const name = formatVaultLocation(place.location);
+    throw new AgentError('VAULT_NO_KEY', `${name} is sealed, and there is no key for it in ${path}`, {
       hint: 'give one with --key-file, --passphrase-file or --recovery-code, or name it in the configuration',
     });
   }
@@ -152,11 +164,29 @@ async function readCredentials(path: string): Promise<{ accessKeyId: string; sec
   return { accessKeyId: id, secretAccessKey: secret };
 }
 
-async function readSecret(path: string): Promise<string> {
+/** Throws FILE_ERROR. */
+export async function readPassphrase(path: string): Promise<string> {
+  return (await readSecret(path)).replace(/\r?\n$/, '');
+}
+
+/** Throws FILE_ERROR. */
+export async function readSecret(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
     throw unreadable(path, error);
+  }
+}
+
+/** Throws FILE_ERROR. */
+async function makeStateDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(error) ?? String(error)}`, {
+      hint: 'the index of the vault lies in the state directory: run as root, or give one with --state-dir',
+      cause: error,
+    });
   }
 }
 

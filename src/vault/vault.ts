@@ -16,6 +16,8 @@ import { unlock } from './unlock.ts';
 export interface InitOptions {
   /** At least one. */
   readonly keys: readonly { readonly material: KeyMaterial; readonly label?: string }[];
+  /** Where it has to be known before: `newId()`. Default: a new one. */
+  readonly id?: string | undefined;
   /** Bytes: a power of two from 4 KiB to 1 MiB. Default 64 KiB. */
   readonly chunkSize?: number | undefined;
   /** Bytes: from 1 MiB to 64 MiB. Default 16 MiB. */
@@ -45,8 +47,7 @@ export class Vault {
    * a whole vault, or none and perhaps key slots that nothing heeds.
    */
   static async init(store: ObjectStore, options: InitOptions): Promise<Vault> {
-    const { signal } = options;
-    const id = newId();
+    const { signal, id = newId() } = options;
     const master = randomBytes(32);
     const secrets = Secrets.from(master, id);
     const created = new Date();

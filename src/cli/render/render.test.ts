@@ -64,8 +64,8 @@ const ended = (more: Partial<JobStatus> = {}) =>
   });
 
 test('progress says bytes, rate, time left, pass and what is left', () => {
-  const { percent, parts } = progressParts(job());
-  assert.equal(percent, 25);
+  const { fraction, parts } = progressParts(job());
+  assert.equal(fraction, 0.25);
   assert.deepEqual(parts, [
     '100.00 MiB of 400.00 MiB',
     '10.00 MiB/s',
@@ -76,7 +76,7 @@ test('progress says bytes, rate, time left, pass and what is left', () => {
   const second = job();
   second.devices[0]!.pass = 2;
   assert.equal(progressParts(second).parts.at(-1), '300.00 MiB dirty');
-  assert.equal(progressParts(job({ devices: [] })).percent, 0);
+  assert.equal(progressParts(job({ devices: [] })).fraction, 0);
 });
 
 test('lines come at every new phase and every five seconds, and not at the end', () => {

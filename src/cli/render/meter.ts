@@ -1,0 +1,68 @@
+/** How far work is, on standard error: a bar on a terminal, else a line every few seconds and at every new phase. */
+import type { Io } from '../io.ts';
+
+export interface Reading {
+  /** A word. */
+  readonly phase: string;
+  /** From 0 to 1; undefined where nobody knows how much there is to do. */
+  readonly fraction: number | undefined;
+  /** What else there is to say, such as bytes and rate. */
+  readonly parts: readonly string[];
+}
+
+export interface Meter {
+  show(reading: Reading): void;
+  /** Leaves the bar; lines may be written again. */
+  stop(): void;
+}
+
+const lineMs = 5_000;
+
+export async function startMeter(io: Io): Promise<Meter> {
+  return io.isTerminal ? await meterBar() : meterLines(io);
+}
+
+/** Lines for logs and pipes. */
+export function meterLines(io: Pick<Io, 'err'>, now: () => number = () => performance.now()): Meter {
+  let last = Number.NEGATIVE_INFINITY;
+  let told = '';
+  return {
+    show: ({ phase, fraction, parts }) => {
+      if (phase === told && now() - last < lineMs) return;
+      last = now();
+      told = phase;
+      const percent = fraction === undefined ? [] : [`${percentOf(fraction)}%`];
+      io.err(`${[phase, ...percent, ...parts].join('  ')}\n`);
+    },
+    stop: () => undefined,
+  };
+}
+
+async function meterBar(): Promise<Meter> {
+  const { default: progress } = await import('cli-progress');
+  const bar = new progress.SingleBar({
+    format: '{phase} [{bar}] {percent}  {parts}',
+    barCompleteChar: '#',
+    barIncompleteChar: '.',
+    barsize: 24,
+    hideCursor: true,
+    stream: process.stderr,
+    // The bar may not decide what Ctrl-C means.
+    gracefulExit: false,
+  });
+  let running = false;
+  return {
+    show: ({ phase, fraction, parts }) => {
+      const percent = fraction === undefined ? '' : `${percentOf(fraction)}%`;
+      const payload = { phase, percent, parts: parts.join('  ') };
+      if (running) bar.update((fraction ?? 0) * 1000, payload);
+      else bar.start(1000, (fraction ?? 0) * 1000, payload);
+      running = true;
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+function percentOf(fraction: number): number {
+  return Math.floor(fraction * 100);
+}

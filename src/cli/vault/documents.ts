@@ -1,0 +1,102 @@
+/** What `--json` prints of vaults and points (docs/vault.md, "For scripts"). Fields are only ever added. */
+import type { KeySlot } from '../../vault/key-slots.ts';
+import type { StoredCheck } from '../../vault/points/checks.ts';
+import type { Point, PointDevice } from '../../vault/points/point.ts';
+import type { Participant } from '../../vault/prune/participants.ts';
+
+export interface KeyDocument {
+  id: string;
+  kind: 'passphrase' | 'file' | 'recovery';
+  label: string;
+  /** ISO 8601. */
+  created: string;
+}
+
+export function keyDocument({ id, kind, label, created }: KeySlot): KeyDocument {
+  return { id, kind, label, created };
+}
+
+/** Sizes in bytes. */
+export interface PointDocument {
+  id: string;
+  finished: string;
+  started: string;
+  job: string;
+  kind: string;
+  agent: string;
+  machine: { id: string; name: string; boot: string };
+  protected: boolean;
+  /** The last of each level, the latest first. */
+  checks: CheckDocument[];
+  warnings: { code: string; message: string; device?: string }[];
+  devices: PointDeviceDocument[];
+}
+
+export type PointDeviceDocument = Omit<PointDevice, 'root' | 'levels'>;
+
+export interface CheckDocument {
+  level: string;
+  at: string;
+  /** From 0 to 1. */
+  coverage: number;
+  outcome: string;
+  problems: readonly string[];
+}
+
+export interface PointFacts {
+  readonly protected: ReadonlySet<string>;
+  readonly checks: readonly StoredCheck[];
+}
+
+export function pointDocument(point: Point, facts: PointFacts): PointDocument {
+  const { id, finished, started, job, kind, agent, machine, warnings, devices } = point;
+  return {
+    ...{ id, finished, started, job, kind, agent },
+    machine: { id: machine.id, name: machine.name, boot: machine.boot },
+    protected: facts.protected.has(id),
+    checks: lastChecks(facts.checks.filter((each) => each.point === id)),
+    warnings: warnings.map((each) => ({ ...each })),
+    devices: devices.map(deviceDocument),
+  };
+}
+
+function deviceDocument(device: PointDevice): PointDeviceDocument {
+  const { root, levels, ...document } = device;
+  void [root, levels];
+  return document;
+}
+
+/** `checks` by time. */
+function lastChecks(checks: readonly StoredCheck[]): CheckDocument[] {
+  const last = new Map<string, CheckDocument>();
+  for (const { level, at, coverage, outcome, problems } of checks)
+    last.set(level, { level, at, coverage, outcome, problems });
+  return [...last.values()].sort((a, b) => b.at.localeCompare(a.at));
+}
+
+export interface ParticipantDocument {
+  id: string;
+  /** `backup`, `prune` or `repair`; empty where its document cannot be read. */
+  what: string;
+  host: string | null;
+  pid: number | null;
+  /** ISO 8601, by its own clock; empty where its document cannot be read. */
+  started: string;
+  /** ISO 8601, by the store's clock. */
+  last_sign: string;
+}
+
+export function participantDocument({
+  id,
+  what,
+  owner,
+  started,
+  lastSign,
+}: Participant): ParticipantDocument {
+  return {
+    ...{ id, what, started },
+    host: owner?.host ?? null,
+    pid: owner?.pid ?? null,
+    last_sign: new Date(lastSign).toISOString(),
+  };
+}

@@ -1,0 +1,188 @@
+/** `forget`: by rules, by name; and `--protect`, `--unprotect`, which keep points from it. */
+import type { Command } from 'commander';
+import { AgentError } from '../../base/errors.ts';
+import { filterPoints, idsBeginningWith, isLatest } from '../../vault/points/find.ts';
+import { listKeys } from '../../vault/points/objects.ts';
+import {
+  findPoint,
+  forgetPoint,
+  listPoints,
+  listProtected,
+  protectPoint,
+  unprotectPoint,
+} from '../../vault/points/points.ts';
+import { type RetentionGroup, type RetentionRules, choosePoints } from '../../vault/points/retention.ts';
+import { exitWithWarnings } from '../outcome.ts';
+import type { Context } from '../context.ts';
+import type { VaultValues } from './options.ts';
+import { readFacts } from './points.ts';
+import { renderForgotten, renderGroups } from './render-forget.ts';
+import { type Session, withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly device?: string;
+  readonly machine?: string;
+  readonly dryRun?: true;
+  readonly protect?: true;
+  readonly unprotect?: true;
+  readonly keepLast?: number;
+  readonly keepHourly?: number;
+  readonly keepDaily?: number;
+  readonly keepWeekly?: number;
+  readonly keepMonthly?: number;
+  readonly keepYearly?: number;
+}
+
+export interface ForgetDocument {
+  dry_run: boolean;
+  /** Ids; with --dry-run those that would be. */
+  forgotten: string[];
+  protected: string[];
+  unprotected: string[];
+  /** What the rules said, by machine and devices; empty where points were named. */
+  groups: {
+    machine: string;
+    devices: readonly string[];
+    keep: { point: string; finished: string; reasons: readonly string[] }[];
+    forget: { point: string; finished: string }[];
+  }[];
+  /** Points that cannot be read: no rule touches them. */
+  damaged: { key: string; message: string }[];
+}
+
+export async function forget(context: Context, self: Command): Promise<number> {
+  const values = self.opts<Values>();
+  const rules = rulesOf(values);
+  const names = self.args;
+  checkUsage(names, rules, values);
+  const document = await withVault(context, self, (session) =>
+    rules === undefined ? byName(session, names, values) : byRules(session, rules, values),
+  );
+  context.print(document, () => renderGroups(document) + renderForgotten(document));
+  return document.damaged.length > 0 ? exitWithWarnings : 0;
+}
+
+function rulesOf(values: Values): RetentionRules | undefined {
+  const rules: RetentionRules = {
+    ...(values.keepLast === undefined ? {} : { last: values.keepLast }),
+    ...(values.keepHourly === undefined ? {} : { hourly: values.keepHourly }),
+    ...(values.keepDaily === undefined ? {} : { daily: values.keepDaily }),
+    ...(values.keepWeekly === undefined ? {} : { weekly: values.keepWeekly }),
+    ...(values.keepMonthly === undefined ? {} : { monthly: values.keepMonthly }),
+    ...(values.keepYearly === undefined ? {} : { yearly: values.keepYearly }),
+  };
+  return Object.keys(rules).length === 0 ? undefined : rules;
+}
+
+function checkUsage(names: readonly string[], rules: RetentionRules | undefined, values: Values): void {
+  const { protect, unprotect, device, machine, dryRun } = values;
+  const wrong = (message: string, hint: string): AgentError => new AgentError('BAD_USAGE', message, { hint });
+  if (names.length === 0 && rules === undefined)
+    throw wrong('Nothing says what to forget', 'name points, or give rules such as --keep-daily 14');
+  if (names.length > 0 && rules !== undefined)
+    throw wrong('Points are named, and rules are given', 'give one or the other');
+  if (protect === true && unprotect === true)
+    throw wrong('Both --protect and --unprotect are given', 'give one of them');
+  if (rules !== undefined && (protect === true || unprotect === true))
+    throw wrong('--protect and --unprotect are for points that are named', 'name them');
+  if (rules === undefined && (device !== undefined || machine !== undefined))
+    throw wrong('--device and --machine are for rules', 'leave them out where points are named');
+  if ((protect === true || unprotect === true) && dryRun === true)
+    throw wrong('--dry-run is for forgetting', 'leave it out');
+}
+
+async function byName(
+  session: Session,
+  names: readonly string[],
+  { protect, unprotect, dryRun }: Values,
+): Promise<ForgetDocument> {
+  const { vault, signal } = session;
+  const ids = await idsOf(session, names);
+  if (protect === true) {
+    for (const id of ids) await protectPoint(vault, id, { signal });
+    return { ...nothing, protected: ids };
+  }
+  if (unprotect === true) {
+    for (const id of ids) await unprotectPoint(vault, id, { signal });
+    return { ...nothing, unprotected: ids };
+  }
+  // All are looked at before the first one goes.
+  const kept = await listProtected(vault, { signal });
+  const held = ids.find((id) => kept.has(id));
+  if (held !== undefined)
+    throw new AgentError(
+      'POINT_PROTECTED',
+      `The recovery point ${held} of ${vault.name} is protected: nothing was forgotten`,
+      {
+        hint: `dattocli forget --unprotect ${held} lifts that`,
+      },
+    );
+  if (dryRun !== true) for (const id of ids) await forgetPoint(vault, id, { signal });
+  return { ...nothing, dry_run: dryRun === true, forgotten: ids };
+}
+
+const nothing: ForgetDocument = {
+  ...{ dry_run: false, forgotten: [], protected: [], unprotected: [], groups: [], damaged: [] },
+};
+
+/** By their keys alone, so that points that cannot be read can be forgotten, too. */
+async function idsOf({ vault, signal }: Session, names: readonly string[]): Promise<string[]> {
+  const keys = await listKeys(vault, 'points/', /^points\/[0-9a-f]{32}$/, { signal });
+  const all = keys.map((key) => key.slice('points/'.length));
+  const ids = new Set<string>();
+  for (const name of names) {
+    if (isLatest(name)) {
+      ids.add((await findPoint(vault, name, {}, { signal })).id);
+      continue;
+    }
+    const [id, another] = idsBeginningWith(all, name);
+    if (id === undefined)
+      throw new AgentError('POINT_NOT_FOUND', `${vault.name} has no recovery point ${name}`, {
+        hint: 'dattocli points lists what there is',
+      });
+    if (another !== undefined)
+      throw new AgentError('POINT_AMBIGUOUS', `More than one recovery point begins with ${name}`, {
+        hint: 'give more digits',
+      });
+    ids.add(id);
+  }
+  return [...ids];
+}
+
+async function byRules(session: Session, rules: RetentionRules, values: Values): Promise<ForgetDocument> {
+  const { vault, signal } = session;
+  const { device, machine, dryRun } = values;
+  const { points, damaged } = await listPoints(vault, { signal });
+  const facts = await readFacts(vault, signal);
+  const groups = choosePoints(filterPoints(points, { device, machine }), rules, {
+    now: Date.now(),
+    vaultCreated: Date.parse(vault.config.created),
+    protected: facts.protected,
+    damaged: damagedIds(facts.checks),
+  });
+  const ids = groups.flatMap((group) => group.forget.map(({ id }) => id));
+  if (dryRun !== true) for (const id of ids) await forgetPoint(vault, id, { signal });
+  return {
+    ...nothing,
+    dry_run: dryRun === true,
+    forgotten: ids,
+    groups: groups.map(groupDocument),
+    damaged: damaged.map(({ key, error }) => ({ key, message: error.message })),
+  };
+}
+
+/** Points of which the last check that came to an end found damage. `checks` by time. */
+export function damagedIds(checks: readonly { point: string; outcome: string }[]): Set<string> {
+  const last = new Map<string, string>();
+  for (const { point, outcome } of checks) if (outcome !== 'unfinished') last.set(point, outcome);
+  return new Set([...last].filter(([, outcome]) => outcome === 'damaged').map(([point]) => point));
+}
+
+function groupDocument({ machine, devices, keep, forget: goes }: RetentionGroup): ForgetDocument['groups'][0] {
+  return {
+    machine,
+    devices,
+    keep: keep.map(({ point, reasons }) => ({ point: point.id, finished: point.finished, reasons })),
+    forget: goes.map(({ id, finished }) => ({ point: id, finished })),
+  };
+}

@@ -1,0 +1,86 @@
+/** `vault info`: what a vault says of itself, and, where there is a key, what it holds. */
+import type { Command } from 'commander';
+import { AgentError } from '../../base/errors.ts';
+import { readConfig } from '../../vault/config.ts';
+import { findVault, openPlace, openVault } from '../../vault/opening.ts';
+import { listPoints } from '../../vault/points/points.ts';
+import { formatVaultLocation } from '../../vault/store/location.ts';
+import { readSlots } from '../../vault/unlock.ts';
+import type { Context } from '../context.ts';
+import { type KeyDocument, keyDocument } from './documents.ts';
+import { untilInterrupted } from './interrupt.ts';
+import { renderInfo } from './render-vault.ts';
+import { type Wanted, readWanted } from './session.ts';
+
+export interface InfoDocument {
+  location: string;
+  id: string;
+  created: string;
+  /** Bytes. */
+  chunk_size: number;
+  pack_size: number;
+  keys: KeyDocument[];
+  /** Key slots that cannot be read. */
+  damaged_keys: { id: string; message: string }[];
+  /** Null where this machine has no key. */
+  contents: {
+    points: number;
+    /** Objects that should be points, and cannot be read. */
+    damaged_points: number;
+    machines: string[];
+    /** Of the first and the last point, ISO 8601; null without any. */
+    first: string | null;
+    last: string | null;
+  } | null;
+}
+
+export async function showInfo(context: Context, self: Command): Promise<number> {
+  const wanted = await readWanted(context.io, self);
+  const document = await untilInterrupted(context.io, (signal) => gather(wanted, signal));
+  context.print(document, () => renderInfo(document));
+  return document.damaged_keys.length > 0 || (document.contents?.damaged_points ?? 0) > 0 ? 5 : 0;
+}
+
+async function gather(wanted: Wanted, signal: AbortSignal): Promise<InfoDocument> {
+  const place = await findVault(wanted.location, wanted.context);
+  const store = await openPlace(place);
+  try {
+    const config = await readConfig(store, { signal });
+    const { slots, damaged } = await readSlots(store, { signal });
+    return {
+      location: formatVaultLocation(place.location),
+      id: config.id,
+      created: config.created,
+      chunk_size: config.chunkSize,
+      pack_size: config.packSize,
+      keys: slots.map(keyDocument),
+      damaged_keys: damaged.map(({ id, error }) => ({ id, message: error.message })),
+      contents: await contentsOf(wanted, signal),
+    };
+  } finally {
+    await store.close();
+  }
+}
+
+async function contentsOf(wanted: Wanted, signal: AbortSignal): Promise<InfoDocument['contents']> {
+  let opened;
+  try {
+    opened = await openVault(wanted.location, wanted.context, wanted.key, { signal });
+  } catch (error) {
+    // What is to be seen without a key is shown; a key that was given and does not fit is an error.
+    if (wanted.key === undefined && error instanceof AgentError && error.code === 'VAULT_NO_KEY') return null;
+    throw error;
+  }
+  try {
+    const { points, damaged } = await listPoints(opened.vault, { signal });
+    return {
+      points: points.length,
+      damaged_points: damaged.length,
+      machines: [...new Set(points.map(({ machine }) => machine.name))].sort(),
+      first: points[0]?.finished ?? null,
+      last: points.at(-1)?.finished ?? null,
+    };
+  } finally {
+    await opened.vault.store.close();
+  }
+}

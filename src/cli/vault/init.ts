@@ -1,0 +1,169 @@
+/**
+ * `vault init`: makes a vault and its keys. The key file is durable before the vault appears, so that there is never a
+ * vault that nobody can open; where making the vault fails, it goes again.
+ */
+import type { Command } from 'commander';
+import { rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { readConfig } from '../../vault/config.ts';
+import { newId } from '../../vault/ids.ts';
+import { makeKeyFile } from '../../vault/key-file.ts';
+import { type KeyMaterial, keyFileBytes, newKeyFileText, newRecoveryCode } from '../../vault/key-material.ts';
+import {
+  type VaultContext,
+  type VaultPlace,
+  findVault,
+  keyFileOf,
+  openPlace,
+  readPassphrase,
+  readSecret,
+} from '../../vault/opening.ts';
+import { type StoreLocation, formatVaultLocation } from '../../vault/store/location.ts';
+import type { ObjectStore } from '../../vault/store/object-store.ts';
+import { readSlots } from '../../vault/unlock.ts';
+import { Vault } from '../../vault/vault.ts';
+import type { Context } from '../context.ts';
+import type { Io } from '../io.ts';
+import { type KeyDocument, keyDocument } from './documents.ts';
+import { untilInterrupted } from './interrupt.ts';
+import type { VaultValues } from './options.ts';
+import { renderInit } from './render-vault.ts';
+import { askNewPassphrase } from './secrets.ts';
+import { readWanted } from './session.ts';
+
+interface Values extends Pick<VaultValues, 'vault' | 'passphrase' | 'passphraseFile'> {
+  readonly keyFile?: string | false;
+  /** False for --no-recovery-code. */
+  readonly recoveryCode: boolean;
+  readonly chunkSize?: number;
+  readonly packSize?: number;
+}
+
+export interface InitDocument {
+  /** `vault:/path`, `vault+s3://…`. */
+  location: string;
+  id: string;
+  created: string;
+  chunk_size: number;
+  pack_size: number;
+  /** Null where none was made or used. */
+  key_file: string | null;
+  /** Shown this once. */
+  recovery_code: string | null;
+  keys: KeyDocument[];
+}
+
+export async function initVault(context: Context, self: Command): Promise<number> {
+  const [argument] = self.args;
+  const values = self.opts<Values>();
+  if (argument !== undefined && values.vault !== undefined)
+    throw new AgentError('BAD_USAGE', `Two vaults are named: ${argument} and ${values.vault}`);
+  const { location, context: places } = await readWanted(context.io, self, argument, { key: false });
+  const place = await findVault(location, places);
+  const passphrase = await newPassphrase(values, place, context.io);
+  const document = await untilInterrupted(context.io, (signal) =>
+    make(place, places, values, passphrase, signal),
+  );
+  context.print(document, () => renderInit(document));
+  return 0;
+}
+
+async function newPassphrase(values: Values, place: VaultPlace, io: Io): Promise<string | undefined> {
+  if (values.passphrase === true && values.passphraseFile !== undefined)
+    throw new AgentError('BAD_USAGE', 'Give one of --passphrase and --passphrase-file');
+  if (values.passphrase === true) return askNewPassphrase(io);
+  const path = values.passphraseFile ?? place.passphraseFile;
+  return path === undefined ? undefined : readPassphrase(path);
+}
+
+async function make(
+  place: VaultPlace,
+  context: VaultContext,
+  values: Values,
+  passphrase: string | undefined,
+  signal: AbortSignal,
+): Promise<InitDocument> {
+  const id = newId();
+  const store = await openPlace(place, { create: true });
+  let made: string | undefined;
+  try {
+    const keys: { material: KeyMaterial; label?: string }[] = [];
+    const keyFile = keyFilePath(values, place, id, context, passphrase);
+    if (keyFile !== undefined) {
+      const there = await readIfThere(keyFile);
+      const text = there ?? newKeyFileText();
+      keyFileBytes(text);
+      if (there === undefined) {
+        await makeKeyFile(keyFile, text);
+        made = keyFile;
+      }
+      keys.push({ material: { kind: 'file', text }, label: hostname() });
+    }
+    if (passphrase !== undefined) keys.push({ material: { kind: 'passphrase', passphrase } });
+    const code = values.recoveryCode ? newRecoveryCode() : undefined;
+    if (code !== undefined) keys.push({ material: { kind: 'recovery', code } });
+    const { chunkSize, packSize } = values;
+    const { config } = await Vault.init(store, { id, keys, chunkSize, packSize, signal });
+    const { slots } = await readSlots(store, { signal });
+    return {
+      location: formatVaultLocation(place.location),
+      id,
+      created: config.created,
+      chunk_size: config.chunkSize,
+      pack_size: config.packSize,
+      key_file: keyFile ?? null,
+      recovery_code: code ?? null,
+      keys: slots.map(keyDocument),
+    };
+  } catch (error) {
+    if (made !== undefined && (await isAbsent(store, id))) await rm(made, { force: true });
+    throw withPlace(error, place.location);
+  } finally {
+    await store.close();
+  }
+}
+
+/** The key file that the vault gets; undefined where it is to have none. Throws BAD_USAGE. */
+function keyFilePath(
+  { keyFile }: Values,
+  place: VaultPlace,
+  id: string,
+  context: VaultContext,
+  passphrase: string | undefined,
+): string | undefined {
+  if (keyFile === false && passphrase === undefined)
+    throw new AgentError('BAD_USAGE', 'Without a key file the vault needs a passphrase', {
+      hint: 'give --passphrase or --passphrase-file too',
+    });
+  if (keyFile === false) return undefined;
+  if (keyFile !== undefined || place.keyFile !== undefined) return keyFile ?? place.keyFile;
+  // A configuration that names a passphrase file has its key.
+  return place.passphraseFile === undefined ? keyFileOf(id, context) : undefined;
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  return readSecret(path).catch((error: unknown) => {
+    if (error instanceof AgentError && errnoCode(error.cause) === 'ENOENT') return undefined;
+    throw error;
+  });
+}
+
+/** True where it is certain that the vault has not come to be: a put that failed or was cut may have happened. */
+async function isAbsent(store: ObjectStore, id: string): Promise<boolean> {
+  try {
+    return (await readConfig(store)).id !== id;
+  } catch (error) {
+    return error instanceof AgentError && error.code === 'VAULT_NOT_FOUND';
+  }
+}
+
+/** What the store says names a path or a bucket; here the hint may say more. */
+function withPlace(error: unknown, location: StoreLocation): unknown {
+  if (!(error instanceof AgentError) || error.code !== 'VAULT_EXISTS' || error.hint !== undefined)
+    return error;
+  return new AgentError(error.code, error.message, {
+    hint: `nothing was changed; see dattocli vault info --vault ${formatVaultLocation(location)}`,
+    cause: error,
+  });
+}

@@ -1,0 +1,194 @@
+/** `vault key list|add|remove|change`. */
+import type { Command } from 'commander';
+import { rm } from 'node:fs/promises';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { makeKeyFile, replaceKeyFile } from '../../vault/key-file.ts';
+import { type KeyMaterial, newKeyFileText, newRecoveryCode } from '../../vault/key-material.ts';
+import { addKey, findKey, listKeys, removeKey } from '../../vault/keys.ts';
+import { findVault, openPlace, readPassphrase, readSecret, storedKey } from '../../vault/opening.ts';
+import { unlock } from '../../vault/unlock.ts';
+import type { Context } from '../context.ts';
+import type { Io } from '../io.ts';
+import { type KeyDocument, keyDocument } from './documents.ts';
+import { untilInterrupted } from './interrupt.ts';
+import type { VaultValues } from './options.ts';
+import { renderKey, renderKeyList } from './render-vault.ts';
+import { askNewPassphrase } from './secrets.ts';
+import { type Session, readWanted, withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly newPassphrase?: true;
+  readonly newPassphraseFile?: string;
+  readonly newKeyFile?: string;
+  readonly newRecoveryCode?: true;
+  readonly label?: string;
+}
+
+export interface KeyListDocument {
+  keys: KeyDocument[];
+  damaged: { id: string; message: string }[];
+}
+
+export interface KeyChangeDocument {
+  added: KeyDocument;
+  /** The id of the key that was replaced; null where one was added. */
+  removed: string | null;
+  key_file: string | null;
+  recovery_code: string | null;
+}
+
+/** What is added, and what people are told of it. */
+interface NewKey {
+  readonly material: KeyMaterial;
+  readonly keyFile: string | undefined;
+  /** The file was made for it, so it goes where nothing comes of it. */
+  readonly made: boolean;
+}
+
+/** Needs no key. */
+export async function showKeys(context: Context, self: Command): Promise<number> {
+  const wanted = await readWanted(context.io, self);
+  const place = await findVault(wanted.location, wanted.context);
+  const { slots, damaged } = await untilInterrupted(context.io, async (signal) => {
+    const store = await openPlace(place);
+    try {
+      return await listKeys({ store }, { signal });
+    } finally {
+      await store.close();
+    }
+  });
+  const document: KeyListDocument = {
+    keys: slots.map(keyDocument),
+    damaged: damaged.map(({ id, error }) => ({ id, message: error.message })),
+  };
+  context.print(document, () => renderKeyList(document));
+  return damaged.length > 0 ? 5 : 0;
+}
+
+export async function addNewKey(context: Context, self: Command): Promise<number> {
+  const values = self.opts<Values>();
+  checkChoice(values);
+  const document = await withVault(context, self, async (session) => {
+    const { vault, signal } = session;
+    const { material: present } = await presentKey(session);
+    const added = await newKey(values, context.io);
+    try {
+      const slot = await addKey(vault, present, added.material, { label: values.label, signal });
+      return changed(keyDocument(slot), null, added);
+    } catch (error) {
+      if (added.made && added.keyFile !== undefined) await rm(added.keyFile, { force: true });
+      throw error;
+    }
+  });
+  context.print(document, () => renderKey(document));
+  return 0;
+}
+
+/** Replaces the key that opens the vault by a new one of its kind; cut anywhere, one of the two opens it. */
+export async function changeThisKey(context: Context, self: Command): Promise<number> {
+  const values = self.opts<Values>();
+  const document = await withVault(context, self, async (session) => {
+    const { vault, signal } = session;
+    const present = await presentKey(session, values.keyFile);
+    const { slot } = await unlock(vault.store, vault.id, present.material, { signal });
+    const material = await sameKind(present.material.kind, values, context.io);
+    const label = values.label ?? slot.label;
+    // Beside the old file first, so that no slot is ever without the file that opens it.
+    const draft = `${present.path ?? ''}.next`;
+    const text = fileText(material);
+    const rewrites = present.path !== undefined && text !== undefined;
+    if (rewrites) await replaceKeyFile(draft, text);
+    const added = await addKey(vault, present.material, material, { label, signal });
+    if (rewrites) {
+      await replaceKeyFile(present.path, text);
+      await rm(draft, { force: true });
+    }
+    await removeKey(vault, slot.id, { signal });
+    return changed(keyDocument(added), slot.id, { material, keyFile: rewrites ? present.path : undefined });
+  });
+  context.print(document, () => renderKey(document));
+  return 0;
+}
+
+export async function removeOneKey(context: Context, self: Command): Promise<number> {
+  const [text = ''] = self.args;
+  const removed = await withVault(context, self, async ({ vault, signal }) => {
+    const id = findKey(await listKeys(vault, { signal }), text);
+    await removeKey(vault, id, { signal });
+    return id;
+  });
+  context.print({ removed }, () => `key ${removed} is removed\n`);
+  return 0;
+}
+
+function changed(
+  added: KeyDocument,
+  removed: string | null,
+  { material, keyFile }: Omit<NewKey, 'made'>,
+): KeyChangeDocument {
+  const code = material.kind === 'recovery' ? material.code : null;
+  return { added, removed, key_file: keyFile ?? null, recovery_code: code };
+}
+
+/** The key that opened the vault, and its file where it lies in one. */
+async function presentKey(
+  { wanted, vault }: Session,
+  keyFile?: string,
+): Promise<{ readonly material: KeyMaterial; readonly path: string | undefined }> {
+  if (wanted.key !== undefined) return { material: wanted.key, path: keyFile };
+  return storedKey(await findVault(wanted.location, wanted.context), vault.id, wanted.context);
+}
+
+/** What a file of this machine holds of it; recovery codes are on paper. */
+function fileText(material: KeyMaterial): string | undefined {
+  if (material.kind === 'recovery') return undefined;
+  return material.kind === 'file' ? material.text : `${material.passphrase}\n`;
+}
+
+function checkChoice({ newPassphrase, newPassphraseFile, newKeyFile, newRecoveryCode: code }: Values): void {
+  const given = [newPassphrase, newPassphraseFile, newKeyFile, code].filter((each) => each !== undefined);
+  if (given.length !== 1)
+    throw new AgentError('BAD_USAGE', `${given.length} new keys are asked for`, {
+      hint: 'give one of --new-passphrase, --new-passphrase-file, --new-key-file and --new-recovery-code',
+    });
+}
+
+async function newKey(values: Values, io: Io): Promise<NewKey> {
+  const { newPassphraseFile, newKeyFile } = values;
+  if (newKeyFile !== undefined) {
+    const there = await readSecret(newKeyFile).catch((error: unknown) => {
+      if (error instanceof AgentError && errnoCode(error.cause) === 'ENOENT') return undefined;
+      throw error;
+    });
+    const text = there ?? newKeyFileText();
+    if (there === undefined) await makeKeyFile(newKeyFile, text);
+    return { material: { kind: 'file', text }, keyFile: newKeyFile, made: there === undefined };
+  }
+  if (values.newRecoveryCode === true)
+    return { material: { kind: 'recovery', code: newRecoveryCode() }, keyFile: undefined, made: false };
+  const passphrase =
+    newPassphraseFile === undefined ? await askNewPassphrase(io) : await readPassphrase(newPassphraseFile);
+  return { material: { kind: 'passphrase', passphrase }, keyFile: undefined, made: false };
+}
+
+async function sameKind(kind: KeyMaterial['kind'], values: Values, io: Io): Promise<KeyMaterial> {
+  const { newPassphraseFile } = values;
+  if (kind !== 'passphrase' && newPassphraseFile !== undefined)
+    throw new AgentError('BAD_USAGE', 'The key that opens the vault is no passphrase', {
+      hint: 'a key is changed to one of its kind; vault key add makes others',
+    });
+  switch (kind) {
+    case 'file':
+      return { kind, text: newKeyFileText() };
+    case 'recovery':
+      return { kind, code: newRecoveryCode() };
+    case 'passphrase':
+      return {
+        kind,
+        passphrase:
+          newPassphraseFile === undefined
+            ? await askNewPassphrase(io)
+            : await readPassphrase(newPassphraseFile),
+      };
+  }
+}

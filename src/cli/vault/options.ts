@@ -1,0 +1,75 @@
+/** The options that every command of a vault has: which vault, which key, and where things lie on this machine. */
+import { type Command, Option } from 'commander';
+import { resolve } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+
+export interface VaultValues {
+  readonly vault?: string;
+  readonly keyFile?: string;
+  readonly passphraseFile?: string;
+  readonly passphrase?: true;
+  readonly recoveryCode?: true;
+  readonly recoveryCodeFile?: string;
+  readonly config: string;
+  readonly stateDir: string;
+}
+
+export const defaultVault = 'vault:default';
+
+/** Where the daemon's files lie, too (docs/dattod.md). */
+const defaults = { config: '/etc/dattod/config.json', stateDir: '/var/lib/dattod', runDir: '/run/dattod' };
+
+export function addVaultOption(command: Command): Command {
+  return command.option('--vault <location>', `vault:NAME, vault:/path or vault+s3://… (${defaultVault})`);
+}
+
+export function addKeyOptions(command: Command): Command {
+  return command
+    .option('--key-file <path>', 'open the vault with this key file', toPath)
+    .option('--passphrase-file <path>', 'with the passphrase in this file', toPath)
+    .option('--passphrase', 'with a passphrase that is asked for')
+    .option('--recovery-code-file <path>', 'with the recovery code in this file', toPath)
+    .option('--recovery-code', 'with the recovery code, asked for');
+}
+
+export function addPlaceOptions(command: Command): Command {
+  return command
+    .addOption(placeOption('--config <path>', 'configuration with named vaults', defaults.config))
+    .addOption(
+      placeOption('--state-dir <path>', 'where the default vault, keys and indexes lie', defaults.stateDir),
+    );
+}
+
+export function addVaultOptions(command: Command): Command {
+  return addPlaceOptions(addKeyOptions(addVaultOption(command)));
+}
+
+export function addRunDirectory(command: Command): Command {
+  return command.addOption(
+    placeOption('--run-dir <path>', 'records and sockets of what is mounted', defaults.runDir),
+  );
+}
+
+export function addDeviceOption(command: Command): Command {
+  return command.option('--device <name>', 'device of the point, where it has several: path, UUID or label');
+}
+
+export const pointArgument = ['<point>', 'id, a beginning of it, latest, or latest:DEVICE'] as const;
+
+function placeOption(flags: string, about: string, value: string): Option {
+  return new Option(flags, about).argParser(toPath).default(value, value);
+}
+
+export function toPath(text: string): string {
+  if (text === '') throw new AgentError('BAD_USAGE', 'A path on the command line is empty');
+  return resolve(text);
+}
+
+/** For options that take a number from 1 on. */
+export function toCount(option: string): (text: string) => number {
+  return (text) => {
+    if (!/^[1-9]\d{0,8}$/.test(text))
+      throw new AgentError('BAD_USAGE', `${option} "${text}" is no number from 1 on`);
+    return Number(text);
+  };
+}

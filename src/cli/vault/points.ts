@@ -1,0 +1,67 @@
+/** `points [POINT]`: the recovery points of a vault, or all about one. */
+import type { Command } from 'commander';
+import { filterPoints } from '../../vault/points/find.ts';
+import { listChecks } from '../../vault/points/checks.ts';
+import { type PointList, findPoint, listPoints, listProtected } from '../../vault/points/points.ts';
+import type { Vault } from '../../vault/vault.ts';
+import { exitWithWarnings } from '../outcome.ts';
+import type { Context } from '../context.ts';
+import { type PointDocument, type PointFacts, pointDocument } from './documents.ts';
+import type { VaultValues } from './options.ts';
+import { renderPoint, renderPoints } from './render-points.ts';
+import { withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly device?: string;
+  readonly machine?: string;
+}
+
+export interface PointsDocument {
+  vault: { id: string; name: string };
+  /** The earliest first. */
+  points: PointDocument[];
+  /** Objects that should be points, and cannot be read. */
+  damaged: { key: string; code: string; message: string }[];
+}
+
+/** All about one point, with the layout of its machine. */
+export interface OnePointDocument extends PointDocument {
+  layout: Readonly<Record<string, unknown>>;
+}
+
+export async function showPoints(context: Context, self: Command): Promise<number> {
+  const [name] = self.args;
+  const { device, machine } = self.opts<Values>();
+  if (name !== undefined) {
+    const document = await withVault(context, self, async ({ vault, signal }) => {
+      const point = await findPoint(vault, name, { device, machine }, { signal });
+      const facts = await readFacts(vault, signal, point.id);
+      return { ...pointDocument(point, facts), layout: point.machine.layout } satisfies OnePointDocument;
+    });
+    context.print(document, () => renderPoint(document));
+    return 0;
+  }
+  const document = await withVault(context, self, async ({ vault, signal }) => {
+    const list = await listPoints(vault, { signal });
+    const points = filterPoints(list.points, { device, machine });
+    return pointsDocument(vault, { ...list, points }, await readFacts(vault, signal));
+  });
+  context.print(document, () => renderPoints(document));
+  return document.damaged.length > 0 ? exitWithWarnings : 0;
+}
+
+export async function readFacts(vault: Vault, signal: AbortSignal, point?: string): Promise<PointFacts> {
+  const [protectedIds, { checks }] = await Promise.all([
+    listProtected(vault, { signal }),
+    listChecks(vault, point, { signal }),
+  ]);
+  return { protected: protectedIds, checks };
+}
+
+export function pointsDocument(vault: Vault, list: PointList, facts: PointFacts): PointsDocument {
+  return {
+    vault: { id: vault.id, name: vault.name },
+    points: list.points.map((point) => pointDocument(point, facts)),
+    damaged: list.damaged.map(({ key, error }) => ({ key, code: error.code, message: error.message })),
+  };
+}

@@ -1,0 +1,37 @@
+/** The key that was given on the command line. Secrets are in files or typed, never among the arguments. */
+import { AgentError } from '../../base/errors.ts';
+import type { KeyMaterial } from '../../vault/key-material.ts';
+import { readPassphrase, readSecret } from '../../vault/opening.ts';
+import type { Io } from '../io.ts';
+import type { VaultValues } from './options.ts';
+
+type KeyValues = Pick<
+  VaultValues,
+  'keyFile' | 'passphraseFile' | 'passphrase' | 'recoveryCode' | 'recoveryCodeFile'
+>;
+
+/** Undefined where none was given. Throws BAD_USAGE for several, FILE_ERROR, CANCELLED. */
+export async function givenKey(values: KeyValues, io: Io): Promise<KeyMaterial | undefined> {
+  const { keyFile, passphraseFile, passphrase, recoveryCode, recoveryCodeFile } = values;
+  const given = [keyFile, passphraseFile, passphrase, recoveryCode, recoveryCodeFile];
+  if (given.filter((each) => each !== undefined).length > 1)
+    throw new AgentError('BAD_USAGE', 'More than one key is given', {
+      hint: 'give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and --recovery-code',
+    });
+  if (keyFile !== undefined) return { kind: 'file', text: await readSecret(keyFile) };
+  if (passphraseFile !== undefined)
+    return { kind: 'passphrase', passphrase: await readPassphrase(passphraseFile) };
+  if (passphrase === true) return { kind: 'passphrase', passphrase: await io.askSecret('Passphrase') };
+  if (recoveryCodeFile !== undefined) return { kind: 'recovery', code: await readSecret(recoveryCodeFile) };
+  if (recoveryCode === true) return { kind: 'recovery', code: await io.askSecret('Recovery code') };
+  return undefined;
+}
+
+/** Asks twice. Throws BAD_USAGE where the two differ. */
+export async function askNewPassphrase(io: Io): Promise<string> {
+  const first = await io.askSecret('New passphrase');
+  if (first === '') throw new AgentError('BAD_USAGE', 'The passphrase is empty');
+  if ((await io.askSecret('The same again')) !== first)
+    throw new AgentError('BAD_USAGE', 'The two passphrases differ: nothing was changed');
+  return first;
+}

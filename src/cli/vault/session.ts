@@ -1,0 +1,75 @@
+/** Opens the vault that a command names, does the work, and lets go of it, however the work ends. */
+import type { Command } from 'commander';
+import { readConfig } from '../../daemon/config.ts';
+import { ChunkIndex } from '../../vault/index/chunk-index.ts';
+import type { KeyMaterial } from '../../vault/key-material.ts';
+import { type OpenedVault, type VaultContext, openVault } from '../../vault/opening.ts';
+import { type VaultLocation, parseVaultLocation } from '../../vault/store/location.ts';
+import type { Vault } from '../../vault/vault.ts';
+import type { Context } from '../context.ts';
+import type { Io } from '../io.ts';
+import { untilInterrupted } from './interrupt.ts';
+import { type VaultValues, defaultVault } from './options.ts';
+import { givenKey } from './secrets.ts';
+
+/** What a command says of its vault, before anything is opened. */
+export interface Wanted {
+  readonly location: VaultLocation;
+  readonly context: VaultContext;
+  /** Undefined: the one that this machine has. */
+  readonly key: KeyMaterial | undefined;
+}
+
+export interface Session {
+  readonly wanted: Wanted;
+  readonly opened: OpenedVault;
+  readonly vault: Vault;
+  /** Of the vault on this machine; opened when it is first asked for. */
+  readonly index: () => ChunkIndex;
+  readonly signal: AbortSignal;
+}
+
+/** Throws BAD_TARGET, BAD_USAGE (options, configuration), FILE_ERROR. */
+export async function readWanted(
+  io: Io,
+  self: Command,
+  location?: string,
+  options: { readonly key: boolean } = { key: true },
+): Promise<Wanted> {
+  const values = self.opts<VaultValues>();
+  const vaults = await namedVaults(self);
+  return {
+    location: parseVaultLocation(location ?? values.vault ?? defaultVault),
+    context: { vaults, stateDirectory: values.stateDir },
+    key: options.key ? await givenKey(values, io) : undefined,
+  };
+}
+
+async function namedVaults(self: Command): Promise<VaultContext['vaults']> {
+  const { config } = self.opts<VaultValues>();
+  return (await readConfig(config, self.getOptionValueSource('config') === 'cli')).vaults;
+}
+
+export async function withVault<T>(
+  { io }: Pick<Context, 'io'>,
+  self: Command,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
+  const wanted = await readWanted(io, self);
+  return untilInterrupted(io, async (signal) => {
+    const opened = await openVault(wanted.location, wanted.context, wanted.key, { signal });
+    let index: ChunkIndex | undefined;
+    try {
+      return await work({
+        wanted,
+        opened,
+        vault: opened.vault,
+        index: () => (index ??= ChunkIndex.open(opened.indexPath, opened.vault.id)),
+        signal,
+      });
+    } finally {
+      index?.close();
+      await opened.vault.store.close();
+    }
+  });
+}

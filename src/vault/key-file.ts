@@ -1,0 +1,55 @@
+/** Key files on this machine: 0600, durable before anybody relies on them, and never half-written. */
+import { constants } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { AgentError, errnoCode } from '../base/errors.ts';
+import { makeDirectories, syncDirectory } from './store/durable.ts';
+
+/** Makes the file, and its directory (0700) where it is missing. Throws FILE_EXISTS, FILE_ERROR. */
+export async function makeKeyFile(path: string, text: string): Promise<void> {
+  try {
+    await makeDirectories(dirname(path), 0o700);
+    await write(path, text);
+  } catch (error) {
+    if (errnoCode(error) === 'EEXIST')
+      throw new AgentError('FILE_EXISTS', `${path} is there already, and is not overwritten`, {
+        cause: error,
+      });
+    throw failed(path, error);
+  }
+}
+
+/** Puts the new text in the place of the old one in one step. Throws FILE_ERROR. */
+export async function replaceKeyFile(path: string, text: string): Promise<void> {
+  const draft = `${path}.new`;
+  try {
+    await rm(draft, { force: true });
+    await write(draft, text);
+    await rename(draft, path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    throw failed(path, error);
+  }
+}
+
+async function write(path: string, text: string): Promise<void> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const handle: FileHandle = await open(path, flags, 0o600);
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    await rm(path, { force: true });
+    throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+function failed(path: string, error: unknown): AgentError {
+  return new AgentError('FILE_ERROR', `${path} cannot be written: ${errnoCode(error) ?? String(error)}`, {
+    hint: 'vaults and their keys are made by root; --state-dir puts them elsewhere',
+    cause: error,
+  });
+}
