@@ -33,6 +33,8 @@ test('every fault is refused by name', () => {
     ['[]', /^c is not a JSON object$/],
     ['{"jobs":1}', /^c: unknown key "jobs"$/],
     ['{"history_limit":0}', /"history_limit" is 0, not a whole number from 1 to 100000$/],
+    ['{"reboot_continuity":"on"}', /"reboot_continuity" is "on", not true or false$/],
+    ['{"reboot_record":"x"}', /"reboot_record" is "x", not an absolute path$/],
     ['{"job_options":[]}', /^c: job_options is not an object/],
     ['{"job_options":{"max_freeze":1}}', /^c: job_options: unknown key "max_freeze"$/],
     ['{"job_options":{"toString":1}}', /unknown key "toString"$/],

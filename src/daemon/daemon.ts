@@ -17,6 +17,7 @@ import { History } from './history.ts';
 import { claimInstance, type Instance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
+import { markBootLoaderFiles } from './reboot/boot-loader.ts';
 import { readOutcome, withReasonOfReboot } from './reboot/outcome.ts';
 import type { DaemonSettings } from './settings.ts';
 import { listChains, Tracking } from './tracking.ts';
@@ -71,6 +72,7 @@ export async function createDaemon(
     const { pinDirectory, runDirectory, stateDirectory } = settings;
     const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
     const reboot = await readOutcome(runDirectory);
+    if (reboot !== undefined) await markBootLoaderFiles(reboot, collaborators.listDevices, trackers, log);
     const jobs = new JobTable({
       collaborators,
       history,

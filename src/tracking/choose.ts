@@ -3,6 +3,7 @@
  * is opened when it is first needed and kept, so that a daemon that has nothing to track holds nothing for it.
  */
 import { AgentError, toAgentError } from '../base/errors.ts';
+import type { Extent } from '../base/extents.ts';
 import type { DeviceNumbers, Epoch, TrackedDevice, Tracker, TrackingState } from './tracker.ts';
 
 export type TrackerWish = 'auto' | 'ebpf' | 'blktrace' | 'none';
@@ -98,6 +99,11 @@ export class TrackerChoice {
   /** The devices that have a map of an earlier process or of this one, as far as their trackers can list them. */
   async tracked(): Promise<(DeviceNumbers & Pick<TrackedDevice, 'path' | 'size'>)[]> {
     return (await this.#running()).flatMap((tracker) => tracker.tracked?.() ?? []);
+  }
+
+  /** Counts extents of a device as dirty that were written where no tracker could see it. */
+  async mark(device: DeviceNumbers, extents: readonly Extent[]): Promise<void> {
+    for (const tracker of await this.#running()) await tracker.mark?.(device, extents);
   }
 
   /** Ends the tracking of one device, whatever tracks it. */

@@ -5,27 +5,43 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { newId } from '../../src/vault/ids.ts';
+import { Namer } from '../../src/vault/names.ts';
+import { type PackKind, packOfObject } from '../../src/vault/packs/format.ts';
+import { PackWriter } from '../../src/vault/packs/pack-writer.ts';
 import type { VaultParts } from '../../src/vault/packs/vault-parts.ts';
 import { Secrets } from '../../src/vault/secrets.ts';
 import { type MemoryStore, openMemoryStore } from '../../src/vault/store/memory.ts';
+import type { ObjectStore } from '../../src/vault/store/object-store.ts';
 
 export interface TestVault extends VaultParts {
-  readonly store: MemoryStore;
+  /** What is at the bottom of `store`. */
+  readonly memory: MemoryStore;
 }
 
-export function testVault(options: { chunkSize?: number; packSize?: number } = {}): TestVault {
+export interface TestVaultOptions {
+  /** Default 4 KiB. */
+  readonly chunkSize?: number;
+  /** Default 1 MiB. */
+  readonly packSize?: number;
+  /** Puts something between the vault and its memory. */
+  readonly wrap?: (memory: MemoryStore) => ObjectStore;
+}
+
+export function testVault(options: TestVaultOptions = {}): TestVault {
   const id = newId();
+  const memory = openMemoryStore();
   return {
     name: 'memory',
     id,
-    store: openMemoryStore(),
+    memory,
+    store: options.wrap?.(memory) ?? memory,
     secrets: Secrets.from(Buffer.alloc(32, 7), id),
     chunkSize: options.chunkSize ?? 4096,
     packSize: options.packSize ?? 1024 * 1024,
   };
 }
 
-/** The path of an index that is removed after the test. */
+/** The path of an index in a directory that is removed after the test. */
 export function indexPath(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'index-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
@@ -37,4 +53,26 @@ export function testIndex(t: TestContext, vault: VaultParts, path = indexPath(t)
   const index = ChunkIndex.open(path, vault.id);
   t.after(() => index.close());
   return index;
+}
+
+/** Stores chunks, or pages, as a writer does; their names. `index` learns of the packs. */
+export async function storeParts(
+  vault: VaultParts,
+  index: ChunkIndex,
+  parts: readonly Buffer[],
+  options: { kind?: PackKind; condemned?: ReadonlySet<string> } = {},
+): Promise<Buffer[]> {
+  const kind = options.kind ?? 'chunks';
+  const writer = new PackWriter(vault, index, { ...options, kind, writer: newId() });
+  const { chunkNameKey, pageNameKey } = vault.secrets;
+  const namer = new Namer(kind === 'chunks' ? chunkNameKey : pageNameKey);
+  const names = parts.map((part) => namer.name(part));
+  for (const [i, part] of parts.entries()) await writer.add(names[i]!, part);
+  await writer.seal();
+  return names;
+}
+
+/** Ids of the packs in the vault. */
+export function packIds(vault: TestVault): string[] {
+  return [...vault.memory.objects.keys()].map(packOfObject).filter((id) => id !== undefined);
 }

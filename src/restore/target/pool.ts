@@ -23,7 +23,7 @@ interface Thread {
 
 interface Waiting {
   readonly resolve: (result: JobResult) => void;
-  readonly reject: (error: unknown) => void;
+  readonly reject: (error: AgentError) => void;
 }
 
 export class ThreadPool {
@@ -34,7 +34,7 @@ export class ThreadPool {
   readonly #signal: AbortSignal | undefined;
   readonly #onAbort = (): void => this.#fail(toAgentError(this.#signal?.reason));
   #next = 1;
-  #failure: unknown;
+  #failure: AgentError | undefined;
   #wake: (() => void) | undefined;
 
   private constructor({ lanes, signal }: PoolOptions) {
@@ -115,7 +115,7 @@ export class ThreadPool {
       this.#fail(error);
     }
     await Promise.all(underWay);
-    if (this.#failure !== undefined) throw this.#failure as Error;
+    if (this.#failure !== undefined) throw this.#failure;
   }
 
   /** One job by itself. */
@@ -144,7 +144,7 @@ export class ThreadPool {
 
   async #idle(): Promise<Thread> {
     for (;;) {
-      if (this.#failure !== undefined) throw this.#failure as Error;
+      if (this.#failure !== undefined) throw this.#failure;
       const idlest = this.#threads.reduce<Thread | undefined>(
         (best, each) => (best === undefined || each.busy < best.busy ? each : best),
         undefined,
@@ -156,7 +156,7 @@ export class ThreadPool {
   }
 
   #ask(thread: Thread, job: Job): Promise<JobResult> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure as Error);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const id = this.#next++;
     thread.busy++;
     thread.worker.postMessage({ id, job } satisfies ThreadRequest);
@@ -173,10 +173,10 @@ export class ThreadPool {
 
   #fail(error: unknown): void {
     if (this.#failure !== undefined) return;
-    this.#failure = error;
+    this.#failure = toAgentError(error);
     Atomics.store(this.#flag, 0, 1);
     for (const { worker } of this.#threads) worker.postMessage('abort');
-    for (const { reject } of this.#waiting.values()) reject(error);
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
     this.#waiting.clear();
     this.#wake?.();
   }

@@ -20,7 +20,7 @@ test('what was added is read back, from several packs, by another index too', as
   for (const [i, chunk] of chunks.entries()) await packs.add(names[i]!, chunk);
   await packs.seal();
   assert.equal(packs.counts.chunks, 100);
-  assert.equal(packs.counts.packs, vault.store.objects.size);
+  assert.equal(packs.counts.packs, vault.memory.objects.size);
   assert.ok(packs.counts.packs >= 3);
   assert.equal(index.stats().parts, 100);
 

@@ -23,8 +23,8 @@ async function onePack(
   const namer = new Namer(kind === 'chunks' ? vault.secrets.chunkNameKey : vault.secrets.pageNameKey);
   for (const chunk of chunks) await packs.add(namer.name(chunk), chunk);
   await packs.seal();
-  const [found] = [...vault.store.objects];
-  assert.ok(found !== undefined && vault.store.objects.size === 1);
+  const [found] = [...vault.memory.objects];
+  assert.ok(found !== undefined && vault.memory.objects.size === 1);
   const [key, { data }] = found;
   return { id: packOfObject(key)!, bytes: data, key };
 }
@@ -73,7 +73,7 @@ test('a bit that was altered is found, at whatever byte of the pack', async (t) 
     const inPart = parts.some((p) => at >= p.offset && at < p.offset + p.encodedLength + 16);
     if (inPart) assert.equal(whole, mixed.length - 1);
     else if (at >= 32) {
-      vault.store.objects.set(key, { data: altered, modified: 0 });
+      vault.memory.objects.set(key, { data: altered, modified: 0 });
       await assert.rejects(readDirectory(vault, id), damaged);
     }
   }
@@ -85,7 +85,7 @@ test('a pack that was cut short is found, wherever it was cut', async (t) => {
   for (let length = 0; length < bytes.length; length++) {
     const cut = bytes.subarray(0, length);
     assert.throws(() => openPack(vault, id, cut), damaged);
-    vault.store.objects.set(key, { data: cut, modified: 0 });
+    vault.memory.objects.set(key, { data: cut, modified: 0 });
     await assert.rejects(readDirectory(vault, id), damaged);
     await assert.rejects(readDirectory(vault, id, { size: bytes.length }), damaged);
   }

@@ -1,0 +1,170 @@
+/**
+ * What clients write to an export of a recovery point: kept in a sparse file beside the image, which has no name any more
+ * as soon as it is made, so that nothing of it is left however this process ends. Units are copied up whole.
+ */
+import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Bitmap } from '../../base/bitmap.ts';
+import { alignDown, alignUp, KiB } from '../../base/bytes.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { isUnsupported } from '../../block/write-errors.ts';
+import { punchHole } from '../../linux/fallocate.ts';
+import type { StatusExtent } from '../../nbd/server/backend.ts';
+import type { ImageReader } from '../image/image-reader.ts';
+
+/** Bytes copied up for a write that covers less. */
+const unit = 64 * KiB;
+
+export class Overlay {
+  readonly #image: ImageReader;
+  readonly #file: FileHandle;
+  /** The units that the file holds, and the image no longer. */
+  readonly #present: Bitmap;
+  /** Changes are made one after the other, so that copying up never undoes another write to the same unit. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(image: ImageReader, file: FileHandle) {
+    this.#image = image;
+    this.#file = file;
+    this.#present = new Bitmap(image.size, unit);
+  }
+
+  /** `directory` has to have room for what will be written. Throws FILE_ERROR. */
+  static async create(image: ImageReader, directory = tmpdir()): Promise<Overlay> {
+    try {
+      const folder = await mkdtemp(join(directory, 'dattod-overlay-'));
+      try {
+        const file = await open(join(folder, 'overlay'), 'wx+', 0o600);
+        await file.truncate(image.size);
+        return new Overlay(image, file);
+      } finally {
+        await rm(folder, { recursive: true });
+      }
+    } catch (error) {
+      throw new AgentError(
+        'FILE_ERROR',
+        `An overlay of ${image.size} bytes cannot be made in ${directory}: ${errnoCode(error) ?? String(error)}`,
+        { cause: error },
+      );
+    }
+  }
+
+  async read(into: Buffer, offset: number): Promise<void> {
+    for (const { from, end, present } of this.#runs(offset, into.length)) {
+      const part = into.subarray(from - offset, end - offset);
+      if (present) await this.#readFile(part, from);
+      else await this.#image.readInto(part.fill(0), from);
+    }
+  }
+
+  /** `data` must stay as it is until this resolves. */
+  write(data: Uint8Array, offset: number): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#raiseEdges(offset, offset + data.length);
+      await this.#writeFile(data, offset);
+      this.#present.mark(offset, data.length);
+    });
+  }
+
+  zero(offset: number, length: number, hole: boolean): Promise<void> {
+    return this.#inTurn(() => this.#zero(offset, length, hole));
+  }
+
+  async #zero(offset: number, length: number, hole: boolean): Promise<void> {
+    if (length === 0) return;
+    await this.#raiseEdges(offset, offset + length);
+    if (!hole || !this.#punch(offset, length)) {
+      const zeros = Buffer.alloc(Math.min(length, 16 * unit));
+      for (let done = 0; done < length; done += zeros.length)
+        await this.#writeFile(zeros.subarray(0, Math.min(zeros.length, length - done)), offset + done);
+    }
+    this.#present.mark(offset, length);
+  }
+
+  async status(offset: number, length: number, limit: number): Promise<StatusExtent[]> {
+    const found: StatusExtent[] = [];
+    const end = offset + length;
+    let at = offset;
+    for await (const { offset: from, length: bytes } of this.#image.extents(offset, end)) {
+      this.#add(found, at, from, { hole: true, zero: true });
+      this.#add(found, from, from + bytes, { hole: false, zero: false });
+      at = from + bytes;
+      if (found.length >= limit) return found.slice(0, limit);
+    }
+    this.#add(found, at, end, { hole: true, zero: true });
+    return found.slice(0, limit);
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+
+  /** A range of the image; what was written over it counts as data. */
+  #add(found: StatusExtent[], from: number, end: number, kind: { hole: boolean; zero: boolean }): void {
+    if (from >= end) return;
+    for (const run of this.#runs(from, end - from)) {
+      const length = run.end - run.from;
+      found.push({ length, ...(run.present ? { hole: false, zero: false } : kind) });
+    }
+  }
+
+  /** Copies up the units that the range begins or ends within, and no others, which are written whole. */
+  async #raiseEdges(offset: number, end: number): Promise<void> {
+    const first = alignDown(offset, unit);
+    const last = alignDown(end - 1, unit);
+    const whole = (start: number): boolean =>
+      start >= offset && Math.min(start + unit, this.#image.size) <= end;
+    for (const start of new Set([first, last])) if (!whole(start)) await this.#raise(start);
+  }
+
+  async #raise(start: number): Promise<void> {
+    if (this.#present.has(start / unit)) return;
+    const data = Buffer.alloc(Math.min(unit, this.#image.size - start));
+    await this.#image.readInto(data, start);
+    await this.#writeFile(data, start);
+    this.#present.mark(start, data.length);
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(work);
+    this.#turn = done.catch(() => undefined);
+    return done;
+  }
+
+  *#runs(offset: number, length: number): Generator<{ from: number; end: number; present: boolean }> {
+    const end = offset + length;
+    for (let at = offset; at < end;) {
+      const present = this.#present.has(Math.floor(at / unit));
+      let next = Math.min(end, alignUp(at + 1, unit));
+      while (next < end && this.#present.has(next / unit) === present) next = Math.min(end, next + unit);
+      yield { from: at, end: next, present };
+      at = next;
+    }
+  }
+
+  #punch(offset: number, length: number): boolean {
+    try {
+      punchHole(this.#file.fd, offset, length);
+      return true;
+    } catch (error) {
+      if (isUnsupported(error)) return false;
+      throw error;
+    }
+  }
+
+  async #readFile(into: Buffer, offset: number): Promise<void> {
+    for (let done = 0; done < into.length;) {
+      const { bytesRead } = await this.#file.read(into, done, into.length - done, offset + done);
+      if (bytesRead === 0) throw new AgentError('FILE_ERROR', 'the overlay came to an early end');
+      done += bytesRead;
+    }
+  }
+
+  async #writeFile(data: Uint8Array, offset: number): Promise<void> {
+    for (let done = 0; done < data.length;) {
+      const { bytesWritten } = await this.#file.write(data, done, data.length - done, offset + done);
+      done += bytesWritten;
+    }
+  }
+}
