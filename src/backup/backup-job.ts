@@ -8,7 +8,11 @@ import type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning }
 import { type JobMember, isLive } from './unit.ts';
 
 /** What a job does, from its start to its success. */
-export type JobWork = (report: ProcedureReport, signal: AbortSignal) => Promise<void>;
+export type JobWork = (
+  report: ProcedureReport,
+  signal: AbortSignal,
+  status: () => JobStatus,
+) => Promise<void>;
 
 export class BackupJob implements PreparedJob, RunningJob {
   readonly uuid: string;
@@ -21,6 +25,7 @@ export class BackupJob implements PreparedJob, RunningJob {
   readonly #meter = new RateMeter();
   readonly #createdAt = new Date();
   readonly #warnings: JobWarning[] = [];
+  readonly #close: () => Promise<void>;
   #resolveDone!: (status: JobStatus) => void;
   #state: JobState = 'NOT_STARTED';
   #phase: JobPhase = 'preparing';
@@ -35,6 +40,8 @@ export class BackupJob implements PreparedJob, RunningJob {
     readonly work: JobWork;
     readonly environment: JobEnvironment;
     readonly warnings: readonly JobWarning[];
+    /** What belongs to the job and not to one of its devices. */
+    readonly close?: () => Promise<void>;
   }) {
     this.uuid = job.uuid;
     this.#kind = job.kind;
@@ -42,6 +49,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     this.#work = job.work;
     this.#environment = job.environment;
     this.#warnings.push(...job.warnings);
+    this.#close = job.close ?? (() => Promise.resolve());
     this.done = new Promise((resolve) => {
       this.#resolveDone = resolve;
     });
@@ -55,6 +63,7 @@ export class BackupJob implements PreparedJob, RunningJob {
 
   async discard(): Promise<void> {
     await Promise.all(this.#units.map((unit) => unit.discard()));
+    await this.#close();
   }
 
   pause(): void {
@@ -93,6 +102,7 @@ export class BackupJob implements PreparedJob, RunningJob {
           warn: (code, message, device) => this.#warn(code, message, device),
         },
         this.#cancelling.signal,
+        () => this.status(),
       );
       if (this.#kind !== 'verify') this.#afterSuccess();
     } catch (error) {
@@ -101,6 +111,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     clearInterval(sample);
     for (const unit of this.#units) this.#refresh(unit);
     await Promise.all(this.#units.map((unit) => unit.close()));
+    await this.#close();
     // Only now: whoever reads that the job has ended may mount the device.
     this.#state = outcome.state;
     this.#error = outcome.error;

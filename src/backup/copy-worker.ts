@@ -17,6 +17,7 @@ import { Samples } from './copy/samples.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { Transfer, isFrozen } from './copy/transfer.ts';
 import { openTarget } from './targets.ts';
+import { VaultTarget } from '../vault/writing/vault-target.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('copy-worker is started as a thread by the copy pool');
@@ -94,6 +95,21 @@ const handlers: Handlers = {
     return undefined;
   },
   checkSamples: () => connected().checkSamples(),
+  forgetBase: () => {
+    if (target instanceof VaultTarget) target.forgetBase();
+    return Promise.resolve(undefined);
+  },
+  seal: async () => {
+    const sealed = await connected().target.seal?.();
+    return sealed ?? { fresh: 0, stored: 0 };
+  },
+  buildMap: ({ touched, used }) => {
+    if (!(target instanceof VaultTarget)) throw new Error('only a vault has a map');
+    return target.buildMap(
+      new Bitmap(setup.deviceSize, setup.unit, touched),
+      new Bitmap(setup.deviceSize, setup.unit, used),
+    );
+  },
   close: async () => {
     await target?.close();
     await source?.close();

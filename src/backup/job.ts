@@ -4,11 +4,12 @@
 import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
 import type { StartTracking } from '../tracking/choose.ts';
+import type { VaultContext } from '../vault/opening.ts';
 import type { JobKind, JobStatus } from './status.ts';
 
 export interface DevicePair {
   readonly device: Device;
-  /** `nbd://…`, `nbds://…`, `nbd+unix://…`, or an absolute path of a file or block device. */
+  /** `nbd://…`, `nbds://…`, `nbd+unix://…`, `vault:…`, `vault+s3://…`, or an absolute path of a file or block device. */
   readonly target: string;
 }
 
@@ -68,6 +69,8 @@ export interface JobEnvironment {
   readonly offline?: boolean;
   /** Where the chains are kept. */
   readonly stateDirectory: string;
+  /** Not given: nothing is backed up into a vault. */
+  readonly vaults?: VaultContext;
   /** On a tmpfs: the freeze guard's record lives there. */
   readonly runDirectory: string;
 }

@@ -30,8 +30,12 @@ export async function beginChain(unit: JobUnit): Promise<void> {
   const { chain, plan, pool, rivals } = unit;
   for (const rival of rivals) await rival.save({ state: 'incomplete', torn: true });
   await chain.adopt();
-  if (plan.kind === 'full') await chain.reset(pool.facts.size);
-  await chain.save({ torn: true });
+  if (plan.kind === 'full') {
+    await chain.reset(pool.facts.size);
+    if (unit.image !== undefined) await pool.forgetBase();
+    unit.image?.held.fill(false);
+  }
+  if (unit.image === undefined) await chain.save({ torn: true });
   if (plan.kind === 'differential') {
     // Comparing covers what is in use. What is free may have changed unseen, and counts when it is used again.
     for (const { offset, length } of complement(pool.used.extents(), pool.used.size))
@@ -109,6 +113,7 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
   if (set.isEmpty()) return;
   await unit.pool.copy(set);
   unit.recent.note(set);
+  unit.chain.unpublished?.or(set);
   unit.chain.pending.andNot(set);
   unit.chain.besides = unproven(unit, set);
   await unit.chain.savePending();

@@ -45,9 +45,15 @@ export async function openChain(
   subject: ChainSubject,
   unit: number,
   undo: (() => Promise<void>)[],
+  /** The target keeps many devices side by side: no chain is another's rival. */
+  shared = false,
 ): Promise<FoundChain> {
   const rivals: Chain[] = [];
-  for await (const chain of Chain.all(chains, fingerprintUnit, ({ target }) => target === subject.target))
+  for await (const chain of Chain.all(
+    chains,
+    fingerprintUnit,
+    ({ target }) => !shared && target === subject.target,
+  ))
     if (chain.record.uuid !== subject.uuid || (subject.uuid === '' && chain.record.path !== subject.path))
       rivals.push(chain);
   const found = await Chain.open(chains, subject, unit);

@@ -17,10 +17,11 @@ import { type Plan, decide } from './plan.ts';
 import { chainSubject, chainsDirectory, drift, openChain } from './prepare-chain.ts';
 import { startTracking } from './prepare-tracking.ts';
 import { RecentUnits } from './recent-units.ts';
-import { refuseSelfTarget } from './self-target.ts';
+import { refuseSelfTarget, refuseSelfVault } from './self-target.ts';
 import type { BackupKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { type JobUnit, initialStatus } from './unit.ts';
+import type { VaultJobs } from './vault-job.ts';
 
 /** Bytes that frozen passes of one job may keep in memory. */
 const spoolBytes = 32 * MiB;
@@ -37,10 +38,11 @@ export interface UnitContext {
   readonly options: JobOptions;
   readonly environment: JobEnvironment;
   readonly warnings: JobWarning[];
+  readonly vaults: VaultJobs;
 }
 
 export async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobUnit> {
-  const { devices, stack, options, environment, warnings } = context;
+  const { devices, stack, options, environment, warnings, vaults } = context;
   const { device } = pair;
   const target = parseTarget(pair.target);
   if (!device.backup.possible)
@@ -56,10 +58,23 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
-    const unit = tracking.tracked === undefined ? untrackedUnit(device.size) : tracking.unit;
+    const vault = target.kind === 'vault' ? await vaults.open(target.location, environment) : undefined;
+    if (vault?.directory !== undefined) await refuseSelfVault(vault.directory, device, stack);
+    const unit = Math.max(
+      tracking.tracked === undefined ? untrackedUnit(device.size) : tracking.unit,
+      vault?.chunkSize ?? 0,
+    );
     const subject = chainSubject(device, target);
     const chains = await chainsDirectory(environment);
-    const { chain, record, unknown, rivals } = await openChain(chains, subject, unit, undo);
+    const { chain, record, unknown, rivals } = await openChain(
+      chains,
+      subject,
+      unit,
+      undo,
+      vault !== undefined,
+    );
+    const base = context.kind === 'full' ? undefined : await vault?.findBase(record);
+    const image = vault?.image(chain, base === undefined || 'why' in base ? undefined : base);
     const compared = mounts.length > 0 && tracking.tracked === undefined;
     const kept = options.fingerprints && environment.offline !== true;
     const fingerprinted = context.kind !== 'full' || compared || kept || options.verify === 'full';
@@ -68,7 +83,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       sourcePath: device.path,
       deviceSize: device.size,
       livePartitions: livePartitions(device, devices),
-      target,
+      target: image === undefined || target.kind !== 'vault' ? target : { ...target, making: image.making },
       threads,
       unit,
       fingerprintPath: fingerprinted ? chain.fingerprintPath : undefined,
@@ -86,7 +101,12 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       subject,
       record,
       targetSize: facts.size,
-      drift: context.kind === 'full' || record?.state !== 'complete' ? undefined : await drift(pool, chain),
+      drift:
+        context.kind === 'full' || record?.state !== 'complete'
+          ? undefined
+          : base !== undefined && 'why' in base
+            ? base.why
+            : await drift(pool, chain),
       unknown,
       tracked: tracking.tracked,
       untracked: tracking.why,
@@ -115,6 +135,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       },
       discard,
       map: undefined,
+      image,
       status: {
         ...initialStatus(pair, targetName(target)),
         kind: plan.kind,

@@ -12,6 +12,8 @@ import { runBackup } from './procedure.ts';
 import { mapUnit } from './mapping.ts';
 import type { JobWarning } from './status.ts';
 import { type JobUnit, isLive } from './unit.ts';
+import { isVaultLocation } from '../vault/store/location.ts';
+import { VaultJobs } from './vault-job.ts';
 import { prepareVerification } from './verification.ts';
 
 export const prepareJob: PrepareJob = async (request, environment): Promise<PreparedJob> => {
@@ -25,6 +27,11 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
   const stack = await readStack();
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
+  const vaults = new VaultJobs();
+  const undo = async (): Promise<void> => {
+    await Promise.all(units.map((unit) => unit.discard()));
+    await vaults.end();
+  };
   try {
     for (const pair of pairs)
       units.push(
@@ -36,11 +43,12 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
           options,
           environment,
           warnings,
+          vaults,
         }),
       );
     await refuseLongFreeze(units, options, environment);
   } catch (error) {
-    await Promise.all(units.map((unit) => unit.discard()));
+    await undo();
     throw error;
   }
   return new BackupJob({
@@ -49,7 +57,9 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
     units,
     environment,
     warnings,
-    work: (report, signal) => runBackup({ uuid }, units, options, environment, report, signal),
+    close: () => vaults.end(),
+    work: (report, signal, status) =>
+      runBackup({ uuid, status }, units, options, environment, report, signal),
   });
 };
 
@@ -60,7 +70,7 @@ function refuseOverlaps(pairs: readonly DevicePair[]): void {
         throw new AgentError('BAD_USAGE', `${device.path} is given twice`, {
           hint: 'one target per device and job',
         });
-      if (target === other.target)
+      if (target === other.target && !isVaultLocation(target))
         throw new AgentError(
           'BAD_USAGE',
           `${target} is given for both ${other.device.path} and ${device.path}`,

@@ -4,8 +4,9 @@
  */
 import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
+import { complement } from '../base/extents.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
-import type { Bitmap } from '../base/bitmap.ts';
+import { Bitmap } from '../base/bitmap.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
@@ -22,7 +23,7 @@ import {
 } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
-import type { JobPhase } from './status.ts';
+import type { JobPhase, JobStatus } from './status.ts';
 import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
 
 export interface ProcedureReport {
@@ -32,6 +33,7 @@ export interface ProcedureReport {
 
 export interface JobIdentity {
   readonly uuid: string;
+  readonly status: () => JobStatus;
 }
 
 export async function runBackup(
@@ -62,13 +64,17 @@ export async function runBackup(
   const live = units.filter(isLive);
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
 
+  const instant = new Date();
+
   report.phase('finishing');
   await refuseNewWriters(units);
   await together(units, takeRest);
   for (const unit of units) settle(unit);
+  await together(units, seal);
 
   report.phase('verifying');
   await together(units, (unit) => verify(unit, options.verify, report));
+  await publish(units, job, instant);
   for (const unit of units) await complete(unit, job);
 }
 
@@ -197,6 +203,7 @@ async function sendKept(
     );
   await pool.sendSpool(resendable);
   unit.recent.note(kept);
+  chain.unpublished?.or(kept);
   chain.pending.andNot(kept);
   await chain.savePending();
 }
@@ -234,14 +241,49 @@ async function verify(unit: JobUnit, level: JobOptions['verify'], report: Proced
   }
 }
 
+/** Where the target is a vault: everything is durable there, but nobody's yet. */
+async function seal({ pool, status, image }: JobUnit): Promise<void> {
+  if (image === undefined) return;
+  status.bytes_stored = (await pool.seal()).stored;
+}
+
+/** Where the target is a vault: the maps of the devices, and the one recovery point that names them. */
+async function publish(units: readonly JobUnit[], job: JobIdentity, instant: Date): Promise<void> {
+  const byVault = Map.groupBy(units, ({ image }) => image?.job);
+  for (const [vault, members] of byVault) {
+    if (vault === undefined) continue;
+    const images = [];
+    for (const unit of members) images.push({ unit, built: await unit.pool.buildMap(touched(unit)) });
+    const bases = await vault.publish(images, job.status(), instant);
+    for (const [i, unit] of members.entries()) {
+      unit.base = bases[i];
+      unit.status.point = bases[i]?.point ?? null;
+    }
+  }
+}
+
+/** What was written in this job, and what the image that it builds on holds although it is in use no more. */
+function touched({ chain, image, pool }: JobUnit): Bitmap {
+  const set = image?.held.clone() ?? new Bitmap(pool.used.size, pool.used.unit);
+  set.andNot(pool.used);
+  if (chain.unpublished !== undefined) set.or(chain.unpublished);
+  return set;
+}
+
 /** Only now does the chain hold an image of an instant. What could not be read is tried again by the next backup. */
 async function complete(unit: JobUnit, { uuid }: JobIdentity): Promise<void> {
   const { chain, recent } = unit;
   chain.besides = undefined;
+  chain.unpublished = undefined;
   for (const { offset, length } of unit.status.read_errors) chain.pending.mark(offset, length);
+  // A recovery point leaves out what is not in use: when it is used again, it has to be sent.
+  if (unit.image !== undefined)
+    for (const { offset, length } of complement(unit.pool.used.extents(), unit.pool.used.size))
+      chain.pending.mark(offset, length);
   await chain.savePending();
   await chain.save({
     state: 'complete',
+    ...(unit.base === undefined ? {} : { base: unit.base }),
     torn: false,
     ...(recent.units.length > 0 ? { recent: recent.units } : {}),
     targetSize: unit.pool.facts.size,

@@ -22,6 +22,7 @@ export async function refuseSelfTarget(target: TargetSpec, device: Device, stack
       hint: 'choose another target',
     });
   }
+  if (target.kind === 'vault') return;
   const local = localAddress(target);
   if (local === undefined) return;
   for (const { path, name, pid } of await filesServedAt(local, device.size))
@@ -56,6 +57,20 @@ async function isSameFile(stack: Stack, target: string, source: string): Promise
       return `${source} is the file behind ${target}`;
   }
   return undefined;
+}
+
+/** The same for a vault in a directory. Throws SAME_DEVICE. */
+export async function refuseSelfVault(directory: string, device: Device, stack: Stack): Promise<void> {
+  if (device.kind === 'file') return;
+  const reason = await liesOn(stack, directory, device.kernelName);
+  if (reason === undefined) return;
+  throw new AgentError(
+    'SAME_DEVICE',
+    `The vault ${directory} lies on ${device.path}, which is to be backed up: ${reason}`,
+    {
+      hint: 'a vault that burns down with its device is none: choose one on another disk or machine',
+    },
+  );
 }
 
 function localAddress(target: Extract<TargetSpec, { kind: 'nbd' }>): LocalAddress | undefined {

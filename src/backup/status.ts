@@ -60,6 +60,10 @@ export interface DeviceStatus {
   /** `verify`: bytes of which it is not known what the target should hold, free space among them. */
   bytes_unknown: number;
   read_errors: ReadErrorRecord[];
+  /** Id of the recovery point, where the target is a vault and the job has succeeded; otherwise null. */
+  point: string | null;
+  /** Bytes that the vault stored for it, compressed; null for other targets. */
+  bytes_stored: number | null;
 }
 
 export type BackupKind = 'full' | 'incremental' | 'differential';

@@ -5,7 +5,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { Bitmap } from '../base/bitmap.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
-import type { Chain } from '../tracking/chain.ts';
+import type { Chain, ChainBase } from '../tracking/chain.ts';
 import type { Epoch } from '../tracking/tracker.ts';
 import type { MapResult } from './copy/messages.ts';
 import type { CopyPool } from './copy/pool.ts';
@@ -14,6 +14,7 @@ import type { DevicePair } from './job.ts';
 import type { Plan } from './plan.ts';
 import type { RecentUnits } from './recent-units.ts';
 import type { DeviceStatus } from './status.ts';
+import type { VaultImage } from './vault-job.ts';
 
 /** What a job of any kind needs of each of its devices. */
 export interface JobMember {
@@ -39,6 +40,10 @@ export interface JobUnit extends JobMember {
   /** Held open exclusively, so that nobody can mount or write an idle device meanwhile; undefined if in use. */
   readonly hold: FileHandle | undefined;
   map: MapResult | undefined;
+  /** Where the target is a vault. */
+  readonly image: VaultImage | undefined;
+  /** What the next backup builds on, once the recovery point is there. */
+  base?: ChainBase | undefined;
 }
 
 /** True where the device is written to while it is copied, so that it has to be frozen at the end. */
@@ -75,5 +80,7 @@ export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
     bytes_mismatched: 0,
     bytes_unknown: 0,
     read_errors: [],
+    point: null,
+    bytes_stored: null,
   };
 }

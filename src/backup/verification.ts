@@ -60,6 +60,14 @@ async function prepareOne(
 ): Promise<Verified> {
   const { device } = pair;
   const target = parseTarget(pair.target);
+  if (target.kind === 'vault')
+    throw new AgentError(
+      'NOT_SUPPORTED',
+      `${pair.target} is a vault, whose recovery points are verified one by one`,
+      {
+        hint: "'dattocli points' lists them, and 'dattocli verify POINT' verifies one",
+      },
+    );
   const subject = chainSubject(device, target);
   const chains = await chainsDirectory(environment);
   const unit = untrackedUnit(device.size);

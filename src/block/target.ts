@@ -16,6 +16,19 @@ export interface TargetAbilities {
   readonly multiConnection: boolean;
   /** `zeroExtents` can tell what reads as zeros. */
   readonly zeroMap: boolean;
+  /**
+   * What is written is nobody's until the job has completed: it gathers at each connection, `seal` makes it durable,
+   * and a flush only waits for what is under way. Asked of every connection. Absent: no.
+   */
+  readonly seals?: true;
+}
+
+/** What a sealing target has made of the bytes that it was given. */
+export interface SealedBytes {
+  /** Bytes that were new to it, as they were given. */
+  readonly fresh: number;
+  /** Bytes that it stored for them. */
+  readonly stored: number;
 }
 
 export interface Target {
@@ -44,6 +57,8 @@ export interface Target {
   trim(offset: number, length: number): Promise<void>;
   /** Makes all confirmed writes durable. Resolves at once where `abilities.flush` is false. */
   flush(): Promise<void>;
+  /** Where `abilities.seals`: makes durable what this connection was given. Nothing is written after it. */
+  seal?(): Promise<SealedBytes>;
   /** Reads exactly `length` bytes; the result is the caller's to keep. */
   read(offset: number, length: number): Promise<Uint8Array>;
   /** Extents within the range that are known to read as zeros, sorted; empty where nothing is known. */

@@ -128,7 +128,7 @@ export function addPairOptions(command: Command, pairs: PairList): Command {
     )
     .option(
       '--target <uri>',
-      'nbd://, nbds://, nbd+unix://, nbds+unix://, or the path of a file or device',
+      'nbd://, nbds://, nbd+unix://, nbds+unix://, vault:NAME, vault:/path, vault+s3://, or the path of a file or device',
       keep((value) => pairs.addTarget(value)),
     );
 }

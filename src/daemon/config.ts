@@ -2,11 +2,14 @@
 import { readFile } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { JobOptionsDocument } from './documents.ts';
+import { type NamedVaults, checkVaults } from '../vault/settings.ts';
 import { checkJobOptions } from './job-options.ts';
 
 export interface DaemonConfig {
   /** What a job gets where its request does not say. */
   readonly job_options: JobOptionsDocument;
+  /** Vaults by name. */
+  readonly vaults: NamedVaults;
   /** How many ended jobs the history keeps. */
   readonly history_limit: number;
   /** Whether tracking goes on over clean reboots, where that is safe (docs/tracking.md). */
@@ -17,6 +20,7 @@ export interface DaemonConfig {
 
 export const defaultConfig: DaemonConfig = {
   job_options: {},
+  vaults: {},
   history_limit: 1000,
   reboot_continuity: true,
   reboot_record: null,
@@ -77,6 +81,7 @@ export function parseConfig(text: string, path: string): DaemonConfig {
     );
   return {
     job_options: checkJobOptions(given.job_options ?? {}, `${path}: job_options`),
+    vaults: checkVaults(given.vaults ?? {}, `${path}: vaults`),
     history_limit: limit,
     reboot_continuity: continuity,
     reboot_record: record,

@@ -80,6 +80,7 @@ export async function createDaemon(
         log,
         holdWhileFrozen: [logFile, history],
         startTracking: withReasonOfReboot(trackers.start, reboot),
+        vaults: { vaults: config.vaults, stateDirectory },
         stateDirectory,
         runDirectory,
       },

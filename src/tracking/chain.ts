@@ -53,6 +53,19 @@ export interface ChainRecord extends ChainSubject {
    * sure to differ there.
    */
   readonly recent?: readonly number[];
+  /** For a vault: what the next backup builds on. */
+  readonly base?: ChainBase;
+}
+
+/** The image of the device in the recovery point that the last completed job made. */
+export interface ChainBase {
+  /** Id of the point. */
+  readonly point: string;
+  /** Name of the root page, in hex. */
+  readonly root: string;
+  readonly levels: number;
+  /** State of the index in which all of the map was found: where it is another, the map is looked through again. */
+  readonly index: string;
 }
 
 export class Chain {
@@ -62,6 +75,11 @@ export class Chain {
    * the next one. In any unit.
    */
   besides: Bitmap | undefined;
+  /**
+   * What counts as pending on disk until the job has completed: was sent to a target that keeps nothing of a job
+   * that does not complete. In the unit of `pending`. Undefined for other targets.
+   */
+  unpublished: Bitmap | undefined;
   #directory: string;
   #record: ChainRecord;
 
@@ -181,9 +199,10 @@ export class Chain {
       await fingerprints.close();
     }
     let { pending } = this;
-    if (this.besides !== undefined) {
+    if (this.besides !== undefined || this.unpublished !== undefined) {
       pending = pending.clone();
-      pending.or(inUnit(this.besides, pending.unit));
+      for (const also of [this.besides, this.unpublished])
+        if (also !== undefined) pending.or(inUnit(also, pending.unit));
     }
     await writeBitmapFile(join(this.directory, 'pending'), pending);
   }

@@ -130,6 +130,8 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
       bytes_mismatched: 0,
       bytes_unknown: 0,
       read_errors: [],
+      point: null,
+      bytes_stored: null,
     })),
   };
   return {

@@ -1,7 +1,8 @@
 /** What the coordinator tells a copying thread and what it answers. All of it can be cloned to a thread. */
 import type { ErrorDocument } from '../../base/errors.ts';
 import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.ts';
-import type { TargetAbilities } from '../../block/target.ts';
+import type { SealedBytes, TargetAbilities } from '../../block/target.ts';
+import type { ImageRoot } from '../../vault/writing/vault-target.ts';
 import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
 
@@ -89,6 +90,15 @@ export interface ThreadCalls {
   flush: { args: undefined; result: undefined };
   /** Reads the sampled units back; how many bytes were compared. Throws TARGET_MISMATCH. */
   checkSamples: { args: undefined; result: { bytes: number } };
+  /** Only for a vault: the image begins as zeros and not as an earlier one. */
+  forgetBase: { args: undefined; result: undefined };
+  /** Only where the target seals: see Target. */
+  seal: { args: undefined; result: SealedBytes };
+  /**
+   * Only for a vault, when all threads have sealed: makes the map of the image. `touched`: what was written or is to
+   * be left out since the image that it is based on; `used`: what it is to hold. Bitmaps in units of `unit`.
+   */
+  buildMap: { args: { touched: SharedArrayBuffer; used: SharedArrayBuffer }; result: ImageRoot };
   close: { args: undefined; result: undefined };
 }
 

@@ -8,11 +8,13 @@ import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { errorKinds } from '../../base/error-codes.ts';
+import type { SealedBytes } from '../../block/target.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { Control, type Counters } from './control.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import type { ImageRoot } from '../../vault/writing/vault-target.ts';
 import { checkTarget } from './check-target.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts, ThreadSetup } from './messages.ts';
 import { Patience } from './patience.ts';
@@ -307,8 +309,10 @@ export class CopyPool {
   }
 
   async #flush(): Promise<void> {
-    if (!this.facts.abilities.flush) return;
-    await this.#first.call('flush', undefined);
+    const { flush, seals } = this.facts.abilities;
+    if (!flush) return;
+    if (seals === true) await this.#all((thread) => thread.call('flush', undefined));
+    else await this.#first.call('flush', undefined);
     this.#unconfirmed.fill(false);
   }
 
@@ -418,6 +422,30 @@ export class CopyPool {
       await this.#all((thread) => thread.call('sendSpool', undefined));
     });
     await this.#all((thread) => thread.call('dropSpool', undefined));
+  }
+
+  /** For a vault: see ThreadCalls. */
+  async forgetBase(): Promise<void> {
+    await this.#all((thread) => thread.call('forgetBase', undefined));
+  }
+
+  /** Makes durable what a sealing target was given; bytes that were new to it, and what it stored for them. */
+  async seal(): Promise<SealedBytes> {
+    const sum = { fresh: 0, stored: 0 };
+    if (this.facts.abilities.seals !== true) return sum;
+    for (const { fresh, stored } of await this.#all((thread) => thread.call('seal', undefined))) {
+      sum.fresh += fresh;
+      sum.stored += stored;
+    }
+    return sum;
+  }
+
+  /** For a vault, after `seal`: see ThreadCalls. */
+  async buildMap(touched: Bitmap): Promise<ImageRoot> {
+    return this.#first.call('buildMap', {
+      touched: touched.words.buffer,
+      used: this.used.clone().words.buffer,
+    });
   }
 
   /** Units of which the target lacks a part cannot be compared: they are no samples any more. */

@@ -232,14 +232,17 @@ export class Transfer {
     // The usual case of a full backup, in which nothing has to be looked up for each unit.
     const all = allMarked(this.#parts.send, offset, length);
     let run: Run | undefined;
-    for (let unit = 0; unit < this.#reader.units; unit++) {
+    // A target may take no less than several units at once.
+    const step = Math.max(1, this.target.minimumBlock / fingerprintUnit);
+    for (let unit = 0; unit < this.#reader.units; unit += step) {
+      const group = Array.from({ length: Math.min(step, this.#reader.units - unit) }, (_, i) => unit + i);
       const start = offset + unit * fingerprintUnit;
-      const end = Math.min(start + fingerprintUnit, offset + length);
+      const end = Math.min(start + step * fingerprintUnit, offset + length);
       const extents =
-        all || whole(unit) ? [{ offset: start, length: end - start }] : this.#wanted(start, end);
+        all || group.some(whole) ? [{ offset: start, length: end - start }] : this.#wanted(start, end);
       let zero: boolean | undefined;
       for (const extent of extents) {
-        zero ??= this.#reader.touch(unit);
+        zero ??= group.map((each) => this.#reader.touch(each)).every((isZero) => isZero);
         const from = extent.offset - offset;
         if (run?.zero === zero && run.from + run.length === from) run.length += extent.length;
         else {
@@ -266,6 +269,7 @@ export class Transfer {
       control.add(thread, 'spooled', length);
       return;
     }
+    if (this.target.abilities.seals === true) throw spoolFull(this.target.name, this.#parts.spoolBytes);
     this.#overflow += length;
     // No rate limit here: it would make the freeze longer.
     this.#send(slot, from, offset, length, zero);
@@ -331,6 +335,16 @@ export class Transfer {
 
 export function isFrozen(mode: PassMode): boolean {
   return mode === 'frozen' || mode === 'frozen-compare';
+}
+
+/** What such a target notes lies in files, and those may lie on what is frozen. */
+function spoolFull(target: string, bytes: number): AgentError {
+  return new AgentError(
+    'FREEZE_TOO_LONG',
+    `more than the ${bytes} bytes that memory may hold have changed since the last pass, and ${target} takes nothing ` +
+      'while a filesystem is frozen',
+    { hint: 'start the backup again when the device is less busy' },
+  );
 }
 
 /** Bytes of a chunk, from its start, that go to the target. */

@@ -46,6 +46,8 @@ function job(more: Partial<JobStatus> = {}): JobStatus {
         bytes_mismatched: 0,
         bytes_unknown: 0,
         read_errors: [],
+        point: null,
+        bytes_stored: null,
       },
     ],
     ...more,

@@ -56,6 +56,8 @@ const statements = {
   addPack: 'INSERT INTO packs (id, kind, size, parts, writer, created) VALUES (?, ?, ?, ?, ?, ?)',
   addPart: 'INSERT OR IGNORE INTO parts VALUES (?, ?, ?, ?, ?, ?)',
   countDropped: `UPDATE meta SET value = value + (SELECT parts FROM packs WHERE id = ?) WHERE key = 'dropped'`,
+  countLoss: `UPDATE meta SET value = value + 1 WHERE key = 'losses'`,
+  state: `SELECT group_concat(value, ' ') FROM (SELECT value FROM meta WHERE key IN ('file', 'losses') ORDER BY key)`,
   dropPack: 'DELETE FROM packs WHERE id = ?',
   packs: `SELECT id, kind, size, parts, writer, created, number FROM packs WHERE number > ? ORDER BY number LIMIT 256`,
   pack: 'SELECT id, kind, size, parts, writer, created FROM packs WHERE id = ?',
@@ -173,6 +175,7 @@ export class ChunkIndex {
   #drop(id: string): void {
     const idBytes = Buffer.from(id, 'hex');
     this.#statements.countDropped.run(idBytes);
+    this.#statements.countLoss.run();
     this.#statements.dropPack.run(idBytes);
   }
 
@@ -188,6 +191,14 @@ export class ChunkIndex {
 
   pack(id: string): IndexedPack | undefined {
     return this.guard(() => rows(this.#statements.pack, Buffer.from(id, 'hex')).map(toPack)[0]);
+  }
+
+  /**
+   * Another one whenever something may have vanished from the index: packs were dropped, or the file is a new one. While
+   * it is the same, what was found once is there still.
+   */
+  get state(): string {
+    return this.guard(() => String(rows(this.#statements.state)[0]?.[0]));
   }
 
   stats(): IndexStats {

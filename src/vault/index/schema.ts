@@ -5,6 +5,7 @@
  * A pack that is dropped takes its row in `packs` with it; its parts stay behind and are not seen any more, since
  * numbers are never used again, until a sweep removes them (no index from packs to parts is kept for that).
  */
+import { randomUUID } from 'node:crypto';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -66,7 +67,11 @@ function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
     if (fresh) {
       database.exec(schema);
       database.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${schemaVersion};`);
-      database.prepare(`INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0)`).run(vaultId);
+      database
+        .prepare(
+          `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('file', ?)`,
+        )
+        .run(vaultId, randomUUID());
     }
     const known =
       numberOf(database, 'SELECT application_id AS n FROM pragma_application_id') === applicationId &&

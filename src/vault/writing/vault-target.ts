@@ -9,7 +9,7 @@ import type { Bitmap } from '../../base/bitmap.ts';
 import { alignUp, isZero } from '../../base/bytes.ts';
 import type { SealedBytes, Target } from '../../block/target.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
-import { type BuiltMap, buildMap } from '../maps/build.ts';
+import { buildMap } from '../maps/build.ts';
 import { ImageMap } from '../maps/image-map.ts';
 import { Namer, isZeroName, nameLength } from '../names.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
@@ -32,9 +32,16 @@ export interface ImageInTheMaking {
   /** Of the names file. */
   readonly namesPath: string;
   /** The image of the earlier point. */
-  readonly base: { readonly root: string; readonly levels: number } | undefined;
+  readonly base: ImageRoot | undefined;
   /** zstd's, 1 to 19. */
   readonly level: number;
+}
+
+/** The map of an image, as a point names it. */
+export interface ImageRoot {
+  /** Name of the root page, in hex. */
+  readonly root: string;
+  readonly levels: number;
 }
 
 export class VaultTarget implements Target {
@@ -117,7 +124,7 @@ export class VaultTarget implements Target {
     const { chunkSize } = this.#vault;
     const most = 32 * 1024;
     const cleared = Buffer.alloc(Math.min(most, length / chunkSize) * nameLength, 0xff);
-    for (let chunk = offset / chunkSize, left = length / chunkSize; left > 0; ) {
+    for (let chunk = offset / chunkSize, left = length / chunkSize; left > 0;) {
       const count = Math.min(most, left);
       this.#names.write(chunk, cleared.subarray(0, count * nameLength));
       chunk += count;
@@ -170,7 +177,7 @@ export class VaultTarget implements Target {
    * Stores the pages of the image as it is now. `touched`: all that was written, and what the earlier image holds and
    * this one is to leave out; `used`: what it is to hold.
    */
-  async buildMap(touched: Bitmap, used: Bitmap): Promise<BuiltMap> {
+  async buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot> {
     const { chunkSize } = this.#vault;
     const pages = this.#packs('pages');
     const built = await buildMap({
@@ -190,7 +197,7 @@ export class VaultTarget implements Target {
       pages,
     });
     await pages.seal();
-    return built;
+    return { root: built.root.toString('hex'), levels: built.levels };
   }
 
   async close(): Promise<void> {

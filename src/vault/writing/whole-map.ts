@@ -1,7 +1,6 @@
 /** Whether all that a map names is there, apart from what is condemned. */
 import type { ChunkIndex } from '../index/chunk-index.ts';
-import { isZeroName, nameLength } from '../names.ts';
-import { ImageMap } from '../maps/image-map.ts';
+import { ImageMap, namesIn } from '../maps/image-map.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import type { Vault } from '../vault.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -16,30 +15,27 @@ export async function wholeMap(
   image: { readonly root: string; readonly levels: number; readonly size: number },
   condemned: ReadonlySet<string>,
 ): Promise<boolean> {
-  const root = Buffer.from(image.root, 'hex');
   const reader = new PartReader(vault, index);
-  let pagesThere = true;
-  const getPage = async (name: Buffer): Promise<Buffer> => {
-    pagesThere &&= index.hasLive(name, condemned);
-    return reader.get(name);
-  };
-  const map = new ImageMap(getPage, {
-    root,
-    levels: image.levels,
-    size: image.size,
-    chunkSize: vault.chunkSize,
-  });
+  const isThere = (name: Buffer): boolean => index.hasLive(name, condemned);
+  const map = new ImageMap(
+    async (name) => {
+      if (!isThere(name)) throw new AgentError('VAULT_CHUNK_LOST', 'a page of the map is condemned or gone');
+      return reader.get(name);
+    },
+    {
+      root: Buffer.from(image.root, 'hex'),
+      levels: image.levels,
+      size: image.size,
+      chunkSize: vault.chunkSize,
+    },
+  );
   try {
-    for await (const { names } of map.leaves()) {
-      if (!pagesThere) return false;
-      for (let at = 0; at < names.length; at += nameLength) {
-        const name = names.subarray(at, at + nameLength);
-        if (!isZeroName(name) && !index.hasLive(name, condemned)) return false;
-      }
-    }
-    return pagesThere;
+    for await (const { names } of map.leaves())
+      if (namesIn(names).some(({ name }) => !isThere(name))) return false;
+    return true;
   } catch (error) {
-    if (error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code)) return false;
+    if (error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code))
+      return false;
     throw error;
   }
 }

@@ -1,0 +1,244 @@
+/**
+ * A job's part in one vault: the writer's session that all of its devices share, the images that they build on, and
+ * the one recovery point that they become (docs/formats/vault.md, "Writing a point").
+ */
+import { join } from 'node:path';
+import { Bitmap } from '../base/bitmap.ts';
+import { AgentError } from '../base/errors.ts';
+import { agentVersion } from '../base/version.ts';
+import type { Device } from '../devices/device.ts';
+import { machineLayout } from '../devices/machine-layout.ts';
+import type { Chain, ChainBase, ChainRecord } from '../tracking/chain.ts';
+import { type OpenedVault, openVault } from '../vault/opening.ts';
+import { ChunkIndex } from '../vault/index/chunk-index.ts';
+import type { ImageInTheMaking, ImageRoot } from '../vault/writing/vault-target.ts';
+import type { PointDevice, PointMachine } from '../vault/points/point.ts';
+import { readPoint } from '../vault/points/points.ts';
+import { type VaultLocation, formatVaultLocation } from '../vault/store/location.ts';
+import { NamesFile } from '../vault/writing/names-file.ts';
+import { thisProcess } from '../vault/writing/owner.ts';
+import { wholeMap } from '../vault/writing/whole-map.ts';
+import { WriterSession } from '../vault/writing/writer-session.ts';
+import type { JobEnvironment } from './job.ts';
+import type { JobStatus } from './status.ts';
+import type { JobUnit } from './unit.ts';
+
+/** What a device of the job has in the vault. */
+export interface VaultImage {
+  readonly job: VaultJob;
+  /** Blocks that the image it builds on holds for sure; empty without one. */
+  readonly held: Bitmap;
+  /** The session's view of the image, for the copying threads. */
+  readonly making: ImageInTheMaking;
+}
+
+/** The vaults of a job, each opened once. */
+export class VaultJobs {
+  readonly #jobs = new Map<string, VaultJob>();
+
+  get all(): readonly VaultJob[] {
+    return [...this.#jobs.values()];
+  }
+
+  async open(location: VaultLocation, environment: JobEnvironment): Promise<VaultJob> {
+    const name = formatVaultLocation(location);
+    let job = this.#jobs.get(name);
+    if (job === undefined) {
+      job = await VaultJob.open(location, environment);
+      this.#jobs.set(name, job);
+    }
+    return job;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.all.map((job) => job.end()));
+    this.#jobs.clear();
+  }
+}
+
+export class VaultJob {
+  readonly #opened: OpenedVault;
+  readonly #index: ChunkIndex;
+  readonly #indexPath: string;
+  readonly #session: WriterSession;
+  readonly #started = new Date();
+  /** Gathered while the job runs: it takes programs and time. */
+  readonly #machine: Promise<PointMachine>;
+  #ended = false;
+
+  private constructor(opened: OpenedVault, index: ChunkIndex, indexPath: string, session: WriterSession) {
+    this.#opened = opened;
+    this.#index = index;
+    this.#indexPath = indexPath;
+    this.#session = session;
+    this.#machine = describeMachine();
+    this.#machine.catch(() => undefined);
+  }
+
+  /** Throws VAULT_…, BAD_TARGET. */
+  static async open(location: VaultLocation, environment: JobEnvironment): Promise<VaultJob> {
+    if (environment.vaults === undefined)
+      throw new AgentError('NOT_SUPPORTED', `${formatVaultLocation(location)} needs the daemon`, {
+        hint: 'dattocli startbackup --target … backs up into a vault',
+      });
+    const opened = await openVault(location, environment.vaults);
+    let index: ChunkIndex | undefined;
+    try {
+      const indexPath = opened.indexPath;
+      index = ChunkIndex.open(indexPath, opened.vault.id);
+      const session = await WriterSession.begin(opened.vault, index);
+      return new VaultJob(opened, index, indexPath, session);
+    } catch (error) {
+      index?.close();
+      await opened.vault.store.close();
+      throw error;
+    }
+  }
+
+  /** Directory that the vault lies in, for the check that it does not lie on the device; undefined for a bucket. */
+  get directory(): string | undefined {
+    const { location } = this.#opened;
+    return location.kind === 'directory' ? location.path : undefined;
+  }
+
+  /** Bytes. */
+  get chunkSize(): number {
+    return this.#opened.vault.chunkSize;
+  }
+
+  /**
+   * What the next image of the device can build on: that of the chain's last job, where its point is still there and
+   * all that it names. Otherwise the reason why not.
+   */
+  async findBase(record: ChainRecord | undefined): Promise<ChainBase | { readonly why: string }> {
+    const base = record?.base;
+    if (record?.state !== 'complete' || base === undefined)
+      return { why: 'no backup of this device into this vault has been completed yet' };
+    const { vault } = this.#opened;
+    const point = await readPoint(vault, base.point).catch((error: unknown) => {
+      if (error instanceof AgentError && error.code === 'POINT_NOT_FOUND') return undefined;
+      throw error;
+    });
+    if (point === undefined) return { why: `the recovery point ${base.point} of the last backup is gone` };
+    const { condemned } = this.#session;
+    if (condemned.size === 0 && base.index === this.#index.state) return base;
+    if (await wholeMap(vault, this.#index, { ...base, size: record.size }, condemned)) return base;
+    return { why: `a part of the recovery point ${base.point} of the last backup is gone from the vault` };
+  }
+
+  /** `base`: what the image builds on; undefined: it begins as zeros. */
+  image(chain: Chain, base: ChainBase | undefined): VaultImage {
+    const namesPath = join(chain.directory, 'names');
+    NamesFile.create(namesPath);
+    const { size, unit } = chain.pending;
+    const held = new Bitmap(size, unit);
+    if (base !== undefined) {
+      held.fill(true);
+      held.andNot(chain.pending);
+    }
+    chain.unpublished = new Bitmap(size, unit);
+    const { location, settings, vault, level } = this.#opened;
+    return {
+      job: this,
+      held,
+      making: {
+        location,
+        settings,
+        secrets: vault.secrets.toMessage(),
+        indexPath: this.#indexPath,
+        writer: this.#session.id,
+        condemned: [...this.#session.condemned],
+        namesPath,
+        base: base === undefined ? undefined : { root: base.root, levels: base.levels },
+        level,
+      },
+    };
+  }
+
+  /** Makes the recovery point of the devices appear; what the chains are to know of it, one for each device. */
+  async publish(
+    images: readonly { readonly unit: JobUnit; readonly built: ImageRoot }[],
+    status: JobStatus,
+    finished: Date,
+  ): Promise<ChainBase[]> {
+    const { id } = this.#session;
+    try {
+      await this.#session.publish({
+        format: 1,
+        id,
+        finished: finished.toISOString(),
+        started: this.#started.toISOString(),
+        job: status.uuid,
+        kind: status.kind,
+        agent: agentVersion,
+        machine: await this.#machine,
+        warnings: status.warnings.map((warning) => ({ ...warning })),
+        devices: images.map(({ unit, built }) => pointDevice(unit, built, status)),
+      });
+    } catch (error) {
+      // A put that is not known to have failed may land later, and the point has to be whole then.
+      if (error instanceof AgentError && error.code === 'VAULT_UNREACHABLE') {
+        this.#session.abandon();
+        this.#ended = true;
+      }
+      throw error;
+    }
+    const index = this.#index.state;
+    return images.map(({ built }) => ({
+      point: id,
+      root: built.root,
+      levels: built.levels,
+      index,
+    }));
+  }
+
+  async end(): Promise<void> {
+    if (!this.#ended) await this.#session.end().catch(() => undefined);
+    this.#ended = true;
+    this.#index.close();
+    await this.#opened.vault.store.close();
+  }
+}
+
+async function describeMachine(): Promise<PointMachine> {
+  const { machine: id, host } = await thisProcess();
+  const { boot, ...layout } = await machineLayout();
+  return { id, name: host, boot, layout: { ...layout } };
+}
+
+function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): PointDevice {
+  const { device } = unit.pair;
+  const { status } = unit;
+  const torn = job.warnings.some(
+    ({ code, device: about }) => about === device.path && (code === 'IN_USE' || code === 'NOT_FROZEN'),
+  );
+  return {
+    path: device.path,
+    size: device.size,
+    sector_size: device.sectorSize,
+    filesystem: filesystemOf(device),
+    partition: partitionOf(device),
+    root: built.root,
+    levels: built.levels,
+    used_bytes: status.used_bytes,
+    stored_bytes: status.bytes_stored ?? 0,
+    freeze_ms: status.freeze_ms ?? 0,
+    consistency: torn ? 'torn' : unit.mounts.length > 0 ? 'frozen' : 'idle',
+    tracker: status.tracker,
+    kind: status.kind,
+    read_errors: status.read_errors.map(({ offset, length }) => ({ offset, length })),
+    read_only: device.readOnly,
+  };
+}
+
+function filesystemOf({ filesystem }: Device): PointDevice['filesystem'] {
+  return filesystem === undefined
+    ? null
+    : { type: filesystem.type, uuid: filesystem.uuid ?? '', label: filesystem.label ?? '' };
+}
+
+function partitionOf({ partition }: Device): PointDevice['partition'] {
+  return partition === undefined
+    ? null
+    : { disk: partition.disk, number: partition.number, start: partition.start, uuid: partition.uuid ?? '' };
+}
