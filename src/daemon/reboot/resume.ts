@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { trackedDevice } from '../../backup/tracked-device.ts';
-import { toAgentError } from '../../base/errors.ts';
+import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { isQuickLook, quickLookWrites } from '../../filesystems/ext/signs-of-life.ts';
 import { signDifference } from '../../filesystems/signs.ts';
@@ -29,9 +29,10 @@ export interface Resuming {
 }
 
 export async function resumeAfterReboot(resuming: Resuming): Promise<RebootOutcome> {
-  const { bootId, place } = resuming;
+  const { bootId, place, waitMs } = resuming;
   // Gone before anything comes of it: no record is used twice.
-  const bytes = await consumeRecord(place);
+  const bytes = await consumeRecord(place, { waitMs }).catch((thrown: unknown) => toAgentError(thrown));
+  if (bytes instanceof AgentError) return nothing(bytes.message);
   const record = bytes === undefined ? undefined : decodeRecord(bytes);
   if (record === undefined)
     return nothing('there is no record of a clean shutdown (a power cut, or the shutdown was not saved)');

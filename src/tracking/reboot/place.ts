@@ -6,6 +6,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { alignUp } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
@@ -16,11 +17,18 @@ import { encodeNothing, headerSize, recordLength } from './record.ts';
 /** Multiple of every sector size; what is in the first of them is the header. */
 const piece = 4096;
 
-async function isDevice(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isBlockDevice(),
-    () => false,
-  );
+/** True for a device, false for a file. A name in /dev that is not there (yet) is never a file. */
+async function isDevice(path: string, waitMs = 0): Promise<boolean> {
+  for (const deadline = performance.now() + waitMs; ;) {
+    const found = await stat(path).catch(() => undefined);
+    if (found?.isBlockDevice() === true) return true;
+    if (!path.startsWith('/dev/')) return false;
+    if (performance.now() >= deadline)
+      throw new AgentError('FILE_ERROR', `The place of the record of the shutdown, ${path}, is not there`, {
+        hint: 'look at reboot_record in the configuration of dattod',
+      });
+    await sleep(100);
+  }
 }
 
 /** Puts the record in the place of the one before, durably. Throws FILE_ERROR. */
@@ -33,10 +41,16 @@ export async function writeRecord(path: string, record: Buffer): Promise<void> {
   }
 }
 
-/** Takes the record from its place: it is gone, durably, when this resolves. Undefined where there is none. */
-export async function consumeRecord(path: string): Promise<Buffer | undefined> {
+/**
+ * Takes the record from its place: it is gone, durably, when this resolves. Undefined where there is none. A device
+ * is waited for. Throws FILE_ERROR.
+ */
+export async function consumeRecord(
+  path: string,
+  options: { readonly waitMs?: number } = {},
+): Promise<Buffer | undefined> {
   try {
-    return (await isDevice(path)) ? await consumeFromDevice(path) : await consumeFile(path);
+    return (await isDevice(path, options.waitMs)) ? await consumeFromDevice(path) : await consumeFile(path);
   } catch (thrown) {
     throw failure(path, 'taken', thrown);
   }

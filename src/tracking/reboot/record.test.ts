@@ -77,6 +77,8 @@ test('a record is taken from its place once', async () => {
     assert.ok(typeof record === 'object');
     assert.equal(record.bootId, 'boot-two');
     assert.equal(await consumeRecord(place), undefined);
+    await assert.rejects(writeRecord('/dev/no-such-place', encodeNothing()), { code: 'FILE_ERROR' });
+    await assert.rejects(consumeRecord('/dev/no-such-place', { waitMs: 1 }), { code: 'FILE_ERROR' });
     assert.deepEqual(readdirSync(join(directory, 'deeper')), []);
   } finally {
     rmSync(directory, { recursive: true });

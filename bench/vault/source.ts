@@ -1,0 +1,111 @@
+/**
+ * The device that is backed up: a loop device full of noise, then an ext4 filesystem with files, half of them as
+ * compressible as programs are (copies of the runtime with some bytes of their own), half of them random.
+ */
+import { randomBytes } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdir, open, readFile, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { KiB, MiB } from '../../src/base/bytes.ts';
+import { exec } from '../../test/helpers/exec.ts';
+import { attachLoop, detachLoop, mountDevice, unmount } from '../../test/helpers/loop.ts';
+
+export interface VaultSource {
+  readonly device: string;
+  /** Bytes in use. */
+  readonly used: number;
+  /** Overwrites 4 KiB blocks of files at random places, until `share` of the device was touched; synced. */
+  change(share: number): Promise<void>;
+  /** Runs something while the filesystem is not mounted. */
+  unmounted<T>(work: () => Promise<T>): Promise<T>;
+  /** Compares the files of a restored image with those of the device. */
+  compare(image: string): Promise<void>;
+  remove(): Promise<void>;
+}
+
+const fileSize = 16 * MiB;
+
+/** Mounted when it returns. */
+export async function makeSource(directory: string, size: number, fill: number): Promise<VaultSource> {
+  const image = join(directory, 'source.img');
+  await pipeline(
+    createReadStream('/dev/urandom', { end: size - 1, highWaterMark: MiB }),
+    createWriteStream(image),
+  );
+  const device = await attachLoop(image);
+  const mountPoint = join(directory, 'source');
+  await exec('mkfs.ext4', [
+    '-q',
+    '-F',
+    '-m',
+    '0',
+    '-E',
+    'nodiscard,lazy_itable_init=0,lazy_journal_init=0',
+    device,
+  ]);
+  await mkdir(mountPoint, { recursive: true });
+  await mountDevice(device, mountPoint);
+  const used = await fillWithFiles(mountPoint, fill);
+  return {
+    device,
+    used,
+    change: async (share) => {
+      const names = await readdir(join(mountPoint, 'files'));
+      for (let left = (size * share) / (4 * KiB); left > 0;) {
+        const file = await open(
+          join(mountPoint, 'files', names[Math.floor(Math.random() * names.length)]!),
+          'r+',
+        );
+        for (let i = 0; i < 100 && left > 0; i++, left--)
+          await file.write(
+            randomBytes(4 * KiB),
+            0,
+            4 * KiB,
+            Math.floor(Math.random() * (fileSize / 4 / KiB)) * 4 * KiB,
+          );
+        await file.close();
+      }
+      await exec('sync', ['-f', mountPoint]);
+    },
+    unmounted: async (work) => {
+      await unmount(mountPoint);
+      try {
+        return await work();
+      } finally {
+        await mountDevice(device, mountPoint);
+      }
+    },
+    compare: async (restored) => {
+      const at = join(directory, 'compared');
+      await mkdir(at, { recursive: true });
+      await exec('mount', ['-o', 'loop,ro,noload', restored, at]);
+      try {
+        await exec('diff', ['-r', join(mountPoint, 'files'), join(at, 'files')], { timeoutMs: 600_000 });
+      } finally {
+        await unmount(at);
+      }
+    },
+    remove: async () => {
+      await unmount(mountPoint);
+      await detachLoop(device);
+      await rm(image);
+    },
+  };
+}
+
+async function fillWithFiles(mountPoint: string, fill: number): Promise<number> {
+  const program = (await readFile(process.execPath)).subarray(0, fileSize);
+  await mkdir(join(mountPoint, 'files'));
+  const before = await statfs(mountPoint);
+  for (let number = 0; ; number++) {
+    const stat = await statfs(mountPoint);
+    const used = (stat.blocks - stat.bfree) * stat.bsize;
+    if (used >= before.blocks * before.bsize * fill - fileSize) return used;
+    const bytes = number % 2 === 0 ? randomBytes(fileSize) : Buffer.from(program);
+    // Not two files of one content: nobody is to win by finding copies.
+    if (number % 2 === 1)
+      for (let at = 0; at < fileSize; at += 8 * KiB) bytes.writeUInt32LE(number * 65536 + at, at);
+    await writeFile(join(mountPoint, 'files', `file-${number}`), bytes);
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * Proves that a device for the record of a shutdown is written to only where it was prepared for that, that nothing
+ * that holds something can be prepared, and that a record is taken once. Needs root, e2fsprogs.
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { Bitmap } from '../../src/base/bitmap.ts';
+import { MiB } from '../../src/base/bytes.ts';
+import { consumeRecord, prepareRecordDevice, writeRecord } from '../../src/tracking/reboot/place.ts';
+import { decodeRecord, encodeNothing, encodeRecord } from '../../src/tracking/reboot/record.ts';
+import { makeLoop } from '../helpers/loop.ts';
+
+function recordFor(size: number): Buffer {
+  const dirty = new Bitmap(size, 4096);
+  // Random, so that it is as long as such a map can be.
+  randomBytes(dirty.words.byteLength).copy(Buffer.from(dirty.words.buffer));
+  const device = {
+    ...{ path: '/dev/x', uuid: 'u', size, partitionStart: 0, identity: '', signs: { sign: '1' } },
+    ...{ epoch: { id: 'e', since: 1 }, dirty },
+  };
+  return encodeRecord({ bootId: 'b', at: 1, devices: [device], leftOut: [] });
+}
+
+test('a device holds a record, and gives it once', async (t) => {
+  const disk = await makeLoop(t, { size: 2 * MiB });
+  await prepareRecordDevice(disk.device);
+  assert.equal(await consumeRecord(disk.device), undefined);
+  const record = recordFor(8192 * MiB);
+  for (let round = 0; round < 2; round++) {
+    await writeRecord(disk.device, record);
+    await writeRecord(disk.device, record);
+    const taken = await consumeRecord(disk.device);
+    assert.ok(taken !== undefined && taken.equals(record));
+    assert.ok(typeof decodeRecord(taken) === 'object');
+    assert.equal(await consumeRecord(disk.device), undefined);
+  }
+  // One that was used may be prepared again; one that is too long leaves the one before, which signs decide on.
+  await writeRecord(disk.device, record);
+  await prepareRecordDevice(disk.device);
+  assert.equal(await consumeRecord(disk.device), undefined);
+  await writeRecord(disk.device, record);
+  await assert.rejects(writeRecord(disk.device, recordFor(65536 * MiB)), {
+    code: 'FILE_ERROR',
+    message: /has 2097152 bytes, and the record needs/,
+  });
+  assert.ok((await consumeRecord(disk.device))?.equals(record));
+});
+
+test('nothing else is ever written to', async (t) => {
+  const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4' });
+  const before = await readFile(disk.image);
+  await assert.rejects(writeRecord(disk.device, encodeNothing()), {
+    code: 'FILE_ERROR',
+    message: /no place/,
+  });
+  await assert.rejects(consumeRecord(disk.device), { code: 'FILE_ERROR', message: /no place for records/ });
+  await assert.rejects(prepareRecordDevice(disk.device), { code: 'DEVICE_BUSY', message: /hold something/ });
+  assert.ok((await readFile(disk.image)).equals(before));
+  const mounted = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
+  await assert.rejects(writeRecord(mounted.device, encodeNothing()), { message: /EBUSY/ });
+  await assert.rejects(prepareRecordDevice(mounted.device), /EBUSY/);
+});
