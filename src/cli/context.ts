@@ -24,11 +24,11 @@ export type Run = (
 
 export const defaultSocket = '/run/dattod.sock';
 
-export function addCommonOptions(command: Command): Command {
-  return command
-    .option('--json', 'print JSON documents, also for errors')
-    .option('--socket <path>', `socket of dattod (default: ${defaultSocket})`)
-    .helpOption('-h, --help', 'print this help');
+/** `socket`: the command asks the daemon. */
+export function addCommonOptions(command: Command, socket = true): Command {
+  command.option('--json', 'print JSON documents, also for errors');
+  if (socket) command.option('--socket <path>', `socket of dattod (default: ${defaultSocket})`);
+  return command.helpOption('-h, --help', 'print this help');
 }
 
 export function createContext(io: Io, options: CommonOptions): Context {

@@ -65,46 +65,77 @@ export function absoluteTarget(target: string): string {
   return /^[a-z][a-z0-9+.-]*:/i.test(target) ? target : resolve(target);
 }
 
-/** Gathers `--device NAME --target URI` in their order; each device is followed by its target. */
+/** Where a device goes of which nothing is said. */
+const defaultTarget = 'vault:default';
+
+/**
+ * Gathers `--device NAME --target URI` in their order; each device is followed by its target. Where no target is named at
+ * all, devices go to the default vault.
+ */
 export class PairList {
   readonly #pairs: Pair[] = [];
-  #open: string | undefined;
+  #open: string[] = [];
+  #named = false;
 
   addPair(joined: string): void {
     this.#refuseOpen();
+    this.#named = true;
     this.#pairs.push(parseJoinedPair(joined));
   }
 
   addDevice(device: string): void {
-    this.#refuseOpen();
-    this.#open = device;
+    if (this.#named) this.#refuseOpen();
+    this.#open.push(device);
   }
 
   addTarget(target: string): void {
-    if (this.#open === undefined)
+    const [device, another] = this.#open;
+    if (another !== undefined) this.#refuseOpen();
+    if (device === undefined)
       throw new AgentError('BAD_USAGE', `--target ${target} has no --device before it`, {
         hint: 'write --device NAME --target URI for each device',
       });
-    this.#pairs.push({ device: this.#open, target: absoluteTarget(target) });
-    this.#open = undefined;
+    this.#named = true;
+    this.#pairs.push({ device, target: absoluteTarget(target) });
+    this.#open = [];
   }
 
-  /** All pairs. Throws BAD_USAGE where the last device has no target. */
+  /** All pairs. Throws BAD_USAGE where a device has no target. */
   finish(): Pair[] {
     this.#refuseOpen();
     return this.#pairs;
   }
 
+  /** All pairs, devices that stand alone with the default vault. Throws BAD_USAGE where only some do. */
+  finishWithDefault(): Pair[] {
+    if (this.#named) return this.finish();
+    return this.#open.map((device) => ({ device, target: defaultTarget }));
+  }
+
+  /** The one `--device`, or none, where there is nothing to pair it with. Throws BAD_USAGE. */
+  onlyDevice(): string | undefined {
+    if (this.#named || this.#open.length > 1)
+      throw new AgentError('BAD_USAGE', 'A recovery point is named, and targets or several devices, too', {
+        hint: 'give a POINT with one --device at most, or devices and targets',
+      });
+    return this.#open[0];
+  }
+
   #refuseOpen(): void {
-    if (this.#open !== undefined)
-      throw new AgentError('BAD_USAGE', `--device ${this.#open} has no --target after it`, {
+    const [device] = this.#open;
+    if (device !== undefined)
+      throw new AgentError('BAD_USAGE', `--device ${device} has no --target after it`, {
         hint: 'write --device NAME --target URI for each device',
       });
   }
 }
 
 /** The options that name devices and targets, gathered in `pairs`. */
-export function addPairOptions(command: Command, pairs: PairList): Command {
+export function addPairOptions(
+  command: Command,
+  pairs: PairList,
+  devices = 'this device and the --target that follows; repeatable',
+): Command {
   const keep = (add: (value: string) => void) => (value: string) => {
     add(value);
     return value;
@@ -123,7 +154,7 @@ export function addPairOptions(command: Command, pairs: PairList): Command {
     )
     .option(
       '--device <name>',
-      'this device and the --target that follows; repeatable',
+      devices,
       keep((value) => pairs.addDevice(value)),
     )
     .option(

@@ -13,6 +13,8 @@ import { verify } from './commands/verify.ts';
 import { version } from './commands/version.ts';
 import { addCommonOptions, type CommonOptions, createContext, type Run } from './context.ts';
 import type { Io } from './io.ts';
+import { diff, exportCommand, forget, mount, points, restore, umount } from './vault/define-recovery.ts';
+import { vault } from './vault/define.ts';
 
 const commands = [
   startBackup,
@@ -25,10 +27,21 @@ const commands = [
   tracking,
   chains,
   verify,
+  points,
+  diff,
+  restore,
+  mount,
+  umount,
+  exportCommand,
+  forget,
+  vault,
   basicInfo,
   completeInfo,
   version,
 ];
+
+/** These ask no daemon. */
+const offline = new Set(['points', 'diff', 'restore', 'mount', 'umount', 'export', 'forget', 'vault']);
 
 /** `onExit` gets the exit code of the command that ran. Errors are thrown. */
 export function createProgram(io: Io, onExit: (code: number) => void): Command {
@@ -44,16 +57,24 @@ export function createProgram(io: Io, onExit: (code: number) => void): Command {
   };
   const program = addCommonOptions(
     new Command('dattocli')
-      .description('Asks dattod for backups of block devices and shows how they do.')
+      .description(
+        'Asks dattod for backups of block devices and shows how they do; keeps vaults, and restores from them.',
+      )
       .version(agentVersion, '--version', 'print the version'),
   )
     .helpCommand('help [command]', 'print the help of a command')
     .exitOverride()
     .configureOutput(output);
-  const prepared = (command: Command): Command => {
-    command.commands.forEach(prepared);
-    return addCommonOptions(command).allowExcessArguments(false).exitOverride().configureOutput(output);
+  const prepared = (command: Command, socket: boolean): Command => {
+    for (const each of command.commands) prepared(each, socket);
+    return addCommonOptions(command, socket)
+      .allowExcessArguments(false)
+      .exitOverride()
+      .configureOutput(output);
   };
-  for (const command of commands) program.addCommand(prepared(command(run)));
+  for (const define of commands) {
+    const command = define(run);
+    program.addCommand(prepared(command, !offline.has(command.name())));
+  }
   return program;
 }

@@ -26,7 +26,11 @@ export function startBackup(run: Run): Command {
     .option('-f, --full', 'copy every used block')
     .option('-i, --incremental', 'send what was written since the last backup to the same target')
     .option('-d, --differential', 'read every used block, and send those that the target has otherwise');
-  addPairOptions(command, pairs);
+  addPairOptions(
+    command,
+    pairs,
+    'this device and the --target that follows; repeatable; without any --target to vault:default',
+  );
   return addJobOptions(command)
     .option('--wait', 'follow the job with a progress bar and exit with its outcome; Ctrl-C cancels it')
     .option('--strict', 'with --wait: warnings make the exit code 1 instead of 5')
@@ -36,7 +40,7 @@ export function startBackup(run: Run): Command {
 async function start(context: Context, options: Options, pairs: PairList): Promise<number> {
   const request: StartDocument = {
     kind: kindOf(options),
-    devices: pairs.finish(),
+    devices: pairs.finishWithDefault(),
     options: jobOptionsDocument(options),
   };
   if (options.wait !== true) {

@@ -178,7 +178,12 @@ export function damagedIds(checks: readonly { point: string; outcome: string }[]
   return new Set([...last].filter(([, outcome]) => outcome === 'damaged').map(([point]) => point));
 }
 
-function groupDocument({ machine, devices, keep, forget: goes }: RetentionGroup): ForgetDocument['groups'][0] {
+function groupDocument({
+  machine,
+  devices,
+  keep,
+  forget: goes,
+}: RetentionGroup): ForgetDocument['groups'][0] {
   return {
     machine,
     devices,

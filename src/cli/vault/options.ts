@@ -73,3 +73,14 @@ export function toCount(option: string): (text: string) => number {
     return Number(text);
   };
 }
+
+/** `5%` or `0.05`: above 0, at most 1. */
+export function toShare(option: string): (text: string) => number {
+  return (text) => {
+    const match = /^(\d+(?:\.\d+)?)(%?)$/.exec(text);
+    const share = match === null ? Number.NaN : Number(match[1]) / (match[2] === '%' ? 100 : 1);
+    if (!(share > 0 && share <= 1))
+      throw new AgentError('BAD_USAGE', `${option} "${text}" is no share above 0% and up to 100%`);
+    return share;
+  };
+}

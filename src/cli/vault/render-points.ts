@@ -100,7 +100,10 @@ function deviceEntries(device: PointDeviceDocument): [string, string][] {
     ['  used', formatBytes(device.used_bytes)],
     ['  added', `${formatBytes(device.stored_bytes)} to the vault`],
     ['  image', `${device.kind}, ${device.consistency}, tracked by ${device.tracker}`],
-    ['  frozen for', `${device.freeze_ms < 10 ? device.freeze_ms.toFixed(1) : Math.round(device.freeze_ms)} ms`],
+    [
+      '  frozen for',
+      `${device.freeze_ms < 10 ? device.freeze_ms.toFixed(1) : Math.round(device.freeze_ms)} ms`,
+    ],
   ];
   if (partition !== null) entries.push(['  partition', `${partition.number} of ${partition.disk}`]);
   for (const { offset, length } of device.read_errors)

@@ -1,0 +1,93 @@
+/** `export POINT`: the point over NBD, served by this process until Ctrl-C. */
+import type { Command } from 'commander';
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { formatBytes } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import { silentLog } from '../../base/log.ts';
+import { exportImage } from '../../restore/export/export-image.ts';
+import type { ExportAddress } from '../../restore/export/server.ts';
+import type { Context } from '../context.ts';
+import { namedImage } from './image.ts';
+import { type VaultValues, toPath } from './options.ts';
+import { withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly device?: string;
+  readonly listen?: string;
+  readonly writable?: true;
+  readonly overlayDir?: string;
+  readonly runDir: string;
+}
+
+export interface ExportDocument {
+  uri: string;
+  point: string;
+  device: string;
+  /** Bytes. */
+  size: number;
+  writable: boolean;
+}
+
+export async function exportPoint(context: Context, self: Command): Promise<number> {
+  const [name = ''] = self.args;
+  const values = self.opts<Values>();
+  const writable = values.writable === true;
+  if (values.overlayDir !== undefined && !writable)
+    throw new AgentError('BAD_USAGE', '--overlay-dir is for --writable');
+  const listen = addressOf(values);
+  const { point, device, spec } = await withVault(context, self, (session) =>
+    namedImage(session, name, values.device),
+  );
+  if (listen.kind === 'unix') await mkdir(dirname(listen.path), { recursive: true, mode: 0o700 });
+  let stopListening = (): void => undefined;
+  const interrupted = new Promise<void>((resolve) => {
+    let interrupts = 0;
+    stopListening = context.io.onInterrupt(() => {
+      if (++interrupts > 1) context.io.quit(4);
+      resolve();
+    });
+  });
+  try {
+    const server = await exportImage({
+      image: spec,
+      name: point.id,
+      description: `${device.path} of ${point.machine.name}, ${point.finished}`,
+      listen,
+      ...(writable ? { overlay: { directory: values.overlayDir } } : {}),
+      log: silentLog(),
+    });
+    try {
+      const document: ExportDocument = {
+        ...{ uri: server.uri, point: point.id, device: device.path, size: device.size, writable },
+      };
+      context.print(document, () => `${server.uri}\n`);
+      if (!context.json)
+        context.io.err(
+          `${device.path} of ${point.id}, ${formatBytes(device.size)}, ${writable ? 'writable: what is written is forgotten at the end' : 'read-only'}; until Ctrl-C\n`,
+        );
+      await interrupted;
+    } finally {
+      await server.stop();
+    }
+  } finally {
+    stopListening();
+  }
+  return 0;
+}
+
+/** `PATH` or `HOST:PORT`; by default a socket in the run directory. Throws BAD_USAGE. */
+export function addressOf({ listen, runDir }: Pick<Values, 'listen' | 'runDir'>): ExportAddress {
+  if (listen === undefined)
+    return { kind: 'unix', path: join(runDir, `export-${randomBytes(4).toString('hex')}.sock`) };
+  const tcp = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/.exec(listen);
+  if (tcp === null) {
+    if (!listen.includes('/'))
+      throw new AgentError('BAD_USAGE', `--listen "${listen}" is neither HOST:PORT nor the path of a socket`);
+    return { kind: 'unix', path: toPath(listen) };
+  }
+  const [, host = '', port = ''] = tcp;
+  if (Number(port) > 65535) throw new AgentError('BAD_USAGE', `--listen "${listen}": ${port} is no port`);
+  return { kind: 'tcp', host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
+}

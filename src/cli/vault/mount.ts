@@ -1,0 +1,126 @@
+/** `mount POINT DIR`, `mount` (what is mounted) and `umount DIR`. */
+import type { Command } from 'commander';
+import { AgentError } from '../../base/errors.ts';
+import {
+  type MountStatus,
+  clearMounts,
+  listMounts,
+  mountImage,
+  unmountImage,
+} from '../../restore/mount/mount.ts';
+import type { MountRecord } from '../../restore/mount/record.ts';
+import type { Context } from '../context.ts';
+import { localTime } from '../render/job.ts';
+import { printable, renderTable } from '../render/table.ts';
+import { namedImage } from './image.ts';
+import { type VaultValues, toPath } from './options.ts';
+import { withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly device?: string;
+  readonly partition?: number;
+  readonly runDir: string;
+}
+
+export interface MountDocument {
+  id: string;
+  directory: string | null;
+  point: string;
+  device: string;
+  partition: number | null;
+  filesystem: string | null;
+  /** `nbd-client`, `nbdfuse` or `qemu-storage-daemon`. */
+  method: string | null;
+  created: string;
+  /** `mounting`, `mounted`, `unmounted` or `broken`. */
+  state: MountStatus['state'];
+}
+
+export async function mount(context: Context, self: Command): Promise<number> {
+  const [name, directory] = self.args;
+  const { runDir: runDirectory, device, partition } = self.opts<Values>();
+  if (name === undefined) return showMounts(context, runDirectory);
+  if (directory === undefined)
+    throw new AgentError('BAD_USAGE', `Nothing says where ${name} is to be mounted`, {
+      hint: 'dattocli mount POINT DIR',
+    });
+  needRoot('mount');
+  const record = await withVault(context, self, async (session) => {
+    await clearMounts(runDirectory);
+    const image = await namedImage(session, name, device);
+    return mountImage({
+      image: image.spec,
+      subject: { point: image.point.id, device: image.device.path },
+      sectorSize: image.device.sector_size,
+      partition,
+      directory: toPath(directory),
+      runDirectory,
+      signal: session.signal,
+    });
+  });
+  const document = mountDocument(record, 'mounted');
+  context.print(
+    document,
+    () =>
+      `${printable(record.device)} of ${record.point} is mounted on ${printable(record.directory ?? '')}, read-only\n`,
+  );
+  return 0;
+}
+
+async function showMounts(context: Context, runDirectory: string): Promise<number> {
+  const mounts = (await listMounts(runDirectory))
+    .filter(({ purpose }) => purpose === 'mount')
+    .map((each) => mountDocument(each, each.state));
+  context.print(mounts, () => (mounts.length === 0 ? 'nothing is mounted\n' : renderMounts(mounts)));
+  return 0;
+}
+
+export async function umount(context: Context, self: Command): Promise<number> {
+  const [directory = ''] = self.args;
+  const { runDir: runDirectory } = self.opts<Values>();
+  needRoot('umount');
+  const record = await unmountImage(runDirectory, directory);
+  await clearMounts(runDirectory);
+  const document = mountDocument(record, 'unmounted');
+  context.print(document, () => `${printable(record.directory ?? record.id)} is unmounted\n`);
+  return 0;
+}
+
+function needRoot(what: string): void {
+  if (process.getuid?.() !== 0)
+    throw new AgentError('NO_PERMISSION', `Root is needed to ${what}`, { hint: 'run dattocli with sudo' });
+}
+
+function mountDocument(record: MountRecord, state: MountStatus['state']): MountDocument {
+  const { id, directory, point, device, partition, filesystem, method, created } = record;
+  return {
+    ...{ id, point, device, created, state },
+    directory: directory ?? null,
+    partition: partition ?? null,
+    filesystem: filesystem ?? null,
+    method: method ?? null,
+  };
+}
+
+export function renderMounts(mounts: readonly MountDocument[]): string {
+  return renderTable(
+    [
+      { title: 'directory' },
+      { title: 'point' },
+      { title: 'device' },
+      { title: 'filesystem' },
+      { title: 'by' },
+      { title: 'since' },
+      { title: 'state' },
+    ],
+    mounts.map(({ id, directory, point, device, partition, filesystem, method, created, state }) => [
+      directory ?? id,
+      point.slice(0, 8),
+      partition === null ? device : `${device}, partition ${partition}`,
+      filesystem ?? '-',
+      method ?? '-',
+      localTime(created),
+      state,
+    ]),
+  );
+}

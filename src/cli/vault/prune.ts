@@ -1,0 +1,106 @@
+/** `vault prune`: returns the space of what no point needs. */
+import type { Command } from 'commander';
+import { formatBytes } from '../../base/bytes.ts';
+import { type PruneResult, type PruneStep, prune } from '../../vault/prune/prune.ts';
+import type { Context } from '../context.ts';
+import { exitWithWarnings } from '../outcome.ts';
+import { printable, renderList } from '../render/table.ts';
+import { type ParticipantDocument, participantDocument } from './documents.ts';
+import type { VaultValues } from './options.ts';
+import { countReading, withMeter } from './progress.ts';
+import { renderParticipant } from './render-vault.ts';
+import { withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly dryRun?: true;
+  /** From 0 to 1. */
+  readonly maxWaste?: number;
+  readonly allowDamage?: true;
+}
+
+/** Sizes in bytes. With --dry-run what would be done. */
+export interface PruneDocument {
+  dry_run: boolean;
+  points: number;
+  deleted: { packs: number; bytes: number };
+  copied: { parts: number; bytes: number };
+  /** Condemned packs, which go when the writers have ended. */
+  waiting: { packs: number; bytes: number; writers: ParticipantDocument[] };
+  kept: { packs: number; bytes: number; waste: number };
+  /** Writers that were declared dead. */
+  dead: ParticipantDocument[];
+  /** Points that came late from dead writers, and were removed. */
+  withdrawn: readonly string[];
+  damaged: { pack: string; reason: string }[];
+  leftovers: { count: number; bytes: number } | null;
+}
+
+const words: Readonly<Record<PruneStep, readonly [string, string]>> = {
+  index: ['reading', 'packs'],
+  mark: ['marking', 'pages'],
+  measure: ['measuring', 'parts'],
+  copy: ['copying', 'parts'],
+  delete: ['deleting', 'packs'],
+};
+
+export async function pruneVault(context: Context, self: Command): Promise<number> {
+  const { dryRun, maxWaste, allowDamage } = self.opts<Values>();
+  const document = await withVault(context, self, ({ vault, opened, index, signal }) =>
+    withMeter(context, async (show) => {
+      const result = await prune(vault, index(), {
+        dryRun: dryRun === true,
+        ...(maxWaste === undefined ? {} : { maxWaste }),
+        allowDamage: allowDamage === true,
+        level: opened.level,
+        signal,
+        progress: (step, done, total) => show(countReading(...words[step], done, total)),
+      });
+      return pruneDocument(result);
+    }),
+  );
+  context.print(document, () => renderPrune(document));
+  return document.damaged.length > 0 || document.withdrawn.length > 0 ? exitWithWarnings : 0;
+}
+
+function pruneDocument(result: PruneResult): PruneDocument {
+  const { dryRun, points, deleted, copied, waiting, kept, dead, withdrawn, damaged, tidied } = result;
+  return {
+    ...{ dry_run: dryRun, points, withdrawn },
+    deleted: { ...deleted },
+    copied: { ...copied },
+    waiting: {
+      packs: waiting.packs,
+      bytes: waiting.bytes,
+      writers: waiting.writers.map(participantDocument),
+    },
+    kept: { ...kept },
+    dead: dead.map(participantDocument),
+    damaged: damaged.map((each) => ({ ...each })),
+    leftovers: tidied === undefined ? null : { ...tidied.temporary },
+  };
+}
+
+export function renderPrune(done: PruneDocument): string {
+  const would = done.dry_run ? 'would be ' : '';
+  const packs = ({ packs: count, bytes }: { packs: number; bytes: number }): string =>
+    `${formatBytes(bytes)} in ${count} packs`;
+  const entries: [string, string][] = [
+    [`${would}deleted`, packs(done.deleted)],
+    [`${would}copied`, `${formatBytes(done.copied.bytes)} out of packs that go`],
+    ['kept', `${packs(done.kept)}, of which nobody needs ${formatBytes(done.kept.waste)}`],
+  ];
+  if (done.waiting.packs > 0)
+    entries.push([
+      'waiting',
+      `${packs(done.waiting)} go with a later prune, when ${done.waiting.writers.length} writers have ended`,
+    ]);
+  if ((done.leftovers?.count ?? 0) > 0)
+    entries.push(['leftovers', `${done.leftovers!.count} half-written files removed`]);
+  const lines = [
+    ...done.waiting.writers.map((writer) => `waits for ${renderParticipant(writer)}`),
+    ...done.dead.map((writer) => `${would}declared dead: ${renderParticipant(writer)}`),
+    ...done.withdrawn.map((point) => `${would}removed: point ${point}, which came late and is not whole`),
+    ...done.damaged.map(({ pack, reason }) => `damaged: pack ${pack}: ${printable(reason)}`),
+  ];
+  return `${renderList(entries)}${lines.map((line) => `${line}\n`).join('')}`;
+}

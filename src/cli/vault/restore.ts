@@ -1,0 +1,171 @@
+/** `restore POINT --to …`, and `restore --files POINT PATH… --to DIR`. */
+import type { Command } from 'commander';
+import { join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { restoreFiles } from '../../restore/files.ts';
+import { clearMounts } from '../../restore/mount/mount.ts';
+import { parseDestination } from '../../restore/target/check.ts';
+import { type RestoreProgress, type RestoreResult, restoreToTarget } from '../../restore/target/to-target.ts';
+import type { Context } from '../context.ts';
+import { exitWithWarnings } from '../outcome.ts';
+import type { Reading } from '../render/meter.ts';
+import { type NamedImage, namedImage } from './image.ts';
+import { type VaultValues, toPath } from './options.ts';
+import { bytesReading, withMeter } from './progress.ts';
+import { renderRestoredFiles, renderRestored, renderRestoreWarnings } from './render-restore.ts';
+import { withVault } from './session.ts';
+
+interface Values extends VaultValues {
+  readonly to?: string;
+  readonly files?: true;
+  readonly device?: string;
+  readonly partition?: number;
+  readonly overwrite?: true;
+  readonly force?: string;
+  readonly compare?: 'auto' | 'always' | 'never';
+  readonly zeroUnused?: true;
+  readonly salvage?: true;
+  /** False for --no-verify. */
+  readonly verify: boolean;
+  readonly runDir: string;
+}
+
+/** Sizes in bytes. */
+export interface RestoreDocument {
+  point: string;
+  device: string;
+  to: string;
+  size: number;
+  written: number;
+  equal: number;
+  zeroed: number;
+  left: number;
+  verified: number;
+  /** What the vault has lost: zeros there. */
+  lost: { offset: number; length: number; reason: string }[];
+  warnings: string[];
+  table_moved: boolean;
+  partitions_reread: boolean | null;
+  seconds: number;
+}
+
+export interface RestoreFilesDocument {
+  point: string;
+  device: string;
+  to: string;
+  /** Below `to`. */
+  paths: readonly string[];
+  seconds: number;
+}
+
+export async function restore(context: Context, self: Command): Promise<number> {
+  const [name = '', ...paths] = self.args;
+  const values = self.opts<Values>();
+  if (values.to === undefined) throw new AgentError('BAD_USAGE', '--to says where to restore to');
+  if (values.files === true) return restoreSome(context, self, name, paths, values.to, values);
+  if (paths.length > 0)
+    throw new AgentError('BAD_USAGE', `"${paths[0] ?? ''}" is one word too many`, {
+      hint: 'with --files, paths are restored to the directory --to',
+    });
+  const wrong = (['partition', 'overwrite'] as const).find((each) => values[each] !== undefined);
+  if (wrong !== undefined) throw new AgentError('BAD_USAGE', `--${wrong} is for --files`);
+  const to = parseDestination(values.to);
+  const document = await withVault(context, self, (session) =>
+    withMeter(context, async (show) => {
+      const image = await namedImage(session, name, values.device);
+      const { point, device, spec } = image;
+      const result = await restoreToTarget({
+        image: spec,
+        imageId: `${point.id} ${device.path}`,
+        sectorSize: device.sector_size,
+        usedBytes: device.used_bytes,
+        to,
+        unfinishedDirectory: join(values.stateDir, 'restores'),
+        compare: values.compare ?? 'auto',
+        zeroUnused: values.zeroUnused === true,
+        salvage: values.salvage === true,
+        verify: values.verify,
+        signal: session.signal,
+        force: values.force,
+        onProgress: (progress) => show(readingOf(progress)),
+      });
+      return restoreDocument(image, result);
+    }),
+  );
+  context.print(document, () => renderRestored(document));
+  if (!context.json) context.io.err(renderRestoreWarnings(document));
+  return document.warnings.length > 0 || document.lost.length > 0 ? exitWithWarnings : 0;
+}
+
+function readingOf({ phase, done, total, written, rate }: RestoreProgress): Reading {
+  if (phase === 'checking' || phase === 'finishing') return { phase, fraction: undefined, parts: [] };
+  const more = phase === 'restoring' ? [`${Math.round(written / 2 ** 20)} MiB written`] : [];
+  return bytesReading(phase, done, total, rate, more);
+}
+
+function restoreDocument({ point, device }: NamedImage, result: RestoreResult): RestoreDocument {
+  const { size, written, equal, zeroed, left, verified, lost, warnings, seconds } = result;
+  return {
+    point: point.id,
+    device: device.path,
+    to: result.destination,
+    ...{ size, written, equal, zeroed, left, verified },
+    lost: lost.map(({ offset, length, reason }) => ({ offset, length, reason })),
+    warnings: [...warnings],
+    table_moved: result.tableMoved,
+    partitions_reread: result.partitionsReread ?? null,
+    seconds,
+  };
+}
+
+async function restoreSome(
+  context: Context,
+  self: Command,
+  name: string,
+  paths: readonly string[],
+  to: string,
+  values: Values,
+): Promise<number> {
+  if (paths.length === 0)
+    throw new AgentError('BAD_USAGE', 'No path is named that is to be restored', {
+      hint: 'restore --files POINT PATH… --to DIR; / is all of it',
+    });
+  const wrong = (['force', 'compare', 'zeroUnused', 'salvage'] as const).find(
+    (each) => values[each] !== undefined,
+  );
+  if (wrong !== undefined)
+    throw new AgentError(
+      'BAD_USAGE',
+      `${wrong === 'zeroUnused' ? '--zero-unused' : `--${wrong}`} is not for --files`,
+    );
+  const runDirectory = values.runDir;
+  const document = await withVault(context, self, (session) =>
+    withMeter(context, async (show) => {
+      show({ phase: 'copying', fraction: undefined, parts: [] });
+      await clearMounts(runDirectory);
+      const { point, device, spec } = await namedImage(session, name, values.device);
+      const restored = await restoreFiles({
+        image: spec,
+        subject: { point: point.id, device: device.path },
+        sectorSize: device.sector_size,
+        partition: values.partition,
+        runDirectory,
+        paths,
+        to: toPath(to),
+        overwrite: values.overwrite === true,
+        signal: session.signal,
+      });
+      const { seconds } = restored;
+      const result: RestoreFilesDocument = {
+        point: point.id,
+        device: device.path,
+        to: toPath(to),
+        paths: restored.paths,
+        seconds,
+      };
+      return result;
+    }),
+  );
+  context.print(document, () => renderRestoredFiles(document));
+  return 0;
+}
