@@ -31,30 +31,36 @@ export function renderJob(status: JobStatus): string {
 /** The table at the end of `startbackup --wait`. */
 export function renderDevices(status: JobStatus): string {
   const took = tookMs(status);
+  // Bytes that a vault has stored are fewer than were sent to it: what it had already, and what was compressed.
+  const inVault = status.devices.some(({ bytes_stored: stored }) => stored !== null);
   return renderTable(
     [
       { title: 'device' },
       { title: 'kind' },
       { title: 'used', align: 'right' },
       { title: 'sent', align: 'right' },
+      ...(inVault ? [{ title: 'stored', align: 'right' } as const] : []),
       { title: 'zeros', align: 'right' },
       { title: 'time', align: 'right' },
       { title: 'rate', align: 'right' },
       { title: 'frozen for', align: 'right' },
       { title: 'verified', align: 'right' },
       { title: 'target' },
+      ...(inVault ? [{ title: 'point' }] : []),
     ],
     status.devices.map((device) => [
       device.device,
       device.kind,
       formatBytes(device.used_bytes),
       formatBytes(device.bytes_sent),
+      ...(inVault ? [device.bytes_stored === null ? '-' : formatBytes(device.bytes_stored)] : []),
       formatBytes(device.bytes_zero),
       formatDuration(took),
       took === 0 ? '-' : `${formatBytes(Math.round((device.bytes_transferred / took) * 1000))}/s`,
       frozenText(device),
       device.bytes_verified === 0 ? 'no' : formatBytes(device.bytes_verified),
       device.target,
+      ...(inVault ? [device.point ?? '-'] : []),
     ]),
   );
 }

@@ -1,0 +1,81 @@
+/** `vault stats`: what is in a vault, in numbers. */
+import type { Command } from 'commander';
+import { formatBytes } from '../../base/bytes.ts';
+import { type PartStats, vaultStats } from '../../vault/stats.ts';
+import type { Context } from '../context.ts';
+import { renderList } from '../render/table.ts';
+import { withVault } from './session.ts';
+
+/** Sizes in bytes. */
+export interface StatsDocument {
+  points: number;
+  damaged_points: number;
+  machines: number;
+  /** Devices of all points. */
+  images: number;
+  /** In use on them: what restoring every point would write. */
+  used_bytes: number;
+  packs: number;
+  bytes: number;
+  chunks: PartsDocument;
+  pages: PartsDocument;
+  /** Packs that are going to be deleted. */
+  condemned: { packs: number; bytes: number };
+  /** Bytes in use for each byte of chunks before compression; null without any. */
+  deduplication: number | null;
+  /** Bytes of chunks before compression for each that is stored; null without any. */
+  compression: number | null;
+}
+
+interface PartsDocument {
+  parts: number;
+  /** Before compression. */
+  plain_bytes: number;
+  stored_bytes: number;
+}
+
+export async function showStats(context: Context, self: Command): Promise<number> {
+  const found = await withVault(context, self, ({ vault, index, signal }) =>
+    vaultStats(vault, index(), { signal }),
+  );
+  const document: StatsDocument = {
+    points: found.points,
+    damaged_points: found.damagedPoints,
+    machines: found.machines,
+    images: found.images,
+    used_bytes: found.usedBytes,
+    packs: found.packs,
+    bytes: found.bytes,
+    chunks: partsDocument(found.chunks),
+    pages: partsDocument(found.pages),
+    condemned: { ...found.condemned },
+    deduplication: found.deduplication ?? null,
+    compression: found.compression ?? null,
+  };
+  context.print(document, () => renderStats(document));
+  return 0;
+}
+
+function partsDocument({ parts, plainBytes, storedBytes }: PartStats): PartsDocument {
+  return { parts, plain_bytes: plainBytes, stored_bytes: storedBytes };
+}
+
+export function renderStats(stats: StatsDocument): string {
+  const parts = ({ parts: count, plain_bytes: plain, stored_bytes: stored }: PartsDocument): string =>
+    `${count}, ${formatBytes(plain)}, stored in ${formatBytes(stored)}`;
+  const ratio = (value: number | null): string => (value === null ? '-' : `${value.toFixed(2)} to 1`);
+  const { damaged_points: damaged, condemned } = stats;
+  const entries: [string, string][] = [
+    ['points', `${stats.points}${damaged === 0 ? '' : `, and ${damaged} that cannot be read`}`],
+    ['machines', String(stats.machines)],
+    ['images', `${stats.images}, ${formatBytes(stats.used_bytes)} in use on them`],
+    ['packs', `${stats.packs}, ${formatBytes(stats.bytes)}`],
+    ['chunks', parts(stats.chunks)],
+    ['map pages', parts(stats.pages)],
+    ['kept once', ratio(stats.deduplication)],
+    ['compressed', ratio(stats.compression)],
+  ];
+  if (condemned.packs > 0)
+    entries.push(['going', `${condemned.packs} packs, ${formatBytes(condemned.bytes)}, with a later prune`]);
+  return renderList(entries);
+}
