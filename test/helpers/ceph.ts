@@ -2,7 +2,7 @@
  * A Ceph of one's own: monitor, OSD and S3 gateways (radosgw) on loopback, in a temporary folder, gone at the end of the
  * test. Debian packages ceph-mon, ceph-osd, radosgw, ceph-common; for RBD by qemu-nbd also qemu-block-extra.
  *
- *     const ceph = await startCeph({ after });          // in a file's before(): one cluster for all its tests
+ *     const ceph = await startCeph({ after });          // at a file's top: one cluster for all its tests
  *     const gateway = await ceph.startGateway();        // gateway.endpoint; ceph.makeUser()
  *     await ceph.makeImage('rbd', 'img', 256 * MiB);    // ceph.conf is CEPH_CONF
  *

@@ -5,7 +5,7 @@
 import { AgentError } from '../../src/base/errors.ts';
 import type { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { buildMap } from '../../src/vault/maps/build.ts';
-import { ImageMap } from '../../src/vault/maps/image-map.ts';
+import { ImageMap, namesIn } from '../../src/vault/maps/image-map.ts';
 import { Namer, nameLength } from '../../src/vault/names.ts';
 import { PackWriter } from '../../src/vault/packs/pack-writer.ts';
 import { PartReader } from '../../src/vault/packs/part-reader.ts';
@@ -85,10 +85,12 @@ async function storeImage(
     size,
     chunkSize,
     touched: changed.map((chunk) => ({ offset: chunk * chunkSize, length: chunkSize })),
-    changed: (first, count) =>
-      Buffer.concat(
-        Array.from({ length: count }, (_, at) => names.get(first + at) ?? Buffer.alloc(nameLength)),
-      ),
+    changed: (first, count) => {
+      const result = Buffer.alloc(count * nameLength);
+      for (const [chunk, name] of names)
+        if (chunk >= first && chunk < first + count) name.copy(result, (chunk - first) * nameLength);
+      return result;
+    },
     namer: new Namer(vault.secrets.pageNameKey),
     pages,
   });
@@ -162,10 +164,10 @@ function deviceOf(path: string, size: number, root: string, levels: number, used
 /** The chunks that are not all zeros of a device of a point, read back through the vault. */
 export async function readBack(
   vault: Vault,
-  index: ChunkIndex,
+  from: ChunkIndex | PartReader,
   device: PointDevice,
 ): Promise<Map<number, Buffer>> {
-  const reader = new PartReader(vault, index);
+  const reader = from instanceof PartReader ? from : new PartReader(vault, from);
   const { levels, size } = device;
   const map = new ImageMap(reader, {
     root: Buffer.from(device.root, 'hex'),
@@ -175,12 +177,9 @@ export async function readBack(
   });
   const image = new Map<number, Buffer>();
   for await (const { firstChunk, names } of map.leaves()) {
-    const wanted = Array.from({ length: names.length / nameLength }, (_, at) => ({
-      chunk: firstChunk + at,
-      name: names.subarray(at * nameLength, (at + 1) * nameLength),
-    })).filter(({ name }) => name.some((byte) => byte !== 0));
+    const wanted = namesIn(names);
     const data = await reader.getMany(wanted.map(({ name }) => name));
-    wanted.forEach(({ chunk }, at) => image.set(chunk, data[at]!));
+    wanted.forEach(({ entry }, at) => image.set(firstChunk + entry, data[at]!));
   }
   return image;
 }

@@ -5,6 +5,7 @@ import { type PointImageOptions, type PointImageSpec, openPointImage } from './p
 
 export interface FileImageSpec {
   readonly kind: 'file';
+  /** Absolute. */
   readonly path: string;
 }
 

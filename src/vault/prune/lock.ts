@@ -8,7 +8,13 @@ import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type Owner, thisProcess } from '../writing/owner.ts';
-import { type OwnerState, describeParticipant, isDead, listLocks } from './participants.ts';
+import {
+  type OwnerState,
+  describeParticipant,
+  isDead,
+  listLocks,
+  listOrphanedBeats,
+} from './participants.ts';
 
 export interface LockOptions extends StoreOptions {
   readonly what: 'prune' | 'repair';
@@ -57,6 +63,8 @@ export class PrunerLock {
           );
         await removeLock(vault, other.id, { signal });
       }
+      for (const orphan of await listOrphanedBeats(vault, { signal }))
+        await vault.store.delete(orphan, { signal });
       return lock;
     } catch (error) {
       await lock.release().catch(() => undefined);

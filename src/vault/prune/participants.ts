@@ -61,6 +61,14 @@ export async function listLocks(vault: Vault, options: StoreOptions = {}): Promi
   return locks;
 }
 
+/** Heartbeats of pruners that came late: their locks are gone. */
+export async function listOrphanedBeats(vault: Vault, options: StoreOptions = {}): Promise<string[]> {
+  const objects = await collect(vault, 'locks/', options);
+  return objects.flatMap(({ announced, beat }) =>
+    announced === undefined && beat !== undefined ? [beat.key] : [],
+  );
+}
+
 /** `now`: by the store's clock, milliseconds since 1970. */
 export async function isDead(
   { owner, lastSign }: Participant,

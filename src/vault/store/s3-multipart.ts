@@ -30,18 +30,17 @@ export interface PartedUpload {
   /** Bytes. */
   readonly partSize: number;
   readonly send: Sender;
+  /** For what has to be sent although the signal has fired. */
+  readonly client: S3Client;
+  readonly signal?: AbortSignal | undefined;
+  /** Gets work that goes on after the upload has failed, and does not reject. */
+  readonly later: (work: Promise<void>) => void;
 }
 
-/** Rejects with what the SDK threw. */
+/** Rejects with what the SDK threw, or the signal's reason. */
 export async function putInParts(upload: PartedUpload): Promise<void> {
   const { object, send } = upload;
-  const { UploadId } = await send((client, how) =>
-    client.send(
-      new CreateMultipartUploadCommand({ ...object, ContentType: 'application/octet-stream' }),
-      how,
-    ),
-  );
-  if (UploadId === undefined) throw new AgentError('VAULT_STORE_ERROR', 'the server named no upload');
+  const UploadId = await begin(upload);
   try {
     const Parts = await sendParts(upload, UploadId);
     await send((client, how) =>
@@ -52,6 +51,26 @@ export async function putInParts(upload: PartedUpload): Promise<void> {
     );
   } catch (thrown) {
     await giveUp(upload, UploadId);
+    throw thrown;
+  }
+}
+
+/** The id of a new upload. The signal does not end the request itself: an upload whose id nobody learns stays for a day. */
+async function begin(upload: PartedUpload): Promise<string> {
+  const { object, send, signal } = upload;
+  const command = new CreateMultipartUploadCommand({ ...object, ContentType: 'application/octet-stream' });
+  const create = send((client) => client.send(command)).then(({ UploadId }) => {
+    if (UploadId === undefined) throw new AgentError('VAULT_STORE_ERROR', 'the server named no upload');
+    return UploadId;
+  });
+  if (signal === undefined) return create;
+  const fired = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(new Error('cancelled')), { once: true });
+  });
+  try {
+    return await Promise.race([create, fired]);
+  } catch (thrown) {
+    upload.later(create.then((UploadId) => giveUp(upload, UploadId)).catch(() => undefined));
     throw thrown;
   }
 }
@@ -98,11 +117,10 @@ async function sendParts(upload: PartedUpload, UploadId: string): Promise<Comple
 }
 
 /** Aborts the upload as well as it goes, also where the caller's signal has fired. */
-async function giveUp({ object, send }: PartedUpload, UploadId: string): Promise<void> {
+async function giveUp({ object, client }: PartedUpload, UploadId: string): Promise<void> {
   const abortSignal = AbortSignal.timeout(ABORT_MS);
-  await send((client) =>
-    client.send(new AbortMultipartUploadCommand({ ...object, UploadId }), { abortSignal }),
-  ).catch(() => undefined);
+  const command = new AbortMultipartUploadCommand({ ...object, UploadId });
+  await client.send(command, { abortSignal }).catch(() => undefined);
 }
 
 /** Aborts the uploads that began before a moment (milliseconds since 1970); returns how many. */

@@ -68,6 +68,8 @@ class S3Store implements ObjectStore {
   readonly #partSize: number;
   /** Something was found in the bucket, so a 404 is about the key. */
   #bucketSeen = false;
+  /** What is still to be cleaned up of puts that were cancelled. */
+  readonly #later = new Set<Promise<void>>();
 
   constructor(location: S3Location, settings: S3Settings, connection: S3Connection, clock: Clock) {
     const { endpoint, bucket, prefix } = location;
@@ -86,7 +88,18 @@ class S3Store implements ObjectStore {
     const object = this.#object(key);
     await this.#explained(`writing ${key}`, options, async () => {
       if (dataLength(data) > this.#threshold)
-        return putInParts({ object, parts, partSize: this.#partSize, send: this.#sender(options) });
+        return putInParts({
+          object,
+          parts,
+          partSize: this.#partSize,
+          send: this.#sender(options),
+          client: this.#client,
+          signal: options.signal,
+          later: (work) => {
+            this.#later.add(work);
+            void work.then(() => this.#later.delete(work));
+          },
+        });
       const ContentLength = dataLength(data);
       const ContentMD5 = await contentMd5(parts);
       const { ETag } = await this.#send(options, (how) =>
@@ -171,9 +184,9 @@ class S3Store implements ObjectStore {
     }));
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    await Promise.all(this.#later);
     this.#connection.close();
-    return Promise.resolve();
   }
 
   get #client(): S3Connection['client'] {

@@ -1,0 +1,272 @@
+/**
+ * An image as a file or block device of this machine, nothing copied: a process serves it over NBD on a private socket,
+ * and the kernel's nbd client, or else FUSE (nbdfuse, qemu-storage-daemon), shows it. Every step is recorded before it is
+ * taken; `detach` takes them back in reverse order, whatever is left of them.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { readMounts } from '../../linux/mountinfo.ts';
+import { identifyProcess, isAlive, type ProcessIdentity } from '../../linux/process.ts';
+import { attribute } from '../../linux/sysfs.ts';
+import type { ImageSpec } from '../image/open-image.ts';
+import { freeNbdDevice } from './nbd-device.ts';
+import { startExportProcess } from './export-process.ts';
+import { type AttachMethod, type MountRecord, placeOf, removeRecord, writeRecord } from './record.ts';
+import { findTool, needTool, runTool, toolEnvironment } from './tools.ts';
+
+export interface AttachOptions {
+  readonly image: ImageSpec;
+  readonly sectorSize: number;
+  readonly runDirectory: string;
+  /** Only this one, for tests and for those who know better. */
+  readonly method?: AttachMethod | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const readyMs = 20_000;
+const endMs = 10_000;
+
+/** Fills in `record.file`. Throws NOT_SUPPORTED where the machine has no means, MOUNT_FAILED, and what the image throws. */
+export async function attach(record: MountRecord, options: AttachOptions): Promise<string> {
+  const { runDirectory, image, signal } = options;
+  const methods = await usableMethods(options.method);
+  const place = placeOf(runDirectory, record.id);
+  const socket = join(place, 'nbd');
+  await startExportProcess(
+    { image, name: 'image', listen: { kind: 'unix', path: socket } },
+    join(place, 'server.log'),
+    async (identity) => {
+      record.server = identity;
+      await writeRecord(runDirectory, record);
+    },
+    signal,
+  );
+  let failure: unknown;
+  for (const method of methods) {
+    record.method = method;
+    try {
+      await attachments[method](record, options, place, socket);
+      return record.file!;
+    } catch (error) {
+      failure ??= error;
+      signal?.throwIfAborted();
+      await takeAwayFile(record, runDirectory);
+    }
+  }
+  throw failure;
+}
+
+type Attachment = (
+  record: MountRecord,
+  options: AttachOptions,
+  place: string,
+  socket: string,
+) => Promise<void>;
+
+const attachments: Readonly<Record<AttachMethod, Attachment>> = {
+  'nbd-client': async (record, { runDirectory, sectorSize }, _place, socket) => {
+    const device = await freeNbdDevice();
+    if (device === undefined)
+      throw new AgentError('NOT_SUPPORTED', 'the kernel has no free nbd device', { hint: 'modprobe nbd' });
+    record.file = device;
+    await writeRecord(runDirectory, record);
+    const blockSize = ['-block-size', String(sectorSize)];
+    await runTool('nbd-client', ['-unix', socket, device, '-name', 'image', '-readonly', ...blockSize]);
+  },
+  nbdfuse: async (record, options, place, socket) => {
+    const directory = join(place, 'fuse');
+    await mkdir(directory, { recursive: true });
+    record.file = join(directory, 'image');
+    // `[ ]` and commands mean something to it; a plain path is a path.
+    const pidFile = join(place, 'nbdfuse.pid');
+    const args = ['--readonly', '--pidfile', pidFile, record.file, '--unix', socket];
+    await startFuse(record, options, place, 'nbdfuse', args, directory);
+  },
+  'qemu-storage-daemon': async (record, options, place, socket) => {
+    const file = join(place, 'image');
+    await writeFile(file, '');
+    record.file = file;
+    const args = [
+      '--blockdev',
+      `driver=nbd,node-name=image,server.type=unix,server.path=${socket.replaceAll(',', ',,')},export=image,read-only=on`,
+      '--export',
+      `type=fuse,id=fuse,node-name=image,mountpoint=${file.replaceAll(',', ',,')},writable=off`,
+    ];
+    await startFuse(record, options, place, 'qemu-storage-daemon', args, file);
+  },
+};
+
+async function usableMethods(wanted: AttachMethod | undefined): Promise<AttachMethod[]> {
+  if (wanted !== undefined) {
+    await needTool(wanted);
+    return [wanted];
+  }
+  const usable: AttachMethod[] = [];
+  if ((await freeNbdDevice()) !== undefined && (await findTool('nbd-client')) !== undefined)
+    usable.push('nbd-client');
+  for (const method of ['nbdfuse', 'qemu-storage-daemon'] as const)
+    if ((await findTool(method)) !== undefined) usable.push(method);
+  if (usable.length === 0)
+    throw new AgentError(
+      'NOT_SUPPORTED',
+      'nothing here can show an image as a file: there is neither nbdfuse, nor qemu-storage-daemon, nor nbd-client with the nbd module',
+      {
+        hint: "install Debian's libnbd-bin (nbdfuse on later releases), Red Hat's nbdfuse, or qemu-storage-daemon",
+      },
+    );
+  return usable;
+}
+
+async function startFuse(
+  record: MountRecord,
+  { runDirectory, signal }: AttachOptions,
+  place: string,
+  tool: string,
+  args: readonly string[],
+  mountPoint: string,
+): Promise<void> {
+  const log = join(place, `${tool}.log`);
+  const fd = openSync(log, 'a', 0o600);
+  const child = spawn(await needTool(tool), [...args], {
+    cwd: '/',
+    detached: true,
+    env: toolEnvironment,
+    stdio: ['ignore', fd, fd],
+  });
+  closeSync(fd);
+  child.on('error', () => undefined);
+  record.fuse = child.pid === undefined ? undefined : await identifyProcess(child.pid);
+  await writeRecord(runDirectory, record);
+  child.unref();
+  const deadline = performance.now() + readyMs;
+  while (!(await isFuseMounted(mountPoint))) {
+    signal?.throwIfAborted();
+    const lives = record.fuse !== undefined && (await isAlive(record.fuse));
+    if (!lives || performance.now() > deadline) {
+      const said = await readFile(log, 'utf8').catch(() => '');
+      const why = lives ? `is not ready after ${readyMs / 1000} s` : 'ended at its start';
+      throw new AgentError(
+        'MOUNT_FAILED',
+        `${tool} ${why}: ${said.trim().split('\n').slice(-2).join('; ')}`,
+        {
+          hint: 'FUSE needs /dev/fuse (modprobe fuse), and root',
+        },
+      );
+    }
+    await sleep(10);
+  }
+}
+
+async function isFuseMounted(path: string): Promise<boolean> {
+  return (await readMounts()).some((mount) => mount.path === path && mount.type.startsWith('fuse'));
+}
+
+/** A loop device over the attached file, or a part of it; the device itself where it is one and all is wanted. */
+export async function loopOver(
+  record: MountRecord,
+  runDirectory: string,
+  part: { readonly offset: number; readonly size: number } | undefined,
+  sectorSize: number,
+): Promise<string> {
+  if (part === undefined && record.method === 'nbd-client') return record.file!;
+  const args = ['--find', '--show', '--read-only'];
+  if (part !== undefined) args.push('--offset', String(part.offset), '--sizelimit', String(part.size));
+  if (sectorSize !== 512) args.push('--sector-size', String(sectorSize));
+  for (let attempt = 0; ; attempt++)
+    try {
+      record.loop = (await runTool('losetup', [...args, record.file!])).stdout.trim();
+      await writeRecord(runDirectory, record);
+      return record.loop;
+    } catch (error) {
+      // Two may be after the same free number.
+      if (attempt === 5) throw error;
+    }
+}
+
+/** Takes an attachment apart, and forgets it. Throws DEVICE_BUSY where somebody uses it still. */
+export async function detach(record: MountRecord, runDirectory: string): Promise<void> {
+  await takeAwayLoop(record, runDirectory);
+  await takeAwayFile(record, runDirectory);
+  await endProcess(record.server);
+  if (record.madeDirectory && record.directory !== undefined)
+    await rmdir(record.directory).catch(() => undefined);
+  await removeRecord(runDirectory, record);
+}
+
+async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<void> {
+  const { loop, file } = record;
+  // A crash between losetup and the record's writing leaves a loop device that only its file tells.
+  const found = loop ?? (file === undefined ? undefined : await loopOf(file));
+  if (found === undefined || file === undefined) return;
+  const place = join('/sys/block', found.replace('/dev/', ''));
+  const isOurs = async (): Promise<boolean> => (await attribute(place, 'loop/backing_file')) === file;
+  const deadline = performance.now() + endMs;
+  while (await isOurs()) {
+    await runTool('losetup', ['--detach', found], { allow: 'any' });
+    if (!(await isOurs())) break;
+    if (performance.now() > deadline)
+      throw new AgentError('DEVICE_BUSY', `${found} is still in use, so ${record.device} cannot be let go`, {
+        hint: `see findmnt ${found} and fuser -vm ${found}`,
+      });
+    await sleep(50);
+  }
+  record.loop = undefined;
+  await writeRecord(runDirectory, record);
+}
+
+async function loopOf(file: string): Promise<string | undefined> {
+  const { stdout } = await runTool('losetup', ['--associated', file, '--noheadings', '--output', 'NAME'], {
+    allow: 'any',
+  });
+  const name = stdout.trim().split('\n')[0];
+  return name === '' ? undefined : name;
+}
+
+async function takeAwayFile(record: MountRecord, runDirectory: string): Promise<void> {
+  const { file, method } = record;
+  if (file !== undefined && method === 'nbd-client')
+    await runTool('nbd-client', ['-d', file], { allow: 'any' });
+  else if (file !== undefined) {
+    const mountPoint = method === 'nbdfuse' ? join(file, '..') : file;
+    const deadline = performance.now() + endMs;
+    while (await isFuseMounted(mountPoint)) {
+      await runTool('umount', [mountPoint], { allow: 'any' });
+      if (!(await isFuseMounted(mountPoint))) break;
+      if (performance.now() > deadline)
+        throw new AgentError(
+          'DEVICE_BUSY',
+          `${mountPoint} is still in use, so ${record.device} cannot be let go`,
+          {
+            hint: `see fuser -vm ${mountPoint}`,
+          },
+        );
+      await sleep(50);
+    }
+  }
+  await endProcess(record.fuse);
+  record.fuse = undefined;
+  record.file = undefined;
+  await writeRecord(runDirectory, record);
+}
+
+/** Waits for a process that is about to end, then asks it to, then makes it. */
+async function endProcess(identity: ProcessIdentity | undefined): Promise<void> {
+  if (identity === undefined) return;
+  for (const [signal, ms] of [
+    ['SIGTERM', 5000],
+    ['SIGKILL', 5000],
+  ] as const) {
+    if (!(await isAlive(identity))) return;
+    try {
+      process.kill(identity.pid, signal);
+    } catch {
+      return;
+    }
+    const deadline = performance.now() + ms;
+    while ((await isAlive(identity)) && performance.now() < deadline) await sleep(10);
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * The process that serves an image to a mount, on a private Unix socket, until it gets SIGTERM. It is told what to serve
+ * by one JSON document on its standard input, since that holds the vault's secrets, and says on its standard output
+ * when it is ready, or why not. Its log goes to its standard error.
+ */
+import { text } from 'node:stream/consumers';
+import { toAgentError } from '../../base/errors.ts';
+import { createLog } from '../../base/log.ts';
+import { stderrSink } from '../../nbd/server/stderr-sink.ts';
+import { exportImage } from '../export/export-image.ts';
+import type { ExportAnswer, ExportOrder } from './export-process.ts';
+
+let stop: (() => Promise<void>) | undefined;
+let stopping = false;
+const end = (): void => {
+  if (stopping) return;
+  stopping = true;
+  void (stop?.() ?? Promise.resolve()).finally(() => process.exit(0));
+};
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, end);
+process.on('SIGHUP', () => undefined);
+process.stdout.on('error', () => undefined);
+
+try {
+  const order = JSON.parse(await text(process.stdin)) as ExportOrder;
+  const server = await exportImage({ ...order, log: createLog(stderrSink, 'warn') });
+  stop = () => server.stop();
+  say({ uri: server.uri });
+} catch (error) {
+  say({ error: toAgentError(error).toDocument() });
+  process.exitCode = 1;
+}
+
+function say(answer: ExportAnswer): void {
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}

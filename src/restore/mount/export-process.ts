@@ -1,0 +1,88 @@
+/** Starts the process that serves an image, and lets it go: it outlives whoever started it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { openSync, closeSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { entryPath } from '../../base/entry.ts';
+import { AgentError, type ErrorDocument } from '../../base/errors.ts';
+import { identifyProcess, type ProcessIdentity } from '../../linux/process.ts';
+import type { ExportOptions } from '../export/export-image.ts';
+import { toolEnvironment } from './tools.ts';
+
+export type ExportOrder = Omit<ExportOptions, 'log'>;
+export type ExportAnswer = { readonly uri: string } | { readonly error: ErrorDocument };
+
+export interface ExportProcess {
+  readonly identity: ProcessIdentity;
+  readonly uri: string;
+}
+
+/** Bringing the index up to date may take a while; a vault that does not answer has time-outs of its own. */
+const startMs = 120_000;
+
+/** `logFile` gets what it has to say. `started` is told of the process before it is known to serve. */
+export async function startExportProcess(
+  order: ExportOrder,
+  logFile: string,
+  started: (identity: ProcessIdentity) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<ExportProcess> {
+  const log = openSync(logFile, 'a', 0o600);
+  const entry = fileURLToPath(entryPath(import.meta.url, './export-main.ts'));
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', entry], {
+    cwd: '/',
+    detached: true,
+    // Credentials of a bucket may be in the environment.
+    env: { ...process.env, ...toolEnvironment, MALLOC_ARENA_MAX: '2' },
+    stdio: ['pipe', 'pipe', log],
+  });
+  closeSync(log);
+  const failed = once(child, 'error').then(([cause]: unknown[]) => {
+    throw new AgentError('MOUNT_FAILED', `the server of the mount did not start: ${String(cause)}`, {
+      cause,
+    });
+  });
+  failed.catch(() => undefined);
+  const kill = (): void => void child.kill('SIGKILL');
+  try {
+    const identity = child.pid === undefined ? undefined : await identifyProcess(child.pid);
+    if (identity === undefined) throw await failed.catch((error: unknown) => error);
+    await started(identity);
+    const { stdin, stdout } = child;
+    if (stdin === null || stdout === null) throw new Error('a child without the pipes it was given');
+    stdin.on('error', () => undefined);
+    stdin.end(JSON.stringify(order));
+    const answer = await Promise.race([firstLine(stdout), failed, late(signal)]);
+    if (answer === undefined)
+      throw new AgentError('MOUNT_FAILED', 'the server of the mount ended at its start', {
+        hint: `see ${logFile}`,
+      });
+    const parsed = JSON.parse(answer) as ExportAnswer;
+    if ('error' in parsed) throw AgentError.fromDocument(parsed.error);
+    child.removeAllListeners();
+    stdout.destroy();
+    child.unref();
+    return { identity, uri: parsed.uri };
+  } catch (error) {
+    kill();
+    throw error;
+  }
+}
+
+async function firstLine(stream: AsyncIterable<unknown>): Promise<string | undefined> {
+  let said = '';
+  for await (const chunk of stream) {
+    said += String(chunk);
+    const end = said.indexOf('\n');
+    if (end >= 0) return said.slice(0, end);
+  }
+  return undefined;
+}
+
+async function late(signal: AbortSignal | undefined): Promise<never> {
+  const timeout = AbortSignal.timeout(startMs);
+  const either = signal === undefined ? timeout : AbortSignal.any([timeout, signal]);
+  if (!either.aborted) await once(either, 'abort');
+  if (signal?.aborted === true) throw new AgentError('CANCELLED', 'Cancelled while mounting');
+  throw new AgentError('MOUNT_FAILED', `the server of the mount was not ready within ${startMs / 1000} s`);
+}

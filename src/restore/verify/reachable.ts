@@ -1,0 +1,83 @@
+/**
+ * Whether every page and chunk that a point's device names is in a pack that is there, without reading any chunk: the
+ * pages are read, and the index, brought up to date with the packs, is asked for the rest.
+ */
+import { AgentError } from '../../base/errors.ts';
+import { ChunkIndex } from '../../vault/index/chunk-index.ts';
+import { refreshIndex } from '../../vault/index/refresh.ts';
+import { ImageMap } from '../../vault/maps/image-map.ts';
+import { isZeroName, nameLength } from '../../vault/names.ts';
+import { PartReader } from '../../vault/packs/part-reader.ts';
+import { Secrets } from '../../vault/secrets.ts';
+import { openStore } from '../../vault/store/open-store.ts';
+import { Vault } from '../../vault/vault.ts';
+import type { PointImageSpec } from '../image/point-image.ts';
+import type { Lost } from '../target/messages.ts';
+
+export interface Reachability {
+  /** Chunks that the map names; of which so many are nowhere. */
+  readonly chunks: number;
+  readonly missing: number;
+  /** What is missing, joined where it adjoins. A page that cannot be read hides what it names, and ends the walk. */
+  readonly lost: readonly Lost[];
+}
+
+/** Throws what the store and the index throw, and CANCELLED. */
+export async function verifyReachable(
+  spec: PointImageSpec,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<Reachability> {
+  const { signal } = options;
+  const store = await openStore(spec.location, spec.settings);
+  try {
+    const vault = await Vault.open(store, Secrets.fromMessage(spec.secrets), { signal });
+    const index = ChunkIndex.open(spec.indexPath, vault.id);
+    try {
+      await refreshIndex(vault, index, { signal });
+      return await walk(vault, index, spec, signal);
+    } finally {
+      index.close();
+    }
+  } finally {
+    await store.close();
+  }
+}
+
+async function walk(
+  vault: Vault,
+  index: ChunkIndex,
+  { source }: PointImageSpec,
+  signal: AbortSignal | undefined,
+): Promise<Reachability> {
+  const { chunkSize } = vault;
+  const { size, levels } = source;
+  const root = Buffer.from(source.root, 'hex');
+  const map = new ImageMap(new PartReader(vault, index, { signal }), { root, levels, size, chunkSize });
+  const lost: { offset: number; length: number; reason: string }[] = [];
+  let chunks = 0;
+  let missing = 0;
+  let walked = 0;
+  try {
+    for await (const { firstChunk, names } of map.leaves()) {
+      signal?.throwIfAborted();
+      for (let at = 0; at < names.length; at += nameLength) {
+        const name = names.subarray(at, at + nameLength);
+        if (isZeroName(name)) continue;
+        chunks++;
+        if (index.has(name)) continue;
+        missing++;
+        const offset = (firstChunk + at / nameLength) * chunkSize;
+        const length = Math.min(chunkSize, size - offset);
+        const last = lost.at(-1);
+        if (last !== undefined && last.offset + last.length === offset) last.length += length;
+        else lost.push({ offset, length, reason: 'no pack of the vault holds what the map names here' });
+      }
+      walked = (firstChunk + names.length / nameLength) * chunkSize;
+    }
+  } catch (error) {
+    if (!(error instanceof AgentError) || !['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code))
+      throw error;
+    lost.push({ offset: walked, length: size - walked, reason: `a page of the map: ${error.message}` });
+  }
+  return { chunks, missing, lost };
+}

@@ -1,0 +1,136 @@
+/**
+ * Repairing a vault: what can be opened of damaged packs goes to new ones, and the damaged ones are condemned, so that
+ * writers store again what is lost when they meet it (docs/formats/vault.md, "Check and repair"). Nothing else is
+ * removed, but condemned lists that nobody can read. Cut anywhere, it can be done again.
+ */
+import { AgentError } from '../../base/errors.ts';
+import { newId } from '../ids.ts';
+import type { ChunkIndex } from '../index/chunk-index.ts';
+import { refreshIndex } from '../index/refresh.ts';
+import { type PackKind, packObject } from '../packs/format.ts';
+import { PackWriter } from '../packs/pack-writer.ts';
+import { PrunerLock } from '../prune/lock.ts';
+import { type OwnerState, listWriters } from '../prune/participants.ts';
+import type { Vault } from '../vault.ts';
+import { putCondemned, putWaits, readCondemned } from '../writing/condemned.ts';
+import type { Owner } from '../writing/owner.ts';
+import { type CheckOptions, type CheckResult, checkVault } from './check.ts';
+import { salvageParts } from './salvage.ts';
+
+export interface RepairOptions extends Omit<CheckOptions, 'readData' | 'sample'> {
+  /** zstd's level for what is stored anew. */
+  readonly level?: number | undefined;
+  /** For tests. */
+  readonly owner?: Owner | undefined;
+  readonly ownerState?: OwnerState | undefined;
+}
+
+export interface RepairResult {
+  readonly before: CheckResult;
+  readonly after: CheckResult;
+  /** Packs that were condemned. */
+  readonly condemned: readonly string[];
+  /** Parts that were stored anew; others of the damaged packs are elsewhere too. */
+  readonly salvaged: { readonly parts: number; readonly bytes: number };
+}
+
+/** Throws VAULT_LOCKED and what the store throws. Reads all data. */
+export async function repairVault(
+  vault: Vault,
+  index: ChunkIndex,
+  options: RepairOptions = {},
+): Promise<RepairResult> {
+  const { owner, ownerState, signal } = options;
+  const lock = await PrunerLock.take(vault, { what: 'repair', owner, ownerState, signal });
+  try {
+    return await repair(vault, index, lock, options);
+  } finally {
+    await lock.release().catch(() => undefined);
+  }
+}
+
+async function repair(
+  vault: Vault,
+  index: ChunkIndex,
+  lock: PrunerLock,
+  options: RepairOptions,
+): Promise<RepairResult> {
+  const { signal, progress, level } = options;
+  const before = await checkVault(vault, index, { signal, progress, readData: true });
+  for (const { key } of before.damagedObjects)
+    if (key.startsWith('condemned/')) {
+      await lock.ensureHeld({ signal });
+      await vault.store.delete(key, { signal });
+    }
+  // What is gone must not keep what is salvaged from being stored.
+  await refreshIndex(vault, index, { signal });
+  const damaged = before.damagedPacks.filter((each) => !each.condemned).map(({ pack }) => pack);
+  const salvaged = await salvage(vault, index, damaged, { writer: lock.id, level, signal });
+  if (damaged.length > 0) {
+    await lock.ensureHeld({ signal });
+    await condemn(vault, damaged, signal);
+  }
+  // What the index says of packs that were altered is of no use, and the rest costs no more than the check did.
+  for (const { id } of [...index.packs()]) index.dropPack(id);
+  await refreshIndex(vault, index, { signal });
+  const after = await checkVault(vault, index, { signal, progress, readData: true });
+  return { before, after, condemned: damaged, salvaged };
+}
+
+async function salvage(
+  vault: Vault,
+  index: ChunkIndex,
+  packs: readonly string[],
+  { writer, level, signal }: { readonly writer: string } & Pick<RepairOptions, 'level' | 'signal'>,
+): Promise<{ parts: number; bytes: number }> {
+  const condemned = new Set([...(await readCondemned(vault, { signal })), ...packs]);
+  const writers = new Map<PackKind, PackWriter>();
+  for (const pack of packs) {
+    const bytes = await readOrUndefined(vault, pack, signal);
+    if (bytes === undefined) continue;
+    for await (const { kind, name, plain } of salvageParts(vault, pack, bytes, signal)) {
+      let to = writers.get(kind);
+      if (to === undefined) {
+        to = new PackWriter(vault, index, { kind, writer, condemned, level, signal });
+        writers.set(kind, to);
+      }
+      await to.add(name, plain);
+    }
+  }
+  let [parts, bytes] = [0, 0];
+  for (const each of writers.values()) {
+    await each.seal();
+    parts += each.counts.chunks;
+    bytes += each.counts.packBytes;
+  }
+  return { parts, bytes };
+}
+
+async function readOrUndefined(
+  vault: Vault,
+  pack: string,
+  signal: AbortSignal | undefined,
+): Promise<Buffer | undefined> {
+  try {
+    return await vault.store.get(packObject(pack), { signal });
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'VAULT_OBJECT_MISSING') return undefined;
+    throw error;
+  }
+}
+
+async function condemn(
+  vault: Vault,
+  packs: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const id = newId();
+  await putCondemned(vault, id, { reason: 'repair', packs }, { signal });
+  const writers = await listWriters(vault, { signal });
+  await putWaits(
+    vault,
+    id,
+    writers.map((writer) => writer.id),
+    { signal },
+  );
+}

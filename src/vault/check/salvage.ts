@@ -1,0 +1,178 @@
+/**
+ * What can still be opened of a damaged pack. Where its directory can be read, that says where the parts lie. Where it
+ * cannot (the pack was cut short, say), the parts are found one after the other: each begins where the one before ends, is
+ * enciphered as a stream under a nonce that only its offset decides, and shows its length once it is deciphered: a zstd
+ * frame tells its own, and what was not compressed is a chunk or a page. The tag then proves it, and the name is computed
+ * from what it holds.
+ */
+import { createDecipheriv } from 'node:crypto';
+import { setImmediate as turn } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
+import { type Name, Namer, nameLength } from '../names.ts';
+import {
+  type PackKind,
+  type PartPlace,
+  headerLength,
+  maximumPlainLength,
+  parseHeader,
+  tagLength,
+} from '../packs/format.ts';
+import { openPack } from '../packs/read-pack.ts';
+import { PackCipher } from '../packs/sealing.ts';
+import type { VaultParts } from '../packs/vault-parts.ts';
+import { parseZstdFrame } from './zstd-frame.ts';
+
+export interface SalvagedPart {
+  readonly kind: PackKind;
+  readonly name: Name;
+  readonly plain: Buffer;
+}
+
+const pageHeadLength = 8;
+/** Offsets that are tried one by one before others get their turn. */
+const offsetsPerTurn = 4096;
+
+/** The parts that can be opened, each under the name that its bytes have. */
+export async function* salvageParts(
+  vault: VaultParts,
+  id: string,
+  bytes: Buffer,
+  signal?: AbortSignal,
+): AsyncGenerator<SalvagedPart> {
+  const opened = openOrUndefined(vault, id, bytes);
+  if (opened !== undefined) {
+    const { kind } = opened.directory;
+    for (const part of opened.parts())
+      if ('plain' in part) yield { kind, name: part.part.name, plain: part.plain };
+    return;
+  }
+  for (const kind of kindsOf(id, bytes)) {
+    let found = false;
+    for await (const part of new Scan(vault, id, kind, bytes, signal).parts()) {
+      found = true;
+      yield part;
+    }
+    if (found) return;
+  }
+}
+
+function openOrUndefined(
+  vault: VaultParts,
+  id: string,
+  bytes: Buffer,
+): ReturnType<typeof openPack> | undefined {
+  try {
+    return openPack(vault, id, bytes);
+  } catch (error) {
+    if (error instanceof AgentError && error.code === 'VAULT_DAMAGED') return undefined;
+    throw error;
+  }
+}
+
+/** The header may be damaged too; what it should be is known but for the kind. */
+function kindsOf(id: string, bytes: Buffer): readonly PackKind[] {
+  try {
+    return [parseHeader(id, bytes.subarray(0, headerLength))];
+  } catch {
+    return ['chunks', 'pages'];
+  }
+}
+
+class Scan {
+  readonly #kind: PackKind;
+  readonly #bytes: Buffer;
+  readonly #chunkSize: number;
+  readonly #cipher: PackCipher;
+  readonly #key: Buffer;
+  readonly #namer: Namer;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(vault: VaultParts, id: string, kind: PackKind, bytes: Buffer, signal: AbortSignal | undefined) {
+    const { secrets } = vault;
+    this.#kind = kind;
+    this.#bytes = bytes;
+    this.#chunkSize = vault.chunkSize;
+    this.#cipher = new PackCipher(secrets, id, kind);
+    this.#key = secrets.packKey(id);
+    this.#namer = new Namer(kind === 'chunks' ? secrets.chunkNameKey : secrets.pageNameKey);
+    this.#signal = signal;
+  }
+
+  async *parts(): AsyncGenerator<SalvagedPart> {
+    for (let offset: number | undefined = headerLength; offset !== undefined;) {
+      this.#signal?.throwIfAborted();
+      await turn();
+      const here = this.#open(offset);
+      if (here === undefined) {
+        offset = await this.#next(offset);
+        continue;
+      }
+      yield { kind: this.#kind, name: Buffer.from(this.#namer.name(here.plain)), plain: here.plain };
+      offset += here.place.encodedLength + tagLength;
+    }
+  }
+
+  /** The part that lies at this offset, if one does that can be opened. */
+  #open(offset: number): { place: PartPlace; plain: Buffer } | undefined {
+    for (const place of this.#candidates(offset)) {
+      const end = offset + place.encodedLength + tagLength;
+      if (end > this.#bytes.length) continue;
+      try {
+        return { place, plain: this.#cipher.openPart(place, this.#bytes.subarray(offset, end)) };
+      } catch (error) {
+        if (!(error instanceof AgentError)) throw error;
+      }
+    }
+    return undefined;
+  }
+
+  /** What the deciphered bytes look like. */
+  #candidates(offset: number): PartPlace[] {
+    const found: PartPlace[] = [];
+    const head = this.#decipher(offset, pageHeadLength);
+    if (head.length < pageHeadLength) return found;
+    const frame =
+      head.readUInt32LE(0) === 0xfd2fb528
+        ? parseZstdFrame(this.#decipher(offset, maximumPlainLength))
+        : undefined;
+    if (frame !== undefined) {
+      const plainLength = frame.contentLength ?? this.#chunkSize;
+      if (plainLength >= 1 && plainLength <= maximumPlainLength)
+        found.push({ offset, encodedLength: frame.length, plainLength, encoding: 1 });
+    }
+    const length =
+      this.#kind === 'chunks' ? this.#chunkSize : pageHeadLength + nameLength * head.readUInt32LE(4);
+    if (length <= maximumPlainLength)
+      found.push({ offset, encodedLength: length, plainLength: length, encoding: 0 });
+    return found;
+  }
+
+  /** Where the next part begins after one that cannot be opened: where that says it ends, or wherever a frame begins. */
+  async #next(offset: number): Promise<number | undefined> {
+    for (const { encodedLength } of this.#candidates(offset)) {
+      const next = offset + encodedLength + tagLength;
+      if (this.#open(next) !== undefined) return next;
+    }
+    const last = this.#bytes.length - tagLength;
+    for (let at = offset + 1; at < last; at++) {
+      if (at % offsetsPerTurn === 0) await turn();
+      this.#signal?.throwIfAborted();
+      if (this.#startsFrame(at) && this.#open(at) !== undefined) return at;
+    }
+    return undefined;
+  }
+
+  #startsFrame(offset: number): boolean {
+    const head = this.#decipher(offset, 4);
+    return head.length === 4 && head.readUInt32LE(0) === 0xfd2fb528;
+  }
+
+  /** The plaintext from here on, unproven: GCM enciphers with AES in counter mode, from counter 2 on (SP 800-38D). */
+  #decipher(offset: number, length: number): Buffer {
+    const counter = Buffer.alloc(16);
+    counter.writeBigUInt64LE(BigInt(offset), 0);
+    counter[15] = 2;
+    const sealed = this.#bytes.subarray(offset, offset + length);
+    return createDecipheriv('aes-256-ctr', this.#key, counter).update(sealed);
+  }
+}

@@ -1,0 +1,437 @@
+/**
+ * The vault against a plain model: a table of points and their images. Random steps: blocks written, backups, prunes and
+ * checks that run beside one another request by request, processes killed in any request, requests that fail, or
+ * happen late or twice, clock jumps, writers and pruners that are taken for dead and wake up. After it all every point
+ * that the model says is live must restore bit for bit. One seed, one course of events.
+ */
+import crypto from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
+import { AgentError, toAgentError } from '../../../src/base/errors.ts';
+import { checkVault } from '../../../src/vault/check/check.ts';
+import { ChunkIndex } from '../../../src/vault/index/chunk-index.ts';
+import { PartReader } from '../../../src/vault/packs/part-reader.ts';
+import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../../../src/vault/points/points.ts';
+import { prune } from '../../../src/vault/prune/prune.ts';
+import { listAtWork, unlockVault } from '../../../src/vault/prune/unlock.ts';
+import { StoreKilled } from '../../../src/vault/store/faults.ts';
+import { type MemoryStore, openMemoryStore } from '../../../src/vault/store/memory.ts';
+import { Vault } from '../../../src/vault/vault.ts';
+import type { Owner } from '../../../src/vault/writing/owner.ts';
+import { seeded } from '../random.ts';
+import { type TestImage, backUp, readBack } from '../vault-writer.ts';
+import { AgentStore, type RequestFate } from './agent-store.ts';
+import { chunkSize, deviceSize, difference, written } from './images.ts';
+
+export interface ModelOptions {
+  readonly seed: number;
+  readonly steps: number;
+  /** Told of every step. */
+  readonly log?: ((line: string) => void) | undefined;
+}
+
+/** How often what happened. */
+export type ModelCounts = Readonly<Record<string, number>>;
+
+type Kind = 'backup' | 'prune' | 'check';
+
+interface Agent {
+  readonly kind: Kind;
+  readonly name: string;
+  readonly machine: number;
+  readonly slot: number;
+  readonly store: AgentStore;
+  readonly owner: Owner;
+  isDone: boolean;
+}
+
+/**
+ * `begun`: its writer may put it. `live`: it is there, and must be whole. `doubtful`: it came when its writer counted as
+ * dead: it may be whole or not, until its writer says. `forgotten`: nobody asks.
+ */
+interface ModelPoint {
+  readonly image: TestImage;
+  state: 'begun' | 'live' | 'doubtful' | 'forgotten';
+  isProtected: boolean;
+}
+
+const hourMs = 3600 * 1000;
+const slots = 5;
+const machines = 3;
+const mostLive = 12;
+/** A request that comes late does so within a day by the store's clock (docs/formats/vault.md). */
+const latestMs = 20 * hourMs;
+
+export async function runVaultModel(options: ModelOptions): Promise<ModelCounts> {
+  const scratch = mkdtempSync(join(tmpdir(), 'vault-model-'));
+  const { randomBytes } = crypto;
+  // Ids decide on orders, so they come from the seed too.
+  const bytes = seeded(options.seed ^ 0x5eed);
+  const replaced = ((size: number) =>
+    Buffer.from(Array.from({ length: size }, () => Math.floor(bytes() * 256)))) as typeof randomBytes;
+  crypto.randomBytes = replaced;
+  syncBuiltinESMExports();
+  const model = new Model(options, scratch);
+  try {
+    await model.run();
+    return model.counts;
+  } catch (error) {
+    throw new Error(`vault model, seed ${options.seed}, step ${model.step}: ${String(error)}`, {
+      cause: error,
+    });
+  } finally {
+    model.close();
+    crypto.randomBytes = randomBytes;
+    syncBuiltinESMExports();
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+class Model {
+  readonly counts: Record<string, number> = {};
+  step = 0;
+  readonly #random: () => number;
+  readonly #options: ModelOptions;
+  readonly #scratch: string;
+  readonly #store: MemoryStore;
+  #clock = 1_700_000_000_000;
+  /** Time that has passed, without the jumps back. */
+  #passed = 0;
+  #vault!: Vault;
+  #verifying!: ChunkIndex;
+  readonly #indexes = new Map<number, ChunkIndex>();
+  readonly #agents: Agent[] = [];
+  #images: TestImage[] = [new Map(), new Map()];
+  readonly #points = new Map<string, ModelPoint>();
+  readonly #late: { readonly since: number; readonly request: () => Promise<unknown> }[] = [];
+  #names = 0;
+
+  constructor(options: ModelOptions, scratch: string) {
+    this.#options = options;
+    this.#random = seeded(options.seed);
+    this.#scratch = scratch;
+    const store = openMemoryStore({ now: () => this.#clock });
+    this.#store = {
+      ...store,
+      put: async (key, data, putOptions) => {
+        const point = /^points\/(.*)$/.exec(key)?.[1];
+        if (point !== undefined) this.#pointLands(point, store);
+        await store.put(key, data, putOptions);
+      },
+    };
+  }
+
+  close(): void {
+    for (const index of [...this.#indexes.values(), this.#verifying]) index.close();
+  }
+
+  async run(): Promise<void> {
+    this.#vault = await Vault.init(this.#store, {
+      keys: [{ material: { kind: 'file', text: '00'.repeat(32) } }],
+      chunkSize,
+      packSize: 1024 * 1024,
+    });
+    this.#verifying = ChunkIndex.open(join(this.#scratch, 'verify.sqlite'), this.#vault.id);
+    for (this.step = 0; this.step < this.#options.steps; this.step++) {
+      await this.#step();
+      this.#passTime(this.#random() * 60_000);
+    }
+    await this.#end();
+  }
+
+  async #step(): Promise<void> {
+    const steps: readonly (readonly [number, string, () => void | Promise<void>])[] = [
+      [30, 'write', () => this.#write()],
+      [9, 'begin a backup', () => this.#begin('backup')],
+      [4, 'begin a prune', () => this.#begin('prune')],
+      [1, 'begin a check', () => this.#begin('check')],
+      [34, 'advance', () => this.#advance()],
+      [6, 'run to the end', () => this.#runToEnd()],
+      [2, 'kill', () => this.#kill()],
+      [5, 'forget', () => this.#forget()],
+      [1, 'protect', () => this.#protect()],
+      [1, 'clock jump', () => this.#jump()],
+      [3, 'land', () => this.#land()],
+      [3, 'restore and compare', () => this.#verify()],
+      [0.4, 'unlock', () => this.#unlock()],
+    ];
+    let at = this.#random() * steps.reduce((sum, [weight]) => sum + weight, 0);
+    const [, name, work] = steps.find(([weight]) => (at -= weight) < 0)!;
+    this.#count(name);
+    this.#options.log?.(`${this.step} ${name}`);
+    await work();
+  }
+
+  #write(): void {
+    const device = this.#pick([...this.#images.keys()])!;
+    this.#images = this.#images.map((image, at) => (at === device ? written(image, this.#random) : image));
+  }
+
+  async #begin(kind: Kind): Promise<void> {
+    const free = Array.from({ length: slots }, (_, slot) => slot).filter((slot) =>
+      this.#agents.every((agent) => agent.slot !== slot),
+    );
+    const slot = this.#pick(free);
+    if (slot === undefined) return;
+    const machine = Math.floor(this.#random() * machines);
+    const name = `${kind}-${this.#names++}`;
+    const owner = { host: `h${machine}`, machine: `m${machine}`, boot: 'b', pid: this.#names, start_time: 1 };
+    const store = new AgentStore(this.#store, (request) => this.#late.push({ since: this.#passed, request }));
+    const agent: Agent = { kind, name, machine, slot, store, owner, isDone: false };
+    const vault = await Vault.open(store, this.#vault.secrets);
+    store.isFree = false;
+    this.#agents.push(agent);
+    void this.#work(agent, vault).then(
+      () => this.#ended(agent, undefined),
+      (error: unknown) => this.#ended(agent, error),
+    );
+    await this.#settled(agent);
+  }
+
+  #work(agent: Agent, vault: Vault): Promise<unknown> {
+    let index = this.#indexes.get(agent.slot);
+    // Now and then the index is lost.
+    if (index === undefined || this.#random() < 0.03) {
+      index?.close();
+      index = ChunkIndex.open(join(this.#scratch, `${agent.name}.sqlite`), vault.id);
+      this.#indexes.set(agent.slot, index);
+    }
+    const { owner } = agent;
+    const ownerState = (other: Owner): Promise<'gone' | 'unknown'> => {
+      const lives = this.#agents.some((each) => each.owner.pid === other.pid);
+      return Promise.resolve(other.machine === owner.machine && !lives ? 'gone' : 'unknown');
+    };
+    if (agent.kind === 'backup') return this.#backUp(agent, vault, index);
+    if (agent.kind === 'check') return this.#check(vault, index);
+    const maxWaste = this.#pick([0, 0.25, 0.9]);
+    return prune(vault, index, { owner, ownerState, maxWaste, dryRun: this.#random() < 0.1 });
+  }
+
+  async #backUp({ owner }: Agent, vault: Vault, index: ChunkIndex): Promise<void> {
+    const image = this.#pick(this.#images)!;
+    const bases = [...this.#points].filter(([, { state }]) => state === 'live');
+    const base = this.#random() < 0.6 ? this.#pick(bases) : undefined;
+    const { id } = await backUp(vault, index, {
+      image,
+      size: deviceSize,
+      owner,
+      base: base === undefined ? undefined : { id: base[0], image: base[1].image },
+      onPublish: (point) => this.#points.set(point, { image, state: 'begun', isProtected: false }),
+    });
+    const point = this.#points.get(id)!;
+    if (point.state === 'doubtful') point.state = 'live';
+  }
+
+  async #check(vault: Vault, index: ChunkIndex): Promise<void> {
+    const live = [...this.#points].filter(([, { state }]) => state === 'live').map(([id]) => id);
+    const result = await checkVault(vault, index, { readData: this.#random() < 0.5 });
+    for (const { point, whole } of result.points)
+      if (!whole && live.includes(point) && this.#points.get(point)?.state === 'live')
+        throw new Error(`check says that the live point ${point} is not whole`);
+  }
+
+  #ended(agent: Agent, error: unknown): void {
+    agent.isDone = true;
+    this.#agents.splice(this.#agents.indexOf(agent), 1);
+    const outcome = error === undefined ? 'done' : outcomeOf(error);
+    this.#count(`${agent.kind} ${outcome}`);
+    this.#options.log?.(`  ${agent.name} ended: ${outcome}`);
+    if (error === undefined || isExpected(agent.kind, error)) return;
+    this.#failure ??= new Error(`${agent.name} failed: ${toAgentError(error).message}`, { cause: error });
+  }
+  #failure: Error | undefined;
+
+  /** Until the agent waits for the model, or has ended. */
+  async #settled(agent: Agent): Promise<void> {
+    do await turn();
+    while (!agent.isDone && (agent.store.waiting.length === 0 || agent.store.isFree));
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async #advance(): Promise<void> {
+    const agent = this.#pick(this.#agents);
+    if (agent === undefined) return;
+    for (let count = 1 + Math.floor(this.#random() * 20); count > 0 && !agent.isDone; count--) {
+      const { waiting } = agent.store;
+      const [request] = waiting.splice(Math.floor(this.#random() * waiting.length), 1);
+      if (request === undefined) return;
+      const { kind, key } = request.what;
+      const fate = this.#fate(kind === 'put' || kind === 'delete');
+      this.#options.log?.(`  ${agent.name}: ${kind} ${key}: ${fate}`);
+      void request.settle(fate);
+      await this.#settled(agent);
+    }
+  }
+
+  #fate(isWrite: boolean): RequestFate {
+    if (this.#random() > 0.01) return 'done';
+    if (!isWrite) return 'failed';
+    return this.#pick<RequestFate>([
+      'failed',
+      'failed, though it happened',
+      'late',
+      'done twice',
+      'done twice',
+      'done twice',
+    ])!;
+  }
+
+  async #runToEnd(agent = this.#pick(this.#agents)): Promise<void> {
+    if (agent === undefined) return;
+    agent.store.release();
+    await this.#settled(agent);
+  }
+
+  async #kill(): Promise<void> {
+    const agent = this.#pick(this.#agents);
+    if (agent === undefined) return;
+    // What it has sent may happen, or not, now or later.
+    await agent.store.kill(() => this.#pick(['failed', 'late', 'done'] as const)!);
+    while (!agent.isDone) await turn();
+  }
+
+  async #forget(): Promise<void> {
+    const there = [...this.#points].filter(([, { state }]) => state === 'live' || state === 'doubtful');
+    if (there.length <= this.#random() * mostLive) return;
+    const [id, point] = this.#pick(there)!;
+    try {
+      await forgetPoint(this.#vault, id);
+      if (point.isProtected) throw new Error(`the protected point ${id} was forgotten`);
+      point.state = 'forgotten';
+    } catch (error) {
+      if (!point.isProtected || !(error instanceof AgentError) || error.code !== 'POINT_PROTECTED')
+        throw error;
+    }
+  }
+
+  async #protect(): Promise<void> {
+    const live = [...this.#points].filter(([, { state }]) => state === 'live');
+    const [id, point] = this.#pick(live) ?? [];
+    if (id === undefined || point === undefined) return;
+    if (point.isProtected) await unprotectPoint(this.#vault, id);
+    else await protectPoint(this.#vault, id);
+    point.isProtected = !point.isProtected;
+  }
+
+  async #jump(): Promise<void> {
+    if (this.#random() < 0.4) {
+      this.#clock -= this.#random() * 48 * hourMs;
+      return;
+    }
+    await this.#land(Infinity);
+    this.#passTime(this.#random() * 60 * hourMs);
+  }
+
+  #passTime(ms: number): void {
+    this.#clock += ms;
+    this.#passed += ms;
+  }
+
+  async #land(count = 3): Promise<void> {
+    const due = this.#late.filter(({ since }) => this.#passed - since > latestMs);
+    while (due.length > 0 || (count-- > 0 && this.#late.length > 0)) {
+      const late = due.pop() ?? this.#pick(this.#late)!;
+      if (!this.#late.includes(late)) continue;
+      this.#late.splice(this.#late.indexOf(late), 1);
+      await late.request().catch(() => undefined);
+      await this.#forgetAgain();
+    }
+  }
+
+  /** A point whose put was repeated, and came late after it was forgotten: docs say that it is to be forgotten again. */
+  async #forgetAgain(): Promise<void> {
+    for (const [id, { state }] of this.#points)
+      if (state === 'forgotten' && this.#store.objects.has(`points/${id}`)) {
+        this.#count('came back');
+        await this.#store.delete(`points/${id}`);
+      }
+  }
+
+  /** Right before the object is there. */
+  #pointLands(id: string, store: MemoryStore): void {
+    const point = this.#points.get(id);
+    if (point?.state !== 'begun') return;
+    const { objects } = store;
+    const countsAsDead = objects.has(`writers/${id}.end`) || !objects.has(`writers/${id}`);
+    point.state = countsAsDead ? 'doubtful' : 'live';
+    this.#count(countsAsDead ? 'point lands doubtful' : 'point lands');
+  }
+
+  async #unlock(): Promise<void> {
+    const { writers, locks } = await listAtWork(this.#vault);
+    const one = this.#pick([...writers, ...locks]);
+    if (one !== undefined) await unlockVault(this.#vault, one.id);
+  }
+
+  async #verify(): Promise<void> {
+    if (this.#random() < 0.1) {
+      this.#verifying.close();
+      this.#verifying = ChunkIndex.open(join(this.#scratch, `verify-${this.step}.sqlite`), this.#vault.id);
+    }
+    const { points, damaged } = await listPoints(this.#vault);
+    if (damaged.length > 0) throw damaged[0]!.error;
+    const there = new Map(points.map((point) => [point.id, point]));
+    const reader = new PartReader(this.#vault, this.#verifying);
+    for (const [id, { state, image }] of this.#points) {
+      if (state !== 'live') continue;
+      const point = there.get(id);
+      if (point === undefined) throw new Error(`the live point ${id} is gone`);
+      const wrong = difference(image, await readBack(this.#vault, reader, point.devices[0]!));
+      if (wrong !== undefined) throw new Error(`the point ${id}: ${wrong}`);
+      this.#count('points compared');
+    }
+  }
+
+  /** Everything ends; then the vault holds what the points need, and without points nothing. */
+  async #end(): Promise<void> {
+    while (this.#agents.length > 0) await this.#runToEnd(this.#agents[0]);
+    await this.#land(Infinity);
+    await this.#verify();
+    const index = ChunkIndex.open(join(this.#scratch, 'last.sqlite'), this.#vault.id);
+    for (let round = 0; round < 3; round++) {
+      this.#passTime(31 * 24 * hourMs);
+      await prune(this.#vault, index, { maxWaste: 0, ownerState: () => Promise.resolve('unknown') });
+    }
+    await this.#verify();
+    for (const [id, point] of this.#points) {
+      await unprotectPoint(this.#vault, id);
+      await forgetPoint(this.#vault, id);
+      point.state = 'forgotten';
+    }
+    for (let round = 0; round < 3; round++) {
+      this.#passTime(31 * 24 * hourMs);
+      await prune(this.#vault, index, { ownerState: () => Promise.resolve('unknown') });
+    }
+    index.close();
+    const left = [...this.#store.objects.keys()].filter((key) => !/^(vault\.json|keys\/.*)$/.test(key));
+    if (left.length > 0) throw new Error(`without points there is left: ${left.join(', ')}`);
+  }
+
+  #pick<T>(items: readonly T[]): T | undefined {
+    return items[Math.floor(this.#random() * items.length)];
+  }
+
+  #count(what: string): void {
+    this.counts[what] = (this.counts[what] ?? 0) + 1;
+  }
+}
+
+function outcomeOf(error: unknown): string {
+  if (error instanceof StoreKilled) return 'killed';
+  return error instanceof AgentError ? error.code : 'failed';
+}
+
+/** What may end a process of this kind when all is well with the vault. */
+function isExpected(kind: Kind, error: unknown): boolean {
+  if (error instanceof StoreKilled) return true;
+  if (!(error instanceof AgentError)) return false;
+  if (error.code === 'VAULT_UNREACHABLE') return true;
+  if (kind === 'prune') return error.code === 'VAULT_LOCKED';
+  // A writer that was declared dead, and whose packs went.
+  return (
+    kind === 'backup' && ['VAULT_POINT_WITHDRAWN', 'VAULT_DAMAGED', 'VAULT_CHUNK_LOST'].includes(error.code)
+  );
+}

@@ -1,0 +1,225 @@
+/**
+ * Proves when an epoch is taken up again after a reboot and when it is not, without one: filesystems in image files
+ * stand for the devices, a tracker in memory for the kernel's, another boot id for another boot. What the kernel adds
+ * is in vm-reboot.test.ts. Needs root, e2fsprogs.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Bitmap } from '../../src/base/bitmap.ts';
+import { MiB } from '../../src/base/bytes.ts';
+import { resumeAfterReboot } from '../../src/daemon/reboot/resume.ts';
+import { saveReboot } from '../../src/daemon/reboot/save.ts';
+import type { Device } from '../../src/devices/device.ts';
+import { probeDevice } from '../../src/devices/probe-device.ts';
+import { TrackerChoice } from '../../src/tracking/choose.ts';
+import { consumeRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
+import type { Epoch, TrackedDevice, Tracker } from '../../src/tracking/tracker.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { exec } from '../helpers/exec.ts';
+import { fakeDevice } from '../helpers/fake-engine.ts';
+
+/** A tracker in the memory of one boot. */
+class MemoryTracker implements Tracker {
+  readonly kind = 'ebpf';
+  readonly devices = new Map<string, { device: TrackedDevice; epoch: Epoch; dirty: Bitmap }>();
+  lost: string | undefined;
+  #number = 0;
+
+  #key({ major, minor }: Pick<TrackedDevice, 'major' | 'minor'>): string {
+    return `${major}:${minor}`;
+  }
+
+  track(device: TrackedDevice): Promise<{ epoch: Epoch; doubt: undefined }> {
+    const key = this.#key(device);
+    const known = this.devices.get(key) ?? {
+      device,
+      epoch: { id: `${Math.random()} ${this.#number++}`, since: 1 },
+      dirty: new Bitmap(device.size, 4096),
+    };
+    this.devices.set(key, known);
+    return Promise.resolve({ epoch: known.epoch, doubt: undefined });
+  }
+
+  take(device: TrackedDevice): ReturnType<Tracker['take']> {
+    const known = this.devices.get(this.#key(device))!;
+    return Promise.resolve({ epoch: known.epoch, dirty: known.dirty.clone(), commit: () => undefined });
+  }
+
+  resume(device: TrackedDevice, { epoch, dirty }: { epoch: Epoch; dirty: Bitmap }): Promise<void> {
+    const known = this.devices.get(this.#key(device))!;
+    known.dirty.or(dirty);
+    known.epoch = epoch;
+    return Promise.resolve();
+  }
+
+  state(device: TrackedDevice): ReturnType<Tracker['state']> {
+    const known = this.devices.get(this.#key(device));
+    return known && { kind: 'ebpf', epoch: known.epoch, unit: 4096, memory: 1, pinned: true, dirtyBytes: 0 };
+  }
+
+  doubt(): string | undefined {
+    return this.lost;
+  }
+
+  untrack(device: Pick<TrackedDevice, 'major' | 'minor'>): Promise<void> {
+    this.devices.delete(this.#key(device));
+    return Promise.resolve();
+  }
+
+  tracked(): TrackedDevice[] {
+    return [...this.devices.values()].map(({ device }) => device);
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+interface Machine {
+  readonly directory: string;
+  readonly image: string;
+  readonly place: string;
+  /** The device as the inventory would describe it now. */
+  readonly look: (more?: Partial<Device>) => Promise<Device>;
+  /** A clean shutdown in which these blocks had been dirtied; the epoch. */
+  readonly shutDown: (how?: { blocks?: number[]; lost?: string; more?: Partial<Device> }) => Promise<{
+    epoch: Epoch;
+    leftOut: readonly string[];
+  }>;
+  /** The boot after it: undefined where the epoch goes on, otherwise why not. */
+  readonly start: (how?: {
+    devices?: readonly Device[];
+    bootId?: string;
+    tracker?: MemoryTracker;
+  }) => Promise<string | undefined>;
+}
+
+async function machineFor(t: EndingTest): Promise<Machine> {
+  const directory = await mkdtemp(join(tmpdir(), 'reboot-test-'));
+  atEnd(t, () => rm(directory, { recursive: true, force: true }));
+  const image = join(directory, 'image');
+  await writeFile(image, '');
+  await truncate(image, 32 * MiB);
+  await exec('mke2fs', ['-q', '-t', 'ext4', image]);
+  const place = join(directory, 'record');
+  const choice = (tracker: Tracker): TrackerChoice =>
+    new TrackerChoice([
+      {
+        kind: 'ebpf',
+        support: () => Promise.resolve({ supported: true, why: '', help: '' }),
+        open: () => Promise.resolve(tracker),
+        leftSomething: () => true,
+      },
+    ]);
+  const look = async (more: Partial<Device> = {}): Promise<Device> =>
+    fakeDevice('fdx', {
+      ...{ path: image, major: 4095, minor: 77, size: 32 * MiB },
+      filesystem: (await probeDevice(image)).filesystem,
+      ...more,
+    });
+  return {
+    directory,
+    image,
+    place,
+    look,
+    shutDown: async ({ blocks = [], lost, more } = {}) => {
+      const tracker = new MemoryTracker();
+      const trackers = choice(tracker);
+      const device = await look(more);
+      const described = {
+        ...device,
+        partition: undefined,
+        diskSequence: 1,
+        uuid: device.filesystem?.uuid ?? '',
+      };
+      const { epoch } = await tracker.track(described);
+      for (const block of blocks) tracker.devices.get('4095:77')!.dirty.mark(block * 4096, 4096);
+      tracker.lost = lost;
+      const { leftOut } = await saveReboot({ trackers, devices: [device], bootId: 'one', place });
+      return { epoch, leftOut: leftOut.map(({ why }) => why) };
+    },
+    start: async ({ devices, bootId = 'two', tracker = new MemoryTracker() } = {}) => {
+      const present = devices ?? [await look()];
+      const tracked = tracker.devices.size;
+      const outcome = await resumeAfterReboot({
+        ...{ trackers: choice(tracker), listDevices: () => Promise.resolve(present), bootId, place },
+        ...{ waitMs: 300, bootedAt: Date.now() },
+      });
+      if (outcome.why !== null) return outcome.why;
+      assert.equal(outcome.devices.length, 1);
+      if (tracked === 0)
+        assert.equal(tracker.devices.size, outcome.devices[0]!.why === null ? 1 : 0, 'nothing stays tracked');
+      return outcome.devices[0]!.why ?? undefined;
+    },
+  };
+}
+
+test('an epoch goes on, once, with what it had dirtied', async (t) => {
+  const machine = await machineFor(t);
+  const { epoch } = await machine.shutDown({ blocks: [3, 500] });
+  const tracker = new MemoryTracker();
+  assert.equal(await machine.start({ tracker }), undefined);
+  const [known] = tracker.devices.values();
+  assert.deepEqual(known!.epoch, epoch);
+  assert.deepEqual(
+    [...known!.dirty.extents()].map(({ offset }) => offset / 4096),
+    [3, 500],
+  );
+  assert.match((await machine.start()) ?? '', /^there is no record of a clean shutdown/);
+});
+
+test('it does not where something else is there than was', async (t) => {
+  const machine = await machineFor(t);
+  const device = await machine.look();
+  const cases: [string, readonly Device[], RegExp][] = [
+    ['gone', [], /^no device with the UUID .* was there before the mounts$/],
+    ['twice', [device, { ...device, path: '/dev/copy' }], / and .* have the same UUID$/],
+    ['size', [{ ...device, size: 64 * MiB }], /^its size in bytes was "33554432" and is "67108864"$/],
+    ['loop', [{ ...device, kind: 'loop' }], /^a loop device is made anew/],
+  ];
+  for (const [what, devices, why] of cases) {
+    await machine.shutDown();
+    assert.match((await machine.start({ devices })) ?? '', why, what);
+  }
+});
+
+test('it does not where the filesystem shows signs of life', async (t) => {
+  const machine = await machineFor(t);
+  for (const [tool, ...args] of [
+    ['tune2fs', '-C', '7', machine.image],
+    ['debugfs', '-w', '-R', 'mkdir d', machine.image],
+    ['e2fsck', '-f', '-p', machine.image],
+  ] as const) {
+    await machine.shutDown();
+    await exec(tool, args);
+    assert.match((await machine.start()) ?? '', /^its .* was .* and is /, tool);
+  }
+});
+
+test('it does not in the same boot, with a damaged record, or where tracking began before', async (t) => {
+  const machine = await machineFor(t);
+  await machine.shutDown();
+  assert.match((await machine.start({ bootId: 'one' })) ?? '', /of this boot/);
+  await machine.shutDown();
+  const bytes = await consumeRecord(machine.place);
+  bytes![100]! ^= 1;
+  await writeRecord(machine.place, bytes!);
+  assert.match((await machine.start()) ?? '', /of no use: it is damaged$/);
+  await machine.shutDown();
+  const tracker = new MemoryTracker();
+  const device = await machine.look();
+  await tracker.track({ ...device, partition: undefined, diskSequence: 1, uuid: device.filesystem!.uuid! });
+  assert.match((await machine.start({ tracker })) ?? '', /^it was tracked anew in this boot already$/);
+});
+
+test('at shutdown a device in doubt is left out, and the next boot says so', async (t) => {
+  const machine = await machineFor(t);
+  const lost = 'writes on their way could not be remembered: 1';
+  assert.deepEqual((await machine.shutDown({ lost })).leftOut, [lost]);
+  assert.equal(await machine.start(), lost);
+  await machine.shutDown({ more: { kind: 'loop' } });
+  assert.match((await machine.start()) ?? '', /^a loop device/);
+});
