@@ -7,6 +7,7 @@
 import type { DevicePair } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';
 import type { Device } from '../devices/device.ts';
+import { isVaultLocation } from '../vault/store/location.ts';
 
 export interface Claim {
   readonly kernelName: string;
@@ -69,6 +70,11 @@ function overlap(one: Claim, other: Claim): boolean {
   return one.lineage.has(other.kernelName) || other.lineage.has(one.kernelName);
 }
 
+/** A vault takes many devices side by side. */
+function sameTarget(one: Claim, other: Claim): boolean {
+  return one.target === other.target && !isVaultLocation(one.target);
+}
+
 /** One job may hold a filesystem on a loop device together with the one that holds its file: both freeze. */
 function refuseWithin(claim: Claim, earlier: Claim): void {
   if (claim.sameBytes.has(earlier.kernelName) || earlier.sameBytes.has(claim.kernelName))
@@ -79,7 +85,7 @@ function refuseWithin(claim: Claim, earlier: Claim): void {
         : `${claim.path} and ${earlier.path} lie on one another`,
       { hint: 'back each up once' },
     );
-  if (claim.target === earlier.target)
+  if (sameTarget(claim, earlier))
     throw new AgentError('BAD_USAGE', `${claim.path} and ${earlier.path} are both to go to ${claim.target}`, {
       hint: 'give each device a target of its own',
     });
@@ -95,7 +101,7 @@ function refuseBeside(claim: Claim, held: Claim, uuid: string): void {
         : `Device is already being backed up: ${claim.path} and ${held.path} lie on one another`,
       { hint },
     );
-  if (claim.target === held.target)
+  if (sameTarget(claim, held))
     throw new AgentError('DEVICE_BUSY', `The target ${claim.target} is being written by another job`, {
       hint,
     });
