@@ -27,6 +27,10 @@ export async function runDattocli(args: readonly string[], io: Io): Promise<numb
 
 function usageError(thrown: unknown): unknown {
   if (!(thrown instanceof CommanderError)) return thrown;
+  if (thrown.code === 'commander.help')
+    return new AgentError('BAD_USAGE', 'The command is not complete: another word is needed', {
+      hint: "'--help' after it lists what there is",
+    });
   const message = thrown.message.replace(/^error: /, '').replaceAll('\u0000', ' ');
   return new AgentError('BAD_USAGE', message.charAt(0).toUpperCase() + message.slice(1), {
     hint: "see 'dattocli help'",

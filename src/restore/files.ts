@@ -79,7 +79,7 @@ async function prepare(to: string, overwrite: boolean): Promise<void> {
   if (!node.isDirectory()) throw new AgentError('FILE_ERROR', `${to} is no directory`);
   if (!overwrite && (await readdir(to)).length > 0)
     throw new AgentError('FILE_EXISTS', `${to} is not empty`, {
-      hint: 'choose a new directory, or say that what has the same name is to be replaced',
+      hint: 'choose a new directory, or replace what has the same name there (--overwrite)',
     });
 }
 

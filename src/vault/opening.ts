@@ -192,6 +192,7 @@ async function makeStateDirectory(path: string): Promise<void> {
 
 function unreadable(path: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be read: ${errnoCode(error) ?? String(error)}`, {
+    hint: 'see that the file is there, and that this user may read it',
     cause: error,
   });
 }

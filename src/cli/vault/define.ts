@@ -4,7 +4,6 @@
  */
 import { Command } from 'commander';
 import { parseBytes } from '../../base/bytes.ts';
-import { AgentError } from '../../base/errors.ts';
 import type { Run } from '../context.ts';
 import { addPlaceOptions, addVaultOption, addVaultOptions, toPath, toShare } from './options.ts';
 
@@ -13,11 +12,7 @@ export function vault(run: Run): Command {
     .description(
       'Makes and tends vaults, which keep recovery points in a directory or an S3 bucket. Needs no daemon.',
     )
-    .action(() => {
-      throw new AgentError('BAD_USAGE', 'Nothing says what to do with the vault', {
-        hint: "'dattocli vault --help' lists what there is",
-      });
-    })
+    .helpCommand(false)
     .addCommand(init(run))
     .addCommand(info(run))
     .addCommand(stats(run))
@@ -131,11 +126,7 @@ function key(run: Run): Command {
     .action(run(async (context, self) => (await import('./key.ts')).changeThisKey(context, self)));
   return new Command('key')
     .description('Lists, adds, removes and changes the keys of a vault.')
-    .action(() => {
-      throw new AgentError('BAD_USAGE', 'Nothing says what to do with the keys', {
-        hint: "'dattocli vault key --help' lists what there is",
-      });
-    })
+    .helpCommand(false)
     .addCommand(list)
     .addCommand(add)
     .addCommand(remove)

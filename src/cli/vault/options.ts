@@ -69,7 +69,9 @@ export function toPath(text: string): string {
 export function toCount(option: string): (text: string) => number {
   return (text) => {
     if (!/^[1-9]\d{0,8}$/.test(text))
-      throw new AgentError('BAD_USAGE', `${option} "${text}" is no number from 1 on`);
+      throw new AgentError('BAD_USAGE', `${option} "${text}" is no number from 1 on`, {
+        hint: 'give a number, or leave the option out',
+      });
     return Number(text);
   };
 }

@@ -87,7 +87,10 @@ export async function restore(context: Context, self: Command): Promise<number> 
         verify: values.verify,
         signal: session.signal,
         force: values.force,
-        onProgress: (progress) => show(readingOf(progress)),
+        onProgress: (progress) => {
+          // What is refused is refused in one line.
+          if (progress.phase !== 'checking') show(readingOf(progress));
+        },
       });
       return restoreDocument(image, result);
     }),
@@ -98,7 +101,7 @@ export async function restore(context: Context, self: Command): Promise<number> 
 }
 
 function readingOf({ phase, done, total, written, rate }: RestoreProgress): Reading {
-  if (phase === 'checking' || phase === 'finishing') return { phase, fraction: undefined, parts: [] };
+  if (phase === 'finishing') return { phase, fraction: undefined, parts: [] };
   const more = phase === 'restoring' ? [`${Math.round(written / 2 ** 20)} MiB written`] : [];
   return bytesReading(phase, done, total, rate, more);
 }
@@ -139,33 +142,29 @@ async function restoreSome(
       `${wrong === 'zeroUnused' ? '--zero-unused' : `--${wrong}`} is not for --files`,
     );
   const runDirectory = values.runDir;
-  const document = await withVault(context, self, (session) =>
-    withMeter(context, async (show) => {
-      show({ phase: 'copying', fraction: undefined, parts: [] });
-      await clearMounts(runDirectory);
-      const { point, device, spec } = await namedImage(session, name, values.device);
-      const restored = await restoreFiles({
-        image: spec,
-        subject: { point: point.id, device: device.path },
-        sectorSize: device.sector_size,
-        partition: values.partition,
-        runDirectory,
-        paths,
-        to: toPath(to),
-        overwrite: values.overwrite === true,
-        signal: session.signal,
-      });
-      const { seconds } = restored;
-      const result: RestoreFilesDocument = {
-        point: point.id,
-        device: device.path,
-        to: toPath(to),
-        paths: restored.paths,
-        seconds,
-      };
-      return result;
-    }),
-  );
+  const document = await withVault(context, self, async (session) => {
+    await clearMounts(runDirectory);
+    const { point, device, spec } = await namedImage(session, name, values.device);
+    const restored = await restoreFiles({
+      image: spec,
+      subject: { point: point.id, device: device.path },
+      sectorSize: device.sector_size,
+      partition: values.partition,
+      runDirectory,
+      paths,
+      to: toPath(to),
+      overwrite: values.overwrite === true,
+      signal: session.signal,
+    });
+    const result: RestoreFilesDocument = {
+      point: point.id,
+      device: device.path,
+      to: toPath(to),
+      paths: restored.paths,
+      seconds: restored.seconds,
+    };
+    return result;
+  });
   context.print(document, () => renderRestoredFiles(document));
   return 0;
 }

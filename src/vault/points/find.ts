@@ -22,6 +22,7 @@ export function idsBeginningWith(ids: readonly string[], text: string): string[]
     throw new AgentError(
       'BAD_USAGE',
       `"${text}" has ${digits.length} digits; at least ${shortest} are needed`,
+      { hint: 'dattocli points lists the points with enough of them' },
     );
   return ids.filter((id) => id.startsWith(digits));
 }

@@ -1,0 +1,83 @@
+/**
+ * dattocli in this process, much quicker than as a program: for its commands that need no daemon. A test presses
+ * Ctrl-C where what it says matches.
+ */
+import assert from 'node:assert/strict';
+import type { ErrorDocument } from '../../src/base/errors.ts';
+import { runDattocli } from '../../src/cli/main.ts';
+import type { Io } from '../../src/cli/io.ts';
+
+export interface Said {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface HereOptions {
+  /** Presses Ctrl-C as soon as standard output or error matches. */
+  readonly interrupt?: RegExp;
+  /** What is typed where something is asked for, one after the other. */
+  readonly answers?: readonly string[];
+}
+
+export async function dattocliHere(args: readonly string[], options: HereOptions = {}): Promise<Said> {
+  let out = '';
+  let err = '';
+  let press = (): void => undefined;
+  let pressed = false;
+  const answers = [...(options.answers ?? [])];
+  const look = (): void => {
+    if (options.interrupt === undefined || pressed || !options.interrupt.test(out + err)) return;
+    pressed = true;
+    setImmediate(() => press());
+  };
+  const io: Io = {
+    out: (text) => {
+      out += text;
+      look();
+    },
+    err: (text) => {
+      err += text;
+      look();
+    },
+    isTerminal: false,
+    onInterrupt: (callback) => {
+      press = callback;
+      return () => undefined;
+    },
+    askSecret: (question) => {
+      const answer = answers.shift();
+      assert.ok(answer !== undefined, `nobody was to be asked: ${question}`);
+      return Promise.resolve(answer);
+    },
+    quit: (code) => {
+      throw new Error(`left at once with ${code}`);
+    },
+  };
+  const code = await runDattocli(args, io);
+  return { code, out, err };
+}
+
+/** What it prints under `--json`. Fails where the exit code is another one. */
+export async function documentOf<T>(args: readonly string[], code = 0): Promise<T> {
+  const said = await dattocliHere([...args, '--json']);
+  assert.equal(said.code, code, `${args.join(' ')}: ${said.err}${said.out}`);
+  assert.equal(said.out.indexOf('\n'), said.out.length - 1, 'one document on one line');
+  return JSON.parse(said.out) as T;
+}
+
+/** Refused with this code, in one line for people and one object for scripts, and with a next step. */
+export async function refusedHere(
+  args: readonly string[],
+  code: ErrorDocument['code'],
+  exit = 1,
+): Promise<ErrorDocument> {
+  const plain = await dattocliHere(args);
+  assert.match(plain.err, /^dattocli: [^\n]+\n$/, `${args.join(' ')}: ${plain.out}`);
+  const json = await dattocliHere([...args, '--json']);
+  const document = JSON.parse(json.err) as ErrorDocument;
+  assert.equal(document.code, code, json.err);
+  assert.deepEqual([plain.code, json.code, plain.out, json.out], [exit, exit, '', '']);
+  assert.ok(document.hint !== undefined && document.hint.length > 10, `no next step: ${json.err}`);
+  return document;
+}

@@ -1,0 +1,247 @@
+/**
+ * What goes wrong with vaults: no key, a wrong one, a later version, no vault, a second one, a store that is full or
+ * cannot be written, destinations that are in use or too small, Ctrl-C. Each is told in one line with the right exit
+ * code, and nothing is changed by it.
+ */
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { KiB, MiB } from '../../src/base/bytes.ts';
+import type { InitDocument } from '../../src/cli/vault/init.ts';
+import type { KeyListDocument } from '../../src/cli/vault/key.ts';
+import type { PointsDocument } from '../../src/cli/vault/points.ts';
+import type { VerifyDocument } from '../../src/cli/vault/verify.ts';
+import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
+import { openVault } from '../../src/vault/opening.ts';
+import { backUp as backUpFor, daemonFor, scratchFor } from '../helpers/backup.ts';
+import { dattocliHere, documentOf, refusedHere } from '../helpers/dattocli-here.ts';
+import { exec } from '../helpers/exec.ts';
+import { makeLoop } from '../helpers/loop.ts';
+import { backUp, type TestImage } from '../helpers/vault-writer.ts';
+
+const whole = { after };
+const scratch = scratchFor(whole);
+const state = join(scratch, 'state');
+const vault = join(scratch, 'vault');
+const at = ['--vault', `vault:${vault}`, '--state-dir', state, '--config', await configIn(scratch)];
+const run = ['--run-dir', join(scratch, 'run')];
+const size = 8 * MiB;
+const image: TestImage = new Map([1, 2, 40].map((chunk) => [chunk, randomBytes(64 * KiB)]));
+let point = '';
+let key = '';
+
+async function configIn(directory: string): Promise<string> {
+  const path = join(directory, 'config.json');
+  await writeFile(path, '{}');
+  return path;
+}
+
+before(async () => {
+  const made = await documentOf<InitDocument>(['vault', 'init', `vault:${vault}`, ...at.slice(2)]);
+  key = made.key_file!;
+  point = await addPoint();
+});
+
+async function addPoint(): Promise<string> {
+  const context = { vaults: {}, stateDirectory: state };
+  const opened = await openVault({ kind: 'directory', path: vault }, context);
+  const index = ChunkIndex.open(opened.indexPath, opened.vault.id);
+  try {
+    return (await backUp(opened.vault, index, { image, size })).id;
+  } finally {
+    index.close();
+    await opened.vault.store.close();
+  }
+}
+
+/** Of all files below the directory, and their names. */
+function digestOf(directory: string): string {
+  const hash = createHash('sha256');
+  for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true }).sort((a, b) =>
+    join(a.parentPath, a.name) < join(b.parentPath, b.name) ? -1 : 1,
+  )) {
+    const path = join(entry.parentPath, entry.name);
+    hash.update(path);
+    if (entry.isFile()) hash.update(readFileSync(path));
+  }
+  return hash.digest('hex');
+}
+
+/** The vault and the keys of this machine are afterwards what they were. */
+async function unchanged(work: () => Promise<unknown>): Promise<void> {
+  const places = [vault, join(state, 'vault-keys')];
+  const was = places.map(digestOf);
+  await work();
+  assert.deepEqual(places.map(digestOf), was);
+}
+
+test('without the right key nothing is readable, and it is said which keys there are', async () => {
+  const wrong = join(scratch, 'wrong.key');
+  await writeFile(wrong, `${randomBytes(32).toString('hex')}\n`);
+  const nowhere = [...at.slice(0, 2), '--state-dir', join(scratch, 'nowhere')];
+  const passphrase = join(scratch, 'passphrase');
+  await writeFile(passphrase, 'guess\n');
+  await unchanged(async () => {
+    await refusedHere(['points', ...at, '--key-file', wrong], 'VAULT_WRONG_KEY');
+    await refusedHere(['vault', 'info', ...at, '--key-file', wrong], 'VAULT_WRONG_KEY');
+    await refusedHere(['points', ...nowhere], 'VAULT_NO_KEY');
+    const { hint } = await refusedHere(['points', ...at, '--passphrase-file', passphrase], 'VAULT_NO_KEY');
+    assert.match(hint!, /recovery code, key file|key file, recovery code/);
+    await refusedHere(['points', ...at, '--key-file', join(scratch, 'none')], 'FILE_ERROR');
+    await refusedHere(['points', ...at, '--key-file', passphrase], 'BAD_USAGE', 2);
+    await refusedHere(['points', ...at, '--key-file', key, '--passphrase'], 'BAD_USAGE', 2);
+  });
+  const info = await dattocliHere(['vault', 'info', ...nowhere]);
+  assert.equal(info.code, 0, info.err);
+  assert.match(info.out, /^points +not to be seen without a key$/m);
+});
+
+test('no vault, not a vault, a second vault, a later version, a mistyped place', async () => {
+  const rest = at.slice(2);
+  const empty = join(scratch, 'empty');
+  await mkdir(empty);
+  await refusedHere(['points', '--vault', `vault:${empty}`, ...rest], 'VAULT_NOT_FOUND');
+  await refusedHere(['points', '--vault', `vault:${scratch}/no/such`, ...rest], 'VAULT_NOT_FOUND');
+  assert.deepEqual(await readdir(empty), []);
+  await unchanged(async () => {
+    await refusedHere(['vault', 'init', `vault:${vault}`, ...rest], 'VAULT_EXISTS');
+  });
+  const later = join(scratch, 'later');
+  await cp(vault, later, { recursive: true });
+  const config = JSON.parse(await readFile(join(later, 'vault.json'), 'utf8')) as object;
+  await writeFile(join(later, 'vault.json'), JSON.stringify({ ...config, version: 2 }));
+  const was = digestOf(later);
+  for (const command of [['points'], ['vault', 'info'], ['vault', 'prune'], ['vault', 'check', '--repair']])
+    await refusedHere([...command, '--vault', `vault:${later}`, ...rest], 'VAULT_TOO_NEW');
+  assert.equal(digestOf(later), was);
+  await refusedHere(['points', '--vault', vault, ...rest], 'BAD_TARGET', 2);
+  await refusedHere(['points', '--vault', 'vault:offsite', ...rest], 'BAD_TARGET', 2);
+});
+
+test('points that are not there, and words that name none', async () => {
+  await unchanged(async () => {
+    for (const command of [
+      ['restore', '--to', join(scratch, 'out')],
+      ['verify'],
+      ['forget'],
+      ['diff', 'latest'],
+    ]) {
+      const [name = '', ...more] = command;
+      await refusedHere([name, ...more, 'ffff0000', ...at], 'POINT_NOT_FOUND');
+    }
+    await refusedHere(['forget', 'abc', ...at], 'BAD_USAGE', 2);
+    await refusedHere(['forget', ...at], 'BAD_USAGE', 2);
+    await refusedHere(['forget', '--keep-daily', '0', ...at], 'BAD_USAGE', 2);
+    await refusedHere(['mount', 'latest', join(scratch, 'm'), ...at, ...run], 'NOT_SUPPORTED');
+  });
+});
+
+test('destinations that are mounted, too small or in the vault are refused before anything is written', async (t) => {
+  const mounted = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  const small = await makeLoop(t, { size: 4 * MiB });
+  const was = [digestOf(mounted.mountPoint!), readFileSync(small.image)];
+  const to = (where: string) => ['restore', point, '--to', where, ...at, ...run];
+  await unchanged(async () => {
+    await refusedHere(to(mounted.device), 'DEVICE_BUSY');
+    await refusedHere([...to(mounted.device), '--force', mounted.device], 'DEVICE_BUSY');
+    await refusedHere(to(small.device), 'TARGET_TOO_SMALL');
+    await refusedHere(to('/dev/no-such'), 'DEVICE_NOT_FOUND');
+    await refusedHere(to(join(vault, 'image')), 'SAME_DEVICE');
+    await refusedHere(to('vault:other'), 'BAD_USAGE', 2);
+  });
+  assert.deepEqual([digestOf(mounted.mountPoint!), readFileSync(small.image)], was);
+});
+
+test('a store that cannot be written serves readers, and says so to the others', async (t) => {
+  const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  const inside = join(disk.mountPoint!, 'vault');
+  await cp(vault, inside, { recursive: true });
+  await exec('mount', ['-o', 'remount,ro', disk.mountPoint!]);
+  const there = ['--vault', `vault:${inside}`, ...at.slice(2)];
+  assert.equal((await documentOf<PointsDocument>(['points', ...there])).points[0]!.id, point);
+  assert.equal((await dattocliHere(['restore', point, '--to', join(scratch, 'ro'), ...there])).code, 0);
+  const verified = await documentOf<VerifyDocument>(['verify', point, ...there, ...run], 5);
+  assert.deepEqual([verified.outcome, verified.kept], ['whole', false]);
+  await refusedHere(['forget', point, ...there], 'VAULT_READ_ONLY');
+  await refusedHere(['vault', 'prune', ...there], 'VAULT_READ_ONLY');
+  await refusedHere(['vault', 'key', 'add', '--new-recovery-code', ...there], 'VAULT_READ_ONLY');
+  const keys = readdirSync(join(state, 'vault-keys'));
+  await refusedHere(['vault', 'init', `vault:${disk.mountPoint!}/second`, ...at.slice(2)], 'VAULT_READ_ONLY');
+  assert.deepEqual(readdirSync(join(state, 'vault-keys')), keys);
+});
+
+test('a full store fails the job, and the points that are there stay whole', async (t) => {
+  const store = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  const device = await makeLoop(t, { size: 24 * MiB });
+  await exec('dd', ['if=/dev/urandom', `of=${device.device}`, 'bs=1M', 'count=2', 'oflag=direct']);
+  const daemon = await daemonFor(t);
+  const place = `vault:${store.mountPoint!}/vault`;
+  const there = ['--state-dir', daemon.stateDirectory, '--config', daemon.config];
+  await documentOf(['vault', 'init', place, '--pack-size', '1M', ...there]);
+  const pair = ['--device', device.device, '--target', place];
+  // 5: of what is no filesystem everything is used.
+  assert.equal((await backUpFor(daemon, pair)).code, 5);
+  await exec('dd', ['if=/dev/urandom', `of=${device.device}`, 'bs=1M', 'count=24', 'oflag=direct']);
+  const failed = await backUpFor(daemon, pair);
+  assert.deepEqual([failed.code, failed.status.error?.code], [1, 'VAULT_FULL'], failed.stderr);
+  const named = ['--vault', place, ...there];
+  const { points } = await documentOf<PointsDocument>(['points', ...named]);
+  assert.equal(points.length, 1);
+  assert.equal((await dattocliHere(['vault', 'check', '--read-data', ...named])).code, 0);
+  const pruned = await dattocliHere(['vault', 'prune', ...named]);
+  assert.equal(pruned.code, 0, pruned.err);
+
+  await exec('sh', ['-c', `cat /dev/zero > ${store.mountPoint!}/filler || true`]);
+  const keys = readdirSync(join(daemon.stateDirectory, 'vault-keys'));
+  await refusedHere(['vault', 'init', `vault:${store.mountPoint!}/second`, ...there], 'VAULT_FULL');
+  assert.deepEqual(readdirSync(join(daemon.stateDirectory, 'vault-keys')), keys);
+});
+
+test('keys are added, changed and removed, and one always opens the vault', async () => {
+  const rest = at;
+  const passphrase = join(scratch, 'words');
+  await writeFile(passphrase, 'correct horse\n');
+  const added = await dattocliHere(
+    ['vault', 'key', 'add', '--new-passphrase', '--label', 'office', ...rest],
+    {
+      answers: ['correct horse', 'correct horse'],
+    },
+  );
+  assert.equal(added.code, 0, added.err);
+  assert.equal((await dattocliHere(['points', '--passphrase-file', passphrase, ...rest])).code, 0);
+  assert.equal(
+    (await dattocliHere(['points', '--passphrase', ...rest], { answers: ['correct horse'] })).code,
+    0,
+  );
+  const differ = await dattocliHere(['vault', 'key', 'add', '--new-passphrase', ...rest], {
+    answers: ['a', 'b'],
+  });
+  assert.equal(differ.code, 2);
+
+  const old = readFileSync(key, 'utf8');
+  assert.equal((await dattocliHere(['vault', 'key', 'change', ...rest])).code, 0);
+  assert.notEqual(readFileSync(key, 'utf8'), old);
+  assert.equal(statSync(key).mode & 0o777, 0o600);
+  assert.equal((await dattocliHere(['points', ...rest])).code, 0);
+  await writeFile(join(scratch, 'old.key'), old);
+  await refusedHere(['points', '--key-file', join(scratch, 'old.key'), ...rest], 'VAULT_WRONG_KEY');
+
+  const { keys } = await documentOf<KeyListDocument>(['vault', 'key', 'list', ...at]);
+  for (const { id, kind } of keys)
+    if (kind !== 'file') assert.equal((await dattocliHere(['vault', 'key', 'remove', id, ...rest])).code, 0);
+  const last = keys.find(({ kind }) => kind === 'file')!;
+  await refusedHere(['vault', 'key', 'remove', last.id.slice(0, 8), ...rest], 'VAULT_LAST_KEY');
+  await refusedHere(['vault', 'key', 'remove', 'nobody', ...rest], 'VAULT_NO_KEY');
+});
+
+test('Ctrl-C ends a restore in good order with 4, and the same command goes on', async () => {
+  const target = join(scratch, 'cut');
+  const command = ['restore', point, '--to', target, ...at];
+  const cut = await dattocliHere(command, { interrupt: /restoring|verifying/ });
+  assert.ok(cut.code === 4 || cut.code === 0, cut.err);
+  if (cut.code === 4) assert.match(cut.err, /^dattocli: Cancelled$/m);
+  if (cut.code === 4) assert.equal((await dattocliHere(command)).code, 0);
+});
