@@ -49,7 +49,7 @@ export async function listTree(directory: string): Promise<string> {
   const script = `
     set -e
     export LC_ALL=C
-    find . -name lost+found -prune -o -printf '%P|%y|%m|%U|%G|%s|%T@|%n|%l|' -a '(' -type b -o -type c ')' -printf x -o -printf '\\n' | sed 's/^\\(.*|d|[^|]*|[^|]*|[^|]*|\\)[0-9]*|/\\1|/' | sort
+    find . -name lost+found -prune -o -printf '%P|%y|%m|%U|%G|%s|%T@|%n|%l|\\n' | sed 's/|d|\\([^|]*|[^|]*|[^|]*\\)|[0-9]*|/|d|\\1||/' | sort
     find . -type b -o -type c | sort | xargs -r stat -c '%n %t:%T'
     getfattr -R -h -d -m - -e hex . | sort
     getfacl -R -P -n -p . | sort
