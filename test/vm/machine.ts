@@ -18,6 +18,8 @@ export interface VmDisk {
   readonly bus: 'virtio' | 'scsi' | 'nvme' | 'nvme-multipath';
   /** Bytes; default 1 GiB, sparse. */
   readonly size?: number;
+  /** A file of the host that stays, for the next boot; made where there is none. Default: one that goes again. */
+  readonly image?: string;
 }
 
 export interface VmOptions {
@@ -127,10 +129,12 @@ async function makeDisks(work: string, disks: readonly VmDisk[]): Promise<string
   const args: string[] = [];
   if (disks.some((disk) => disk.bus === 'scsi')) args.push('-device', 'virtio-scsi-pci,id=scsi');
   for (const [number, disk] of disks.entries()) {
-    const image = join(work, `disk${number}`);
-    const file = await open(image, 'wx');
-    await file.truncate(disk.size ?? GiB);
-    await file.close();
+    const image = disk.image ?? join(work, `disk${number}`);
+    if (!existsSync(image)) {
+      const file = await open(image, 'wx');
+      await file.truncate(disk.size ?? GiB);
+      await file.close();
+    }
     const drive = `disk${number}`;
     args.push(
       '-drive',

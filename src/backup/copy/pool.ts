@@ -302,7 +302,9 @@ export class CopyPool {
         await this.#flush();
         return result;
       } catch (error) {
-        if (!isLost(error) || this.#control.stopped) throw error;
+        // What a sealing target had gathered is gone with its connection.
+        const final = this.#facts?.abilities.seals === true || this.#control.stopped;
+        if (!isLost(error) || final) throw error;
         await this.#reconnect(error);
       }
     }

@@ -19,8 +19,10 @@ import { type NbdAddress, formatNbdUri, parseNbdUri } from '../../nbd/client/uri
 import { describeContents } from './contents.ts';
 import type { DestinationSpec } from './destination.ts';
 
+/** `given`: as a person wrote it, and is to write it once more to overwrite what is there. */
 export type DestinationName =
-  { readonly kind: 'nbd'; readonly address: NbdAddress } | { readonly kind: 'local'; readonly path: string };
+  | { readonly kind: 'nbd'; readonly address: NbdAddress; readonly given: string }
+  | { readonly kind: 'local'; readonly path: string; readonly given: string };
 
 /** What the image asks of its destination. */
 export interface Demands {
@@ -61,7 +63,7 @@ export interface HeldDestination {
 
 /** Reads what follows `--to`. Throws BAD_TARGET, BAD_USAGE. */
 export function parseDestination(text: string): DestinationName {
-  if (/^nbds?(\+unix)?:/i.test(text)) return { kind: 'nbd', address: parseNbdUri(text) };
+  if (/^nbds?(\+unix)?:/i.test(text)) return { kind: 'nbd', address: parseNbdUri(text), given: text };
   if (text === '') throw new AgentError('BAD_USAGE', 'The destination is empty');
   if (/^(vault|vault\+s3):/.test(text))
     throw new AgentError(
@@ -69,7 +71,7 @@ export function parseDestination(text: string): DestinationName {
       `"${text}" is a vault; a restore goes to a device, a file or an NBD export`,
       { hint: '--vault says which vault to restore from' },
     );
-  return { kind: 'local', path: resolve(text) };
+  return { kind: 'local', path: resolve(text), given: text };
 }
 
 /**
@@ -81,6 +83,8 @@ export async function holdDestination(
   demands: Demands,
   options: CheckOptions = {},
 ): Promise<HeldDestination> {
+  const names = name.kind === 'nbd' ? [formatNbdUri(name.address)] : [name.path, await realPath(name.path)];
+  checkForce(options.force, [name.given, ...names]);
   if (name.kind === 'nbd') return holdExport(name.address, demands, options);
   const node = await statIfExisting(name.path);
   if (node?.isBlockDevice() === true) return holdDevice(name.path, node.rdev, demands, options);
@@ -104,7 +108,6 @@ async function holdDevice(
   options: CheckOptions,
 ): Promise<HeldDestination> {
   const { place, size, sectorSize } = demands;
-  checkForce(options.force, [path, await realpath(path)]);
   const stack = await readStack(options.topology);
   const number = splitDeviceNumber(rdev);
   const device = stack.devices.find(({ major, minor }) => major === number.major && minor === number.minor);
@@ -167,7 +170,6 @@ async function holdFile(
   options: CheckOptions,
 ): Promise<HeldDestination> {
   const { place, size } = demands;
-  checkForce(options.force, [path]);
   if (place !== undefined && existing !== undefined) {
     const [a, b] = await Promise.all([stat(path), stat(place)]);
     if (a.dev === b.dev && a.ino === b.ino)
@@ -211,7 +213,6 @@ async function holdExport(
   options: CheckOptions,
 ): Promise<HeldDestination> {
   const name = formatNbdUri(address);
-  checkForce(options.force, [name]);
   const target = await connectNbd(address, { signal: options.signal });
   try {
     if (target.readOnly)
@@ -253,6 +254,10 @@ async function holdExport(
     // Some servers take one client only, and the threads connect by themselves.
     await target.close();
   }
+}
+
+function realPath(path: string): Promise<string> {
+  return realpath(path).catch(() => path);
 }
 
 function checkForce(force: string | undefined, names: readonly string[]): void {

@@ -6,6 +6,7 @@
  * A pack is entered in the index when its put has returned, never before.
  */
 import { setImmediate as turn } from 'node:timers/promises';
+import { ZstdCompressor } from '../../linux/zstd.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import {
@@ -71,7 +72,7 @@ export class PackWriter {
   readonly #kind: PackKind;
   readonly #writer: string;
   readonly #condemned: ReadonlySet<string>;
-  readonly #level: number;
+  readonly #compressor: ZstdCompressor;
   readonly #signal: AbortSignal | undefined;
   readonly #now: () => number;
   #open: OpenPack | undefined;
@@ -88,7 +89,7 @@ export class PackWriter {
     this.#kind = options.kind;
     this.#writer = options.writer;
     this.#condemned = options.condemned ?? noPacks;
-    this.#level = options.level ?? defaultLevel;
+    this.#compressor = new ZstdCompressor(options.level ?? defaultLevel);
     this.#signal = options.signal;
     this.#now = options.now ?? Date.now;
   }
@@ -115,7 +116,7 @@ export class PackWriter {
       return undefined;
     }
     const open = (this.#open ??= this.#begin());
-    const stored = open.add(name, text, plain, this.#level);
+    const stored = open.add(name, text, plain, this.#compressor);
     this.counts.chunks++;
     this.counts.plainBytes += plain.length;
     this.counts.storedBytes += stored;
@@ -226,10 +227,10 @@ class OpenPack {
   }
 
   /** Returns the bytes that the part takes. */
-  add(name: Uint8Array, text: string, plain: Uint8Array, level: number): number {
+  add(name: Uint8Array, text: string, plain: Uint8Array, compressor: ZstdCompressor): number {
     if (plain.length < 1 || plain.length > maximumPlainLength)
       throw new RangeError(`a part of ${plain.length} bytes; 1 to ${maximumPlainLength} are possible`);
-    const { encoding, data } = encode(plain, level);
+    const { encoding, data } = encode(compressor, plain);
     this.#cipher.sealInto(this.#bytes.subarray(this.#end), this.#end, data, 'part');
     this.#directory.add(name, data.length, plain.length, encoding);
     this.names.add(text);

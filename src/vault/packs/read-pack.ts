@@ -89,7 +89,7 @@ export type OpenedPart =
 export interface OpenedPack {
   readonly directory: PackDirectory;
   /** Opens one part after the other, each with its name computed again. */
-  parts(): Generator<OpenedPart>;
+  readonly parts: () => Generator<OpenedPart>;
 }
 
 /** Opens a pack of which all bytes are at hand; any bit that was altered shows here. Throws VAULT_DAMAGED. */

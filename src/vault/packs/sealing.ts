@@ -2,8 +2,8 @@
  * What is sealed in a pack: AES-256-GCM under the pack's own key, the nonce being the place in the pack, the additional
  * data the header (docs/formats/vault.md, "Packs"); and the encoding of parts. For one thread.
  */
-import { createCipheriv, createDecipheriv } from 'node:crypto';
-import zlib from 'node:zlib';
+import { type KeyObject, createCipheriv, createDecipheriv, createSecretKey } from 'node:crypto';
+import { type ZstdCompressor, ZstdDecompressor } from '../../linux/zstd.ts';
 import type { Secrets } from '../secrets.ts';
 import {
   type Encoding,
@@ -22,14 +22,14 @@ export class PackCipher {
   readonly id: string;
   readonly kind: PackKind;
   readonly header: Buffer;
-  readonly #key: Buffer;
+  readonly #key: KeyObject;
   readonly #nonce = Buffer.alloc(12);
 
   constructor(secrets: Pick<Secrets, 'packKey'>, id: string, kind: PackKind) {
     this.id = id;
     this.kind = kind;
     this.header = encodeHeader(id, kind);
-    this.#key = secrets.packKey(id);
+    this.#key = createSecretKey(secrets.packKey(id));
   }
 
   /** Writes ciphertext and tag, `tagLength` bytes more than `data`, to the beginning of `into`. */
@@ -76,31 +76,24 @@ export class PackCipher {
 /** zstd's own default. */
 export const defaultLevel = 3;
 
-/** The bytes as they are stored. zstd gives up on what cannot be compressed at about 1 GB/s. */
-export function encode(plain: Uint8Array, level: number): { encoding: Encoding; data: Uint8Array } {
-  // zstd sizes its tables by the length that it is told: a tenth faster on chunks of 64 KiB.
-  const data = zlib.zstdCompressSync(plain, {
-    chunkSize: plain.length + 1024,
-    pledgedSrcSize: plain.length,
-    params: { [zlib.constants.ZSTD_c_compressionLevel]: level },
-  });
-  return data.length < plain.length ? { encoding: 1, data } : { encoding: 0, data: plain };
+/** The bytes as they are stored. zstd gives up soon on what cannot be compressed. Valid until the next call. */
+export function encode(
+  compressor: ZstdCompressor,
+  plain: Uint8Array,
+): { readonly encoding: Encoding; readonly data: Uint8Array } {
+  const data = compressor.compress(plain);
+  return data === undefined ? { encoding: 0, data: plain } : { encoding: 1, data };
 }
+
+let decompressor: ZstdDecompressor | undefined;
 
 function decode(id: string, { offset, plainLength, encoding }: PartPlace, data: Buffer): Buffer {
   if (encoding === 0) return data;
   if (plainLength > maximumPlainLength)
     throw damaged(id, `has a part at ${offset} for ${plainLength} bytes; ${maximumPlainLength} is the most`);
-  let plain;
-  try {
-    plain = zlib.zstdDecompressSync(data, {
-      chunkSize: Math.max(64, plainLength),
-      maxOutputLength: plainLength,
-    });
-  } catch (error) {
-    throw damaged(id, `has a part at ${offset} that zstd cannot read`, error);
-  }
-  if (plain.length !== plainLength)
-    throw damaged(id, `has a part at ${offset} of ${plain.length} bytes where ${plainLength} are promised`);
+  decompressor ??= new ZstdDecompressor();
+  const plain = decompressor.decompress(data, plainLength);
+  if (plain === undefined)
+    throw damaged(id, `has a part at ${offset} that is no zstd frame of ${plainLength} bytes`);
   return plain;
 }

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { directoryFailure } from './directory-errors.ts';
@@ -94,7 +94,7 @@ class DirectoryStore implements ObjectStore {
         await this.#write(temporary, dataParts(data), signal);
         await this.#rename(temporary, key);
       } catch (thrown) {
-        await rm(temporary, { force: true }).catch(() => undefined);
+        await unlink(temporary).catch(() => undefined);
         throw thrown;
       }
     });
@@ -143,7 +143,7 @@ class DirectoryStore implements ObjectStore {
     await this.#explained(`deleting ${key}`, async () => {
       const path = join(this.#root, key);
       try {
-        await rm(path);
+        await unlink(path);
         await this.#syncs.sync(dirname(path));
       } catch (thrown) {
         if (!isAbsent(thrown)) throw thrown;
@@ -159,12 +159,12 @@ class DirectoryStore implements ObjectStore {
       // The clock of the filesystem, which on NFS is the server's.
       const clock = join(this.#root, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
       await (await this.#create(clock)).close();
-      const { mtimeMs: now } = await stat(clock).finally(() => rm(clock, { force: true }));
+      const { mtimeMs: now } = await stat(clock).finally(() => unlink(clock));
       let count = 0;
       let bytes = 0;
       for await (const { path, size, modified } of listTemporary(this.#root, signal)) {
         if (modified >= now - olderThanMs) continue;
-        await rm(path, { force: true });
+        await unlink(path).catch(absentAsUndefined);
         count++;
         bytes += size;
       }

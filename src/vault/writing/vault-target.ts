@@ -7,10 +7,11 @@
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { alignUp, isZero } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { SealedBytes, Target } from '../../block/target.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
 import { buildMap } from '../maps/build.ts';
-import { ImageMap } from '../maps/image-map.ts';
+import { ImageMap, namesIn } from '../maps/image-map.ts';
 import { Namer, isZeroName, nameLength } from '../names.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
 import { PartReader } from '../packs/part-reader.ts';
@@ -187,6 +188,7 @@ export class VaultTarget implements Target {
       touched: touched.extents(),
       changed: (first, count) => {
         const names = this.#names.read(first, count);
+        this.#expectStored(names, first);
         // What is not in use any more is left out.
         for (let i = 0; i < count; i++)
           if (!used.has(Math.floor(((first + i) * chunkSize) / used.unit)))
@@ -198,6 +200,17 @@ export class VaultTarget implements Target {
     });
     await pages.seal();
     return { root: built.root.toString('hex'), levels: built.levels };
+  }
+
+  /** No point may name what no pack holds. */
+  #expectStored(names: Buffer, first: number): void {
+    const condemned = new Set(this.#image.condemned);
+    for (const { entry, name } of namesIn(names))
+      if (!name.equals(clearedName) && !this.#index.hasLive(name, condemned))
+        throw new AgentError(
+          'INTERNAL',
+          `chunk ${first + entry} was written to the image and is in no pack of ${this.name}`,
+        );
   }
 
   async close(): Promise<void> {

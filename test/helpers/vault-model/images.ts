@@ -6,7 +6,7 @@ export const chunkSize = 4096;
 /** Two levels of pages: 1024 chunks and some. */
 export const deviceSize = 1300 * chunkSize;
 
-const contents: readonly Buffer[] = Array.from({ length: 60 }, (_, content) => {
+const contents: readonly Buffer[] = Array.from({ length: 200 }, (_, content) => {
   const data = Buffer.alloc(chunkSize);
   const random = seeded(content);
   for (let at = 0; at < chunkSize; at++) data[at] = random() * 256;

@@ -45,6 +45,8 @@ interface Agent {
   readonly slot: number;
   readonly store: AgentStore;
   readonly owner: Owner;
+  /** It seldom gets its turn, so others come and go meanwhile. */
+  readonly isSlow: boolean;
   isDone: boolean;
 }
 
@@ -61,7 +63,7 @@ interface ModelPoint {
 const hourMs = 3600 * 1000;
 const slots = 5;
 const machines = 3;
-const mostLive = 12;
+const mostLive = 8;
 /** A request that comes late does so within a day by the store's clock (docs/formats/vault.md). */
 const latestMs = 20 * hourMs;
 
@@ -144,12 +146,12 @@ class Model {
 
   async #step(): Promise<void> {
     const steps: readonly (readonly [number, string, () => void | Promise<void>])[] = [
-      [30, 'write', () => this.#write()],
+      [25, 'write', () => this.#write()],
       [9, 'begin a backup', () => this.#begin('backup')],
-      [4, 'begin a prune', () => this.#begin('prune')],
+      [6, 'begin a prune', () => this.#begin('prune')],
       [1, 'begin a check', () => this.#begin('check')],
       [34, 'advance', () => this.#advance()],
-      [6, 'run to the end', () => this.#runToEnd()],
+      [10, 'run to the end', () => this.#runToEnd()],
       [2, 'kill', () => this.#kill()],
       [5, 'forget', () => this.#forget()],
       [1, 'protect', () => this.#protect()],
@@ -167,7 +169,10 @@ class Model {
 
   #write(): void {
     const device = this.#pick([...this.#images.keys()])!;
-    this.#images = this.#images.map((image, at) => (at === device ? written(image, this.#random) : image));
+    // Now and then everything is as it once was, so that garbage is built on.
+    const earlier = this.#random() < 0.1 ? this.#pick([...this.#points.values()].slice(-30)) : undefined;
+    const next = earlier?.image ?? written(this.#images[device]!, this.#random);
+    this.#images = this.#images.map((image, at) => (at === device ? next : image));
   }
 
   async #begin(kind: Kind): Promise<void> {
@@ -180,7 +185,8 @@ class Model {
     const name = `${kind}-${this.#names++}`;
     const owner = { host: `h${machine}`, machine: `m${machine}`, boot: 'b', pid: this.#names, start_time: 1 };
     const store = new AgentStore(this.#store, (request) => this.#late.push({ since: this.#passed, request }));
-    const agent: Agent = { kind, name, machine, slot, store, owner, isDone: false };
+    const isSlow = this.#random() < 0.25;
+    const agent: Agent = { kind, name, machine, slot, store, owner, isSlow, isDone: false };
     const vault = await Vault.open(store, this.#vault.secrets);
     store.isFree = false;
     this.#agents.push(agent);
@@ -251,8 +257,12 @@ class Model {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
+  #pickAgent(): Agent | undefined {
+    return this.#pick(this.#random() < 0.1 ? this.#agents : this.#agents.filter(({ isSlow }) => !isSlow));
+  }
+
   async #advance(): Promise<void> {
-    const agent = this.#pick(this.#agents);
+    const agent = this.#pickAgent();
     if (agent === undefined) return;
     for (let count = 1 + Math.floor(this.#random() * 20); count > 0 && !agent.isDone; count--) {
       const { waiting } = agent.store;
@@ -279,7 +289,7 @@ class Model {
     ])!;
   }
 
-  async #runToEnd(agent = this.#pick(this.#agents)): Promise<void> {
+  async #runToEnd(agent = this.#pickAgent()): Promise<void> {
     if (agent === undefined) return;
     agent.store.release();
     await this.#settled(agent);
@@ -295,8 +305,13 @@ class Model {
 
   async #forget(): Promise<void> {
     const there = [...this.#points].filter(([, { state }]) => state === 'live' || state === 'doubtful');
-    if (there.length <= this.#random() * mostLive) return;
-    const [id, point] = this.#pick(there)!;
+    if (there.length === 0 || there.length <= this.#random() * mostLive) return;
+    // All of them now and then; the last, on which writers may just be building, as often as any other.
+    if (this.#random() < 0.1) for (const [id, point] of there) await this.#forgetOne(id, point);
+    else await this.#forgetOne(...(this.#random() < 0.5 ? there.at(-1)! : this.#pick(there)!));
+  }
+
+  async #forgetOne(id: string, point: ModelPoint): Promise<void> {
     try {
       await forgetPoint(this.#vault, id);
       if (point.isProtected) throw new Error(`the protected point ${id} was forgotten`);

@@ -1,0 +1,330 @@
+/**
+ * Proves that recovery points are mounted read-only with everything in them, several of one XFS at once, by each means that
+ * this machine has; that umount leaves nothing, whatever died or was unmounted before; that single files come back with
+ * their metadata; and that verifications find what is wrong.
+ */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cp, open, readFile, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { KiB, MiB } from '../../src/base/bytes.ts';
+import { AgentError } from '../../src/base/errors.ts';
+import { silentLog } from '../../src/base/log.ts';
+import { exportImage } from '../../src/restore/export/export-image.ts';
+import { restoreFiles } from '../../src/restore/files.ts';
+import type { ImageSpec } from '../../src/restore/image/open-image.ts';
+import type { PointImageSpec } from '../../src/restore/image/point-image.ts';
+import { clearMounts, listMounts, mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
+import type { MountRecord } from '../../src/restore/mount/record.ts';
+import { verifyImage } from '../../src/restore/verify/verify.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { exec } from '../helpers/exec.ts';
+import { attachLoop, detachLoop, makeFilesystem, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import { listTree, makeMetadataTree } from '../helpers/metadata-tree.ts';
+import { endProcess, isAlive } from '../helpers/nbd-process.ts';
+import { storeImage } from '../helpers/restore-point.ts';
+
+const whole = { after };
+const scratch = mkdtempSync(join(tmpdir(), 'restore-mount-'));
+atEnd(whole, () => rmSync(scratch, { recursive: true }));
+const runDirectory = join(scratch, 'run');
+
+interface Source {
+  readonly spec: PointImageSpec;
+  readonly image: string;
+  readonly listing: string;
+}
+
+async function makeSource(name: string, type: string, size: number): Promise<Source> {
+  const disk = await makeLoop(whole, { size, filesystem: type, directory: scratch });
+  const mountPoint = join(disk.directory, 'source');
+  await mountDevice(disk.device, mountPoint);
+  let listing;
+  try {
+    await makeMetadataTree(mountPoint);
+    writeFileSync(join(mountPoint, 'which'), name);
+    listing = await listTree(mountPoint);
+  } finally {
+    await unmount(mountPoint);
+  }
+  return { spec: await storeImage(join(scratch, 'store'), disk.image), image: disk.image, listing };
+}
+
+const ext4 = await makeSource('first', 'ext4', 96 * MiB);
+const xfs = await makeSource('first', 'xfs', 320 * MiB);
+
+/** A later point of the same filesystem. */
+const xfsLater = await (async () => {
+  const image = join(scratch, 'later');
+  await cp(xfs.image, image);
+  const device = await attachLoop(image);
+  try {
+    const mountPoint = join(scratch, 'later-mounted');
+    await mountDevice(device, mountPoint, 'nouuid');
+    writeFileSync(join(mountPoint, 'which'), 'second');
+    await unmount(mountPoint);
+  } finally {
+    await detachLoop(device);
+  }
+  return storeImage(join(scratch, 'store'), image);
+})();
+
+interface Mounting {
+  readonly method?: MountRecord['method'];
+  readonly partition?: number;
+}
+
+/** Mounts, and takes down whatever is left at the end of the test. */
+async function mount(
+  t: EndingTest,
+  image: ImageSpec,
+  name: string,
+  options: Mounting = {},
+): Promise<MountRecord & { directory: string }> {
+  const directory = join(scratch, name);
+  atEnd(t, async () => {
+    await unmountImage(runDirectory, directory).catch((error: unknown) => {
+      if (!(error instanceof AgentError && error.code === 'MOUNT_NOT_FOUND')) throw error;
+    });
+  });
+  const subject = { point: 'ab'.repeat(16), device: name };
+  const record = await mountImage({ image, subject, directory, sectorSize: 512, runDirectory, ...options });
+  return { ...record, directory };
+}
+
+async function assertNothingLeft(record: MountRecord): Promise<void> {
+  assert.deepEqual(await listMounts(runDirectory), []);
+  assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
+  assert.ok(!(await readFile('/proc/self/mountinfo', 'utf8')).includes(scratch));
+  for (const process of [record.server, record.fuse]) assert.ok(!isAlive(process!.pid));
+  const loops = (await exec('losetup', ['--list', '--noheadings', '--output', 'BACK-FILE'])).stdout;
+  assert.ok(!loops.includes(runDirectory), loops);
+}
+
+for (const method of ['nbdfuse', 'qemu-storage-daemon'] as const)
+  test(`an ext4 point through ${method}, with all its metadata, read-only`, async (t) => {
+    const record = await mount(t, ext4.spec, `ext4-${method}`, { method });
+    assert.equal(await listTree(record.directory), ext4.listing);
+    assert.throws(() => writeFileSync(join(record.directory, 'new'), ''), { code: 'EROFS' });
+    const [listed] = await listMounts(runDirectory);
+    assert.deepEqual(
+      [listed?.state, listed?.directory, listed?.filesystem],
+      ['mounted', record.directory, 'ext4'],
+    );
+    await assert.rejects(mount(t, ext4.spec, `ext4-${method}`), { code: 'FILE_EXISTS' });
+    assert.equal((await listMounts(runDirectory)).length, 1);
+    await unmountImage(runDirectory, record.directory);
+    await assertNothingLeft(record);
+    assert.ok(!existsSync(record.directory), 'a directory that was made for the mount goes with it');
+    await assert.rejects(unmountImage(runDirectory, record.directory), { code: 'MOUNT_NOT_FOUND' });
+  });
+
+test('two points of one XFS at once', async (t) => {
+  const one = await mount(t, xfs.spec, 'xfs-1');
+  const two = await mount(t, xfsLater, 'xfs-2');
+  assert.equal(await listTree(one.directory), xfs.listing);
+  assert.deepEqual(
+    await Promise.all([one, two].map(({ directory }) => readFile(join(directory, 'which'), 'utf8'))),
+    ['first', 'second'],
+  );
+  await unmountImage(runDirectory, one.id);
+  assert.equal(await readFile(join(two.directory, 'which'), 'utf8'), 'second');
+  await unmountImage(runDirectory, two.directory);
+  await assertNothingLeft(one);
+  await assertNothingLeft(two);
+});
+
+test('umount cleans up after its server or FUSE process was killed, and after an umount by hand', async (t) => {
+  for (const victim of ['server', 'fuse', 'hand', 'busy'] as const) {
+    const record = await mount(t, ext4.spec, `killed-${victim}`);
+    const state = async (): Promise<unknown> => (await listMounts(runDirectory))[0]?.state;
+    if (victim === 'hand') {
+      await exec('umount', [record.directory]);
+      assert.equal(await state(), 'unmounted');
+      assert.deepEqual(
+        (await clearMounts(runDirectory)).map(({ id }) => id),
+        [record.id],
+      );
+    } else if (victim === 'busy') {
+      assert.deepEqual(await clearMounts(runDirectory), []);
+      const file = await open(join(record.directory, 'big'));
+      try {
+        await assert.rejects(unmountImage(runDirectory, record.directory), { code: 'DEVICE_BUSY' });
+        assert.equal(await state(), 'mounted');
+      } finally {
+        await file.close();
+      }
+      await unmountImage(runDirectory, record.directory);
+    } else {
+      await endProcess(record[victim]!.pid, 'SIGKILL');
+      assert.equal(await state(), 'broken');
+      await unmountImage(runDirectory, record.directory);
+    }
+    await assertNothingLeft(record);
+  }
+});
+
+test('a partition of a whole disk', async (t) => {
+  const disk = await makeLoop(t, {
+    size: 128 * MiB,
+    partitions: 'label: gpt\nsize=40M,type=U\nsize=40M\nsize=40M\n',
+    directory: scratch,
+  });
+  await makeFilesystem(disk.partition(1), 'vfat');
+  for (const number of [2, 3]) {
+    await makeFilesystem(disk.partition(number), 'ext4');
+    const mountPoint = join(scratch, 'filling');
+    await mountDevice(disk.partition(number), mountPoint);
+    writeFileSync(join(mountPoint, 'number'), String(number));
+    await unmount(mountPoint);
+  }
+  await exec('blockdev', ['--flushbufs', disk.device]);
+  const spec = await storeImage(join(scratch, 'store'), disk.image);
+  await assert.rejects(mount(t, spec, 'partition'), (error: AgentError) => {
+    assert.equal(error.code, 'BAD_USAGE');
+    assert.match(error.message, /3 partitions, .* 1 \(vfat, 40.00 MiB\), 2 \(ext4, 40.00 MiB\), 3 \(ext4/);
+    return true;
+  });
+  const record = await mount(t, spec, 'partition', { partition: 3 });
+  assert.equal(await readFile(join(record.directory, 'number'), 'utf8'), '3');
+  await unmountImage(runDirectory, record.directory);
+  await assertNothingLeft(record);
+
+  const subject = { point: '', device: disk.device };
+  const checked = await verifyImage({
+    image: spec,
+    subject,
+    level: 'filesystem',
+    sectorSize: 512,
+    runDirectory,
+  });
+  assert.deepEqual([checked.outcome, checked.problems, checked.notes.length], ['whole', [], 1]);
+});
+
+test('single files with everything that belongs to them, and no way out of the point', async () => {
+  const subject = { point: '', device: 'ext4' };
+  const common = { image: ext4.spec, subject, sectorSize: 512, runDirectory };
+  const to = join(scratch, 'restored-files');
+  const all = await restoreFiles({ ...common, paths: ['/'], to });
+  assert.deepEqual(all.paths, ['.']);
+  assert.equal(await listTree(to), ext4.listing);
+  await assert.rejects(restoreFiles({ ...common, paths: ['/etc'], to }), { code: 'FILE_EXISTS' });
+
+  // By a link to a directory in the point, which the running system has too: /etc.
+  const some = join(scratch, 'restored-some');
+  const { paths } = await restoreFiles({
+    ...common,
+    paths: ['/way in/er', 'big', 'etc/hard link of big'],
+    to: some,
+  });
+  assert.deepEqual(paths, ['etc/deep/er', 'big', 'etc/hard link of big']);
+  const inode = async (path: string): Promise<string> =>
+    (await exec('stat', ['-c', '%i %h', join(some, path)])).stdout;
+  assert.equal(await inode('big'), await inode('etc/hard link of big'));
+  assert.ok(!existsSync(join(some, 'etc/shadow')));
+  await assert.rejects(restoreFiles({ ...common, paths: ['/nowhere'], to: join(scratch, 'none') }), {
+    code: 'FILE_ERROR',
+    message: /has no \/nowhere \(ENOENT\)/,
+  });
+  const mounted = join(scratch, 'for-rsync');
+  const device = await attachLoop(ext4.image, { readOnly: true });
+  try {
+    await mountDevice(device, mounted, 'ro,noload');
+    try {
+      const args = ['-n', '--checksum', '-aHAXS', '--itemize-changes', '--exclude=/lost+found', '--delete'];
+      assert.equal((await exec('rsync', [...args, `${mounted}/`, `${to}/`])).stdout, '');
+    } finally {
+      await unmount(mounted);
+    }
+  } finally {
+    await detachLoop(device);
+  }
+  assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
+});
+
+test('verifications find a point whole, and name what is lost', async () => {
+  const subject = { point: '', device: 'xfs' };
+  const common = { image: xfs.spec, subject, sectorSize: 512, runDirectory };
+  for (const level of ['reachable', 'read', 'filesystem'] as const) {
+    const { outcome, coverage, problems } = await verifyImage({ ...common, level });
+    assert.deepEqual([level, outcome, coverage, problems], [level, 'whole', 1, []]);
+  }
+  const sampled = await verifyImage({ ...common, level: 'read', sample: 0.1 });
+  assert.ok(sampled.coverage > 0.05 && sampled.coverage < 0.2, String(sampled.coverage));
+
+  const broken = join(scratch, 'broken');
+  const damaged = await storeImage(broken, ext4.image);
+  const packs = (await exec('find', [join(broken, 'vault/packs'), '-type', 'f', '-size', '+1M'])).stdout;
+  const [pack = ''] = packs.trim().split('\n');
+  const handle = await open(pack, 'r+');
+  await handle.write(Buffer.from('damage'), 0, 6, 100 * KiB);
+  await handle.close();
+  const flipped = await verifyImage({ ...common, image: damaged, level: 'read' });
+  assert.equal(flipped.outcome, 'damaged');
+  assert.deepEqual(
+    flipped.lost.map(({ length }) => length),
+    [64 * KiB],
+  );
+  assert.equal((await verifyImage({ ...common, image: damaged, level: 'reachable' })).outcome, 'whole');
+  rmSync(pack);
+  const gone = await verifyImage({ ...common, image: damaged, level: 'reachable' });
+  assert.equal(gone.outcome, 'damaged');
+  assert.ok(gone.lost.length > 0);
+
+  // The filesystem's own checker sees what the vault cannot: it was stored so.
+  const bad = join(scratch, 'bad-filesystem');
+  await cp(ext4.image, bad);
+  await exec('debugfs', ['-w', '-R', 'clri <12>', bad]);
+  const wrong = await verifyImage({ ...common, image: { kind: 'file', path: bad }, level: 'filesystem' });
+  assert.equal(wrong.outcome, 'damaged');
+  assert.match(wrong.problems.join('\n'), /ext4: /);
+});
+
+test('an export for other programs: all of it, its holes, and writes that are thrown away', async (t) => {
+  const socket = join(scratch, 'export.sock');
+  const overlays = join(scratch, 'overlays');
+  mkdirSync(overlays);
+  const server = await exportImage({
+    image: xfs.spec,
+    name: 'point',
+    listen: { kind: 'unix', path: socket },
+    overlay: { directory: overlays },
+    log: silentLog(),
+  });
+  let running = true;
+  atEnd(t, async () => {
+    if (running) await server.stop();
+  });
+  const copy = join(scratch, 'copied');
+  writeFileSync(copy, '');
+  await truncate(copy, xfs.spec.source.size);
+  const uri = `nbd+unix:///point?socket=${socket}`;
+  await exec('nbdcopy', ['--connections=4', uri, copy]);
+  await exec('cmp', [xfs.image, copy]);
+  const map = (await exec('nbdinfo', ['--map', '--totals', uri])).stdout;
+  assert.match(map, /hole,zero/);
+
+  await exec('qemu-io', ['-f', 'raw', uri, '-c', 'write -P 7 100000 300000', '-c', 'write -z 1M 64k']);
+  await exec('qemu-io', ['-f', 'raw', uri, '-c', 'read -P 7 100000 300000', '-c', 'read -P 0 1M 64k']);
+  assert.deepEqual(readdirSync(overlays), []);
+  await server.stop();
+  running = false;
+  assert.ok(!existsSync(socket));
+
+  const tcp = await exportImage({
+    image: xfs.spec,
+    name: 'point',
+    listen: { kind: 'tcp', host: '127.0.0.1', port: 0 },
+    log: silentLog(),
+  });
+  try {
+    const info = (await exec('nbdinfo', ['--json', tcp.uri])).stdout;
+    assert.match(info, /"is_read_only": true/);
+    assert.match(info, /"can_multi_conn": true/);
+    await exec('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', xfs.image, tcp.uri]);
+  } finally {
+    await tcp.stop();
+  }
+});
