@@ -84,12 +84,38 @@ test('devices and targets are paired in their order, mixed with pairs', () => {
 test('a device without a target and a target without a device are refused', () => {
   const lonely = new PairList();
   lonely.addDevice('A');
-  for (const act of [() => lonely.finish(), () => lonely.addDevice('B'), () => lonely.addPair('B\0h\u00001')])
+  for (const act of [() => lonely.finish(), () => lonely.addPair('B\0h\u00001')])
     assert.throws(act, { code: 'BAD_USAGE', message: '--device A has no --target after it' });
   assert.throws(() => new PairList().addTarget('nbd://h'), {
     code: 'BAD_USAGE',
     message: '--target nbd://h has no --device before it',
   });
+});
+
+test('where no target is named, devices go to the default vault; where some are, all have to have one', () => {
+  const devices = new PairList();
+  devices.addDevice('A');
+  devices.addDevice('B');
+  assert.deepEqual(devices.finishWithDefault(), [
+    { device: 'A', target: 'vault:default' },
+    { device: 'B', target: 'vault:default' },
+  ]);
+  assert.throws(() => devices.addTarget('/img'), { message: '--device A has no --target after it' });
+  const mixed = new PairList();
+  mixed.addDevice('A');
+  mixed.addTarget('/img');
+  mixed.addDevice('B');
+  assert.throws(() => mixed.finishWithDefault(), { message: '--device B has no --target after it' });
+  assert.throws(() => mixed.addDevice('C'), { code: 'BAD_USAGE' });
+});
+
+test('with a recovery point there may be one device and no target', () => {
+  const list = new PairList();
+  assert.equal(list.onlyDevice(), undefined);
+  list.addDevice('A');
+  assert.equal(list.onlyDevice(), 'A');
+  list.addDevice('B');
+  assert.throws(() => list.onlyDevice(), { code: 'BAD_USAGE' });
 });
 
 test('paths are made absolute, URIs are not touched', () => {

@@ -6,7 +6,7 @@ import type { Context, Run } from '../context.ts';
 import { addPairOptions, PairList } from '../pairs.ts';
 import { renderVerified } from '../render/job.ts';
 import { runJob } from '../run-job.ts';
-import { addRunDirectory, addVaultOptions, pointArgument, toShare } from '../vault/options.ts';
+import { addRunDirectory, addVaultOptions, pointArgument, toShare } from '../vault-options.ts';
 
 export function verify(run: Run): Command {
   const pairs = new PairList();
@@ -43,8 +43,9 @@ export function verify(run: Run): Command {
 
 function verifyTargets(context: Context, self: Command, pairs: PairList): Promise<number> {
   const devices = pairs.finish();
-  if (self.opts<{ level?: string }>().level !== undefined)
-    throw new AgentError('BAD_USAGE', '--level is for recovery points, and none is named', {
+  const { level, sample } = self.opts<{ level?: string; sample?: number }>();
+  if (level !== undefined || sample !== undefined)
+    throw new AgentError('BAD_USAGE', '--level and --sample are for recovery points, and none is named', {
       hint: 'dattocli verify POINT --level …',
     });
   const request: StartDocument = { kind: 'verify', devices };

@@ -9,7 +9,7 @@ import type { Context } from '../context.ts';
 import { localTime } from '../render/job.ts';
 import type { Reading } from '../render/meter.ts';
 import { printable, renderList } from '../render/table.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { countReading, withMeter } from './progress.ts';
 import { withVault } from './session.ts';
 

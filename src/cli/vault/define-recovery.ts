@@ -8,7 +8,7 @@ import {
   pointArgument,
   toCount,
   toPath,
-} from './options.ts';
+} from '../vault-options.ts';
 
 export function points(run: Run): Command {
   const command = new Command('points')

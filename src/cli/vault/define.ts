@@ -5,7 +5,7 @@
 import { Command } from 'commander';
 import { parseBytes } from '../../base/bytes.ts';
 import type { Run } from '../context.ts';
-import { addPlaceOptions, addVaultOption, addVaultOptions, toPath, toShare } from './options.ts';
+import { addPlaceOptions, addVaultOption, addVaultOptions, toPath, toShare } from '../vault-options.ts';
 
 export function vault(run: Run): Command {
   return new Command('vault')

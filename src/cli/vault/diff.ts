@@ -12,7 +12,7 @@ import { findPoint } from '../../vault/points/points.ts';
 import type { Context } from '../context.ts';
 import { localTime } from '../render/job.ts';
 import { printable } from '../render/table.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { withVault } from './session.ts';
 
 interface Values extends VaultValues {

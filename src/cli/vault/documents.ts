@@ -61,9 +61,12 @@ export function pointDocument(point: Point, facts: PointFacts): PointDocument {
 }
 
 function deviceDocument(device: PointDevice): PointDeviceDocument {
-  const { root, levels, ...document } = device;
-  void [root, levels];
-  return document;
+  const { path, size, sector_size, filesystem, partition, used_bytes, stored_bytes } = device;
+  const { freeze_ms, consistency, tracker, kind, read_errors, read_only } = device;
+  return {
+    ...{ path, size, sector_size, filesystem, partition, used_bytes, stored_bytes },
+    ...{ freeze_ms, consistency, tracker, kind, read_errors, read_only },
+  };
 }
 
 /** `checks` by time. */

@@ -10,7 +10,7 @@ import { exportImage } from '../../restore/export/export-image.ts';
 import type { ExportAddress } from '../../restore/export/server.ts';
 import type { Context } from '../context.ts';
 import { namedImage } from './image.ts';
-import { type VaultValues, toPath } from './options.ts';
+import { type VaultValues, toPath } from '../vault-options.ts';
 import { withVault } from './session.ts';
 
 interface Values extends VaultValues {

@@ -14,7 +14,7 @@ import {
 import { type RetentionGroup, type RetentionRules, choosePoints } from '../../vault/points/retention.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { Context } from '../context.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { readFacts } from './points.ts';
 import { renderForgotten, renderGroups } from './render-forget.ts';
 import { type Session, withVault } from './session.ts';

@@ -27,7 +27,7 @@ import type { Context } from '../context.ts';
 import type { Io } from '../io.ts';
 import { type KeyDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { renderInit } from './render-vault.ts';
 import { askNewPassphrase } from './secrets.ts';
 import { readWanted } from './session.ts';

@@ -11,7 +11,7 @@ import type { Context } from '../context.ts';
 import type { Io } from '../io.ts';
 import { type KeyDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { renderKey, renderKeyList } from './render-vault.ts';
 import { askNewPassphrase } from './secrets.ts';
 import { type Session, readWanted, withVault } from './session.ts';

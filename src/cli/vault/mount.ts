@@ -13,7 +13,7 @@ import type { Context } from '../context.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderTable } from '../render/table.ts';
 import { namedImage } from './image.ts';
-import { type VaultValues, toPath } from './options.ts';
+import { type VaultValues, toPath } from '../vault-options.ts';
 import { withVault } from './session.ts';
 
 interface Values extends VaultValues {

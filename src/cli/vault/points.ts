@@ -7,7 +7,7 @@ import type { Vault } from '../../vault/vault.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { Context } from '../context.ts';
 import { type PointDocument, type PointFacts, pointDocument } from './documents.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { renderPoint, renderPoints } from './render-points.ts';
 import { withVault } from './session.ts';
 

@@ -6,7 +6,7 @@ import type { Context } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import { printable, renderList } from '../render/table.ts';
 import { type ParticipantDocument, participantDocument } from './documents.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { countReading, withMeter } from './progress.ts';
 import { renderParticipant } from './render-vault.ts';
 import { withVault } from './session.ts';

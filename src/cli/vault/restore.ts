@@ -10,7 +10,7 @@ import type { Context } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { Reading } from '../render/meter.ts';
 import { type NamedImage, namedImage } from './image.ts';
-import { type VaultValues, toPath } from './options.ts';
+import { type VaultValues, toPath } from '../vault-options.ts';
 import { bytesReading, withMeter } from './progress.ts';
 import { renderRestoredFiles, renderRestored, renderRestoreWarnings } from './render-restore.ts';
 import { withVault } from './session.ts';

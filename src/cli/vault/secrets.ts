@@ -3,7 +3,7 @@ import { AgentError } from '../../base/errors.ts';
 import type { KeyMaterial } from '../../vault/key-material.ts';
 import { readPassphrase, readSecret } from '../../vault/opening.ts';
 import type { Io } from '../io.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 
 type KeyValues = Pick<
   VaultValues,

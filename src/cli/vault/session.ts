@@ -9,7 +9,7 @@ import type { Vault } from '../../vault/vault.ts';
 import type { Context } from '../context.ts';
 import type { Io } from '../io.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { type VaultValues, defaultVault } from './options.ts';
+import { type VaultValues, defaultVault } from '../vault-options.ts';
 import { givenKey } from './secrets.ts';
 
 /** What a command says of its vault, before anything is opened. */

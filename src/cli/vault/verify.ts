@@ -13,7 +13,7 @@ import type { Context } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import { printable, renderTable } from '../render/table.ts';
 import { imageOf } from './image.ts';
-import type { VaultValues } from './options.ts';
+import type { VaultValues } from '../vault-options.ts';
 import { bytesReading, withMeter } from './progress.ts';
 import { type Session, withVault } from './session.ts';
 

@@ -1,7 +1,7 @@
 /** The options that every command of a vault has: which vault, which key, and where things lie on this machine. */
 import { type Command, Option } from 'commander';
 import { resolve } from 'node:path';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError } from '../base/errors.ts';
 
 export interface VaultValues {
   readonly vault?: string;

@@ -1,0 +1,215 @@
+/** What the commands of vaults read and say, without a vault. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { samplePoint, sampleDevice } from '../../../test/helpers/points.ts';
+import { silentIo } from '../../../test/helpers/silent-io.ts';
+import { toShare } from '../vault-options.ts';
+import { renderCheck } from './check.ts';
+import { pointDocument } from './documents.ts';
+import { addressOf } from './export.ts';
+import { damagedIds } from './forget.ts';
+import { untilInterrupted } from './interrupt.ts';
+import { bytesReading, countReading } from './progress.ts';
+import { digitsNeeded, renderPoint, renderPoints } from './render-points.ts';
+import { renderForgotten, renderGroups } from './render-forget.ts';
+import { renderInit } from './render-vault.ts';
+import { askNewPassphrase, givenKey } from './secrets.ts';
+import { coverageOf } from './verify.ts';
+
+const noFacts = { protected: new Set<string>(), checks: [] };
+
+test('shares are above nothing and at most all', () => {
+  const share = toShare('--sample');
+  assert.deepEqual(['5%', '0.05', '100%', '1', '0.5%'].map(share), [0.05, 0.05, 1, 1, 0.005]);
+  for (const text of ['0', '0%', '101%', '1.5', '-1', 'half', ''])
+    assert.throws(() => share(text), { code: 'BAD_USAGE' }, text);
+});
+
+test('where an export listens', () => {
+  const runDir = '/run/x';
+  assert.match((addressOf({ runDir }) as { path: string }).path, /^\/run\/x\/export-[0-9a-f]{8}\.sock$/);
+  assert.deepEqual(addressOf({ runDir, listen: '127.0.0.1:10809' }), {
+    kind: 'tcp',
+    host: '127.0.0.1',
+    port: 10809,
+  });
+  assert.deepEqual(addressOf({ runDir, listen: '[::1]:0' }), { kind: 'tcp', host: '::1', port: 0 });
+  assert.deepEqual(addressOf({ runDir, listen: '/tmp/a:b' }), { kind: 'unix', path: '/tmp/a:b' });
+  for (const listen of ['nowhere', 'h:70000', ''])
+    assert.throws(() => addressOf({ runDir, listen }), /listen/);
+});
+
+test('one key at most is given, and a new passphrase twice', async () => {
+  await assert.rejects(givenKey({ passphrase: true, keyFile: '/k' }, silentIo()), { code: 'BAD_USAGE' });
+  assert.equal(await givenKey({}, silentIo()), undefined);
+  assert.deepEqual(await givenKey({ recoveryCode: true }, silentIo(['AB-CD'])), {
+    kind: 'recovery',
+    code: 'AB-CD',
+  });
+  assert.equal(await askNewPassphrase(silentIo(['x y', 'x y'])), 'x y');
+  await assert.rejects(askNewPassphrase(silentIo(['x', 'y'])), { code: 'BAD_USAGE' });
+  await assert.rejects(askNewPassphrase(silentIo(['', ''])), { code: 'BAD_USAGE' });
+});
+
+test('the first Ctrl-C ends the work in good order, the second at once', async () => {
+  let press = (): void => undefined;
+  const left: number[] = [];
+  const io = {
+    ...silentIo(),
+    onInterrupt: (callback: () => void) => {
+      press = callback;
+      return () => undefined;
+    },
+    quit: (code: number) => void left.push(code),
+  };
+  const work = untilInterrupted(io, async (signal) => {
+    press();
+    assert.ok(signal.aborted);
+    press();
+    await Promise.reject(new Error('what the work says of it'));
+  });
+  await assert.rejects(work, { code: 'CANCELLED' });
+  assert.deepEqual(left, [4]);
+});
+
+test('points are shown with digits that tell them apart, a row a device', () => {
+  const a = samplePoint({
+    id: 'aaaaaaaa'.padEnd(32, '0'),
+    devices: [sampleDevice(), sampleDevice({ path: '/b' })],
+  });
+  const b = samplePoint({ id: 'aaaaaaaab'.padEnd(32, '0') });
+  assert.equal(digitsNeeded([a.id, b.id]), 12);
+  assert.equal(digitsNeeded([]), 8);
+  const facts = {
+    protected: new Set([b.id]),
+    checks: [
+      {
+        ...({ point: b.id, level: 'read', at: '2024-05-02T00:00:00.000Z', coverage: 0.5 } as const),
+        ...({ outcome: 'whole', problems: [], agent: '1' } as const),
+      },
+    ],
+  };
+  const text = renderPoints({
+    vault: { id: 'v', name: 'n' },
+    points: [a, b].map((point) => pointDocument(point, facts)),
+    damaged: [{ key: 'points/x', code: 'VAULT_DAMAGED', message: 'torn\u001b' }],
+  });
+  const lines = text.split('\n');
+  assert.equal(lines.length, 6);
+  assert.match(lines[1]!, /^aaaaaaaa0000 +2024-05-01 \S+ +alpha +\/dev\/sda1 +ext4 root .* no$/);
+  assert.match(lines[2]!, /^ +\/b /);
+  assert.match(lines[3]!, /^aaaaaaaab000 \(protected\) .* whole: read 50%$/);
+  assert.equal(lines[4], 'damaged: points/x: torn?');
+});
+
+test('a document of a point has neither roots nor the layout, which is shown of one point alone', () => {
+  const point = samplePoint();
+  const document = pointDocument(point, noFacts);
+  assert.ok(!JSON.stringify(document).includes('a5a5'));
+  assert.match(
+    renderPoint({ ...document, layout: point.machine.layout }),
+    /^layout +disks \(--json shows it\)$/m,
+  );
+});
+
+test('what the last finished check found damaged counts as damaged', () => {
+  const checks = [
+    { point: 'a', outcome: 'damaged' },
+    { point: 'a', outcome: 'whole' },
+    { point: 'b', outcome: 'damaged' },
+    { point: 'b', outcome: 'unfinished' },
+  ];
+  assert.deepEqual([...damagedIds(checks)], ['b']);
+});
+
+test('a check of some devices covers what they use of the point', () => {
+  const devices = [
+    { path: 'a', used_bytes: 300 },
+    { path: 'b', used_bytes: 100 },
+  ];
+  const found = (path: string, coverage: number) => ({ device: { path }, found: { coverage } });
+  assert.equal(coverageOf(devices, [found('a', 1), found('b', 1)]), 1);
+  assert.equal(coverageOf(devices, [found('a', 1)]), 0.75);
+  assert.equal(coverageOf(devices, [found('a', 0.5)]), 0.375);
+});
+
+test('what was forgotten, and why the rest stays', () => {
+  const document = {
+    ...{ dry_run: true, protected: [], unprotected: [], damaged: [] },
+    forgotten: ['b'.repeat(32)],
+    groups: [
+      {
+        ...{ machine: 'alpha', devices: ['/dev/sda1'] },
+        keep: [
+          { point: 'a'.repeat(32), finished: '2024-05-02T12:00:00.000Z', reasons: ['last 1', 'protected'] },
+        ],
+        forget: [{ point: 'b'.repeat(32), finished: '2024-05-01T12:00:00.000Z' }],
+      },
+    ],
+  };
+  assert.match(
+    renderGroups(document),
+    /^alpha: \/dev\/sda1\npoint .*\naaaaaaaa .* last 1, protected\nbbbbbbbb .* would be forgotten\n\n$/,
+  );
+  assert.equal(renderForgotten(document), '1 recovery point would be forgotten\n');
+});
+
+test('the recovery code is printed once, in two lines', () => {
+  const code = Array.from({ length: 14 }, (_, at) => `A${at}`.padEnd(4, '0')).join('-');
+  const text = renderInit({
+    ...{ location: 'vault:/v', id: 'i', created: 'c', chunk_size: 1, pack_size: 1, key_file: null },
+    ...{ recovery_code: code, keys: [] },
+  });
+  assert.equal(
+    text
+      .split('\n')
+      .filter((line) => line.startsWith('    '))
+      .join('')
+      .replaceAll(' ', ''),
+    code,
+  );
+});
+
+test('a check names what is lost, where, and what remains whole', () => {
+  const device = { device: '/dev/a', size: 4096, whole: true, lost_bytes: 0, lost: [], more_lost: false };
+  const torn = { ...device, whole: false, lost_bytes: 1024, lost: [{ offset: 512, length: 1024 }] };
+  const of = { finished: '2024-05-01T12:00:00.000Z', machine: 'alpha' };
+  const text = renderCheck({
+    ...{
+      ok: false,
+      packs: 1,
+      bytes: 1024,
+      coverage: 0,
+      foreign: ['note'],
+      repair: null,
+      missing_packs: ['p'],
+    },
+    damaged_packs: [],
+    damaged_objects: [],
+    points: [
+      { ...of, point: 'x', whole: false, devices: [torn] },
+      { ...of, point: 'y', whole: true, devices: [device] },
+    ],
+  });
+  assert.match(text, /^points +2, of which whole: 1$/m);
+  assert.match(
+    text,
+    /^not whole: point x .* \/dev\/a has lost 1\.00 KiB of 4\.00 KiB \(1024 bytes at 512\)$/m,
+  );
+  assert.match(text, /^whole: point y of alpha/m);
+  assert.match(text, /^missing pack p\nnot whole.*\nwhole.*\nforeign, ignored: note\n$/m);
+});
+
+test('progress has a fraction where there is a total', () => {
+  assert.deepEqual(bytesReading('reading', 512, 1024, 256), {
+    phase: 'reading',
+    fraction: 0.5,
+    parts: ['512 B of 1.00 KiB', '256 B/s', '2.0 s left'],
+  });
+  assert.equal(bytesReading('reading', 512, undefined).fraction, undefined);
+  assert.deepEqual(countReading('marking', 'pages', 3), {
+    phase: 'marking',
+    fraction: undefined,
+    parts: ['3 pages'],
+  });
+});
