@@ -104,10 +104,9 @@ export class ThreadPool {
     try {
       for await (const job of jobs) {
         const thread = await this.#idle();
-        const work = this.#ask(thread, job).then(
-          (result) => done(job, result),
-          (error: unknown) => this.#fail(error),
-        );
+        const work = this.#ask(thread, job)
+          .then((result) => done(job, result))
+          .catch((error: unknown) => this.#fail(error));
         underWay.add(work);
         void work.finally(() => underWay.delete(work));
       }

@@ -91,7 +91,7 @@ test('runs cover all parts, in ranges that are not too long, first asked for fir
       assert.equal(covered.length, asked.length);
       assert.equal(new Set(covered).size, asked.length);
       for (const run of runs) {
-        assert.ok(run.parts.length === 1 || run.length <= 4 * 1024 * 1024);
+        assert.ok(run.parts.length === 1 || run.length <= 2 * 1024 * 1024);
         for (const { location } of run.parts) {
           assert.equal(location.pack, run.pack);
           assert.ok(location.offset >= run.offset);

@@ -19,9 +19,9 @@ import { PackCipher } from './sealing.ts';
 import type { VaultParts } from './vault-parts.ts';
 
 export interface PartReaderOptions {
-  /** What is kept of what was read, bytes. Default 32 MiB. */
+  /** What is kept of what was read, bytes. Default 24 MiB. */
   readonly cacheBytes?: number;
-  /** Ranges that are read at once, each of 4 MiB at most. Default 4. */
+  /** Ranges that are read at once, each of 2 MiB at most. Default 4. */
   readonly parallel?: number;
   readonly signal?: AbortSignal | undefined;
   /** Told of copies that could not be used although they were there, even where another one could. */
@@ -65,7 +65,7 @@ export class PartReader {
     this.#parallel = options.parallel ?? 4;
     this.#signal = options.signal;
     this.#onDamage = options.onDamage ?? (() => undefined);
-    this.#cacheBytes = options.cacheBytes ?? 32 * 1024 * 1024;
+    this.#cacheBytes = options.cacheBytes ?? 24 * 1024 * 1024;
     this.#cache = new LruCache(this.#cacheBytes, (plain) => plain.buffer.byteLength);
     this.#namers = {
       chunks: new Namer(vault.secrets.chunkNameKey),

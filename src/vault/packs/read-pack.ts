@@ -72,7 +72,7 @@ function openDirectory(
   for (const kind of kinds) {
     let plain;
     try {
-      plain = new PackCipher(secrets, id, kind).open(start, sealed, 'directory');
+      plain = new PackCipher(secrets, id, kind).openDirectory(start, sealed);
     } catch (error) {
       failure = error;
       continue;

@@ -18,7 +18,7 @@ export interface Run<T> {
 /** A gap of so many bytes is read along rather than make two requests. */
 const mostGap = 128 * 1024;
 /** A range is no longer than this, but for a single part. */
-const mostLength = 4 * 1024 * 1024;
+const mostLength = 2 * 1024 * 1024;
 
 /** The ranges, in the order of the first that was asked for of each. */
 export function joinRuns<T>(located: readonly LocatedPart<T>[]): Run<T>[] {

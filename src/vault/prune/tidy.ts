@@ -23,6 +23,7 @@ export async function tidy(vault: Vault, now: number, options: StoreOptions = {}
   let writers = 0;
   for (const objects of await listWriterObjects(vault, options))
     if (await tidyWriter(vault, objects, now, options)) writers++;
+  await tidyWaits(vault, options);
   return {
     writers,
     orphans: await tidyOrphans(vault, options),
@@ -47,6 +48,16 @@ async function tidyWriter(
   if (announced !== undefined) await store.delete(`writers/${id}`, options);
   if (!isDeadMark(end) || now - end.modified > deadMarkMs) await store.delete(`writers/${id}.end`, options);
   return announced !== undefined;
+}
+
+/** Of lists that are gone: they came late. */
+async function tidyWaits({ store }: Vault, options: StoreOptions): Promise<void> {
+  const waits: string[] = [];
+  for await (const { key } of store.list('condemned/', options)) if (key.endsWith('.waits')) waits.push(key);
+  for (const key of waits) {
+    const list = await store.head(key.slice(0, -'.waits'.length), options);
+    if (list === undefined) await store.delete(key, options);
+  }
 }
 
 async function tidyOrphans({ store }: Vault, options: StoreOptions): Promise<number> {

@@ -158,7 +158,7 @@ class Model {
       [1, 'clock jump', () => this.#jump()],
       [3, 'land', () => this.#land()],
       [3, 'restore and compare', () => this.#verify()],
-      [0.4, 'unlock', () => this.#unlock()],
+      [1.5, 'unlock', () => this.#unlock()],
     ];
     let at = this.#random() * steps.reduce((sum, [weight]) => sum + weight, 0);
     const [, name, work] = steps.find(([weight]) => (at -= weight) < 0)!;
@@ -258,13 +258,14 @@ class Model {
   }
 
   #pickAgent(): Agent | undefined {
-    return this.#pick(this.#random() < 0.1 ? this.#agents : this.#agents.filter(({ isSlow }) => !isSlow));
+    return this.#pick(this.#random() < 0.2 ? this.#agents : this.#agents.filter(({ isSlow }) => !isSlow));
   }
 
   async #advance(): Promise<void> {
     const agent = this.#pickAgent();
     if (agent === undefined) return;
-    for (let count = 1 + Math.floor(this.#random() * 20); count > 0 && !agent.isDone; count--) {
+    const most = agent.isSlow ? 3 : 20;
+    for (let count = 1 + Math.floor(this.#random() * most); count > 0 && !agent.isDone; count--) {
       const { waiting } = agent.store;
       const [request] = waiting.splice(Math.floor(this.#random() * waiting.length), 1);
       if (request === undefined) return;

@@ -1,0 +1,181 @@
+/**
+ * AES-256-GCM by the OpenSSL that the runtime brings, called directly (EVP_EncryptInit(3)), from buffer to buffer: Node's
+ * own functions return a new buffer for each call, and what a busy thread leaves behind so, 64 MiB before it is
+ * collected, counts with several threads (measured with Node 24). The key's schedule is made once. A runtime that does
+ * not show these functions is served by node:crypto.
+ *
+ * Whoever calls this sees to it that no nonce is used twice under a key.
+ */
+import koffi from 'koffi';
+import { createCipheriv, createDecipheriv } from 'node:crypto';
+
+/** Bytes. */
+export const gcmKeyLength = 32;
+export const gcmNonceLength = 12;
+export const gcmTagLength = 16;
+
+/** evp.h: EVP_CTRL_AEAD_GET_TAG, EVP_CTRL_AEAD_SET_TAG. */
+const getTag = 0x10;
+const setTag = 0x11;
+
+type Pointer = unknown;
+
+/** All but those that return pointers return 1 for success. */
+interface Functions {
+  readonly aes256Gcm: () => Pointer;
+  readonly newContext: () => Pointer;
+  readonly freeContext: (context: Pointer) => void;
+  readonly init: (
+    context: Pointer,
+    cipher: Pointer,
+    engine: null,
+    key: Uint8Array | null,
+    nonce: Uint8Array | null,
+    encrypts: 0 | 1,
+  ) => number;
+  readonly control: (context: Pointer, what: number, length: number, data: Uint8Array) => number;
+  readonly update: (
+    context: Pointer,
+    into: Uint8Array | null,
+    written: Uint8Array,
+    data: Uint8Array,
+    length: number,
+  ) => number;
+  readonly final: (context: Pointer, into: Uint8Array, written: Uint8Array) => number;
+}
+
+const signatures: Readonly<Record<keyof Functions, readonly [string, string, ...string[]]>> = {
+  aes256Gcm: ['EVP_aes_256_gcm', 'const void *'],
+  newContext: ['EVP_CIPHER_CTX_new', 'void *'],
+  freeContext: ['EVP_CIPHER_CTX_free', 'void', 'void *'],
+  init: [
+    'EVP_CipherInit_ex',
+    'int',
+    'void *',
+    'const void *',
+    'void *',
+    'const void *',
+    'const void *',
+    'int',
+  ],
+  control: ['EVP_CIPHER_CTX_ctrl', 'int', 'void *', 'int', 'int', 'void *'],
+  update: ['EVP_CipherUpdate', 'int', 'void *', 'void *', 'void *', 'const void *', 'int'],
+  final: ['EVP_CipherFinal_ex', 'int', 'void *', 'void *', 'void *'],
+};
+
+const functions = load();
+
+function load(): Functions | undefined {
+  try {
+    const runtime = koffi.load(null);
+    const entries = Object.entries(signatures).map(([key, [name, result, ...parameters]]) => [
+      key,
+      runtime.func(name, result, parameters),
+    ]);
+    return Object.fromEntries(entries) as Functions;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the direct way is open; for tests. */
+export const hasDirectGcm = functions !== undefined;
+
+/** Contexts of objects that nobody has any more. A thread that is terminated may leave a few, of 1 KiB or so. */
+const forgotten = new FinalizationRegistry<Pointer>((context) => functions?.freeContext(context));
+
+export class Aes256Gcm {
+  readonly #key: Buffer;
+  readonly #direct: Functions | undefined;
+  #sealing: Pointer;
+  #opening: Pointer;
+  readonly #written = Buffer.alloc(4);
+  readonly #rest = Buffer.alloc(gcmTagLength);
+
+  /** `key`: 32 bytes. `direct` false: by node:crypto. */
+  constructor(key: Uint8Array, { direct = true }: { readonly direct?: boolean } = {}) {
+    if (key.length !== gcmKeyLength) throw new RangeError(`a key of ${key.length} bytes`);
+    this.#key = Buffer.from(key);
+    this.#direct = direct ? functions : undefined;
+  }
+
+  /** Writes ciphertext and tag, `gcmTagLength` bytes more than `data`, to the beginning of `into`. */
+  seal(nonce: Uint8Array, additional: Uint8Array, data: Uint8Array, into: Uint8Array): void {
+    this.#check(nonce, data.length + gcmTagLength, into);
+    if (this.#direct === undefined) {
+      const cipher = createCipheriv('aes-256-gcm', this.#key, nonce);
+      cipher.setAAD(additional);
+      into.set(cipher.update(data));
+      cipher.final();
+      into.set(cipher.getAuthTag(), data.length);
+      return;
+    }
+    this.#sealing ??= this.#context(this.#direct, 1);
+    const { init, update, final, control } = this.#direct;
+    const context = this.#sealing;
+    const tag = into.subarray(data.length, data.length + gcmTagLength);
+    const done =
+      init(context, null, null, null, nonce, 1) === 1 &&
+      update(context, null, this.#written, additional, additional.length) === 1 &&
+      update(context, into, this.#written, data, data.length) === 1 &&
+      final(context, this.#rest, this.#written) === 1 &&
+      control(context, getTag, gcmTagLength, tag) === 1;
+    if (!done) throw new Error(`OpenSSL did not seal ${data.length} bytes`);
+  }
+
+  /**
+   * Writes the plaintext of ciphertext and tag, `gcmTagLength` bytes fewer, to the beginning of `into`. False where
+   * anything was altered; what is in `into` then is of no use.
+   */
+  open(nonce: Uint8Array, additional: Uint8Array, sealed: Uint8Array, into: Uint8Array): boolean {
+    const length = sealed.length - gcmTagLength;
+    if (length < 0) return false;
+    this.#check(nonce, length, into);
+    const tag = sealed.subarray(length);
+    if (this.#direct === undefined)
+      return this.#openByCrypto(nonce, additional, sealed.subarray(0, length), tag, into);
+    this.#opening ??= this.#context(this.#direct, 0);
+    const { init, update, final, control } = this.#direct;
+    const context = this.#opening;
+    const isReady =
+      init(context, null, null, null, nonce, 0) === 1 &&
+      control(context, setTag, gcmTagLength, tag) === 1 &&
+      update(context, null, this.#written, additional, additional.length) === 1 &&
+      update(context, into, this.#written, sealed, length) === 1;
+    if (!isReady) throw new Error(`OpenSSL did not open ${sealed.length} bytes`);
+    return final(context, this.#rest, this.#written) === 1;
+  }
+
+  #openByCrypto(
+    nonce: Uint8Array,
+    additional: Uint8Array,
+    data: Uint8Array,
+    tag: Uint8Array,
+    into: Uint8Array,
+  ): boolean {
+    const decipher = createDecipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: gcmTagLength });
+    decipher.setAAD(additional);
+    decipher.setAuthTag(tag);
+    into.set(decipher.update(data));
+    try {
+      decipher.final();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** C knows no lengths. */
+  #check(nonce: Uint8Array, needed: number, into: Uint8Array): void {
+    if (nonce.length !== gcmNonceLength) throw new RangeError(`a nonce of ${nonce.length} bytes`);
+    if (into.length < needed) throw new RangeError(`${needed} bytes do not fit into ${into.length}`);
+  }
+
+  #context({ newContext, init, aes256Gcm }: Functions, encrypts: 0 | 1): Pointer {
+    const context = newContext();
+    if (context === null || init(context, aes256Gcm(), null, this.#key, null, encrypts) !== 1)
+      throw new Error('OpenSSL has no AES-256-GCM');
+    forgotten.register(this, context);
+    return context;
+  }
+}
