@@ -1,5 +1,6 @@
 /**
- * ./quickstart: a full backup of a scratch device that is being written to, then the proof of the image.
+ * ./quickstart: a full backup of a scratch device that is being written to, then the proof of the image; then two
+ * recovery points in a vault, and the way back from them (vault.ts).
  * ./quickstart SOURCE DIRECTORY: the same of a real device, into DIRECTORY. Runs the programs of build/ as a
  * person would, each in a session of its own, and undoes all it made, also after a failure or Ctrl-C.
  */
@@ -15,6 +16,7 @@ import { background, command, visibly, waitForSocket } from './processes.ts';
 import { type Proof, proveImage } from './prove.ts';
 import { makeScratchDevice, startWriter } from './scratch.ts';
 import { chooseDevice, type ListedDevice, refuseOnItself } from './source.ts';
+import { showVault, writeConfiguration } from './vault.ts';
 
 /** What is used here of `dattocli backupstatus --json`. */
 interface JobReport {
@@ -72,7 +74,7 @@ async function main(args: readonly string[]): Promise<void> {
     throw new Error('usage: ./quickstart  or  ./quickstart SOURCE DIRECTORY');
   const places = makePlaces(directory);
   const socket = await startPrograms(places);
-  const { device, list } =
+  const { device, list, mountPoint } =
     source === undefined ? await scratchDevice(places, socket) : await realDevice(source, places, socket);
 
   const name = `${basename(device.path)}.img`;
@@ -97,6 +99,23 @@ async function main(args: readonly string[]): Promise<void> {
   printFreeze(job, list);
   if (source !== undefined) say(`the image is ${image}`);
   if (!proof.proven) process.exitCode = 1;
+  if (mountPoint === undefined) return;
+  const { memory, work } = places;
+  const returned = await showVault({
+    dattocli: build('dattocli'),
+    ...{ socket, device: device.path, mountPoint, memory, work, cleanup, say },
+    ...daemonPlaces(memory),
+  });
+  say(returned ? 'what came back from the vault is proven' : 'NOT PROVEN');
+  if (!returned) process.exitCode = 1;
+}
+
+function daemonPlaces(memory: string) {
+  return {
+    configuration: join(memory, 'config.json'),
+    stateDirectory: join(memory, 'state'),
+    runDirectory: join(memory, 'run'),
+  };
 }
 
 function makePlaces(directory: string | undefined): Places {
@@ -112,7 +131,7 @@ function makePlaces(directory: string | undefined): Places {
 }
 
 /** Starts dattosrv and dattod; resolves with the socket of dattod. */
-async function startPrograms({ images, memory }: Places): Promise<string> {
+async function startPrograms({ images, memory, work }: Places): Promise<string> {
   const receiver = join(memory, 'dattosrv.sock');
   const receiverLog = join(memory, 'dattosrv.log');
   const server = await background(build('dattosrv'), ['--create', '--socket', receiver, images], receiverLog);
@@ -125,11 +144,13 @@ async function startPrograms({ images, memory }: Places): Promise<string> {
   const pins = join('/sys/fs/bpf', basename(memory));
   // Tracking would go on without the daemon.
   cleanup.add('stop tracking', () => rm(pins, { recursive: true, force: true }));
+  const { stateDirectory, runDirectory } = daemonPlaces(memory);
   const daemon = await background(
     build('dattod'),
     [
       ...['--foreground', '--socket', socket, '--pid-file', join(memory, 'dattod.pid'), '--log-file', log],
-      ...['--state-dir', join(memory, 'state'), '--run-dir', join(memory, 'run'), '--pin-dir', pins],
+      ...['--state-dir', stateDirectory, '--run-dir', runDirectory, '--pin-dir', pins],
+      ...['--config', writeConfiguration(memory, work)],
     ],
     join(memory, 'dattod.out'),
   );
@@ -150,19 +171,20 @@ async function scratchDevice(places: Places, socket: string) {
   const list = listEverything(scratch.mountPoint, places.memory);
   await startWriter(scratch, join(places.memory, 'writer.log'), cleanup);
   say('a writer makes, grows, renames and removes files on it all the time');
-  return { device: chooseDevice(await listDevices(socket), scratch.device), list };
+  const { mountPoint } = scratch;
+  return { device: chooseDevice(await listDevices(socket), scratch.device), list, mountPoint };
 }
 
 async function realDevice(source: string, places: Places, socket: string) {
   const device = chooseDevice(await listDevices(socket), source);
   await refuseOnItself(device, places.images);
   const mount = device.mounts.find((each) => each.root === '/');
-  if (mount === undefined) return { device, list: undefined };
+  if (mount === undefined) return { device, list: undefined, mountPoint: undefined };
   say(`choosing a sample of files on ${mount.path} to compare`);
-  return { device, list: await listSample(mount.path, places.memory) };
+  return { device, list: await listSample(mount.path, places.memory), mountPoint: undefined };
 }
 
-/** The job that was just run: the only one, since the daemon's state is new. */
+/** The job that was just run. */
 async function lastJob(socket: string): Promise<JobReport> {
   const answer = await command(build('dattocli'), ['jobs', '--socket', socket, '--json']);
   const [job] = JSON.parse(answer) as JobReport[];

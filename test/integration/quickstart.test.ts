@@ -27,12 +27,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(scratch, { recursive: true, force: true }));
 
-test('without arguments it backs up a device that is being written to, and proves the image', async () => {
+test('without arguments it backs up a device that is being written to, proves the image, and returns from a vault', async () => {
   const { code, output } = await quickstart([]);
   assert.equal(code, 0, output);
   assert.match(output, /e2fsck -f -n finds nothing to mend/);
   assert.match(output, /\d{4} files are byte for byte those of the source at the freeze/);
   assert.match(output, /image proven/);
+  assert.match(output, /^\$ dattocli vault init$/m);
+  assert.match(output, /ok {4}\/changed by quickstart\/file 7 is byte for byte what it was/);
+  assert.match(output, /what came back from the vault is proven/);
   assertNothingLeft();
 });
 

@@ -1,5 +1,5 @@
 /**
- * The README's backup flow, as a person would paste it: the marked blocks are taken out of README.md, their
+ * The README's flows, as a person would paste them: the marked blocks are taken out of README.md, their
  * placeholders filled in, and run in order. So that the daemon's usual paths can be used, it all happens in mount
  * and process namespaces of its own, with a private /run, /var/log and /var/lib.
  */
@@ -41,6 +41,14 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
   assert.equal(bytes, String(96 * 1024 * 1024));
   assert.match(uuid, /^[0-9a-f-]{36}$/);
 
+  const other = await makeLoop(t, { size: 96 * 1024 * 1024 });
+  const vault = [block('vault'), block('recover'), block('tend')]
+    .join('\n')
+    .replaceAll('UUID', uuid)
+    .replaceAll('/dev/OTHER_BD', other.device)
+    .replaceAll('/PATH', '/files')
+    // 5: nothing here tracks writes, so it is a differential.
+    .replaceAll(/^.*--incremental.*$/gm, '$& || [ $? = 5 ]');
   const [truncate = '', server = ''] = block('receive').replaceAll('SIZE', bytes).split(/\n/);
   const script = `
     set -eu
@@ -57,6 +65,10 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
     ${block('backup').replaceAll('UUID', uuid).replaceAll('HOST', '127.0.0.1')} | tee job
     ./build/dattocli backupstatus "$(head -n 1 job)" --follow && ended=0 || ended=$?
     echo "ended with $ended"
+    ${vault}
+    diff --recursive ${disk.mountPoint!}/files found/files
+    e2fsck -fn ${other.device}
+    echo "the vault gave all back"
     kill "$(cat /run/dattod.pid)"
     waited=0
     while [ -e /run/dattod.sock ]; do
@@ -81,4 +93,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
   assert.match(flow.stdout, /ended with 5/, said);
   assert.match(said, /flush/, said);
   assert.match(flow.stdout, /the image is the source/, said);
+  assert.match(flow.stdout, /([0-9A-Z]{4}-){6}[0-9A-Z]{4}$/m, said);
+  assert.match(flow.stdout, /^[0-9a-f]{8} .* (incremental|differential) +frozen +no$/m, said);
+  assert.match(flow.stdout, /the vault gave all back/, said);
 });
