@@ -7,6 +7,7 @@ import { type DaemonSettings, defaultSettings, logLevels } from './settings.ts';
 
 interface Values {
   foreground?: true;
+  removeTracking?: true;
   socket: string;
   pidFile: string;
   logFile: string;
@@ -39,6 +40,10 @@ export function daemonCommand(write: (text: string) => void = (text) => process.
       defaults.pinDirectory,
     )
     .option('--config <path>', 'configuration, JSON; need not be there', defaults.config)
+    .option(
+      '--remove-tracking',
+      'instead of running: remove what tracks writes in the kernel, for the removal of a package',
+    )
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ writeOut: write, writeErr: () => undefined, getOutHelpWidth: () => 100 });
@@ -60,6 +65,7 @@ export function parseDaemonArguments(
   const values = command.opts<Values>();
   return {
     foreground: values.foreground === true,
+    removeTracking: values.removeTracking === true,
     socket: resolve(values.socket),
     pidFile: resolve(values.pidFile),
     logFile: values.logFile === '-' ? '-' : resolve(values.logFile),

@@ -6,6 +6,7 @@ import type { Collaborators } from './collaborators.ts';
 import { parseDaemonArguments } from './command-line.ts';
 import { detach, reportStart } from './detach.ts';
 import type { Daemon } from './daemon.ts';
+import { removeTracking } from './remove-tracking.ts';
 import type { DaemonSettings } from './settings.ts';
 
 /** Runs dattod with its arguments; resolves with the exit code, for a daemon when it has ended. */
@@ -25,6 +26,7 @@ export async function runDattod(
           hint: 'run it with sudo',
         },
       );
+    if (settings.removeTracking) return await removeTracking(settings, await load());
     if (settings.foreground) return await serve(settings, load);
     await detach(args);
     return 0;

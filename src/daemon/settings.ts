@@ -1,6 +1,8 @@
 /** What a dattod is started with: every path settable, so that two daemons run side by side. */
 export interface DaemonSettings {
   readonly foreground: boolean;
+  /** Instead of running: what tracking left in the kernel is removed. */
+  readonly removeTracking: boolean;
   readonly socket: string;
   readonly pidFile: string;
   /** `-` for standard error. */
@@ -19,6 +21,7 @@ export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 
 export const defaultSettings: DaemonSettings = {
   foreground: false,
+  removeTracking: false,
   socket: '/run/dattod.sock',
   pidFile: '/run/dattod.pid',
   logFile: '/var/log/dattod.log',

@@ -1,5 +1,6 @@
 /** The trackers of this program, the best first. What they need is loaded when one is opened. */
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { TrackerCandidate } from './choose.ts';
 
 export interface TrackerPlaces {
@@ -16,6 +17,10 @@ export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces)
       support: async () => (await import('./ebpf/support.ts')).trackingSupport(),
       open: async () => (await import('./ebpf/tracker.ts')).EbpfTracker.open({ pinDirectory }),
       leftSomething: () => hasEntries(pinDirectory),
+      removeLeft: async () =>
+        (await (await import('./ebpf/installation.ts')).removeAllPins(pinDirectory)).map((name) =>
+          join(pinDirectory, name),
+        ),
     },
     {
       kind: 'blktrace',
@@ -24,6 +29,10 @@ export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces)
         new (await import('./blktrace/blktrace-tracker.ts')).BlktraceTracker({ runDirectory }),
       // Its maps end with the process.
       leftSomething: () => false,
+      removeLeft: async () =>
+        (await (await import('./blktrace/remove-left.ts')).removeLeftTraces(runDirectory)).map(
+          (path) => `block trace of ${path}`,
+        ),
     },
   ];
 }

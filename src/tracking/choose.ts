@@ -23,6 +23,11 @@ export interface TrackerCandidate {
   open(): Promise<Tracker>;
   /** True where an earlier process may have left something that tracks on. Quick. */
   leftSomething(): boolean;
+  /**
+   * Removes from the kernel all that processes which have ended left there, whatever their version; what it removed,
+   * for people. Throws DEVICE_BUSY where a process still uses it.
+   */
+  removeLeft?(): Promise<readonly string[]>;
 }
 
 export interface Tracked {

@@ -5,7 +5,6 @@
  * any recovery. Needs a kernel that eBPF can track with.
  */
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,10 +23,10 @@ import { atEnd, type EndingTest } from './cleanup.ts';
 import { dattocli, startDaemon, type TestDaemon } from './daemon.ts';
 import { startDattosrv } from './dattosrv.ts';
 import { fillWithFiles } from './files.ts';
-import { assertSameUsed, assertWhole, type FilesystemName } from './image-proof.ts';
+import { type FrozenProof, frozenProof } from './frozen-proof.ts';
+import type { FilesystemName } from './image-proof.ts';
 import { makeLoop } from './loop.ts';
 import { seeded } from './random.ts';
-import { readStamp } from './stamps.ts';
 import { startChurn, startStamper, type Writer } from './writers.ts';
 
 export interface HistoryOptions {
@@ -71,15 +70,12 @@ class History {
   readonly random: () => number;
   readonly #t: HistoryTest;
   readonly #type: FilesystemName;
-  readonly #size: number;
   readonly #scratch: string;
   readonly #device: string;
   readonly #mountPoint: string;
   readonly #writers: readonly Writer[];
   readonly #target: readonly string[];
-  readonly #image: string;
-  /** The copy that is made while frozen. */
-  readonly #reference: string;
+  readonly #proof: FrozenProof;
   #daemon: TestDaemon;
   readonly #counts = new Map<string, number>();
   readonly #frozen: number[] = [];
@@ -90,25 +86,22 @@ class History {
     random: () => number,
     places: {
       scratch: string;
-      reference: string;
       device: string;
       mountPoint: string;
       target: readonly string[];
-      image: string;
+      proof: FrozenProof;
     },
     writers: readonly Writer[],
     daemon: TestDaemon,
   ) {
     this.#t = t;
     this.#type = type;
-    this.#size = sizes[type]!;
     this.random = random;
     this.#scratch = places.scratch;
-    this.#reference = places.reference;
     this.#device = places.device;
     this.#mountPoint = places.mountPoint;
     this.#target = places.target;
-    this.#image = places.image;
+    this.#proof = places.proof;
     this.#writers = writers;
     this.#daemon = daemon;
     atEnd(t, async () => {
@@ -128,25 +121,21 @@ class History {
     ];
     const places = {
       scratch: scratchFor(t),
-      reference: join(scratchFor(t, { memory: true }), 'reference'),
       device: disk.device,
       mountPoint,
       target: ['--device', mountPoint, '--target', server.uriOf(`${type}@${size}`)],
-      image: join(server.directory, type),
+      proof: await frozenProof(t, {
+        ...{ type, size, device: disk.device },
+        image: join(server.directory, type),
+      }),
     };
     return new History(t, type, seeded(seed), places, writers, await startDaemon({ tracking: true }));
   }
 
   /** A job that comes to its end; what its image holds is compared. */
   async proven(kind: KindFlag): Promise<void> {
-    const copy = await scriptIn(this.#scratch, 'copy-device', [
-      `dd if=${this.#device} of=${this.#reference} bs=1M iflag=direct conv=sparse status=none`,
-    ]);
-    const { status, code, stderr } = await backUp(
-      this.#daemon,
-      [...this.#target, '--frozen-hook', copy, '--max-freeze', '20s'],
-      kind,
-    );
+    const args = [...this.#target, ...this.#proof.args];
+    const { status, code, stderr } = await backUp(this.#daemon, args, kind);
     const device = status.devices[0]!;
     assert.deepEqual(
       [status.state, status.error, device.kind, device.fallback_reason, device.tracker],
@@ -160,12 +149,7 @@ class History {
     );
     assert.equal(code, status.warnings.length === 0 ? 0 : 5);
     for (const writer of this.#writers) writer.assertRunning();
-    await assertSameUsed(this.#type, this.#reference, this.#image, this.#size).catch((thrown: unknown) => {
-      throw new Error(`not the frozen device after ${this.#told()}: ${this.#firstDifference()}`, {
-        cause: thrown,
-      });
-    });
-    await assertWhole(this.#type, this.#image, 'frozen');
+    await this.#proof.assertSame(`after ${this.#told()}`);
     this.#count(kind.slice(2));
     if (device.freeze_ms !== null) this.#frozen.push(device.freeze_ms);
   }
@@ -230,23 +214,5 @@ class History {
 
   #told(): string {
     return [...this.#counts].map(([what, count]) => `${count} ${what}`).join(', ');
-  }
-
-  /** The first sector that differs, and of which writes it is in both. */
-  #firstDifference(): string {
-    const files = [this.#reference, this.#image].map((path) => openSync(path, 'r'));
-    try {
-      const [one, other] = [Buffer.alloc(512), Buffer.alloc(512)];
-      for (let offset = 0; offset < this.#size; offset += 512) {
-        readSync(files[0]!, one, 0, 512, offset);
-        readSync(files[1]!, other, 0, 512, offset);
-        const stamps = [readStamp(one), readStamp(other)];
-        if (!one.equals(other) && stamps.some((stamp) => stamp !== undefined))
-          return `sector at ${offset} is of the writes ${stamps.map((stamp) => stamp?.write ?? '(none)').join(' on the device and ')} in the image`;
-      }
-      return 'no stamped sector differs';
-    } finally {
-      for (const file of files) closeSync(file);
-    }
   }
 }

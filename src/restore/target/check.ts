@@ -89,7 +89,7 @@ export async function holdDestination(
   if (node?.isBlockDevice() === true) return holdDevice(name.path, node.rdev, demands, options);
   if (node !== undefined && !node.isFile())
     throw new AgentError('FILE_ERROR', `${name.path} is neither a block device nor a file`);
-  if (node === undefined && name.path.startsWith('/dev/'))
+  if (node === undefined && /^\/dev\/(?!shm\/)/.test(name.path))
     throw new AgentError(
       'DEVICE_NOT_FOUND',
       `${name.path} does not exist, and no image file is made in /dev`,

@@ -65,7 +65,7 @@ export class ThreadPool {
     const worker = new Worker(entryPath(import.meta.url, './restore-worker.ts'), {
       workerData,
       name: 'restore',
-      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 },
+      resourceLimits: { maxYoungGenerationSizeMb: 16, maxOldGenerationSizeMb: 128 },
     });
     const thread: Thread = { worker, busy: 0 };
     this.#threads.push(thread);

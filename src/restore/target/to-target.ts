@@ -87,7 +87,7 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
   signal?.throwIfAborted();
   const started = performance.now();
   options.onProgress?.({ phase: 'checking', done: 0, total: undefined, written: 0, rate: 0 });
-  const image = await openImage(options.image, { signal });
+  const image = await openImage(options.image, { cacheBytes: 4 * MiB, signal });
   try {
     const readAt = readAtOf(image);
     const table = await readPartitionTable(readAt, image.size, options.sectorSize);
@@ -119,7 +119,8 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
   }
 }
 
-const threadCacheBytes = 24 * MiB;
+/** Chunks are used once; what is read ahead has to fit. */
+const threadCacheBytes = 12 * MiB;
 
 class Restore {
   readonly #options: RestoreOptions;

@@ -45,7 +45,7 @@ export async function verifyRead(options: VerifyReadOptions): Promise<VerifiedRe
       destination: undefined,
       threads: options.threads ?? Math.min(4, Math.max(2, availableParallelism())),
       lanes: sample < 1 ? 8 : 3,
-      cacheBytes: 24 * MiB,
+      cacheBytes: 12 * MiB,
       signal,
     });
     const lost: Lost[] = [];

@@ -11,6 +11,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { agentVersion } from '../../base/version.ts';
 import { Assembler, helpers } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
 import type { MappedMap } from '../../linux/bpf/mapped.ts';
@@ -20,10 +21,17 @@ import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.t
 import { tryLock } from '../../linux/flock.ts';
 import { type KernelTypes, readKernelTypes, type TracepointName } from './kernel-types.ts';
 import { inFlightKeySize, inFlightValueSize, rangeKey, rangesPerDisk, type Style } from './layout.ts';
-import { loadSet, openSet, type ProgramSet, removeSet, type SetName } from './program-set.ts';
+import { loadSet, openSet, type ProgramSet, programsDigest, removeSet, type SetName } from './program-set.ts';
 import { type InFlight, readInFlight } from './programs/bio.ts';
 import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
-import { type ControlDescription, createShared, openShared, type SharedOptions } from './shared-maps.ts';
+import {
+  closeShared,
+  type ControlDescription,
+  createShared,
+  openShared,
+  type Shared,
+  type SharedOptions,
+} from './shared-maps.ts';
 
 export const defaultPinDirectory = '/sys/fs/bpf/dattod';
 const btfPath = '/sys/kernel/btf/vmlinux';
@@ -42,16 +50,14 @@ export class Installation {
   readonly #gone: Readonly<Record<SetName, { readonly fd: number; readonly id: number }>>;
   readonly #inFlightEntries: number;
   readonly #lock: number;
+  readonly #types: KernelTypes;
   readonly #sets = new Map<SetName, ProgramSet>();
-  #types: KernelTypes | undefined;
 
   private constructor(
     directory: string,
     lock: number,
-    maps: ProgramMaps,
-    gone: Readonly<Record<SetName, number>>,
-    description: ControlDescription,
-    control: MappedMap,
+    types: KernelTypes,
+    { maps, gone, control, description }: Shared,
     doubt: string | undefined,
   ) {
     this.directory = directory;
@@ -59,6 +65,7 @@ export class Installation {
     this.style = description.style;
     this.#inFlightEntries = description.inFlightEntries;
     this.#lock = lock;
+    this.#types = types;
     this.#maps = maps;
     this.#control = control;
     this.#gone = {
@@ -70,22 +77,16 @@ export class Installation {
   /** Opens what is there, or makes it anew. Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY (another process). */
   static async open(options: InstallationOptions): Promise<Installation> {
     const { directory } = options;
+    const types = readKernelTypes(new Btf(readFileSync(btfPath)));
     raiseLockedMemoryLimit();
     await preparePinDirectory(directory);
-    const lock = openSync(directory, 'r');
+    const lock = lockPins(directory);
     try {
-      if (!tryLock(lock))
-        throw new AgentError('DEVICE_BUSY', `another process tracks devices with the pins in ${directory}`, {
-          hint: 'stop the other dattod, or give each its own --run-dir',
-        });
-      const found = openShared(directory);
-      if (typeof found === 'object') {
-        const { maps, gone, control, description } = found;
-        return new Installation(directory, lock, maps, gone, description, control, undefined);
-      }
+      const found = openUsable(directory, types);
+      if (typeof found === 'object') return new Installation(directory, lock, types, found, undefined);
       await clearPins(directory);
-      const { maps, gone, control, description } = await createShared(directory, options);
-      return new Installation(directory, lock, maps, gone, description, control, found);
+      const made = await createShared(directory, options, (style) => programsDigest(types, style));
+      return new Installation(directory, lock, types, made, found);
     } catch (thrown) {
       closeSync(lock);
       throw thrown;
@@ -96,7 +97,6 @@ export class Installation {
   async ensureSet(name: SetName): Promise<ProgramSet> {
     const present = this.attachedSet(name);
     if (present !== undefined) return present;
-    this.#types ??= readKernelTypes(new Btf(readFileSync(btfPath)));
     // What an earlier set remembered nobody would forget: the ends of those writes were not seen.
     if (name === 'bio')
       for (const key of mapKeys(this.#maps.inFlight, inFlightKeySize))
@@ -216,13 +216,46 @@ export class Installation {
   }
 }
 
-/** Removes all that an agent pinned, whatever its version, for package removal and `dattocli tracking stop`. */
-export async function removeAllPins(directory: string = defaultPinDirectory): Promise<void> {
-  if (!isBpffs(directory)) return;
-  await removeSet(directory, 'request');
-  await removeSet(directory, 'bio');
-  await clearPins(directory);
-  await rmdir(directory).catch(() => undefined);
+/**
+ * Removes all that an agent pinned, whatever its version; the names of the pins that were there. Opens none of them.
+ * Throws DEVICE_BUSY where a process uses them.
+ */
+export async function removeAllPins(directory: string = defaultPinDirectory): Promise<string[]> {
+  if (!isBpffs(directory)) return [];
+  const lock = lockPins(directory);
+  try {
+    const names = await readdir(directory);
+    await clearPins(directory);
+    await rmdir(directory).catch(() => undefined);
+    return names.sort();
+  } finally {
+    closeSync(lock);
+  }
+}
+
+/** One process at a time; held until the descriptor is closed. Throws DEVICE_BUSY. */
+function lockPins(directory: string): number {
+  const lock = openSync(directory, 'r');
+  if (tryLock(lock)) return lock;
+  closeSync(lock);
+  throw new AgentError('DEVICE_BUSY', `another process tracks devices with the pins in ${directory}`, {
+    hint: 'stop the other dattod, or give each its own --pin-dir',
+  });
+}
+
+/** What is pinned, or why it cannot be used; undefined where there is nothing. */
+function openUsable(directory: string, types: KernelTypes): Shared | string | undefined {
+  const found = openShared(directory);
+  if (typeof found !== 'object') return found;
+  const {
+    programs = 'none',
+    agent = 'an older version',
+    style,
+  } = found.description as Partial<ControlDescription>;
+  const own = programsDigest(types, style ?? 'bits');
+  if (programs === own) return found;
+  closeShared(found);
+  return `the programs that mark writes are of another version of the agent (${agent}, programs ${programs}; this one is ${agentVersion}, with ${own})`;
 }
 
 /** Whether programs may follow untyped pointers: not under lockdown for confidentiality. */

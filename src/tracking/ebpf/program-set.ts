@@ -6,6 +6,7 @@
  *     DIRECTORY/SET-TRACEPOINT-COPY        the program
  *     DIRECTORY/SET-TRACEPOINT-COPY-link   what attaches it
  */
+import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +18,8 @@ import {
   openLicense,
   programInfo,
 } from '../../linux/bpf/programs.ts';
-import type { TracepointName } from './kernel-types.ts';
+import type { KernelTypes, TracepointName } from './kernel-types.ts';
+import type { Style } from './layout.ts';
 import { bioCompleteProgram, bioQueueProgram } from './programs/bio.ts';
 import { copies, type ProgramContext } from './programs/frame.ts';
 import { requestProgram } from './programs/request.ts';
@@ -151,6 +153,20 @@ const emit: Readonly<Record<TracepointName, (context: ProgramContext) => Buffer>
   block_bio_queue: (context) => bioQueueProgram(context, steps[context.style].plain),
   block_bio_complete: (context) => bioCompleteProgram(context, steps[context.style].plain),
 };
+
+/**
+ * What tells these programs from those of another version of the agent: a hash of all of their instructions, the
+ * numbers of the maps' descriptors apart. 16 hexadecimal digits.
+ */
+export function programsDigest(types: KernelTypes, style: Style): string {
+  const hash = createHash('sha256');
+  const maps = { ranges: 1, inFlight: 2, nesting: 3, control: 4 };
+  for (const tracepoint of Object.values(members).flat())
+    for (const probeRead of [false, true])
+      for (let copy = 0; copy < copies; copy++)
+        hash.update(emit[tracepoint]({ types, maps, style, probeRead, copy }));
+  return hash.digest('hex').slice(0, 16);
+}
 
 function pinPath(directory: string, name: SetName, tracepoint: TracepointName, copy: number): string {
   return join(directory, `${name}-${tracepoint}-${copy}`);

@@ -4,6 +4,7 @@
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
+import { agentVersion } from '../../base/version.ts';
 import { Assembler } from '../../linux/bpf/assembler.ts';
 import { createMap, mapFlags } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
@@ -35,6 +36,9 @@ export interface SharedOptions {
 export interface ControlDescription extends Description {
   readonly style: Style;
   readonly inFlightEntries: number;
+  /** Which programs mark into these maps (`programsDigest`), and the version of the agent that made them. */
+  readonly programs: string;
+  readonly agent: string;
 }
 
 const shared = ['control', 'ranges', 'in-flight', 'nesting', 'gone-request', 'gone-bio'] as const;
@@ -44,6 +48,12 @@ export interface Shared {
   readonly gone: Readonly<Record<SetName, number>>;
   readonly control: MappedMap;
   readonly description: ControlDescription;
+}
+
+export function closeShared({ maps, gone, control }: Shared): void {
+  control.unmap();
+  const { ranges, inFlight, nesting } = maps;
+  for (const fd of [ranges, inFlight, nesting, maps.control, gone.request, gone.bio]) closeSync(fd);
 }
 
 /** The pinned maps, or why they cannot be used; undefined where there are none. */
@@ -78,7 +88,12 @@ export function openShared(directory: string): Shared | string | undefined {
   };
 }
 
-export async function createShared(directory: string, options: SharedOptions): Promise<Shared> {
+/** `programs`: the digest of those that will mark into the maps, by the style of the marks. */
+export async function createShared(
+  directory: string,
+  options: SharedOptions,
+  programs: (style: Style) => string,
+): Promise<Shared> {
   const entries = options.inFlightEntries ?? inFlightEntries;
   const style = options.style ?? ((await hasAtomicOr()) ? 'bits' : 'bytes');
   const template = createMap({ ...page, name: 'dattod_range' });
@@ -104,7 +119,10 @@ export async function createShared(directory: string, options: SharedOptions): P
   };
   closeSync(template);
   const control = mapIntoMemory(maps.control, pageSize);
-  const description: ControlDescription = { layout: layoutVersion, style, inFlightEntries: entries };
+  const description: ControlDescription = {
+    ...{ layout: layoutVersion, style, inFlightEntries: entries },
+    ...{ programs: programs(style), agent: agentVersion },
+  };
   writeDescription(control.memory, description);
   pin(maps.ranges, join(directory, 'ranges'));
   pin(maps.inFlight, join(directory, 'in-flight'));

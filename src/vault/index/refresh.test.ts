@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import test from 'node:test';
 import { indexPath, packIds, storeParts, testIndex, testVault } from '../../../test/helpers/vault-parts.ts';
+import { faultyStore, nth } from '../store/faults.ts';
 import type { ObjectStore, StoredObject } from '../store/object-store.ts';
 import { packObject } from '../packs/format.ts';
 import { refreshIndex } from './refresh.ts';
@@ -36,7 +37,10 @@ test('many packs are listed, read in parallel, and entered', async (t) => {
   const progress: number[] = [];
   const { added } = await refreshIndex(vault, theirs, { progress: (done) => progress.push(done) });
   assert.equal(added, 60);
-  assert.deepEqual(progress, [16, 32, 48, 60]);
+  assert.deepEqual(
+    progress,
+    Array.from({ length: 60 }, (_, i) => i + 1),
+  );
   for (const id of packIds(vault)) assert.ok(theirs.pack(id) !== undefined);
 });
 
@@ -97,6 +101,18 @@ test('a pack that is deleted after the list is passed over', async (t) => {
   const [id] = packIds(vault);
   const listed = { ...vault, store: duringList(() => vault.store.delete(packObject(id!)))(vault.store) };
   assert.deepEqual(await refreshIndex(listed, testIndex(t, vault)), { added: 0, dropped: 0, damaged: [] });
+});
+
+test('a refresh that fails on its way leaves what it has entered, and the next one goes on', async (t) => {
+  const vault = testVault();
+  const ours = testIndex(t, vault);
+  for (let i = 0; i < 30; i++) await storeParts(vault, ours, chunks(2));
+  const theirs = testIndex(t, vault);
+  const store = faultyStore(vault.store, { fate: nth(20, { kind: 'fail', happened: false }, 'get') });
+  await assert.rejects(refreshIndex({ ...vault, store }, theirs), { code: 'VAULT_UNREACHABLE' });
+  const { packs } = theirs.stats();
+  assert.ok(packs > 0 && packs < 30);
+  assert.equal((await refreshIndex({ ...vault, store }, theirs)).added, 30 - packs);
 });
 
 test('one refresh waits for another, and can be cancelled while it does', async (t) => {

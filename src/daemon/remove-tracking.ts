@@ -1,0 +1,29 @@
+/**
+ * `dattod --remove-tracking`: programs, maps and traces go from the kernel without a daemon, as the removal of a
+ * package has to see to (docs/tracking.md). The next incremental becomes a differential.
+ */
+import type { Collaborators } from './collaborators.ts';
+import { claimInstance } from './instance.ts';
+import type { DaemonSettings } from './settings.ts';
+
+/** Says what it removed; the exit code. Throws DAEMON_ALREADY_RUNNING, or DEVICE_BUSY where another process tracks. */
+export async function removeTracking(
+  { pidFile, pinDirectory, runDirectory }: DaemonSettings,
+  { tryLock, trackerCandidates }: Pick<Collaborators, 'tryLock' | 'trackerCandidates'>,
+): Promise<number> {
+  // A daemon that runs would begin anew with its next job.
+  const instance = claimInstance(pidFile, tryLock);
+  try {
+    const removed: string[] = [];
+    for (const candidate of trackerCandidates({ pinDirectory, runDirectory }))
+      removed.push(...((await candidate.removeLeft?.()) ?? []));
+    process.stdout.write(
+      removed.length === 0
+        ? 'nothing of tracking was left in the kernel\n'
+        : removed.map((what) => `removed ${what}\n`).join(''),
+    );
+    return 0;
+  } finally {
+    instance.release();
+  }
+}
