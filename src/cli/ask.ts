@@ -34,6 +34,7 @@ export async function askAtTerminal(
   output.write(`${question}: `);
   const line = new TypedLine();
   input.setRawMode(true);
+  input.ref();
   input.setEncoding('utf8');
   try {
     for await (const text of input.iterator({ destroyOnReturn: false })) {

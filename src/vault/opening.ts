@@ -18,7 +18,7 @@ import {
   parseVaultLocation,
 } from './store/location.ts';
 import type { ObjectStore, StoreOptions } from './store/object-store.ts';
-import { type StoreSettings, openStore } from './store/open-store.ts';
+import { type StoreHooks, type StoreSettings, openStore } from './store/open-store.ts';
 import { Vault } from './vault.ts';
 
 /** Where vaults are looked for on this machine. */
@@ -70,9 +70,13 @@ export async function findVault(location: VaultLocation, context: VaultContext):
 /** Opens the store alone, without a key. */
 export function openPlace(
   place: VaultPlace,
-  options: { readonly create?: boolean } = {},
+  { create, hooks }: { readonly create?: boolean; readonly hooks?: StoreHooks | undefined } = {},
 ): Promise<ObjectStore> {
-  return openStore(place.location, { ...place.settings, ...options });
+  return openStore(place.location, { ...place.settings, create }, hooks);
+}
+
+export interface OpenVaultOptions extends StoreOptions {
+  readonly hooks?: StoreHooks | undefined;
 }
 
 /** Throws VAULT_NOT_FOUND, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and what the store throws. */
@@ -80,10 +84,10 @@ export async function openVault(
   wanted: VaultLocation,
   context: VaultContext,
   given?: KeyMaterial,
-  options: StoreOptions = {},
+  options: OpenVaultOptions = {},
 ): Promise<OpenedVault> {
   const place = await findVault(wanted, context);
-  const store = await openPlace(place);
+  const store = await openPlace(place, { hooks: options.hooks });
   try {
     const { id } = await readConfig(store, options);
     const key = given ?? (await storedKey(place, id, context)).material;

@@ -150,7 +150,7 @@ test('destinations that are mounted, too small or in the vault are refused befor
     await refusedHere(to(small.device), 'TARGET_TOO_SMALL');
     await refusedHere(to('/dev/no-such'), 'DEVICE_NOT_FOUND');
     await refusedHere(to(join(vault, 'image')), 'SAME_DEVICE');
-    // --vault says which vault.
+    await refusedHere(to('vault:other'), 'BAD_USAGE', 2);
   });
   assert.deepEqual([digestOf(mounted.mountPoint!), readFileSync(small.image)], was);
 });

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { readConfig } from '../../vault/config.ts';
-import { findVault, openPlace, openVault } from '../../vault/opening.ts';
+import { type OpenVaultOptions, findVault, openPlace, openVault } from '../../vault/opening.ts';
 import { listPoints } from '../../vault/points/points.ts';
 import { formatVaultLocation } from '../../vault/store/location.ts';
 import { readSlots } from '../../vault/unlock.ts';
@@ -11,6 +11,7 @@ import { type KeyDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { renderInfo } from './render-vault.ts';
 import { type Wanted, readWanted } from './session.ts';
+import { waitingHooks } from './waiting.ts';
 
 export interface InfoDocument {
   location: string;
@@ -36,14 +37,17 @@ export interface InfoDocument {
 
 export async function showInfo(context: Context, self: Command): Promise<number> {
   const wanted = await readWanted(context.io, self);
-  const document = await untilInterrupted(context.io, (signal) => gather(wanted, signal));
+  const document = await untilInterrupted(context.io, (signal) =>
+    gather(wanted, { signal, hooks: waitingHooks(context) }),
+  );
   context.print(document, () => renderInfo(document));
   return document.damaged_keys.length > 0 || (document.contents?.damaged_points ?? 0) > 0 ? 5 : 0;
 }
 
-async function gather(wanted: Wanted, signal: AbortSignal): Promise<InfoDocument> {
+async function gather(wanted: Wanted, options: OpenVaultOptions): Promise<InfoDocument> {
   const place = await findVault(wanted.location, wanted.context);
-  const store = await openPlace(place);
+  const { signal, hooks } = options;
+  const store = await openPlace(place, { hooks });
   try {
     const config = await readConfig(store, { signal });
     const { slots, damaged } = await readSlots(store, { signal });
@@ -55,24 +59,24 @@ async function gather(wanted: Wanted, signal: AbortSignal): Promise<InfoDocument
       pack_size: config.packSize,
       keys: slots.map(keyDocument),
       damaged_keys: damaged.map(({ id, error }) => ({ id, message: error.message })),
-      contents: await contentsOf(wanted, signal),
+      contents: await contentsOf(wanted, options),
     };
   } finally {
     await store.close();
   }
 }
 
-async function contentsOf(wanted: Wanted, signal: AbortSignal): Promise<InfoDocument['contents']> {
+async function contentsOf(wanted: Wanted, options: OpenVaultOptions): Promise<InfoDocument['contents']> {
   let opened;
   try {
-    opened = await openVault(wanted.location, wanted.context, wanted.key, { signal });
+    opened = await openVault(wanted.location, wanted.context, wanted.key, options);
   } catch (error) {
     // What is to be seen without a key is shown; a key that was given and does not fit is an error.
     if (wanted.key === undefined && error instanceof AgentError && error.code === 'VAULT_NO_KEY') return null;
     throw error;
   }
   try {
-    const { points, damaged } = await listPoints(opened.vault, { signal });
+    const { points, damaged } = await listPoints(opened.vault, { signal: options.signal });
     return {
       points: points.length,
       damaged_points: damaged.length,

@@ -21,6 +21,7 @@ import {
 } from '../../vault/opening.ts';
 import { type StoreLocation, formatVaultLocation } from '../../vault/store/location.ts';
 import type { ObjectStore } from '../../vault/store/object-store.ts';
+import type { StoreHooks } from '../../vault/store/open-store.ts';
 import { readSlots } from '../../vault/unlock.ts';
 import { Vault } from '../../vault/vault.ts';
 import type { Context } from '../context.ts';
@@ -31,6 +32,7 @@ import type { VaultValues } from '../vault-options.ts';
 import { renderInit } from './render-vault.ts';
 import { askNewPassphrase } from './secrets.ts';
 import { readWanted } from './session.ts';
+import { waitingHooks } from './waiting.ts';
 
 interface Values extends Pick<VaultValues, 'vault' | 'passphrase' | 'passphraseFile'> {
   readonly keyFile?: string | false;
@@ -63,7 +65,7 @@ export async function initVault(context: Context, self: Command): Promise<number
   const place = await findVault(location, places);
   const passphrase = await newPassphrase(values, place, context.io);
   const document = await untilInterrupted(context.io, (signal) =>
-    make(place, places, values, passphrase, signal),
+    make(place, places, { values, passphrase, signal, hooks: waitingHooks(context) }),
   );
   context.print(document, () => renderInit(document));
   return 0;
@@ -77,15 +79,20 @@ async function newPassphrase(values: Values, place: VaultPlace, io: Io): Promise
   return path === undefined ? undefined : readPassphrase(path);
 }
 
+interface MakeOptions {
+  readonly values: Values;
+  readonly passphrase: string | undefined;
+  readonly signal: AbortSignal;
+  readonly hooks: StoreHooks;
+}
+
 async function make(
   place: VaultPlace,
   context: VaultContext,
-  values: Values,
-  passphrase: string | undefined,
-  signal: AbortSignal,
+  { values, passphrase, signal, hooks }: MakeOptions,
 ): Promise<InitDocument> {
   const id = newId();
-  const store = await openPlace(place, { create: true });
+  const store = await openPlace(place, { create: true, hooks });
   let made: string | undefined;
   try {
     const keys: { material: KeyMaterial; label?: string }[] = [];

@@ -15,6 +15,7 @@ import type { VaultValues } from '../vault-options.ts';
 import { renderKey, renderKeyList } from './render-vault.ts';
 import { askNewPassphrase } from './secrets.ts';
 import { type Session, readWanted, withVault } from './session.ts';
+import { waitingHooks } from './waiting.ts';
 
 interface Values extends VaultValues {
   readonly newPassphrase?: true;
@@ -50,7 +51,7 @@ export async function showKeys(context: Context, self: Command): Promise<number>
   const wanted = await readWanted(context.io, self);
   const place = await findVault(wanted.location, wanted.context);
   const { slots, damaged } = await untilInterrupted(context.io, async (signal) => {
-    const store = await openPlace(place);
+    const store = await openPlace(place, { hooks: waitingHooks(context) });
     try {
       return await listKeys({ store }, { signal });
     } finally {

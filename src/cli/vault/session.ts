@@ -11,6 +11,7 @@ import type { Io } from '../io.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { type VaultValues, defaultVault } from '../vault-options.ts';
 import { givenKey } from './secrets.ts';
+import { waitingHooks } from './waiting.ts';
 
 /** What a command says of its vault, before anything is opened. */
 export interface Wanted {
@@ -51,13 +52,14 @@ async function namedVaults(self: Command): Promise<VaultContext['vaults']> {
 }
 
 export async function withVault<T>(
-  { io }: Pick<Context, 'io'>,
+  context: Context,
   self: Command,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const wanted = await readWanted(io, self);
-  return untilInterrupted(io, async (signal) => {
-    const opened = await openVault(wanted.location, wanted.context, wanted.key, { signal });
+  const wanted = await readWanted(context.io, self);
+  return untilInterrupted(context.io, async (signal) => {
+    const hooks = waitingHooks(context);
+    const opened = await openVault(wanted.location, wanted.context, wanted.key, { signal, hooks });
     let index: ChunkIndex | undefined;
     try {
       return await work({

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { samplePoint, sampleDevice } from '../../../test/helpers/points.ts';
 import { silentIo } from '../../../test/helpers/silent-io.ts';
+import { AgentError } from '../../base/errors.ts';
 import { toShare } from '../vault-options.ts';
 import { renderCheck } from './check.ts';
 import { pointDocument } from './documents.ts';
@@ -15,6 +16,7 @@ import { renderForgotten, renderGroups } from './render-forget.ts';
 import { renderInit } from './render-vault.ts';
 import { askNewPassphrase, givenKey } from './secrets.ts';
 import { coverageOf } from './verify.ts';
+import { waitingHooks } from './waiting.ts';
 
 const noFacts = { protected: new Set<string>(), checks: [] };
 
@@ -70,6 +72,32 @@ test('the first Ctrl-C ends the work in good order, the second at once', async (
   });
   await assert.rejects(work, { code: 'CANCELLED' });
   assert.deepEqual(left, [4]);
+});
+
+test('a store that does not answer is told of now and then', () => {
+  const said: string[] = [];
+  let time = 0;
+  const io = { ...silentIo(), err: (text: string) => void said.push(text) };
+  const error = new AgentError('VAULT_UNREACHABLE', 's3: nobody listens there');
+  const wait = (json: boolean, elapsedMs: number): void => {
+    const wanted = {
+      request: { kind: 'get', key: 'k', bytes: 0, signal: undefined } as const,
+      error,
+      attempts: 1,
+      elapsedMs,
+      waitMs: 1,
+    };
+    (json ? waitingHooks({ io, json }) : hooks).onWait?.(wanted);
+  };
+  const hooks = waitingHooks({ io, json: false }, () => time);
+  wait(false, 1000);
+  wait(false, 3000);
+  time = 5000;
+  wait(false, 8000);
+  time = 11_000;
+  wait(false, 14_000);
+  wait(true, 14_000);
+  assert.deepEqual(said, Array(2).fill('waiting: s3: nobody listens there\n'));
 });
 
 test('points are shown with digits that tell them apart, a row a device', () => {

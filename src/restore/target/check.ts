@@ -69,6 +69,7 @@ export function parseDestination(text: string): DestinationName {
     throw new AgentError(
       'BAD_USAGE',
       `"${text}" is a vault; a restore goes to a device, a file or an NBD export`,
+      { hint: '--vault says which vault to restore from' },
     );
   return { kind: 'local', path: resolve(text), given: text };
 }
