@@ -201,3 +201,33 @@ test('what checks and protections are about a point that is gone goes too', asyn
     'vault.json',
   ]);
 });
+
+test('a writer that ends between the look at the points and the list loses nothing', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  const first = await backUp(vault, index, { image: image(0, 20), size });
+  const gate = Promise.withResolvers<undefined>();
+  const began = Promise.withResolvers<undefined>();
+  const gated: typeof store.put = async (key, data, options) => {
+    if (key.startsWith('points/')) {
+      began.resolve(undefined);
+      await gate.promise;
+    }
+    await store.put(key, data, options);
+  };
+  const other = await Vault.open({ ...store, put: gated }, vault.secrets);
+  const writing = backUp(other, newIndex(), { image: image(0, 20), size });
+  await began.promise;
+  await deletePoint(vault, first.id);
+  const watching: typeof store.put = async (key, data, options) => {
+    if (/^condemned\/[0-9a-f]+$/.test(key)) {
+      gate.resolve(undefined);
+      await writing;
+    }
+    await store.put(key, data, options);
+  };
+  const pruning = await Vault.open({ ...store, put: watching }, vault.secrets);
+  const result = await prune(pruning, index, living);
+  assert.deepEqual([result.deleted.packs, result.copied.parts, result.waiting.packs], [2, 22, 0]);
+  const second = await writing;
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 20));
+});
