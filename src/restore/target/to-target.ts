@@ -5,7 +5,6 @@
  *
  * The order of writes does not matter: nothing about the destination is true before the end.
  */
-import { availableParallelism } from 'node:os';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -141,7 +140,8 @@ class Restore {
 
   async run(): Promise<Omit<RestoreResult, 'partitionsReread' | 'seconds'>> {
     const { signal, image, verify = true } = this.#options;
-    const threads = this.#options.threads ?? Math.min(4, Math.max(2, availableParallelism()));
+    // Two keep a disk busy; each more costs some 80 MiB (docs/benchmarks.md).
+    const threads = this.#options.threads ?? 2;
     const pool = await ThreadPool.start({
       image,
       destination: this.#held.spec,

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { backUp, readBack, type TestImage } from '../../../test/helpers/vault-writer.ts';
+import { AgentError } from '../../base/errors.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
-import { deletePoint } from '../points/points.ts';
+import { deletePoint, listPoints, protectPoint } from '../points/points.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import { Vault } from '../vault.ts';
 import { WriterSession } from '../writing/writer-session.ts';
@@ -134,4 +135,99 @@ test('one prunes at a time; a lock of the dead is taken away, also by hand', asy
   await assert.rejects(() => lock.ensureHeld(), { code: 'VAULT_LOCKED' });
   await PrunerLock.take(vault, { what: 'prune', owner });
   await prune(vault, index, { ownerState: () => Promise.resolve('gone') });
+});
+
+test('a pack whose put takes effect once more is condemned still, and goes again', async () => {
+  const { store, vault, index, newIndex, tick } = await newVault();
+  const first = await backUp(vault, index, { image: image(0, 20), size });
+  const [key = ''] = packs(store);
+  const late = store.objects.get(key)!;
+  await deletePoint(vault, first.id);
+  await prune(vault, index);
+  assert.deepEqual(packs(store), []);
+  store.objects.set(key, late);
+  const second = await backUp(vault, newIndex(), { image: image(0, 20), size });
+  assert.equal(packs(store).length, 3, 'nothing is built on it');
+  await prune(vault, index);
+  assert.equal(store.objects.has(key), false);
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 20));
+  tick(dayMs + 1);
+  await prune(vault, index);
+  assert.deepEqual(
+    [...store.objects.keys()].filter((each) => each.startsWith('condemned/')),
+    [],
+  );
+});
+
+test('a point that lands after its writer was declared dead is removed where it is not whole', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  let late: (() => Promise<void>) | undefined;
+  const other = await Vault.open(
+    {
+      ...store,
+      put: async (key, data, options) => {
+        if (!key.startsWith('points/')) return store.put(key, data, options);
+        late = () => store.put(key, data);
+        throw new AgentError('VAULT_UNREACHABLE', 'timed out');
+      },
+    },
+    vault.secrets,
+  );
+  await assert.rejects(() => backUp(other, newIndex(), { image: image(0, 20), size }), {
+    code: 'VAULT_UNREACHABLE',
+  });
+  const kept = await prune(vault, index, living);
+  assert.equal(kept.deleted.packs, 0, 'the point may still come');
+  const gone = await prune(vault, index, { ownerState: () => Promise.resolve('gone') });
+  assert.equal(gone.deleted.packs, 2);
+  await late?.();
+  const result = await prune(vault, index, living);
+  assert.equal(result.withdrawn.length, 1);
+  assert.deepEqual((await listPoints(vault)).points, []);
+});
+
+test('what checks and protections are about a point that is gone goes too', async () => {
+  const { store, vault, index } = await newVault();
+  const point = await backUp(vault, index, { image: image(0, 3), size });
+  await protectPoint(vault, point.id);
+  await store.delete(`points/${point.id}`);
+  const { tidied } = await prune(vault, index);
+  assert.deepEqual([tidied?.orphans, tidied?.writers], [1, 1]);
+  await prune(vault, index);
+  assert.deepEqual([...store.objects.keys()].map((key) => key.split('/')[0]).sort(), [
+    'condemned',
+    'condemned',
+    'keys',
+    'vault.json',
+  ]);
+});
+
+test('a writer that ends between the look at the points and the list loses nothing', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  const first = await backUp(vault, index, { image: image(0, 20), size });
+  const gate = Promise.withResolvers<undefined>();
+  const began = Promise.withResolvers<undefined>();
+  const gated: typeof store.put = async (key, data, options) => {
+    if (key.startsWith('points/')) {
+      began.resolve(undefined);
+      await gate.promise;
+    }
+    await store.put(key, data, options);
+  };
+  const other = await Vault.open({ ...store, put: gated }, vault.secrets);
+  const writing = backUp(other, newIndex(), { image: image(0, 20), size });
+  await began.promise;
+  await deletePoint(vault, first.id);
+  const watching: typeof store.put = async (key, data, options) => {
+    if (/^condemned\/[0-9a-f]+$/.test(key)) {
+      gate.resolve(undefined);
+      await writing;
+    }
+    await store.put(key, data, options);
+  };
+  const pruning = await Vault.open({ ...store, put: watching }, vault.secrets);
+  const result = await prune(pruning, index, living);
+  assert.deepEqual([result.deleted.packs, result.copied.parts, result.waiting.packs], [2, 22, 0]);
+  const second = await writing;
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 20));
 });

@@ -18,9 +18,13 @@ export async function wholeMap(
   const reader = new PartReader(vault, index);
   const isThere = (name: Buffer): boolean => index.hasLive(name, condemned);
   const map = new ImageMap(
-    async (name) => {
-      if (!isThere(name)) throw new AgentError('VAULT_CHUNK_LOST', 'a page of the map is condemned or gone');
-      return reader.get(name);
+    {
+      get: (name) =>
+        isThere(name)
+          ? reader.get(name)
+          : Promise.reject(new AgentError('VAULT_CHUNK_LOST', 'a page of the map is condemned or gone')),
+      // From a bucket, pages that come one after the other would take hours.
+      prefetch: (names) => reader.prefetch(names.filter(isThere)),
     },
     {
       root: Buffer.from(image.root, 'hex'),
