@@ -135,7 +135,7 @@ test('points that are not there, and words that name none', async () => {
     await refusedHere(['forget', 'abc', ...at], 'BAD_USAGE', 2);
     await refusedHere(['forget', ...at], 'BAD_USAGE', 2);
     await refusedHere(['forget', '--keep-daily', '0', ...at], 'BAD_USAGE', 2);
-    await refusedHere(['mount', 'latest', join(scratch, 'm'), ...at, ...run], 'NOT_SUPPORTED');
+    await refusedHere(['mount', 'latest', join(scratch, 'm'), ...at, ...run], 'NOT_SUPPORTED', 2);
   });
 });
 
