@@ -46,7 +46,7 @@ if (process.getuid?.() === 0) {
   await runTestFiles(
     'integration tests',
     chosen(integration),
-    { environment, limitMs: integrationLimit, concurrency: 1 },
+    { environment, limitMs: integrationLimit, concurrency: 2 },
     total,
   );
 } else {

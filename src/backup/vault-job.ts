@@ -176,8 +176,8 @@ export class VaultJob {
         devices: images.map(({ unit, built }) => pointDevice(unit, built, status)),
       });
     } catch (error) {
-      // A put that is not known to have failed may land later, and the point has to be whole then.
-      if (error instanceof AgentError && error.code === 'VAULT_UNREACHABLE') {
+      // A put that failed may land later, and the point has to be whole then.
+      if (!(error instanceof AgentError && error.code === 'VAULT_POINT_WITHDRAWN')) {
         this.#session.abandon();
         this.#ended = true;
       }
