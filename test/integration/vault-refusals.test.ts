@@ -16,7 +16,7 @@ import type { PointsDocument } from '../../src/cli/vault/points.ts';
 import type { VerifyDocument } from '../../src/cli/vault/verify.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { openVault } from '../../src/vault/opening.ts';
-import { backUp as backUpFor, daemonFor, scratchFor } from '../helpers/backup.ts';
+import { backUp as backUpFor, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
 import { dattocliHere, documentOf, refusedHere } from '../helpers/dattocli-here.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
@@ -178,6 +178,13 @@ test('a full store fails the job, and the points that are there stay whole', asy
   const device = await makeLoop(t, { size: 24 * MiB });
   await exec('dd', ['if=/dev/urandom', `of=${device.device}`, 'bs=1M', 'count=2', 'oflag=direct']);
   const daemon = await daemonFor(t);
+  // No target is named, and there is no default vault yet.
+  const { hint } = await refused(
+    daemon,
+    ['startbackup', '--full', '--device', device.device],
+    'VAULT_NOT_FOUND',
+  );
+  assert.match(hint!, /dattocli vault init/);
   const place = `vault:${store.mountPoint!}/vault`;
   const there = ['--state-dir', daemon.stateDirectory, '--config', daemon.config];
   await documentOf(['vault', 'init', place, '--pack-size', '1M', ...there]);

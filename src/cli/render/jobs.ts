@@ -1,12 +1,13 @@
 /** The job history for people. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
-import type { JobStatus } from '../../daemon/documents.ts';
+import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
 import { localTime } from './job.ts';
 import { renderTable } from './table.ts';
 import { tookMs, totalsOf } from './totals.ts';
 
 export function renderJobs(jobs: readonly JobStatus[]): string {
+  const inVault = jobs.some((job) => job.devices.some(isInVault));
   return renderTable(
     [
       { title: 'job' },
@@ -15,7 +16,9 @@ export function renderJobs(jobs: readonly JobStatus[]): string {
       { title: 'started' },
       { title: 'took', align: 'right' },
       { title: 'sent', align: 'right' },
+      ...(inVault ? [{ title: 'stored', align: 'right' } as const] : []),
       { title: 'devices' },
+      ...(inVault ? [{ title: 'points' }] : []),
       { title: 'remarks' },
     ],
     jobs.map((job) => [
@@ -25,8 +28,24 @@ export function renderJobs(jobs: readonly JobStatus[]): string {
       localTime(job.created_at),
       formatDuration(tookMs(job)),
       formatBytes(totalsOf(job).sent),
+      ...(inVault ? [storedText(job)] : []),
       job.devices.map((each) => each.device).join(' '),
+      ...(inVault ? [pointsText(job)] : []),
       job.error?.code ?? job.warnings.map(({ code }) => code).join(' '),
     ]),
   );
+}
+
+function isInVault({ bytes_stored: stored }: DeviceStatus): boolean {
+  return stored !== null;
+}
+
+function storedText({ devices }: JobStatus): string {
+  const stored = devices.filter(isInVault).reduce((sum, device) => sum + (device.bytes_stored ?? 0), 0);
+  return devices.some(isInVault) ? formatBytes(stored) : '-';
+}
+
+/** One for each vault of the job. */
+function pointsText({ devices }: JobStatus): string {
+  return [...new Set(devices.map(({ point }) => point).filter((point) => point !== null))].join(' ') || '-';
 }

@@ -111,6 +111,22 @@ test('a job shows its freeze, warnings, bad places and its error', () => {
   assert.match(renderJob(job({ paused: true })), /^state {6}IN_PROGRESS \(paused, copying\)$/m);
 });
 
+test('jobs into a vault say what it stored, and the point', () => {
+  const [device] = job().devices;
+  const point = 'ab'.repeat(16);
+  const into = ended({ devices: [{ ...device!, target: 'vault:default', point, bytes_stored: 3 * MiB }] });
+  assert.match(
+    renderJob(into),
+    / sent +stored .* target +point\n\/dev\/sda1 .* 3\.00 MiB .* vault:default +(ab){16}$/m,
+  );
+  const jobs = renderJobs([into, ended()]);
+  assert.match(
+    jobs,
+    / sent +stored +devices +points +remarks\n.* 3\.00 MiB +\/dev\/sda1 +(ab){16}\n.* - +\/dev\/sda1 +-$/m,
+  );
+  assert.doesNotMatch(renderJobs([ended()]), /stored|points/);
+});
+
 test('freezes: unknown, none, short and long', () => {
   const frozen = (ms: number | null) => {
     const status = ended();
