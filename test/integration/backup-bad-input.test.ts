@@ -98,7 +98,11 @@ test('nothing to back up, or half a pair: wrong usage, exit code 2', async () =>
   const nothing = await refused(daemon, ['startbackup', '-f'], 'NO_DEVICES', 2);
   assert.equal(nothing.message, 'No devices given to backup');
   await refused(daemon, ['startbackup', '-f', '--device-pair', disk.device, '127.0.0.1'], 'BAD_USAGE', 2);
-  await refused(daemon, ['startbackup', '-f', '--device', disk.device], 'BAD_USAGE', 2);
+  // A device alone goes into the default vault, which nobody has made.
+  const alone = await refused(daemon, ['startbackup', '-f', '--device', disk.device], 'VAULT_NOT_FOUND');
+  assert.match(alone.hint ?? '', /dattocli vault init/);
+  const half = ['--device', disk.device, '--target', 'vault:default', '--device', disk.device];
+  await refused(daemon, ['startbackup', '-f', ...half], 'BAD_USAGE', 2);
   await refused(daemon, start(disk.device, 'nbd://host:port:more/'), 'BAD_TARGET', 2);
   await refused(daemon, start(disk.device, 'nbd://127.0.0.1/x', '--max-freeze', 'soon'), 'BAD_USAGE', 2);
   await refused(daemon, ['stopbackup', '01234567-89ab-cdef-0123-456789abcdef'], 'JOB_NOT_FOUND');
