@@ -12,6 +12,7 @@ import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
 import { describeDevice, sh } from '../vm/guest.ts';
 import { fillWithNoise, runRound } from '../vm/rounds.ts';
+import { dirtyWithoutEnds } from '../vm/unseen-ends.ts';
 
 const support = await trackingSupport();
 const skip = support.supported ? false : `${support.why}; ${support.help}`;
@@ -56,6 +57,16 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
     'programs stay attached although nothing is tracked',
   );
   assert.match((await next.track(second)).doubt ?? 'none', /none/);
+});
+
+test('requests whose end is not seen are dirty', { skip }, async (t) => {
+  const directory = `/sys/fs/bpf/unseen-${process.pid}`;
+  const disk = await makeLoop(t, { size: 16 * MiB });
+  const device = describeDevice(disk.device);
+  const dirty = await dirtyWithoutEnds(directory, device, () => {
+    sh(`dd if=/dev/urandom of=${device.path} bs=4k count=1500 seek=5 oflag=direct conv=notrunc status=none`);
+  });
+  assert.deepEqual([...dirty.extents()], [{ offset: 5 * 4096, length: 1500 * 4096 }]);
 });
 
 test('every changed block is marked, in random rounds', { skip }, async (t) => {

@@ -143,13 +143,13 @@ test(
       await tracked.backUp('incremental');
     };
     const otherLayout = otherVersion(t, '98.0.0', [
-      { file: 'src/tracking/ebpf/layout.ts', from: 'layoutVersion = 1', to: 'layoutVersion = 2' },
+      { file: 'src/tracking/ebpf/layout.ts', from: 'layoutVersion = 2', to: 'layoutVersion = 3' },
     ]);
     await replacedBy(
-      /the maps have layout 1, of another version of the agent, and this one has 2/,
+      /the maps have layout 2, of another version of the agent, and this one has 3/,
       otherLayout,
     );
-    await replacedBy(/the maps have layout 2, of another version of the agent, and this one has 1/);
+    await replacedBy(/the maps have layout 3, of another version of the agent, and this one has 2/);
     const otherPrograms = otherVersion(t, '97.0.0', [
       {
         file: 'src/tracking/ebpf/programs/request.ts',

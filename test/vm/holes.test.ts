@@ -14,6 +14,7 @@ import { freezeFilesystem, thawFilesystem } from '../../src/linux/ioctl.ts';
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 import { changedBlocks, describeDevice, nvmeDisk, sh, snapshot } from './guest.ts';
+import { dirtyWithoutEnds } from './unseen-ends.ts';
 
 let tracker: EbpfTracker;
 before(async () => {
@@ -144,4 +145,13 @@ blkdiscard -o $((40 * 1048576)) -l 1048576 ${device.path}`);
     { offset: 40 * 1048576, length: 1048576 },
   ]);
   await tracker.untrack(device);
+});
+
+test('H6: the end of a request is not seen', async () => {
+  const device = describeDevice('/dev/vdd');
+  // More than there are requests, so that those before are marked when their addresses are used again.
+  const dirty = await dirtyWithoutEnds('/sys/fs/bpf/unseen', device, async () => {
+    await ended(manyWrites('/dev/vdd', 1500));
+  });
+  assert.deepEqual([...dirty.extents()], [{ offset: 0, length: 1500 * 4096 }]);
 });

@@ -3,7 +3,7 @@
  * and the two sets of programs, each loaded when its first device comes. It outlives the process; the next one opens
  * it. One process at a time: the directory is locked.
  *
- *     DIRECTORY/control, ranges, in-flight, nesting     the shared maps
+ *     DIRECTORY/control, ranges, in-flight, requests, nesting   the shared maps
  *     DIRECTORY/gone-request, gone-bio                  what stands for a range that is tracked no longer
  *     DIRECTORY/range-MAJOR:MINOR                       a device's map (range.ts)
  */
@@ -98,9 +98,8 @@ export class Installation {
     const present = this.attachedSet(name);
     if (present !== undefined) return present;
     // What an earlier set remembered nobody would forget: the ends of those writes were not seen.
-    if (name === 'bio')
-      for (const key of mapKeys(this.#maps.inFlight, inFlightKeySize))
-        deleteFromMap(this.#maps.inFlight, key);
+    const remembered = this.#remembered(name);
+    for (const key of mapKeys(remembered, inFlightKeySize)) deleteFromMap(remembered, key);
     const set = await loadSet(this.directory, name, {
       types: this.#types,
       maps: this.#maps,
@@ -129,11 +128,10 @@ export class Installation {
     return new BigUint64Array(this.#control.memory)[tracepointNumbers[tracepoint]]!;
   }
 
-  /** Writes on their way through devices without requests, of all devices. */
-  inFlight(): InFlight[] {
-    return mapValues(this.#maps.inFlight, inFlightKeySize, inFlightValueSize, this.#inFlightEntries).map(
-      readInFlight,
-    );
+  /** Writes on their way, and those whose end was not seen, of all devices that the set is for. */
+  inFlight(name: SetName): InFlight[] {
+    const remembered = this.#remembered(name);
+    return mapValues(remembered, inFlightKeySize, inFlightValueSize, this.#inFlightEntries).map(readInFlight);
   }
 
   /**
@@ -195,8 +193,8 @@ export class Installation {
     for (const set of this.#sets.values()) set.close();
     this.#sets.clear();
     this.#control.unmap();
-    const { ranges, inFlight, nesting, control } = this.#maps;
-    for (const fd of [ranges, inFlight, nesting, control, this.#gone.request.fd, this.#gone.bio.fd])
+    const { ranges, inFlight, requests, nesting, control } = this.#maps;
+    for (const fd of [ranges, inFlight, requests, nesting, control, this.#gone.request.fd, this.#gone.bio.fd])
       closeSync(fd);
     closeSync(this.#lock);
   }
@@ -208,6 +206,10 @@ export class Installation {
     await clearPins(this.directory);
     this.close();
     await rmdir(this.directory).catch(() => undefined);
+  }
+
+  #remembered(name: SetName): number {
+    return name === 'bio' ? this.#maps.inFlight : this.#maps.requests;
   }
 
   /** Id of the map at a range key. */

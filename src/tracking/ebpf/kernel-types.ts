@@ -22,6 +22,8 @@ export interface KernelTypes {
   readonly requestBio: number;
   readonly requestFlags: number;
   readonly requestSector: number;
+  /** Bytes that have not ended yet, u32. */
+  readonly requestLength: number;
   readonly operations: {
     readonly discard: number;
     readonly zoneAppend: number | undefined;
@@ -30,7 +32,8 @@ export interface KernelTypes {
   readonly tracepoints: Readonly<Record<TracepointName, Tracepoint>>;
 }
 
-export type TracepointName = 'block_rq_complete' | 'block_bio_queue' | 'block_bio_complete';
+export type TracepointName =
+  'block_rq_issue' | 'block_rq_complete' | 'block_bio_queue' | 'block_bio_complete';
 
 export interface Tracepoint {
   readonly name: TracepointName;
@@ -77,6 +80,7 @@ export function readKernelTypes(btf: Btf): KernelTypes {
     requestBio: at('request', 'bio'),
     requestFlags: at('request', 'cmd_flags'),
     requestSector: at('request', '__sector'),
+    requestLength: at('request', '__data_len'),
     operations: {
       discard,
       zoneAppend: operation('REQ_OP_ZONE_APPEND'),
@@ -85,6 +89,7 @@ export function readKernelTypes(btf: Btf): KernelTypes {
         .filter((each) => each !== undefined),
     },
     tracepoints: {
+      block_rq_issue: tracepoint('block_rq_issue', 'request'),
       block_rq_complete: tracepoint('block_rq_complete', 'request'),
       block_bio_queue: tracepoint('block_bio_queue', 'bio'),
       block_bio_complete: tracepoint('block_bio_complete', 'bio'),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GiB, KiB, MiB, TiB } from '../../base/bytes.ts';
 import { readDescription, writeDescription } from './description.ts';
-import { kernelDevice, pageSize, shapeFor, shapeOf } from './layout.ts';
+import { kernelDevice, layoutVersion, pageSize, shapeFor, shapeOf } from './layout.ts';
 
 test('the unit is 4 KiB up to 1 TiB where units are bits, and the memory stays within 64 MiB and a few pages', () => {
   assert.equal(shapeFor(1 * MiB, 'bits').unit, 4 * KiB);
@@ -33,16 +33,16 @@ test('device numbers have 20 bits of minor and no sign', () => {
 test('a description survives, another layout and damage are told', () => {
   const page = new ArrayBuffer(pageSize);
   assert.match(readDescription(page) as string, /begins with 0x0, not 0x544b4244/);
+  writeDescription(page, { layout: layoutVersion });
+  assert.deepEqual(readDescription(page), { layout: layoutVersion });
   writeDescription(page, { layout: 1 });
-  assert.deepEqual(readDescription(page), { layout: 1 });
-  writeDescription(page, { layout: 2 });
   assert.match(
     readDescription(page) as string,
-    /layout 2, of another version of the agent, and this one has 1/,
+    /layout 1, of another version of the agent, and this one has 2/,
   );
-  writeDescription(page, { layout: 1 });
+  writeDescription(page, { layout: layoutVersion });
   new Uint8Array(page)[268] = 0x21;
   assert.match(readDescription(page) as string, /no JSON/);
-  const long = { layout: 1, text: 'x'.repeat(pageSize) };
+  const long = { layout: layoutVersion, text: 'x'.repeat(pageSize) };
   assert.throws(() => writeDescription(page, long), /does not fit/);
 });

@@ -8,12 +8,12 @@
  */
 import { KiB, MiB } from '../../base/bytes.ts';
 
-export const layoutVersion = 1;
+export const layoutVersion = 2;
 /** Bytes of an element of the maps. */
 export const pageSize = 4096;
 /** Ranges of one disk that are tracked at once: partitions, and the disk itself. */
 export const rangesPerDisk = 64;
-/** Writes on their way through devices without requests, all together. */
+/** Writes on their way, all devices together: bios of those without requests, and requests of the others. */
 export const inFlightEntries = 65536;
 /** Kernel memory for the fine and the taken map of one device, unless set. */
 export const defaultBudget = 64 * MiB;
@@ -65,7 +65,7 @@ export const descriptionMagic = 0x544b4244;
 
 /** Key of a range in the map of ranges: device number of the disk as the kernel has it, and a number from 0. */
 export const rangeKeySize = 8;
-/** Key: the bio's address. Value: first sector u64, sectors u64, device number u32, 0 u32. */
+/** Key: the bio's or request's address. Value: first sector u64, sectors u64, device number u32, 0 u32. */
 export const inFlightKeySize = 8;
 export const inFlightValueSize = 24;
 

@@ -55,11 +55,23 @@ test('a partition has its disk, its start and its disk sequence; a disk without 
       diskSequence: 7,
       nodes: '',
       byBio: false,
+      handedDownBy: undefined,
     },
   );
   assert.equal(readLiveDevice(254, 0, sys).byBio, true);
   assert.equal(readLiveDevice(254, 0, sys).diskSequence, undefined);
   assert.throws(() => readLiveDevice(8, 2, sys), { code: 'DEVICE_GONE' });
+});
+
+test('md RAID 0 above a device that takes bios is told, and above no other', (t) => {
+  const { sys, write, remove } = tree();
+  t.after(remove);
+  write('devices/dm-0/holders/md1/md/level', 'raid1');
+  write('devices/dm-0/holders/dm-1/dm/name', 'crypt');
+  assert.equal(readLiveDevice(254, 0, sys).handedDownBy, undefined);
+  for (const place of ['dm-0', 'sda', 'sda/sda1']) write(`devices/${place}/holders/md0/md/level`, 'raid0');
+  assert.equal(readLiveDevice(254, 0, sys).handedDownBy, 'md0');
+  assert.equal(readLiveDevice(8, 1, sys).handedDownBy, undefined);
 });
 
 test('every mark that differs is named with both values', (t) => {

@@ -3,7 +3,7 @@
  * caller knows (UUID). Whatever differs ends the epoch, since another disk may answer to the same name. sysfs is
  * memory of the kernel: reading it waits for no frozen filesystem.
  */
-import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import type { TrackedDevice } from '../tracker.ts';
@@ -26,6 +26,11 @@ export interface LiveDevice {
   readonly nodes: string;
   /** It takes bios as they are: no requests, no `mq` in sysfs. */
   readonly byBio: boolean;
+  /**
+   * A device above one without requests that passes bios on as they are, so that neither their beginning nor, on older
+   * kernels, their end is seen here: md RAID 0 and linear.
+   */
+  readonly handedDownBy: string | undefined;
 }
 
 /** What an epoch is bound to. */
@@ -43,6 +48,7 @@ export function readLiveDevice(major: number, minor: number, sys = '/sys'): Live
     const number = (path: string): number => Number(readFileSync(path, 'latin1'));
     const [diskMajor, diskMinor] = readFileSync(join(disk, 'dev'), 'latin1').trim().split(':').map(Number);
     const sequence = join(disk, 'diskseq');
+    const byBio = !existsSync(join(disk, 'mq'));
     const folders = [disk, place, join(disk, 'loop')].filter((each) => existsSync(each));
     return {
       size: number(join(place, 'size')) * 512,
@@ -51,13 +57,23 @@ export function readLiveDevice(major: number, minor: number, sys = '/sys'): Live
       partition,
       diskSequence: existsSync(sequence) ? number(sequence) : undefined,
       nodes: folders.map((each) => `${basename(each)} ${statSync(each, { bigint: true }).ino}`).join(', '),
-      byBio: !existsSync(join(disk, 'mq')),
+      byBio,
+      handedDownBy: byBio ? [place, disk].flatMap(holdersThatHandDown)[0] : undefined,
     };
   } catch (thrown) {
     throw new AgentError('DEVICE_GONE', `there is no block device ${major}:${minor} any more`, {
       cause: thrown,
     });
   }
+}
+
+function holdersThatHandDown(place: string): string[] {
+  const holders = join(place, 'holders');
+  if (!existsSync(holders)) return [];
+  return readdirSync(holders).filter((name) => {
+    const level = join(holders, name, 'md/level');
+    return existsSync(level) && ['raid0', 'linear'].includes(readFileSync(level, 'latin1').trim());
+  });
 }
 
 /** The marks of a device as it is now. */

@@ -22,7 +22,7 @@ import type { KernelTypes, TracepointName } from './kernel-types.ts';
 import type { Style } from './layout.ts';
 import { bioCompleteProgram, bioQueueProgram } from './programs/bio.ts';
 import { copies, type ProgramContext } from './programs/frame.ts';
-import { requestProgram } from './programs/request.ts';
+import { requestIssueProgram, requestProgram } from './programs/request.ts';
 
 export type SetName = 'request' | 'bio';
 
@@ -33,9 +33,12 @@ export type SetName = 'request' | 'bio';
  */
 const steps = { bits: { plain: 400, walk: 1000 }, bytes: { plain: 600, walk: 700 } } as const;
 
-/** In this order: whoever sees a bio's beginning must also see its end. */
+/** For a request whose end was not seen: 4 MiB at any place where units are bits, 2 MiB where they are bytes. */
+const leftoverSteps = 64;
+
+/** In this order: whoever sees a write's beginning must also see its end. */
 const members: Readonly<Record<SetName, readonly TracepointName[]>> = {
-  request: ['block_rq_complete'],
+  request: ['block_rq_complete', 'block_rq_issue'],
   bio: ['block_bio_complete', 'block_bio_queue'],
 };
 
@@ -149,6 +152,7 @@ export async function removeSet(directory: string, name: SetName): Promise<void>
 }
 
 const emit: Readonly<Record<TracepointName, (context: ProgramContext) => Buffer>> = {
+  block_rq_issue: (context) => requestIssueProgram(context, leftoverSteps),
   block_rq_complete: (context) => requestProgram(context, steps[context.style]),
   block_bio_queue: (context) => bioQueueProgram(context, steps[context.style].plain),
   block_bio_complete: (context) => bioCompleteProgram(context, steps[context.style].plain),
@@ -160,7 +164,7 @@ const emit: Readonly<Record<TracepointName, (context: ProgramContext) => Buffer>
  */
 export function programsDigest(types: KernelTypes, style: Style): string {
   const hash = createHash('sha256');
-  const maps = { ranges: 1, inFlight: 2, nesting: 3, control: 4 };
+  const maps = { ranges: 1, inFlight: 2, nesting: 3, control: 4, requests: 5 };
   for (const tracepoint of Object.values(members).flat())
     for (const probeRead of [false, true])
       for (let copy = 0; copy < copies; copy++)

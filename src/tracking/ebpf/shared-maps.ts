@@ -41,7 +41,7 @@ export interface ControlDescription extends Description {
   readonly agent: string;
 }
 
-const shared = ['control', 'ranges', 'in-flight', 'nesting', 'gone-request', 'gone-bio'] as const;
+const shared = ['control', 'ranges', 'in-flight', 'requests', 'nesting', 'gone-request', 'gone-bio'] as const;
 
 export interface Shared {
   readonly maps: ProgramMaps;
@@ -52,14 +52,14 @@ export interface Shared {
 
 export function closeShared({ maps, gone, control }: Shared): void {
   control.unmap();
-  const { ranges, inFlight, nesting } = maps;
-  for (const fd of [ranges, inFlight, nesting, maps.control, gone.request, gone.bio]) closeSync(fd);
+  const { ranges, inFlight, requests, nesting } = maps;
+  for (const fd of [ranges, inFlight, requests, nesting, maps.control, gone.request, gone.bio]) closeSync(fd);
 }
 
 /** The pinned maps, or why they cannot be used; undefined where there are none. */
 export function openShared(directory: string): Shared | string | undefined {
   const fds = shared.map((name) => openPin(join(directory, name)));
-  const [control, ranges, inFlight, nesting, goneRequest, goneBio] = fds;
+  const [control, ranges, inFlight, requests, nesting, goneRequest, goneBio] = fds;
   const giveUp = (doubt: string | undefined): string | undefined => {
     for (const fd of fds) if (fd !== undefined) closeSync(fd);
     return doubt;
@@ -69,6 +69,7 @@ export function openShared(directory: string): Shared | string | undefined {
     control === undefined ||
     ranges === undefined ||
     inFlight === undefined ||
+    requests === undefined ||
     nesting === undefined ||
     goneRequest === undefined ||
     goneBio === undefined
@@ -81,7 +82,7 @@ export function openShared(directory: string): Shared | string | undefined {
     return giveUp(description);
   }
   return {
-    maps: { ranges, inFlight, nesting, control },
+    maps: { ranges, inFlight, requests, nesting, control },
     gone: { request: goneRequest, bio: goneBio },
     control: memory,
     description,
@@ -107,14 +108,9 @@ export async function createShared(
       innerFd: template,
       name: 'dattod_ranges',
     }),
-    inFlight: createMap({
-      type: 'hash',
-      keySize: inFlightKeySize,
-      valueSize: inFlightValueSize,
-      entries,
-      name: 'dattod_inflight',
-    }),
-    nesting: createMap({ type: 'perCpuArray', keySize: 4, valueSize: 8, entries: 3, name: 'dattod_nesting' }),
+    inFlight: createMap({ ...onTheirWay, entries, name: 'dattod_inflight' }),
+    requests: createMap({ ...onTheirWay, entries, name: 'dattod_requests' }),
+    nesting: createMap({ type: 'perCpuArray', keySize: 4, valueSize: 8, entries: 4, name: 'dattod_nesting' }),
     control: createMap({ ...page, flags: mapFlags.mmapable, name: 'dattod_control' }),
   };
   closeSync(template);
@@ -126,6 +122,7 @@ export async function createShared(
   writeDescription(control.memory, description);
   pin(maps.ranges, join(directory, 'ranges'));
   pin(maps.inFlight, join(directory, 'in-flight'));
+  pin(maps.requests, join(directory, 'requests'));
   pin(maps.nesting, join(directory, 'nesting'));
   pin(gone.request, join(directory, 'gone-request'));
   pin(gone.bio, join(directory, 'gone-bio'));
@@ -133,6 +130,8 @@ export async function createShared(
   pin(maps.control, join(directory, 'control'));
   return { maps, gone, control, description };
 }
+
+const onTheirWay = { type: 'hash', keySize: inFlightKeySize, valueSize: inFlightValueSize } as const;
 
 const page = {
   type: 'array',

@@ -161,6 +161,12 @@ export class EbpfTracker implements Tracker {
     const key = keyOf(device);
     const live = readLiveDevice(device.major, device.minor);
     checkDescribed(device, live);
+    if (live.handedDownBy !== undefined)
+      throw new AgentError(
+        'NOT_SUPPORTED',
+        `what is written to ${live.handedDownBy}, which lies on ${device.path}, cannot be seen there`,
+        { hint: `back ${live.handedDownBy} up instead` },
+      );
     const earlier = this.#ranges.get(key);
     const doubt =
       earlier === undefined
@@ -214,6 +220,8 @@ export class EbpfTracker implements Tracker {
     }
     const difference = markDifference(marks, marksOf(device, live, this.#bootId));
     if (difference !== undefined) return difference;
+    if (live.handedDownBy !== undefined)
+      return `what is written to ${live.handedDownBy}, which lies on it, is not seen`;
     if (device.size !== live.size) return `its size in bytes is ${live.size}, not ${device.size}`;
     if (!this.#installation.hasRange(range.disk, range.id))
       return 'the programs do not know its map any more';
@@ -239,7 +247,7 @@ export class EbpfTracker implements Tracker {
 
   /** Before the marks are read: an entry goes only after its marks are set. */
   #inFlight(range: Range): ReturnType<Installation['inFlight']> {
-    return range.description.set === 'bio' ? this.#installation.inFlight() : [];
+    return this.#installation.inFlight(range.description.set);
   }
 
   /** Opens what earlier processes pinned. */

@@ -1,8 +1,7 @@
 /**
  * The programs for devices without requests (device-mapper, md, NVMe multipath, zram): a bio's sectors at its end are
  * not those that it began with, so `block_bio_queue` remembers them by the bio's address, and `block_bio_complete`
- * marks what was remembered. Some drivers never tell the end of a bio (md RAID 0 without statistics): its entry stays
- * until the address is used again, and counts as dirty until then.
+ * marks what was remembered (remember.ts). Some drivers never tell the end of a bio (md RAID 0 without statistics).
  *
  * Order matters to whoever reads the entries first and the marks after: an entry goes only when its marks are set.
  */
@@ -23,13 +22,7 @@ import {
   selectUnpaired,
 } from './frame.ts';
 import { mark } from './mark.ts';
-
-const value = {
-  sector: frame.value,
-  count: frame.value + 8,
-  device: frame.value + 16,
-  pad: frame.value + 20,
-};
+import { entry, forget, remember } from './remember.ts';
 
 export function bioQueueProgram(context: ProgramContext, steps: number): Buffer {
   const { types, maps } = context;
@@ -41,24 +34,12 @@ export function bioQueueProgram(context: ProgramContext, steps: number): Buffer 
   requireByBio(a, maps, 'out');
   for (const reset of types.operations.zoneResets) a.jump('eq', 8, reset, 'zone reset');
 
-  a.load(8, 7, 6, types.bioSector).store(8, frameRegister, value.sector, 7);
+  a.load(8, 7, 6, types.bioSector);
   // Also those without data (flushes): their end must find an entry.
-  a.load(4, 9, 6, types.bioSize).alu('rsh', 9, 9).store(8, frameRegister, value.count, 9);
-  a.load(4, 8, frameRegister, frame.device).store(4, frameRegister, value.device, 8);
-  a.storeImmediate(4, frameRegister, value.pad, 0).store(8, frameRegister, frame.key, 6);
-  lookup(a, maps.inFlight, frame.key).jump('eq', 0, 0, 'remember');
-  // Another copy of this program was here already, or the same write is made again.
-  a.load(8, 1, 0, 0).jumpReg('ne', 1, 7, 'stale').load(8, 1, 0, 8).jumpReg('ne', 1, 9, 'stale');
-  a.load(4, 1, 0, 16).jumpReg('eq', 1, 8, 'out');
-  a.label('stale').load(8, 1, 0, 8).jump('eq', 1, 0, 'remember');
-  a.load(8, 2, 0, 0).store(8, frameRegister, frame.start, 2).aluReg('add', 1, 2);
-  a.store(8, frameRegister, frame.end, 1).load(4, 1, 0, 16).store(4, frameRegister, frame.device, 1);
-  mark(a, context, { prefix: '', steps, done: 'remember' });
+  a.load(4, 9, 6, types.bioSize).alu('rsh', 9, 9);
+  remember(a, context, { map: maps.inFlight, steps, done: 'out', full: 'full' });
 
-  a.label('remember').mapFd(1, maps.inFlight).movReg(2, frameRegister).alu('add', 2, frame.key);
-  a.movReg(3, frameRegister).alu('add', 3, frame.value).mov(4, 0).call(helpers.mapUpdate);
-  a.jump('eq', 0, 0, 'out');
-  a.load(4, 1, frameRegister, value.device).store(4, frameRegister, frame.device, 1);
+  a.label('full');
   selectCounter(a, 'lostInFlight').goto('count');
   a.label('zone reset');
   selectCounter(a, 'zoneReset');
@@ -77,7 +58,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   lookup(a, maps.inFlight, frame.key).jump('eq', 0, 0, 'unpaired');
   a.load(8, 7, 0, 0).load(8, 9, 0, 8).jump('eq', 9, 0, 'forget').aluReg('add', 9, 7);
   a.load(4, 1, 0, 16).store(4, frameRegister, frame.device, 1);
-  a.store(4, frameRegister, value.device, 1).storeImmediate(4, frameRegister, frame.index, 0);
+  a.store(4, frameRegister, entry.device, 1).storeImmediate(4, frameRegister, frame.index, 0);
   if (types.operations.zoneAppend !== undefined) {
     // The place where a zone append wrote is known at its end alone; what lies between counts as well.
     a.jump('ne', 8, types.operations.zoneAppend, 'place known');
@@ -94,7 +75,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   // The bio may have been handed down as it was to another tracked device, whose part of it nobody noted.
   a.label('other');
   loadDevice(a, types, 6, types.bioToDisk);
-  a.load(4, 1, frameRegister, frame.device).load(4, 2, frameRegister, value.device);
+  a.load(4, 1, frameRegister, frame.device).load(4, 2, frameRegister, entry.device);
   a.jumpReg('eq', 1, 2, 'forget');
   requireByBio(a, maps, 'forget');
   selectUnpaired(a);
@@ -102,8 +83,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
 
   a.label('forget');
   // The last copy only: the others must find the entry.
-  if (context.copy === copies - 1)
-    a.mapFd(1, maps.inFlight).movReg(2, frameRegister).alu('add', 2, frame.key).call(helpers.mapDelete);
+  if (context.copy === copies - 1) forget(a, maps.inFlight);
   a.goto('out');
 
   a.label('unpaired');
@@ -144,12 +124,12 @@ export interface InFlight {
   readonly device: number;
 }
 
-export function readInFlight(entry: Buffer): InFlight {
-  if (entry.length !== inFlightValueSize)
-    throw new RangeError(`an in-flight entry of ${entry.length} bytes, not ${inFlightValueSize}`);
+export function readInFlight(bytes: Buffer): InFlight {
+  if (bytes.length !== inFlightValueSize)
+    throw new RangeError(`an in-flight entry of ${bytes.length} bytes, not ${inFlightValueSize}`);
   return {
-    sector: Number(entry.readBigUInt64LE(0)),
-    count: Number(entry.readBigUInt64LE(8)),
-    device: entry.readUInt32LE(16),
+    sector: Number(bytes.readBigUInt64LE(0)),
+    count: Number(bytes.readBigUInt64LE(8)),
+    device: bytes.readUInt32LE(16),
   };
 }

@@ -12,8 +12,10 @@ import { counters, rangeFields, rangesPerDisk, type Style } from '../layout.ts';
 export interface ProgramMaps {
   /** HASH_OF_MAPS: range key to the range's map. */
   readonly ranges: number;
-  /** HASH: a bio's address to its range. */
+  /** HASH: a bio's address to what it writes. */
   readonly inFlight: number;
+  /** HASH: a request's, likewise. */
+  readonly requests: number;
   /** PERCPU_ARRAY: for each tracepoint how many copies of its program run on this processor. */
   readonly nesting: number;
   /** ARRAY of one page: for each tracepoint how often `copies` copies ran at once. */
@@ -41,6 +43,7 @@ export const tracepointNumbers: Readonly<Record<TracepointName, number>> = {
   block_rq_complete: 0,
   block_bio_queue: 1,
   block_bio_complete: 2,
+  block_rq_issue: 3,
 };
 
 /** Places of the frame, below register 10. */

@@ -1,0 +1,51 @@
+/**
+ * Programs that see writes begin and never end: what remains when an interrupt comes in a context in which the kernel
+ * runs no tracing programs. For the holes of eBPF tracking.
+ */
+import assert from 'node:assert/strict';
+import { closeSync, openSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Bitmap } from '../../src/base/bitmap.ts';
+import { Installation } from '../../src/tracking/ebpf/installation.ts';
+import { shapeFor } from '../../src/tracking/ebpf/layout.ts';
+import { marksOf, readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
+import { Range } from '../../src/tracking/ebpf/range.ts';
+import type { TrackedDevice } from '../../src/tracking/tracker.ts';
+
+/** What a take yields after `write`, of a device with requests whose ends no program sees. */
+export async function dirtyWithoutEnds(
+  directory: string,
+  device: TrackedDevice,
+  write: () => void | Promise<void>,
+): Promise<Bitmap> {
+  const installation = await Installation.open({ directory });
+  try {
+    const live = readLiveDevice(device.major, device.minor);
+    assert.equal(live.byBio, false);
+    const set = await installation.ensureSet('request');
+    for (const { tracepoint, copy, link } of set.programs) {
+      if (tracepoint !== 'block_rq_complete') continue;
+      await rm(join(directory, `request-${tracepoint}-${copy}-link`));
+      closeSync(link);
+      // The set closes its descriptors at its end: the number stays taken.
+      assert.equal(openSync('/dev/null', 'r'), link);
+    }
+    const shape = shapeFor(device.size, installation.style);
+    const range = Range.create(
+      shape,
+      device.path,
+      marksOf(device, live, 'boot'),
+      'request',
+      set.ids,
+      new Map(),
+    );
+    installation.addRange(range.disk, range.fd, undefined, new Set());
+    await write();
+    const { dirty } = range.take(installation.inFlight('request'));
+    range.close();
+    return dirty;
+  } finally {
+    await installation.remove();
+  }
+}
