@@ -94,6 +94,7 @@ const handlers: Handlers = {
     await connected().target.flush();
     return undefined;
   },
+  trim: ({ freed }) => connected().trim(new Bitmap(setup.deviceSize, setup.unit, freed)),
   checkSamples: () => connected().checkSamples(),
   forgetBase: () => {
     if (target instanceof VaultTarget) target.forgetBase();

@@ -34,6 +34,8 @@ export interface JobOptions {
   readonly tracker: 'auto' | 'ebpf' | 'blktrace' | 'none';
   /** Whether an incremental in doubt becomes a differential, or fails with CHAIN_IN_DOUBT. */
   readonly fallback: boolean;
+  /** Whether the target is told to free the space of blocks that are no longer in use. */
+  readonly trim: boolean;
   /** Copying passes before the freeze, at most. */
   readonly maxPasses: number;
   /** Executables run before the freeze and after the thaw; a failing pre-freeze hook ends the job. */
@@ -53,6 +55,7 @@ export const defaultJobOptions: JobOptions = {
   fingerprints: true,
   tracker: 'auto',
   fallback: true,
+  trim: false,
   maxPasses: 8,
   preFreezeHook: undefined,
   postThawHook: undefined,

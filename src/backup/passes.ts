@@ -10,6 +10,7 @@ import { wholeUnits } from './copy/segments.ts';
 import { inUnit } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { Feed } from './feed.ts';
+import { beginHeld } from './freed.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, synced, syncMounts } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
@@ -42,6 +43,7 @@ export async function beginChain(unit: JobUnit): Promise<void> {
       chain.pending.mark(offset, length);
     await chain.savePending();
   }
+  await beginHeld(unit);
 }
 
 /** The first pass by the kind of backup. */
@@ -114,6 +116,7 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
   await unit.pool.copy(set);
   unit.recent.note(set);
   unit.chain.unpublished?.or(set);
+  unit.held?.or(set);
   unit.chain.pending.andNot(set);
   unit.chain.besides = unproven(unit, set);
   await unit.chain.savePending();

@@ -136,6 +136,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       discard,
       map: undefined,
       image,
+      held: undefined,
       status: {
         ...initialStatus(pair, targetName(target)),
         kind: plan.kind,

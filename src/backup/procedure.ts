@@ -7,6 +7,7 @@ import { AgentError } from '../base/errors.ts';
 import { complement } from '../base/extents.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
+import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
@@ -70,6 +71,7 @@ export async function runBackup(
   await refuseNewWriters(units);
   await together(units, takeRest);
   for (const unit of units) settle(unit);
+  await together(units, (unit) => endHeld(unit, options, report));
   await together(units, seal);
 
   report.phase('verifying');
@@ -204,6 +206,7 @@ async function sendKept(
   await pool.sendSpool(resendable);
   unit.recent.note(kept);
   chain.unpublished?.or(kept);
+  unit.held?.or(kept);
   chain.pending.andNot(kept);
   await chain.savePending();
 }

@@ -59,6 +59,8 @@ export interface DeviceStatus {
   bytes_mismatched: number;
   /** `verify`: bytes of which it is not known what the target should hold, free space among them. */
   bytes_unknown: number;
+  /** `--trim`: bytes that are free now, of which the target was told that their space may be freed. */
+  bytes_trimmed: number;
   read_errors: ReadErrorRecord[];
   /** Id of the recovery point, where the target is a vault and the job has succeeded; otherwise null. */
   point: string | null;

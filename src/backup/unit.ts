@@ -44,6 +44,8 @@ export interface JobUnit extends JobMember {
   readonly image: VaultImage | undefined;
   /** What the next backup builds on, once the recovery point is there. */
   base?: ChainBase | undefined;
+  /** What the target may hold data of (freed.ts); undefined until the job has begun to write to it. */
+  held: Bitmap | undefined;
 }
 
 /** True where the device is written to while it is copied, so that it has to be frozen at the end. */
@@ -79,6 +81,7 @@ export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
     bytes_verified: 0,
     bytes_mismatched: 0,
     bytes_unknown: 0,
+    bytes_trimmed: 0,
     read_errors: [],
     point: null,
     bytes_stored: null,

@@ -55,6 +55,16 @@ export function* alignedOut(extents: Iterable<Extent>, alignment: number, size: 
   }
 }
 
+/** Each extent shrunk to multiples of `alignment`; those that hold none are dropped. */
+export function* alignedIn(extents: Iterable<Extent>, alignment: number): Generator<Extent> {
+  for (const extent of extents) {
+    const offset = Math.ceil(extent.offset / alignment) * alignment;
+    const end = extent.offset + extent.length;
+    const length = end - (end % alignment) - offset;
+    if (length > 0) yield { offset, length };
+  }
+}
+
 /** The extents cut to the window `[start, end)`. */
 export function* clipped(extents: Iterable<Extent>, start: number, end: number): Generator<Extent> {
   for (const extent of extents) {

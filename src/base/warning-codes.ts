@@ -22,6 +22,7 @@ const table = {
   CANNOT_CONVERGE:
     'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',
+  NOT_TRIMMED: 'The target cannot free space (`--trim`), or refused to; the image is right all the same.',
   READ_ERRORS: 'Bad sectors were written as zeros (`--on-read-error zero`).',
 } as const satisfies Record<string, string>;
 

@@ -18,6 +18,7 @@ export interface JobOptionValues {
   fallback?: boolean;
   /** True unless --no-fingerprints is given. */
   fingerprints?: boolean;
+  trim?: boolean;
   maxPasses?: number;
   preFreezeHook?: string;
   postThawHook?: string;
@@ -64,6 +65,7 @@ export function addJobOptions(command: Command): Command {
       'a full takes less processor time; the next backup to its target is a full again',
     )
     .option('--no-fallback', 'fail instead of making a differential of an incremental in doubt')
+    .option('--trim', 'let the target free the space of what is no longer in use')
     .option('--max-passes <number>', 'copying passes before the freeze, at most (8)', (text) =>
       parseCount(text, '--max-passes', 100),
     )
@@ -88,6 +90,7 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
     ...(values.tracker === undefined ? {} : { tracker: values.tracker }),
     ...(values.fingerprints === false ? { fingerprints: false } : {}),
     ...(values.fallback === false ? { fallback: false } : {}),
+    ...(values.trim === true ? { trim: true } : {}),
     ...(values.maxPasses === undefined ? {} : { max_passes: values.maxPasses }),
     ...(values.preFreezeHook === undefined ? {} : { pre_freeze_hook: values.preFreezeHook }),
     ...(values.postThawHook === undefined ? {} : { post_thaw_hook: values.postThawHook }),

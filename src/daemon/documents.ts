@@ -27,6 +27,7 @@ export interface JobOptionsDocument {
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
   fingerprints?: boolean;
   fallback?: boolean;
+  trim?: boolean;
   max_passes?: number;
   /** Absolute paths of executables. */
   pre_freeze_hook?: string;

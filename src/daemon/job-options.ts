@@ -54,6 +54,10 @@ export const jobOptionFields = {
     schema: { type: 'boolean' },
     about: 'whether an incremental in doubt becomes a differential, or fails',
   },
+  trim: {
+    schema: { type: 'boolean' },
+    about: 'whether the target is told to free the space of what is no longer in use',
+  },
   max_passes: {
     schema: { type: 'integer', minimum: 1, maximum: 100 },
     about: 'copying passes before the freeze, at most',
@@ -136,6 +140,7 @@ export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOp
     tracker: given.tracker ?? defaults.tracker,
     fingerprints: given.fingerprints ?? defaults.fingerprints,
     fallback: given.fallback ?? defaults.fallback,
+    trim: given.trim ?? defaults.trim,
     maxPasses: given.max_passes ?? defaults.maxPasses,
     preFreezeHook: given.pre_freeze_hook ?? defaults.preFreezeHook,
     postThawHook: given.post_thaw_hook ?? defaults.postThawHook,

@@ -159,3 +159,17 @@ test('a coarser map holds all of a finer one', () => {
     [65536, 983040],
   );
 });
+
+test('what the target may hold is empty where nothing, or nothing that fits, is recorded', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  assert.ok((await chain.readHeld()).isEmpty());
+  const held = new Bitmap(subject.size, 4096);
+  held.mark(8192, 4096);
+  await chain.saveHeld(held);
+  assert.deepEqual([...(await chain.readHeld()).extents()], [{ offset: 8192, length: 4096 }]);
+  const coarser = await Chain.open(parent, subject, 65536);
+  assert.deepEqual([...(await coarser!.readHeld()).extents()], [{ offset: 0, length: 65536 }]);
+  await writeBitmapFile(join(chain.directory, 'held'), new Bitmap(500_000, 4096));
+  assert.ok((await chain.readHeld()).isEmpty());
+});

@@ -207,6 +207,21 @@ export class Chain {
     await writeBitmapFile(join(this.directory, 'pending'), pending);
   }
 
+  /**
+   * The blocks that the target may hold data of, whether they are in use or not, in the unit of the pending map.
+   * Empty where nothing is recorded: it serves to give space back, and nothing is believed of it.
+   */
+  async readHeld(): Promise<Bitmap> {
+    const { size, unit } = this.pending;
+    const held = await readBitmapFile(join(this.directory, 'held'));
+    return held?.size === size ? inUnit(held, unit) : new Bitmap(size, unit);
+  }
+
+  /** Durable when it resolves. */
+  async saveHeld(held: Bitmap): Promise<void> {
+    await writeBitmapFile(join(this.directory, 'held'), held);
+  }
+
   /** Changes the record, durably. */
   async save(changes: Partial<Omit<ChainRecord, 'version' | 'id' | keyof ChainSubject>>): Promise<void> {
     this.#record = { ...this.#record, ...changes };

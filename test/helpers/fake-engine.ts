@@ -129,6 +129,7 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
       bytes_verified: 0,
       bytes_mismatched: 0,
       bytes_unknown: 0,
+      bytes_trimmed: 0,
       read_errors: [],
       point: null,
       bytes_stored: null,

@@ -88,6 +88,8 @@ export interface ThreadCalls {
   sendSpool: { args: undefined; result: undefined };
   dropSpool: { args: undefined; result: undefined };
   flush: { args: undefined; result: undefined };
+  /** Lets the target free the space of the blocks set in `freed`, a Bitmap in units of `unit`; how many bytes that was. */
+  trim: { args: { freed: SharedArrayBuffer }; result: { bytes: number } };
   /** Reads the sampled units back; how many bytes were compared. Throws TARGET_MISMATCH. */
   checkSamples: { args: undefined; result: { bytes: number } };
   /** Only for a vault: the image begins as zeros and not as an earlier one. */

@@ -251,6 +251,18 @@ export class CopyPool {
     return { kept, overflow };
   }
 
+  /**
+   * Lets the target free the space of these blocks, which must be pending: what it holds there afterwards is not
+   * known. Flushed when it returns; the bytes that the target was told.
+   */
+  async trim(freed: Bitmap): Promise<number> {
+    const set = freed.clone();
+    return this.#untilFlushed(async (again) => {
+      if (again && this.hasUnconfirmed) throw this.#lostUnconfirmed();
+      return (await this.#first.call('trim', { freed: set.words.buffer })).bytes;
+    });
+  }
+
   /** Reads the set from the target and compares it with the fingerprints: places that differ, and the first. */
   async verify(set: Bitmap): Promise<{ mismatches: number; firstMismatch: number }> {
     return this.#segments('verify', set);

@@ -434,3 +434,32 @@ test('stopping ends a run, also a paused one', async (t) => {
   control.stopped = true;
   await assert.rejects(running, { code: 'CANCELLED' });
 });
+
+test('space is given back in whole blocks of the target, and never next to them', async (t) => {
+  const data = device(4, []);
+  const freed = new Bitmap(data.length, 4096);
+  freed.mark(4096, 5 * 4096);
+  freed.mark(2 * fingerprintUnit, 4096);
+  for (const { minimumBlock, ranges } of [
+    {
+      minimumBlock: 1,
+      ranges: [
+        [4096, 5 * 4096],
+        [2 * fingerprintUnit, 4096],
+      ],
+    },
+    { minimumBlock: 8192, ranges: [[8192, 4 * 4096]] },
+  ]) {
+    // This target knows no trim: zeroes that may be holes do as well.
+    const target = new MemoryTarget(4 * fingerprintUnit, { minimumBlock });
+    const { transfer } = rig(t, data, { target, unit: 4096 });
+    const { bytes } = await transfer.trim(freed);
+    const expected = Buffer.alloc(4 * fingerprintUnit, 0xee);
+    for (const [offset = 0, length = 0] of ranges) expected.fill(0, offset, offset + length);
+    assert.ok(target.data.equals(expected), `blocks of ${minimumBlock}`);
+    assert.equal(
+      bytes,
+      ranges.reduce((sum, [, length = 0]) => sum + length, 0),
+    );
+  }
+});

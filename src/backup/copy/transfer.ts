@@ -3,8 +3,9 @@
  * target busy. Reads block the thread (design.md, Speed), so this runs in worker threads only.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import { type Extent, alignedOut, clipped, merged } from '../../base/extents.ts';
+import { type Extent, alignedIn, alignedOut, clipped, merged, pieces } from '../../base/extents.ts';
 import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
 import { allMarked, markShared } from './atomic-bitmap.ts';
@@ -14,6 +15,9 @@ import type { PassMode, RunResult } from './messages.ts';
 import { Outgoing, requestSize, type Slot } from './outgoing.ts';
 import { Spool } from './spool.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
+
+/** Bytes of one trim: between two a job can be cancelled. */
+const trimSize = 1024 * MiB;
 
 export interface TransferParts extends ChunkParts {
   /** Pairs of offset (a multiple of the fingerprint unit) and length. */
@@ -119,6 +123,25 @@ export class Transfer {
       this.#outgoing.sendZeroes();
       for (const { unit, print } of this.#spool.prints) this.#parts.fingerprints?.write(unit, print);
     });
+  }
+
+  /** Lets the target free the space of these blocks, where it can; the bytes that it was told. */
+  async trim(freed: Bitmap): Promise<{ bytes: number }> {
+    const { abilities, minimumBlock } = this.target;
+    let bytes = 0;
+    await this.#session(async () => {
+      for (const { offset, length } of pieces(alignedIn(freed.extents(), minimumBlock), trimSize)) {
+        await this.#gate('copy');
+        bytes += length;
+        await this.#ahead(
+          abilities.trim
+            ? this.target.trim(offset, length)
+            : this.target.writeZeroes(offset, length, { hole: true }),
+        );
+      }
+      await Promise.all(this.#reads);
+    });
+    return { bytes };
   }
 
   dropSpool(): void {
