@@ -36,6 +36,7 @@ const aborting = new AbortController();
 let source: DeviceSource | undefined;
 let target: Target | undefined;
 let transfer: Transfer | undefined;
+let fingerprints: FingerprintFile | undefined;
 
 type Handlers = {
   [Name in keyof ThreadCalls]: (args: ThreadCalls[Name]['args']) => Promise<ThreadCalls[Name]['result']>;
@@ -43,14 +44,15 @@ type Handlers = {
 
 const handlers: Handlers = {
   open: async ({ waitMs }) => {
-    source ??= await openDeviceSource(setup.sourcePath);
-    if (source.size !== setup.deviceSize)
-      throw new AgentError(
-        'DEVICE_GONE',
-        `${setup.sourcePath} has ${source.size} bytes now, and had ${setup.deviceSize} when the job began`,
-        { hint: 'start the job again' },
-      );
+    source ??= await openSource(setup.sourcePath);
     return connect(waitMs);
+  },
+  useSource: async ({ path }) => {
+    const before = source;
+    source = await openSource(path);
+    await before?.close();
+    transfer = makeTransfer(connected().target);
+    return undefined;
   },
   reopenTarget: ({ waitMs }) => connect(waitMs),
   map: ({ state, used }) => {
@@ -128,27 +130,42 @@ async function connect(waitMs: number): Promise<TargetFacts> {
     deviceSize: setup.deviceSize,
   });
   if (transfer !== undefined) transfer.useTarget(target);
-  else
-    transfer = new Transfer(target, {
-      thread: setup.thread,
-      source: opened(),
-      control,
-      items,
-      send,
-      unconfirmed,
-      found,
-      targetZero,
-      samples,
-      hasher,
-      fingerprints:
-        setup.fingerprintPath === undefined ? undefined : new FingerprintFile(setup.fingerprintPath),
-      rate: setup.rate,
-      onReadError: setup.onReadError,
-      spoolBytes: setup.spoolBytes,
-      depth: Math.min(setup.depth, target.depth),
-    });
+  else transfer = makeTransfer(target);
   const { name, size, readOnly, abilities, minimumBlock } = target;
   return { name, size, readOnly, abilities, minimumBlock };
+}
+
+async function openSource(path: string): Promise<DeviceSource> {
+  const opening = await openDeviceSource(path);
+  const { size } = opening;
+  if (size === setup.deviceSize) return opening;
+  await opening.close();
+  throw new AgentError(
+    'DEVICE_GONE',
+    `${path} has ${size} bytes now, and had ${setup.deviceSize} when the job began`,
+    { hint: 'start the job again' },
+  );
+}
+
+function makeTransfer(to: Target): Transfer {
+  if (setup.fingerprintPath !== undefined) fingerprints ??= new FingerprintFile(setup.fingerprintPath);
+  return new Transfer(to, {
+    thread: setup.thread,
+    source: opened(),
+    control,
+    items,
+    send,
+    unconfirmed,
+    found,
+    targetZero,
+    samples,
+    hasher,
+    fingerprints,
+    rate: setup.rate,
+    onReadError: setup.onReadError,
+    spoolBytes: setup.spoolBytes,
+    depth: Math.min(setup.depth, to.depth),
+  });
 }
 
 function opened(): DeviceSource {

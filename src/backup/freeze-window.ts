@@ -41,7 +41,7 @@ export async function freezeWindow(
   const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
   const mounts = await mountsToFreeze(live);
   const freezer = await createFreezer({
-    mounts: freezeOrder([...mounts.values()]).map((mount) => mount.path),
+    mounts: freezeOrder(ours(mounts)).map((mount) => mount.path),
     maxFreezeMs: options.maxFreezeMs,
     runDirectory: environment.runDirectory,
     log: environment.log,
@@ -83,10 +83,29 @@ export async function freezeWindow(
       await postThaw(options.postThawHook, hookEnvironment, report);
   }
   for (const unit of live) {
+    if (unit.snapshot?.freezes === true) continue;
     const own = new Set(mounts.get(unit)?.map((mount) => mount.path));
     const lengths = thawed.perMount.filter(({ path }) => own.has(path)).map(({ frozenMs }) => frozenMs);
     unit.status.freeze_ms = Math.round(Math.max(...lengths, 0) * 10) / 10;
   }
+}
+
+/**
+ * The filesystems that are ours to freeze: not the one that LVM freezes while it takes its snapshot. Throws
+ * FREEZE_FAILED where there is more than that one by now.
+ */
+function ours(mounts: ReadonlyMap<JobUnit, MountedFilesystem[]>): MountedFilesystem[][] {
+  return [...mounts].flatMap(([{ snapshot, pair }, each]) => {
+    if (snapshot?.freezes !== true) return [each];
+    const other = each.find(({ device }) => device !== pair.device.kernelName);
+    if (other !== undefined)
+      throw new AgentError(
+        'FREEZE_FAILED',
+        `${other.path} (${other.device}), which lies on ${pair.device.path}, was mounted since the backup of it began`,
+        { hint: 'start the backup again' },
+      );
+    return [];
+  });
 }
 
 /** Each filesystem once; one on a loop device before the one that holds the file. */

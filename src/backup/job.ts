@@ -32,6 +32,13 @@ export interface JobOptions {
   readonly fingerprints: boolean;
   /** Which tracker is used; `auto` takes the best there is. */
   readonly tracker: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  /**
+   * Whether a mounted logical volume that nothing tracks is backed up from a temporary LVM snapshot where there is room
+   * for one, or compared while it is frozen.
+   */
+  readonly snapshot: 'auto' | 'never';
+  /** Bytes that a snapshot of a thick volume gets; undefined for the usual share. */
+  readonly snapshotSize: number | undefined;
   /** Whether an incremental in doubt becomes a differential, or fails with CHAIN_IN_DOUBT. */
   readonly fallback: boolean;
   /** Whether the target is told to free the space of blocks that are no longer in use. */
@@ -54,6 +61,8 @@ export const defaultJobOptions: JobOptions = {
   verify: 'sample',
   fingerprints: true,
   tracker: 'auto',
+  snapshot: 'auto',
+  snapshotSize: undefined,
   fallback: true,
   trim: false,
   maxPasses: 8,

@@ -47,9 +47,17 @@ export function checkPrediction(
     {
       hint:
         `allow it with --max-freeze ${Math.ceil((prediction.ms * 1.25) / 1000)}s, or unmount the filesystem or ` +
-        'remount it read-only for the time of the backup, or back up an LVM snapshot of it',
+        `remount it read-only for the time of the backup${snapshotHint(units)}`,
     },
   );
+}
+
+/** What a snapshot would need, where the device is a logical volume and none could be taken. */
+function snapshotHint(units: readonly JobUnit[]): string {
+  const reasons = units.flatMap(({ noSnapshot }) => (noSnapshot === '' ? [] : [noSnapshot]));
+  return reasons.length === 0
+    ? ', or back up an LVM snapshot of it'
+    : `; no LVM snapshot was taken: ${[...new Set(reasons)].join('; ')}`;
 }
 
 /** The same for devices whose tracker tells what there is to read. */

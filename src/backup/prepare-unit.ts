@@ -15,12 +15,13 @@ import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { type Plan, decide } from './plan.ts';
 import { chainSubject, chainsDirectory, drift, openChain } from './prepare-chain.ts';
+import { prepareSnapshot } from './prepare-snapshot.ts';
 import { startTracking } from './prepare-tracking.ts';
 import { RecentUnits } from './recent-units.ts';
 import { refuseSelfTarget, refuseSelfVault } from './self-target.ts';
 import type { BackupKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
-import { type JobUnit, initialStatus } from './unit.ts';
+import { type JobUnit, type UnitSnapshot, initialStatus } from './unit.ts';
 import type { VaultJobs } from './vault-job.ts';
 
 /** Bytes that frozen passes of one job may keep in memory. */
@@ -30,6 +31,9 @@ const spoolBytes = 32 * MiB;
 const largestUnit = 256 * 1024;
 
 export interface UnitContext {
+  readonly job: string;
+  /** Of the pair in the job, from 0. */
+  readonly number: number;
   readonly kind: BackupKind;
   /** Devices in the job. */
   readonly pairs: number;
@@ -96,6 +100,9 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     undo.push(await undoMaking(target), () => pool.close());
     const facts = await pool.open();
     if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
+    const snapshot = compared
+      ? await prepareSnapshot(device, { ...context, mounts, target, vaultDirectory: vault?.directory })
+      : { why: '' };
     const plan = decide({
       wanted: context.kind,
       subject,
@@ -128,9 +135,12 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
             },
       mounts,
       hold,
+      snapshot: 'why' in snapshot ? undefined : snapshot,
+      noSnapshot: 'why' in snapshot ? snapshot.why : '',
       close: async () => {
         await pool.close();
         await hold?.close();
+        if (!('why' in snapshot)) await removeSnapshot(snapshot, environment);
         if (environment.offline === true) await chain.remove();
       },
       discard,
@@ -158,6 +168,13 @@ export function untrackedUnit(size: number): number {
   let unit = fingerprintUnit;
   while (unit < largestUnit && size / unit > 32 * MiB) unit *= 2;
   return unit;
+}
+
+/** Where the job failed: the next daemon removes what cannot be removed now. */
+async function removeSnapshot({ snapshot }: UnitSnapshot, { log }: JobEnvironment): Promise<void> {
+  await snapshot.remove().catch((err: unknown) => {
+    log.error({ err, snapshot: snapshot.volume }, 'the snapshot could not be removed');
+  });
 }
 
 function refuseDoubt(plan: Plan, device: Device, options: JobOptions): void {

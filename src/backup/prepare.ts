@@ -33,9 +33,11 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
     await vaults.end();
   };
   try {
-    for (const pair of pairs)
+    for (const [number, pair] of pairs.entries())
       units.push(
         await prepareUnit(pair, {
+          job: uuid,
+          number,
           kind,
           pairs: pairs.length,
           devices,
@@ -87,7 +89,9 @@ async function refuseLongFreeze(
   options: JobOptions,
   environment: JobEnvironment,
 ): Promise<void> {
-  const untracked = units.filter((unit) => isLive(unit) && unit.tracking === undefined);
+  const untracked = units.filter(
+    (unit) => isLive(unit) && unit.tracking === undefined && unit.snapshot === undefined,
+  );
   const predictions = [];
   for (const unit of untracked) {
     await mapUnit(unit, options, environment, new AbortController().signal);

@@ -9,6 +9,7 @@ import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
 import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
+import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
@@ -49,7 +50,8 @@ export async function runBackup(
   for (const { plan, pair } of units)
     if (plan.reason !== null)
       report.warn('FELL_BACK', `${plan.kind} instead: ${plan.reason}`, pair.device.path);
-  await together(units, async (unit) => {
+  const { snapshots, others } = bySnapshot(units);
+  await together(others, async (unit) => {
     await mapUnit(unit, options, environment, signal);
     if (!isLive(unit)) warnOfMap(unit, report);
     await beginChain(unit);
@@ -59,13 +61,19 @@ export async function runBackup(
   });
 
   report.phase('copying');
-  await together(units, (unit) => firstPass(unit, report));
-  await together(units, (unit) => furtherPasses(unit, options, environment, report, signal));
+  await together(others, (unit) => firstPass(unit, report));
+  await together(others, (unit) => furtherPasses(unit, options, environment, report, signal));
 
   const live = units.filter(isLive);
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
-
   const instant = new Date();
+  if (snapshots.length > 0) {
+    report.phase('copying');
+    await together(snapshots, async (unit) => {
+      await copySnapshot(unit, report);
+      warnOfMap(unit, report);
+    });
+  }
 
   report.phase('finishing');
   await refuseNewWriters(units);
@@ -109,6 +117,7 @@ function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
 
 /** What the freeze has to read: what is missing where a tracker tells, otherwise all that is in use. */
 async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): Promise<void> {
+  if (live.length === 0) return;
   const predict = async (units: readonly JobUnit[]): Promise<ReturnType<typeof predictFreeze>> => {
     const devices = [];
     for (const unit of units)
@@ -137,8 +146,9 @@ async function frozenPass(
   report: ProcedureReport,
   signal: AbortSignal,
 ): Promise<void> {
-  await refuseLongFreeze(live, options.maxFreezeMs);
-  const tracked = live.filter(({ tracking }) => tracking !== undefined).length;
+  const { snapshots, others } = bySnapshot(live);
+  await refuseLongFreeze(others, options.maxFreezeMs);
+  const tracked = others.filter(({ tracking }) => tracking !== undefined).length;
   const results = new Map<JobUnit, FrozenResult>();
   const start = performance.now();
   await freezeWindow(
@@ -150,19 +160,21 @@ async function frozenPass(
       before: async () => {
         await together(live, (unit) => lastPass(unit, report));
         // Whoever has lost its tracker meanwhile is read as a whole.
-        if (tracked > live.filter(({ tracking }) => tracking !== undefined).length)
-          await refuseLongFreeze(live, options.maxFreezeMs);
+        if (tracked > others.filter(({ tracking }) => tracking !== undefined).length)
+          await refuseLongFreeze(others, options.maxFreezeMs);
+        for (const { snapshot } of snapshots) await snapshot.snapshot.record();
       },
       look: () =>
         together(live, async (unit) => {
-          results.set(unit, await lookOnce(unit, report));
+          if (unit.snapshot !== undefined) await takeSnapshot(unit);
+          else results.set(unit, await lookOnce(unit, report));
         }),
     },
     signal,
   );
   environment.log.info({ ms: performance.now() - start }, 'freeze window is over');
   report.phase('finishing');
-  for (const unit of live) {
+  for (const unit of others) {
     warnOfMap(unit, report);
     const result = results.get(unit);
     if (result !== undefined) await sendKept(unit, result, report);

@@ -23,9 +23,7 @@ export async function refuseSelfTarget(target: TargetSpec, device: Device, stack
     });
   }
   if (target.kind === 'vault') return;
-  const local = localAddress(target);
-  if (local === undefined) return;
-  for (const { path, name, pid } of await filesServedAt(local, device.size))
+  for (const { path, name, pid } of await servedAt(target, device.size))
     if ((await same(stack, path, device).catch(() => undefined)) !== undefined)
       throw new AgentError(
         'SAME_DEVICE',
@@ -33,6 +31,20 @@ export async function refuseSelfTarget(target: TargetSpec, device: Device, stack
           `${name}, which lies on ${device.path}`,
         { hint: 'choose a target on another disk or machine' },
       );
+}
+
+/** Files and devices that writing to the target writes to, as far as this machine holds them; not for vaults. */
+export async function targetPaths(target: TargetSpec, size: number): Promise<string[]> {
+  if (target.kind === 'file') return [target.path];
+  return target.kind === 'nbd' ? (await servedAt(target, size)).map(({ path }) => path) : [];
+}
+
+async function servedAt(
+  target: Extract<TargetSpec, { kind: 'nbd' }>,
+  size: number,
+): ReturnType<typeof filesServedAt> {
+  const local = localAddress(target);
+  return local === undefined ? [] : filesServedAt(local, size);
 }
 
 function same(stack: Stack, target: string, device: Device): Promise<string | undefined> {

@@ -23,6 +23,15 @@ export interface ReadErrorRecord {
   readonly length: number;
 }
 
+export interface SnapshotStatus {
+  /** `GROUP/NAME`. */
+  readonly volume: string;
+  readonly kind: 'thick' | 'thin';
+  /** Bytes in use of `size` bytes when it was last looked at: of its own space, or of its thin pool. */
+  readonly used: number;
+  readonly size: number;
+}
+
 export interface DeviceStatus {
   /** Filesystem UUID, or empty. */
   uuid: string;
@@ -59,6 +68,8 @@ export interface DeviceStatus {
   bytes_mismatched: number;
   /** `verify`: bytes of which it is not known what the target should hold, free space among them. */
   bytes_unknown: number;
+  /** The temporary snapshot that the image is made from; null where none was taken. */
+  snapshot: SnapshotStatus | null;
   /** `--trim`: bytes that are free now, of which the target was told that their space may be freed. */
   bytes_trimmed: number;
   read_errors: ReadErrorRecord[];

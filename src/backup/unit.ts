@@ -4,6 +4,7 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import type { Bitmap } from '../base/bitmap.ts';
+import type { LvmSnapshot } from '../devices/lvm/snapshot.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
 import type { Chain, ChainBase } from '../tracking/chain.ts';
 import type { Epoch } from '../tracking/tracker.ts';
@@ -39,6 +40,10 @@ export interface JobUnit extends JobMember {
   tracking: { readonly feed: Feed; readonly epoch: Epoch } | undefined;
   /** Held open exclusively, so that nobody can mount or write an idle device meanwhile; undefined if in use. */
   readonly hold: FileHandle | undefined;
+  /** What gives the instant instead of a pass inside the freeze; undefined where there is no snapshot. */
+  readonly snapshot: UnitSnapshot | undefined;
+  /** Why there is none; empty where nobody would expect one. */
+  readonly noSnapshot: string;
   map: MapResult | undefined;
   /** Where the target is a vault. */
   readonly image: VaultImage | undefined;
@@ -46,6 +51,12 @@ export interface JobUnit extends JobMember {
   base?: ChainBase | undefined;
   /** What the target may hold data of (freed.ts); undefined until the job has begun to write to it. */
   held: Bitmap | undefined;
+}
+
+export interface UnitSnapshot {
+  readonly snapshot: LvmSnapshot;
+  /** LVM freezes the one filesystem there is by itself, for as long as it takes; otherwise ours is around its own. */
+  readonly freezes: boolean;
 }
 
 /** True where the device is written to while it is copied, so that it has to be frozen at the end. */
@@ -81,6 +92,7 @@ export function initialStatus(pair: DevicePair, target: string): DeviceStatus {
     bytes_verified: 0,
     bytes_mismatched: 0,
     bytes_unknown: 0,
+    snapshot: null,
     bytes_trimmed: 0,
     read_errors: [],
     point: null,

@@ -36,6 +36,8 @@ const table = {
   FREEZE_TIMEOUT: { exit: 1, summary: 'The filesystem was thawed before the last pass was complete.' },
   FREEZE_TOO_LONG: { exit: 1, summary: 'The predicted freeze is longer than the allowed one.' },
   ALREADY_FROZEN: { exit: 1, summary: 'Somebody else holds the filesystem frozen.' },
+  SNAPSHOT_FAILED: { exit: 1, summary: 'A temporary LVM snapshot could not be taken, read or removed.' },
+  SNAPSHOT_OVERFLOW: { exit: 1, summary: 'More was written than the temporary LVM snapshot could hold.' },
   HOOK_FAILED: { exit: 1, summary: 'A pre-freeze or post-thaw hook failed.' },
 
   // targets

@@ -16,6 +16,7 @@ const table = {
     'Something that cannot be frozen holds the device; what it writes meanwhile may be torn in the image.',
   FREEZE_OVERFLOW:
     'More changed than memory may hold, so the target was written while the filesystem was frozen.',
+  SNAPSHOT_LEFT: 'The temporary LVM snapshot could not be removed; the next start of the daemon tries again.',
   POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
   FELL_BACK: 'An incremental became a differential, or a differential a full, for the reason given.',
   TRACKING_LOST: 'Tracking ended during the job; the devices were compared instead.',

@@ -9,6 +9,7 @@ const exitCode = await runDattod(process.argv.slice(2), async () => {
     { thawLeftovers },
     { tryLock },
     { trackerCandidates },
+    { removeLeftoverSnapshots },
   ] = await Promise.all([
     import('../backup/prepare.ts'),
     import('../devices/inventory.ts'),
@@ -16,8 +17,17 @@ const exitCode = await runDattod(process.argv.slice(2), async () => {
     import('../freeze/leftovers.ts'),
     import('../linux/flock.ts'),
     import('../tracking/candidates.ts'),
+    import('../devices/lvm/snapshot.ts'),
   ]);
-  return { prepareJob, listDevices, findDevice, thawLeftovers, tryLock, trackerCandidates };
+  return {
+    prepareJob,
+    listDevices,
+    findDevice,
+    thawLeftovers,
+    removeLeftoverSnapshots,
+    tryLock,
+    trackerCandidates,
+  };
 });
 // Nothing that is left (a worker of a job that did not end in time) may keep the process.
 process.exit(exitCode);

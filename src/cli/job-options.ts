@@ -14,6 +14,8 @@ export interface JobOptionValues {
   reconnect?: number;
   verify?: 'none' | 'sample' | 'full';
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  snapshot?: 'auto' | 'never';
+  snapshotSize?: number;
   /** Commander's name for --no-fallback: true unless it is given. */
   fallback?: boolean;
   /** True unless --no-fingerprints is given. */
@@ -60,6 +62,17 @@ export function addJobOptions(command: Command): Command {
         'none',
       ]),
     )
+    .addOption(
+      new Option(
+        '--snapshot <when>',
+        'read what nothing tracks from a temporary LVM snapshot (auto)',
+      ).choices(['auto', 'never']),
+    )
+    .option(
+      '--snapshot-size <bytes>',
+      'for a snapshot of a thick volume (a tenth of it, at least 1G)',
+      (text) => parseBytes(text, '--snapshot-size'),
+    )
     .option(
       '--no-fingerprints',
       'a full takes less processor time; the next backup to its target is a full again',
@@ -88,6 +101,8 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
     ...(values.reconnect === undefined ? {} : { reconnect_ms: values.reconnect }),
     ...(values.verify === undefined ? {} : { verify: values.verify }),
     ...(values.tracker === undefined ? {} : { tracker: values.tracker }),
+    ...(values.snapshot === undefined ? {} : { snapshot: values.snapshot }),
+    ...(values.snapshotSize === undefined ? {} : { snapshot_size: values.snapshotSize }),
     ...(values.fingerprints === false ? { fingerprints: false } : {}),
     ...(values.fallback === false ? { fallback: false } : {}),
     ...(values.trim === true ? { trim: true } : {}),

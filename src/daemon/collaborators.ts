@@ -14,6 +14,8 @@ export interface Collaborators {
   readonly findDevice: (devices: readonly Device[], name: string) => Promise<Device>;
   /** Thaws what an earlier daemon left frozen, by the records in the directory, and logs it. */
   readonly thawLeftovers: (runDirectory: string, log: Log) => Promise<unknown>;
+  /** Removes the LVM snapshots that an earlier daemon left, by its records in the directory, and logs it. Never throws. Tests have none. */
+  readonly removeLeftoverSnapshots?: (stateDirectory: string, log: Log) => Promise<unknown>;
   readonly tryLock: TryLock;
   /** What can track writes, the best first. */
   readonly trackerCandidates: (places: TrackerPlaces) => readonly TrackerCandidate[];

@@ -69,6 +69,9 @@ export async function createDaemon(
     for (const { uuid, error } of history.failInterrupted(new Date()))
       log.warn({ job: uuid, error }, 'job was interrupted');
 
+    // Not waited for: lvm2 may be busy with other things.
+    void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
+
     const { pinDirectory, runDirectory, stateDirectory } = settings;
     const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
     const reboot = await readOutcome(runDirectory);

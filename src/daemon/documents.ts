@@ -25,6 +25,9 @@ export interface JobOptionsDocument {
   reconnect_ms?: number;
   verify?: 'none' | 'sample' | 'full';
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
+  snapshot?: 'auto' | 'never';
+  /** Bytes. */
+  snapshot_size?: number;
   fingerprints?: boolean;
   fallback?: boolean;
   trim?: boolean;

@@ -46,6 +46,14 @@ export const jobOptionFields = {
     schema: { type: 'string', enum: ['auto', 'ebpf', 'blktrace', 'none'] },
     about: 'what tracks changed blocks; auto takes the best that the kernel offers',
   },
+  snapshot: {
+    schema: { type: 'string', enum: ['auto', 'never'] },
+    about: 'whether what nothing tracks is read from a temporary LVM snapshot where that is possible',
+  },
+  snapshot_size: {
+    schema: { type: 'integer', minimum: 4_194_304, maximum: Number.MAX_SAFE_INTEGER },
+    about: 'bytes for the snapshot of a thick volume; a tenth of it, and at least 1 GiB, unless given',
+  },
   fingerprints: {
     schema: { type: 'boolean' },
     about: 'whether a full is fingerprinted; without, the next backup to its target is a full again',
@@ -138,6 +146,8 @@ export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOp
     reconnectMs: given.reconnect_ms ?? defaults.reconnectMs,
     verify: given.verify ?? defaults.verify,
     tracker: given.tracker ?? defaults.tracker,
+    snapshot: given.snapshot ?? defaults.snapshot,
+    snapshotSize: given.snapshot_size ?? defaults.snapshotSize,
     fingerprints: given.fingerprints ?? defaults.fingerprints,
     fallback: given.fallback ?? defaults.fallback,
     trim: given.trim ?? defaults.trim,

@@ -81,6 +81,7 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
       return found;
     },
     thawLeftovers: () => Promise.resolve(),
+    removeLeftoverSnapshots: () => Promise.resolve(),
     tryLock: () => true,
     trackerCandidates: () => [fakeTracker()],
   };
@@ -129,6 +130,7 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
       bytes_verified: 0,
       bytes_mismatched: 0,
       bytes_unknown: 0,
+      snapshot: null,
       bytes_trimmed: 0,
       read_errors: [],
       point: null,

@@ -40,6 +40,10 @@ const parts: readonly Part[] = [
     name: `holes under lockdown=${mode}`,
     options: { files: ['test/vm/holes.test.ts'], append: `lockdown=${mode}`, deadlineMs: 10 * minute },
   })),
+  {
+    name: 'LVM snapshots',
+    options: { files: ['test/vm/lvm-snapshot.test.ts'], deadlineMs: 15 * minute },
+  },
   ...Array.from({ length: pieces }, (_, piece) => ({
     name: `completeness, piece ${piece + 1} of ${pieces}`,
     options: {

@@ -78,6 +78,8 @@ export interface ThreadCalls {
   open: { args: { waitMs: number }; result: TargetFacts };
   /** Opens the target anew after its connection was lost; the source stays open. */
   reopenTarget: { args: { waitMs: number }; result: TargetFacts };
+  /** Reads from another path from now on, which holds as much. */
+  useSource: { args: { path: string }; result: undefined };
   /** Marks the used blocks in `used`, a Bitmap of the device in units of `unit`. `state` is that of what is mounted. */
   map: { args: { state: MountState; used: SharedArrayBuffer }; result: MapResult };
   /** Fills the `targetZero` bitmap for the blocks set in `used`, a Bitmap in units of `unit`. */

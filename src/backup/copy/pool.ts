@@ -182,6 +182,11 @@ export class CopyPool {
     return result;
   }
 
+  /** All threads read from another path from now on: one that holds as much, while nothing is under way. */
+  async useSource(path: string): Promise<void> {
+    await this.#all((thread) => thread.call('useSource', { path }));
+  }
+
   /** Learns which used units already read as zeros at the target, where it can tell. */
   async readZeroMap(): Promise<void> {
     if (this.facts.abilities.zeroMap) await this.#first.call('zeroMap', { used: this.used.words.buffer });

@@ -45,6 +45,7 @@ function job(more: Partial<JobStatus> = {}): JobStatus {
         bytes_verified: 0,
         bytes_mismatched: 0,
         bytes_unknown: 0,
+        snapshot: null,
         bytes_trimmed: 0,
         read_errors: [],
         point: null,

@@ -1,0 +1,228 @@
+/**
+ * A temporary LVM snapshot: recorded, taken, watched, and removed whatever happens (docs/tracking.md). lvcreate suspends
+ * the volume for the moment, and device-mapper freezes the filesystem on it by itself.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatBytes } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import { readRecords, removeRecord, snapshotName, snapshotsDirectory, writeRecord } from './records.ts';
+import type { SnapshotRoom } from './room.ts';
+import { type SnapshotUsage, thickUsage, thinUsage } from './usage.ts';
+import { dmStatus, dmUuidOf, listVolumes, lvm, lvmFailure } from './volumes.ts';
+
+/** So that `lvs @dattod` shows them. */
+const tag = 'dattod';
+
+/** How often the usage is looked at, milliseconds. */
+const watchMs = 1000;
+
+/** How often, and how far apart in milliseconds, a removal is tried: udev may have the device open for a moment. */
+const removeTries = 10;
+const removePauseMs = 500;
+
+/** A record of which there is no volume may be of an lvcreate that has just been started; milliseconds. */
+const bornMs = 60_000;
+const birthMs = 3_000;
+
+export interface SnapshotPlace {
+  readonly room: SnapshotRoom;
+  /** Kernel name of the volume's device, `dm-0`. */
+  readonly kernelName: string;
+  readonly job: string;
+  /** Distinguishes the snapshots of a job. */
+  readonly number: number;
+  readonly stateDirectory: string;
+  readonly log: Log;
+}
+
+export class LvmSnapshot {
+  readonly room: SnapshotRoom;
+  readonly name: string;
+  readonly #place: SnapshotPlace;
+  readonly #directory: string;
+  /** Undefined until it was begun: then there is something to remove. */
+  #taking: Promise<void> | undefined;
+  #recorded = false;
+  #statusUuid = '';
+  #usage: SnapshotUsage = { used: 0, size: 0, over: undefined };
+  #suspendedMs = 0;
+
+  constructor(place: SnapshotPlace) {
+    this.room = place.room;
+    this.name = snapshotName(place.job, place.number);
+    this.#place = place;
+    this.#directory = snapshotsDirectory(place.stateDirectory);
+  }
+
+  /** `vg/name`. */
+  get volume(): string {
+    return `${this.room.volume.group}/${this.name}`;
+  }
+
+  /** How long the volume was seen suspended, milliseconds. */
+  get suspendedMs(): number {
+    return this.#suspendedMs;
+  }
+
+  /** As it was seen last. */
+  get usage(): SnapshotUsage {
+    return this.#usage;
+  }
+
+  /** Tells whether lvcreate would do it, changing nothing; why not, or undefined. */
+  async refusal(): Promise<string | undefined> {
+    const result = await lvm([...this.#createArguments(), '--test'], { killAfterMs: 30_000 });
+    return result.code === 0 ? undefined : lvmFailure('lvcreate --test', result).message;
+  }
+
+  /** Writes the record, durably. Nothing may be frozen. */
+  async record(): Promise<void> {
+    const { group, groupUuid, name: origin } = this.room.volume;
+    const { name } = this;
+    const record = { version: 1 as const, name, origin, group, groupUuid, job: this.#place.job };
+    await writeRecord(this.#directory, { ...record, at: Date.now() });
+    this.#recorded = true;
+  }
+
+  /** Takes it. Writes to no file but what device-mapper and lvm2 keep in /run and /dev. Throws SNAPSHOT_FAILED. */
+  take(): Promise<void> {
+    if (!this.#recorded) throw new Error('a snapshot is recorded before it is taken');
+    return (this.#taking ??= this.#take());
+  }
+
+  async #take(): Promise<void> {
+    const done = new AbortController();
+    const watching = this.#watchSuspension(done.signal);
+    try {
+      const result = await lvm(this.#createArguments());
+      if (result.code !== 0) throw lvmFailure('lvcreate', result);
+    } finally {
+      done.abort();
+      await watching;
+    }
+  }
+
+  #createArguments(): string[] {
+    const { kind, extents, volume } = this.room;
+    const common = ['--name', this.name, '--permission', 'r', '--addtag', tag];
+    const own =
+      kind === 'thick'
+        ? ['--extents', String(extents)]
+        : // Not activated by anybody else, at the next boot say.
+          ['--setactivationskip', 'y', '--ignoreactivationskip', '--activate', 'y'];
+    return ['lvcreate', '--yes', '--snapshot', ...common, ...own, `${volume.group}/${volume.name}`];
+  }
+
+  async #watchSuspension(done: AbortSignal): Promise<void> {
+    const path = `/sys/block/${this.#place.kernelName}/dm/suspended`;
+    let since: number | undefined;
+    const look = (): boolean => {
+      try {
+        return readFileSync(path, 'latin1').startsWith('1');
+      } catch {
+        return false;
+      }
+    };
+    while (!done.aborted) {
+      const now = performance.now();
+      const suspended = look();
+      if (suspended) since ??= now;
+      else if (since !== undefined) {
+        this.#suspendedMs += now - since;
+        since = undefined;
+      }
+      await sleep(1);
+    }
+    if (since !== undefined) this.#suspendedMs += performance.now() - since;
+  }
+
+  /** Path of its device, when it was taken. */
+  async open(): Promise<string> {
+    const { volume, kind, pool } = this.room;
+    const found = (await listVolumes()).find(
+      ({ name, groupUuid }) => name === this.name && groupUuid === volume.groupUuid,
+    );
+    if (found === undefined) throw new AgentError('SNAPSHOT_FAILED', `${this.volume} is gone`);
+    this.#statusUuid = kind === 'thick' || pool === undefined ? dmUuidOf(found) : `${dmUuidOf(pool)}-tpool`;
+    await this.check();
+    return found.path;
+  }
+
+  /** Throws SNAPSHOT_OVERFLOW where what was read of it may not have been right, or soon will not be. */
+  async check(): Promise<void> {
+    const status = await dmStatus(this.#statusUuid);
+    const usage = this.room.kind === 'thick' ? thickUsage(status) : thinUsage(status);
+    // What has overflowed tells no numbers any more.
+    const { used, size } = usage.size > 0 ? usage : this.#usage;
+    this.#usage = { used, size, over: usage.over };
+    if (usage.over === undefined) return;
+    const thick = this.room.kind === 'thick';
+    throw new AgentError(
+      'SNAPSHOT_OVERFLOW',
+      `the snapshot ${this.volume} cannot be used any more: ${usage.over}; ${formatBytes(used)} of ${formatBytes(size)} ` +
+        `were in use when it was last seen well`,
+      {
+        hint: thick
+          ? 'give it more with --snapshot-size, or start the backup when less is written'
+          : 'extend the thin pool, or start the backup when less is written',
+      },
+    );
+  }
+
+  /** Checks it again and again until the signal fires; calls back once with what `check` threw. */
+  watch(onFailure: (error: unknown) => void, signal: AbortSignal): void {
+    const next = async (): Promise<void> => {
+      while (!signal.aborted) {
+        await this.check();
+        await sleep(watchMs, undefined, { signal }).catch(() => undefined);
+      }
+    };
+    next().catch((error: unknown) => {
+      if (!signal.aborted) onFailure(error);
+    });
+  }
+
+  /** Removes it, where there is anything to remove. Throws SNAPSHOT_FAILED; the next daemon tries again then. */
+  async remove(): Promise<void> {
+    if (!this.#recorded) return;
+    await this.#taking?.catch(() => undefined);
+    if (this.#taking !== undefined) await removeVolume(this.room.volume.groupUuid, this.name);
+    await removeRecord(this.#directory, this.name);
+    this.#recorded = false;
+  }
+}
+
+/** Of the group with this UUID, by its name. Does nothing where there is none. */
+async function removeVolume(groupUuid: string, name: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    const found = (await listVolumes()).find((each) => each.name === name && each.groupUuid === groupUuid);
+    if (found === undefined) return;
+    const result = await lvm(['lvremove', '--yes', `${found.group}/${name}`]);
+    if (result.code === 0) return;
+    if (tries >= removeTries) throw lvmFailure('lvremove', result);
+    await sleep(removePauseMs);
+  }
+}
+
+/** To be called when a daemon starts: removes the snapshots that an earlier one left. Never throws. */
+export async function removeLeftoverSnapshots(stateDirectory: string, log: Log): Promise<string[]> {
+  const directory = snapshotsDirectory(stateDirectory);
+  const removed: string[] = [];
+  for (const { name, group, groupUuid, at } of await readRecords(directory))
+    try {
+      const there = async (): Promise<boolean> =>
+        (await listVolumes()).some((each) => each.name === name && each.groupUuid === groupUuid);
+      if (!(await there()) && Math.abs(Date.now() - at) < bornMs) await sleep(birthMs);
+      if (await there()) {
+        await removeVolume(groupUuid, name);
+        removed.push(`${group}/${name}`);
+      }
+      await removeRecord(directory, name);
+    } catch (err) {
+      log.error({ err, snapshot: `${group}/${name}` }, 'a snapshot of an earlier run could not be removed');
+    }
+  if (removed.length > 0) log.warn({ snapshots: removed }, 'removed snapshots that an earlier run left');
+  return removed;
+}
