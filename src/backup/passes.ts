@@ -5,6 +5,7 @@
  * What the target lacks is found by the tracker where there is one, and by comparing with fingerprints otherwise.
  */
 import { Bitmap } from '../base/bitmap.ts';
+import { formatBytes } from '../base/bytes.ts';
 import { complement } from '../base/extents.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { inUnit } from '../tracking/chain.ts';
@@ -22,6 +23,12 @@ const freezeAimMs = 25;
 /** Rounds right before the freeze, and bytes to read that are not worth one. */
 const lastRounds = 3;
 const littleLeft = 1024 * 1024;
+
+/** Of what the pass before had: with more than that left, another pass helps little. */
+const stillShrinking = 0.9;
+
+/** Bytes; a first pass that sent less says nothing of how fast the device is written. */
+const littleToTell = 32 * 1024 * 1024;
 
 /** Bytes that may differ at the freeze without another comparing pass being worth it. */
 const smallDifference = 8 * 1024 * 1024;
@@ -54,7 +61,10 @@ export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise
   await sendMissing(unit);
 }
 
-/** Passes go on while each leaves much less than the one before, until what is left is read within the aim. */
+/**
+ * Passes go on while each leaves less than the one before, until what is left is read within the aim. That a device is
+ * written nearly as fast as the target takes it is said as soon as it shows; nothing is slowed down.
+ */
 export async function furtherPasses(
   unit: JobUnit,
   options: JobOptions,
@@ -62,7 +72,8 @@ export async function furtherPasses(
   report: ProcedureReport,
   signal: AbortSignal,
 ): Promise<void> {
-  let before = Infinity;
+  let before = Math.max(unit.pool.counters().done, littleToTell);
+  let told = false;
   while (unit.status.pass < options.maxPasses) {
     signal.throwIfAborted();
     // An untracked device that nobody writes to is done.
@@ -76,18 +87,19 @@ export async function furtherPasses(
     if (left === 0) return;
     const enough = tracked ? await fitsAim(unit, left) : false;
     if (enough && isLive(unit)) return;
-    await sendMissing(unit);
-    if (!tracked && differed <= smallDifference) return;
-    if (left > before / 2) {
-      if (tracked && isLive(unit))
-        report.warn(
-          'CANNOT_CONVERGE',
-          `${unit.pair.device.path} is written about as fast as ${unit.pool.targetName} takes it (${left} bytes left ` +
-            `after pass ${unit.status.pass}), so the freeze may be long`,
-          unit.pair.device.path,
-        );
-      return;
+    const slow = left > before / 2;
+    if (slow && !told && tracked && isLive(unit)) {
+      told = true;
+      report.warn(
+        'CANNOT_CONVERGE',
+        `${unit.pair.device.path} is written about as fast as ${unit.pool.targetName} takes it (${formatBytes(left)} left ` +
+          `after pass ${unit.status.pass - 1}), so the freeze may be long`,
+        unit.pair.device.path,
+      );
     }
+    await sendMissing(unit);
+    if (!tracked && (slow || differed <= smallDifference)) return;
+    if (left > before * stillShrinking) return;
     before = left;
   }
 }

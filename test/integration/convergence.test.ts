@@ -1,0 +1,160 @@
+/**
+ * Proves what happens to a device that is written faster than its target takes it: that is said early, while the job
+ * still copies; nothing is slowed; the job ends by its limits with the smallest freeze it can, or is refused the freeze
+ * before anything is frozen; what the freeze finds goes to memory, and to the target where that is full; and the
+ * filesystem is synced right before it is frozen.
+ *
+ * Needs a kernel that eBPF can track with; skipped elsewhere.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { MiB } from '../../src/base/bytes.ts';
+import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
+import {
+  assertNothingLeft,
+  backUp,
+  backUpWell,
+  daemonFor,
+  jobStatus,
+  scratchFor,
+  scriptIn,
+  startJob,
+  untilEnded,
+  untilJob,
+} from '../helpers/backup.ts';
+import { atEnd } from '../helpers/cleanup.ts';
+import { waitFor } from '../helpers/daemon.ts';
+import { fillWithFiles } from '../helpers/files.ts';
+import { assertSameUsed, assertWhole } from '../helpers/image-proof.ts';
+import { makeLoop } from '../helpers/loop.ts';
+import { startFio } from '../helpers/writers.ts';
+
+const support = await trackingSupport();
+const skip = support.supported ? false : support.why;
+
+test('a device that is written faster than its target takes it', { skip }, async (t) => {
+  const scratch = scratchFor(t);
+  const memory = scratchFor(t, { memory: true });
+  const daemon = await daemonFor(t, { tracking: true });
+  const size = 320 * MiB;
+  const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
+  const mountPoint = disk.mountPoint!;
+  await fillWithFiles(mountPoint, 8 * MiB);
+  const fio = await startFio(t, mountPoint, { fileSize: '24m', rate: '200m', seconds: 300 });
+  await waitFor('fio has made its files', 60_000, () => {
+    const made = join(mountPoint, 'fio', 'hammer.1.0');
+    return existsSync(made) && existsSync(join(mountPoint, 'fio', 'hammer.0.0'));
+  });
+  const reference = join(memory, 'reference');
+  const hook = await scriptIn(scratch, 'copy-device', [
+    `dd if=${disk.device} of=${reference} bs=1M iflag=direct conv=sparse status=none`,
+  ]);
+  const image = join(scratch, 'image');
+  const slow = ['--device', disk.device, '--target', image, '--rate', '16M', '--frozen-hook', hook];
+
+  await t.test(
+    'it is said while the job copies, and the job ends with what the freeze found',
+    async (each) => {
+      const job = await startJob(daemon, [...slow, '--max-freeze', '30s'], '--full');
+      const said = await untilJob(
+        daemon,
+        job,
+        'it is said',
+        ({ warnings }) => warnings.some(({ code }) => code === 'CANNOT_CONVERGE'),
+        60_000,
+      );
+      each.diagnostic(`said in phase ${said.phase}, pass ${said.devices[0]?.pass ?? 0}`);
+      assert.deepEqual([said.phase, said.devices[0]?.tracker], ['copying', 'ebpf']);
+      assert.ok((said.devices[0]?.pass ?? Infinity) <= 3, `said in pass ${said.devices[0]?.pass ?? 0}`);
+      const status = await untilEnded(daemon, job, 120_000);
+      fio.assertRunning();
+      const device = status.devices[0]!;
+      each.diagnostic(`${device.pass} passes, frozen for ${device.freeze_ms ?? -1} ms with the hook`);
+      assert.deepEqual([status.state, status.error], ['SUCCEEDED', null]);
+      // Once each, and nothing else.
+      const others = status.warnings.map(({ code }) => code).filter((code) => code !== 'FREEZE_OVERFLOW');
+      assert.deepEqual(others, ['CANNOT_CONVERGE']);
+      assert.ok((device.freeze_ms ?? Infinity) < 30_000);
+      await assertSameUsed('ext4', reference, image, size);
+      await assertWhole('ext4', image, 'frozen');
+    },
+  );
+
+  await t.test(
+    'passes are limited; what has no room in memory goes to the target in the freeze',
+    async () => {
+      const late = await scriptIn(scratch, 'write-late', [
+        `dd if=/dev/urandom of=${join(mountPoint, 'late')} bs=1M count=40 conv=notrunc,fsync status=none`,
+      ]);
+      const limits = ['--max-freeze', '30s', '--max-passes', '1'];
+      const args = [...slow, ...limits, '--pre-freeze-hook', late];
+      const { status } = await backUp(daemon, args, '--incremental');
+      assert.deepEqual(
+        [status.state, status.error, status.devices[0]?.kind],
+        ['SUCCEEDED', null, 'incremental'],
+      );
+      assert.equal(status.devices[0]?.pass, 2, 'one pass, and the one inside the freeze');
+      const overflow = status.warnings.find(({ code }) => code === 'FREEZE_OVERFLOW');
+      assert.ok(overflow !== undefined, '40 MiB were written after the last pass, and 32 MiB have room');
+      await assertSameUsed('ext4', reference, image, size);
+      await assertWhole('ext4', image, 'frozen');
+    },
+  );
+
+  await t.test('a freeze that would be too long is refused before anything is frozen', async () => {
+    const args = [...slow, '--max-freeze', '20ms', '--max-passes', '1'];
+    const { status } = await backUp(daemon, args, '--incremental');
+    assert.deepEqual([status.state, status.error?.code], ['FAILED', 'FREEZE_TOO_LONG']);
+    assert.match(
+      status.error?.message ?? '',
+      /is written faster than the target takes it: .* allowed are 20 ms/,
+    );
+    assert.match(status.error?.hint ?? '', /--max-freeze .*--max-passes/);
+    assert.equal(status.devices[0]?.freeze_ms, null);
+    fio.assertRunning();
+  });
+
+  await fio.stop();
+  await t.test('when the writer rests, the next incremental is right and freezes shortly', async (each) => {
+    const args = ['--device', disk.device, '--target', image, '--frozen-hook', hook, '--max-freeze', '30s'];
+    const status = await backUpWell(daemon, args, '--incremental');
+    each.diagnostic(`${status.devices[0]?.bytes_sent ?? 0} bytes sent`);
+    await assertSameUsed('ext4', reference, image, size);
+    await assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [mountPoint] });
+  });
+});
+
+test('what is only in the page cache is written right before the freeze, not in it', { skip }, async (t) => {
+  const scratch = scratchFor(t);
+  const daemon = await daemonFor(t, { tracking: true });
+  const disk = await makeLoop(t, { size: 160 * MiB, filesystem: 'ext4', mount: true });
+  const target = ['--device', disk.device, '--target', join(scratch, 'image')];
+  await backUpWell(daemon, target);
+  const trace = join(scratch, 'trace');
+  const strace = spawn('strace', [
+    ...['-f', '-qq', '-e', 'trace=syncfs,ioctl', '-o', trace, '-p', String(daemon.pid)],
+  ]);
+  const ended = new Promise((resolve) => strace.once('exit', resolve));
+  atEnd(t, async () => {
+    strace.kill('SIGINT');
+    await ended;
+  });
+  await waitFor('strace is attached', 20_000, () =>
+    /^TracerPid:\t[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, 'utf8')),
+  );
+  writeFileSync(join(disk.mountPoint!, 'cached'), randomBytes(24 * MiB));
+  const job = await startJob(daemon, [...target, '--max-freeze', '30s'], '--incremental');
+  assert.equal((await untilEnded(daemon, job, 120_000)).state, 'SUCCEEDED');
+  const { devices } = await jobStatus(daemon, job);
+  assert.ok(devices[0]!.bytes_sent >= 24 * MiB);
+  const calls = readFileSync(trace, 'utf8')
+    .split('\n')
+    .flatMap((line) => /(syncfs\(|FIFREEZE|FITHAW)/.exec(line)?.[1] ?? []);
+  const freeze = calls.lastIndexOf('FIFREEZE');
+  assert.ok(freeze > 0, calls.join(' '));
+  assert.equal(calls[freeze - 1], 'syncfs(', calls.join(' '));
+});
