@@ -22,8 +22,11 @@ export async function copySnapshot(unit: JobUnit, report: ProcedureReport): Prom
   const { snapshot } = unit.snapshot!;
   const done = new AbortController();
   let failure: AgentError | undefined;
+  let opened = false;
   try {
-    await pool.useSource(await snapshot.open());
+    const path = await snapshot.open();
+    opened = true;
+    await pool.useSource(path);
     note(unit);
     snapshot.watch((error) => {
       if (error instanceof AgentError) failure = error;
@@ -33,7 +36,8 @@ export async function copySnapshot(unit: JobUnit, report: ProcedureReport): Prom
     await snapshot.check();
   } catch (thrown) {
     if (failure !== undefined) throw failure;
-    if (!cancelled(thrown)) await snapshot.check();
+    // What went wrong may be that it overflowed.
+    if (opened && !cancelled(thrown)) await snapshot.check();
     throw thrown;
   } finally {
     done.abort();
