@@ -1,5 +1,5 @@
 /** Volume groups in the guest, which has no udev: lvm2 makes its device nodes by itself, told so by an lvm.conf. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { sh } from './guest.ts';
 
 /** What the volume group is made of. */
@@ -30,10 +30,15 @@ mkdir -p /${name}; mount /dev/mapper/${group}-${name} /${name}`);
   return `/dev/mapper/${group}-${name}`;
 }
 
-/** Names of the volumes that the agent made. */
+/** The volumes with the agent's tag. */
 export function ourVolumes(): string[] {
   return sh('lvm lvs --all --noheadings -o lv_name,lv_tags')
     .split('\n')
     .filter((line) => /dattod/.test(line))
     .map((line) => line.trim());
+}
+
+/** Quick, unlike `lvs`, so that it can be asked again and again beside a job in the same process. */
+export function snapshotIsThere(): boolean {
+  return readdirSync('/dev/mapper').some((name) => /^vg-dattod.*\d$/.test(name));
 }

@@ -46,7 +46,7 @@ export class LvmSnapshot {
   #taking: Promise<void> | undefined;
   #recorded = false;
   #statusUuid = '';
-  #usage: SnapshotUsage = { used: 0, size: 0, over: undefined };
+  #usage: SnapshotUsage;
   #suspendedMs = 0;
 
   constructor(place: SnapshotPlace) {
@@ -54,6 +54,8 @@ export class LvmSnapshot {
     this.name = snapshotName(place.job, place.number);
     this.#place = place;
     this.#directory = snapshotsDirectory(place.stateDirectory);
+    const { extents, volume, pool } = place.room;
+    this.#usage = { used: 0, size: pool?.size ?? extents * volume.extentSize, over: undefined };
   }
 
   /** `vg/name`. */
