@@ -257,7 +257,7 @@ test('a thick snapshot that overflows fails the job, whatever is done about read
     );
     console.log(`# ${status.error?.message ?? ''}`);
     assert.deepEqual([status.state, status.error?.code], ['FAILED', 'SNAPSHOT_OVERFLOW']);
-    assert.match(status.error?.message ?? '', /\d of 8\.00 MiB were in use/);
+    assert.match(status.error?.message ?? '', /\d \w+ of 8\.00 MiB were in use/);
     rmSync('/thick/much');
   }
   sh('touch /thick/alive; sync');
