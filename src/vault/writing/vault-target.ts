@@ -86,7 +86,7 @@ export class VaultTarget implements Target {
     this.#base =
       image.base === undefined
         ? undefined
-        : new ImageMap((name) => this.#reader.get(name), {
+        : new ImageMap(this.#reader, {
             root: Buffer.from(image.base.root, 'hex'),
             levels: image.base.levels,
             size: deviceSize,
@@ -161,10 +161,9 @@ export class VaultTarget implements Target {
     const count = Math.ceil((offset + length) / chunkSize) - first;
     const names = await this.#current(first, count);
     const result = Buffer.alloc(count * chunkSize);
-    for (let i = 0; i < count; i++) {
-      const name = names.subarray(i * nameLength, (i + 1) * nameLength);
-      if (!isZeroName(name)) (await this.#reader.get(name)).copy(result, i * chunkSize);
-    }
+    const wanted = namesIn(names);
+    const parts = await this.#reader.getMany(wanted.map(({ name }) => name));
+    for (const [i, { entry }] of wanted.entries()) parts[i]!.copy(result, entry * chunkSize);
     return result.subarray(offset - first * chunkSize, offset - first * chunkSize + length);
   }
 
