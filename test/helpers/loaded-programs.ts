@@ -1,29 +1,31 @@
 /** What bpftool says that the kernel holds of BPF; Debian package bpftool. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { exec } from './exec.ts';
 
-export interface LoadedPrograms {
-  /** Names of programs, maps and (by their programs) links that are ours. */
-  readonly programs: readonly string[];
-  readonly maps: readonly string[];
-  readonly links: readonly number[];
+const kinds = ['prog', 'map', 'link'] as const;
+type Kind = (typeof kinds)[number];
+
+/** Programs, maps and links by the kernel's ids, like `prog 12`. */
+export type LoadedThings = readonly string[];
+
+/** What is pinned in a directory. */
+export async function pinnedThings(directory: string): Promise<LoadedThings> {
+  const things: string[] = [];
+  for (const name of readdirSync(directory)) {
+    const kind: Kind = name.endsWith('-link') ? 'link' : /^(request|bio)-/.test(name) ? 'prog' : 'map';
+    const { stdout } = await exec('bpftool', ['-j', kind, 'show', 'pinned', join(directory, name)]);
+    things.push(`${kind} ${(JSON.parse(stdout) as { id: number }).id}`);
+  }
+  return things;
 }
 
-interface Entry {
-  readonly id: number;
-  readonly name?: string;
-  readonly prog_id?: number;
-}
-
-/** Those whose names begin with `dattod_`, of all daemons of the machine. */
-export async function loadedPrograms(): Promise<LoadedPrograms> {
-  const list = async (what: string): Promise<Entry[]> =>
-    JSON.parse((await exec('bpftool', ['-j', what, 'show'])).stdout) as Entry[];
-  const own = (entries: readonly Entry[]) => entries.filter(({ name }) => name?.startsWith('dattod_'));
-  const programs = own(await list('prog'));
-  const ids = programs.map(({ id }) => id);
-  return {
-    programs: programs.map(({ name }) => name!),
-    maps: own(await list('map')).map(({ name }) => name!),
-    links: (await list('link')).map(({ prog_id: program }) => program ?? 0).filter((id) => ids.includes(id)),
-  };
+/** Which of these the kernel still holds. */
+export async function stillLoaded(things: LoadedThings): Promise<LoadedThings> {
+  const all = new Set<string>();
+  for (const kind of kinds) {
+    const { stdout } = await exec('bpftool', ['-j', kind, 'show']);
+    for (const { id } of JSON.parse(stdout) as { id: number }[]) all.add(`${kind} ${id}`);
+  }
+  return things.filter((thing) => all.has(thing));
 }
