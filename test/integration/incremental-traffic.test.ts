@@ -90,8 +90,8 @@ function onlyDevice(status: JobStatus): JobStatus['devices'][number] {
   return status.devices[0]!;
 }
 
-test('4 KiB writes over 1 % of a device: the incremental sends 1.15 times that at most; after a delete, next to nothing', async (t) => {
-  const size = 1024 * MiB;
+test('4 KiB writes over 1 % of a device of 4 GiB: the incremental sends 1.15 times that at most; after a delete, next to nothing', async (t) => {
+  const size = 4096 * MiB;
   const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
   const mountPoint = disk.mountPoint!;
   const counted = await countedImage(t, disk.device, size);

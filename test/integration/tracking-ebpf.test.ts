@@ -59,6 +59,26 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
   assert.match((await next.track(second)).doubt ?? 'none', /none/);
 });
 
+test('more ranges of one disk than there is room for: refused, and the others go on', { skip }, async (t) => {
+  const { tracker } = await openTracker(t);
+  const parts = Array.from({ length: 65 }, (_, part) => `start=${2048 + part * 2048},size=2048\n`).join('');
+  const disk = await makeLoop(t, { size: 72 * MiB, partitions: `label: gpt\n${parts}` });
+  const devices = Array.from({ length: 65 }, (_, part) => describeDevice(disk.partition(part + 1)));
+  for (const device of devices.slice(0, 64)) await tracker.track(device);
+  await assert.rejects(tracker.track(devices[64]!), {
+    code: 'NOT_SUPPORTED',
+    message: /64 ranges of disk \S+ are tracked already/,
+  });
+  for (const [part, device] of devices.slice(0, 64).entries()) {
+    (await tracker.take(device)).commit();
+    if (part % 9 !== 0) continue;
+    sh(`dd if=/dev/urandom of=${device.path} bs=4k seek=2 count=1 oflag=direct conv=notrunc status=none`);
+    assert.deepEqual([...(await tracker.take(device)).dirty.extents()], [{ offset: 8192, length: 4096 }]);
+  }
+  await tracker.untrack(devices[0]!);
+  assert.equal((await tracker.track(devices[64]!)).doubt, undefined);
+});
+
 test('requests whose end is not seen are dirty', { skip }, async (t) => {
   const directory = `/sys/fs/bpf/unseen-${process.pid}`;
   const disk = await makeLoop(t, { size: 16 * MiB });

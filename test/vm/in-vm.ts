@@ -3,16 +3,45 @@
  * runs no test at all is a failure with the end of its console in the message.
  */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { test, type TestContext } from 'node:test';
+import { findKernel } from './kernels.ts';
 import { runInVm, type VmOptions } from './machine.ts';
 
 /** False, or why tests in the virtual machine are left out. */
 export const skipVm =
   process.env['VM_TESTS'] === '1' ? false : 'VM_TESTS=1 boots the virtual machine (docs/testing-in-a-vm.md)';
 
+/** The same for the quick share, which runs unless it cannot or is not wanted. */
+const skipShare =
+  process.env['VM_TESTS'] === '0'
+    ? 'VM_TESTS=0 leaves the virtual machine out'
+    : process.getuid?.() !== 0
+      ? 'root is needed'
+      : spawnSync('qemu-system-x86_64', ['--version']).error !== undefined
+        ? 'there is no qemu-system-x86_64 (Debian package qemu-system-x86)'
+        : false;
+
 export function testInVm(name: string, options: VmOptions): void {
+  testIn(name, options, skipVm);
+}
+
+/** Runs always: not more than a few minutes of ./run_tests. */
+export function testInVmAlways(name: string, options: VmOptions): void {
+  testIn(name, options, skipShare);
+}
+
+function testIn(name: string, options: VmOptions, skip: string | false): void {
   const timeout = options.deadlineMs + 120_000;
-  test(`${name} (kernel ${options.kernel})`, { skip: skipVm, timeout }, (t) => bootAndReport(t, options));
+  test(`${name} (kernel ${options.kernel})`, { skip, timeout }, async (t) => {
+    try {
+      await findKernel(options.kernel);
+    } catch (thrown) {
+      t.skip(`no kernel ${options.kernel} can be had: ${String(thrown).split('\n')[0]!}`);
+      return;
+    }
+    await bootAndReport(t, options);
+  });
 }
 
 /** One boot, with each test of the guest as a subtest. */

@@ -13,6 +13,7 @@ import { AgentError } from '../../../src/base/errors.ts';
 import { setUpTrace, startTrace, stopTrace, tearDownTrace } from '../../../src/linux/blktrace.ts';
 import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
 import { openDebugfs } from '../../../src/linux/debugfs.ts';
+import { removeLeftTraces } from '../../../src/tracking/blktrace/remove-left.ts';
 import { scratchFor } from '../../helpers/backup.ts';
 import { makeLoop } from '../../helpers/loop.ts';
 import { describeDevice, sh } from '../guest.ts';
@@ -206,6 +207,22 @@ test('a daemon is held up until buffers overflow, then killed; the next one clea
   // A record of ours does not make somebody else's trace ours.
   await setUpTrace(disk, other);
   await assert.rejects(track(), /somebody else traces/);
+  assert.equal(traced(), true);
+  await tearDownTrace(disk);
+});
+
+test('what a killed daemon left is removed; what one that lives has, and what others have, is not', async () => {
+  const { child } = await trackingChild();
+  try {
+    assert.deepEqual(await removeLeftTraces(runDirectory), []);
+    assert.equal(traced(), true);
+  } finally {
+    await kill(child);
+  }
+  assert.deepEqual(await removeLeftTraces(runDirectory), [disk]);
+  assert.equal(traced(), false);
+  await setUpTrace(disk, other);
+  assert.deepEqual(await removeLeftTraces(runDirectory), []);
   assert.equal(traced(), true);
   await tearDownTrace(disk);
 });
