@@ -9,5 +9,5 @@ testInVm('LVM snapshots', {
   kernel: '6.1',
   files: ['test/vm/lvm-snapshot.test.ts'],
   disks: volumeDisks,
-  deadlineMs: 10 * 60_000,
+  deadlineMs: 20 * 60_000,
 });

@@ -42,7 +42,7 @@ const parts: readonly Part[] = [
   })),
   {
     name: 'LVM snapshots',
-    options: { files: ['test/vm/lvm-snapshot.test.ts'], deadlineMs: 15 * minute },
+    options: { files: ['test/vm/lvm-snapshot.test.ts'], deadlineMs: 20 * minute },
   },
   ...Array.from({ length: pieces }, (_, piece) => ({
     name: `completeness, piece ${piece + 1} of ${pieces}`,
