@@ -81,6 +81,7 @@ test('more ranges of one disk than there is room for: refused, and the others go
 
 test('requests whose end is not seen are dirty', { skip }, async (t) => {
   const directory = `/sys/fs/bpf/unseen-${process.pid}`;
+  atEnd(t, () => rmSync(directory, { recursive: true, force: true }));
   const disk = await makeLoop(t, { size: 16 * MiB });
   const device = describeDevice(disk.device);
   const dirty = await dirtyWithoutEnds(directory, device, () => {
