@@ -56,6 +56,8 @@ export async function beginChain(unit: JobUnit): Promise<void> {
 /** The first pass by the kind of backup. */
 export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
   unit.status.pass = 1;
+  // What was written until now is read by this pass, and need not be read again by the next one.
+  if (unit.plan.kind === 'full') await findByTracker(unit, report);
   if (unit.plan.kind === 'differential') await findByComparing(unit);
   if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report))) await findByComparing(unit);
   await sendMissing(unit);
