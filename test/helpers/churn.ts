@@ -1,12 +1,13 @@
 /**
  * A program that hammers a directory with what databases and mail servers do: writes with fsync, creates,
  * renames, deletes and truncates files, without ever deleting one that is open. Ends at SIGTERM.
- * `node churn.ts DIRECTORY`; one line on standard output for the first round and every 50 further ones.
+ * `node churn.ts DIRECTORY [PAUSE]`, PAUSE in milliseconds after each round; one line on standard output for the first round and every 50 further ones.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
 
 const directory = process.argv[2] ?? '';
+const pause = Number(process.argv[3] ?? 2);
 const data = Buffer.alloc(48 * 1024);
 const stopping = new AbortController();
 process.on('SIGTERM', () => stopping.abort());
@@ -38,5 +39,5 @@ for (let round = 0; !stopping.signal.aborted; round++) {
   if (round % 97 === 50) fs.rmSync(folder, { recursive: true, force: true });
   if (round % 50 === 0) process.stdout.write(`${round}\n`);
   // Others want the processors too, and the signal has to come through.
-  await new Promise((resolve) => setTimeout(resolve, 2));
+  await new Promise((resolve) => setTimeout(resolve, pause));
 }

@@ -39,12 +39,12 @@ export async function startWriter(t: EndingTest, command: readonly string[]): Pr
   return { pid: child.pid!, assertRunning, stop };
 }
 
-/** Creates, renames, deletes, fsyncs: test/helpers/churn.ts. */
-export function startChurn(t: EndingTest, mountPoint: string): Promise<Writer> {
+/** Creates, renames, deletes, fsyncs: test/helpers/churn.ts. A round is 128 KiB; `pause`: milliseconds after each. */
+export function startChurn(t: EndingTest, mountPoint: string, pause = 2): Promise<Writer> {
   const directory = join(mountPoint, 'churn');
   mkdirSync(directory);
   const program = fileURLToPath(new URL('churn.ts', import.meta.url));
-  return startWriter(t, [process.execPath, program, directory]);
+  return startWriter(t, [process.execPath, program, directory, String(pause)]);
 }
 
 /** Random writes over two files, an fsync after every eighth; Debian package fio. */
