@@ -7,6 +7,7 @@ import { AgentError } from '../base/errors.ts';
 import { becomeUrgent } from '../base/urgency.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
+import { expediteGracePeriods } from '../freeze/grace-periods.ts';
 import { runHook } from '../freeze/hooks.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { mountsToFreeze } from './mounts-now.ts';
@@ -58,6 +59,7 @@ export async function freezeWindow(
     }
     environment.holdWhileFrozen.forEach((sink) => sink.hold());
     const notUrgent = becomeUrgent();
+    const notExpedited = expediteGracePeriods(environment.runDirectory);
     try {
       await freezer.freeze();
       report.phase('frozen');
@@ -73,6 +75,7 @@ export async function freezeWindow(
     } finally {
       // After a failure this is what thaws; after success it has nothing left to do.
       await freezer.close();
+      notExpedited();
       notUrgent();
       environment.holdWhileFrozen.forEach((sink) => sink.release());
     }

@@ -9,6 +9,7 @@ import { thawFilesystemNow } from '../linux/ioctl.ts';
 import { readMounts } from '../linux/mountinfo.ts';
 import { bootId, isAlive, machineMilliseconds } from '../linux/process.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
+import { restoreGracePeriods } from './grace-periods.ts';
 import { type FreezeRecord, listRecords, readRecord, type RecordedMount, removeRecord } from './record.ts';
 
 export interface Leftovers {
@@ -30,6 +31,8 @@ const graceMs = 2000;
 export async function thawLeftovers(runDirectory: string, log: Log): Promise<Leftovers> {
   const result: Leftovers = { thawed: [], held: [], failures: [] };
   const boot = await bootId();
+  if (restoreGracePeriods(runDirectory))
+    log.info('put back a setting of the kernel that an earlier run had changed');
   for (const path of listRecords(runDirectory)) {
     const record = readRecord(path);
     if (record?.bootId !== boot) {
