@@ -9,16 +9,17 @@ import { Assembler, helpers } from '../../../linux/bpf/assembler.ts';
 import { inFlightValueSize, rangeFields } from '../layout.ts';
 import {
   copies,
+  countAndLeave,
   countInAllRanges,
   enter,
   frame,
   frameRegister,
   leave,
   loadDevice,
+  loadWritingOperation,
   lookup,
   type ProgramContext,
   requireByBio,
-  selectCounter,
   selectUnpaired,
 } from './frame.ts';
 import { mark } from './mark.ts';
@@ -28,8 +29,7 @@ export function bioQueueProgram(context: ProgramContext, steps: number): Buffer 
   const { types, maps } = context;
   const a = new Assembler();
   enter(a, context, 'block_bio_queue');
-  a.load(4, 8, 6, types.bioFlags).alu('and', 8, 0xff);
-  a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
+  loadWritingOperation(a, types.bioFlags);
   loadDevice(a, types, 6, types.bioToDisk);
   requireByBio(a, maps, 'out');
   for (const reset of types.operations.zoneResets) a.jump('eq', 8, reset, 'zone reset');
@@ -39,12 +39,10 @@ export function bioQueueProgram(context: ProgramContext, steps: number): Buffer 
   a.load(4, 9, 6, types.bioSize).alu('rsh', 9, 9);
   remember(a, context, { map: maps.inFlight, steps, done: 'out', full: 'full' });
 
-  a.label('full');
-  selectCounter(a, 'lostInFlight').goto('count');
-  a.label('zone reset');
-  selectCounter(a, 'zoneReset');
-  countInAllRanges(a, maps);
-  leave(a);
+  countAndLeave(a, maps, [
+    ['full', 'lostInFlight'],
+    ['zone reset', 'zoneReset'],
+  ]);
   return a.assemble();
 }
 
@@ -52,8 +50,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   const { types, maps } = context;
   const a = new Assembler();
   enter(a, context, 'block_bio_complete');
-  a.load(4, 8, 6, types.bioFlags).alu('and', 8, 0xff);
-  a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
+  loadWritingOperation(a, types.bioFlags);
   a.store(8, frameRegister, frame.key, 6);
   lookup(a, maps.inFlight, frame.key).jump('eq', 0, 0, 'unpaired');
   a.load(8, 7, 0, 0).load(8, 9, 0, 8).jump('eq', 9, 0, 'forget').aluReg('add', 9, 7);

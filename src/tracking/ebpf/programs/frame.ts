@@ -83,6 +83,15 @@ export function enter(a: Assembler, context: ProgramContext, tracepoint: Tracepo
   a.label('entered');
 }
 
+/**
+ * Register 8 = operation of the request or bio in register 6, whose flags lie at `flags` in it; goes to `out` unless it
+ * writes, which the lowest bit of an operation tells (include/linux/blk_types.h). Register 1 is lost.
+ */
+export function loadWritingOperation(a: Assembler, flags: number): void {
+  a.load(4, 8, 6, flags).alu('and', 8, 0xff);
+  a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
+}
+
 /** The labels `out` (counts itself out again) and `leave`. */
 export function leave(a: Assembler): void {
   a.label('out').load(8, 0, frameRegister, frame.nesting);
@@ -137,11 +146,25 @@ export function countInAllRanges(a: Assembler, maps: ProgramMaps, label = 'count
 }
 
 /** Registers 7 and 9 for `count`: the counter, without grace. */
-export function selectCounter(a: Assembler, counter: keyof typeof counters): Assembler {
-  return a.mov(7, counters[counter]).mov(9, -1);
+export function selectCounter(a: Assembler, counter: keyof typeof counters): void {
+  a.mov(7, counters[counter]).mov(9, -1);
 }
 
-/** The same for writes that ended without a beginning: those that were under way when the epoch began do not count. */
+/** A program's end: a label for each counter, at which the counter is raised in all ranges of the device; then `leave`. */
+export function countAndLeave(
+  a: Assembler,
+  maps: ProgramMaps,
+  labels: readonly (readonly [label: string, counter: keyof typeof counters])[],
+): void {
+  for (const [at, [label, counter]] of labels.entries()) {
+    selectCounter(a.label(label), counter);
+    if (at < labels.length - 1) a.goto('count');
+  }
+  countInAllRanges(a, maps);
+  leave(a);
+}
+
+/** Registers 7 and 9 for `count`, for writes that ended without a beginning: those that were under way when the epoch began do not count. */
 export function selectUnpaired(a: Assembler): Assembler {
   return a.call(helpers.ktimeGetNs).movReg(9, 0).mov(7, counters.unpaired);
 }

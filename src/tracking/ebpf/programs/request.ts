@@ -10,15 +10,14 @@
 import { Assembler } from '../../../linux/bpf/assembler.ts';
 import {
   copies,
-  countInAllRanges,
+  countAndLeave,
   enter,
   frame,
   frameRegister,
-  leave,
   loadDevice,
+  loadWritingOperation,
   lookupRange,
   type ProgramContext,
-  selectCounter,
 } from './frame.ts';
 import { loadBio, mark } from './mark.ts';
 import { forget, remember } from './remember.ts';
@@ -32,8 +31,7 @@ export function requestIssueProgram(context: ProgramContext, steps: number): Buf
   const { types, maps } = context;
   const a = new Assembler();
   enter(a, context, 'block_rq_issue');
-  a.load(4, 8, 6, types.requestFlags).alu('and', 8, 0xff);
-  a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
+  loadWritingOperation(a, types.requestFlags);
   loadDevice(a, types, 6, types.requestToDisk);
   lookupRange(a, maps, 'out');
   a.jump('ge', 8, firstPassthrough, 'passthrough');
@@ -47,14 +45,11 @@ export function requestIssueProgram(context: ProgramContext, steps: number): Buf
   a.label('whole');
   remember(a, context, { map: maps.requests, steps, done: 'out', full: 'full' });
 
-  a.label('full');
-  selectCounter(a, 'lostInFlight').goto('count');
-  a.label('passthrough');
-  selectCounter(a, 'passthrough').goto('count');
-  a.label('zone reset');
-  selectCounter(a, 'zoneReset');
-  countInAllRanges(a, maps);
-  leave(a);
+  countAndLeave(a, maps, [
+    ['full', 'lostInFlight'],
+    ['passthrough', 'passthrough'],
+    ['zone reset', 'zoneReset'],
+  ]);
   return a.assemble();
 }
 
@@ -66,9 +61,7 @@ export function requestProgram(context: ProgramContext, steps: { plain: number; 
   // What is left after this end, without a branch, which would make the verifier go all ways twice.
   a.store(8, frameRegister, frame.key, 6).load(4, 1, 6, types.requestLength).aluReg('sub', 1, 9);
   a.store(8, frameRegister, frame.scratch, 1);
-  a.load(4, 8, 6, types.requestFlags).alu('and', 8, 0xff);
-  // Operations that write have the lowest bit set (include/linux/blk_types.h).
-  a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
+  loadWritingOperation(a, types.requestFlags);
   loadDevice(a, types, 6, types.requestToDisk);
   a.jump('ge', 8, firstPassthrough, 'passthrough');
   for (const reset of types.operations.zoneResets) a.jump('eq', 8, reset, 'zone reset');
@@ -90,11 +83,9 @@ export function requestProgram(context: ProgramContext, steps: { plain: number; 
   }
   a.goto('out');
 
-  a.label('passthrough');
-  selectCounter(a, 'passthrough').goto('count');
-  a.label('zone reset');
-  selectCounter(a, 'zoneReset');
-  countInAllRanges(a, maps);
-  leave(a);
+  countAndLeave(a, maps, [
+    ['passthrough', 'passthrough'],
+    ['zone reset', 'zoneReset'],
+  ]);
   return a.assemble();
 }
