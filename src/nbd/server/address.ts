@@ -42,12 +42,7 @@ export async function checkedListenAddress(
   address: { host: string; port: number },
   peersAreVerified: boolean,
 ): Promise<TcpAddress> {
-  let host: string;
-  try {
-    ({ address: host } = await lookup(address.host));
-  } catch (error) {
-    throw new AgentError('BAD_USAGE', `"${address.host}" has no IP address here`, { cause: error });
-  }
+  const { host, port } = await resolveAddress(address);
   if (!peersAreVerified && !isLoopback(host))
     throw new AgentError(
       'BAD_USAGE',
@@ -58,5 +53,20 @@ export async function checkedListenAddress(
           'or --unix PATH and forward it over ssh',
       },
     );
-  return { host, port: address.port };
+  return { host, port };
+}
+
+/** Throws BAD_USAGE for a name without an address. */
+export async function resolveAddress({
+  host,
+  port,
+}: {
+  readonly host: string;
+  readonly port: number;
+}): Promise<TcpAddress> {
+  try {
+    return { host: (await lookup(host)).address, port };
+  } catch (error) {
+    throw new AgentError('BAD_USAGE', `"${host}" has no IP address here`, { cause: error });
+  }
 }

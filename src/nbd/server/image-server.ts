@@ -2,16 +2,16 @@
  * A server of image files: it listens and hands each accepted connection to one of a few threads
  * (image-server-worker.ts). A connection stays with its thread, which reads and writes the images itself.
  */
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
-import { AgentError, errnoCode } from '../../base/errors.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { duplicate } from '../../linux/descriptors.ts';
 import type { TcpAddress } from './address.ts';
 import type { DirectoryExportsOptions } from './directory-exports.ts';
+import { listenOn } from './listen.ts';
 import type { TlsSettings } from './tls.ts';
 
 export interface ImageServerOptions {
@@ -93,7 +93,7 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
     }
   });
   try {
-    await listen(server, options.listen);
+    await listenOn(server, options.listen);
   } catch (error) {
     stopping = true;
     await Promise.all(threads.map(({ worker }) => worker.terminate()));
@@ -146,36 +146,6 @@ function handOver(socket: Socket, thread: Thread): void {
   thread.used = true;
   thread.worker.postMessage({ kind: 'serve', fd: copy } satisfies ToImageWorker);
   socket.destroy();
-}
-
-async function listen(server: Server, where: ImageServerOptions['listen']): Promise<void> {
-  const name = 'path' in where ? where.path : `${where.host}:${where.port}`;
-  try {
-    if ('path' in where) await removeStale(where.path);
-    server.listen(where);
-    // The socket is made before `listen` returns: nobody can connect before its mode is set.
-    if ('path' in where) chmodSync(where.path, 0o600);
-    await once(server, 'listening');
-  } catch (error) {
-    server.close();
-    throw new AgentError('FILE_ERROR', `cannot listen on ${name}: ${errnoCode(error) ?? String(error)}`, {
-      hint: errnoCode(error) === 'EADDRINUSE' ? 'another server runs there; choose another address' : '',
-      cause: error,
-    });
-  }
-}
-
-/** A socket that nobody listens on any more is removed; one that answers stays. */
-async function removeStale(path: string): Promise<void> {
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return;
-  const probe = connect(path);
-  try {
-    await once(probe, 'connect');
-  } catch (error) {
-    if (errnoCode(error) === 'ECONNREFUSED') unlinkSync(path);
-  } finally {
-    probe.destroy();
-  }
 }
 
 function uriOf(server: Server, { tls }: ImageServerOptions): string {

@@ -2,14 +2,14 @@
  * An NBD server in this process, for the exports of one recovery point or image: on a Unix socket that is its owner's, or
  * on loopback, where others of this machine can connect.
  */
-import { once } from 'node:events';
-import { chmodSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { AgentError, errnoCode } from '../../base/errors.ts';
+import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { ExportProvider } from '../../nbd/server/backend.ts';
-import { isLoopback } from '../../nbd/server/address.ts';
+import { type TcpAddress, isLoopback, resolveAddress } from '../../nbd/server/address.ts';
 import { type ServedConnection, serveConnection } from '../../nbd/server/connection.ts';
+import { listenOn } from '../../nbd/server/listen.ts';
 import { Wire } from '../../nbd/server/wire.ts';
 import { formatNbdUri } from '../../nbd/client/uri.ts';
 
@@ -34,17 +34,10 @@ export interface ExportServer {
   stop(): Promise<void>;
 }
 
-/** Throws FILE_ERROR where the address cannot be had, BAD_USAGE where it is not this machine's own. */
+/** Throws FILE_ERROR and FILE_EXISTS where the address cannot be had, BAD_USAGE where it is not this machine's own. */
 export async function startExportServer(options: ExportServerOptions): Promise<ExportServer> {
   const { exports, log, listen, maximumConnections = 16 } = options;
-  if (listen.kind === 'tcp' && !isLoopback(listen.host))
-    throw new AgentError(
-      'BAD_USAGE',
-      `${listen.host} can be reached from other machines, and nobody would have to prove who he is`,
-      {
-        hint: 'listen on 127.0.0.1 or on a Unix socket, and forward it over ssh',
-      },
-    );
+  const where = listen.kind === 'unix' ? { path: listen.path } : await ownAddress(listen);
   const connections = new Set<ServedConnection>();
   const server = createServer({ allowHalfOpen: true }, (socket: Socket) => {
     if (connections.size >= maximumConnections) {
@@ -57,18 +50,7 @@ export async function startExportServer(options: ExportServerOptions): Promise<E
     connections.add(connection);
     void connection.done.then(() => connections.delete(connection));
   });
-  try {
-    server.listen(listen.kind === 'unix' ? { path: listen.path } : { host: listen.host, port: listen.port });
-    if (listen.kind === 'unix') chmodSync(listen.path, 0o600);
-    await once(server, 'listening');
-  } catch (error) {
-    server.close();
-    const where = listen.kind === 'unix' ? listen.path : `${listen.host}:${listen.port}`;
-    throw new AgentError('FILE_ERROR', `cannot listen on ${where}: ${errnoCode(error) ?? String(error)}`, {
-      hint: 'choose another address',
-      cause: error,
-    });
-  }
+  await listenOn(server, where);
   const transport =
     listen.kind === 'unix'
       ? listen
@@ -85,4 +67,15 @@ export async function startExportServer(options: ExportServerOptions): Promise<E
       if (listen.kind === 'unix') rmSync(listen.path, { force: true });
     },
   };
+}
+
+async function ownAddress(address: { readonly host: string; readonly port: number }): Promise<TcpAddress> {
+  const found = await resolveAddress(address);
+  if (!isLoopback(found.host))
+    throw new AgentError(
+      'BAD_USAGE',
+      `${found.host} can be reached from other machines, and nobody would have to prove who he is`,
+      { hint: 'listen on 127.0.0.1 or on a Unix socket, and forward it over ssh' },
+    );
+  return found;
 }
