@@ -91,7 +91,7 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
     const readAt = readAtOf(image);
     const table = await readPartitionTable(readAt, image.size, options.sectorSize);
     const filesystem = table === undefined ? await probe(readAt, image.size) : undefined;
-    const unfinished = await UnfinishedRestore.of(options.unfinishedDirectory, to, options.imageId);
+    const unfinished = new UnfinishedRestore(options.unfinishedDirectory, to, options.imageId);
     const held = await holdDestination(
       to,
       {

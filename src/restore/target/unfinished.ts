@@ -12,48 +12,54 @@ import { formatNbdUri } from '../../nbd/client/uri.ts';
 import type { DestinationName } from './check.ts';
 
 export class UnfinishedRestore {
-  readonly #path: string | undefined;
-  readonly #text: string;
-
-  private constructor(path: string | undefined, text: string) {
-    this.#path = path;
-    this.#text = text;
-  }
+  readonly #directory: string | undefined;
+  readonly #name: DestinationName;
+  readonly #image: string;
+  #begun: string | undefined;
 
   /** `image` tells the image from all others. Without a directory nothing is remembered. */
-  static async of(
-    directory: string | undefined,
-    name: DestinationName,
-    image: string,
-  ): Promise<UnfinishedRestore> {
-    const destination = await identify(name);
-    const text = JSON.stringify({ destination, image });
-    const key = createHash('sha256').update(text).digest('hex').slice(0, 32);
-    return new UnfinishedRestore(directory && join(directory, `${key}.json`), text);
+  constructor(directory: string | undefined, name: DestinationName, image: string) {
+    this.#directory = directory;
+    this.#name = name;
+    this.#image = image;
   }
 
   /** This very restore was begun before, and has not ended well. */
   async wasBegun(): Promise<boolean> {
-    if (this.#path === undefined) return false;
-    return (await readFile(this.#path, 'utf8').catch(() => undefined)) === this.#text;
+    if (this.#directory === undefined) return false;
+    const { path, text } = await this.#record(this.#directory);
+    return (await readFile(path, 'utf8').catch(() => undefined)) === text;
   }
 
+  /** To be called when the destination is there. */
   async begin(): Promise<void> {
-    if (this.#path === undefined) return;
-    await mkdir(join(this.#path, '..'), { recursive: true, mode: 0o700 });
-    await writeFile(this.#path, this.#text, { mode: 0o600 });
+    if (this.#directory === undefined) return;
+    const { path, text } = await this.#record(this.#directory);
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await writeFile(path, text, { mode: 0o600 });
+    this.#begun = path;
   }
 
   async finish(): Promise<void> {
-    if (this.#path !== undefined) await rm(this.#path, { force: true });
+    if (this.#begun !== undefined) await rm(this.#begun, { force: true });
+  }
+
+  async #record(directory: string): Promise<{ path: string; text: string }> {
+    const text = JSON.stringify({ destination: await identify(this.#name), image: this.#image });
+    const key = createHash('sha256').update(text).digest('hex').slice(0, 32);
+    return { path: join(directory, `${key}.json`), text };
   }
 }
 
-/** Numbers of devices are given anew: only within one boot and one attachment do they mean the same disk. */
+/**
+ * Numbers of devices are given anew, and behind a path or an address may be something else later: all of it means the
+ * same within one boot alone, a disk within one attachment, and a file while it is the same one.
+ */
 async function identify(name: DestinationName): Promise<string> {
-  if (name.kind === 'nbd') return formatNbdUri(name.address);
+  if (name.kind === 'nbd') return `${formatNbdUri(name.address)} ${await bootId()}`;
   const node = await stat(name.path).catch(() => undefined);
-  if (node?.isBlockDevice() !== true) return name.path;
+  if (node?.isBlockDevice() !== true)
+    return `${name.path} ${node?.dev ?? 0}:${node?.ino ?? 0} ${await bootId()}`;
   const { major, minor } = splitDeviceNumber(node.rdev);
   const device = (await readBlockDevices()).find((each) => each.major === major && each.minor === minor);
   return `${name.path} ${major}:${minor} ${device?.diskSequence ?? 0} ${device?.size ?? 0} ${await bootId()}`;
