@@ -7,6 +7,7 @@ import { clearMounts } from '../../restore/mount/mount.ts';
 import { type Verification, verifyImage } from '../../restore/verify/verify.ts';
 import { putCheck } from '../../vault/points/checks.ts';
 import { findDevice } from '../../vault/points/find.ts';
+import type { PointCheck } from '../../vault/points/checks.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
 import { findPoint } from '../../vault/points/points.ts';
 import type { Context } from '../context.ts';
@@ -31,11 +32,11 @@ export interface VerifyDocument {
   at: string;
   /** Of all devices of the point, from 0 to 1. */
   coverage: number;
-  outcome: 'whole' | 'damaged';
+  outcome: PointCheck['outcome'];
   devices: {
     device: string;
     coverage: number;
-    outcome: 'whole' | 'damaged';
+    outcome: PointCheck['outcome'];
     problems: readonly string[];
     notes: readonly string[];
     lost: { offset: number; length: number; reason: string }[];
@@ -67,7 +68,7 @@ export async function verifyPoint(
   });
   context.print(document, () => renderVerification(document));
   if (!context.json) for (const text of document.warnings) context.io.err(`warning: ${printable(text)}\n`);
-  if (document.outcome === 'whole') return document.warnings.length > 0 ? exitWithWarnings : 0;
+  if (document.outcome !== 'damaged') return document.warnings.length > 0 ? exitWithWarnings : 0;
   const damaged = new AgentError('VAULT_DAMAGED', `The recovery point ${document.point} is damaged`, {
     hint: 'dattocli vault check tells what else is; restore --salvage gets what is left',
   });
@@ -124,12 +125,14 @@ async function conclude(
   looked: Looked,
 ): Promise<VerifyDocument> {
   const coverage = coverageOf(point.devices, looked);
-  const outcome = looked.some(({ found }) => found.outcome === 'damaged') ? 'damaged' : 'whole';
+  const outcome = worst(looked.map(({ found }) => found.outcome));
   const at = new Date().toISOString();
   const problems = looked.flatMap(({ device, found }) =>
     found.problems.map((text) => (point.devices.length === 1 ? text : `${device.path}: ${text}`)),
   );
-  const warnings: string[] = [];
+  const warnings = looked
+    .filter(({ found }) => found.outcome === 'unfinished')
+    .map(({ device }) => `nothing of ${device.path} could be looked at, so it is not verified at this level`);
   const check = { level, at, coverage, outcome, problems, agent: agentVersion } as const;
   const kept = await putCheck(vault, point.id, check, { signal }).then(
     () => true,
@@ -150,6 +153,11 @@ async function conclude(
       lost: found.lost.map(({ offset, length, reason }) => ({ offset, length, reason })),
     })),
   };
+}
+
+/** Damage is worse than not to know, and that is worse than to know that all is well. */
+function worst(outcomes: readonly PointCheck['outcome'][]): PointCheck['outcome'] {
+  return (['damaged', 'unfinished'] as const).find((each) => outcomes.includes(each)) ?? 'whole';
 }
 
 /** Devices count by what they use; what was not looked at counts as nothing. */

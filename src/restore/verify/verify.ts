@@ -1,4 +1,5 @@
 /** `verify POINT`: one device of a point at one level, as it is kept with the point (vault/points/checks.ts). */
+import type { PointCheck } from '../../vault/points/checks.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ImageSpec } from '../image/open-image.ts';
 import type { AttachMethod, MountSubject } from '../mount/record.ts';
@@ -24,7 +25,8 @@ export interface Verification {
   readonly level: VerifyOptions['level'];
   /** Share of what there was to look at, 0 to 1. */
   readonly coverage: number;
-  readonly outcome: 'whole' | 'damaged';
+  /** `unfinished`: nothing of it could be looked at, so nothing is known. */
+  readonly outcome: PointCheck['outcome'];
   /** For people. */
   readonly problems: readonly string[];
   readonly lost: readonly Lost[];
@@ -80,5 +82,6 @@ function conclude(
     ...lost.map(({ offset, length, reason }) => `${length} bytes at ${offset}: ${reason}`),
     ...problems,
   ];
-  return { level, coverage, outcome: all.length === 0 ? 'whole' : 'damaged', problems: all, lost, notes };
+  const well = coverage === 0 ? 'unfinished' : 'whole';
+  return { level, coverage, outcome: all.length === 0 ? well : 'damaged', problems: all, lost, notes };
 }
