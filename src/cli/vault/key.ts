@@ -8,6 +8,8 @@ import { addKey, findKey, listKeys, removeKey } from '../../vault/keys.ts';
 import { findVault, openPlace, readPassphrase, readSecret, storedKey } from '../../vault/opening.ts';
 import { unlock } from '../../vault/unlock.ts';
 import type { Context } from '../context.ts';
+import { exitWithWarnings } from '../outcome.ts';
+import { printable } from '../render/table.ts';
 import type { Io } from '../io.ts';
 import { type KeyDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
@@ -85,10 +87,13 @@ export async function addNewKey(context: Context, self: Command): Promise<number
   return 0;
 }
 
-/** Replaces the key that opens the vault by a new one of its kind; cut anywhere, one of the two opens it. */
+/**
+ * Replaces the key that opens the vault by a new one of its kind; cut anywhere, one of the two opens it. The new one is
+ * shown before the old one goes: a recovery code is nowhere else.
+ */
 export async function changeThisKey(context: Context, self: Command): Promise<number> {
   const values = self.opts<Values>();
-  const document = await withVault(context, self, async (session) => {
+  return withVault(context, self, async (session) => {
     const { vault, signal } = session;
     const present = await presentKey(session, values.keyFile);
     const { slot } = await unlock(vault.store, vault.id, present.material, { signal });
@@ -104,11 +109,24 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
       await replaceKeyFile(present.path, text);
       await rm(draft, { force: true });
     }
-    await removeKey(vault, slot.id, { signal });
-    return changed(keyDocument(added), slot.id, { material, keyFile: rewrites ? present.path : undefined });
+    const keyFile = rewrites ? present.path : undefined;
+    const document = changed(keyDocument(added), slot.id, { material, keyFile });
+    context.print(document, () => renderKey(document));
+    try {
+      await removeKey(vault, slot.id, { signal });
+      return 0;
+    } catch (error) {
+      context.io.err(
+        `warning: the new key opens the vault, and the old one (${slot.id}) may do so still: ${printable(messageOf(error))}; ` +
+          "see 'dattocli vault key list'\n",
+      );
+      return exitWithWarnings;
+    }
   });
-  context.print(document, () => renderKey(document));
-  return 0;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 export async function removeOneKey(context: Context, self: Command): Promise<number> {

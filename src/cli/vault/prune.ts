@@ -39,7 +39,7 @@ const words: Readonly<Record<PruneStep, readonly [string, string]>> = {
   index: ['reading', 'packs'],
   mark: ['marking', 'pages'],
   measure: ['measuring', 'parts'],
-  copy: ['copying', 'parts'],
+  copy: ['copying', 'packs'],
   delete: ['deleting', 'packs'],
 };
 
