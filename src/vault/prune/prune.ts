@@ -231,7 +231,9 @@ class Prune {
       if (this.#lock !== undefined) await this.#vault.store.delete(`points/${id}`, { signal });
       this.#withdrawn.push(id);
     }
-    const left = unknown.filter(({ point }) => !late.has(point.id));
+    const left: UnknownMap[] = [];
+    for (const each of unknown)
+      if (!late.has(each.point.id) && (await this.#isThere(each.point))) left.push(each);
     const [first] = left;
     if (first === undefined || allowDamage === true) return;
     throw new AgentError(
@@ -243,6 +245,11 @@ class Prune {
           'delete what the damaged parts of it need',
       },
     );
+  }
+
+  /** A point that was forgotten while its map was read needs nothing; another pruner may have removed what it rested on. */
+  async #isThere({ id }: Point): Promise<boolean> {
+    return (await this.#vault.store.head(`points/${id}`, { signal: this.#options.signal })) !== undefined;
   }
 
   #measure(condemned: ReadonlySet<string>): Promise<VaultUsage> {
