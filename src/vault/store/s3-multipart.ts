@@ -64,14 +64,18 @@ async function begin(upload: PartedUpload): Promise<string> {
     return UploadId;
   });
   if (signal === undefined) return create;
+  let fire = (): void => undefined;
   const fired = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(new Error('cancelled')), { once: true });
+    fire = () => reject(new Error('cancelled'));
+    signal.addEventListener('abort', fire, { once: true });
   });
   try {
     return await Promise.race([create, fired]);
   } catch (thrown) {
     upload.later(create.then((UploadId) => giveUp(upload, UploadId)).catch(() => undefined));
     throw thrown;
+  } finally {
+    signal.removeEventListener('abort', fire);
   }
 }
 

@@ -65,6 +65,7 @@ export class VaultTarget implements Target {
   readonly #vault: Vault;
   readonly #index: ChunkIndex;
   readonly #image: ImageInTheMaking;
+  readonly #condemned: ReadonlySet<string>;
   readonly #names: NamesFile;
   readonly #namer: Namer;
   readonly #chunks: PackWriter;
@@ -79,6 +80,7 @@ export class VaultTarget implements Target {
     this.name = vault.name;
     this.minimumBlock = vault.chunkSize;
     this.size = alignUp(deviceSize, vault.chunkSize);
+    this.#condemned = new Set(image.condemned);
     this.#names = NamesFile.open(image.namesPath);
     this.#namer = new Namer(vault.secrets.chunkNameKey);
     this.#chunks = this.#packs('chunks');
@@ -97,8 +99,16 @@ export class VaultTarget implements Target {
   /** `deviceSize` in bytes. Throws what opening the store throws, VAULT_TOO_NEW, VAULT_NOT_FOUND. */
   static async open(image: ImageInTheMaking, deviceSize: number): Promise<VaultTarget> {
     const store = await openStore(image.location, image.settings);
-    const vault = await Vault.open(store, Secrets.fromMessage(image.secrets));
-    return new VaultTarget(vault, ChunkIndex.open(image.indexPath, vault.id), deviceSize, image);
+    let index: ChunkIndex | undefined;
+    try {
+      const vault = await Vault.open(store, Secrets.fromMessage(image.secrets));
+      index = ChunkIndex.open(image.indexPath, vault.id);
+      return new VaultTarget(vault, index, deviceSize, image);
+    } catch (error) {
+      index?.close();
+      await store.close();
+      throw error;
+    }
   }
 
   async write(offset: number, data: Uint8Array): Promise<void> {
@@ -111,9 +121,8 @@ export class VaultTarget implements Target {
         clearedName.copy(names, entry);
         continue;
       }
-      const name = Buffer.from(this.#namer.name(chunk));
+      const name = this.#namer.name(chunk);
       name.copy(names, entry);
-      if (this.#chunks.has(name)) continue;
       const wait = this.#chunks.add(name, chunk);
       if (wait !== undefined) waits.push(wait);
     }
@@ -203,9 +212,8 @@ export class VaultTarget implements Target {
 
   /** No point may name what no pack holds. */
   #expectStored(names: Buffer, first: number): void {
-    const condemned = new Set(this.#image.condemned);
     for (const { entry, name } of namesIn(names))
-      if (!name.equals(clearedName) && !this.#index.hasLive(name, condemned))
+      if (!name.equals(clearedName) && !this.#index.hasLive(name, this.#condemned))
         throw new AgentError(
           'INTERNAL',
           `chunk ${first + entry} was written to the image and is in no pack of ${this.name}`,
@@ -225,11 +233,11 @@ export class VaultTarget implements Target {
   }
 
   #packs(kind: 'chunks' | 'pages'): PackWriter {
-    const { writer, condemned, level } = this.#image;
+    const { writer, level } = this.#image;
     return new PackWriter(this.#vault, this.#index, {
       kind,
       writer,
-      condemned: new Set(condemned),
+      condemned: this.#condemned,
       level,
       signal: this.#aborting.signal,
     });

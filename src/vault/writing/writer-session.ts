@@ -68,12 +68,13 @@ export class WriterSession {
     };
     const key = `writers/${id}`;
     await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
-    const session = new WriterSession(vault, index, id, await readCondemned(vault, options));
     try {
+      const condemned = await readCondemned(vault, options);
       await refreshIndex(vault, index, options);
-      return session;
+      return new WriterSession(vault, index, id, condemned);
     } catch (error) {
-      await session.end().catch(() => undefined);
+      // Nothing was built on: nobody has to wait for it.
+      await vault.store.put(`writers/${id}.end`, endMark).catch(() => undefined);
       throw error;
     }
   }
