@@ -223,12 +223,17 @@ function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): PointDevi
     used_bytes: status.used_bytes,
     stored_bytes: status.bytes_stored ?? 0,
     freeze_ms: status.freeze_ms ?? 0,
-    consistency: torn ? 'torn' : unit.mounts.length > 0 ? 'frozen' : 'idle',
+    consistency: torn ? 'torn' : consistencyOf(unit),
     tracker: status.tracker,
     kind: status.kind,
     read_errors: status.read_errors.map(({ offset, length }) => ({ offset, length })),
     read_only: device.readOnly,
   };
+}
+
+function consistencyOf({ snapshot, mounts }: JobUnit): PointDevice['consistency'] {
+  if (snapshot !== undefined) return 'snapshot';
+  return mounts.length > 0 ? 'frozen' : 'idle';
 }
 
 function filesystemOf({ filesystem }: Device): PointDevice['filesystem'] {
