@@ -57,10 +57,13 @@ export async function freezeWindow(
       hooked = true;
       await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
     }
-    environment.holdWhileFrozen.forEach((sink) => sink.hold());
-    const notUrgent = becomeUrgent();
-    const notExpedited = expediteGracePeriods(environment.runDirectory);
+    const undo: (() => void)[] = [];
     try {
+      for (const sink of environment.holdWhileFrozen) {
+        sink.hold();
+        undo.push(() => sink.release());
+      }
+      undo.push(becomeUrgent(), expediteGracePeriods(environment.runDirectory));
       await freezer.freeze();
       report.phase('frozen');
       await untilExpired(freezer.expiredSignal, async () => {
@@ -75,9 +78,7 @@ export async function freezeWindow(
     } finally {
       // After a failure this is what thaws; after success it has nothing left to do.
       await freezer.close();
-      notExpedited();
-      notUrgent();
-      environment.holdWhileFrozen.forEach((sink) => sink.release());
+      for (const step of undo.toReversed()) step();
     }
   } finally {
     // Also where the pre-freeze hook failed: the guard waits.

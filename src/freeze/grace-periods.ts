@@ -1,10 +1,11 @@
 /**
  * Freezing a filesystem waits for some RCU grace periods of the kernel (fs/super.c takes a percpu-rwsem for each level of
  * freezing): tens of milliseconds for which all who write wait. Expedited ones take less than one. So they are asked
- * for while something is being frozen, by a setting of the kernel for the whole machine
+ * for from right before a freeze to the thaw, by a setting of the kernel for the whole machine
  * (/sys/kernel/rcu_expedited; kernel-parameters.txt, rcupdate.rcu_expedited), which is put back after it.
  *
- *     RUN_DIR/rcu-expedited    what the setting was before, so that the next daemon puts it back after one was killed
+ *     RUN_DIR/rcu-expedited    what the setting was before, so that the guard, or the next daemon, puts it back where a
+ *                              daemon was killed
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -42,9 +43,10 @@ export function restoreGracePeriods(runDirectory: string, path = setting): boole
   const note = join(runDirectory, noteName);
   try {
     writeFileSync(path, readFileSync(note, 'latin1'));
+    rmSync(note, { force: true });
+    return true;
   } catch {
+    // There is no note, or no right: whoever has it puts it back.
     return false;
   }
-  rmSync(note, { force: true });
-  return true;
 }

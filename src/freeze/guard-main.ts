@@ -9,11 +9,15 @@ import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
 import { freezeFilesystem, thawFilesystem } from '../linux/ioctl.ts';
 import { bootId, identifyProcess, lockMemory, machineMilliseconds } from '../linux/process.ts';
 import { isInMemory, syncFilesystem } from '../linux/syncfs.ts';
+import { restoreGracePeriods } from './grace-periods.ts';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
 import { type Answer, type Command, encodeLine, lineSplitter } from './messages.ts';
 import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
 
 let guard: FreezeGuard | undefined;
+let runDirectory: string | undefined;
+/** The agent thawed by itself, and so lives, and puts back what it changed. */
+let thawedOnCommand = false;
 
 function tell(answer: Answer): void {
   process.stdout.write(encodeLine(answer));
@@ -22,6 +26,7 @@ function tell(answer: Answer): void {
 async function obey(command: Command): Promise<void> {
   switch (command.do) {
     case 'prepare':
+      ({ runDirectory } = command);
       guard = await prepare(command);
       tell({ is: 'ready' });
       return;
@@ -30,6 +35,7 @@ async function obey(command: Command): Promise<void> {
       return;
     case 'thaw':
       tell({ is: 'thawed', report: await prepared().thaw() });
+      thawedOnCommand = true;
   }
 }
 
@@ -107,6 +113,7 @@ async function leave(code: number): Promise<void> {
   if (leaving) return;
   leaving = true;
   await guard?.expire('signal');
+  if (runDirectory !== undefined && !thawedOnCommand) restoreGracePeriods(runDirectory);
   process.exit(code);
 }
 
