@@ -2,12 +2,12 @@
  * A temporary LVM snapshot: recorded, taken, watched, and removed whatever happens (docs/tracking.md). lvcreate suspends
  * the volume for the moment, and device-mapper freezes the filesystem on it by itself.
  */
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { readRecords, removeRecord, snapshotName, snapshotsDirectory, writeRecord } from './records.ts';
+import { isSuspended, resumeVolumes } from './resume.ts';
 import type { SnapshotRoom } from './room.ts';
 import { type SnapshotUsage, thickUsage, thinUsage } from './usage.ts';
 import { dmStatus, dmUuidOf, listVolumes, lvm, lvmFailure } from './volumes.ts';
@@ -103,6 +103,7 @@ export class LvmSnapshot {
     } finally {
       done.abort();
       await watching;
+      await resumeVolumes(this.room.volume.groupUuid);
     }
   }
 
@@ -118,18 +119,10 @@ export class LvmSnapshot {
   }
 
   async #watchSuspension(done: AbortSignal): Promise<void> {
-    const path = `/sys/block/${this.#place.kernelName}/dm/suspended`;
     let since: number | undefined;
-    const look = (): boolean => {
-      try {
-        return readFileSync(path, 'latin1').startsWith('1');
-      } catch {
-        return false;
-      }
-    };
     while (!done.aborted) {
       const now = performance.now();
-      const suspended = look();
+      const suspended = isSuspended(this.#place.kernelName);
       if (suspended) since ??= now;
       else if (since !== undefined) {
         this.#suspendedMs += now - since;
@@ -214,6 +207,9 @@ export async function removeLeftoverSnapshots(stateDirectory: string, log: Log):
   const removed: string[] = [];
   for (const { name, group, groupUuid, at } of await readRecords(directory))
     try {
+      const resumed = await resumeVolumes(groupUuid);
+      if (resumed.length > 0)
+        log.warn({ volumes: resumed }, 'resumed volumes that an earlier run left suspended');
       const there = async (): Promise<boolean> =>
         (await listVolumes()).some((each) => each.name === name && each.groupUuid === groupUuid);
       if (!(await there()) && Math.abs(Date.now() - at) < bornMs) await sleep(birthMs);
