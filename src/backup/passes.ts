@@ -57,7 +57,7 @@ export async function beginChain(unit: JobUnit): Promise<void> {
 export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
   unit.status.pass = 1;
   // What was written until now is read by this pass, and need not be read again by the next one.
-  if (unit.plan.kind === 'full') await findByTracker(unit, report);
+  if (unit.plan.kind === 'full') await findByTracker(unit, report, true);
   if (unit.plan.kind === 'differential') await findByComparing(unit);
   if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report))) await findByComparing(unit);
   await sendMissing(unit);
@@ -124,7 +124,7 @@ export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<
 }
 
 /** Sends what is missing and in use; when it returns, that is confirmed and no longer pending. */
-export async function sendMissing(unit: JobUnit): Promise<void> {
+async function sendMissing(unit: JobUnit): Promise<void> {
   const set = missing(unit);
   if (set.isEmpty()) return;
   await unit.pool.copy(set);
@@ -170,14 +170,13 @@ export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Pro
 }
 
 /** A device that is not frozen at the end: what was written to it since the last pass is pending for the next job. */
-export async function takeRest(unit: JobUnit): Promise<void> {
+export async function takeRest(unit: JobUnit, report: ProcedureReport): Promise<void> {
   if (isLive(unit) || unit.tracking === undefined || unit.chain.besides === undefined) return;
   try {
     await takeDirty(unit, unit.tracking.feed, false);
     await unit.tracking.feed.secure();
   } catch (error) {
-    if (!isEpochEnd(error)) throw error;
-    unit.tracking = undefined;
+    loseTracking(unit, error, report);
   }
 }
 

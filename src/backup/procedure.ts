@@ -77,7 +77,7 @@ export async function runBackup(
 
   report.phase('finishing');
   await refuseNewWriters(units);
-  await together(units, takeRest);
+  await together(units, (unit) => takeRest(unit, report));
   for (const unit of units) settle(unit);
   await together(units, (unit) => endHeld(unit, options, report));
   await together(units, seal);
@@ -121,11 +121,11 @@ async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): 
   const predict = async (units: readonly JobUnit[]): Promise<ReturnType<typeof predictFreeze>> => {
     const devices = [];
     for (const unit of units)
-      devices.push({
-        ...(unit.tracking === undefined
+      devices.push(
+        unit.tracking === undefined
           ? { bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() }
-          : { bytes: readingBytes(unit), rate: await unit.pool.readingRate() }),
-      });
+          : { bytes: readingBytes(unit), rate: await unit.pool.readingRate() },
+      );
     return predictFreeze(devices);
   };
   const all = await predict(live);
@@ -289,17 +289,13 @@ function touched({ chain, image, pool }: JobUnit): Bitmap {
 async function complete(unit: JobUnit, { uuid }: JobIdentity): Promise<void> {
   const { chain, recent } = unit;
   chain.besides = undefined;
-  chain.unpublished = undefined;
   for (const { offset, length } of unit.status.read_errors) chain.pending.mark(offset, length);
   // A recovery point leaves out what is not in use: when it is used again, it has to be sent.
   if (unit.image !== undefined)
     for (const { offset, length } of complement(unit.pool.used.extents(), unit.pool.used.size))
       chain.pending.mark(offset, length);
-  await chain.savePending();
-  await chain.save({
-    state: 'complete',
+  await chain.complete({
     ...(unit.base === undefined ? {} : { base: unit.base }),
-    torn: false,
     ...(recent.units.length > 0 ? { recent: recent.units } : {}),
     targetSize: unit.pool.facts.size,
     epoch: unit.tracking?.epoch ?? null,

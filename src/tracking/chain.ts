@@ -68,6 +68,8 @@ export interface ChainBase {
   readonly index: string;
 }
 
+type RecordChanges = Partial<Omit<ChainRecord, 'version' | 'id' | keyof ChainSubject>>;
+
 export class Chain {
   readonly pending: Bitmap;
   /**
@@ -223,7 +225,7 @@ export class Chain {
   }
 
   /** Changes the record, durably. */
-  async save(changes: Partial<Omit<ChainRecord, 'version' | 'id' | keyof ChainSubject>>): Promise<void> {
+  async save(changes: RecordChanges): Promise<void> {
     this.#record = { ...this.#record, ...changes };
     const path = join(this.directory, 'chain.json');
     const file = await open(`${path}.new`, 'w', 0o600);
@@ -235,6 +237,18 @@ export class Chain {
     }
     await rename(`${path}.new`, path);
     await syncDirectory(this.directory);
+  }
+
+  /**
+   * The target holds an image of an instant, and the record says so. What was sent to a target that had kept nothing of
+   * the job counts as pending until the record names the image that has it: a cut in between costs time, never data.
+   */
+  async complete(changes: Omit<RecordChanges, 'state' | 'torn'>): Promise<void> {
+    await this.savePending();
+    await this.save({ ...changes, state: 'complete', torn: false });
+    if (this.unpublished === undefined) return;
+    this.unpublished = undefined;
+    await this.savePending();
   }
 
   /** Nothing is known of the target any more: all of the device is pending, and no fingerprint counts. Durable. */
