@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import {
+import fs, {
+  cpSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -8,6 +9,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
@@ -95,6 +97,88 @@ test('what counts as pending besides is on disk and not in memory', async (t) =>
   assert.equal(chain.pending.bytes(), 0);
   const again = await Chain.open(parent, subject, 4096);
   assert.deepEqual([...again!.pending.extents()], [{ offset: 65536, length: 65536 }]);
+});
+
+/** Copies of the chains as each cut of the power during `work` would leave them: around every rename. */
+async function cutsOf(t: TestContext, parent: string, work: () => Promise<void>): Promise<string[]> {
+  const cuts: string[] = [];
+  const cut = (): void => {
+    const copy = folder(t);
+    cpSync(parent, copy, { recursive: true });
+    cuts.push(copy);
+  };
+  const { rename } = fs.promises;
+  const mocked = t.mock.method(fs.promises, 'rename', async (from: string, to: string) => {
+    cut();
+    await rename(from, to);
+    cut();
+  });
+  syncBuiltinESMExports();
+  try {
+    await work();
+  } finally {
+    mocked.mock.restore();
+    syncBuiltinESMExports();
+  }
+  return cuts;
+}
+
+const base = (point: string) => ({ point, root: 'ab', levels: 1, index: 'i' });
+
+test('a cut while a job for a vault ends leaves the old image and all that was sent since, or the new one', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  const [sent, left] = [new Bitmap(subject.size, 4096), new Bitmap(subject.size, 4096)];
+  sent.mark(8192, 40_960);
+  left.mark(500_000, 1);
+  // The job before this one; then what was pending is sent.
+  chain.pending.fill(false);
+  chain.pending.or(sent);
+  await chain.complete({ base: base('old'), job: 'first', targetSize: 5 });
+  chain.unpublished = sent.clone();
+  chain.pending.fill(false);
+  chain.pending.or(left);
+  await chain.savePending();
+
+  const cuts = await cutsOf(t, parent, () => chain.complete({ base: base('new'), job: 'second' }));
+  const seen: string[] = [];
+  for (const copy of cuts) {
+    const { record, pending } = (await Chain.open(copy, subject, 4096))!;
+    const lost = left.clone();
+    if (record.base?.point === 'old') lost.or(sent);
+    lost.andNot(pending);
+    assert.ok(lost.isEmpty(), `the image ${record.base?.point ?? ''} lacks what is not pending`);
+    assert.deepEqual(
+      [record.job, record.state],
+      [record.base?.point === 'old' ? 'first' : 'second', 'complete'],
+    );
+    seen.push(`${record.base?.point ?? ''} ${pending.count()}`);
+  }
+  // Three durable writes: pending with what is not published, the record, pending without it.
+  assert.deepEqual(seen, ['old 11', 'old 11', 'old 11', 'new 11', 'new 11', 'new 1']);
+  assert.equal(chain.unpublished, undefined);
+});
+
+test('a record says complete only when the pending map is durable', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  chain.pending.fill(false);
+  chain.pending.mark(8192, 1);
+  await chain.savePending();
+  await chain.save({ torn: true });
+  chain.pending.mark(65536, 1);
+  const cuts = await cutsOf(t, parent, () => chain.complete({ job: 'j', epoch: { id: 'e', since: 1 } }));
+  const seen = [];
+  for (const copy of cuts) {
+    const { record, pending } = (await Chain.open(copy, subject, 4096))!;
+    seen.push([record.state, record.torn, pending.count()]);
+  }
+  assert.deepEqual(seen, [
+    ['incomplete', true, 1],
+    ['incomplete', true, 2],
+    ['incomplete', true, 2],
+    ['complete', false, 2],
+  ]);
 });
 
 test('a chain without its fingerprints, or with too few, is damaged', async (t) => {
