@@ -6,8 +6,8 @@
  *
  * Whoever calls this sees to it that no nonce is used twice under a key.
  */
-import koffi from 'koffi';
 import { createCipheriv, createDecipheriv } from 'node:crypto';
+import { type Signature, runtimeFunctions } from './runtime.ts';
 
 /** Bytes. */
 export const gcmKeyLength = 32;
@@ -44,7 +44,7 @@ interface Functions {
   readonly final: (context: Pointer, into: Uint8Array, written: Uint8Array) => number;
 }
 
-const signatures: Readonly<Record<keyof Functions, readonly [string, string, ...string[]]>> = {
+const signatures: Readonly<Record<keyof Functions, Signature>> = {
   aes256Gcm: ['EVP_aes_256_gcm', 'const void *'],
   newContext: ['EVP_CIPHER_CTX_new', 'void *'],
   freeContext: ['EVP_CIPHER_CTX_free', 'void', 'void *'],
@@ -63,20 +63,7 @@ const signatures: Readonly<Record<keyof Functions, readonly [string, string, ...
   final: ['EVP_CipherFinal_ex', 'int', 'void *', 'void *', 'void *'],
 };
 
-const functions = load();
-
-function load(): Functions | undefined {
-  try {
-    const runtime = koffi.load(null);
-    const entries = Object.entries(signatures).map(([key, [name, result, ...parameters]]) => [
-      key,
-      runtime.func(name, result, parameters),
-    ]);
-    return Object.fromEntries(entries) as Functions;
-  } catch {
-    return undefined;
-  }
-}
+const functions = runtimeFunctions<Functions>(signatures);
 
 /** Whether the direct way is open; for tests. */
 export const hasDirectGcm = functions !== undefined;

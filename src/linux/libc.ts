@@ -44,7 +44,7 @@ export function errnoName(errno: number): string {
   return `errno ${errno}`;
 }
 
-const libc = koffi.load('libc.so.6');
+export const libc = koffi.load('libc.so.6');
 
 /** What koffi makes of a C function: callable here, or on a thread of libuv's pool. */
 export interface Foreign<A extends readonly unknown[]> {

@@ -4,8 +4,8 @@
  * what cannot be compressed (measured with Node 24). Contexts live in memory of V8's (`ZSTD_initStatic…` of zstd.h), so
  * that a thread that ends leaves nothing behind. A runtime that does not show zstd's functions is served by node:zlib.
  */
-import koffi from 'koffi';
 import zlib from 'node:zlib';
+import { type Signature, runtimeFunctions } from './runtime.ts';
 
 /** zstd.h: ZSTD_c_compressionLevel and ZSTD_c_windowLog of ZSTD_cParameter. */
 const compressionLevel = 100;
@@ -31,7 +31,7 @@ interface Functions {
   decompress(context: Pointer, into: Uint8Array, room: number, data: Uint8Array, length: number): number;
 }
 
-const signatures: Readonly<Record<keyof Functions, readonly [string, string, ...string[]]>> = {
+const signatures: Readonly<Record<keyof Functions, Signature>> = {
   createCCtxParams: ['ZSTD_createCCtxParams', 'void *'],
   initCCtxParams: ['ZSTD_CCtxParams_init', 'int64_t', 'void *', 'int'],
   setCCtxParam: ['ZSTD_CCtxParams_setParameter', 'int64_t', 'void *', 'int', 'int'],
@@ -45,20 +45,7 @@ const signatures: Readonly<Record<keyof Functions, readonly [string, string, ...
   decompress: ['ZSTD_decompressDCtx', 'int64_t', 'void *', 'void *', 'size_t', 'const void *', 'size_t'],
 };
 
-const functions = load();
-
-function load(): Functions | undefined {
-  try {
-    const runtime = koffi.load(null);
-    const entries = Object.entries(signatures).map(([key, [name, result, ...parameters]]) => [
-      key,
-      runtime.func(name, result, parameters),
-    ]);
-    return Object.fromEntries(entries) as Functions;
-  } catch {
-    return undefined;
-  }
-}
+const functions = runtimeFunctions<Functions>(signatures);
 
 /** Whether the direct way is open; for tests and benchmarks. */
 export const hasDirectZstd = functions !== undefined;

@@ -1,11 +1,10 @@
 /** A mmapable array map (BPF_F_MMAPABLE) as memory of this process: programs and this process see each other's bytes. */
 import koffi from 'koffi';
-import { SystemCallError } from '../libc.ts';
+import { libc, SystemCallError } from '../libc.ts';
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 
-const libc = koffi.load('libc.so.6');
 const mmap = libc.func('mmap', 'void *', ['void *', 'size_t', 'int', 'int', 'int', 'int64']) as (
   address: null,
   length: number,
