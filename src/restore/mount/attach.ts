@@ -13,8 +13,9 @@ import { readMounts } from '../../linux/mountinfo.ts';
 import { identifyProcess, isAlive, type ProcessIdentity } from '../../linux/process.ts';
 import { attribute } from '../../linux/sysfs.ts';
 import type { ImageSpec } from '../image/open-image.ts';
-import { freeNbdDevice } from './nbd-device.ts';
 import { startExportProcess } from './export-process.ts';
+import { attachNbdDevice, detachNbdDevice } from './nbd-attach.ts';
+import { freeNbdDevice, nbdUser } from './nbd-device.ts';
 import { type AttachMethod, type MountRecord, placeOf, removeRecord, writeRecord } from './record.ts';
 import { findTool, needTool, runTool, toolEnvironment } from './tools.ts';
 
@@ -68,15 +69,11 @@ type Attachment = (
 ) => Promise<void>;
 
 const attachments: Readonly<Record<AttachMethod, Attachment>> = {
-  'nbd-client': async (record, { runDirectory, sectorSize }, _place, socket) => {
-    const device = await freeNbdDevice();
-    if (device === undefined)
-      throw new AgentError('NOT_SUPPORTED', 'the kernel has no free nbd device', { hint: 'modprobe nbd' });
-    record.file = device;
-    await writeRecord(runDirectory, record);
-    const blockSize = ['-block-size', String(sectorSize)];
-    await runTool('nbd-client', ['-unix', socket, device, '-name', 'image', '-readonly', ...blockSize]);
-  },
+  'nbd-client': (record, { runDirectory, sectorSize, signal }, _place, socket) =>
+    attachNbdDevice(record, {
+      ...{ socket, sectorSize, signal },
+      save: () => writeRecord(runDirectory, record),
+    }),
   nbdfuse: async (record, options, place, socket) => {
     const directory = join(place, 'fuse');
     await mkdir(directory, { recursive: true });
@@ -198,7 +195,9 @@ export async function detach(record: MountRecord, runDirectory: string): Promise
 }
 
 async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<void> {
-  const { loop, file } = record;
+  const { loop, file, method, nbd } = record;
+  // Loop devices over what somebody else has connected there since are not ours.
+  if (method === 'nbd-client' && file !== undefined && (await nbdUser(file, nbd)) === 'other') return;
   // A crash between losetup and the record's writing leaves a loop device that only its file tells.
   const found = loop ?? (file === undefined ? undefined : await loopOf(file));
   if (found === undefined || file === undefined) return;
@@ -228,9 +227,8 @@ async function loopOf(file: string): Promise<string | undefined> {
 
 async function takeAwayFile(record: MountRecord, runDirectory: string): Promise<void> {
   const { file, method } = record;
-  if (file !== undefined && method === 'nbd-client')
-    await runTool('nbd-client', ['-d', file], { allow: 'any' });
-  else if (file !== undefined) {
+  if (method === 'nbd-client') return detachNbdDevice(record, () => writeRecord(runDirectory, record));
+  if (file !== undefined) {
     const mountPoint = method === 'nbdfuse' ? join(file, '..') : file;
     const deadline = performance.now() + endMs;
     while (await isFuseMounted(mountPoint)) {

@@ -130,8 +130,8 @@ export async function takeDown(record: MountRecord, runDirectory: string): Promi
   const { directory } = record;
   if (record.boot !== (await bootId())) {
     // Numbers and processes of another boot mean nothing now.
-    const gone = { ...record, server: undefined, fuse: undefined, file: undefined, loop: undefined };
-    return detach(gone, runDirectory);
+    const none = { server: undefined, fuse: undefined, file: undefined, nbd: undefined, loop: undefined };
+    return detach({ ...record, ...none }, runDirectory);
   }
   const deadline = performance.now() + 5000;
   while (directory !== undefined && isMounted(record, await readMounts())) {

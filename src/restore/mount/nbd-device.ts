@@ -1,6 +1,19 @@
-/** The kernel's nbd client, where its module is loaded: which of its devices nobody uses. */
+/**
+ * The kernel's nbd client, where its module is loaded: which of its devices nobody uses, and whose one is. All of it is
+ * in sysfs: `pid` is there while a device is connected, and names the process that connected it, also after that has
+ * ended (nbd-client does, where it speaks netlink).
+ */
 import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { attribute } from '../../linux/sysfs.ts';
+
+/** By what an attachment of ours is known again; only within one boot. */
+export interface NbdAttachment {
+  /** Of the process that connected the device; known before it does. */
+  readonly pid: number;
+  /** The device's size in sectors of 512 bytes; undefined until it was seen connected. */
+  readonly sectors: number | undefined;
+}
 
 /** `/dev/nbd3`; undefined where there is none. A device in use has a pid, and a size. */
 export async function freeNbdDevice(sys = '/sys'): Promise<string | undefined> {
@@ -13,4 +26,24 @@ export async function freeNbdDevice(sys = '/sys'): Promise<string | undefined> {
     if (Number((await attribute(place, 'size')) ?? 0) === 0) return `/dev/${name}`;
   }
   return undefined;
+}
+
+/** Who has connected a device: nobody (any more), we, or somebody else, who is none of our business. */
+export async function nbdUser(
+  device: string,
+  ours: NbdAttachment | undefined,
+  sys = '/sys',
+): Promise<'nobody' | 'ours' | 'other'> {
+  const found = await nbdAttachment(device, sys);
+  if (found === undefined) return 'nobody';
+  if (found.pid !== ours?.pid) return 'other';
+  // Numbers of processes come round again.
+  return ours.sectors === undefined || found.sectors === ours.sectors ? 'ours' : 'other';
+}
+
+/** Undefined where it is not connected. */
+export async function nbdAttachment(device: string, sys = '/sys'): Promise<NbdAttachment | undefined> {
+  const place = join(sys, 'block', device.replace('/dev/', ''));
+  const pid = Number(await attribute(place, 'pid'));
+  return pid > 0 ? { pid, sectors: Number(await attribute(place, 'size')) } : undefined;
 }

@@ -7,6 +7,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
+import type { NbdAttachment } from './nbd-device.ts';
 
 export interface MountSubject {
   /** Id of the recovery point; empty for an image file. */
@@ -38,6 +39,8 @@ export interface MountRecord extends MountSubject {
   fuse: ProcessIdentity | undefined;
   /** The file that FUSE shows, or `/dev/nbdN`. */
   file: string | undefined;
+  /** By what `/dev/nbdN` is known to be ours still. */
+  nbd: NbdAttachment | undefined;
   /** `/dev/loopN`. */
   loop: string | undefined;
   /** All steps are done. */
@@ -69,7 +72,8 @@ export async function newRecord(
     ...{ id, point, device, purpose, maker },
     ...{ directory: undefined, madeDirectory: false, partition: undefined, filesystem: undefined },
     ...{ created: new Date().toISOString(), boot: await bootId() },
-    ...{ server: undefined, method: undefined, fuse: undefined, file: undefined, loop: undefined },
+    ...{ server: undefined, method: undefined, fuse: undefined },
+    ...{ file: undefined, nbd: undefined, loop: undefined },
     ready: false,
   };
   await writeRecord(runDirectory, record);

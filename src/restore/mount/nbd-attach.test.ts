@@ -1,0 +1,142 @@
+/** What is written down of an nbd device, and when it is disconnected: on a tree that stands for /sys. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { AgentError } from '../../base/errors.ts';
+import { writeSysfs } from '../../../test/helpers/sysfs-tree.ts';
+import { attachNbdDevice, detachNbdDevice, type NbdTools } from './nbd-attach.ts';
+import { nbdUser } from './nbd-device.ts';
+import type { MountRecord } from './record.ts';
+
+/** Devices nbd0 to nbd2, an nbd-client, and the record as it was last written. */
+function fake(t: TestContext) {
+  const sys = mkdtempSync(join(tmpdir(), 'nbd-attach-'));
+  t.after(() => rmSync(sys, { recursive: true }));
+  writeSysfs(
+    sys,
+    [0, 1, 2].map((n) => ({ name: `nbd${n}`, dev: `43:${n}`, size: 0 })),
+  );
+  const place = (device: string): string => join(sys, 'block', device.replace('/dev/', ''));
+  const connected = (device: string, pid: number, sectors = 2048): void => {
+    writeFileSync(join(place(device), 'size'), `${sectors}\n`);
+    writeFileSync(join(place(device), 'pid'), `${pid}\n`);
+  };
+  const freed = (device: string): void => {
+    writeFileSync(join(place(device), 'size'), '0\n');
+    rmSync(join(place(device), 'pid'), { force: true });
+  };
+  const record = { device: '/dev/sda1', file: undefined, nbd: undefined } as unknown as MountRecord;
+  const saved: string[] = [];
+  const disconnected: string[] = [];
+  let pid = 100;
+  /** What nbd-client does, by device. */
+  let client: (device: string, pid: number) => void = connected;
+  const tools: NbdTools = {
+    sys,
+    connect: async (args, starting) => {
+      const own = pid++;
+      await starting(own);
+      client(args[2]!, own);
+    },
+    disconnect: (device) => {
+      disconnected.push(device);
+      freed(device);
+      return Promise.resolve();
+    },
+  };
+  const save = (): Promise<void> => {
+    saved.push(`${record.file ?? '-'} ${record.nbd?.pid ?? '-'} ${record.nbd?.sectors ?? '-'}`);
+    return Promise.resolve();
+  };
+  const attach = (signal?: AbortSignal): Promise<void> =>
+    attachNbdDevice(record, { socket: '/run/x/nbd', sectorSize: 512, save, signal }, tools);
+  return {
+    ...{ sys, record, saved, disconnected, tools, save, attach, connected, freed, place },
+    clientDoes: (does: typeof client) => {
+      client = does;
+    },
+  };
+}
+
+test('the process is written down before it connects, and its device goes again', async (t) => {
+  const { record, saved, disconnected, attach, save, tools, connected } = fake(t);
+  connected('/dev/nbd0', 7);
+  await attach();
+  assert.deepEqual(saved, ['/dev/nbd1 100 -', '/dev/nbd1 100 2048']);
+  await detachNbdDevice(record, save, tools);
+  assert.deepEqual(disconnected, ['/dev/nbd1']);
+  assert.equal(saved.at(-1), '- - -');
+});
+
+test('a device that somebody else was quicker to connect is left alone, and the next one taken', async (t) => {
+  const { saved, disconnected, attach, connected, clientDoes, sys } = fake(t);
+  clientDoes((device, pid) => {
+    if (device === '/dev/nbd0') {
+      connected(device, 7);
+      throw new AgentError('MOUNT_FAILED', 'nbd-client failed (exit code 1): nbd0 already in use');
+    }
+    connected(device, pid);
+  });
+  await attach();
+  assert.deepEqual(disconnected, []);
+  assert.deepEqual(saved, ['/dev/nbd0 100 -', '- - -', '/dev/nbd1 101 -', '/dev/nbd1 101 2048']);
+  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, sectors: undefined }, sys), 'other');
+});
+
+test('a failure that is not about the device forgets it, and is told', async (t) => {
+  const { record, saved, disconnected, attach, clientDoes } = fake(t);
+  clientDoes(() => {
+    throw new AgentError('MOUNT_FAILED', 'nbd-client failed (exit code 1): no such export');
+  });
+  await assert.rejects(attach(), { code: 'MOUNT_FAILED', message: /no such export/ });
+  assert.deepEqual([record.file, record.nbd, disconnected], [undefined, undefined, []]);
+  assert.deepEqual(saved, ['/dev/nbd0 100 -', '- - -']);
+});
+
+test('what was connected although nbd-client failed or was cancelled is taken back', async (t) => {
+  const { disconnected, attach, connected, clientDoes, sys } = fake(t);
+  const cancelling = new AbortController();
+  clientDoes((device, pid) => {
+    connected(device, pid);
+    cancelling.abort(new AgentError('CANCELLED', 'enough'));
+    throw new AgentError('MOUNT_FAILED', 'nbd-client failed (signal SIGTERM): ');
+  });
+  await assert.rejects(attach(cancelling.signal), { code: 'CANCELLED' });
+  assert.deepEqual(disconnected, ['/dev/nbd0']);
+  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, sectors: undefined }, sys), 'nobody');
+});
+
+test('a record of a process that died tells whose the device is', async (t) => {
+  const { record, disconnected, save, tools, connected, freed } = fake(t);
+  const left = (): void => {
+    record.file = '/dev/nbd2';
+    record.nbd = { pid: 55, sectors: 2048 };
+  };
+  for (const [pid, sectors] of [
+    [77, 2048],
+    // The same number again, and another export.
+    [55, 4096],
+  ] as const) {
+    left();
+    connected('/dev/nbd2', pid, sectors);
+    await detachNbdDevice(record, save, tools);
+    assert.deepEqual([record.file, disconnected], [undefined, []]);
+  }
+  left();
+  freed('/dev/nbd2');
+  await detachNbdDevice(record, save, tools);
+  assert.deepEqual(disconnected, []);
+  left();
+  connected('/dev/nbd2', 55);
+  await detachNbdDevice(record, save, tools);
+  assert.deepEqual(disconnected, ['/dev/nbd2']);
+});
+
+test('no device is free, or there is no nbd module', async (t) => {
+  const { attach, connected, place } = fake(t);
+  for (const number of [0, 1, 2]) connected(`/dev/nbd${number}`, 7);
+  await assert.rejects(attach(), { code: 'NOT_SUPPORTED', message: /no free nbd device/ });
+  assert.equal(readFileSync(join(place('/dev/nbd0'), 'pid'), 'utf8'), '7\n');
+});
