@@ -9,6 +9,7 @@ import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { alignDown, alignUp, MiB } from '../base/bytes.ts';
+import { syncDirectory } from '../base/durable.ts';
 import { AgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
 import { punchHole, zeroRange } from '../linux/fallocate.ts';
@@ -69,6 +70,7 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
         'DEVICE_BUSY',
         `${path} is being written by another process, which holds its lock`,
       );
+    // `flush` sees to the file alone, not to its name.
     if (before === undefined && !readOnly) await syncDirectory(dirname(path));
     let { size } = await handle.stat();
     if (size === 0 && options.create !== undefined) {
@@ -79,16 +81,6 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
   } catch (thrown) {
     await handle?.close();
     throw await targetOpenFailure(path, thrown);
-  }
-}
-
-/** A new file's name is durable once its directory is; `flush` sees to the file alone. */
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 

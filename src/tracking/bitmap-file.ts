@@ -2,10 +2,10 @@
  * A bitmap on disk, replaced as a whole: written beside, synced, renamed (docs/formats/chain.md). A cut leaves
  * the old one or the new one.
  */
-import { open, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { Bitmap } from '../base/bitmap.ts';
 import { crc32c } from '../base/crc32c.ts';
+import { replaceFile } from '../base/durable.ts';
 
 const magic = 'DATTOMAP';
 const version = 1;
@@ -21,16 +21,7 @@ export async function writeBitmapFile(path: string, bitmap: Bitmap): Promise<voi
   header.writeBigUInt64LE(BigInt(bitmap.size), 16);
   header.writeBigUInt64LE(BigInt(bitmap.unit), 24);
   header.writeUInt32LE(crc32c(header.subarray(0, headerSize - 4)), headerSize - 4);
-  const temporary = `${path}.new`;
-  const file = await open(temporary, 'w', 0o600);
-  try {
-    await file.writev([header, words]);
-    await file.datasync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, path);
-  await syncDirectory(dirname(path));
+  await replaceFile(path, header, words);
 }
 
 /** Undefined where there is none, or it is damaged or of another version: the caller then knows nothing. */
@@ -46,14 +37,4 @@ export async function readBitmapFile(path: string): Promise<Bitmap | undefined> 
   if (bitmap.words.byteLength !== words.length) return undefined;
   new Uint8Array(bitmap.words.buffer).set(words);
   return bitmap;
-}
-
-/** Makes a rename in the directory durable. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

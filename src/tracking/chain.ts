@@ -12,7 +12,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
-import { readBitmapFile, syncDirectory, writeBitmapFile } from './bitmap-file.ts';
+import { replaceFile, syncDirectory } from '../base/durable.ts';
+import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
 import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
 import type { Epoch } from './tracker.ts';
 
@@ -228,15 +229,7 @@ export class Chain {
   async save(changes: RecordChanges): Promise<void> {
     this.#record = { ...this.#record, ...changes };
     const path = join(this.directory, 'chain.json');
-    const file = await open(`${path}.new`, 'w', 0o600);
-    try {
-      await file.writeFile(`${JSON.stringify(this.#record, undefined, 2)}\n`);
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.new`, path);
-    await syncDirectory(this.directory);
+    await replaceFile(path, `${JSON.stringify(this.#record, undefined, 2)}\n`);
   }
 
   /**

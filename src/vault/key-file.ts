@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
-import { makeDirectories, syncDirectory } from './store/durable.ts';
+import { makeDirectories, syncFolder } from './store/durable.ts';
 
 /** Makes the file, and its directory (0700) where it is missing. Throws FILE_EXISTS, FILE_ERROR. */
 export async function makeKeyFile(path: string, text: string): Promise<void> {
@@ -26,7 +26,7 @@ export async function replaceKeyFile(path: string, text: string): Promise<void> 
     await rm(draft, { force: true });
     await write(draft, text);
     await rename(draft, path);
-    await syncDirectory(dirname(path));
+    await syncFolder(dirname(path));
   } catch (error) {
     throw failed(path, error);
   }
@@ -38,7 +38,7 @@ async function write(path: string, text: string): Promise<void> {
   try {
     await handle.writeFile(text);
     await handle.sync();
-    await syncDirectory(dirname(path));
+    await syncFolder(dirname(path));
   } catch (error) {
     await rm(path, { force: true });
     throw error;

@@ -3,8 +3,9 @@
  * removed, so that a daemon that starts after a crash knows what its predecessor left. One JSON document a file,
  * `STATE/snapshots/NAME.json`.
  */
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { replaceFile } from '../../base/durable.ts';
 
 export interface SnapshotRecord {
   readonly version: 1;
@@ -34,21 +35,7 @@ export function snapshotsDirectory(stateDirectory: string): string {
 /** Durable when it resolves. */
 export async function writeRecord(directory: string, record: SnapshotRecord): Promise<void> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const path = pathOf(directory, record.name);
-  const file = await open(`${path}.new`, 'w', 0o600);
-  try {
-    await file.writeFile(`${JSON.stringify(record)}\n`);
-    await file.datasync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  const parent = await open(directory, 'r');
-  try {
-    await parent.sync();
-  } finally {
-    await parent.close();
-  }
+  await replaceFile(pathOf(directory, record.name), `${JSON.stringify(record)}\n`);
 }
 
 export async function removeRecord(directory: string, name: string): Promise<void> {

@@ -5,10 +5,11 @@
  * client ever meets half of one.
  */
 import { closeSync, constants, type Dirent, fstatSync, lstatSync, openSync } from 'node:fs';
-import { type FileHandle, link, open, readdir, unlink } from 'node:fs/promises';
+import { link, open, readdir, unlink } from 'node:fs/promises';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { formatBytes } from '../../base/bytes.ts';
+import { syncDirectory } from '../../base/durable.ts';
 import { errnoCode } from '../../base/errors.ts';
 import { type ExportDescription, ExportError, type ExportProvider } from './backend.ts';
 import { type ExportName, isImageName, parseExportName } from './export-name.ts';
@@ -192,14 +193,5 @@ async function makeImage(path: string, size: number): Promise<void> {
     throw error;
   } finally {
     await file.close();
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const handle: FileHandle = await open(directory, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

@@ -8,10 +8,10 @@ import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { alignUp } from '../../base/bytes.ts';
+import { syncDirectory } from '../../base/durable.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
 import { blockDeviceSize } from '../../linux/ioctl.ts';
-import { syncDirectory } from '../bitmap-file.ts';
 import { encodeNothing, headerSize, recordLength } from './record.ts';
 
 /** Multiple of every sector size; what is in the first of them is the header. */

@@ -2,20 +2,17 @@
  * Folders and files that survive a power cut: a name is durable when its folder was synced after the name came to
  * be or went. Works on NFS as well, where the client sends such things at once.
  */
-import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { type FileHandle, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { syncDirectory } from '../../base/durable.ts';
 import { errnoCode } from '../../base/errors.ts';
 
-/** Syncs a directory. Filesystems that cannot (CIFS among them) are taken as they are. */
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+/** Syncs a folder. Filesystems that cannot (CIFS among them) are taken as they are. */
+export async function syncFolder(path: string): Promise<void> {
   try {
-    await handle.sync();
+    await syncDirectory(path);
   } catch (thrown) {
     if (!['EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'EBADF'].includes(errnoCode(thrown) ?? '')) throw thrown;
-  } finally {
-    await handle.close();
   }
 }
 
@@ -30,7 +27,7 @@ export async function makeDirectories(path: string, mode: number): Promise<void>
     await makeDirectories(path, mode);
     return;
   }
-  await syncDirectory(dirname(path));
+  await syncFolder(dirname(path));
 }
 
 /** Syncs folders for many callers: those that come while one sync runs share the next. */
@@ -55,7 +52,7 @@ export class FolderSync {
   }
 
   #start(folder: string): Promise<void> {
-    const run = syncDirectory(folder).finally(() => {
+    const run = syncFolder(folder).finally(() => {
       if (this.#running.get(folder) === run) this.#running.delete(folder);
     });
     this.#running.set(folder, run);
@@ -86,7 +83,7 @@ export class DurableFolders {
     await mkdir(join(this.#root, folder), { mode: this.#mode }).catch((thrown: unknown) => {
       if (errnoCode(thrown) !== 'EEXIST') throw thrown;
     });
-    await syncDirectory(join(this.#root, parent));
+    await syncFolder(join(this.#root, parent));
     this.#durable.add(folder);
   }
 
