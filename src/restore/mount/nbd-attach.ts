@@ -95,9 +95,11 @@ export async function detachNbdDevice(
 
 /** An nbd-client without netlink leaves a process behind, which connects the device in a moment. */
 async function seen(device: string, sys: string): Promise<NbdAttachment> {
-  for (const deadline = performance.now() + seenMs; performance.now() < deadline; await sleep(10)) {
+  const deadline = performance.now() + seenMs;
+  while (performance.now() < deadline) {
     const found = await nbdAttachment(device, sys);
     if (found !== undefined && found.sectors !== 0) return found;
+    await sleep(10);
   }
   throw new AgentError('MOUNT_FAILED', `${device} is not connected ${seenMs / 1000} s after nbd-client`);
 }

@@ -1,14 +1,7 @@
 /** Runs the system's own tools (mount, losetup, nbdfuse, e2fsck, …) and says what is missing where one is. */
-import { execFile } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
-import { join } from 'node:path';
-import { AgentError, errnoCode } from '../../base/errors.ts';
-
-export interface ToolResult {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+import { MiB } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import { findProgram, type ProgramResult, programEnvironment, runProgram } from '../../linux/program.ts';
 
 export interface ToolOptions {
   /** Exit codes that are no failure; default only 0. */
@@ -16,8 +9,6 @@ export interface ToolOptions {
   readonly cwd?: string;
   readonly signal?: AbortSignal | undefined;
 }
-
-const places = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
 
 /** Which Debian package has it, for the hint. */
 const packages: Readonly<Record<string, string>> = {
@@ -33,18 +24,8 @@ const packages: Readonly<Record<string, string>> = {
 };
 
 /** Of the tool's file; undefined where it is not installed. */
-export async function findTool(name: string): Promise<string | undefined> {
-  for (const place of places) {
-    const path = join(place, name);
-    if (
-      await access(path, constants.X_OK).then(
-        () => true,
-        () => false,
-      )
-    )
-      return path;
-  }
-  return undefined;
+export function findTool(name: string): Promise<string | undefined> {
+  return Promise.resolve(findProgram(name));
 }
 
 /** Throws NOT_SUPPORTED, naming the package. */
@@ -56,45 +37,27 @@ export async function needTool(name: string): Promise<string> {
   });
 }
 
-/** What every tool runs with: messages in one language, and found where they are for root. */
-export const toolEnvironment: Readonly<Record<string, string>> = { PATH: places.join(':'), LC_ALL: 'C' };
+/** What every tool runs with. */
+export const toolEnvironment: Readonly<Record<string, string>> = programEnvironment();
 
-/** Runs a tool to its end without a shell. Throws NOT_SUPPORTED, MOUNT_FAILED with what it said, CANCELLED. */
+/** Runs a tool to its end. Throws NOT_SUPPORTED, MOUNT_FAILED with what it said, CANCELLED. */
 export async function runTool(
   name: string,
   args: readonly string[],
-  options: ToolOptions = {},
-): Promise<ToolResult> {
+  { allow, cwd, signal }: ToolOptions = {},
+): Promise<ProgramResult> {
   const path = await needTool(name);
-  return new Promise((resolve, reject) => {
-    execFile(
-      path,
-      [...args],
-      {
-        env: toolEnvironment,
-        maxBuffer: 64 * 1024 * 1024,
-        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-      },
-      (error, stdout, stderr) => {
-        const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-        if (errnoCode(error) === 'ABORT_ERR')
-          reject(new AgentError('CANCELLED', `Cancelled while ${name} ran`, { cause: error }));
-        else if (
-          code === 0 ||
-          (code > 0 && (options.allow === 'any' || options.allow?.includes(code) === true))
-        )
-          resolve({ code, stdout, stderr });
-        else {
-          const said = (stderr.trim() === '' ? stdout : stderr).trim().split('\n').slice(-3).join('; ');
-          const how = typeof error?.signal === 'string' ? `signal ${error.signal}` : `exit code ${code}`;
-          reject(
-            new AgentError('MOUNT_FAILED', `${name} failed (${how}): ${said.slice(0, 600)}`, {
-              cause: error,
-            }),
-          );
-        }
-      },
-    );
+  // The session is shared so that a command that is left at once takes along what it runs.
+  const options = { cwd, signal, mostOutput: 64 * MiB, sharesSession: true };
+  const result = await runProgram(path, args, options).catch((cause: unknown) => {
+    if (signal?.aborted === true) throw new AgentError('CANCELLED', `Cancelled while ${name} ran`, { cause });
+    throw new AgentError('MOUNT_FAILED', `${name} cannot be run: ${String(cause)}`, { cause });
   });
+  const { code, stdout, stderr, cut } = result;
+  const isAllowed = code === 0 || (code !== null && (allow === 'any' || allow?.includes(code) === true));
+  if (isAllowed && !cut) return result;
+  const said = (stderr.trim() === '' ? stdout : stderr).trim().split('\n').slice(-3).join('; ');
+  const how =
+    code === null ? `signal ${result.signal ?? '?'}` : `exit code ${code}${cut ? ', printed too much' : ''}`;
+  throw new AgentError('MOUNT_FAILED', `${name} failed (${how}): ${said.slice(0, 600)}`);
 }
