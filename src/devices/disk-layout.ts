@@ -9,7 +9,7 @@ import {
   type PartitionTable,
   readPartitionTable,
 } from '../filesystems/disk/partition-table.ts';
-import type { RunProgram } from '../linux/run-program.ts';
+import type { OutputOf } from '../linux/program.ts';
 import type { Device } from './device.ts';
 import type { LayoutNotes } from './layout-notes.ts';
 
@@ -54,7 +54,7 @@ export interface BootArea {
 
 export interface DiskContext {
   readonly boot: 'uefi' | 'bios';
-  readonly run: RunProgram;
+  readonly run: OutputOf;
   readonly notes: LayoutNotes;
   readonly sys: string;
   readonly signal: AbortSignal | undefined;

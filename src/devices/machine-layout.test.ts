@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { MiB } from '../base/bytes.ts';
-import type { RunProgram } from '../linux/run-program.ts';
+import type { OutputOf } from '../linux/program.ts';
 import type { Device } from './device.ts';
 import { bootAreas } from './disk-layout.ts';
 import { LayoutNotes } from './layout-notes.ts';
@@ -55,7 +55,7 @@ test('a machine with LVM, md and crypt is described by its own tools', async (t)
     'sys/firmware/efi/systab': '',
     'sys/block/sda/device/model': 'A disk  \n',
   });
-  const run: RunProgram = async (program, args) => {
+  const run: OutputOf = async (program, args) => {
     if (program === 'vgcfgbackup') await writeFile(args.at(-1)!.replace('%s', 'vg'), 'vg {}\n');
     if (program === 'efibootmgr') return undefined;
     if (program === 'cryptsetup') throw new Error('cryptsetup exited with 1: no header');

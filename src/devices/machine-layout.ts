@@ -8,7 +8,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KiB } from '../base/bytes.ts';
 import { errnoCode } from '../base/errors.ts';
-import { type RunProgram, runProgram } from '../linux/run-program.ts';
+import { type OutputOf, outputOf } from '../linux/program.ts';
 import { type DiskLayout, readDiskLayout } from './disk-layout.ts';
 import type { Device } from './device.ts';
 import { listDevices } from './inventory.ts';
@@ -56,7 +56,7 @@ export interface DeviceLayout {
 export interface LayoutOptions {
   /** The root directory. Default `/`. */
   readonly root?: string | undefined;
-  readonly run?: RunProgram | undefined;
+  readonly run?: OutputOf | undefined;
   readonly devices?: (() => Promise<readonly Device[]>) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -70,7 +70,7 @@ const mostMounts = 20;
 
 export async function machineLayout(options: LayoutOptions = {}): Promise<MachineLayout> {
   const { root = '/', signal } = options;
-  const run = options.run ?? runProgram;
+  const run = options.run ?? outputOf;
   const notes = new LayoutNotes(signal);
 
   const devices = await notes.attempt('the devices', async () => (options.devices ?? listDevices)(), []);

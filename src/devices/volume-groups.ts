@@ -3,7 +3,7 @@ import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MiB } from '../base/bytes.ts';
-import type { RunProgram } from '../linux/run-program.ts';
+import type { OutputOf } from '../linux/program.ts';
 import type { LayoutNotes } from './layout-notes.ts';
 
 /** Volume groups with thousands of thin volumes have long ones. */
@@ -11,7 +11,7 @@ const longest = 2 * MiB;
 
 /** By name of the volume group. */
 export async function readVolumeGroups(context: {
-  readonly run: RunProgram;
+  readonly run: OutputOf;
   readonly notes: LayoutNotes;
   readonly signal: AbortSignal | undefined;
 }): Promise<Record<string, string>> {

@@ -1,28 +1,74 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { findProgram, runProgram } from './program.ts';
+import { findProgram, outputOf, runProgram } from './program.ts';
+
+const shell = findProgram('sh')!;
 
 test('programs are found in the directories of the system alone', () => {
-  assert.match(findProgram('sh') ?? '', /^\/(usr\/)?bin\/sh$/);
+  assert.match(shell, /^\/(usr\/)?bin\/sh$/);
   assert.equal(findProgram('no-such-program'), undefined);
   assert.equal(findProgram('../../bin/no-such-program'), undefined);
 });
 
-test('a program tells its output and exit code, in the C locale, in a session of its own', async () => {
-  const shell = findProgram('sh')!;
-  const script = 'echo "$LC_ALL $PATH"; echo trouble >&2; exit 3';
+test('a program tells its output and exit code, in the C locale, with no environment of ours', async () => {
+  process.env['OF_THIS_PROCESS'] = 'secret';
+  const script = 'echo "$LC_ALL $PATH $OF_THIS_PROCESS"; cat; pwd; echo trouble >&2; exit 3';
   assert.deepEqual(await runProgram(shell, ['-c', script]), {
-    code: 3,
-    stdout: 'C /usr/sbin:/sbin:/usr/bin:/bin\n',
+    ...{ code: 3, signal: null, late: false, cut: false },
+    stdout: 'C /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \n/\n',
     stderr: 'trouble\n',
   });
-  const session = await runProgram(shell, ['-c', 'read -r line </proc/$$/stat; echo "$line"']);
-  const fields = session.stdout.slice(session.stdout.lastIndexOf(')') + 2).split(' ');
-  assert.equal(session.stdout.split(' ')[0], fields[3]);
+});
+
+test('a program has a session of its own, or shares ours', async () => {
+  const sessionOf = async (sharesSession: boolean): Promise<{ pid: string; session: string }> => {
+    const script = 'read -r line </proc/$$/stat; echo "$line"';
+    const { stdout } = await runProgram(shell, ['-c', script], { sharesSession });
+    const fields = stdout.slice(stdout.lastIndexOf(')') + 2).split(' ');
+    return { pid: stdout.split(' ')[0]!, session: fields[3]! };
+  };
+  const own = await sessionOf(false);
+  assert.equal(own.session, own.pid);
+  const shared = await sessionOf(true);
+  assert.notEqual(shared.session, shared.pid);
 });
 
 test('what only looks is killed when it takes too long; what is not there rejects', async () => {
-  const result = await runProgram(findProgram('sleep')!, ['60'], { killAfterMs: 50 });
-  assert.equal(result.code, null);
+  const { code, signal, late } = await runProgram(findProgram('sleep')!, ['60'], { killAfterMs: 50 });
+  assert.deepEqual([code, signal, late], [null, 'SIGKILL', true]);
   await assert.rejects(runProgram('/no/such/program', []), { code: 'ENOENT' });
+});
+
+test('a program that prints too much goes on to its end, and what is over is dropped', async () => {
+  const script = 'printf 0123456789; printf 0123456789; exit 4';
+  const result = await runProgram(shell, ['-c', script], { mostOutput: 12 });
+  assert.deepEqual([result.code, result.stdout, result.cut], [4, '012345678901', true]);
+  assert.equal((await runProgram(shell, ['-c', script], { mostOutput: 20 })).cut, false);
+});
+
+test('a signal asks the program to end, and rejects with its reason once it has', async () => {
+  const controller = new AbortController();
+  const running = runProgram(findProgram('sleep')!, ['600'], { signal: controller.signal });
+  const reason = new Error('stopped by the test');
+  controller.abort(reason);
+  await assert.rejects(running, reason);
+  await assert.rejects(runProgram(shell, ['-c', ':'], { signal: controller.signal }), reason);
+});
+
+test('what a program is asked comes back; one that the system lacks is no failure', async () => {
+  assert.equal(await outputOf('sh', ['-c', 'echo "$LC_ALL"; echo noise >&2; cat']), 'C\n');
+  assert.equal(await outputOf('no-such-program', []), undefined);
+});
+
+test('a program that is asked, and fails, prints too much or takes too long, says so', async () => {
+  await assert.rejects(
+    outputOf('sh', ['-c', 'echo first >&2; echo last >&2; exit 3']),
+    /^Error: sh exited with 3: last$/,
+  );
+  await assert.rejects(
+    outputOf('head', ['-c', '1000', '/dev/zero'], { mostOutput: 100 }),
+    /head printed too much/,
+  );
+  await assert.rejects(outputOf('sleep', ['600'], { killAfterMs: 50 }), /sleep was not done after 50 ms/);
+  await assert.rejects(outputOf('sh', ['-c', 'kill -TERM $$']), /sh was ended by SIGTERM/);
 });
