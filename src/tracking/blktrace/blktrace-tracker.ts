@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -25,6 +26,12 @@ import { beginTrace, endTrace, type Trace } from './trace.ts';
 /** Smallest unit, and the most that the two maps of a device may take, bytes. */
 const smallestUnit = 4 * KiB;
 const mostMaps = 64 * MiB;
+
+/**
+ * Whoever stopped our trace may be about to remove it and to make one of his own, and the kernel removes whatever is
+ * there: ours is only removed when it is still there so much later, milliseconds.
+ */
+const othersMs = 2000;
 
 export interface BlktraceOptions {
   /** Where records of our traces are kept: on a tmpfs. */
@@ -260,6 +267,7 @@ export class BlktraceTracker implements Tracker {
     this.#disks.delete(diskKey);
     void this.#inTurn(async () => {
       if (key !== undefined) await this.#thread?.call('closeDisk', { disk: diskKey });
+      else await sleep(othersMs);
       // A trace that was begun anew meanwhile has other files.
       await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
     }).catch(() => undefined);

@@ -15,6 +15,7 @@ import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker
 import { openDebugfs } from '../../../src/linux/debugfs.ts';
 import { removeLeftTraces } from '../../../src/tracking/blktrace/remove-left.ts';
 import { scratchFor } from '../../helpers/backup.ts';
+import { waitFor } from '../../helpers/daemon.ts';
 import { makeLoop } from '../../helpers/loop.ts';
 import { describeDevice, sh } from '../guest.ts';
 import { writePastBlockLayer } from './passthrough.ts';
@@ -152,6 +153,18 @@ test('somebody else removes our trace and begins one: theirs is left alone', asy
   await setUpTrace(disk, other);
   // It is stopped first, and a drain may come in between.
   await endedBecause(/removed, or the device is gone|somebody stopped it/);
+  await tracker.untrack(describeDevice(disk));
+  assert.equal(traced(), true, 'the trace of somebody else was torn down');
+  await tearDownTrace(disk);
+});
+
+test('the same, when the tracker has seen that ours was stopped before it is removed', async () => {
+  await track();
+  await stopTrace(disk);
+  await waitFor('the tracker has noticed', 60_000, () => tracker.state(describeDevice(disk)) === undefined);
+  await tearDownTrace(disk);
+  await setUpTrace(disk, other);
+  await endedBecause(/somebody stopped it/);
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), true, 'the trace of somebody else was torn down');
   await tearDownTrace(disk);
