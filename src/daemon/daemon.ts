@@ -17,7 +17,7 @@ import { History } from './history.ts';
 import { claimInstance, type Instance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
-import { markBootLoaderFiles } from './reboot/boot-loader.ts';
+import { markBootLoaderFiles, untrackFirst } from './reboot/boot-loader.ts';
 import { readOutcome, withReasonOfReboot } from './reboot/outcome.ts';
 import type { DaemonSettings } from './settings.ts';
 import { listChains, Tracking } from './tracking.ts';
@@ -74,15 +74,17 @@ export async function createDaemon(
 
     const { pinDirectory, runDirectory, stateDirectory } = settings;
     const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
-    const reboot = await readOutcome(runDirectory);
-    if (reboot !== undefined) await markBootLoaderFiles(reboot, collaborators.listDevices, trackers, log);
+    const resumed = await readOutcome(runDirectory);
+    const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
+    const reboot = marks?.outcome;
+    const start = withReasonOfReboot(trackers.start, reboot);
     const jobs = new JobTable({
       collaborators,
       history,
       environment: {
         log,
         holdWhileFrozen: [logFile, history],
-        startTracking: withReasonOfReboot(trackers.start, reboot),
+        startTracking: untrackFirst(start, marks?.stillTracked ?? new Set(), trackers),
         vaults: { vaults: config.vaults, stateDirectory },
         stateDirectory,
         runDirectory,

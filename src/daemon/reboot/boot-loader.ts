@@ -6,13 +6,13 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoCode, toAgentError } from '../../base/errors.ts';
+import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { Log } from '../../base/log.ts';
 import type { Device } from '../../devices/device.ts';
 import { fileExtents } from '../../linux/fiemap.ts';
 import { splitDeviceNumber } from '../../linux/usage.ts';
-import type { TrackerChoice } from '../../tracking/choose.ts';
+import type { StartTracking, TrackerChoice } from '../../tracking/choose.ts';
 import type { RebootOutcome } from './outcome.ts';
 
 const files = [
@@ -20,28 +20,90 @@ const files = [
   ...['extlinux/ldlinux.sys', 'syslinux/ldlinux.sys', 'ldlinux.sys'],
 ].flatMap((path) => [path, join('boot', path)]);
 
-/** To be called before the first job of a boot. A device whose files cannot be found out is tracked no longer. */
+export interface BootLoaderMarks {
+  /** As it was given, without the epochs of the devices whose files could not be found out. */
+  readonly outcome: RebootOutcome;
+  /** UUIDs of those that could not be untracked either, and so are before they are tracked the next time. */
+  readonly stillTracked: ReadonlySet<string>;
+}
+
+/**
+ * To be called before the first job of a boot. A device whose files cannot be found out is tracked no longer, so that its
+ * next backup compares. Never rejects: the daemon starts whatever is wrong with a tracker or a device.
+ */
 export async function markBootLoaderFiles(
   outcome: RebootOutcome,
   listDevices: () => Promise<readonly Device[]>,
-  trackers: TrackerChoice,
+  trackers: Pick<TrackerChoice, 'mark' | 'untrack'>,
   log: Log,
-): Promise<void> {
+): Promise<BootLoaderMarks> {
+  const doubts = new Map<string, string>();
+  const stillTracked = new Set<string>();
   const going = outcome.devices.filter(({ epoch }) => epoch !== null);
-  if (going.length === 0) return;
-  for (const device of await listDevices()) {
-    if (!going.some(({ uuid }) => uuid === device.filesystem?.uuid)) continue;
+  const devices = await (going.length === 0
+    ? []
+    : listDevices().catch((thrown: unknown) => toAgentError(thrown)));
+  for (const { device: path, uuid } of going) {
     try {
-      const extents = await bootLoaderExtents(device);
-      if (extents.length > 0) await trackers.mark(device, extents);
+      if (devices instanceof AgentError) throw devices;
+      for (const device of devices.filter(({ filesystem }) => filesystem?.uuid === uuid)) {
+        const extents = await bootLoaderExtents(device);
+        if (extents.length > 0) await trackers.mark(device, extents);
+      }
     } catch (thrown) {
-      log.warn(
-        { device: device.path, err: toAgentError(thrown) },
-        'what the boot loader writes was not found',
-      );
-      await trackers.untrack(device);
+      const err = toAgentError(thrown);
+      log.warn({ device: path, err }, 'what the boot loader writes was not found: the next backup compares');
+      doubts.set(uuid, `what the boot loader may have written was not found: ${err.message}`);
+      if (!(await untracked(uuid, devices, trackers, log))) stillTracked.add(uuid);
     }
   }
+  return {
+    outcome: {
+      ...outcome,
+      devices: outcome.devices.map((each) => {
+        const why = each.epoch === null ? undefined : doubts.get(each.uuid);
+        return why === undefined ? each : { ...each, epoch: null, why };
+      }),
+    },
+    stillTracked,
+  };
+}
+
+async function untracked(
+  uuid: string,
+  devices: readonly Device[] | AgentError,
+  trackers: Pick<TrackerChoice, 'untrack'>,
+  log: Log,
+): Promise<boolean> {
+  if (devices instanceof AgentError) return false;
+  try {
+    for (const device of devices) if (device.filesystem?.uuid === uuid) await trackers.untrack(device);
+    return true;
+  } catch (err) {
+    log.warn({ uuid, err }, 'a device that is in doubt could not be untracked yet');
+    return false;
+  }
+}
+
+/** Begins anew with devices in doubt. One that cannot be untracked still is backed up as if nothing tracked it. */
+export function untrackFirst(
+  start: StartTracking,
+  stillTracked: ReadonlySet<string>,
+  trackers: Pick<TrackerChoice, 'untrack'>,
+): StartTracking {
+  const left = new Set(stillTracked);
+  return async (device, wish) => {
+    if (wish === 'none' || !left.has(device.uuid)) return start(device, wish);
+    try {
+      await trackers.untrack(device);
+    } catch (thrown) {
+      if (wish !== 'auto') throw thrown;
+      const { message } = toAgentError(thrown);
+      return { tracker: undefined, why: `its tracking is in doubt and could not be begun anew (${message})` };
+    }
+    left.delete(device.uuid);
+    return start(device, wish);
+  };
 }
 
 async function bootLoaderExtents(device: Device): Promise<Extent[]> {
