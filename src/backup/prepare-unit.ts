@@ -79,6 +79,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     );
     const base = context.kind === 'full' ? undefined : await vault?.findBase(record);
     const image = vault?.image(chain, base === undefined || 'why' in base ? undefined : base);
+    if (image !== undefined) undo.push(() => image.end());
     const compared = mounts.length > 0 && tracking.tracked === undefined;
     const kept = options.fingerprints && environment.offline !== true;
     const fingerprinted = context.kind !== 'full' || compared || kept || options.verify === 'full';
@@ -140,6 +141,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       close: async () => {
         await pool.close();
         await hold?.close();
+        await image?.end();
         if (!('why' in snapshot)) await removeSnapshot(snapshot, environment);
         if (environment.offline === true) await chain.remove();
       },

@@ -2,6 +2,7 @@
  * A job's part in one vault: the writer's session that all of its devices share, the images that they build on, and
  * the one recovery point that they become (docs/formats/vault.md, "Writing a point").
  */
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { AgentError } from '../base/errors.ts';
@@ -30,6 +31,8 @@ export interface VaultImage {
   readonly held: Bitmap;
   /** The session's view of the image, for the copying threads. */
   readonly making: ImageInTheMaking;
+  /** Frees what only the making needed. */
+  readonly end: () => Promise<void>;
 }
 
 /** The vaults of a job, each opened once. */
@@ -128,7 +131,9 @@ export class VaultJob {
 
   /** `base`: what the image builds on; undefined: it begins as zeros. */
   image(chain: Chain, base: ChainBase | undefined): VaultImage {
-    const namesPath = join(chain.directory, 'names');
+    // The folder has another name when a new chain has taken its place.
+    const names = (): string => join(chain.directory, 'names');
+    const namesPath = names();
     NamesFile.create(namesPath);
     const { size, unit } = chain.pending;
     const held = new Bitmap(size, unit);
@@ -152,6 +157,7 @@ export class VaultJob {
         base: base === undefined ? undefined : { root: base.root, levels: base.levels },
         level,
       },
+      end: () => rm(names(), { force: true }),
     };
   }
 

@@ -10,6 +10,7 @@ import {
   copyFileSync,
   mkdirSync,
   openSync,
+  readdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -100,6 +101,10 @@ for (const [type, size, chunkSize] of [
     assert.ok(compared.bytes_sent < 12 * MiB, `${compared.bytes_sent} were sent`);
     assert.equal((await vault.points()).length, 4);
     await assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [mountPoint] });
+    const files = readdirSync(join(daemon.stateDirectory, 'chains'), { recursive: true, encoding: 'utf8' });
+    assert.ok(
+      files.some((name) => name.endsWith('/pending')) && !files.some((name) => /\/names$/.test(name)),
+    );
   });
 
 test('two devices of a job are one point, at one instant', async (t) => {
