@@ -128,6 +128,6 @@ export async function readWithRetry(
   }
 }
 
-export function isReadError(thrown: unknown): boolean {
+export function isReadError(thrown: unknown): thrown is AgentError {
   return thrown instanceof AgentError && thrown.code === 'DEVICE_READ_ERROR';
 }

@@ -8,7 +8,7 @@
  * Entry: 0 type, 16 GUID, 32 and 40 first and last sector, 56 name (36 UTF-16 units).
  */
 import { crc32 } from 'node:zlib';
-import { AgentError } from '../../base/errors.ts';
+import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { guidText, labelText } from '../uuid.ts';
 import type { Partition, PartitionTable } from './partition-table.ts';
@@ -77,7 +77,7 @@ export async function readGptHeader(
       entries,
     };
   } catch (error) {
-    if (error instanceof AgentError && error.code === 'DEVICE_READ_ERROR') return error.message;
+    if (isReadError(error)) return error.message;
     throw error;
   }
 }

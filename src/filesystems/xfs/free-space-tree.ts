@@ -3,7 +3,7 @@
  * a time, so that memory is bounded by levels, not by extents. Everything that must hold between blocks is
  * checked on the way; levels count down and extents only grow, so no chain of bad pointers can loop.
  */
-import { AgentError } from '../../base/errors.ts';
+import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { type FreeSpaceRoot, unreadable } from './allocation-group.ts';
 import { asBuffer } from './checksum.ts';
@@ -150,7 +150,7 @@ export async function readMetadata(
   try {
     return asBuffer(await readAt(offset, length));
   } catch (error) {
-    if (!(error instanceof AgentError) || error.code !== 'DEVICE_READ_ERROR') throw error;
+    if (!isReadError(error)) throw error;
     throw unreadable(`${what}: ${error.message}`, error);
   }
 }

@@ -3,8 +3,8 @@
  * and everything else is TLS with verified peers, or it is refused.
  */
 import { lookup } from 'node:dns/promises';
-import { BlockList, isIPv6 } from 'node:net';
 import { AgentError } from '../../base/errors.ts';
+import { isLoopback } from '../../base/loopback.ts';
 import { DEFAULT_PORT } from '../protocol/constants.ts';
 
 export interface TcpAddress {
@@ -12,14 +12,6 @@ export interface TcpAddress {
   readonly host: string;
   /** 0 lets the kernel choose. */
   readonly port: number;
-}
-
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
-
-export function isLoopback(host: string): boolean {
-  return loopback.check(host, isIPv6(host) ? 'ipv6' : 'ipv4');
 }
 
 /** Reads `HOST:PORT`, `[IPV6]:PORT`, `HOST` or `:PORT`. Throws BAD_USAGE. */

@@ -6,6 +6,7 @@ import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { isZero, KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
+import { isLoss } from '../../vault/loss.ts';
 import type { ImageReader } from '../image/image-reader.ts';
 import type { Destination } from './destination.ts';
 import type { Job, JobResult, Lost } from './messages.ts';
@@ -170,10 +171,6 @@ export class RestoreThread {
       yield [at, Math.min(pieceBytes, end - at)];
     }
   }
-}
-
-function isLoss(error: unknown): error is AgentError {
-  return error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code);
 }
 
 /** Maximal runs of units that differ. */

@@ -2,9 +2,9 @@
  * Whether every page and chunk that a point's device names is in a pack that is there, without reading any chunk: the
  * pages are read, and the index, brought up to date with the packs, is asked for the rest.
  */
-import { AgentError } from '../../base/errors.ts';
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
 import { refreshIndex } from '../../vault/index/refresh.ts';
+import { isLoss } from '../../vault/loss.ts';
 import { ImageMap } from '../../vault/maps/image-map.ts';
 import { isZeroName, nameLength } from '../../vault/names.ts';
 import { PartReader } from '../../vault/packs/part-reader.ts';
@@ -75,8 +75,7 @@ async function walk(
       walked = (firstChunk + names.length / nameLength) * chunkSize;
     }
   } catch (error) {
-    if (!(error instanceof AgentError) || !['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code))
-      throw error;
+    if (!isLoss(error)) throw error;
     lost.push({ offset: walked, length: size - walked, reason: `a page of the map: ${error.message}` });
   }
   return { chunks, missing, lost };

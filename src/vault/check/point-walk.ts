@@ -7,7 +7,7 @@ import type { ChunkIndex } from '../index/chunk-index.ts';
 import { ImageMap, type PageSource, nameAt, namesIn } from '../maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from '../names.ts';
 import type { PointDevice } from '../points/point.ts';
-import { isLoss } from '../prune/marking.ts';
+import { isLoss } from '../loss.ts';
 import { PageSet } from '../prune/page-set.ts';
 import type { PackCheck } from './packs.ts';
 

@@ -3,7 +3,7 @@
  * points need that appeared since. Memory is bounded: the names are a `LiveSet`, the pages a `PageSet`.
  */
 import { setImmediate as turn } from 'node:timers/promises';
-import { AgentError } from '../../base/errors.ts';
+import { isLoss } from '../loss.ts';
 import { ImageMap, type PageSource, namesIn } from '../maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from '../names.ts';
 import type { Point, PointDevice } from '../points/point.ts';
@@ -125,9 +125,4 @@ export class Marking {
     }
     return reason;
   }
-}
-
-/** The part is not to be had; anything else that fails says nothing about the vault. */
-export function isLoss(error: unknown): error is AgentError {
-  return error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code);
 }

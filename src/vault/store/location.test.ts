@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { AgentError } from '../../base/errors.ts';
-import { formatVaultLocation, isLoopback, isVaultLocation, parseVaultLocation } from './location.ts';
+import { formatVaultLocation, isOnThisMachine, isVaultLocation, parseVaultLocation } from './location.ts';
 
 const good: readonly [text: string, formatted: string, location: unknown][] = [
   ['vault:/backup/v', 'vault:/backup/v', { kind: 'directory', path: '/backup/v' }],
@@ -87,14 +87,14 @@ test('garbage is BAD_TARGET, nothing else', () => {
   );
 });
 
-test('knows loopback', () => {
+test('knows the endpoints on this machine', () => {
   for (const yes of ['http://127.0.0.1:80', 'http://127.9.9.9', 'http://[::1]:1', 'https://localhost'])
-    assert.ok(isLoopback(yes), yes);
+    assert.ok(isOnThisMachine(yes), yes);
   for (const no of [
     'http://128.0.0.1',
     'http://127.0.0.1.example.com',
     'http://[::2]',
     'http://localhost.example',
   ])
-    assert.ok(!isLoopback(no), no);
+    assert.ok(!isOnThisMachine(no), no);
 });

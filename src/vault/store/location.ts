@@ -10,6 +10,7 @@
  */
 import { posix } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { isLoopback } from '../../base/loopback.ts';
 
 export interface DirectoryLocation {
   readonly kind: 'directory';
@@ -72,10 +73,10 @@ export function formatVaultLocation(location: VaultLocation): string {
   }
 }
 
-/** True for 127.0.0.0/8, ::1 and localhost. */
-export function isLoopback(endpoint: string): boolean {
+/** True for the URL of an endpoint on this machine: localhost, or an address of loopback. */
+export function isOnThisMachine(endpoint: string): boolean {
   const { hostname } = new URL(endpoint);
-  return hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname);
+  return hostname === 'localhost' || isLoopback(hostname.replace(/^\[|\]$/g, ''));
 }
 
 function parseDirectory(text: string, written: string): DirectoryLocation {

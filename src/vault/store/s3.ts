@@ -16,7 +16,7 @@ import {
 import { MiB } from '../../base/bytes.ts';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
-import { type S3Location, isLoopback } from './location.ts';
+import { type S3Location, isOnThisMachine } from './location.ts';
 import {
   DAY_MS,
   type Cleaned,
@@ -50,7 +50,7 @@ export async function openS3Store(
   clock: Clock = systemClock,
 ): Promise<ObjectStore> {
   const plain = location.endpoint.startsWith('http:');
-  if (plain && !isLoopback(location.endpoint) && settings.allowPlainHttp !== true)
+  if (plain && !isOnThisMachine(location.endpoint) && settings.allowPlainHttp !== true)
     throw new AgentError('BAD_TARGET', `${location.endpoint} is plain http to another machine`, {
       hint: 'use vault+s3://… (https), or allow plain http in the settings of this vault',
     });

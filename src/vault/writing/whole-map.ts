@@ -1,5 +1,6 @@
 /** Whether all that a map names is there, apart from what is condemned. */
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { isLoss } from '../loss.ts';
 import { ImageMap, namesIn } from '../maps/image-map.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import type { Vault } from '../vault.ts';
@@ -38,8 +39,7 @@ export async function wholeMap(
       if (namesIn(names).some(({ name }) => !isThere(name))) return false;
     return true;
   } catch (error) {
-    if (error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code))
-      return false;
+    if (isLoss(error)) return false;
     throw error;
   }
 }
