@@ -54,7 +54,6 @@ try {
       }
     } finally {
       await source.remove();
-      await rm(join(directory, `source-${Math.round(fill * 100)}`), { force: true });
     }
   }
 } finally {

@@ -1,15 +1,10 @@
-/**
- * The devices that are backed up: a loop device whose every byte is random before an ext4 filesystem is made on
- * it, so that its free space is garbage that only a filesystem-aware tool can leave out; then filled with files
- * of random bytes.
- */
-import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, open, statfs } from 'node:fs/promises';
+/** The devices that are backed up: noise, an ext4 filesystem over it, and files of random bytes in that. */
+import { createReadStream } from 'node:fs';
+import { open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { MiB } from '../../src/base/bytes.ts';
-import { exec } from '../../test/helpers/exec.ts';
-import { attachLoop, detachLoop, mountDevice, unmount } from '../../test/helpers/loop.ts';
+import { NoiseDevice } from '../noise-device.ts';
 
 export interface BenchSource {
   readonly device: string;
@@ -20,33 +15,12 @@ export interface BenchSource {
 
 /** `fill`: the share of the filesystem's blocks that files take, 0 to 1. Leaves the filesystem unmounted. */
 export async function makeSource(directory: string, size: number, fill: number): Promise<BenchSource> {
-  const image = join(directory, `source-${Math.round(fill * 100)}`);
-  await pipeline(
-    createReadStream('/dev/urandom', { end: size - 1, highWaterMark: MiB }),
-    createWriteStream(image),
-  );
-  const device = await attachLoop(image);
-  const mountPoint = join(directory, 'source');
-  try {
-    await exec('mkfs.ext4', [
-      '-q',
-      '-F',
-      '-m',
-      '0',
-      '-E',
-      'nodiscard,lazy_itable_init=0,lazy_journal_init=0',
-      device,
-    ]);
-    await mkdir(mountPoint, { recursive: true });
-    await mountDevice(device, mountPoint);
-    const used = await fillWithFiles(mountPoint, fill);
-    await unmount(mountPoint);
-    return { device, used, remove: () => detachLoop(device) };
-  } catch (error) {
-    await unmount(mountPoint).catch(() => undefined);
-    await detachLoop(device);
-    throw error;
-  }
+  let used = 0;
+  const noise = await NoiseDevice.make(directory, size, async (mountPoint) => {
+    used = await fillWithFiles(mountPoint, fill);
+  });
+  await noise.unmount();
+  return { device: noise.path, used, remove: () => noise.remove() };
 }
 
 async function fillWithFiles(mountPoint: string, fill: number): Promise<number> {

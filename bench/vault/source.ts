@@ -1,15 +1,14 @@
 /**
- * The device that is backed up: a loop device full of noise, then an ext4 filesystem with files, half of them as
- * compressible as programs are (copies of the runtime with some bytes of their own), half of them random.
+ * The device that is backed up: noise, an ext4 filesystem over it, and files in that, half of them as compressible as
+ * programs are (copies of the runtime with some bytes of their own), half of them random.
  */
 import { randomBytes } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, open, readFile, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, readdir, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { KiB, MiB } from '../../src/base/bytes.ts';
 import { exec } from '../../test/helpers/exec.ts';
-import { attachLoop, detachLoop, mountDevice, unmount } from '../../test/helpers/loop.ts';
+import { unmount } from '../../test/helpers/loop.ts';
+import { NoiseDevice } from '../noise-device.ts';
 
 export interface VaultSource {
   readonly device: string;
@@ -28,27 +27,13 @@ const fileSize = 16 * MiB;
 
 /** Mounted when it returns. */
 export async function makeSource(directory: string, size: number, fill: number): Promise<VaultSource> {
-  const image = join(directory, 'source.img');
-  await pipeline(
-    createReadStream('/dev/urandom', { end: size - 1, highWaterMark: MiB }),
-    createWriteStream(image),
-  );
-  const device = await attachLoop(image);
-  const mountPoint = join(directory, 'source');
-  await exec('mkfs.ext4', [
-    '-q',
-    '-F',
-    '-m',
-    '0',
-    '-E',
-    'nodiscard,lazy_itable_init=0,lazy_journal_init=0',
-    device,
-  ]);
-  await mkdir(mountPoint, { recursive: true });
-  await mountDevice(device, mountPoint);
-  const used = await fillWithFiles(mountPoint, fill);
+  let used = 0;
+  const noise = await NoiseDevice.make(directory, size, async (mountPoint) => {
+    used = await fillWithFiles(mountPoint, fill);
+  });
+  const { mountPoint } = noise;
   return {
-    device,
+    device: noise.path,
     used,
     change: async (share) => {
       const names = await readdir(join(mountPoint, 'files'));
@@ -69,11 +54,11 @@ export async function makeSource(directory: string, size: number, fill: number):
       await exec('sync', ['-f', mountPoint]);
     },
     unmounted: async (work) => {
-      await unmount(mountPoint);
+      await noise.unmount();
       try {
         return await work();
       } finally {
-        await mountDevice(device, mountPoint);
+        await noise.mount();
       }
     },
     compare: async (restored) => {
@@ -86,11 +71,7 @@ export async function makeSource(directory: string, size: number, fill: number):
         await unmount(at);
       }
     },
-    remove: async () => {
-      await unmount(mountPoint);
-      await detachLoop(device);
-      await rm(image);
-    },
+    remove: () => noise.remove(),
   };
 }
 
