@@ -1,9 +1,9 @@
 /** dattocli in this process, against a daemon in this process whose engine copies nothing. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { type Said, dattocliHere } from '../../test/helpers/dattocli-here.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
 import type { JobStatus } from '../daemon/documents.ts';
-import { runDattocli } from './main.ts';
 
 let server: FakeDaemon;
 before(async () => {
@@ -11,43 +11,10 @@ before(async () => {
 });
 after(() => server.stop());
 
-interface Result {
-  code: number;
-  out: string;
-  err: string;
-}
-
 /** `interrupt` presses Ctrl-C as soon as its text was written to standard output or error. */
-async function run(args: readonly string[], interrupt?: RegExp): Promise<Result> {
-  let out = '';
-  let err = '';
-  let press = () => {
-    /* nobody listens yet */
-  };
-  let pressed = false;
-  const look = () => {
-    if (interrupt === undefined || pressed || !interrupt.test(out + err)) return;
-    pressed = true;
-    setImmediate(() => press());
-  };
-  const code = await runDattocli([...args, '--socket', server.socket], {
-    out: (text) => {
-      out += text;
-      look();
-    },
-    err: (text) => {
-      err += text;
-      look();
-    },
-    isTerminal: false,
-    onInterrupt: (callback) => {
-      press = callback;
-      return () => undefined;
-    },
-    askSecret: () => Promise.resolve(''),
-    quit: () => undefined,
-  });
-  return { code, out, err };
+function run(args: readonly string[], interrupt?: RegExp): Promise<Said> {
+  const here = [...args, '--socket', server.socket];
+  return dattocliHere(here, interrupt === undefined ? {} : { interrupt });
 }
 
 const start = (how: string, ...more: string[]) => [
@@ -202,22 +169,14 @@ test('wrong usage exits with 2, says what is wrong, and starts nothing', async (
 });
 
 test('without a daemon the exit code is 3 and the hint says how to start one', async () => {
-  let err = '';
-  const io = {
-    out: () => undefined,
-    err: (text: string) => (err += text),
-    isTerminal: false,
-    onInterrupt: () => () => undefined,
-    askSecret: () => Promise.resolve(''),
-    quit: () => undefined,
-  };
-  assert.equal(await runDattocli(['jobs', '--socket', '/no/such.sock'], io), 3);
-  assert.equal(
-    err,
-    "dattocli: dattod does not answer on /no/such.sock: there is no socket (start it with 'dattod', or name its socket with --socket)\n",
-  );
-  assert.equal(await runDattocli(['version', '--socket', '/no/such.sock'], io), 0);
-  assert.equal(await runDattocli([], io), 2);
+  const nowhere = ['--socket', '/no/such.sock'];
+  assert.deepEqual(await dattocliHere(['jobs', ...nowhere]), {
+    code: 3,
+    out: '',
+    err: "dattocli: dattod does not answer on /no/such.sock: there is no socket (start it with 'dattod', or name its socket with --socket)\n",
+  });
+  assert.equal((await dattocliHere(['version', ...nowhere])).code, 0);
+  assert.equal((await dattocliHere([])).code, 2);
 });
 
 test('help is no error', async () => {

@@ -1,6 +1,6 @@
 /**
- * dattocli in this process, much quicker than as a program: for its commands that need no daemon. A test presses
- * Ctrl-C where what it says matches.
+ * dattocli in this process, much quicker than as a program: for its commands that need no daemon, or with a daemon
+ * whose socket is named. A test presses Ctrl-C where what it says matches.
  */
 import assert from 'node:assert/strict';
 import type { ErrorDocument } from '../../src/base/errors.ts';
