@@ -1,6 +1,7 @@
 /**
  * What a test run must not leave behind: loop devices, mounts, filesystems that the kernel still holds (a
- * frozen one stays after its umount), processes, scratch files. Compared with a picture taken at the start.
+ * frozen one stays after its umount), changed settings of the kernel, processes, scratch files. Compared with a
+ * picture taken at the start.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,6 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Set for everything that a run starts; a process that still carries it at the end was left behind. */
 export const marker = 'AGENT_TEST_RUN';
+
+/** Settings that dattod changes while something is frozen. */
+const settings = ['/sys/kernel/rcu_expedited'];
 
 export interface Picture {
   readonly things: ReadonlySet<string>;
@@ -25,6 +29,7 @@ function look(run: string, scratch: string): Set<string> {
     if (fields[4] !== undefined) things.add(`mount ${fields[4]} (device ${fields[2] ?? ''})`);
   }
   for (const name of list('/sys/fs/bpf')) things.add(`pinned in the kernel: /sys/fs/bpf/${name}`);
+  for (const path of settings) things.add(`setting ${path} = ${read(path)?.trim() ?? 'none'}`);
   for (const type of ['ext4', 'xfs', 'btrfs'])
     for (const name of list(`/sys/fs/${type}`))
       if (/^(loop\d+|[0-9a-f-]{36})/.test(name)) things.add(`${type} filesystem held by the kernel: ${name}`);

@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -62,11 +63,13 @@ test('an agent killed with SIGKILL leaves nothing frozen', async (t) => {
   const { mountPoint } = await makeLoop(t, ext4);
   const run = await common(t);
   const agent = await startAgent(t, run.runDirectory, 20_000, mountPoint!);
+  const untilSettingIsBack = await changeSetting(t, run.runDirectory);
   await agent.says(/^frozen/);
   const writer = await blockedWriter(t, mountPoint!);
   agent.child.kill('SIGKILL');
   // At once, not only at the deadline of 20 s.
   await writer.done(3000);
+  await untilSettingIsBack();
   await until('the record to go', async () => (await readdir(run.runDirectory)).length === 0);
 });
 
@@ -124,12 +127,14 @@ test('when agent and guard are both killed, the next start thaws what they left'
   await once(agent.child, 'exit');
   await until('the guard to be gone', async () => !(await isRunning(guard)));
   const writer = await blockedWriter(t, mountPoint!);
+  const untilSettingIsBack = await changeSetting(t, run.runDirectory);
   assert.deepEqual(await thawLeftovers(run.runDirectory, silentLog()), {
     thawed: [mountPoint],
     held: [],
     failures: [],
   });
   await writer.done(3000);
+  await untilSettingIsBack();
   assert.deepEqual(await readdir(run.runDirectory), []);
 });
 
@@ -237,6 +242,22 @@ async function common(t: EndingTest): Promise<{ runDirectory: string; log: Retur
   const runDirectory = await mkdtemp('/dev/shm/dattod-freeze-');
   atEnd(t, () => rm(runDirectory, { recursive: true, force: true }));
   return { runDirectory, log: silentLog() };
+}
+
+/** As a daemon leaves the machine's setting for grace periods while something is frozen (grace-periods.ts). */
+async function changeSetting(t: EndingTest, runDirectory: string): Promise<() => Promise<void>> {
+  const setting = '/sys/kernel/rcu_expedited';
+  const note = join(runDirectory, 'rcu-expedited');
+  if (!existsSync(setting)) return () => Promise.resolve();
+  atEnd(t, () => writeFile(setting, '0'));
+  await writeFile(note, '0');
+  await writeFile(setting, '1');
+  // A daemon of another test may have it changed for a moment.
+  return () =>
+    until(
+      'the setting to be put back',
+      async () => !existsSync(note) && (await readFile(setting, 'latin1')).trim() === '0',
+    );
 }
 
 interface Writer {
