@@ -116,6 +116,8 @@ export type PrepareJob = (
     /** The inventory that the pairs come from. */
     readonly devices: readonly Device[];
     readonly options: JobOptions;
+    /** Ends the checks: rejects with its reason, soon. Of no meaning once they have passed. */
+    readonly signal?: AbortSignal;
   },
   environment: JobEnvironment,
 ) => Promise<PreparedJob>;

@@ -43,10 +43,13 @@ export interface UnitContext {
   readonly environment: JobEnvironment;
   readonly warnings: JobWarning[];
   readonly vaults: VaultJobs;
+  /** Ends the checks. */
+  readonly signal: AbortSignal;
 }
 
 export async function prepareUnit(pair: DevicePair, context: UnitContext): Promise<JobUnit> {
-  const { devices, stack, options, environment, warnings, vaults } = context;
+  const { devices, stack, options, environment, warnings, vaults, signal } = context;
+  signal.throwIfAborted();
   const { device } = pair;
   const target = parseTarget(pair.target);
   if (!device.backup.possible)
@@ -99,6 +102,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       reconnectMs: options.reconnectMs,
     });
     undo.push(await undoMaking(target), () => pool.close());
+    stopWith(signal, pool);
     const facts = await pool.open();
     if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
     const snapshot = compared
@@ -170,6 +174,12 @@ export function untrackedUnit(size: number): number {
   let unit = fingerprintUnit;
   while (unit < largestUnit && size / unit > 32 * MiB) unit *= 2;
   return unit;
+}
+
+/** Whatever a thread waits for ends with the signal, a connection that is not answered among it. */
+export function stopWith(signal: AbortSignal, pool: Pick<CopyPool, 'stop'>): void {
+  signal.throwIfAborted();
+  signal.addEventListener('abort', () => pool.stop(), { once: true });
 }
 
 /** Where the job failed: the next daemon removes what cannot be removed now. */

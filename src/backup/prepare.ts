@@ -17,17 +17,17 @@ import { VaultJobs } from './vault-job.ts';
 import { prepareVerification } from './verification.ts';
 
 export const prepareJob: PrepareJob = async (request, environment): Promise<PreparedJob> => {
-  const { uuid, kind, pairs, devices, options } = request;
+  const { uuid, kind, pairs, devices, options, signal = new AbortController().signal } = request;
   if (pairs.length === 0)
     throw new AgentError('NO_DEVICES', 'No devices given to backup', {
       hint: 'name one with --device-pair DEVICE HOST PORT; dattocli devices lists them',
     });
   refuseOverlaps(pairs);
-  if (kind === 'verify') return prepareVerification({ ...request, kind }, environment);
+  if (kind === 'verify') return prepareVerification({ ...request, kind, signal }, environment);
   const stack = await readStack();
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
-  const vaults = new VaultJobs();
+  const vaults = new VaultJobs(signal);
   const undo = async (): Promise<void> => {
     await Promise.all(units.map((unit) => unit.discard()));
     await vaults.end();
@@ -46,9 +46,11 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
           environment,
           warnings,
           vaults,
+          signal,
         }),
       );
-    await refuseLongFreeze(units, options, environment);
+    await refuseLongFreeze(units, options, environment, signal);
+    signal.throwIfAborted();
   } catch (error) {
     await undo();
     throw error;
@@ -88,13 +90,14 @@ async function refuseLongFreeze(
   units: readonly JobUnit[],
   options: JobOptions,
   environment: JobEnvironment,
+  signal: AbortSignal,
 ): Promise<void> {
   const untracked = units.filter(
     (unit) => isLive(unit) && unit.tracking === undefined && unit.snapshot === undefined,
   );
   const predictions = [];
   for (const unit of untracked) {
-    await mapUnit(unit, options, environment, new AbortController().signal);
+    await mapUnit(unit, options, environment, signal);
     predictions.push({ bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() });
   }
   if (untracked.length > 0) checkPrediction(predictFreeze(predictions), untracked, options.maxFreezeMs);

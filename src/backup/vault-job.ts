@@ -24,6 +24,8 @@ import type { JobEnvironment } from './job.ts';
 import type { JobStatus } from './status.ts';
 import type { JobUnit } from './unit.ts';
 
+const partingMs = 5_000;
+
 /** What a device of the job has in the vault. */
 export interface VaultImage {
   readonly job: VaultJob;
@@ -38,6 +40,12 @@ export interface VaultImage {
 /** The vaults of a job, each opened once. */
 export class VaultJobs {
   readonly #jobs = new Map<string, VaultJob>();
+  readonly #signal: AbortSignal;
+
+  /** `signal` ends opening and looking for what is to be built on; of no meaning to the job itself. */
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
 
   get all(): readonly VaultJob[] {
     return [...this.#jobs.values()];
@@ -47,7 +55,7 @@ export class VaultJobs {
     const name = formatVaultLocation(location);
     let job = this.#jobs.get(name);
     if (job === undefined) {
-      job = await VaultJob.open(location, environment);
+      job = await VaultJob.open(location, environment, this.#signal);
       this.#jobs.set(name, job);
     }
     return job;
@@ -64,33 +72,46 @@ export class VaultJob {
   readonly #index: ChunkIndex;
   readonly #indexPath: string;
   readonly #session: WriterSession;
+  /** Of the preparation. */
+  readonly #signal: AbortSignal;
   readonly #started = new Date();
   /** Gathered while the job runs: it takes programs and time. */
   readonly #machine: Promise<PointMachine>;
   #ended = false;
 
-  private constructor(opened: OpenedVault, index: ChunkIndex, indexPath: string, session: WriterSession) {
+  private constructor(
+    opened: OpenedVault,
+    index: ChunkIndex,
+    indexPath: string,
+    session: WriterSession,
+    signal: AbortSignal,
+  ) {
     this.#opened = opened;
     this.#index = index;
     this.#indexPath = indexPath;
     this.#session = session;
+    this.#signal = signal;
     this.#machine = describeMachine();
     this.#machine.catch(() => undefined);
   }
 
-  /** Throws VAULT_…, BAD_TARGET. */
-  static async open(location: VaultLocation, environment: JobEnvironment): Promise<VaultJob> {
+  /** Throws VAULT_…, BAD_TARGET, and the signal's reason. */
+  static async open(
+    location: VaultLocation,
+    environment: JobEnvironment,
+    signal: AbortSignal,
+  ): Promise<VaultJob> {
     if (environment.vaults === undefined)
       throw new AgentError('NOT_SUPPORTED', `${formatVaultLocation(location)} needs the daemon`, {
         hint: 'dattocli startbackup --target … backs up into a vault',
       });
-    const opened = await openVault(location, environment.vaults);
+    const opened = await openVault(location, environment.vaults, undefined, { signal });
     let index: ChunkIndex | undefined;
     try {
       const indexPath = opened.indexPath;
       index = ChunkIndex.open(indexPath, opened.vault.id);
-      const session = await WriterSession.begin(opened.vault, index);
-      return new VaultJob(opened, index, indexPath, session);
+      const session = await WriterSession.begin(opened.vault, index, { signal });
+      return new VaultJob(opened, index, indexPath, session, signal);
     } catch (error) {
       index?.close();
       await opened.vault.store.close();
@@ -118,14 +139,15 @@ export class VaultJob {
     if (record?.state !== 'complete' || base === undefined)
       return { why: 'no backup of this device into this vault has been completed yet' };
     const { vault } = this.#opened;
-    const point = await readPoint(vault, base.point).catch((error: unknown) => {
+    const point = await readPoint(vault, base.point, { signal: this.#signal }).catch((error: unknown) => {
       if (error instanceof AgentError && error.code === 'POINT_NOT_FOUND') return undefined;
       throw error;
     });
     if (point === undefined) return { why: `the recovery point ${base.point} of the last backup is gone` };
     const { condemned } = this.#session;
     if (condemned.size === 0 && base.index === this.#index.state) return base;
-    if (await wholeMap(vault, this.#index, { ...base, size: record.size }, condemned)) return base;
+    const image = { ...base, size: record.size };
+    if (await wholeMap(vault, this.#index, image, condemned, this.#signal)) return base;
     return { why: `a part of the recovery point ${base.point} of the last backup is gone from the vault` };
   }
 
@@ -199,7 +221,9 @@ export class VaultJob {
   }
 
   async end(): Promise<void> {
-    if (!this.#ended) await this.#session.end().catch(() => undefined);
+    // Nobody waits for the end of what was cancelled because nothing answers.
+    const signal = this.#signal.aborted ? AbortSignal.timeout(partingMs) : undefined;
+    if (!this.#ended) await this.#session.end({ signal }).catch(() => undefined);
     this.#ended = true;
     this.#index.close();
     await this.#opened.vault.store.close();

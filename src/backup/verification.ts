@@ -11,7 +11,7 @@ import { BackupJob } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob } from './job.ts';
 import { chainSubject, chainsDirectory, knownUnits } from './prepare-chain.ts';
-import { untrackedUnit } from './prepare-unit.ts';
+import { stopWith, untrackedUnit } from './prepare-unit.ts';
 import { together } from './procedure.ts';
 import { parseTarget, targetName } from './targets.ts';
 import { type JobMember, initialStatus } from './unit.ts';
@@ -27,13 +27,14 @@ export async function prepareVerification(
     readonly kind: 'verify';
     readonly pairs: readonly DevicePair[];
     readonly options: JobOptions;
+    readonly signal: AbortSignal;
   },
   environment: JobEnvironment,
 ): Promise<PreparedJob> {
-  const { uuid, kind, pairs, options } = request;
+  const { uuid, kind, pairs, options, signal } = request;
   const units: Verified[] = [];
   try {
-    for (const pair of pairs) units.push(await prepareOne(pair, options, environment));
+    for (const pair of pairs) units.push(await prepareOne(pair, options, environment, signal));
   } catch (error) {
     await Promise.all(units.map((unit) => unit.discard()));
     throw error;
@@ -57,6 +58,7 @@ async function prepareOne(
   pair: DevicePair,
   options: JobOptions,
   environment: JobEnvironment,
+  signal: AbortSignal,
 ): Promise<Verified> {
   const { device } = pair;
   const target = parseTarget(pair.target);
@@ -93,6 +95,7 @@ async function prepareOne(
   });
   const close = () => pool.close();
   try {
+    stopWith(signal, pool);
     const facts = await pool.open();
     if (!facts.abilities.read)
       throw new AgentError('NOT_SUPPORTED', `${pool.targetName} cannot be read`, {

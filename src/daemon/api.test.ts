@@ -257,6 +257,63 @@ test('bad requests are refused with a code, and a status that fits', async () =>
   }
 });
 
+for (const how of ['silent', 'deaf'] as const)
+  test(`a job whose checks do not end (${how}) can be seen and cancelled, or left`, async () => {
+    const starting = client.post('/v1/jobs', full('/dev/fda1', how));
+    const outcome = assert.rejects(starting, { code: 'CANCELLED', message: /stopped by an operator/ });
+    const preparing = await preparingJob();
+    assert.deepEqual([preparing.phase, preparing.devices[0]?.device], ['preparing', '/dev/fda1']);
+    const { uuid } = preparing;
+    await assert.rejects(client.post(`/v1/jobs/${uuid}/pause`), { code: 'JOB_NOT_RUNNING' });
+    const following = toEnd(uuid);
+    const stopped = await client.post<JobStatus>(`/v1/jobs/${uuid.slice(0, 8)}/stop`);
+    assert.deepEqual([stopped.uuid, stopped.state, stopped.error?.code], [uuid, 'CANCELLED', 'CANCELLED']);
+    await outcome;
+    assert.equal((await following).at(-1)?.state, 'CANCELLED');
+    assert.equal((await client.get<JobStatus>(`/v1/jobs/${uuid}`)).state, 'CANCELLED');
+    await untilFree('/dev/fda1');
+
+    const leaving = new AbortController();
+    const left = client.post('/v1/jobs', full('/dev/fda1', how), leaving.signal);
+    left.catch(() => undefined);
+    const other = await preparingJob();
+    leaving.abort();
+    await assert.rejects(left);
+    await untilFree('/dev/fda1');
+    await assert.rejects(client.get(`/v1/jobs/${other.uuid}`), { code: 'JOB_NOT_FOUND' });
+  });
+
+/** The one that is being checked. */
+async function preparingJob(): Promise<JobStatus> {
+  for (;;) {
+    const found = (await client.get<JobStatus[]>('/v1/jobs')).find(({ state }) => state === 'NOT_STARTED');
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function untilFree(device: string): Promise<void> {
+  for (;;)
+    try {
+      await toEnd((await client.post<JobStatus>('/v1/jobs', full(device, 'done'))).uuid);
+      return;
+    } catch (error) {
+      assert.equal((error as { code?: string }).code, 'DEVICE_BUSY');
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+}
+
+test('the end of the daemon does not wait for checks that do not end', async () => {
+  const own = await startFakeDaemon();
+  const its = new Client(own.socket);
+  const starting = assert.rejects(its.post('/v1/jobs', full('/dev/fda1', 'deaf')), { code: 'CANCELLED' });
+  while ((await its.get<JobStatus[]>('/v1/jobs')).length === 0)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(await own.daemon.stop('the test says so'), true);
+  await starting;
+  rmSync(own.directory, { recursive: true });
+});
+
 test('the end of the daemon cancels what runs, tells who listens, and starts nothing more', async () => {
   const own = await startFakeDaemon();
   const its = new Client(own.socket);

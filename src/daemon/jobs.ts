@@ -7,13 +7,14 @@
  */
 import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import type { DevicePair, JobEnvironment, RunningJob } from '../backup/job.ts';
-import { AgentError } from '../base/errors.ts';
+import type { DevicePair, JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../backup/job.ts';
+import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Collaborators } from './collaborators.ts';
 import type { JobOptionsDocument, JobStatus, StartDocument } from './documents.ts';
 import type { History } from './history.ts';
 import { toJobOptions } from './job-options.ts';
+import { type Preparation, Preparations } from './preparations.ts';
 import { type Reservation, Reservations } from './reservations.ts';
 
 export interface JobTableOptions {
@@ -39,6 +40,7 @@ export class JobTable {
   readonly #log: Log;
   readonly #history: History;
   readonly #reservations = new Reservations();
+  readonly #preparations = new Preparations();
   readonly #running = new Map<string, Entry>();
   readonly #starting = new Set<Promise<unknown>>();
   readonly #events = new EventEmitter<{ status: [JobStatus] }>().setMaxListeners(0);
@@ -61,15 +63,15 @@ export class JobTable {
   }
 
   /**
-   * Checks everything, then starts the job; resolves with its status once it runs. `wanted` is asked before
-   * the start: where nobody waits for the answer any more, nothing is started.
+   * Checks everything, then starts the job; resolves with its status once it runs. `gone`: nobody waits for the answer
+   * any more, so nothing is started.
    */
-  async start(request: StartDocument, wanted: () => boolean = () => true): Promise<JobStatus> {
+  async start(request: StartDocument, gone?: AbortSignal): Promise<JobStatus> {
     if (request.devices.length === 0)
       throw new AgentError('NO_DEVICES', 'No devices given to backup', {
         hint: 'name at least one with --device-pair DEVICE HOST PORT',
       });
-    const starting = this.#start(request, wanted);
+    const starting = this.#start(request, gone);
     this.#starting.add(starting);
     try {
       return await starting;
@@ -78,41 +80,51 @@ export class JobTable {
     }
   }
 
-  async #start(request: StartDocument, wanted: () => boolean): Promise<JobStatus> {
-    const { prepareJob, listDevices, findDevice } = this.#options.collaborators;
+  async #start(request: StartDocument, gone: AbortSignal | undefined): Promise<JobStatus> {
+    const { listDevices, findDevice } = this.#options.collaborators;
     const devices = await listDevices();
     const pairs: DevicePair[] = [];
     for (const { device, target } of request.devices)
       pairs.push({ device: await findDevice(devices, device), target });
     const uuid = randomUUID();
+    const { kind } = request;
     this.#refuseWhenStopping();
+    const options = toJobOptions(request.options ?? {}, this.#options.defaults);
     const reservation = this.#reservations.reserve(uuid, pairs, devices);
+    const preparation = this.#preparations.begin(uuid, kind, pairs);
+    const leave = (): void =>
+      preparation.cancel(new AgentError('CANCELLED', 'Nobody waits for the start any more'));
+    gone?.addEventListener('abort', leave);
+    if (gone?.aborted === true) leave();
+    let prepared: PreparedJob | undefined;
     try {
-      const prepared = await prepareJob(
-        {
-          uuid,
-          kind: request.kind,
-          pairs,
-          devices,
-          options: toJobOptions(request.options ?? {}, this.#options.defaults),
-        },
-        this.#options.environment,
-      );
-      try {
-        this.#refuseWhenStopping();
-        if (!wanted()) throw new AgentError('CANCELLED', 'Nobody waits for the start any more');
-      } catch (error) {
-        await prepared.discard();
-        throw error;
-      }
+      prepared = await this.#prepare({ uuid, kind, pairs, devices, options }, preparation, reservation);
       // On record before it runs: a daemon that dies now leaves a job that will be shown as interrupted.
       this.#history.put(prepared.status());
       this.#run(prepared.start(), reservation);
+      preparation.began();
       return this.get(uuid);
     } catch (error) {
-      if (!this.#running.has(uuid)) this.#reservations.release(reservation);
+      if (prepared !== undefined && !this.#running.has(uuid)) this.#reservations.release(reservation);
+      this.#events.emit('status', preparation.failed(toAgentError(error)));
       throw error;
+    } finally {
+      gone?.removeEventListener('abort', leave);
+      this.#preparations.end(preparation);
     }
+  }
+
+  /** The devices stay claimed for as long as something of a check that was cancelled goes on. */
+  #prepare(
+    request: Omit<Parameters<PrepareJob>[0], 'signal'>,
+    preparation: Preparation,
+    reservation: Reservation,
+  ): Promise<PreparedJob> {
+    const { collaborators, environment } = this.#options;
+    return preparation.run((signal) => collaborators.prepareJob({ ...request, signal }, environment), {
+      late: (prepared) => prepared.discard(),
+      over: () => this.#reservations.release(reservation),
+    });
   }
 
   #run(job: RunningJob, reservation: Reservation): void {
@@ -142,14 +154,21 @@ export class JobTable {
   /** A job by its UUID or a unique beginning of it. Throws JOB_NOT_FOUND or BAD_USAGE. */
   get(name: string): JobStatus {
     const uuid = this.#resolve(name);
-    const status = this.#running.get(uuid)?.job.status() ?? this.#history.get(uuid);
+    const status =
+      this.#running.get(uuid)?.job.status() ??
+      this.#preparations.get(uuid)?.status() ??
+      this.#history.get(uuid);
     if (status === undefined) throw notFound(name);
     return status;
   }
 
   /** The newest first. */
   list(limit?: number): JobStatus[] {
-    return this.#history.list(limit).map((status) => this.#running.get(status.uuid)?.job.status() ?? status);
+    const preparing = this.#preparations.list().filter(({ uuid }) => !this.#running.has(uuid));
+    return [
+      ...preparing.map((each) => each.status()),
+      ...this.#history.list(limit).map((status) => this.#running.get(status.uuid)?.job.status() ?? status),
+    ].slice(0, limit);
   }
 
   /** The statuses of the jobs that run. */
@@ -159,6 +178,17 @@ export class JobTable {
 
   /** Cancels a job; resolves with its final status when nothing of it runs any more. */
   async stop(name: string, reason: string): Promise<JobStatus> {
+    const preparation = this.#preparations.get(this.#resolve(name));
+    if (preparation !== undefined) {
+      this.#log.info({ job: preparation.uuid, reason }, 'the preparation of a job is being cancelled');
+      preparation.cancel(new AgentError('CANCELLED', `Cancelled: ${reason}`));
+      const status = await preparation.ended;
+      // It may have begun at that very moment.
+      if (status !== undefined) {
+        this.#history.put(status);
+        return status;
+      }
+    }
     const { job } = this.#runningJob(name);
     this.#log.info({ job: job.uuid, reason }, 'job is being cancelled');
     await job.cancel(reason);
@@ -183,6 +213,10 @@ export class JobTable {
   async shutDown(reason: string): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#ticker);
+    for (const preparation of this.#preparations.list())
+      preparation.cancel(
+        new AgentError('CANCELLED', 'dattod is shutting down', { hint: 'start it again first' }),
+      );
     const cancelled = [...this.#running.keys()].map((uuid) => this.stop(uuid, reason));
     await Promise.allSettled([...this.#starting, ...cancelled]);
   }
@@ -205,6 +239,8 @@ export class JobTable {
     const uuid = this.#resolve(name);
     const entry = this.#running.get(uuid);
     if (entry !== undefined) return entry;
+    if (this.#preparations.get(uuid) !== undefined)
+      throw new AgentError('JOB_NOT_RUNNING', 'Job not running', { hint: `job ${uuid} is being prepared` });
     const ended = this.#history.get(uuid);
     if (ended === undefined) throw notFound(name);
     throw new AgentError('JOB_NOT_RUNNING', 'Job not running', {
@@ -215,7 +251,8 @@ export class JobTable {
   #resolve(name: string): string {
     const wanted = name.toLowerCase();
     if (wanted.length === 36) return wanted;
-    const found = this.#history.uuids().filter((uuid) => uuid.startsWith(wanted));
+    const uuids = [...this.#preparations.list().map(({ uuid }) => uuid), ...this.#history.uuids()];
+    const found = [...new Set(uuids)].filter((uuid) => uuid.startsWith(wanted));
     if (found.length > 1)
       throw new AgentError('BAD_USAGE', `${found.length} jobs begin with "${name}"`, {
         hint: 'write more of the UUID',

@@ -93,8 +93,18 @@ export const routes: readonly Route[] = [
     summary: 'checks everything, starts a backup or a verification and answers with its status',
     schema: { body: startSchema },
     status: 201,
-    handler: ({ jobs }, request): Promise<JobStatus> =>
-      jobs.start(request.body as StartDocument, () => !request.raw.socket.destroyed),
+    handler: async ({ jobs }, request): Promise<JobStatus> => {
+      const { socket } = request.raw;
+      const leaving = new AbortController();
+      const leave = (): void => leaving.abort();
+      socket.once('close', leave);
+      if (socket.destroyed) leave();
+      try {
+        return await jobs.start(request.body as StartDocument, leaving.signal);
+      } finally {
+        socket.off('close', leave);
+      }
+    },
   },
   {
     method: 'GET',

@@ -2,7 +2,8 @@
  * An engine that copies nothing, for tests of the daemon and the command. How a job goes is said by the
  * target's path: `nbd://host/done` succeeds after some ticks, `/warn` with a warning, `/fail` fails, `/forever`
  * runs until it is cancelled, `/frozen` also holds what must be held while frozen, `/stuck` does not end when
- * it is cancelled; `/unreachable` is refused by the checks, `/slow` is checked for 200 ms.
+ * it is cancelled; `/unreachable` is refused by the checks, `/slow` is checked for 200 ms, `/silent` until the checks
+ * are cancelled, and `/deaf` for 200 ms longer than that.
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
@@ -90,6 +91,12 @@ export function fakeCollaborators(tickMs = 20): Collaborators {
 async function prepare(request: Request, environment: JobEnvironment, tickMs: number): Promise<PreparedJob> {
   const how = new URL(request.pairs[0]!.target).pathname.slice(1) || 'done';
   if (how === 'slow') await new Promise((resolve) => setTimeout(resolve, 200));
+  if (how === 'silent' || how === 'deaf') {
+    const { signal } = request;
+    await new Promise((resolve) => signal?.addEventListener('abort', resolve));
+    if (how === 'silent') throw signal?.reason;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
   if (how === 'unreachable')
     throw new AgentError('TARGET_UNREACHABLE', `Nobody answers at ${request.pairs[0]!.target}`, {
       hint: 'start the server first',

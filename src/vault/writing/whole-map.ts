@@ -15,8 +15,9 @@ export async function wholeMap(
   index: ChunkIndex,
   image: { readonly root: string; readonly levels: number; readonly size: number },
   condemned: ReadonlySet<string>,
+  signal?: AbortSignal,
 ): Promise<boolean> {
-  const reader = new PartReader(vault, index);
+  const reader = new PartReader(vault, index, { signal });
   const isThere = (name: Buffer): boolean => index.hasLive(name, condemned);
   const map = new ImageMap(
     {

@@ -9,6 +9,7 @@ import { refreshIndex } from '../index/refresh.ts';
 import type { Point } from '../points/point.ts';
 import { deletePoint, putPoint } from '../points/points.ts';
 import { sealDocument } from '../sealed.ts';
+import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { readCondemned } from './condemned.ts';
 import { wholeMap } from './whole-map.ts';
@@ -26,6 +27,7 @@ export const endMark: Buffer = Buffer.from('\n');
 export const deadMark: Buffer = Buffer.from('dead\n');
 
 const beatMs = 10 * 60 * 1000;
+const partingMs = 5_000;
 
 export interface BeginOptions {
   readonly signal?: AbortSignal | undefined;
@@ -73,8 +75,9 @@ export class WriterSession {
       await refreshIndex(vault, index, options);
       return new WriterSession(vault, index, id, condemned);
     } catch (error) {
-      // Nothing was built on: nobody has to wait for it.
-      await vault.store.put(`writers/${id}.end`, endMark).catch(() => undefined);
+      // Nothing was built on: nobody has to wait for it. A store that does not answer is not waited for long.
+      const signal = options.signal?.aborted === true ? AbortSignal.timeout(partingMs) : undefined;
+      await vault.store.put(`writers/${id}.end`, endMark, { signal }).catch(() => undefined);
       throw error;
     }
   }
@@ -103,9 +106,9 @@ export class WriterSession {
   }
 
   /** Says that nothing more comes of this writer. */
-  async end(): Promise<void> {
+  async end(options: StoreOptions = {}): Promise<void> {
     clearInterval(this.#beat);
-    await this.#vault.store.put(`writers/${this.id}.end`, endMark);
+    await this.#vault.store.put(`writers/${this.id}.end`, endMark, options);
   }
 
   /** Where the outcome of a put of the point is not known: nothing may be deleted on which it would rest. */
