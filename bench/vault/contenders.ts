@@ -17,9 +17,12 @@ export interface Timed {
 
 export interface Measured {
   first: Timed;
+  /** After 1 % was written in pieces of 1 MiB. */
   second?: Timed;
+  /** After 1 % was written in blocks of 4 KiB: the hardest case, since each costs a whole chunk. */
+  third?: Timed;
   restore?: Timed;
-  /** Bytes of the store after the second backup. */
+  /** Bytes of the store after the third backup. */
   stored?: number;
 }
 

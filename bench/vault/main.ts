@@ -1,6 +1,6 @@
 /**
- * Times a vault against restic and borg on the same device in the same run: first backup, second after 1 % has
- * changed, restore, and the size of the store.
+ * Times a vault against restic and borg on the same device in the same run: first backup, second after 1 % was written in
+ * pieces of 1 MiB, third after 1 % was written in blocks of 4 KiB, restore, and the size of the store.
  *
  *     scripts/node bench/vault/main.ts [--size 4G] [--fill 0.5] [--runs 3] [--directory DIR]
  *
@@ -13,7 +13,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatBytes, parseBytes } from '../../src/base/bytes.ts';
+import { KiB, MiB, formatBytes, parseBytes } from '../../src/base/bytes.ts';
 import { type Measured, contenders } from './contenders.ts';
 import { makeSource } from './source.ts';
 import { table } from './table.ts';
@@ -29,6 +29,10 @@ const { values } = parseArgs({
 const size = parseBytes(values.size, '--size');
 const runs = Number(values.runs);
 const directory = await mkdtemp(join(values.directory, 'bench-vault-'));
+const changes = [
+  ['second', MiB],
+  ['third', 4 * KiB],
+] as const;
 const stopping = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => stopping.abort());
 
@@ -50,11 +54,16 @@ try {
           stopping.signal.throwIfAborted();
           results.get(name)!.push({ first: await session.backUp() });
         }
-        await source.change(0.01);
+        for (const [step, piece] of changes) {
+          await source.change(0.01, piece);
+          for (const { name, session } of sessions) {
+            stopping.signal.throwIfAborted();
+            results.get(name)!.at(-1)![step] = await session.backUp();
+          }
+        }
         for (const { name, session } of sessions) {
           stopping.signal.throwIfAborted();
           const result = results.get(name)!.at(-1)!;
-          result.second = await session.backUp();
           result.stored = await session.stored();
           result.restore = await session.restore(join(directory, 'restored'));
           await source.compare(join(directory, 'restored'));

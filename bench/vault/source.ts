@@ -14,8 +14,8 @@ export interface VaultSource {
   readonly device: string;
   /** Bytes in use. */
   readonly used: number;
-  /** Overwrites 4 KiB blocks of files at random places, until `share` of the device was touched; synced. */
-  change(share: number): Promise<void>;
+  /** Overwrites pieces of files of `piece` bytes at random places, until `share` of the device was written; synced. */
+  change(share: number, piece: number): Promise<void>;
   /** Runs something while the filesystem is not mounted. */
   unmounted<T>(work: () => Promise<T>): Promise<T>;
   /** Compares the files of a restored image with those of the device. */
@@ -35,20 +35,13 @@ export async function makeSource(directory: string, size: number, fill: number):
   return {
     device: noise.path,
     used,
-    change: async (share) => {
+    change: async (share, piece) => {
       const names = await readdir(join(mountPoint, 'files'));
-      for (let left = (size * share) / (4 * KiB); left > 0;) {
-        const file = await open(
-          join(mountPoint, 'files', names[Math.floor(Math.random() * names.length)]!),
-          'r+',
-        );
-        for (let i = 0; i < 100 && left > 0; i++, left--)
-          await file.write(
-            randomBytes(4 * KiB),
-            0,
-            4 * KiB,
-            Math.floor(Math.random() * (fileSize / 4 / KiB)) * 4 * KiB,
-          );
+      for (let left = size * share; left > 0; left -= piece) {
+        const name = names[Math.floor(Math.random() * names.length)]!;
+        const at = Math.floor(Math.random() * ((fileSize - piece) / (4 * KiB) + 1)) * 4 * KiB;
+        const file = await open(join(mountPoint, 'files', name), 'r+');
+        await file.write(randomBytes(piece), 0, piece, at);
         await file.close();
       }
       await exec('sync', ['-f', mountPoint]);

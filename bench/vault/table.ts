@@ -7,14 +7,16 @@ import type { Measured } from './contenders.ts';
 export function table(results: ReadonlyMap<string, readonly Measured[]>): string {
   const ours = results.values().next().value ?? [];
   const rows = [...results].map(([name, runs]) => {
-    const cells = (['first', 'second', 'restore'] as const).flatMap((step) => {
+    const cells = (['first', 'second', 'third', 'restore'] as const).flatMap((step) => {
       const seconds = runs.map((run) => run[step]?.seconds ?? Number.NaN);
       const ratios = seconds.map((value, i) => value / (ours[i]?.[step]?.seconds ?? Number.NaN));
       return [spread(seconds, 2), runs === ours ? '1' : spread(ratios, 2)];
     });
     const stored = runs.map((run) => (run.stored ?? Number.NaN) / MiB);
     const peak = Math.max(
-      ...runs.flatMap((run) => [run.first.peak, run.second?.peak ?? 0, run.restore?.peak ?? 0]),
+      ...runs.flatMap((run) =>
+        [run.first, run.second, run.third, run.restore].map((each) => each?.peak ?? 0),
+      ),
     );
     return [name, ...cells, spread(stored, 0), `${Math.round(peak)} MiB`];
   });
@@ -23,6 +25,7 @@ export function table(results: ReadonlyMap<string, readonly Measured[]>): string
     'tool',
     ...times('first'),
     ...times('second'),
+    ...times('third'),
     ...times('restore'),
     'store, MiB',
     'peak memory',

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
+import { defaultLevel } from './packs/sealing.ts';
 import type { NamedVaults, VaultSettings } from './settings.ts';
 import {
   type StoreLocation,
@@ -45,8 +46,6 @@ export interface OpenedVault {
   /** Of the vault's index on this machine; its directory is there. */
   readonly indexPath: string;
 }
-
-const defaultLevel = 3;
 
 /** Throws BAD_TARGET for a name that the configuration does not have, FILE_ERROR for credentials that cannot be read. */
 export async function findVault(location: VaultLocation, context: VaultContext): Promise<VaultPlace> {

@@ -32,7 +32,7 @@ export interface PackWriterOptions {
   readonly writer: string;
   /** Ids of packs that count as absent. */
   readonly condemned?: ReadonlySet<string>;
-  /** zstd's level, 1 to 19. Default 3. */
+  /** zstd's level, 1 to 19. Default: `defaultLevel`. */
   readonly level?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds since 1970. Default: the system's clock. */

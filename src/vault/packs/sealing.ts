@@ -86,8 +86,11 @@ export class PackCipher {
 let encoded: Buffer | undefined;
 let decompressor: ZstdDecompressor | undefined;
 
-/** zstd's own default. */
-export const defaultLevel = 3;
+/**
+ * On pieces of 64 KiB level 3, zstd's own default, saves 1 to 7 % of the room that 1 takes, for 1.2 to 1.5 times the time
+ * (Debian's /usr/lib, /usr/share and dpkg's database, and sources).
+ */
+export const defaultLevel = 1;
 
 /** The bytes as they are stored. zstd gives up soon on what cannot be compressed. Valid until the next call. */
 export function encode(
