@@ -74,7 +74,7 @@ export const routes: readonly Route[] = [
   {
     method: 'GET',
     url: '/v1/jobs',
-    summary: 'all jobs in the history, the newest first',
+    summary: 'jobs that are being prepared, then those of the history, the newest first',
     schema: {
       querystring: {
         type: 'object',
@@ -123,7 +123,7 @@ export const routes: readonly Route[] = [
   {
     method: 'POST',
     url: '/v1/jobs/:uuid/stop',
-    summary: 'cancels a running job and answers with its final status',
+    summary: 'cancels a job, be it being prepared, and answers with its final status',
     schema: oneJob,
     handler: stop,
   },
