@@ -16,7 +16,7 @@ const directory = join(import.meta.dirname, '../../docs');
 const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md'];
 
 /** What each part holds, by its name. */
-export function generatedParts(): ReadonlyMap<string, string> {
+function generatedParts(): ReadonlyMap<string, string> {
   const help = [...helpTexts()].map(([name, text]): [string, string] => [`help ${name}`, fenced(text)]);
   return new Map([
     ...help,

@@ -4,9 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../base/bytes.ts';
-import { faultyTarget } from './fault-injection.ts';
 import { openFileTarget } from './file-target.ts';
-import { openNullTarget } from './null-target.ts';
 import { targetContract } from './target.contract.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'file-target-'));
@@ -17,16 +15,6 @@ const fresh = (): string => join(directory, `image${number++}`);
 targetContract('image file', async () => {
   const target = await openFileTarget(fresh(), { create: { size: 5 * MiB + 1000 } });
   return { target, close: () => target.close() };
-});
-
-targetContract('null', () => {
-  const target = openNullTarget(5 * MiB);
-  return Promise.resolve({ target, close: () => target.close() });
-});
-
-targetContract('decorated without faults', async () => {
-  const target = await openFileTarget(fresh(), { create: { size: 5 * MiB } });
-  return { target: faultyTarget(target, {}), close: () => target.close() };
 });
 
 test('an image is made sparse, and keeps its holes where zeros are written', async () => {

@@ -1,7 +1,5 @@
-/** A limit of bytes per second: a token bucket over a clock, and a target that keeps to it. */
+/** A limit of bytes per second: a token bucket over a clock. */
 import type { Clock } from '../base/clock.ts';
-import type { Target } from './target.ts';
-import { type TargetRequest, WrappedTarget } from './wrapped-target.ts';
 
 /**
  * Lets `rate` bytes per second through, and after idle time up to `burst` bytes at once. Callers are served in
@@ -33,26 +31,5 @@ export class TokenBucket {
 
   #milliseconds(bytes: number): number {
     return (bytes / this.#rate) * 1000;
-  }
-}
-
-/** Written data passes at the bucket's rate; zeroes, trims, flushes and reads cost nothing. */
-export function rateLimited(target: Target, bucket: TokenBucket, signal?: AbortSignal): Target {
-  return new RateLimitedTarget(target, bucket, signal);
-}
-
-class RateLimitedTarget extends WrappedTarget {
-  readonly #bucket: TokenBucket;
-  readonly #signal: AbortSignal | undefined;
-
-  constructor(inner: Target, bucket: TokenBucket, signal: AbortSignal | undefined) {
-    super(inner);
-    this.#bucket = bucket;
-    this.#signal = signal;
-  }
-
-  protected override async around<T>(what: TargetRequest, request: () => Promise<T>): Promise<T> {
-    if (what.kind === 'write') await this.#bucket.take(what.length, this.#signal);
-    return request();
   }
 }

@@ -109,25 +109,6 @@ export async function readSurvivors(
   return failed;
 }
 
-/** Fills `into` from `offset`, trying again as `readSurvivors` does; throws DEVICE_READ_ERROR where that fails. */
-export async function readWithRetry(
-  read: ReadRange,
-  offset: number,
-  into: Uint8Array,
-  options: SurvivorOptions,
-): Promise<void> {
-  const retries = options.retries ?? 1;
-  for (let attempt = 0; ; attempt++) {
-    options.signal?.throwIfAborted();
-    try {
-      await read(offset, into);
-      return;
-    } catch (thrown) {
-      if (!isReadError(thrown) || attempt >= retries) throw thrown;
-    }
-  }
-}
-
 export function isReadError(thrown: unknown): thrown is AgentError {
   return thrown instanceof AgentError && thrown.code === 'DEVICE_READ_ERROR';
 }

@@ -22,7 +22,7 @@ export type Run = (
   work: (context: Context, command: Command) => Promise<number>,
 ) => (this: Command) => Promise<void>;
 
-export const defaultSocket = '/run/dattod.sock';
+const defaultSocket = '/run/dattod.sock';
 
 /** `socket`: the command asks the daemon. */
 export function addCommonOptions(command: Command, socket = true): Command {

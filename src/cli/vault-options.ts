@@ -23,7 +23,7 @@ export function addVaultOption(command: Command): Command {
   return command.option('--vault <location>', `vault:NAME, vault:/path or vault+s3://… (${defaultVault})`);
 }
 
-export function addKeyOptions(command: Command): Command {
+function addKeyOptions(command: Command): Command {
   return command
     .option('--key-file <path>', 'open the vault with this key file', toPath)
     .option('--passphrase-file <path>', 'with the passphrase in this file', toPath)

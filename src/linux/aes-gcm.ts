@@ -10,8 +10,8 @@ import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { type Signature, runtimeFunctions } from './runtime.ts';
 
 /** Bytes. */
-export const gcmKeyLength = 32;
-export const gcmNonceLength = 12;
+const gcmKeyLength = 32;
+const gcmNonceLength = 12;
 export const gcmTagLength = 16;
 
 /** evp.h: EVP_CTRL_AEAD_GET_TAG, EVP_CTRL_AEAD_SET_TAG. */

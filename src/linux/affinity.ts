@@ -46,11 +46,6 @@ export function moveThreadTo(processor: number): boolean {
   return checked(getCpu, [], 'sched_getcpu') === processor;
 }
 
-/** The processor that the calling thread runs on now. */
-export function currentProcessor(): number {
-  return checked(getCpu, [], 'sched_getcpu');
-}
-
 /** Numbers of the processors that are online. */
 export function onlineProcessors(sys = '/sys'): number[] {
   return parseProcessorList(readFileSync(join(sys, 'devices/system/cpu/online'), 'utf8'));

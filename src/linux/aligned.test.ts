@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { alignedBuffer, alignedSharedBuffer, isAligned } from './aligned.ts';
+import { alignedBuffer, isAligned } from './aligned.ts';
 
 test('buffers begin at a multiple of the alignment and have the length asked for', () => {
   for (const alignment of [512, 4096, 65536])
@@ -8,10 +8,6 @@ test('buffers begin at a multiple of the alignment and have the length asked for
       const plain = alignedBuffer(bytes, alignment);
       assert.equal(plain.length, bytes);
       assert.ok(isAligned(plain, alignment));
-      const shared = alignedSharedBuffer(bytes, alignment);
-      assert.equal(shared.length, bytes);
-      assert.ok(isAligned(shared, alignment));
-      assert.ok(shared.buffer instanceof SharedArrayBuffer);
     }
 });
 

@@ -14,16 +14,6 @@ export function alignedBuffer(bytes: number, alignment: number = defaultAlignmen
   return whole.subarray(start, start + bytes);
 }
 
-/** The same over a SharedArrayBuffer, for threads that hand buffers to each other. */
-export function alignedSharedBuffer(
-  bytes: number,
-  alignment: number = defaultAlignment,
-): Buffer<SharedArrayBuffer> {
-  const whole = Buffer.from(new SharedArrayBuffer(bytes + alignment));
-  const start = misalignment(whole, alignment);
-  return whole.subarray(start, start + bytes);
-}
-
 /** True where the address of the view's first byte is a multiple of `alignment`. */
 export function isAligned(view: Uint8Array, alignment: number): boolean {
   return misalignment(view, alignment) === 0;

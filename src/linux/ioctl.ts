@@ -7,7 +7,6 @@ import { checked, checkedAsync, declare } from './libc.ts';
 
 const BLKROGET = 0x125e;
 const BLKRRPART = 0x125f;
-const BLKFLSBUF = 0x1261;
 const BLKSSZGET = 0x1268;
 const BLKDISCARD = 0x1277;
 const BLKPBSZGET = 0x127b;
@@ -46,11 +45,6 @@ export function blockDeviceSectors(fd: number): { logical: number; physical: num
 /** True where the block device itself refuses writes. */
 export function blockDeviceReadOnly(fd: number): boolean {
   return getInt(fd, BLKROGET, 'BLKROGET') !== 0;
-}
-
-/** Drops the clean pages of the device's page cache, after writing its dirty ones. */
-export async function flushBlockDeviceCache(fd: number): Promise<void> {
-  await checkedAsync(ioctl, [fd, BLKFLSBUF, null], 'ioctl BLKFLSBUF');
 }
 
 /**

@@ -46,7 +46,7 @@ export async function describeUses(
 }
 
 /** Block devices that the kernel swaps to. */
-export async function readSwaps(proc = '/proc'): Promise<{ major: number; minor: number }[]> {
+async function readSwaps(proc = '/proc'): Promise<{ major: number; minor: number }[]> {
   const text = await readFile(join(proc, 'swaps'), 'utf8').catch(() => '');
   const found: { major: number; minor: number }[] = [];
   for (const line of text.split('\n').slice(1)) {

@@ -41,7 +41,7 @@ export function formatConfig(secrets: Secrets, created: Date, chunkSize: number,
 }
 
 /** Throws VAULT_DAMAGED, VAULT_TOO_NEW. `where` begins messages. */
-export function parseConfig(text: Uint8Array, where: string): VaultConfig {
+function parseConfig(text: Uint8Array, where: string): VaultConfig {
   const fields = new Fields(parseJson(text, where), where);
   fields.choice('format', [format]);
   const found = fields.integer('version', 1);

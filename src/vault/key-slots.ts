@@ -22,7 +22,7 @@ export interface ScryptCost {
 }
 
 /** 64 MiB; some 0.4 seconds. Lower only in tests. */
-export const defaultCost: ScryptCost = { N: 65536, p: 2 };
+const defaultCost: ScryptCost = { N: 65536, p: 2 };
 
 export interface KeySlot {
   readonly id: string;

@@ -221,7 +221,7 @@ export function childrenOf(pid: number): number[] {
     });
 }
 
-export function openFiles(pid: number): string[] {
+function openFiles(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
     try {
       return [readlinkSync(`/proc/${pid}/fd/${fd}`)];

@@ -33,7 +33,7 @@ interface Known {
   readonly device: TrackedDevice;
 }
 
-export class ShadowTracker implements Tracker {
+class ShadowTracker implements Tracker {
   readonly kind = 'test';
   readonly #directory: string;
 

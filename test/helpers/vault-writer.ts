@@ -126,7 +126,7 @@ async function usableBase(
   });
 }
 
-export function pointOf(id: string, devices: readonly PointDevice[], finished = new Date()): Point {
+function pointOf(id: string, devices: readonly PointDevice[], finished = new Date()): Point {
   return {
     format: 1,
     id,

@@ -15,7 +15,7 @@ export interface Writer {
 }
 
 /** Starts a program; resolves when it has written its first line. */
-export async function startWriter(t: EndingTest, command: readonly string[]): Promise<Writer> {
+async function startWriter(t: EndingTest, command: readonly string[]): Promise<Writer> {
   const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   child.stderr.on('data', (text: Buffer) => (said += text.toString()));

@@ -20,7 +20,7 @@ import {
   listExports,
 } from '../../src/nbd/client/connect.ts';
 import type { NbdTarget } from '../../src/nbd/client/target.ts';
-import { addressOfPair, parseNbdUri } from '../../src/nbd/client/uri.ts';
+import { parseNbdUri } from '../../src/nbd/client/uri.ts';
 import { startDattosrv } from '../helpers/dattosrv.ts';
 import {
   type NbdServerProcess,
@@ -282,7 +282,7 @@ test('a killed server loses the connection, and is found again when it is back',
 
 test('nobody there is TARGET_UNREACHABLE', async () => {
   const port = await freePort();
-  await assert.rejects(connectNbd(addressOfPair('127.0.0.1', String(port))), {
+  await assert.rejects(connectNbd(parseNbdUri(`nbd://127.0.0.1:${port}/`)), {
     code: 'TARGET_UNREACHABLE',
     message: /ECONNREFUSED/,
   });

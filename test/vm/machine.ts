@@ -8,9 +8,9 @@ import { createWriteStream, existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { GiB, MiB } from '../../src/base/bytes.ts';
+import { GiB } from '../../src/base/bytes.ts';
 import { buildInitramfs } from './initramfs.ts';
-import { cacheDirectory, findKernel, type Kernel, type KernelSeries } from './kernels.ts';
+import { findKernel, type Kernel, type KernelSeries } from './kernels.ts';
 import { recordMark, type TestRecord } from './report.ts';
 
 export interface VmDisk {
@@ -184,7 +184,3 @@ function text(path: string): string {
 function quote(word: string): string {
   return `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }
-
-/** Where kernels are kept, for messages. */
-export const kernelCache = cacheDirectory;
-export const smallDisk = 320 * MiB;

@@ -102,7 +102,7 @@ function mountDocument(record: MountRecord, state: MountStatus['state']): MountD
   };
 }
 
-export function renderMounts(mounts: readonly MountDocument[]): string {
+function renderMounts(mounts: readonly MountDocument[]): string {
   return renderTable(
     [
       { title: 'directory' },

@@ -58,7 +58,7 @@ export async function readFacts(vault: Vault, signal: AbortSignal, point?: strin
   return { protected: protectedIds, checks };
 }
 
-export function pointsDocument(vault: Vault, list: PointList, facts: PointFacts): PointsDocument {
+function pointsDocument(vault: Vault, list: PointList, facts: PointFacts): PointsDocument {
   return {
     vault: { id: vault.id, name: vault.name },
     points: list.points.map((point) => pointDocument(point, facts)),

@@ -80,7 +80,7 @@ function pruneDocument(result: PruneResult): PruneDocument {
   };
 }
 
-export function renderPrune(done: PruneDocument): string {
+function renderPrune(done: PruneDocument): string {
   const would = done.dry_run ? 'would be ' : '';
   const packs = ({ packs: count, bytes }: { packs: number; bytes: number }): string =>
     `${formatBytes(bytes)} in ${count} packs`;

@@ -60,7 +60,7 @@ function partsDocument({ parts, plainBytes, storedBytes }: PartStats): PartsDocu
   return { parts, plain_bytes: plainBytes, stored_bytes: storedBytes };
 }
 
-export function renderStats(stats: StatsDocument): string {
+function renderStats(stats: StatsDocument): string {
   const parts = ({ parts: count, plain_bytes: plain, stored_bytes: stored }: PartsDocument): string =>
     `${count}, ${formatBytes(plain)}, stored in ${formatBytes(stored)}`;
   const ratio = (value: number | null): string => (value === null ? '-' : `${value.toFixed(2)} to 1`);

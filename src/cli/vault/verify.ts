@@ -176,7 +176,7 @@ export function coverageOf(
   return Math.min(1, seen / all);
 }
 
-export function renderVerification({ level, devices }: VerifyDocument): string {
+function renderVerification({ level, devices }: VerifyDocument): string {
   const table = renderTable(
     [{ title: 'device' }, { title: 'level' }, { title: 'looked at', align: 'right' }, { title: 'outcome' }],
     devices.map(({ device, coverage, outcome }) => [

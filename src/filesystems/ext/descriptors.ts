@@ -78,7 +78,7 @@ async function readBlocks(
   );
 }
 
-export function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDescriptor {
+function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDescriptor {
   const large = sb.descriptorSize >= 64;
   const number = (low: number, high: number): number =>
     raw.readUInt32LE(low) + (large ? raw.readUInt32LE(high) * 2 ** 32 : 0);
@@ -115,7 +115,7 @@ function checksumProblem(sb: ExtSuperblock, group: number, raw: Buffer): string 
 }
 
 /** The checksum as it should be stored in `raw`. */
-export function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): number {
+function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): number {
   const covered = scratch.subarray(0, 4 + sb.descriptorSize);
   covered.writeUInt32LE(group);
   covered.set(raw, 4);

@@ -40,7 +40,7 @@ export function placeName(place: BlockPlace): string {
 }
 
 /** Most records of a leaf, or children of a node. */
-export function mostEntries(sb: XfsSuperblock, level: number): number {
+function mostEntries(sb: XfsSuperblock, level: number): number {
   return Math.floor((sb.blockSize - headerSize(sb)) / (level === 0 ? 8 : 12));
 }
 

@@ -82,13 +82,13 @@ async function isCovered(log: LogReader, last: LogRecord, head: number): Promise
 const dirty = 'the log is dirty (it was not unmounted cleanly, or is in use)';
 
 /** The cycle in which this block of the log was written; 0 for never. */
-export function cycleOf(block: Buffer, at = 0): number {
+function cycleOf(block: Buffer, at = 0): number {
   const word = block.readUInt32BE(at);
   return word === recordMagic ? block.readUInt32BE(at + 4) : word;
 }
 
 /** Reads a record header; undefined where `data` does not begin with one. */
-export function parseRecord(data: Buffer, block: number, version2: boolean): LogRecord | undefined {
+function parseRecord(data: Buffer, block: number, version2: boolean): LogRecord | undefined {
   if (data.length < blockSize || data.readUInt32BE(0) !== recordMagic) return undefined;
   const size = data.readUInt32BE(320);
   const large = version2 && (data.readUInt32BE(8) & 2) !== 0 && size > headerCycleSize;

@@ -7,7 +7,7 @@
  *     a type: name u32, info u32 (vlen 0-15, kind 24-28, kind flag 31), size or type u32, then what the kind adds
  */
 
-export const kinds = { int: 1, pointer: 2, array: 3, struct: 4, union: 5, enum: 6, typedef: 8 } as const;
+const kinds = { int: 1, pointer: 2, array: 3, struct: 4, union: 5, enum: 6, typedef: 8 } as const;
 const functionPrototype = 13;
 
 /** Bytes after the 12 that all types have: fixed, and for each of the vlen members. */

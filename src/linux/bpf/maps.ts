@@ -3,7 +3,7 @@ import { errnoCode } from '../../base/errors.ts';
 import { Attributes, bpf } from './syscall.ts';
 
 /** enum bpf_map_type. */
-export const mapTypes = { hash: 1, array: 2, perCpuArray: 6, hashOfMaps: 13 } as const;
+const mapTypes = { hash: 1, array: 2, perCpuArray: 6, hashOfMaps: 13 } as const;
 /** BPF_F_MMAPABLE (5.5): mmap works. BPF_F_INNER_MAP (5.10): inner maps of one outer map may differ in size. */
 export const mapFlags = { mmapable: 1 << 10, innerMap: 1 << 12 } as const;
 

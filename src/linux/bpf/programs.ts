@@ -19,7 +19,7 @@ export const openLicense = 'Dual MIT/GPL';
 const logBytes = 1 << 20;
 
 /** The verifier refused a program. `log` is what it said. */
-export class VerifierError extends Error {
+class VerifierError extends Error {
   readonly code: string;
   readonly log: string;
 

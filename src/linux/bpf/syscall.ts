@@ -5,7 +5,7 @@
 import { addressOf, checked, checkedAsync, declare } from '../libc.ts';
 
 /** enum bpf_cmd. */
-export const commands = {
+const commands = {
   mapCreate: 0,
   mapLookup: 1,
   mapUpdate: 2,

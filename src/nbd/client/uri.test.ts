@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type NbdAddress, addressOfPair, formatNbdUri, parseNbdUri } from './uri.ts';
+import { type NbdAddress, formatNbdUri, parseNbdUri } from './uri.ts';
 
 const tcp = (host: string, port: number, exportName: string): NbdAddress => ({
   transport: { kind: 'tcp', host, port },
@@ -32,8 +32,6 @@ test('hosts and ports', () => {
   assert.deepEqual(parseNbdUri('nbd://[::1]:12345/x'), tcp('::1', 12345, 'x'));
   assert.deepEqual(parseNbdUri('NBD://10.0.0.1:1'), tcp('10.0.0.1', 1, ''));
   assert.deepEqual(parseNbdUri('nbd:///x'), tcp('localhost', 10809, 'x'));
-  assert.deepEqual(addressOfPair('backup.example', '12345'), tcp('backup.example', 12345, ''));
-  assert.deepEqual(addressOfPair('[fe80::1]', '12345'), tcp('fe80::1', 12345, ''));
 });
 
 test('TLS parameters', () => {
@@ -75,8 +73,6 @@ test('what is wrong is said', () => {
     ['nbd://h/?x-colour=red&x-colour=blue', /twice/],
   ] as const)
     assert.throws(() => parseNbdUri(uri), { code: 'BAD_TARGET', message: why }, uri);
-  assert.throws(() => addressOfPair('', '1'), { code: 'BAD_TARGET' });
-  assert.throws(() => addressOfPair('h', 'nbd'), { code: 'BAD_TARGET' });
   assert.equal(parseNbdUri('nbd://h/?x-colour=red').exportName, '');
 });
 

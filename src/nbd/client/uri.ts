@@ -33,16 +33,6 @@ export interface NbdAddress {
   readonly tls?: NbdTls;
 }
 
-/** The address of a predecessor's `HOST PORT`: the default export, in the clear. Throws BAD_TARGET. */
-export function addressOfPair(host: string, port: string): NbdAddress {
-  const bare = /^\[(.*)\]$/.exec(host)?.[1] ?? host;
-  if (bare === '' || /[\s/@]/.test(bare)) throw bad(`${host} ${port}`, `"${host}" is not a host name`);
-  return {
-    transport: { kind: 'tcp', host: bare, port: parsePort(`${host} ${port}`, port) },
-    exportName: '',
-  };
-}
-
 /** Reads an `nbd`, `nbds`, `nbd+unix` or `nbds+unix` URI. Throws BAD_TARGET naming what is wrong. */
 export function parseNbdUri(uri: string): NbdAddress {
   // The pattern of RFC 3986, appendix B; WHATWG's URL would rewrite paths.

@@ -31,11 +31,9 @@ export const BASE_ALLOCATION = 'base:allocation';
 
 /** Handshake flags, 16 bits, sent by the server. */
 export const NBD_HANDSHAKE = { FIXED_NEWSTYLE: 1 << 0, NO_ZEROES: 1 << 1 } as const;
-export const handshakeFlagNames = flagsNamer('NBD_FLAG_', NBD_HANDSHAKE);
 
 /** Client flags, 32 bits. */
 export const NBD_CLIENT = { FIXED_NEWSTYLE: 1 << 0, NO_ZEROES: 1 << 1 } as const;
-export const clientFlagNames = flagsNamer('NBD_FLAG_C_', NBD_CLIENT);
 
 /** Transmission flags, 16 bits, sent by the server. */
 export const NBD_FLAG = {
@@ -125,7 +123,6 @@ export const commandFlagNames = flagsNamer('NBD_CMD_FLAG_', NBD_CMD_FLAG);
 
 /** Structured reply flags, 16 bits. */
 export const NBD_REPLY_FLAG = { DONE: 1 << 0 } as const;
-export const replyFlagNames = flagsNamer('NBD_REPLY_FLAG_', NBD_REPLY_FLAG);
 
 /** Structured reply chunk types; errors have bit 15 set. */
 export const NBD_REPLY_TYPE = {
@@ -145,7 +142,6 @@ export function isErrorChunk(type: number): boolean {
 
 /** Flags of a base:allocation descriptor. */
 export const NBD_STATE = { HOLE: 1 << 0, ZERO: 1 << 1 } as const;
-export const stateFlagNames = flagsNamer('NBD_STATE_', NBD_STATE);
 
 /** Error values of replies; numbers as Linux has them, but only these. */
 export const NBD_ERROR = {

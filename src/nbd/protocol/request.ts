@@ -45,7 +45,7 @@ export function encodeRequest(
   into.writeUInt32BE(length, at + 24);
 }
 
-export function decodeRequest(bytes: Buffer): Request {
+function decodeRequest(bytes: Buffer): Request {
   const magic = bytes.readUInt32BE(0);
   if (magic !== REQUEST_MAGIC)
     throw protocolError(`a request begins with ${hex(magic)} instead of ${hex(REQUEST_MAGIC)}`);

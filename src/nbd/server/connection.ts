@@ -27,7 +27,7 @@ export interface ServerOptions {
 }
 
 /** Any offset, holes in pages, and payloads as large as every server should take. */
-export const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
+const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
 
 export interface ServedConnection {
   /** Resolves when the connection is closed and nothing of it runs; never rejects. */

@@ -26,7 +26,7 @@ export interface DirectoryExportsOptions {
 }
 
 /** Temporary names begin like this: with a dot, so that no export name reaches them. */
-export const unfinishedPrefix = '.unfinished-';
+const unfinishedPrefix = '.unfinished-';
 
 interface OpenImage {
   readonly fd: number;

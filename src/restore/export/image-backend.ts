@@ -130,7 +130,7 @@ class ImageBackend implements ExportBackend {
 }
 
 /** The runs of an image from `offset` on: what it does not hold reads as zeros. */
-export async function statusOf(
+async function statusOf(
   image: ImageReader,
   offset: number,
   length: number,

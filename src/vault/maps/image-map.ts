@@ -39,7 +39,7 @@ export interface ChunkRange {
 }
 
 /** So many pages are asked for ahead while a map is walked: one MiB at most. */
-export const pagesAhead = 32;
+const pagesAhead = 32;
 
 export class ImageMap {
   readonly root: Name;

@@ -130,7 +130,7 @@ class RetryingStore extends WrappedStore {
 }
 
 /** Whether the same request may succeed where it failed so for the `attempts`th time. */
-export function worthAnother(error: AgentError, attempts = 1): boolean {
+function worthAnother(error: AgentError, attempts = 1): boolean {
   if (error.code === 'VAULT_UNREACHABLE') return true;
   return attempts === 1 && error.code === 'VAULT_STORE_ERROR' && errnoCode(error.cause) === 'EIO';
 }
