@@ -2,6 +2,7 @@
 import { AgentError } from '../base/errors.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { type KeySlot, type SlotOptions, formatSlot, makeSlot } from './key-slots.ts';
+import { asDeleter } from './may-delete.ts';
 import type { StoreOptions } from './store/object-store.ts';
 import { type KeySlots, readSlots, unlock } from './unlock.ts';
 import type { Vault } from './vault.ts';
@@ -54,7 +55,7 @@ export async function removeKey(vault: Vault, id: string, options: StoreOptions 
     throw new AgentError('VAULT_LAST_KEY', `${id} is the last key of ${vault.name}`, {
       hint: 'add another one first; without a key nothing of the vault can be read',
     });
-  await vault.store.delete(slotKey(id), options);
+  await asDeleter('to remove a key', () => vault.store.delete(slotKey(id), options));
 }
 
 /** The id of the key that a person names by its label, its id or the first digits of it. Throws VAULT_NO_KEY. */

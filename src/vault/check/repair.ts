@@ -9,7 +9,7 @@ import type { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { type PackKind, packObject } from '../packs/format.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
-import { PrunerLock } from '../prune/lock.ts';
+import { type PrunerLock, withPrunerLock } from '../prune/lock.ts';
 import { type OwnerState, listWriters } from '../prune/participants.ts';
 import type { Vault } from '../vault.ts';
 import { putCondemned, putWaits, readCondemned } from '../writing/condemned.ts';
@@ -34,19 +34,16 @@ export interface RepairResult {
   readonly salvaged: { readonly parts: number; readonly bytes: number };
 }
 
-/** Throws VAULT_LOCKED and what the store throws. Reads all data. */
+/** Throws VAULT_LOCKED, VAULT_DENIED (at the start, where these credentials may not delete) and what the store throws. Reads all data. */
 export async function repairVault(
   vault: Vault,
   index: ChunkIndex,
   options: RepairOptions = {},
 ): Promise<RepairResult> {
   const { owner, ownerState, signal } = options;
-  const lock = await PrunerLock.take(vault, { what: 'repair', owner, ownerState, signal });
-  try {
-    return await repair(vault, index, lock, options);
-  } finally {
-    await lock.release().catch(() => undefined);
-  }
+  return withPrunerLock(vault, { what: 'repair', owner, ownerState, signal }, (lock) =>
+    repair(vault, index, lock, options),
+  );
 }
 
 async function repair(

@@ -1,6 +1,7 @@
 /** The recovery points of a vault: listing, reading, finding, forgetting, protecting. */
 import { AgentError } from '../../base/errors.ts';
 import { isId } from '../ids.ts';
+import { asDeleter } from '../may-delete.ts';
 import { openDocument, sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -89,7 +90,7 @@ export async function forgetPoint(vault: Vault, id: string, options: StoreOption
 /** Deletes the point, then what there is about it, protected or not. Cut anywhere, the point is gone or whole. */
 export async function deletePoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   if (!isId(id)) throw new RangeError(`"${id}" is no id of a recovery point`);
-  await vault.store.delete(`points/${id}`, options);
+  await asDeleter('to forget recovery points', () => vault.store.delete(`points/${id}`, options));
   await vault.store.delete(`protected/${id}`, options);
   const checks = await listKeys(vault, `checks/${id}/`, /^checks\/[0-9a-f]{32}\/[0-9a-f]{32}$/, options);
   for (const key of checks) await vault.store.delete(key, options);
@@ -103,7 +104,7 @@ export async function protectPoint(vault: Vault, id: string, options: StoreOptio
 }
 
 export async function unprotectPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
-  await vault.store.delete(`protected/${id}`, options);
+  await asDeleter('to unprotect', () => vault.store.delete(`protected/${id}`, options));
 }
 
 export async function isProtected(vault: Vault, id: string, options: StoreOptions = {}): Promise<boolean> {

@@ -4,6 +4,7 @@
  */
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
+import { asDeleter, isDenied } from '../may-delete.ts';
 import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -25,6 +26,38 @@ export interface LockOptions extends StoreOptions {
 
 const beatMs = 10 * 60 * 1000;
 
+/**
+ * Does `work` under the lock. Throws what it throws, VAULT_LOCKED where another one is at work, and VAULT_DENIED where
+ * these credentials may not delete: then nothing is left that counts as a lock.
+ */
+export async function withPrunerLock<T>(
+  vault: Vault,
+  options: LockOptions,
+  work: (lock: PrunerLock) => Promise<T>,
+): Promise<T> {
+  const lock = await PrunerLock.take(vault, options);
+  let result: T;
+  try {
+    result = await work(lock);
+  } catch (error) {
+    const stays = await lock.release().then(() => undefined, deniedOnly);
+    if (stays === undefined || !(error instanceof AgentError)) throw error;
+    const { code, message } = error;
+    throw new AgentError(code, `${message}; and then: ${stays.message}`, {
+      ...(stays.hint === undefined ? {} : { hint: stays.hint }),
+      cause: error,
+    });
+  }
+  const stays = await lock.release().then(() => undefined, deniedOnly);
+  if (stays !== undefined) throw stays;
+  return result;
+}
+
+/** Where the store is out of reach, the lock stays and is found stale. */
+function deniedOnly(error: unknown): AgentError | undefined {
+  return isDenied(error) ? error : undefined;
+}
+
 export class PrunerLock {
   readonly id: string;
   readonly #vault: Vault;
@@ -39,8 +72,12 @@ export class PrunerLock {
     this.#timer.unref();
   }
 
-  /** Throws VAULT_LOCKED where another one is at work. Locks of the dead are removed. */
+  /**
+   * Throws VAULT_LOCKED where another one is at work, VAULT_DENIED where these credentials may not delete. Locks of
+   * the dead are removed.
+   */
   static async take(vault: Vault, { what, owner, ownerState, signal }: LockOptions): Promise<PrunerLock> {
+    await proveDeleting(vault, what, { signal });
     const id = newId();
     const key = `locks/${id}`;
     const document = {
@@ -88,10 +125,29 @@ export class PrunerLock {
       });
   }
 
+  /** Throws VAULT_DENIED where the right to delete was taken away meanwhile, and what the store throws. */
   async release(): Promise<void> {
     clearInterval(this.#timer);
-    await removeLock(this.#vault, this.id);
+    try {
+      await removeLock(this.#vault, this.id);
+    } catch (error) {
+      if (!isDenied(error)) throw error;
+      throw new AgentError('VAULT_DENIED', `the lock ${this.id} stays: ${error.message}`, {
+        hint: `with credentials that may delete: dattocli vault unlock ${this.id}`,
+        cause: error,
+      });
+    }
   }
+}
+
+/**
+ * Deletes something of its own before it takes the lock: who may put but not delete could never take the lock away
+ * again. What stays then is a heartbeat without a lock, which counts for nothing, and which the next pruner removes.
+ */
+async function proveDeleting(vault: Vault, what: LockOptions['what'], options: StoreOptions): Promise<void> {
+  const probe = `locks/${newId()}.beat`;
+  await vault.store.put(probe, Buffer.from('\n'), options);
+  await asDeleter(`to ${what}`, () => vault.store.delete(probe, options));
 }
 
 export async function removeLock(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {

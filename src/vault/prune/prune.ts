@@ -13,7 +13,7 @@ import type { Vault } from '../vault.ts';
 import { type CondemnedList, putCondemned, putWaits, readCondemnedLists } from '../writing/condemned.ts';
 import { carryOut, copyOut } from './carry-out.ts';
 import { type Choice, choosePacks } from './choose.ts';
-import { PrunerLock } from './lock.ts';
+import { type PrunerLock, withPrunerLock } from './lock.ts';
 import { lookAtPacks, markPoints, measure } from './looks.ts';
 import { Marking } from './marking.ts';
 import { type Participant, declareDead, isDead, listWriters } from './participants.ts';
@@ -35,7 +35,7 @@ export type { PruneResult } from './result.ts';
 const defaultMaxWaste = 0.25;
 
 /**
- * Throws VAULT_LOCKED, VAULT_DAMAGED (a point cannot be read, or what it needs is not known in full), and what the
+ * Throws VAULT_LOCKED, VAULT_DENIED (before anything is done, where these credentials may not delete), VAULT_DAMAGED (a point cannot be read, or what it needs is not known in full), and what the
  * store throws. `index` is brought up to date.
  */
 export async function prune(
@@ -45,13 +45,9 @@ export async function prune(
 ): Promise<PruneResult> {
   if (options.dryRun === true) return pruneWith(vault, index, options, undefined);
   const { owner, ownerState, signal } = options;
-  const lock = await PrunerLock.take(vault, { what: 'prune', owner, ownerState, signal });
-  try {
-    return await pruneWith(vault, index, options, lock);
-  } finally {
-    // Where the store is out of reach the lock stays, and is found stale.
-    await lock.release().catch(() => undefined);
-  }
+  return withPrunerLock(vault, { what: 'prune', owner, ownerState, signal }, (lock) =>
+    pruneWith(vault, index, options, lock),
+  );
 }
 
 async function pruneWith(

@@ -1,5 +1,6 @@
 /** Takes a writer or a pruner for dead by a person's word (docs/formats/vault.md, "Stale writers and locks"). */
 import { AgentError } from '../../base/errors.ts';
+import { asDeleter } from '../may-delete.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { removeLock } from './lock.ts';
@@ -37,6 +38,6 @@ export async function unlockVault(
       { hint: 'give an id as it is shown, or at least 4 digits of it' },
     );
   if (first.role === 'writer') await declareDead(vault, first.participant.id, options);
-  else await removeLock(vault, first.participant.id, options);
+  else await asDeleter('to remove a lock', () => removeLock(vault, first.participant.id, options));
   return first;
 }
