@@ -5,7 +5,8 @@
  */
 import { AgentError } from '../base/errors.ts';
 import { acceptMap } from './mapping.ts';
-import { beginChain, firstPass } from './passes.ts';
+import { beginChain } from './job-chain.ts';
+import { firstPass } from './passes.ts';
 import type { ProcedureReport } from './procedure.ts';
 import { type JobUnit, missing, type UnitSnapshot } from './unit.ts';
 

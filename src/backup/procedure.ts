@@ -4,25 +4,17 @@
  */
 import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
-import { complement } from '../base/extents.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
+import { loseTracking, readingBytes, takeDirty, takeRest } from './finding.ts';
 import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
 import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
+import { beginChain, completeChain } from './job-chain.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import {
-  beginChain,
-  firstPass,
-  furtherPasses,
-  lastPass,
-  loseTracking,
-  readingBytes,
-  takeDirty,
-  takeRest,
-} from './passes.ts';
+import { firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
 import type { JobPhase, JobStatus } from './status.ts';
@@ -85,7 +77,7 @@ export async function runBackup(
   report.phase('verifying');
   await together(units, (unit) => verify(unit, options.verify, report));
   await publish(units, job, instant);
-  for (const unit of units) await complete(unit, job);
+  for (const unit of units) await completeChain(unit, job.uuid);
 }
 
 /** Runs `work` for all units side by side; the first failure stops the others, and all have ended after it. */
@@ -283,26 +275,6 @@ function touched({ chain, image, pool }: JobUnit): Bitmap {
   set.andNot(pool.used);
   if (chain.unpublished !== undefined) set.or(chain.unpublished);
   return set;
-}
-
-/** Only now does the chain hold an image of an instant. What could not be read is tried again by the next backup. */
-async function complete(unit: JobUnit, { uuid }: JobIdentity): Promise<void> {
-  const { chain, recent } = unit;
-  chain.besides = undefined;
-  for (const { offset, length } of unit.status.read_errors) chain.pending.mark(offset, length);
-  // A recovery point leaves out what is not in use: when it is used again, it has to be sent.
-  if (unit.image !== undefined)
-    for (const { offset, length } of complement(unit.pool.used.extents(), unit.pool.used.size))
-      chain.pending.mark(offset, length);
-  await chain.complete({
-    ...(unit.base === undefined ? {} : { base: unit.base }),
-    ...(recent.units.length > 0 ? { recent: recent.units } : {}),
-    targetSize: unit.pool.facts.size,
-    epoch: unit.tracking?.epoch ?? null,
-    tracker: unit.status.tracker,
-    job: uuid,
-    completedAt: new Date().toISOString(),
-  });
 }
 
 /** Sorted, and joined where passes met the same bad sectors. */
