@@ -3,11 +3,12 @@
  * modes, times, extended attributes and with them ACLs and capabilities, hard links among what is copied, holes, symbolic
  * links and device nodes. Flags of chattr and project ids are not kept.
  */
-import { lstat, mkdir, mkdtemp, readdir, readlink, rmdir, stat } from 'node:fs/promises';
-import { join, relative, resolve } from 'node:path';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { mkdir, mkdtemp, readdir, rmdir, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { AgentError } from '../base/errors.ts';
 import { type MountOptions, mountImage, takeDown } from './mount/mount.ts';
 import { runTool } from './mount/tools.ts';
+import { resolveInside } from './resolve-inside.ts';
 
 export interface RestoreFilesOptions extends Omit<MountOptions, 'directory' | 'purpose'> {
   /** Within the filesystem; a leading slash means its root. `/` or `.` is all of it. */
@@ -81,42 +82,4 @@ async function prepare(to: string, overwrite: boolean): Promise<void> {
     throw new AgentError('FILE_EXISTS', `${to} is not empty`, {
       hint: 'choose a new directory, or replace what has the same name there (--overwrite)',
     });
-}
-
-const mostLinks = 40;
-
-/**
- * The path below `root` that leads to `path` without symbolic links on its way, found as if `root` were the root: a link
- * in the image must not lead into the running system. The last component may be a link itself. Throws FILE_ERROR.
- */
-export async function resolveInside(root: string, path: string): Promise<string> {
-  const missing = (code: string): AgentError =>
-    new AgentError('FILE_ERROR', `The recovery point has no ${path} (${code})`, {
-      hint: 'paths begin at the root of the filesystem, not at where it was mounted; mount shows what is there',
-    });
-  let left = path.split('/');
-  let at: string[] = [];
-  let links = 0;
-  while (left.length > 0) {
-    const [name = '', ...rest] = left;
-    left = rest;
-    if (name === '' || name === '.') continue;
-    if (name === '..') {
-      at = at.slice(0, -1);
-      continue;
-    }
-    const here = join(root, ...at, name);
-    const node = await lstat(here).catch((error: unknown) => {
-      throw missing(errnoCode(error) ?? String(error));
-    });
-    if (node.isSymbolicLink() && rest.some((each) => each !== '' && each !== '.')) {
-      if (++links > mostLinks) throw missing('ELOOP');
-      const target = await readlink(here);
-      if (target.startsWith('/')) at = [];
-      left = [...target.split('/'), ...rest];
-      continue;
-    }
-    at.push(name);
-  }
-  return relative(root, join(root, ...at)) || '.';
 }
