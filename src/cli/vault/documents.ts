@@ -1,6 +1,7 @@
 /** What `--json` prints of vaults and points (docs/vault.md, "For scripts"). Fields are only ever added. */
 import type { KeySlot } from '../../vault/key-slots.ts';
 import type { StoredCheck } from '../../vault/points/checks.ts';
+import { standingDamage } from '../../vault/points/standing-damage.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
 import type { Participant } from '../../vault/prune/participants.ts';
 
@@ -28,6 +29,8 @@ export interface PointDocument {
   protected: boolean;
   /** The last of each level, the latest first. */
   checks: CheckDocument[];
+  /** The last that found damage which no check has cleared since. */
+  damage: CheckDocument | null;
   warnings: { code: string; message: string; device?: string }[];
   devices: PointDeviceDocument[];
 }
@@ -50,11 +53,14 @@ export interface PointFacts {
 
 export function pointDocument(point: Point, facts: PointFacts): PointDocument {
   const { id, finished, started, job, kind, agent, machine, warnings, devices } = point;
+  const checks = facts.checks.filter((each) => each.point === id);
+  const damage = standingDamage(checks).at(-1);
   return {
     ...{ id, finished, started, job, kind, agent },
     machine: { id: machine.id, name: machine.name, boot: machine.boot },
     protected: facts.protected.has(id),
-    checks: lastChecks(facts.checks.filter((each) => each.point === id)),
+    checks: lastChecks(checks),
+    damage: damage === undefined ? null : checkDocument(damage),
     warnings: warnings.map((each) => ({ ...each })),
     devices: devices.map(deviceDocument),
   };
@@ -72,9 +78,12 @@ function deviceDocument(device: PointDevice): PointDeviceDocument {
 /** `checks` by time. */
 function lastChecks(checks: readonly StoredCheck[]): CheckDocument[] {
   const last = new Map<string, CheckDocument>();
-  for (const { level, at, coverage, outcome, problems } of checks)
-    last.set(level, { level, at, coverage, outcome, problems });
+  for (const check of checks) last.set(check.level, checkDocument(check));
   return [...last.values()].sort((a, b) => b.at.localeCompare(a.at));
+}
+
+function checkDocument({ level, at, coverage, outcome, problems }: StoredCheck): CheckDocument {
+  return { level, at, coverage, outcome, problems };
 }
 
 export interface ParticipantDocument {

@@ -1,6 +1,7 @@
 /** `forget`: by rules, by name; and `--protect`, `--unprotect`, which keep points from it. */
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
+import { standingDamage } from '../../vault/points/standing-damage.ts';
 import { filterPoints, idsBeginningWith, isLatest } from '../../vault/points/find.ts';
 import { listKeys } from '../../vault/points/objects.ts';
 import {
@@ -158,7 +159,7 @@ async function byRules(session: Session, rules: RetentionRules, values: Values):
     now: Date.now(),
     vaultCreated: Date.parse(vault.config.created),
     protected: facts.protected,
-    damaged: damagedIds(facts.checks),
+    damaged: new Set(standingDamage(facts.checks).map(({ point }) => point)),
   });
   const ids = groups.flatMap((group) => group.forget.map(({ id }) => id));
   if (dryRun !== true) for (const id of ids) await forgetPoint(vault, id, { signal });
@@ -169,13 +170,6 @@ async function byRules(session: Session, rules: RetentionRules, values: Values):
     groups: groups.map(groupDocument),
     damaged: damaged.map(({ key, error }) => ({ key, message: error.message })),
   };
-}
-
-/** Points of which the last check that came to an end found damage. `checks` by time. */
-export function damagedIds(checks: readonly { point: string; outcome: string }[]): Set<string> {
-  const last = new Map<string, string>();
-  for (const { point, outcome } of checks) if (outcome !== 'unfinished') last.set(point, outcome);
-  return new Set([...last].filter(([, outcome]) => outcome === 'damaged').map(([point]) => point));
 }
 
 function groupDocument({

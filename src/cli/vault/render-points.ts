@@ -50,7 +50,7 @@ function rowsOf(digits: number): (point: PointDocument) => string[][] {
       formatBytes(device.stored_bytes),
       device.kind,
       device.consistency,
-      at === 0 ? checkText(point.checks[0]) : '',
+      at === 0 ? checkText(point.damage ?? point.checks[0]) : '',
     ]);
 }
 
@@ -74,7 +74,7 @@ export function renderPoint(point: OnePointDocument): string {
     ['machine', `${point.machine.name} (${point.machine.id || 'no id'}, ${point.machine.boot})`],
     ['agent', point.agent],
     ['protected', point.protected ? 'yes' : 'no'],
-    ...point.checks.map((check): [string, string] => [
+    ...checksOf(point).map((check): [string, string] => [
       'checked',
       `${localTime(check.at)} ${checkText(check)}${check.problems.length === 0 ? '' : `: ${check.problems.join('; ')}`}`,
     ]),
@@ -88,6 +88,13 @@ export function renderPoint(point: OnePointDocument): string {
     ],
   ];
   return renderList(entries);
+}
+
+/** The last of each level, and what found damage that stands still. */
+function checksOf({ checks, damage }: PointDocument): CheckDocument[] {
+  const isShown =
+    damage === null || checks.some(({ at, level }) => at === damage.at && level === damage.level);
+  return isShown ? checks : [...checks, damage];
 }
 
 function deviceEntries(device: PointDeviceDocument): [string, string][] {

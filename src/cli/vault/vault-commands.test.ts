@@ -6,9 +6,8 @@ import { silentIo } from '../../../test/helpers/silent-io.ts';
 import { AgentError } from '../../base/errors.ts';
 import { toShare } from '../vault-options.ts';
 import { renderCheck } from './check.ts';
-import { pointDocument } from './documents.ts';
+import { type PointFacts, pointDocument } from './documents.ts';
 import { addressOf } from './export.ts';
-import { damagedIds } from './forget.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { bytesReading, countReading } from './progress.ts';
 import { digitsNeeded, renderPoint, renderPoints } from './render-points.ts';
@@ -130,6 +129,21 @@ test('points are shown with digits that tell them apart, a row a device', () => 
   assert.equal(lines[4], 'damaged: points/x: torn?');
 });
 
+test('damage that a check found is shown until it is cleared, whatever was checked since', () => {
+  const point = samplePoint();
+  const check = (level: 'reachable' | 'read', outcome: 'whole' | 'damaged', day: number) => ({
+    ...{ point: point.id, level, at: `2024-05-0${day}T00:00:00.000Z`, coverage: 1 },
+    ...{ outcome, problems: [], agent: '1' },
+  });
+  const shown = (checks: PointFacts['checks']): string => {
+    const document = pointDocument(point, { protected: new Set(), checks });
+    return renderPoints({ vault: { id: 'v', name: 'n' }, points: [document], damaged: [] }).split('\n')[1]!;
+  };
+  const found = [check('read', 'damaged', 1), check('reachable', 'whole', 2)];
+  assert.match(shown(found), / damaged: read$/);
+  assert.match(shown([...found, check('read', 'whole', 3)]), / whole: read$/);
+});
+
 test('a document of a point has neither roots nor the layout, which is shown of one point alone', () => {
   const point = samplePoint();
   const document = pointDocument(point, noFacts);
@@ -138,16 +152,6 @@ test('a document of a point has neither roots nor the layout, which is shown of 
     renderPoint({ ...document, layout: point.machine.layout }),
     /^layout +disks \(--json shows it\)$/m,
   );
-});
-
-test('what the last finished check found damaged counts as damaged', () => {
-  const checks = [
-    { point: 'a', outcome: 'damaged' },
-    { point: 'a', outcome: 'whole' },
-    { point: 'b', outcome: 'damaged' },
-    { point: 'b', outcome: 'unfinished' },
-  ];
-  assert.deepEqual([...damagedIds(checks)], ['b']);
 });
 
 test('a check of some devices covers what they use of the point', () => {

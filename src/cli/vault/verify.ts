@@ -133,7 +133,12 @@ async function conclude(
   const warnings = looked
     .filter(({ found }) => found.outcome === 'unfinished')
     .map(({ device }) => `nothing of ${device.path} could be looked at, so it is not verified at this level`);
-  const check = { level, at, coverage, outcome, problems, agent: agentVersion } as const;
+  const devices = looked.map(({ device: { path }, found }) => ({
+    path,
+    coverage: found.coverage,
+    outcome: found.outcome,
+  }));
+  const check = { level, at, coverage, outcome, devices, problems, agent: agentVersion } as const;
   const kept = await putCheck(vault, point.id, check, { signal }).then(
     () => true,
     (error: unknown) => {

@@ -17,10 +17,19 @@ export interface PointCheck {
   /** Share of the chunks that was looked at, from 0 to 1. */
   readonly coverage: number;
   readonly outcome: (typeof outcomes)[number];
+  /** What was looked at, device by device; earlier versions did not say. */
+  readonly devices?: readonly DeviceOutcome[] | undefined;
   /** For people. */
   readonly problems: readonly string[];
   /** Version of the program. */
   readonly agent: string;
+}
+
+export interface DeviceOutcome {
+  readonly path: string;
+  /** Share of its chunks that was looked at, from 0 to 1. */
+  readonly coverage: number;
+  readonly outcome: PointCheck['outcome'];
 }
 
 export interface StoredCheck extends PointCheck {
@@ -39,10 +48,10 @@ export async function putCheck(
 ): Promise<void> {
   if (!isId(point)) throw new RangeError(`"${point}" is no id of a recovery point`);
   const key = `checks/${point}/${newId()}`;
-  const { level, at, coverage, outcome, agent } = check;
+  const { level, at, coverage, outcome, devices, agent } = check;
   const more = check.problems.length - mostProblems;
   const problems = more > 0 ? [...check.problems.slice(0, mostProblems), `and ${more} more`] : check.problems;
-  const document = { format: 1, level, at, coverage, outcome, problems, agent };
+  const document = { format: 1, level, at, coverage, outcome, devices, problems, agent };
   await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
 }
 
@@ -69,7 +78,16 @@ function parseCheck(document: unknown, where: string): PointCheck {
     at: fields.time('at'),
     coverage: fields.number('coverage', 0, 1),
     outcome: fields.choice('outcome', outcomes),
+    ...(fields.has('devices') ? { devices: fields.list('devices', parseDevice) } : {}),
     problems: fields.values('problems').map(String),
     agent: fields.text('agent'),
+  };
+}
+
+function parseDevice(fields: Fields): DeviceOutcome {
+  return {
+    path: fields.text('path'),
+    coverage: fields.number('coverage', 0, 1),
+    outcome: fields.choice('outcome', outcomes),
   };
 }

@@ -213,7 +213,8 @@ test('checks are kept with their point', async () => {
     problems: Array.from({ length: 1500 }, (_, i) => `problem ${i}`),
     agent: '1.0.0',
   } as const;
-  await putCheck(vault, point, check);
+  const devices = [{ path: '/dev/sda1', coverage: 0.5, outcome: 'damaged' }] as const;
+  await putCheck(vault, point, { ...check, devices });
   await putCheck(vault, another, {
     ...check,
     at: '2024-05-01T00:00:00.000Z',
@@ -227,6 +228,7 @@ test('checks are kept with their point', async () => {
   );
   const own = (await listChecks(vault, point)).checks[0]!;
   assert.equal(own.problems.length, 1001);
+  assert.deepEqual([own.devices, checks[0]!.devices], [devices, undefined]);
   assert.equal(own.problems.at(-1), 'and 500 more');
   // A check cannot be passed off as that of another point.
   const key = [...store.objects.keys()].find((each) => each.startsWith(`checks/${another}/`))!;
