@@ -1,30 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { fakeDevice } from '../../test/helpers/fake-device.ts';
 import type { Device } from './device.ts';
 import { findDevice } from './find.ts';
-
-function device(kernelName: string, more: Partial<Device> = {}): Device {
-  return {
-    path: `/dev/${kernelName}`,
-    kernelName,
-    major: 240,
-    minor: 0,
-    kind: 'disk',
-    size: 1000,
-    sectorSize: 512,
-    physicalSectorSize: 512,
-    readOnly: false,
-    partition: undefined,
-    holders: [],
-    lowers: [],
-    backingFile: undefined,
-    filesystem: undefined,
-    mounts: [],
-    used: undefined,
-    backup: { possible: true, how: '' },
-    ...more,
-  };
-}
 
 function filesystem(uuid: string, label: string): Device['filesystem'] {
   return { type: 'ext4', uuid, label, blockSize: 4096, size: 1000 };
@@ -32,13 +10,13 @@ function filesystem(uuid: string, label: string): Device['filesystem'] {
 
 const uuid = '0a1b2c3d-1111-2222-3333-444455556666';
 const devices: Device[] = [
-  device('fake0', { filesystem: filesystem(uuid, 'data') }),
-  device('fake1', {
+  fakeDevice('fake0', { filesystem: filesystem(uuid, 'data') }),
+  fakeDevice('fake1', {
     filesystem: filesystem('ffff0000-1111-2222-3333-444455556666', 'twice'),
     mounts: [{ path: '/no/such/place', readOnly: false, root: '/', type: 'ext4' }],
   }),
-  device('fake2', { filesystem: filesystem('eeee0000-1111-2222-3333-444455556666', 'twice') }),
-  device('fake3p1', {
+  fakeDevice('fake2', { filesystem: filesystem('eeee0000-1111-2222-3333-444455556666', 'twice') }),
+  fakeDevice('fake3p1', {
     partition: {
       disk: '/dev/fake3',
       number: 1,
@@ -48,9 +26,9 @@ const devices: Device[] = [
       table: 'gpt',
     },
   }),
-  device('member1', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
-  device('member2', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
-  device('mdx', {
+  fakeDevice('member1', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
+  fakeDevice('member2', { filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror') }),
+  fakeDevice('mdx', {
     filesystem: filesystem('dddd0000-1111-2222-3333-444455556666', 'mirror'),
     lowers: ['member1', 'member2'],
   }),

@@ -3,35 +3,13 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { fakeDevice } from '../../test/helpers/fake-device.ts';
 import { MiB } from '../base/bytes.ts';
 import type { OutputOf } from '../linux/program.ts';
 import type { Device } from './device.ts';
 import { bootAreas } from './disk-layout.ts';
 import { LayoutNotes } from './layout-notes.ts';
 import { machineLayout } from './machine-layout.ts';
-
-function device(path: string, changes: Partial<Device> = {}): Device {
-  return {
-    path,
-    kernelName: path.replace(/.*\//, ''),
-    major: 8,
-    minor: 0,
-    kind: 'disk',
-    size: MiB,
-    sectorSize: 512,
-    physicalSectorSize: 512,
-    readOnly: false,
-    partition: undefined,
-    holders: [],
-    lowers: [],
-    backingFile: undefined,
-    filesystem: undefined,
-    mounts: [],
-    used: undefined,
-    backup: { possible: true, how: 'every block' },
-    ...changes,
-  };
-}
 
 function filesystem(type: string): NonNullable<Device['filesystem']> {
   return { type, uuid: 'u', label: undefined, blockSize: undefined, size: undefined };
@@ -66,9 +44,9 @@ test('a machine with LVM, md and crypt is described by its own tools', async (t)
     run,
     devices: () =>
       Promise.resolve([
-        device('/dev/nowhere/sda'),
-        device('/dev/md0', { kind: 'md', filesystem: filesystem('LVM2_member') }),
-        device('/dev/sdb1', { kind: 'partition', filesystem: filesystem('crypto_LUKS'), lowers: ['sdb'] }),
+        fakeDevice('sda', { path: '/dev/nowhere/sda' }),
+        fakeDevice('md0', { kind: 'md', filesystem: filesystem('LVM2_member') }),
+        fakeDevice('sdb1', { kind: 'partition', filesystem: filesystem('crypto_LUKS'), lowers: ['sdb'] }),
       ]),
   });
   assert.equal(layout.boot, 'uefi');

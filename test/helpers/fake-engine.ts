@@ -8,37 +8,16 @@
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
 import { trackedDevice } from '../../src/backup/tracked-device.ts';
+import { initialStatus } from '../../src/backup/unit.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import type { Device } from '../../src/devices/device.ts';
+import { fakeDevice } from './fake-device.ts';
 import { fakeTracker } from './fake-tracker.ts';
 
 type Request = Parameters<PrepareJob>[0];
 
 const size = 100 * 1024 * 1024;
-
-export function fakeDevice(kernelName: string, more: Partial<Device> = {}): Device {
-  return {
-    path: `/dev/${kernelName}`,
-    kernelName,
-    major: 8,
-    minor: 0,
-    kind: 'disk',
-    size,
-    sectorSize: 512,
-    physicalSectorSize: 4096,
-    readOnly: false,
-    partition: undefined,
-    holders: [],
-    lowers: [],
-    backingFile: undefined,
-    filesystem: undefined,
-    mounts: [],
-    used: undefined,
-    backup: { possible: true, how: 'every block' },
-    ...more,
-  };
-}
 
 function fakePartition(disk: string, number: number, uuid: string): Device {
   return fakeDevice(`${disk}${number}`, {
@@ -118,30 +97,9 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
     seconds_left: null,
     warnings: [],
     error: null,
-    devices: request.pairs.map(({ device, target }): DeviceStatus => ({
-      uuid: device.filesystem?.uuid ?? '',
-      device: device.path,
-      target,
-      filesystem: device.filesystem?.type ?? '',
-      kind: 'full',
-      fallback_reason: null,
-      tracker: 'none',
-      device_size: device.size,
-      used_bytes: size / 2,
-      bytes_transferred: 0,
-      bytes_unsynced: size / 2,
-      bytes_sent: 0,
-      bytes_zero: 0,
-      pass: 1,
-      freeze_ms: null,
-      bytes_verified: 0,
-      bytes_mismatched: 0,
-      bytes_unknown: 0,
-      snapshot: null,
-      bytes_trimmed: 0,
-      read_errors: [],
-      point: null,
-      bytes_stored: null,
+    devices: request.pairs.map((pair): DeviceStatus => ({
+      ...initialStatus(pair, pair.target),
+      ...{ used_bytes: size / 2, bytes_unsynced: size / 2, pass: 1 },
     })),
   };
   return {

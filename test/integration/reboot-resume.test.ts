@@ -19,7 +19,7 @@ import { consumeRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
 import type { Epoch, TrackedDevice, Tracker } from '../../src/tracking/tracker.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
-import { fakeDevice } from '../helpers/fake-engine.ts';
+import { fakeDevice } from '../helpers/fake-device.ts';
 
 /** A tracker in the memory of one boot. */
 class MemoryTracker implements Tracker {
