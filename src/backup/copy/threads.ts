@@ -1,0 +1,292 @@
+/**
+ * The copying threads of one device and its target, what they share, and their connections: when one is lost they
+ * connect again, and whatever no flush has confirmed is done again (invariant 3).
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Bitmap } from '../../base/bitmap.ts';
+import { AgentError } from '../../base/errors.ts';
+import { errorKinds } from '../../base/error-codes.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { type TargetSpec, targetName } from '../targets.ts';
+import { checkTarget } from './check-target.ts';
+import { Control } from './control.ts';
+import type { TargetFacts, ThreadSetup } from './messages.ts';
+import { Patience } from './patience.ts';
+import { Samples } from './samples.ts';
+import { maximumItems } from './segments.ts';
+import { CopyThread } from './thread.ts';
+
+export interface PoolSetup {
+  /** Path the bytes are read from. */
+  readonly sourcePath: string;
+  /** Bytes. */
+  readonly deviceSize: number;
+  /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
+  readonly livePartitions: readonly number[];
+  readonly target: TargetSpec;
+  /** Default write. */
+  readonly access?: 'read' | 'write';
+  readonly threads: number;
+  /** Bytes per bit of the used map and of what is to be sent: a power of two. */
+  readonly unit: number;
+  /** Undefined where nothing will be compared. */
+  readonly fingerprintPath: string | undefined;
+  /** Of the fingerprints, 32 bytes. */
+  readonly key: Uint8Array;
+  /** Bytes per second. */
+  readonly rate: number | undefined;
+  readonly onReadError: 'fail' | 'zero';
+  /** Bytes that all threads together may keep in memory while frozen. */
+  readonly spoolBytes: number;
+  readonly reconnectMs: number;
+}
+
+/** Requests under way at once per thread: enough to hide the way to the target and back, 8 MiB of buffers in all. */
+const depthAlone = 8;
+const depthShared = 4;
+
+/** Memory that all threads of a pool and their coordinator see; the bitmaps are described with ThreadSetup. */
+export class SharedMemory {
+  readonly control: Control;
+  readonly items = new Float64Array(new SharedArrayBuffer(maximumItems * 16));
+  readonly samples = new Samples();
+  readonly send: Bitmap;
+  readonly unconfirmed: Bitmap;
+  readonly found: Bitmap;
+  readonly targetZero: Bitmap;
+
+  constructor({ deviceSize, unit, threads }: PoolSetup) {
+    this.control = new Control(threads);
+    this.send = new Bitmap(deviceSize, unit);
+    this.unconfirmed = new Bitmap(deviceSize, unit);
+    this.found = new Bitmap(deviceSize, fingerprintUnit);
+    this.targetZero = new Bitmap(deviceSize, fingerprintUnit);
+  }
+}
+
+export class CopyThreads {
+  readonly memory: SharedMemory;
+  readonly #setup: PoolSetup;
+  readonly #threads: CopyThread[] = [];
+  readonly #patience: Patience;
+  #facts: TargetFacts | undefined;
+  #reconnects = 0;
+
+  constructor(setup: PoolSetup) {
+    this.#setup = setup;
+    this.memory = new SharedMemory(setup);
+    this.#patience = new Patience(setup.reconnectMs);
+  }
+
+  get count(): number {
+    return this.#threads.length;
+  }
+
+  get first(): CopyThread {
+    const thread = this.#threads[0];
+    if (thread === undefined) throw new Error('the pool is not open');
+    return thread;
+  }
+
+  get targetName(): string {
+    return targetName(this.#setup.target);
+  }
+
+  get facts(): TargetFacts {
+    if (this.#facts === undefined) throw new Error('the pool is not open');
+    return this.#facts;
+  }
+
+  /** How often the connection was lost and came back. */
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** Connects, checks the target, and adds threads where it takes several connections. */
+  async open(): Promise<TargetFacts> {
+    const first = this.#addThread();
+    const facts = await first.call('open', { waitMs: 0 });
+    this.#check(facts);
+    this.#facts = facts;
+    while (facts.abilities.multiConnection && this.#threads.length < this.#setup.threads)
+      this.#check(await this.#addThread().call('open', { waitMs: 0 }));
+    return facts;
+  }
+
+  #addThread(): CopyThread {
+    const {
+      sourcePath,
+      target,
+      deviceSize,
+      livePartitions,
+      threads,
+      unit,
+      fingerprintPath,
+      key,
+      rate,
+      onReadError,
+      spoolBytes,
+    } = this.#setup;
+    const { memory } = this;
+    const setup: ThreadSetup = {
+      access: this.#setup.access ?? 'write',
+      thread: this.#threads.length,
+      sourcePath,
+      target,
+      deviceSize,
+      livePartitions,
+      control: memory.control.buffer,
+      threads,
+      items: memory.items.buffer,
+      unit,
+      send: memory.send.words.buffer,
+      unconfirmed: memory.unconfirmed.words.buffer,
+      found: memory.found.words.buffer,
+      targetZero: memory.targetZero.words.buffer,
+      samples: memory.samples.buffer,
+      fingerprintPath,
+      key,
+      rate,
+      onReadError,
+      spoolBytes,
+      depth: threads > 1 ? depthShared : depthAlone,
+    };
+    const thread = new CopyThread(setup);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  #check(facts: TargetFacts): void {
+    checkTarget(this.#setup.access === 'read' ? { ...facts, readOnly: false } : facts, {
+      target: this.targetName,
+      source: this.#setup.sourcePath,
+      size: this.#setup.deviceSize,
+    });
+  }
+
+  /** Waits for all threads, also where one fails; a failure that is not a lost connection comes first. */
+  async all<Result>(call: (thread: CopyThread, index: number) => Promise<Result>): Promise<Result[]> {
+    const outcomes = await Promise.allSettled(
+      this.#threads.map(async (thread, index) => {
+        try {
+          return await call(thread, index);
+        } catch (error) {
+          // What fails in one thread is no use finishing in the others.
+          this.memory.control.takeNoMore();
+          throw error;
+        }
+      }),
+    );
+    const failures = outcomes.flatMap((outcome) =>
+      outcome.status === 'rejected' ? [outcome.reason as unknown] : [],
+    );
+    if (failures.length > 0) throw failures.find((failure) => !isLost(failure)) ?? failures[0];
+    return outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  }
+
+  async #reconnect(cause: unknown): Promise<void> {
+    this.#reconnects++;
+    // The server may have been started anew over another image: nothing is known to be zero any more.
+    this.memory.targetZero.fill(false);
+    const patience = this.#patience.lost();
+    if (patience === undefined) throw this.#gone(cause, cause);
+    await this.#rest(patience.pauseMs);
+    const { waitMs } = patience;
+    let facts;
+    try {
+      facts = await this.first.call('reopenTarget', { waitMs });
+      for (const thread of this.#threads.slice(1)) this.#check(await thread.call('reopenTarget', { waitMs }));
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      throw this.#gone(cause, error);
+    }
+    this.#patience.connected();
+    this.#check(facts);
+    if (facts.size !== this.facts.size)
+      throw new AgentError(
+        'TARGET_MISMATCH',
+        `${this.targetName} came back with ${facts.size} bytes instead of ${this.facts.size}`,
+        { hint: 'another image is served now; start the backup again' },
+      );
+    this.#facts = facts;
+  }
+
+  #gone(lost: unknown, cause: unknown): AgentError {
+    return new AgentError(
+      'NBD_CONNECTION_LOST',
+      `${this.targetName} was lost (${messageOf(lost)}) and did not come back to stay within ` +
+        `${this.#setup.reconnectMs / 1000} s`,
+      {
+        hint: 'start the server again, then start the backup again; --reconnect sets how long is waited',
+        cause,
+      },
+    );
+  }
+
+  /** In slices, so that a cancel does not wait for it. */
+  async #rest(ms: number): Promise<void> {
+    for (let left = ms; left > 0 && !this.memory.control.stopped; left -= 100)
+      await sleep(Math.min(left, 100));
+    if (this.memory.control.stopped) throw new AgentError('CANCELLED', 'Cancelled');
+  }
+
+  /**
+   * Runs `work` and flushes; after a lost connection reconnects and does so again. Only then are the units
+   * that were written confirmed.
+   */
+  async untilFlushed<Result>(work: (again: boolean) => Promise<Result>): Promise<Result> {
+    for (let again = false; ; again = true) {
+      try {
+        const result = await work(again);
+        await this.#flush();
+        return result;
+      } catch (error) {
+        // What a sealing target had gathered is gone with its connection.
+        const final = this.#facts?.abilities.seals === true || this.memory.control.stopped;
+        if (!isLost(error) || final) throw error;
+        await this.#reconnect(error);
+      }
+    }
+  }
+
+  async #flush(): Promise<void> {
+    const { flush, seals } = this.facts.abilities;
+    if (!flush) return;
+    if (seals === true) await this.all((thread) => thread.call('flush', undefined));
+    else await this.first.call('flush', undefined);
+    this.memory.unconfirmed.fill(false);
+  }
+
+  /** True where a connection lost from now on cannot be made good from the source as it is. */
+  get hasUnconfirmed(): boolean {
+    return !this.memory.unconfirmed.isEmpty();
+  }
+
+  /** For a connection that was lost with such units on the way. */
+  lostUnconfirmed(): AgentError {
+    return new AgentError(
+      'TARGET_WRITE_ERROR',
+      `${this.targetName} was lost after the last look at ${this.#setup.sourcePath}, with blocks on the way that no ` +
+        `flush had confirmed and that can no longer be read as they were`,
+      { hint: 'start the backup again; a target that offers flush is resumed' },
+    );
+  }
+
+  /** Ends all work under way with CANCELLED, soon. */
+  stop(): void {
+    this.memory.control.stopped = true;
+    for (const thread of this.#threads) thread.abort();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof AgentError && errorKinds[error.code].retry === true;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
