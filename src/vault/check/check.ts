@@ -6,9 +6,11 @@ import type { AgentError } from '../../base/errors.ts';
 import { listKeys } from '../keys.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
+import { packObject } from '../packs/format.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { listChecks } from '../points/checks.ts';
 import type { Point } from '../points/point.ts';
+import { listKeys as listPointKeys } from '../points/objects.ts';
 import { listPoints } from '../points/points.ts';
 import type { Vault } from '../vault.ts';
 import { readCondemnedLists } from '../writing/condemned.ts';
@@ -88,25 +90,20 @@ export async function checkVault(
 
   const reader = new PartReader(vault, index, { signal });
   const walk = new PointWalk(index, packs, reader, { chunkSize: vault.chunkSize, signal });
-  let results = await walkPoints(walk, points, options);
-  for (let round = 0; round < mostRounds && results.some(({ whole }) => !whole); round++) {
-    // Perhaps a prune moved it meanwhile, or the point is forgotten by now.
-    const { added, dropped } = await refreshIndex(vault, index, { signal });
-    packs.refreshed();
-    const left = new Set((await listPoints(vault, { signal })).points.map(({ id }) => id));
-    const wasAll = results.length;
-    results = await walkPoints(
-      walk,
-      points.filter(({ id }) => left.has(id)),
-      options,
-    );
-    if (added + dropped === 0 && results.length === wasAll) break;
-  }
+  const results = await walkUntilSettled(walk, points, { vault, index, packs, options });
 
-  const problems = damaged.map(({ key, error }) => ({ key, reason: error.message }));
+  const problems: { key: string; reason: string }[] = [];
+  for (const { key, error } of damaged)
+    if (await isThere(vault, key, signal)) problems.push({ key, reason: error.message });
   problems.push(...(await otherDamage(vault, signal)));
   const condemned = await condemnedPacks(vault, signal, problems);
-  const damagedPacks = packs.damaged.map((each) => ({ ...each, condemned: condemned.has(each.pack) }));
+  const damagedPacks: CheckResult['damagedPacks'][number][] = [];
+  for (const each of packs.damaged) {
+    const isCondemned = condemned.has(each.pack);
+    // A prune may have deleted it meanwhile, and the list that condemned it.
+    if (isCondemned || (await isThere(vault, packObject(each.pack), signal)))
+      damagedPacks.push({ ...each, condemned: isCondemned });
+  }
   const missingPacks = results.every(({ whole }) => whole)
     ? []
     : [...walk.missing].filter((pack) => index.pack(pack) === undefined);
@@ -124,6 +121,40 @@ export async function checkVault(
     foreign: foreign.sort(),
     points: results,
   };
+}
+
+/** What others do meanwhile is no damage: a prune may move what points need, and points may be forgotten. */
+async function walkUntilSettled(
+  walk: PointWalk,
+  points: readonly Point[],
+  on: {
+    readonly vault: Vault;
+    readonly index: ChunkIndex;
+    readonly packs: PackCheck;
+    readonly options: CheckOptions;
+  },
+): Promise<PointResult[]> {
+  const { vault, index, packs, options } = on;
+  const { signal } = options;
+  let results = await walkPoints(walk, points, options);
+  let isSettled = false;
+  for (let round = 0; results.some(({ whole }) => !whole); round++) {
+    // After the look at what it needs: a point that is gone by now may have lost it only then.
+    const left = new Set(await listPointKeys(vault, 'points/', /^points\//, { signal }));
+    const isLeft = (id: string): boolean => left.has(`points/${id}`);
+    results = results.filter(({ point }) => isLeft(point));
+    if (isSettled || round === mostRounds || results.every(({ whole }) => whole)) break;
+    const { added, dropped } = await refreshIndex(vault, index, { signal });
+    packs.refreshed();
+    const there = points.filter(({ id }) => isLeft(id));
+    results = await walkPoints(walk, there, options);
+    isSettled = added + dropped === 0;
+  }
+  return results;
+}
+
+async function isThere(vault: Vault, key: string, signal: AbortSignal | undefined): Promise<boolean> {
+  return (await vault.store.head(key, { signal })) !== undefined;
 }
 
 async function walkPoints(

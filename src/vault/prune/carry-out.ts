@@ -36,7 +36,8 @@ export async function copyOut(
   condemned: ReadonlySet<string>,
 ): Promise<Copied> {
   const { level, signal, progress } = options;
-  if (packs.length === 0 || lock === undefined) return { packs: 0, parts: 0, bytes: 0, damaged: [] };
+  if (packs.length === 0 || lock === undefined)
+    return { packs: 0, parts: 0, bytes: 0, damaged: [], gone: [] };
   const copied = await copyNeeded(vault, index, packs, marking.live, {
     writer: lock.id,
     condemned,
@@ -47,6 +48,7 @@ export async function copyOut(
   done.copied.parts += copied.parts;
   done.copied.bytes += copied.bytes;
   for (const { pack, reason } of copied.damaged) done.damaged.set(pack, reason);
+  index.dropPacks(copied.gone);
   return copied;
 }
 

@@ -1,6 +1,8 @@
 /**
  * Copies what is needed out of packs that are going to be deleted. A pack is read as a whole, and what is needed of
  * it and not elsewhere goes to new packs. A pack from which something needed cannot be got is not to be deleted.
+ * A pack that is gone was deleted by another pruner, who had copied what is needed of it (docs/formats/vault.md,
+ * "Pruning", on two pruners at once); that is no damage.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
@@ -29,6 +31,8 @@ export interface Copied {
   readonly bytes: number;
   /** Packs with parts that are needed, are nowhere else, and cannot be opened. */
   readonly damaged: readonly { readonly pack: string; readonly reason: string }[];
+  /** Packs that were not there any more. */
+  readonly gone: readonly string[];
 }
 
 /** When it resolves, the copies are durable and in the index. */
@@ -42,6 +46,7 @@ export async function copyNeeded(
   const { writer, condemned, level, signal } = options;
   const writers = new Map<PackKind, PackWriter>();
   const damaged: { pack: string; reason: string }[] = [];
+  const gone: string[] = [];
   let done = 0;
   for (const pack of packs) {
     signal?.throwIfAborted();
@@ -61,9 +66,9 @@ export async function copyNeeded(
       }
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
-      // Another pruner was faster: it has copied what is needed, or this run's own looks will tell.
-      if (error.code !== 'VAULT_DAMAGED' && error.code !== 'VAULT_OBJECT_MISSING') throw error;
-      damaged.push({ pack, reason: error.message });
+      if (error.code === 'VAULT_OBJECT_MISSING') gone.push(pack);
+      else if (error.code === 'VAULT_DAMAGED') damaged.push({ pack, reason: error.message });
+      else throw error;
     }
     options.progress?.(++done);
   }
@@ -74,5 +79,5 @@ export async function copyNeeded(
     parts += each.counts.chunks;
     bytes += each.counts.packBytes;
   }
-  return { packs: count, parts, bytes, damaged };
+  return { packs: count, parts, bytes, damaged, gone };
 }

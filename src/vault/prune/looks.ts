@@ -11,24 +11,31 @@ import { isDeadMark, listWriterObjects } from './participants.ts';
 import type { PruneRun } from './run.ts';
 import { type VaultUsage, measureUsage } from './usage.ts';
 
-export async function lookAtPacks({ vault, index, options, done }: PruneRun): Promise<void> {
+/** What is lost is looked for again as long as that shows anything new, but no more often. */
+const mostRounds = 8;
+
+/** Returns how many packs had come or gone since the last look. */
+export async function lookAtPacks({ vault, index, options, done }: PruneRun): Promise<number> {
   const { signal, progress } = options;
-  const { damaged } = await refreshIndex(vault, index, {
+  const { added, dropped, damaged } = await refreshIndex(vault, index, {
     signal,
     progress: (read, total) => progress?.('index', read, total),
   });
   for (const { pack, reason } of damaged) done.damaged.set(pack, reason);
+  return added + dropped;
 }
 
 /**
- * Marks what all points need that are there now. Throws VAULT_DAMAGED where that is not known in full; points that came
- * late from dead writers are removed instead.
+ * Marks what all points need that are there now. Throws VAULT_DAMAGED where that is not known in full, VAULT_LOCKED
+ * where that may be so because this run was taken for dead and another one prunes. Points that came late from dead
+ * writers and are not whole are removed.
  */
 export async function markPoints(run: PruneRun): Promise<readonly Point[]> {
   const { vault, marking, options } = run;
   const { points, damaged } = await listPoints(vault, { signal: options.signal });
-  const [unreadable] = damaged;
-  if (unreadable !== undefined)
+  for (const unreadable of damaged) {
+    if (!(await isThere(run, unreadable.key))) continue;
+    await run.lock?.ensureHeld({ signal: options.signal });
     throw new AgentError(
       'VAULT_DAMAGED',
       `${damaged.length} of ${points.length + damaged.length} recovery points of ${vault.name} cannot be ` +
@@ -38,7 +45,13 @@ export async function markPoints(run: PruneRun): Promise<readonly Point[]> {
         cause: unreadable.error,
       },
     );
-  const unknown = await marking.mark(points);
+  }
+  let unknown = await marking.mark(points);
+  // Another pruner may have moved pages while they were looked for.
+  for (let round = 0; unknown.length > 0 && round < mostRounds; round++) {
+    if ((await lookAtPacks(run)) === 0) break;
+    unknown = await marking.markAgain(unknown);
+  }
   if (unknown.length > 0) await withdrawOrRefuse(run, unknown);
   return points;
 }
@@ -56,9 +69,10 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
   }
   const left: UnknownMap[] = [];
   for (const each of unknown)
-    if (!late.has(each.point.id) && (await isThere(run, each.point))) left.push(each);
+    if (!late.has(each.point.id) && (await isThere(run, `points/${each.point.id}`))) left.push(each);
   const [first] = left;
   if (first === undefined || allowDamage === true) return;
+  await lock?.ensureHeld({ signal });
   throw new AgentError(
     'VAULT_DAMAGED',
     `what ${first.device.path} of the recovery point ${first.point.id} needs is not known in full: ${first.reason}`,
@@ -71,8 +85,8 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
 }
 
 /** A point that was forgotten while its map was read needs nothing; another pruner may have removed what it rested on. */
-async function isThere({ vault, options }: PruneRun, { id }: Point): Promise<boolean> {
-  return (await vault.store.head(`points/${id}`, { signal: options.signal })) !== undefined;
+async function isThere({ vault, options }: PruneRun, point: string): Promise<boolean> {
+  return (await vault.store.head(point, { signal: options.signal })) !== undefined;
 }
 
 export function measure(

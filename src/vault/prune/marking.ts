@@ -33,7 +33,9 @@ export class Marking {
   readonly #pages: PageSource;
   readonly #options: MarkingOptions;
   readonly #visited = new PageSet();
-  readonly #lost = new PageSet();
+  #lost = new PageSet();
+  /** Lost at first, to be visited once more, and those of them that were. */
+  #again: { readonly lost: PageSet; readonly visited: PageSet } | undefined;
   readonly #points = new Set<string>();
   #sinceTurn = 0;
 
@@ -63,6 +65,19 @@ export class Marking {
     return unknown;
   }
 
+  /** Looks for what was lost once more; returns what cannot be known still. */
+  async markAgain(unknown: readonly UnknownMap[]): Promise<UnknownMap[]> {
+    this.#again = { lost: this.#lost, visited: new PageSet() };
+    this.#lost = new PageSet();
+    const left: UnknownMap[] = [];
+    for (const { point, device } of unknown) {
+      const reason = await this.#markDevice(device);
+      if (reason !== undefined) left.push({ point, device, reason });
+    }
+    this.live.finish();
+    return left;
+  }
+
   close(): void {
     this.live.close();
   }
@@ -88,11 +103,15 @@ export class Marking {
   async #visit(map: ImageMap, name: Name, level: number): Promise<string | undefined> {
     if (isZeroName(name)) return undefined;
     if (this.#lost.has(name)) return `below the page ${name.toString('hex')} something is lost`;
-    if (!this.#visited.add(name)) return undefined;
+    if (!this.#visited.add(name) && !this.#isToVisitAgain(name)) return undefined;
     this.live.add(name);
     const reason = await this.#enter(map, name, level);
     if (reason !== undefined) this.#lost.add(name);
     return reason;
+  }
+
+  #isToVisitAgain(name: Name): boolean {
+    return this.#again?.lost.has(name) === true && this.#again.visited.add(name);
   }
 
   async #enter(map: ImageMap, name: Name, level: number): Promise<string | undefined> {

@@ -160,9 +160,9 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
   }
 
   const partialIds = partial.map(({ id }) => id);
-  const { damaged } = await copyOut(run, partialIds, new Set([...condemned, ...chosen]));
-  const keep = new Set(damaged.map(({ pack }) => pack));
-  const packs = chosen.filter((pack) => !keep.has(pack));
+  const { damaged, gone } = await copyOut(run, partialIds, new Set([...condemned, ...chosen]));
+  const leave = new Set([...gone, ...damaged.map(({ pack }) => pack)]);
+  const packs = chosen.filter((pack) => !leave.has(pack));
   await lock.ensureHeld({ signal });
   const id = newId();
   await putCondemned(vault, id, { reason: 'prune', packs }, { signal });
