@@ -11,3 +11,10 @@ testInVm('LVM snapshots', {
   disks: volumeDisks,
   deadlineMs: 20 * 60_000,
 });
+
+testInVm('LVM volumes that were left suspended', {
+  kernel: '6.1',
+  files: ['test/vm/lvm-suspended.test.ts'],
+  disks: volumeDisks,
+  deadlineMs: 10 * 60_000,
+});

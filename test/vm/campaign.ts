@@ -44,6 +44,10 @@ const parts: readonly Part[] = [
     name: 'LVM snapshots',
     options: { files: ['test/vm/lvm-snapshot.test.ts'], deadlineMs: 20 * minute },
   },
+  {
+    name: 'LVM volumes left suspended',
+    options: { files: ['test/vm/lvm-suspended.test.ts'], deadlineMs: 10 * minute },
+  },
   ...Array.from({ length: pieces }, (_, piece) => ({
     name: `completeness, piece ${piece + 1} of ${pieces}`,
     options: {

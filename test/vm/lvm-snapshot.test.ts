@@ -23,6 +23,7 @@ import { removeLeftoverSnapshots } from '../../src/devices/lvm/snapshot.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { assertSameUsed, assertWhole, type FilesystemName } from '../helpers/image-proof.ts';
+import { vaultFor } from '../helpers/vault.ts';
 import { sh } from './guest.ts';
 import { makeVolume, ourVolumes, snapshotIsThere, useLvmWithoutUdev } from './volumes.ts';
 
@@ -41,7 +42,13 @@ const scratch = '/tmp/lvm-snapshot';
 const stateDirectory = join(scratch, 'state');
 const runDirectory = '/run/lvm-snapshot';
 for (const directory of [stateDirectory, runDirectory]) mkdirSync(directory, { recursive: true });
-const environment: JobEnvironment = { log: silentLog(), holdWhileFrozen: [], stateDirectory, runDirectory };
+const environment: JobEnvironment = {
+  log: silentLog(),
+  holdWhileFrozen: [],
+  stateDirectory,
+  runDirectory,
+  vaults: { vaults: {}, stateDirectory },
+};
 
 const hook = join(scratch, 'copy-snapshots');
 /** Runs while the snapshots are there: an independent copy of each. */
@@ -189,6 +196,24 @@ for (const [index, { name, type, size }] of kinds.entries())
       console.log(`# the writer: ${rounds} rounds, the longest wait ${longest} ms`);
     }
   });
+
+test('into a vault: the point says that its instant is that of a snapshot', async (t) => {
+  const vault = await vaultFor(t, stateDirectory);
+  const writer = startWriter(['/thick']);
+  try {
+    const status = await backUp('full', [{ path: paths[0]!, target: vault.target }], withReference);
+    assert.deepEqual([status.state, status.error, status.devices[0]?.tracker], ['SUCCEEDED', null, 'none']);
+  } finally {
+    await writer.end();
+  }
+  const [point] = await vault.points();
+  const device = point!.devices[0]!;
+  assert.deepEqual([point!.devices.length, device.consistency, device.path], [1, 'snapshot', paths[0]]);
+  const image = join(scratch, 'from-vault.img');
+  await vault.dump(device, image);
+  await assertRight('ext4', image, device.size);
+  rmSync(image);
+});
 
 test('two volumes: one instant where freezes nest, otherwise no snapshot and a reason', async () => {
   if (!freezesNest(release)) {

@@ -2,6 +2,9 @@
  * Volumes that lvcreate left suspended, because it was killed between suspending and resuming: whoever writes to them
  * waits for good. No guard watches over that freeze, since device-mapper makes it (ARCHITECTURE.md, invariant 4), so
  * whoever called lvcreate looks when it has ended, and a daemon that starts looks after its predecessor's.
+ *
+ * They get back the tables that they had. Those that lvcreate had loaded for afterwards lie on devices which it would
+ * have resumed before, and without them every write would fail.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,30 +19,54 @@ export function isSuspended(kernelName: string, blocks = '/sys/block'): boolean 
   return attribute(join(blocks, kernelName), 'suspended') === '1';
 }
 
-/** Resumes what is suspended of a volume group and stays so; the names. `groupUuid` without hyphens. */
+/**
+ * Resumes what is suspended of a volume group and stays so, as it was before; the names. `groupUuid` without hyphens.
+ */
 export async function resumeVolumes(groupUuid: string, blocks = '/sys/block'): Promise<string[]> {
   const before = suspendedOf(groupUuid, blocks);
   if (before.length === 0) return [];
   await sleep(momentMs);
-  const still = suspendedOf(groupUuid, blocks).filter((name) => before.includes(name));
   const dmsetup = findProgram('dmsetup');
-  if (dmsetup === undefined) return [];
+  const still = suspendedOf(groupUuid, blocks).filter((name) => before.includes(name));
+  if (dmsetup === undefined || still.length === 0) return [];
+  for (const name of still) await runProgram(dmsetup, ['clear', name]);
   const resumed: string[] = [];
-  for (const name of still) {
+  // The order is another by now: what was cleared lies no more on what was made for it.
+  for (const name of suspendedOf(groupUuid, blocks)) {
+    if (!still.includes(name)) continue;
     const { code } = await runProgram(dmsetup, ['resume', '--noudevsync', name]);
     if (code === 0) resumed.push(name);
   }
   return resumed;
 }
 
-/** Names of device-mapper; those below come before those on top, by the order in which they were made. */
-function suspendedOf(groupUuid: string, blocks: string): string[] {
+/**
+ * Names of device-mapper; those below before those on top of them, on which resuming may have to write. Exported for its
+ * test.
+ */
+export function suspendedOf(groupUuid: string, blocks: string): string[] {
   return readdirSync(blocks)
     .filter((name) => name.startsWith('dm-'))
-    .sort((a, b) => Number(a.slice(3)) - Number(b.slice(3)))
     .filter((name) => attribute(join(blocks, name), 'uuid').startsWith(`LVM-${groupUuid}`))
     .filter((name) => isSuspended(name, blocks))
-    .map((name) => attribute(join(blocks, name), 'name'));
+    .map((name) => ({ name: attribute(join(blocks, name), 'name'), height: heightOf(name, blocks) }))
+    .sort((a, b) => a.height - b.height)
+    .map(({ name }) => name);
+}
+
+/** Devices from this one down to a disk, along the longest way. */
+function heightOf(kernelName: string, blocks: string): number {
+  const below = slavesOf(join(blocks, kernelName));
+  return Math.max(0, ...below.map((name) => 1 + heightOf(name, blocks)));
+}
+
+function slavesOf(place: string): string[] {
+  try {
+    return readdirSync(join(place, 'slaves'));
+  } catch {
+    // Gone meanwhile, or a partition.
+    return [];
+  }
 }
 
 function attribute(place: string, name: string): string {

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
+import { forgetHalfMade } from './half-made.ts';
 import { readRecords, removeRecord, snapshotName, snapshotsDirectory, writeRecord } from './records.ts';
 import { isSuspended, resumeVolumes } from './resume.ts';
 import type { SnapshotRoom } from './room.ts';
@@ -103,7 +104,7 @@ export class LvmSnapshot {
     } finally {
       done.abort();
       await watching;
-      await resumeVolumes(this.room.volume.groupUuid);
+      await recover(this.room.volume.groupUuid, this.room.volume.name);
     }
   }
 
@@ -189,6 +190,19 @@ export class LvmSnapshot {
   }
 }
 
+/**
+ * After an lvcreate that was killed: resumes what it left suspended, and lets lvm2 make the devices of the origin what
+ * its metadata say. The names of what was resumed.
+ */
+async function recover(groupUuid: string, origin: string): Promise<string[]> {
+  const resumed = await resumeVolumes(groupUuid);
+  if (resumed.length === 0) return resumed;
+  const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
+  // Where it fails, devices without a use stay, which the next snapshot takes over.
+  if (found !== undefined) await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
+  return resumed;
+}
+
 /** Of the group with this UUID, by its name. Does nothing where there is none. */
 async function removeVolume(groupUuid: string, name: string): Promise<void> {
   for (let tries = 1; ; tries++) {
@@ -197,6 +211,7 @@ async function removeVolume(groupUuid: string, name: string): Promise<void> {
     const result = await lvm(['lvremove', '--yes', `${found.group}/${name}`]);
     if (result.code === 0) return;
     if (tries >= removeTries) throw lvmFailure('lvremove', result);
+    if (await forgetHalfMade(found)) continue;
     await sleep(removePauseMs);
   }
 }
@@ -205,9 +220,9 @@ async function removeVolume(groupUuid: string, name: string): Promise<void> {
 export async function removeLeftoverSnapshots(stateDirectory: string, log: Log): Promise<string[]> {
   const directory = snapshotsDirectory(stateDirectory);
   const removed: string[] = [];
-  for (const { name, group, groupUuid, at } of await readRecords(directory))
+  for (const { name, origin, group, groupUuid, at } of await readRecords(directory))
     try {
-      const resumed = await resumeVolumes(groupUuid);
+      const resumed = await recover(groupUuid, origin);
       if (resumed.length > 0)
         log.warn({ volumes: resumed }, 'resumed volumes that an earlier run left suspended');
       const there = async (): Promise<boolean> =>
