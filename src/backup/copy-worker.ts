@@ -12,10 +12,17 @@ import type { Target } from '../block/target.ts';
 import { markUsed } from '../filesystems/mark-used.ts';
 import { Control } from './copy/control.ts';
 import { FingerprintFile, UnitHasher, fingerprintUnit } from '../tracking/fingerprints.ts';
-import type { TargetFacts, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './copy/messages.ts';
+import {
+  type TargetFacts,
+  type ThreadCalls,
+  type ThreadReply,
+  type ThreadRequest,
+  type ThreadSetup,
+  isFrozen,
+} from './copy/messages.ts';
 import { Samples } from './copy/samples.ts';
 import { wholeUnits } from './copy/segments.ts';
-import { Transfer, isFrozen } from './copy/transfer.ts';
+import { Transfer } from './copy/transfer.ts';
 import { openTarget } from './targets.ts';
 import { VaultTarget } from '../vault/writing/vault-target.ts';
 

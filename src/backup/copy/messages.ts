@@ -16,6 +16,10 @@ import type { ReadErrorRecord } from '../status.ts';
  */
 export type PassMode = 'copy' | 'compare' | 'frozen' | 'frozen-compare' | 'verify';
 
+export function isFrozen(mode: PassMode): boolean {
+  return mode === 'frozen' || mode === 'frozen-compare';
+}
+
 export interface ThreadSetup {
   readonly thread: number;
   readonly sourcePath: string;

@@ -1,4 +1,5 @@
 /** What frozen passes found to be sent, kept in memory until the thaw; bounded, together with the other threads'. */
+import { AgentError } from '../../base/errors.ts';
 import type { Control } from './control.ts';
 
 export interface SpoolEntry {
@@ -48,4 +49,14 @@ export class Spool {
     this.#control.giveBack(this.#held);
     this.#held = 0;
   }
+}
+
+/** For a target that takes nothing meanwhile: what it notes lies in files, and those may lie on what is frozen. */
+export function spoolFull(target: string, bytes: number): AgentError {
+  return new AgentError(
+    'FREEZE_TOO_LONG',
+    `more than the ${bytes} bytes that memory may hold have changed since the last pass, and ${target} takes nothing ` +
+      'while a filesystem is frozen',
+    { hint: 'start the backup again when the device is less busy' },
+  );
 }

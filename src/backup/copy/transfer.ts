@@ -10,10 +10,11 @@ import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
 import { allMarked, markShared } from './atomic-bitmap.ts';
 import { ChunkReader, type ChunkParts } from './chunk.ts';
-import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
-import type { PassMode, RunResult } from './messages.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { type PassMode, type RunResult, isFrozen } from './messages.ts';
 import { Outgoing, requestSize, type Slot } from './outgoing.ts';
-import { Spool } from './spool.ts';
+import { ReadBack } from './read-back.ts';
+import { Spool, spoolFull } from './spool.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
 
 /** Bytes of one trim: between two a job can be cancelled. */
@@ -38,15 +39,16 @@ export class Transfer {
   readonly #outgoing: Outgoing;
   readonly #reader: ChunkReader;
   readonly #spool: Spool;
+  readonly #readBack: ReadBack;
   readonly #reads = new Set<Promise<void>>();
   #overflow = 0;
-  #mismatches = { first: -1, count: 0 };
 
   constructor(target: Target, parts: TransferParts) {
     this.#parts = parts;
     this.#outgoing = new Outgoing(target, parts);
     this.#reader = new ChunkReader(parts);
     this.#spool = new Spool(parts.control, parts.spoolBytes);
+    this.#readBack = new ReadBack(() => this.target, parts);
   }
 
   get target(): Target {
@@ -62,7 +64,7 @@ export class Transfer {
     const { control, items } = this.#parts;
     this.#reader.readErrors = [];
     this.#overflow = 0;
-    this.#mismatches = { first: -1, count: 0 };
+    this.#readBack.takeMismatches();
     await this.#session(async () => {
       for (let item = control.takeItem(); item < count; item = control.takeItem()) {
         const offset = items[item * 2] ?? 0;
@@ -70,7 +72,7 @@ export class Transfer {
         for (let at = offset; at < end; at += requestSize) {
           await this.#gate(mode);
           const length = Math.min(requestSize, end - at);
-          if (mode === 'verify') await this.#ahead(this.#verify(at, length));
+          if (mode === 'verify') await this.#ahead(this.#readBack.verify(at, length));
           else await this.#chunk(mode, at, length);
         }
       }
@@ -80,7 +82,7 @@ export class Transfer {
     return {
       readErrors: this.#reader.readErrors,
       overflow: this.#overflow,
-      mismatches: this.#mismatches.count > 0 ? this.#mismatches : undefined,
+      mismatches: this.#readBack.takeMismatches(),
     };
   }
 
@@ -149,26 +151,8 @@ export class Transfer {
   }
 
   /** Reads the sampled units back. Throws TARGET_MISMATCH. */
-  async checkSamples(): Promise<{ bytes: number }> {
-    const { samples, hasher, control, thread, targetZero } = this.#parts;
-    let bytes = 0;
-    for (let sample = 0; sample < samples.count; sample++) {
-      const { unit, hash } = samples.get(sample);
-      if (hash === undefined) continue;
-      const offset = unit * fingerprintUnit;
-      const length = Math.min(fingerprintUnit, targetZero.size - offset);
-      const got = hasher.hash(await this.#read(offset, length));
-      if (!got.equals(hash))
-        throw new AgentError(
-          'TARGET_MISMATCH',
-          `${this.target.name} returns other data than was written to it: the ${length} bytes at ${offset} have ` +
-            `fingerprint ${got.toString('hex')} instead of ${Buffer.from(hash).toString('hex')}`,
-          { hint: 'do not trust this image; check the disk and the memory of the receiver' },
-        );
-      bytes += length;
-      control.add(thread, 'verified', length);
-    }
-    return { bytes };
+  checkSamples(): Promise<{ bytes: number }> {
+    return this.#readBack.checkSamples();
   }
 
   /** Runs `work`, then waits for all that it began, and throws the first failure of either. */
@@ -323,51 +307,6 @@ export class Transfer {
     this.#reads.add(settled);
     if (this.#reads.size >= this.#parts.depth) await Promise.race(this.#reads);
   }
-
-  async #verify(offset: number, length: number): Promise<void> {
-    const { control, thread, hasher, fingerprints } = this.#parts;
-    const data = await this.#read(offset, length);
-    const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
-    fingerprints?.read(offset / fingerprintUnit, prints);
-    for (let at = 0, unit = 0; at < length; at += fingerprintUnit, unit++) {
-      const known = prints.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
-      // What was sent without a fingerprint has nothing to be compared with.
-      if (known.every((byte) => byte === 0)) continue;
-      const bytes = data.subarray(at, Math.min(at + fingerprintUnit, length));
-      control.add(thread, 'verified', bytes.length);
-      if (hasher.hash(bytes).equals(known)) continue;
-      if (this.#mismatches.count++ === 0) this.#mismatches.first = offset + at;
-    }
-  }
-
-  /** Reads from the target; rounds up to its block at the tail of the device. */
-  async #read(offset: number, length: number): Promise<Buffer> {
-    const block = this.target.minimumBlock;
-    const room = Math.ceil(length / block) * block;
-    const most = this.target.maximumPayload;
-    if (room <= most) {
-      const data = await this.target.read(offset, room);
-      return Buffer.from(data.buffer, data.byteOffset, length);
-    }
-    const parts: Uint8Array[] = [];
-    for (let at = 0; at < room; at += most)
-      parts.push(await this.target.read(offset + at, Math.min(most, room - at)));
-    return Buffer.concat(parts, length);
-  }
-}
-
-export function isFrozen(mode: PassMode): boolean {
-  return mode === 'frozen' || mode === 'frozen-compare';
-}
-
-/** What such a target notes lies in files, and those may lie on what is frozen. */
-function spoolFull(target: string, bytes: number): AgentError {
-  return new AgentError(
-    'FREEZE_TOO_LONG',
-    `more than the ${bytes} bytes that memory may hold have changed since the last pass, and ${target} takes nothing ` +
-      'while a filesystem is frozen',
-    { hint: 'start the backup again when the device is less busy' },
-  );
 }
 
 /** Bytes of a chunk, from its start, that go to the target. */

@@ -1,0 +1,92 @@
+/**
+ * What a copying thread reads back from the target: all of a set, held to the fingerprints, or the samples of what was
+ * just written.
+ */
+import type { Bitmap } from '../../base/bitmap.ts';
+import { AgentError } from '../../base/errors.ts';
+import type { Target } from '../../block/target.ts';
+import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
+import type { ChunkParts } from './chunk.ts';
+import type { RunResult } from './messages.ts';
+
+export interface ReadBackParts extends Pick<
+  ChunkParts,
+  'control' | 'thread' | 'hasher' | 'fingerprints' | 'samples'
+> {
+  readonly targetZero: Bitmap;
+}
+
+export class ReadBack {
+  readonly #parts: ReadBackParts;
+  /** A reconnect brings another. */
+  readonly #target: () => Target;
+  #mismatches = { first: -1, count: 0 };
+
+  constructor(target: () => Target, parts: ReadBackParts) {
+    this.#target = target;
+    this.#parts = parts;
+  }
+
+  /** Those of `verify` since this was asked last. */
+  takeMismatches(): RunResult['mismatches'] {
+    const found = this.#mismatches;
+    this.#mismatches = { first: -1, count: 0 };
+    return found.count > 0 ? found : undefined;
+  }
+
+  /** Holds what the target has to the fingerprints of these bytes. */
+  async verify(offset: number, length: number): Promise<void> {
+    const { control, thread, hasher, fingerprints } = this.#parts;
+    const data = await this.#read(offset, length);
+    const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
+    fingerprints?.read(offset / fingerprintUnit, prints);
+    for (let at = 0, unit = 0; at < length; at += fingerprintUnit, unit++) {
+      const known = prints.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
+      // What was sent without a fingerprint has nothing to be compared with.
+      if (known.every((byte) => byte === 0)) continue;
+      const bytes = data.subarray(at, Math.min(at + fingerprintUnit, length));
+      control.add(thread, 'verified', bytes.length);
+      if (hasher.hash(bytes).equals(known)) continue;
+      if (this.#mismatches.count++ === 0) this.#mismatches.first = offset + at;
+    }
+  }
+
+  /** Reads the sampled units back. Throws TARGET_MISMATCH. */
+  async checkSamples(): Promise<{ bytes: number }> {
+    const { samples, hasher, control, thread, targetZero } = this.#parts;
+    let bytes = 0;
+    for (let sample = 0; sample < samples.count; sample++) {
+      const { unit, hash } = samples.get(sample);
+      if (hash === undefined) continue;
+      const offset = unit * fingerprintUnit;
+      const length = Math.min(fingerprintUnit, targetZero.size - offset);
+      const got = hasher.hash(await this.#read(offset, length));
+      if (!got.equals(hash))
+        throw new AgentError(
+          'TARGET_MISMATCH',
+          `${this.#target().name} returns other data than was written to it: the ${length} bytes at ${offset} have ` +
+            `fingerprint ${got.toString('hex')} instead of ${Buffer.from(hash).toString('hex')}`,
+          { hint: 'do not trust this image; check the disk and the memory of the receiver' },
+        );
+      bytes += length;
+      control.add(thread, 'verified', length);
+    }
+    return { bytes };
+  }
+
+  /** Reads from the target; rounds up to its block at the tail of the device. */
+  async #read(offset: number, length: number): Promise<Buffer> {
+    const target = this.#target();
+    const block = target.minimumBlock;
+    const room = Math.ceil(length / block) * block;
+    const most = target.maximumPayload;
+    if (room <= most) {
+      const data = await target.read(offset, room);
+      return Buffer.from(data.buffer, data.byteOffset, length);
+    }
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < room; at += most)
+      parts.push(await target.read(offset + at, Math.min(most, room - at)));
+    return Buffer.concat(parts, length);
+  }
+}
