@@ -157,3 +157,36 @@ export function serverProcess(options: {
     },
   };
 }
+
+export interface Place {
+  /** Loopback port, or undefined on a Unix socket. */
+  readonly port: number | undefined;
+  readonly socket: string | undefined;
+  /** Where the server is to write its pid once it listens. */
+  readonly pidFile: string;
+}
+
+/** Starts a server on a Unix socket of its own (or `socket`), or with `tcp` at a free loopback port, or that one. */
+export async function startServer(
+  program: string,
+  options: {
+    readonly tcp?: boolean | number | undefined;
+    readonly socket?: string | undefined;
+    readonly secure: boolean;
+  },
+  parametersFor: (place: Place) => readonly string[],
+): Promise<NbdServerProcess> {
+  const directory = temporaryDirectory(program);
+  try {
+    const { tcp = false, secure } = options;
+    const port = tcp === false ? undefined : tcp === true ? await freePort() : tcp;
+    const socket = port === undefined ? (options.socket ?? join(directory, 'socket')) : undefined;
+    const pidFile = join(directory, 'pid');
+    const server = spawnServer(program, parametersFor({ port, socket, pidFile }));
+    await server.ready(() => readPid(pidFile) !== undefined);
+    return serverProcess({ port, socket, pid: readPid(pidFile)!, directory, stderr: server.stderr, secure });
+  } catch (error) {
+    rmSync(directory, { recursive: true, force: true });
+    throw error;
+  }
+}

@@ -4,16 +4,7 @@
  *     const server = await startQemuNbd(['--format=raw', image]);
  *     try { … server.uri … } finally { await server.stop(); }
  */
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import {
-  type NbdServerProcess,
-  freePort,
-  readPid,
-  serverProcess,
-  spawnServer,
-  temporaryDirectory,
-} from './nbd-process.ts';
+import { type NbdServerProcess, startServer } from './nbd-process.ts';
 
 export interface QemuNbdOptions {
   readonly tcp?: boolean;
@@ -24,45 +15,26 @@ export interface QemuNbdOptions {
 }
 
 /** `parameters`: options and the image, `['--format=raw', '--discard=unmap', image]`. */
-export async function startQemuNbd(
+export function startQemuNbd(
   parameters: readonly string[],
-  options: QemuNbdOptions = {},
+  { tcp, certificates, shared = 8 }: QemuNbdOptions = {},
 ): Promise<NbdServerProcess> {
-  const directory = temporaryDirectory('qemu-nbd');
-  try {
-    const port = options.tcp === true ? await freePort() : undefined;
-    const socket = port === undefined ? join(directory, 'socket') : undefined;
-    const pidFile = join(directory, 'pid');
-    const where =
-      socket === undefined ? ['--bind=127.0.0.1', `--port=${String(port)}`] : [`--socket=${socket}`];
-    const tls =
-      options.certificates === undefined
-        ? []
-        : [
-            '--object',
-            `tls-creds-x509,id=tls0,endpoint=server,dir=${options.certificates},verify-peer=off`,
-            '--tls-creds=tls0',
-          ];
-    const server = spawnServer('qemu-nbd', [
-      '--persistent',
-      `--shared=${options.shared ?? 8}`,
-      `--pid-file=${pidFile}`,
-      ...where,
-      ...tls,
-      ...parameters,
-    ]);
-    // qemu-nbd writes its pid file after it listens.
-    await server.ready(() => readPid(pidFile) !== undefined);
-    return serverProcess({
-      port,
-      socket,
-      pid: readPid(pidFile)!,
-      directory,
-      stderr: server.stderr,
-      secure: tls.length > 0,
-    });
-  } catch (error) {
-    rmSync(directory, { recursive: true, force: true });
-    throw error;
-  }
+  const tls =
+    certificates === undefined
+      ? []
+      : [
+          ...['--object', `tls-creds-x509,id=tls0,endpoint=server,dir=${certificates},verify-peer=off`],
+          '--tls-creds=tls0',
+        ];
+  return startServer('qemu-nbd', { tcp, secure: tls.length > 0 }, (place) => [
+    '--persistent',
+    `--shared=${shared}`,
+    // Written after it listens.
+    `--pid-file=${place.pidFile}`,
+    ...(place.socket === undefined
+      ? ['--bind=127.0.0.1', `--port=${String(place.port)}`]
+      : [`--socket=${place.socket}`]),
+    ...tls,
+    ...parameters,
+  ]);
 }
