@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
+import { writeGpt } from '../../../test/helpers/synthetic-gpt.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { type GptMove, moveGptBackup } from './gpt-move.ts';
 import { readPartitionTable } from './partition-table.ts';
@@ -10,36 +10,8 @@ const entryBytes = 128 * 128;
 
 function gptDisk(sectors: number, sectorSize: number): Buffer {
   const disk = Buffer.alloc(sectors * sectorSize);
-  const last = sectors - 1;
-  disk[446 + 4] = 0xee;
-  disk.writeUInt32LE(1, 446 + 8);
-  disk.writeUInt32LE(last, 446 + 12);
-  disk.writeUInt16BE(0x55aa, 510);
-  const entrySectors = Math.ceil(entryBytes / sectorSize);
-  const entries = Buffer.alloc(entryBytes);
-  entries.fill(0x17, 0, 32);
-  entries.writeBigUInt64LE(BigInt(2 + entrySectors), 32);
-  entries.writeBigUInt64LE(BigInt(last - entrySectors - 1), 40);
-  for (const [self, other, table] of [
-    [1, last, 2],
-    [last, 1, last - entrySectors],
-  ] as const) {
-    entries.copy(disk, table * sectorSize);
-    const header = disk.subarray(self * sectorSize, (self + 1) * sectorSize);
-    header.write('EFI PART', 'latin1');
-    header.writeUInt32LE(0x10000, 8);
-    header.writeUInt32LE(92, 12);
-    header.writeBigUInt64LE(BigInt(self), 24);
-    header.writeBigUInt64LE(BigInt(other), 32);
-    header.writeBigUInt64LE(BigInt(2 + entrySectors), 40);
-    header.writeBigUInt64LE(BigInt(last - entrySectors - 1), 48);
-    header.fill(0xab, 56, 72);
-    header.writeBigUInt64LE(BigInt(table), 72);
-    header.writeUInt32LE(128, 80);
-    header.writeUInt32LE(128, 84);
-    header.writeUInt32LE(crc32(entries), 88);
-    header.writeUInt32LE(crc32(header.subarray(0, 92)), 16);
-  }
+  const around = 2 + Math.ceil(entryBytes / sectorSize);
+  writeGpt(disk, sectorSize, [{ first: around, last: sectors - around }]);
   return disk;
 }
 

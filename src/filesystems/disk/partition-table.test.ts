@@ -1,59 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
+import { type MbrPart, writeGpt, writeMbr } from '../../../test/helpers/synthetic-gpt.ts';
 import { readPartitionTable, type PartitionTable } from './partition-table.ts';
 
 const sectors = 4096;
-
-interface Entry {
-  readonly type: number;
-  readonly start: number;
-  readonly sectors: number;
-}
-
-function writeMbr(disk: Buffer, at: number, entries: readonly Entry[]): void {
-  for (const [i, entry] of entries.entries()) {
-    const offset = at + 446 + i * 16;
-    disk[offset + 4] = entry.type;
-    disk.writeUInt32LE(entry.start, offset + 8);
-    disk.writeUInt32LE(entry.sectors, offset + 12);
-  }
-  disk.writeUInt16BE(0x55aa, at + 510);
-}
-
-function writeGpt(disk: Buffer, sectorSize: number, parts: readonly { first: number; last: number }[]): void {
-  const last = disk.length / sectorSize - 1;
-  writeMbr(disk, 0, [{ type: 0xee, start: 1, sectors: last }]);
-  const entries = Buffer.alloc(128 * 128);
-  for (const [i, { first, last: end }] of parts.entries()) {
-    entries.fill(0x11 + i, i * 128, i * 128 + 32);
-    entries.writeBigUInt64LE(BigInt(first), i * 128 + 32);
-    entries.writeBigUInt64LE(BigInt(end), i * 128 + 40);
-    entries.write(`part ${i + 1}`, i * 128 + 56, 'utf16le');
-  }
-  const entrySectors = entries.length / sectorSize;
-  for (const [self, other, table] of [
-    [1, last, 2],
-    [last, 1, last - entrySectors],
-  ] as const) {
-    entries.copy(disk, table * sectorSize);
-    const header = disk.subarray(self * sectorSize, (self + 1) * sectorSize).fill(0);
-    header.write('EFI PART', 'latin1');
-    header.writeUInt32LE(0x10000, 8);
-    header.writeUInt32LE(92, 12);
-    header.writeBigUInt64LE(BigInt(self), 24);
-    header.writeBigUInt64LE(BigInt(other), 32);
-    header.writeBigUInt64LE(BigInt(2 + entrySectors), 40);
-    header.writeBigUInt64LE(BigInt(last - entrySectors - 1), 48);
-    header.fill(0xab, 56, 72);
-    header.writeBigUInt64LE(BigInt(table), 72);
-    header.writeUInt32LE(128, 80);
-    header.writeUInt32LE(128, 84);
-    header.writeUInt32LE(crc32(entries), 88);
-    header.writeUInt32LE(crc32(header.subarray(0, 92)), 16);
-  }
-}
 
 function read(disk: Buffer, sectorSize = 512): Promise<PartitionTable | undefined> {
   const readAt = (offset: number, length: number): Promise<Buffer> =>
@@ -157,7 +108,7 @@ test('MBR with logical partitions', async () => {
 });
 
 test('MBR: overlaps, partitions outside the disk, chains that go round', async () => {
-  const problem = async (entries: readonly Entry[], ebr?: readonly Entry[]): Promise<string> => {
+  const problem = async (entries: readonly MbrPart[], ebr?: readonly MbrPart[]): Promise<string> => {
     const disk = Buffer.alloc(sectors * 512);
     writeMbr(disk, 0, entries);
     if (ebr !== undefined) writeMbr(disk, 1000 * 512, ebr);
@@ -216,7 +167,7 @@ test('whatever is on the disk, reading the table ends and stays within the disk'
       fc.boolean(),
       async (entries, everySector) => {
         const disk = Buffer.alloc(64 * 512);
-        const four = (from: number): Entry[] =>
+        const four = (from: number): MbrPart[] =>
           Array.from({ length: 4 }, (_, i) => entries[(from + i) % entries.length]!).map(
             ([type, start, count]) => ({ type, start: start % 80, sectors: count % 80 }),
           );

@@ -1,0 +1,18 @@
+/** dattod as it is, but for what tracks writes. */
+import { prepareJob } from '../../src/backup/prepare.ts';
+import type { Collaborators } from '../../src/daemon/collaborators.ts';
+import { runDattod } from '../../src/daemon/run.ts';
+import { findDevice } from '../../src/devices/find.ts';
+import { listDevices } from '../../src/devices/inventory.ts';
+import { removeLeftoverSnapshots } from '../../src/devices/lvm/snapshot.ts';
+import { thawLeftovers } from '../../src/freeze/leftovers.ts';
+import { tryLock } from '../../src/linux/flock.ts';
+
+/** With the arguments of this process, which ends with it. */
+export async function dattodWith(trackerCandidates: Collaborators['trackerCandidates']): Promise<never> {
+  const collaborators: Collaborators = {
+    ...{ prepareJob, listDevices, findDevice, thawLeftovers, removeLeftoverSnapshots, tryLock },
+    trackerCandidates,
+  };
+  process.exit(await runDattod(process.argv.slice(2), () => Promise.resolve(collaborators)));
+}
