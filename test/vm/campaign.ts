@@ -45,6 +45,14 @@ const parts: readonly Part[] = [
     options: { files: ['test/vm/lvm-snapshot.test.ts'], deadlineMs: 20 * minute },
   },
   {
+    name: 'mounts through nbd-client',
+    options: { files: ['test/vm/nbd-mount.test.ts'], deadlineMs: 20 * minute },
+  },
+  {
+    name: 'vaults on NFS',
+    options: { files: ['test/vm/nfs-vault.test.ts'], deadlineMs: 25 * minute },
+  },
+  {
     name: 'LVM volumes left suspended',
     options: { files: ['test/vm/lvm-suspended.test.ts'], deadlineMs: 10 * minute },
   },
