@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AgentError, type ErrorDocument } from '../base/errors.ts';
 import { type KeyMaterial, newKeyFileText } from './key-material.ts';
-import { addKey, changeKey, findKey, listKeys, removeKey } from './keys.ts';
+import { addKey, findKey, listKeys, removeKey } from './keys.ts';
 import { openMemoryStore } from './store/memory.ts';
 import { Vault } from './vault.ts';
 
@@ -42,22 +42,6 @@ test('a key is added with a key, listed, found and removed', async () => {
   await Vault.open(store, file);
   await assert.rejects(removeKey(vault, added.id), refused('VAULT_LAST_KEY'));
   await assert.rejects(removeKey(vault, 'ab'.repeat(16)), refused('VAULT_NO_KEY'));
-});
-
-test('a key is changed, and cut in between both open the vault', async () => {
-  const store = openMemoryStore();
-  const vault = await Vault.init(store, { keys: [{ material: first, label: 'desk' }], cost });
-  const cut = { ...store, delete: () => Promise.reject(new Error('cut')) };
-  const half = await Vault.open(cut, vault.secrets);
-  await assert.rejects(changeKey(half, first, second, { cost }), /cut/);
-  await Vault.open(store, first);
-  await Vault.open(store, second);
-
-  const { added, removed } = await changeKey(vault, first, file, { cost });
-  assert.equal(added.label, 'desk');
-  assert.notEqual(added.id, removed.id);
-  await assert.rejects(Vault.open(store, first), refused('VAULT_WRONG_KEY'));
-  await Vault.open(store, file);
 });
 
 test('slots that cannot be used are passed over, told, and can be removed', async () => {

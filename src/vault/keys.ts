@@ -1,4 +1,4 @@
-/** Adding, removing and changing the keys of a vault. */
+/** Adding and removing the keys of a vault. */
 import { AgentError } from '../base/errors.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { type KeySlot, type SlotOptions, formatSlot, makeSlot } from './key-slots.ts';
@@ -26,21 +26,6 @@ export async function addKey(
 ): Promise<KeySlot> {
   const { master } = await unlock(vault.store, vault.id, present, options);
   return putSlot(vault, await makeSlot(master, vault.id, added, options), options);
-}
-
-/** Adds a key, and then removes the one that `present` opened. Cut between the two, both open the vault. */
-export async function changeKey(
-  vault: Vault,
-  present: KeyMaterial,
-  added: KeyMaterial,
-  options: SlotOptions & StoreOptions = {},
-): Promise<{ readonly added: KeySlot; readonly removed: KeySlot }> {
-  const { master, slot: removed } = await unlock(vault.store, vault.id, present, options);
-  const label = options.label ?? removed.label;
-  const made = await makeSlot(master, vault.id, added, { ...options, label });
-  await putSlot(vault, made, options);
-  await vault.store.delete(slotKey(removed.id), options);
-  return { added: made, removed };
 }
 
 /**

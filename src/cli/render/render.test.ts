@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { fakeDevice } from '../../../test/helpers/fake-device.ts';
+import { initialStatus } from '../../backup/unit.ts';
+import { MiB } from '../../base/bytes.ts';
 import type { ChainDocument, DeviceDocument, JobStatus } from '../../daemon/documents.ts';
 import { renderChains } from './chains.ts';
 import { renderDeviceList } from './devices.ts';
@@ -9,7 +12,8 @@ import { progressLines, progressParts } from './progress.ts';
 import { printable, renderTable } from './table.ts';
 import { renderTracking } from './tracking.ts';
 
-const MiB = 1024 * 1024;
+const target = 'nbd://h:1/';
+const filesystem = { type: 'ext4', uuid: 'u', label: undefined, blockSize: 4096, size: 1000 * MiB };
 
 function job(more: Partial<JobStatus> = {}): JobStatus {
   return {
@@ -27,29 +31,9 @@ function job(more: Partial<JobStatus> = {}): JobStatus {
     error: null,
     devices: [
       {
-        uuid: 'u',
-        device: '/dev/sda1',
-        target: 'nbd://h:1/',
-        filesystem: 'ext4',
-        kind: 'full',
-        fallback_reason: null,
-        tracker: 'none',
-        device_size: 1000 * MiB,
-        used_bytes: 400 * MiB,
-        bytes_transferred: 100 * MiB,
-        bytes_unsynced: 300 * MiB,
-        bytes_sent: 90 * MiB,
-        bytes_zero: 10 * MiB,
-        pass: 1,
-        freeze_ms: null,
-        bytes_verified: 0,
-        bytes_mismatched: 0,
-        bytes_unknown: 0,
-        snapshot: null,
-        bytes_trimmed: 0,
-        read_errors: [],
-        point: null,
-        bytes_stored: null,
+        ...initialStatus({ device: fakeDevice('sda1', { filesystem }), target }, target),
+        ...{ device_size: 1000 * MiB, used_bytes: 400 * MiB, bytes_transferred: 100 * MiB },
+        ...{ bytes_unsynced: 300 * MiB, bytes_sent: 90 * MiB, bytes_zero: 10 * MiB, pass: 1 },
       },
     ],
     ...more,
