@@ -22,7 +22,7 @@ import { type MemoryStore, openMemoryStore } from '../../../src/vault/store/memo
 import { Vault } from '../../../src/vault/vault.ts';
 import type { Owner } from '../../../src/vault/writing/owner.ts';
 import { seeded } from '../random.ts';
-import { type TestImage, backUp, readBack } from '../vault-writer.ts';
+import { type TestBackup, type TestImage, backUp, readBack } from '../vault-writer.ts';
 import { AgentStore, type RequestFate } from './agent-store.ts';
 import { chunkSize, deviceSize, difference, written } from './images.ts';
 
@@ -59,6 +59,9 @@ interface ModelPoint {
   state: 'begun' | 'live' | 'doubtful' | 'forgotten';
   /** It was so at any time. */
   wasDoubtful: boolean;
+  isWriterAtWork: boolean;
+  /** Its writer was declared dead when the point was there, and before the writer had looked: it may take it back. */
+  mayBeTakenBack: boolean;
   isProtected: boolean;
 }
 
@@ -124,6 +127,15 @@ class Model {
         const point = /^points\/(.*)$/.exec(key)?.[1];
         if (point !== undefined) this.#pointLands(point, store);
         await store.put(key, data, putOptions);
+        const ended = this.#points.get(/^writers\/(.*)\.end$/.exec(key)?.[1] ?? '');
+        if (ended?.state === 'live' && ended.isWriterAtWork) ended.mayBeTakenBack = true;
+      },
+      delete: async (key, deleteOptions) => {
+        await store.delete(key, deleteOptions);
+        const point = this.#points.get(/^points\/(.*)$/.exec(key)?.[1] ?? '');
+        if (point?.state !== 'live' || !point.mayBeTakenBack) return;
+        point.state = 'forgotten';
+        this.#count('taken back');
       },
     };
   }
@@ -227,18 +239,28 @@ class Model {
     const image = this.#pick(this.#images)!;
     const bases = [...this.#points].filter(([, { state }]) => state === 'live');
     const base = this.#random() < 0.6 ? this.#pick(bases) : undefined;
-    const { id } = await backUp(vault, index, {
+    let point: ModelPoint | undefined;
+    const backup: TestBackup = {
       image,
       size: deviceSize,
       owner,
       base: base === undefined ? undefined : { id: base[0], image: base[1].image },
-      onPublish: (point) =>
-        this.#points.set(point, {
+      onPublish: (id) => {
+        point = {
           ...{ image, state: 'begun', wasDoubtful: false, isProtected: false },
-        }),
-    });
-    const point = this.#points.get(id)!;
-    if (point.state === 'doubtful') point.state = 'live';
+          ...{ isWriterAtWork: true, mayBeTakenBack: false },
+        };
+        this.#points.set(id, point);
+      },
+    };
+    try {
+      const { id } = await backUp(vault, index, backup);
+      point = this.#points.get(id)!;
+      if (point.state === 'doubtful') point.state = 'live';
+      point.mayBeTakenBack = false;
+    } finally {
+      if (point !== undefined) point.isWriterAtWork = false;
+    }
   }
 
   async #check(vault: Vault, index: ChunkIndex): Promise<void> {
