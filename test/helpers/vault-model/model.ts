@@ -17,13 +17,14 @@ import { PartReader } from '../../../src/vault/packs/part-reader.ts';
 import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../../../src/vault/points/points.ts';
 import { type PruneOptions, prune } from '../../../src/vault/prune/prune.ts';
 import { listAtWork, unlockVault } from '../../../src/vault/prune/unlock.ts';
-import { StoreKilled } from '../../../src/vault/store/faults.ts';
 import { type MemoryStore, openMemoryStore } from '../../../src/vault/store/memory.ts';
 import { Vault } from '../../../src/vault/vault.ts';
 import type { Owner } from '../../../src/vault/writing/owner.ts';
 import { seeded } from '../random.ts';
 import { type TestBackup, type TestImage, backUp, readBack } from '../vault-writer.ts';
 import { AgentStore, type RequestFate } from './agent-store.ts';
+import { type AgentKind, isExpected, outcomeOf } from './outcomes.ts';
+import { type ModelPoint, ModelPoints } from './points.ts';
 import { chunkSize, deviceSize, difference, written } from './images.ts';
 
 export interface ModelOptions {
@@ -36,10 +37,8 @@ export interface ModelOptions {
 /** How often what happened. */
 export type ModelCounts = Readonly<Record<string, number>>;
 
-type Kind = 'backup' | 'prune' | 'check';
-
 interface Agent {
-  readonly kind: Kind;
+  readonly kind: AgentKind;
   readonly name: string;
   readonly machine: number;
   readonly slot: number;
@@ -48,21 +47,6 @@ interface Agent {
   /** It seldom gets its turn, so others come and go meanwhile. */
   readonly isSlow: boolean;
   isDone: boolean;
-}
-
-/**
- * `begun`: its writer may put it. `live`: it is there, and must be whole. `doubtful`: it came when its writer counted as
- * dead: it may be whole or not, until its writer says. `forgotten`: nobody asks.
- */
-interface ModelPoint {
-  readonly image: TestImage;
-  state: 'begun' | 'live' | 'doubtful' | 'forgotten';
-  /** It was so at any time. */
-  wasDoubtful: boolean;
-  isWriterAtWork: boolean;
-  /** Its writer was declared dead when the point was there, and before the writer had looked: it may take it back. */
-  mayBeTakenBack: boolean;
-  isProtected: boolean;
 }
 
 const hourMs = 3600 * 1000;
@@ -112,7 +96,7 @@ class Model {
   readonly #indexes = new Map<number, ChunkIndex>();
   readonly #agents: Agent[] = [];
   #images: TestImage[] = [new Map(), new Map()];
-  readonly #points = new Map<string, ModelPoint>();
+  readonly #points = new ModelPoints((what) => this.#count(what));
   readonly #late: { readonly since: number; readonly request: () => Promise<unknown> }[] = [];
   #names = 0;
 
@@ -120,24 +104,7 @@ class Model {
     this.#options = options;
     this.#random = seeded(options.seed);
     this.#scratch = scratch;
-    const store = openMemoryStore({ now: () => this.#clock });
-    this.#store = {
-      ...store,
-      put: async (key, data, putOptions) => {
-        const point = /^points\/(.*)$/.exec(key)?.[1];
-        if (point !== undefined) this.#pointLands(point, store);
-        await store.put(key, data, putOptions);
-        const ended = this.#points.get(/^writers\/(.*)\.end$/.exec(key)?.[1] ?? '');
-        if (ended?.state === 'live' && ended.isWriterAtWork) ended.mayBeTakenBack = true;
-      },
-      delete: async (key, deleteOptions) => {
-        await store.delete(key, deleteOptions);
-        const point = this.#points.get(/^points\/(.*)$/.exec(key)?.[1] ?? '');
-        if (point?.state !== 'live' || !point.mayBeTakenBack) return;
-        point.state = 'forgotten';
-        this.#count('taken back');
-      },
-    };
+    this.#store = this.#points.watching(openMemoryStore({ now: () => this.#clock }));
   }
 
   close(): void {
@@ -189,7 +156,7 @@ class Model {
     this.#images = this.#images.map((image, at) => (at === device ? next : image));
   }
 
-  async #begin(kind: Kind): Promise<void> {
+  async #begin(kind: AgentKind): Promise<void> {
     const free = Array.from({ length: slots }, (_, slot) => slot).filter((slot) =>
       this.#agents.every((agent) => agent.slot !== slot),
     );
@@ -237,7 +204,7 @@ class Model {
 
   async #backUp({ owner }: Agent, vault: Vault, index: ChunkIndex): Promise<void> {
     const image = this.#pick(this.#images)!;
-    const bases = [...this.#points].filter(([, { state }]) => state === 'live');
+    const bases = this.#points.live();
     const base = this.#random() < 0.6 ? this.#pick(bases) : undefined;
     let point: ModelPoint | undefined;
     const backup: TestBackup = {
@@ -246,11 +213,7 @@ class Model {
       owner,
       base: base === undefined ? undefined : { id: base[0], image: base[1].image },
       onPublish: (id) => {
-        point = {
-          ...{ image, state: 'begun', wasDoubtful: false, isProtected: false },
-          ...{ isWriterAtWork: true, mayBeTakenBack: false },
-        };
-        this.#points.set(id, point);
+        point = this.#points.begin(id, image);
       },
     };
     try {
@@ -264,15 +227,7 @@ class Model {
   }
 
   async #check(vault: Vault, index: ChunkIndex): Promise<void> {
-    const result = await checkVault(vault, index, { readData: this.#random() < 0.5 });
-    // Nothing is ever damaged here, but points that came when their writer counted as dead may lack something.
-    for (const { point, whole } of result.points)
-      if (!whole && this.#points.get(point)?.wasDoubtful !== true)
-        throw new Error(`check says that the point ${point} is not whole`);
-    const { damagedPacks, damagedObjects, foreign } = result;
-    const wrong = { damagedPacks, damagedObjects, foreign };
-    if (Object.values(wrong).some(({ length }) => length > 0))
-      throw new Error(`check says that there is damage: ${JSON.stringify(wrong)}`);
+    this.#points.judge(await checkVault(vault, index, { readData: this.#random() < 0.5 }));
   }
 
   #ended(agent: Agent, error: unknown): void {
@@ -360,8 +315,7 @@ class Model {
   }
 
   async #protect(): Promise<void> {
-    const live = [...this.#points].filter(([, { state }]) => state === 'live');
-    const [id, point] = this.#pick(live) ?? [];
+    const [id, point] = this.#pick(this.#points.live()) ?? [];
     if (id === undefined || point === undefined) return;
     if (point.isProtected) await unprotectPoint(this.#vault, id);
     else await protectPoint(this.#vault, id);
@@ -400,17 +354,6 @@ class Model {
         this.#count('came back');
         await this.#store.delete(`points/${id}`);
       }
-  }
-
-  /** Right before the object is there. */
-  #pointLands(id: string, store: MemoryStore): void {
-    const point = this.#points.get(id);
-    if (point?.state !== 'begun') return;
-    const { objects } = store;
-    const countsAsDead = objects.has(`writers/${id}.end`) || !objects.has(`writers/${id}`);
-    point.state = countsAsDead ? 'doubtful' : 'live';
-    point.wasDoubtful = countsAsDead;
-    this.#count(countsAsDead ? 'point lands doubtful' : 'point lands');
   }
 
   async #unlock(): Promise<void> {
@@ -470,21 +413,4 @@ class Model {
   #count(what: string): void {
     this.counts[what] = (this.counts[what] ?? 0) + 1;
   }
-}
-
-function outcomeOf(error: unknown): string {
-  if (error instanceof StoreKilled) return 'killed';
-  return error instanceof AgentError ? error.code : 'failed';
-}
-
-/** What may end a process of this kind when all is well with the vault. */
-function isExpected(kind: Kind, error: unknown): boolean {
-  if (error instanceof StoreKilled) return true;
-  if (!(error instanceof AgentError)) return false;
-  if (error.code === 'VAULT_UNREACHABLE') return true;
-  if (kind === 'prune') return error.code === 'VAULT_LOCKED';
-  // A writer that was declared dead, and whose packs went.
-  return (
-    kind === 'backup' && ['VAULT_POINT_WITHDRAWN', 'VAULT_DAMAGED', 'VAULT_CHUNK_LOST'].includes(error.code)
-  );
 }

@@ -1,0 +1,22 @@
+/** How processes of the model end, and which ends are all right. */
+import { AgentError } from '../../../src/base/errors.ts';
+import { StoreKilled } from '../../../src/vault/store/faults.ts';
+
+export type AgentKind = 'backup' | 'prune' | 'check';
+
+export function outcomeOf(error: unknown): string {
+  if (error instanceof StoreKilled) return 'killed';
+  return error instanceof AgentError ? error.code : 'failed';
+}
+
+/** What may end a process of this kind when all is well with the vault. */
+export function isExpected(kind: AgentKind, error: unknown): boolean {
+  if (error instanceof StoreKilled) return true;
+  if (!(error instanceof AgentError)) return false;
+  if (error.code === 'VAULT_UNREACHABLE') return true;
+  if (kind === 'prune') return error.code === 'VAULT_LOCKED';
+  // A writer that was declared dead, and whose packs went.
+  return (
+    kind === 'backup' && ['VAULT_POINT_WITHDRAWN', 'VAULT_DAMAGED', 'VAULT_CHUNK_LOST'].includes(error.code)
+  );
+}

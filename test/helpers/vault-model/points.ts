@@ -1,0 +1,84 @@
+/** The model's table of points: what each holds, and what may be expected of it. */
+import type { CheckResult } from '../../../src/vault/check/check.ts';
+import type { MemoryStore } from '../../../src/vault/store/memory.ts';
+import type { TestImage } from '../vault-writer.ts';
+
+/**
+ * `begun`: its writer may put it. `live`: it is there, and must be whole. `doubtful`: it came when its writer counted as
+ * dead: it may be whole or not, until its writer says. `forgotten`: nobody asks.
+ */
+export interface ModelPoint {
+  readonly image: TestImage;
+  state: 'begun' | 'live' | 'doubtful' | 'forgotten';
+  /** It was so at any time. */
+  wasDoubtful: boolean;
+  isWriterAtWork: boolean;
+  /** Its writer was declared dead when the point was there, and before the writer had looked: it may take it back. */
+  mayBeTakenBack: boolean;
+  isProtected: boolean;
+}
+
+/** By id. */
+export class ModelPoints extends Map<string, ModelPoint> {
+  readonly #count: (what: string) => void;
+
+  constructor(count: (what: string) => void) {
+    super();
+    this.#count = count;
+  }
+
+  /** Its writer is about to put it. */
+  begin(id: string, image: TestImage): ModelPoint {
+    const point: ModelPoint = {
+      ...{ image, state: 'begun', wasDoubtful: false, isProtected: false },
+      ...{ isWriterAtWork: true, mayBeTakenBack: false },
+    };
+    this.set(id, point);
+    return point;
+  }
+
+  live(): [string, ModelPoint][] {
+    return [...this].filter(([, { state }]) => state === 'live');
+  }
+
+  /** The store, which tells the table what comes and goes. */
+  watching(store: MemoryStore): MemoryStore {
+    return {
+      ...store,
+      put: async (key, data, options) => {
+        const point = /^points\/(.*)$/.exec(key)?.[1];
+        if (point !== undefined) this.#lands(point, store);
+        await store.put(key, data, options);
+        const ended = this.get(/^writers\/(.*)\.end$/.exec(key)?.[1] ?? '');
+        if (ended?.state === 'live' && ended.isWriterAtWork) ended.mayBeTakenBack = true;
+      },
+      delete: async (key, options) => {
+        await store.delete(key, options);
+        const point = this.get(/^points\/(.*)$/.exec(key)?.[1] ?? '');
+        if (point?.state !== 'live' || !point.mayBeTakenBack) return;
+        point.state = 'forgotten';
+        this.#count('taken back');
+      },
+    };
+  }
+
+  /** Right before the object is there. */
+  #lands(id: string, { objects }: MemoryStore): void {
+    const point = this.get(id);
+    if (point?.state !== 'begun') return;
+    const countsAsDead = objects.has(`writers/${id}.end`) || !objects.has(`writers/${id}`);
+    point.state = countsAsDead ? 'doubtful' : 'live';
+    point.wasDoubtful = countsAsDead;
+    this.#count(countsAsDead ? 'point lands doubtful' : 'point lands');
+  }
+
+  /** Nothing is ever damaged here, but points that came when their writer counted as dead may lack something. */
+  judge({ points, damagedPacks, damagedObjects, foreign }: CheckResult): void {
+    for (const { point, whole } of points)
+      if (!whole && this.get(point)?.wasDoubtful !== true)
+        throw new Error(`check says that the point ${point} is not whole`);
+    const wrong = { damagedPacks, damagedObjects, foreign };
+    if (Object.values(wrong).some(({ length }) => length > 0))
+      throw new Error(`check says that there is damage: ${JSON.stringify(wrong)}`);
+  }
+}
