@@ -10,5 +10,5 @@ testInVm('blktrace', {
     { bus: 'virtio', size: 128 * MiB },
     { bus: 'scsi', size: 64 * MiB },
   ],
-  deadlineMs: 280_000,
+  deadlineMs: 15 * 60_000,
 });

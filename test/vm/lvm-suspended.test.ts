@@ -114,6 +114,32 @@ test('without a record of ours nothing is resumed', async () => {
   await writer.done();
 });
 
+test('what a command of LVM that still runs has suspended is left to it', async () => {
+  const { thick } = volumes;
+  await leaveRecord(thick);
+  // As such a command holds the lock of its group.
+  const holder = spawn('flock', ['--exclusive', '/run/lock/lvm/V_vg', 'sh', '-c', 'echo held; read end'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  await once(holder.stdout, 'data');
+  sh('dmsetup suspend --noudevsync vg-ours');
+  const writer = await blockedWriter(thick, 'locked');
+  let over = false;
+  const removing = removeLeftoverSnapshots(stateDirectory, silentLog()).finally(() => (over = true));
+  await waitFor('the lock is waited for', patienceMs, () => lockIsWaitedFor());
+  await sleep(2000);
+  assert.deepEqual([over, thick.isSuspended()], [false, true]);
+  holder.stdin.end('end\n');
+  await removing;
+  await writer.done();
+  await assertNothingLeft(thick);
+});
+
+/** Some process of LVM has the group's lock file open without having the lock. */
+function lockIsWaitedFor(): boolean {
+  return /^\d+: -> FLOCK/m.test(readFileSync('/proc/locks', 'latin1'));
+}
+
 const kinds = { thick: ['-L', '16M'], thin: ['--setactivationskip', 'n'] } as const;
 
 for (const kind of ['thick', 'thin'] as const)

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findProgram, runProgram } from '../../linux/program.ts';
 
-/** Another LVM command may hold one suspended for a moment, milliseconds. */
+/** Whoever works by dmsetup alone may hold one suspended for a moment, milliseconds. */
 const momentMs = 1000;
 
 /** `kernelName`: dm-N. */
@@ -21,11 +21,17 @@ export function isSuspended(kernelName: string, blocks = '/sys/block'): boolean 
 
 /**
  * Resumes what is suspended of a volume group and stays so, as it was before; the names. `groupUuid` without hyphens.
+ * `unlocked` resolves when no command of LVM holds the lock of the group: what one of them has suspended is its own.
  */
-export async function resumeVolumes(groupUuid: string, blocks = '/sys/block'): Promise<string[]> {
+export async function resumeVolumes(
+  groupUuid: string,
+  unlocked: () => Promise<unknown>,
+  blocks = '/sys/block',
+): Promise<string[]> {
   const before = suspendedOf(groupUuid, blocks);
   if (before.length === 0) return [];
   await sleep(momentMs);
+  await unlocked();
   const dmsetup = findProgram('dmsetup');
   const still = suspendedOf(groupUuid, blocks).filter((name) => before.includes(name));
   if (dmsetup === undefined || still.length === 0) return [];

@@ -49,6 +49,8 @@ export class LvmSnapshot {
   #statusUuid = '';
   #usage: SnapshotUsage;
   #suspendedMs = 0;
+  /** What lvcreate had left suspended. */
+  #resumed: readonly string[] = [];
 
   constructor(place: SnapshotPlace) {
     this.room = place.room;
@@ -100,11 +102,13 @@ export class LvmSnapshot {
     const watching = this.#watchSuspension(done.signal);
     try {
       const result = await lvm(this.#createArguments());
-      if (result.code !== 0) throw lvmFailure('lvcreate', result);
+      if (result.code === 0) return;
+      const { groupUuid, name } = this.room.volume;
+      this.#resumed = await recover(groupUuid, name).catch(() => []);
+      throw lvmFailure('lvcreate', result);
     } finally {
       done.abort();
       await watching;
-      await recover(this.room.volume.groupUuid, this.room.volume.name);
     }
   }
 
@@ -184,7 +188,10 @@ export class LvmSnapshot {
   async remove(): Promise<void> {
     if (!this.#recorded) return;
     await this.#taking?.catch(() => undefined);
-    if (this.#taking !== undefined) await removeVolume(this.room.volume.groupUuid, this.name);
+    const { groupUuid, name: origin } = this.room.volume;
+    if (this.#taking !== undefined) await removeVolume(groupUuid, this.name);
+    // Only now nothing lies any more on the devices that were made for it.
+    if (this.#resumed.length > 0) await refresh(groupUuid, origin);
     await removeRecord(this.#directory, this.name);
     this.#recorded = false;
   }
@@ -195,12 +202,16 @@ export class LvmSnapshot {
  * its metadata say. The names of what was resumed.
  */
 async function recover(groupUuid: string, origin: string): Promise<string[]> {
-  const resumed = await resumeVolumes(groupUuid);
-  if (resumed.length === 0) return resumed;
-  const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
-  // Where it fails, devices without a use stay, which the next snapshot takes over.
-  if (found !== undefined) await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
+  // It waits for those who change the group.
+  const resumed = await resumeVolumes(groupUuid, listVolumes);
+  if (resumed.length > 0) await refresh(groupUuid, origin);
   return resumed;
+}
+
+/** Where it fails, devices without a use stay, which the next snapshot takes over. */
+async function refresh(groupUuid: string, origin: string): Promise<void> {
+  const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
+  if (found !== undefined) await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
 }
 
 /** Of the group with this UUID, by its name. Does nothing where there is none. */
@@ -232,6 +243,8 @@ export async function removeLeftoverSnapshots(stateDirectory: string, log: Log):
         await removeVolume(groupUuid, name);
         removed.push(`${group}/${name}`);
       }
+      // Only now nothing lies any more on the devices that were made for it.
+      if (resumed.length > 0) await refresh(groupUuid, origin);
       await removeRecord(directory, name);
     } catch (err) {
       log.error({ err, snapshot: `${group}/${name}` }, 'a snapshot of an earlier run could not be removed');
