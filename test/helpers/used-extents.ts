@@ -1,7 +1,11 @@
 /** Used maps of image files and devices in tests, and the oracles to hold them against. Offsets in bytes. */
+import assert from 'node:assert/strict';
 import { open, readFile, rm } from 'node:fs/promises';
+import { Bitmap } from '../../src/base/bitmap.ts';
 import { clipped, complement, type Extent, merged } from '../../src/base/extents.ts';
 import type { ReadAt } from '../../src/block/source.ts';
+import { type MarkedMap, markUsed } from '../../src/filesystems/mark-used.ts';
+import type { ReadUsedMapOptions } from '../../src/filesystems/read-used-map.ts';
 import { exec } from './exec.ts';
 
 export interface OpenImage extends AsyncDisposable {
@@ -100,4 +104,13 @@ export function without(extents: readonly Extent[], others: readonly Extent[]): 
       result.push(...clipped([gaps[i]!], offset, offset + length));
   }
   return result;
+}
+
+/** The used map of an image, and what was said of it. */
+export async function markImage(path: string, options: ReadUsedMapOptions = {}): Promise<MarkedMap> {
+  await using image = await openImage(path);
+  const bitmap = new Bitmap(image.size, 1024);
+  const mark = await markUsed(bitmap, image.readAt, image.size, 512, options);
+  assert.equal(bitmap.bytes(), mark.usedBytes);
+  return mark;
 }
