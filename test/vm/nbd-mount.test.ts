@@ -28,6 +28,11 @@ const scratch = '/tmp/nbd-mount';
 const runDirectory = '/run/nbd-mount';
 mkdirSync(scratch);
 mkdirSync(runDirectory);
+// Servers of mounts run like the tests (docs/testing-in-a-vm.md, pitfalls): V8 may crash in the emulated machine.
+const node = join(scratch, 'node');
+writeFileSync(node, `#!/bin/sh\nexec '${process.execPath}' --liftoff-only "$@"\n`, { mode: 0o755 });
+process.execPath = node;
+
 /** Of the emulated machine. */
 const patienceMs = 120_000;
 
@@ -204,8 +209,12 @@ test('devices that others use are not touched, whatever a record says', async ()
   // As it was written down before a race for the device that was lost.
   const lost = await mount(ext4.spec, 'lost');
   sh(`umount ${lost.directory}; nbd-client -d /dev/nbd2`);
-  assert.equal(lost.nbd?.sectors, (64 * MiB) / 512);
-  await writeRecord(runDirectory, { ...lost, file: '/dev/nbd0', nbd: { ...lost.nbd, sectors: undefined } });
+  assert.match(lost.nbd?.connection ?? '', /^\d+$/);
+  await writeRecord(runDirectory, {
+    ...lost,
+    file: '/dev/nbd0',
+    nbd: { ...lost.nbd!, connection: undefined },
+  });
   await unmountImage(runDirectory, lost.id);
   await assertNothingLeft([lost], [0, 1]);
   assert.deepEqual([other.bytes(), later.bytes()], [before, laterBefore]);

@@ -1,6 +1,6 @@
 /** What is written down of an nbd device, and when it is disconnected: on a tree that stands for /sys. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -19,14 +19,19 @@ function fake(t: TestContext) {
     [0, 1, 2].map((n) => ({ name: `nbd${n}`, dev: `43:${n}`, size: 0 })),
   );
   const place = (device: string): string => join(sys, 'block', device.replace('/dev/', ''));
-  const connected = (device: string, pid: number, sectors = 2048): void => {
-    writeFileSync(join(place(device), 'size'), `${sectors}\n`);
-    writeFileSync(join(place(device), 'pid'), `${pid}\n`);
-  };
+  let connections = 0;
   const freed = (device: string): void => {
     writeFileSync(join(place(device), 'size'), '0\n');
-    rmSync(join(place(device), 'pid'), { force: true });
+    const path = join(place(device), 'pid');
+    // Kept, so that its inode is not used again: the kernel counts on.
+    if (existsSync(path)) renameSync(path, join(sys, `gone-${connections++}`));
   };
+  const connected = (device: string, pid: number): void => {
+    freed(device);
+    writeFileSync(join(place(device), 'size'), '2048\n');
+    writeFileSync(join(place(device), 'pid'), `${pid}\n`);
+  };
+  const inode = (device: string): string => String(statSync(join(place(device), 'pid')).ino);
   const record = { device: '/dev/sda1', file: undefined, nbd: undefined } as unknown as MountRecord;
   const saved: string[] = [];
   const disconnected: string[] = [];
@@ -47,13 +52,13 @@ function fake(t: TestContext) {
     },
   };
   const save = (): Promise<void> => {
-    saved.push(`${record.file ?? '-'} ${record.nbd?.pid ?? '-'} ${record.nbd?.sectors ?? '-'}`);
+    saved.push(`${record.file ?? '-'} ${record.nbd?.pid ?? '-'} ${record.nbd?.connection ?? '-'}`);
     return Promise.resolve();
   };
   const attach = (signal?: AbortSignal): Promise<void> =>
     attachNbdDevice(record, { socket: '/run/x/nbd', sectorSize: 512, save, signal }, tools);
   return {
-    ...{ sys, record, saved, disconnected, tools, save, attach, connected, freed, place },
+    ...{ sys, record, saved, disconnected, tools, save, attach, connected, freed, inode, place },
     clientDoes: (does: typeof client) => {
       client = does;
     },
@@ -61,17 +66,17 @@ function fake(t: TestContext) {
 }
 
 test('the process is written down before it connects, and its device goes again', async (t) => {
-  const { record, saved, disconnected, attach, save, tools, connected } = fake(t);
+  const { record, saved, disconnected, attach, save, tools, connected, inode } = fake(t);
   connected('/dev/nbd0', 7);
   await attach();
-  assert.deepEqual(saved, ['/dev/nbd1 100 -', '/dev/nbd1 100 2048']);
+  assert.deepEqual(saved, ['/dev/nbd1 100 -', `/dev/nbd1 100 ${inode('/dev/nbd1')}`]);
   await detachNbdDevice(record, save, tools);
   assert.deepEqual(disconnected, ['/dev/nbd1']);
   assert.equal(saved.at(-1), '- - -');
 });
 
 test('a device that somebody else was quicker to connect is left alone, and the next one taken', async (t) => {
-  const { saved, disconnected, attach, connected, clientDoes, sys } = fake(t);
+  const { saved, disconnected, attach, connected, clientDoes, sys, inode } = fake(t);
   clientDoes((device, pid) => {
     if (device === '/dev/nbd0') {
       connected(device, 7);
@@ -81,8 +86,13 @@ test('a device that somebody else was quicker to connect is left alone, and the 
   });
   await attach();
   assert.deepEqual(disconnected, []);
-  assert.deepEqual(saved, ['/dev/nbd0 100 -', '- - -', '/dev/nbd1 101 -', '/dev/nbd1 101 2048']);
-  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, sectors: undefined }, sys), 'other');
+  assert.deepEqual(saved, [
+    '/dev/nbd0 100 -',
+    '- - -',
+    '/dev/nbd1 101 -',
+    `/dev/nbd1 101 ${inode('/dev/nbd1')}`,
+  ]);
+  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'other');
 });
 
 test('a failure that is not about the device forgets it, and is told', async (t) => {
@@ -105,33 +115,32 @@ test('what was connected although nbd-client failed or was cancelled is taken ba
   });
   await assert.rejects(attach(cancelling.signal), { code: 'CANCELLED' });
   assert.deepEqual(disconnected, ['/dev/nbd0']);
-  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, sectors: undefined }, sys), 'nobody');
+  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'nobody');
 });
 
 test('a record of a process that died tells whose the device is', async (t) => {
-  const { record, disconnected, save, tools, connected, freed } = fake(t);
-  const left = (): void => {
+  const { record, disconnected, save, tools, connected, freed, inode, place } = fake(t);
+  const detached = async (nbd: MountRecord['nbd']): Promise<boolean> => {
     record.file = '/dev/nbd2';
-    record.nbd = { pid: 55, sectors: 2048 };
-  };
-  for (const [pid, sectors] of [
-    [77, 2048],
-    // The same number again, and another export.
-    [55, 4096],
-  ] as const) {
-    left();
-    connected('/dev/nbd2', pid, sectors);
+    record.nbd = nbd;
     await detachNbdDevice(record, save, tools);
-    assert.deepEqual([record.file, disconnected], [undefined, []]);
-  }
-  left();
-  freed('/dev/nbd2');
-  await detachNbdDevice(record, save, tools);
-  assert.deepEqual(disconnected, []);
-  left();
+    assert.equal(record.file, undefined);
+    return disconnected.splice(0).length > 0;
+  };
   connected('/dev/nbd2', 55);
-  await detachNbdDevice(record, save, tools);
-  assert.deepEqual(disconnected, ['/dev/nbd2']);
+  const connection = inode('/dev/nbd2');
+  // The kernel may say anything of a process that has ended.
+  writeFileSync(join(place('/dev/nbd2'), 'pid'), '7777\n');
+  assert.equal(await detached({ pid: 55, connection }), true);
+  freed('/dev/nbd2');
+  assert.equal(await detached({ pid: 55, connection }), false);
+  // Somebody else's now, under a number that has come round again.
+  connected('/dev/nbd2', 55);
+  assert.equal(await detached({ pid: 55, connection }), false);
+  // It died before it saw the device connected.
+  assert.equal(await detached({ pid: 55, connection: undefined }), true);
+  connected('/dev/nbd2', 77);
+  assert.equal(await detached({ pid: 55, connection: undefined }), false);
 });
 
 test('no device is free, or there is no nbd module', async (t) => {

@@ -1,7 +1,7 @@
 /**
  * An export as a device of the kernel's nbd client, by nbd-client(8). Others may be after the same device at the same
- * moment, so what is written down before it is connected is the process that does it: whoever cleans up disconnects
- * a device only where that process has connected it (nbd-device.ts).
+ * moment, so what is written down before it is connected is the process that does it, and afterwards the connection:
+ * whoever cleans up disconnects a device only where it is ours (nbd-device.ts).
  */
 import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
@@ -50,7 +50,7 @@ export async function attachNbdDevice(
       });
     const starting = (pid: number): Promise<void> => {
       record.file = device;
-      record.nbd = { pid, sectors: undefined };
+      record.nbd = { pid, connection: undefined };
       return save();
     };
     const args = ['-unix', socket, device, '-name', 'image', '-readonly', '-block-size', String(sectorSize)];
@@ -98,7 +98,7 @@ async function seen(device: string, sys: string): Promise<NbdAttachment> {
   const deadline = performance.now() + seenMs;
   while (performance.now() < deadline) {
     const found = await nbdAttachment(device, sys);
-    if (found !== undefined && found.sectors !== 0) return found;
+    if (found !== undefined) return found;
     await sleep(10);
   }
   throw new AgentError('MOUNT_FAILED', `${device} is not connected ${seenMs / 1000} s after nbd-client`);

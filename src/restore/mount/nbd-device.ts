@@ -1,9 +1,10 @@
 /**
  * The kernel's nbd client, where its module is loaded: which of its devices nobody uses, and whose one is. All of it is
- * in sysfs: `pid` is there while a device is connected, and names the process that connected it, also after that has
- * ended (nbd-client does, where it speaks netlink).
+ * in sysfs, where a file `pid` is made when a device is connected and removed when it is disconnected: so its inode is
+ * another one for every connection. It names the process that connected the device, also after that has ended
+ * (nbd-client does, where it speaks netlink); but then it may say anything before Linux 5.16.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attribute } from '../../linux/sysfs.ts';
 
@@ -11,8 +12,8 @@ import { attribute } from '../../linux/sysfs.ts';
 export interface NbdAttachment {
   /** Of the process that connected the device; known before it does. */
   readonly pid: number;
-  /** The device's size in sectors of 512 bytes; undefined until it was seen connected. */
-  readonly sectors: number | undefined;
+  /** Inode of the file `pid`; undefined until the device was seen connected. */
+  readonly connection: string | undefined;
 }
 
 /** `/dev/nbd3`; undefined where there is none. A device in use has a pid, and a size. */
@@ -36,14 +37,18 @@ export async function nbdUser(
 ): Promise<'nobody' | 'ours' | 'other'> {
   const found = await nbdAttachment(device, sys);
   if (found === undefined) return 'nobody';
-  if (found.pid !== ours?.pid) return 'other';
-  // Numbers of processes come round again.
-  return ours.sectors === undefined || found.sectors === ours.sectors ? 'ours' : 'other';
+  const same =
+    ours?.connection === undefined ? found.pid === ours?.pid : found.connection === ours.connection;
+  return same ? 'ours' : 'other';
 }
 
 /** Undefined where it is not connected. */
-export async function nbdAttachment(device: string, sys = '/sys'): Promise<NbdAttachment | undefined> {
+export async function nbdAttachment(
+  device: string,
+  sys = '/sys',
+): Promise<{ readonly pid: number; readonly connection: string } | undefined> {
   const place = join(sys, 'block', device.replace('/dev/', ''));
   const pid = Number(await attribute(place, 'pid'));
-  return pid > 0 ? { pid, sectors: Number(await attribute(place, 'size')) } : undefined;
+  const node = await stat(join(place, 'pid'), { bigint: true }).catch(() => undefined);
+  return pid > 0 && node !== undefined ? { pid, connection: String(node.ino) } : undefined;
 }
