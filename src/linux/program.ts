@@ -167,8 +167,9 @@ export const outputOf: OutputOf = async (program, args, options = {}) => {
   throw new Error(`${program} ${endingOf(result, killAfterMs)}${line === '' ? '' : `: ${line}`}`);
 };
 
-function endingOf({ code, signal, late, cut }: ProgramResult, killAfterMs: number): string {
-  if (late) return `was not done after ${killAfterMs} ms`;
+/** How it ended, for people: goes on after the program's name. */
+export function endingOf({ code, signal, late, cut }: ProgramResult, killAfterMs?: number): string {
+  if (late) return killAfterMs === undefined ? 'was not done in time' : `was not done after ${killAfterMs} ms`;
   if (cut) return 'printed too much';
   return code === null ? `was ended by ${signal ?? 'a signal'}` : `exited with ${code}`;
 }

@@ -3,7 +3,7 @@
  * that is done to volumes: their metadata is theirs alone.
  */
 import { AgentError } from '../../base/errors.ts';
-import { findProgram, type ProgramResult, runProgram } from '../../linux/program.ts';
+import { endingOf, findProgram, type ProgramResult, runProgram } from '../../linux/program.ts';
 
 export interface Volume {
   readonly name: string;
@@ -129,14 +129,14 @@ function installed(name: string): string {
 }
 
 /** The last lines of what it said: the reason comes last. */
-export function lvmFailure(command: string, { code, stderr }: ProgramResult): AgentError {
-  const said = stderr
+export function lvmFailure(command: string, result: ProgramResult): AgentError {
+  const said = result.stderr
     .split('\n')
     .map((line) => line.trim())
     .filter((line) => line !== '' && !line.startsWith('WARNING'));
   return new AgentError(
     'SNAPSHOT_FAILED',
-    `${command} ended with ${code ?? 'a signal'}: ${said.slice(-3).join(' ') || 'it gave no reason'}`,
+    `${command} ${endingOf(result)}: ${said.slice(-3).join(' ') || 'it gave no reason'}`,
     { hint: 'run it by hand to see more; --snapshot never does without a snapshot' },
   );
 }
