@@ -169,7 +169,8 @@ export const outputOf: OutputOf = async (program, args, options = {}) => {
 
 /** How it ended, for people: goes on after the program's name. */
 export function endingOf({ code, signal, late, cut }: ProgramResult, killAfterMs?: number): string {
-  if (late) return killAfterMs === undefined ? 'was not done in time' : `was not done after ${killAfterMs} ms`;
+  if (late)
+    return killAfterMs === undefined ? 'was not done in time' : `was not done after ${killAfterMs} ms`;
   if (cut) return 'printed too much';
   return code === null ? `was ended by ${signal ?? 'a signal'}` : `exited with ${code}`;
 }
