@@ -11,7 +11,11 @@ export interface Collaborators {
   /** The block devices of this machine. */
   readonly listDevices: () => Promise<readonly Device[]>;
   /** The one device with this UUID, path, mount point, label or partition UUID. Throws DEVICE_NOT_FOUND or DEVICE_AMBIGUOUS. */
-  readonly findDevice: (devices: readonly Device[], name: string) => Promise<Device>;
+  readonly findDevice: (
+    devices: readonly Device[],
+    name: string,
+    isCopy?: (device: Device) => boolean,
+  ) => Promise<Device>;
   /** Thaws what an earlier daemon left frozen, by the records in the directory, and logs it. */
   readonly thawLeftovers: (runDirectory: string, log: Log) => Promise<unknown>;
   /** Removes the LVM snapshots that an earlier daemon left, by its records in the directory, and logs it. Never throws. Tests have none. */

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
+import { shownPoints } from '../restore/mount/record.ts';
 import { TrackerChoice } from '../tracking/choose.ts';
 import { createApi, listen } from './api.ts';
 import type { Collaborators } from './collaborators.ts';
@@ -78,8 +79,10 @@ export async function createDaemon(
     const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
     const reboot = marks?.outcome;
     const start = withReasonOfReboot(trackers.start, reboot);
+    const findDevice: Collaborators['findDevice'] = async (devices, name) =>
+      collaborators.findDevice(devices, name, await shownPoints(runDirectory));
     const jobs = new JobTable({
-      collaborators,
+      collaborators: { ...collaborators, findDevice },
       history,
       environment: {
         log,
@@ -94,7 +97,7 @@ export async function createDaemon(
     });
     const streams = new Set<EventStream>();
     const uptime = () => (performance.now() - started) / 1000;
-    const { listDevices, findDevice } = collaborators;
+    const { listDevices } = collaborators;
     const api = createApi(
       {
         jobs,

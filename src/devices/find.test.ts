@@ -55,6 +55,16 @@ for (const [name, found] of [
     assert.equal((await findDevice(devices, name)).kernelName, found);
   });
 
+test('a device that shows what was backed up of another is not meant by what both have in common', async () => {
+  const copy = fakeDevice('copy', { filesystem: filesystem(uuid, 'data') });
+  const isCopy = (device: Device): boolean => device === copy;
+  for (const name of [uuid, `UUID=${uuid}`, 'data', 'LABEL=data'])
+    assert.equal((await findDevice([copy, ...devices], name, isCopy)).kernelName, 'fake0');
+  assert.equal(await findDevice([copy, ...devices], copy.path, isCopy), copy);
+  await assert.rejects(findDevice([copy], uuid, isCopy), { code: 'DEVICE_NOT_FOUND' });
+  await assert.rejects(findDevice([copy, ...devices], uuid), { code: 'DEVICE_AMBIGUOUS' });
+});
+
 test('a name that fits two devices is refused with both', async () => {
   await assert.rejects(findDevice(devices, 'twice'), {
     code: 'DEVICE_AMBIGUOUS',

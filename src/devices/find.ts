@@ -7,9 +7,16 @@ import { AgentError } from '../base/errors.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import type { Device } from './device.ts';
 
-/** Throws DEVICE_NOT_FOUND, or DEVICE_AMBIGUOUS naming the candidates. */
-export async function findDevice(devices: readonly Device[], name: string): Promise<Device> {
-  const candidates = await candidatesFor(devices, name);
+/**
+ * `isCopy`: the device only shows what was backed up of another; its path alone names it, not what it has in common with
+ * the other. Throws DEVICE_NOT_FOUND, or DEVICE_AMBIGUOUS naming the candidates.
+ */
+export async function findDevice(
+  devices: readonly Device[],
+  name: string,
+  isCopy: (device: Device) => boolean = () => false,
+): Promise<Device> {
+  const candidates = await candidatesFor(devices, name, isCopy);
   const [only, ...others] = candidates;
   if (only === undefined) throw await notFound(name);
   if (others.length > 0)
@@ -35,17 +42,22 @@ const prefixes: Readonly<Record<string, Match>> = {
   PARTLABEL: byPartLabel,
 };
 
-async function candidatesFor(devices: readonly Device[], name: string): Promise<Device[]> {
+async function candidatesFor(
+  devices: readonly Device[],
+  name: string,
+  isCopy: (device: Device) => boolean,
+): Promise<Device[]> {
   if (name.startsWith('/')) return byPath(devices, name);
+  const originals = devices.filter((device) => !isCopy(device));
   const [, prefix, rest] = /^([A-Za-z]+)=(.*)$/s.exec(name) ?? [];
   const match = prefixes[prefix?.toUpperCase() ?? ''];
   if (match !== undefined && rest !== undefined) {
     const value = rest.replace(/^"(.*)"$/s, '$1');
-    return preferTop(devices.filter((device) => match(device, value)));
+    return preferTop(originals.filter((device) => match(device, value)));
   }
   // The strongest kind of name that fits wins: a label that looks like a UUID does not make one ambiguous.
   for (const kind of [byUuid, byPartUuid, byLabel, byPartLabel]) {
-    const found = devices.filter((device) => kind(device, name));
+    const found = originals.filter((device) => kind(device, name));
     if (found.length > 0) return preferTop(found);
   }
   return devices.filter((device) => device.kernelName === name);

@@ -191,6 +191,13 @@ test('mount shows several points of one filesystem at once, and umount leaves no
     ],
   );
   await refusedHere(['mount', 'latest', now, ...at, ...run], 'FILE_EXISTS');
+  await refusedHere(['mount', 'latest', join(scratch, 'no', 'such'), ...at, ...run], 'FILE_ERROR');
+  assert.ok(!existsSync(join(scratch, 'no')), 'what is mistyped is not made');
+  // The mounts bear the device's UUID; it means the device still, so what is missed is the vault.
+  const { stdout: uuid } = await exec('blkid', ['-s', 'UUID', '-o', 'value', source.device]);
+  const nowhere = ['--target', `vault:${join(scratch, 'no')}`];
+  const started = await dattocli(['startbackup', '-f', '--device', uuid.trim(), ...nowhere], daemon);
+  assert.match(started.stderr, /holds no vault|There is no directory/);
   for (const directory of [old, now])
     assert.equal((await dattocliHere(['umount', directory, ...run])).code, 0);
   await refusedHere(['umount', now, ...run], 'MOUNT_NOT_FOUND');

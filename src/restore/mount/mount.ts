@@ -5,7 +5,7 @@
 import { mkdir, realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
 import { type MountEntry, readMounts } from '../../linux/mountinfo.ts';
 import { bootId, identifyProcess, isAlive } from '../../linux/process.ts';
 import { openImage } from '../image/open-image.ts';
@@ -166,7 +166,15 @@ async function makeDirectory(path: string): Promise<boolean> {
   if (node?.isDirectory() === true) return false;
   if (node !== undefined)
     throw new AgentError('FILE_ERROR', `${path} is no directory, so nothing is mounted there`);
-  await mkdir(path, { recursive: true });
+  try {
+    await mkdir(path);
+  } catch (cause) {
+    // The one directory is made, and goes again at the end; a path that is mistyped higher up is not.
+    throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(cause) ?? String(cause)}`, {
+      hint: 'name a directory, or one to be made in a directory that is there',
+      cause,
+    });
+  }
   return true;
 }
 

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import type { Device } from '../../devices/device.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
 import type { NbdAttachment } from './nbd-device.ts';
 
@@ -103,6 +104,21 @@ export async function readRecords(runDirectory: string): Promise<MountRecord[]> 
     }
   }
   return records.sort((a, b) => a.created.localeCompare(b.created));
+}
+
+/**
+ * Tells devices that only show a recovery point: they bear the UUID and the labels of the device that was backed up, and are
+ * not it.
+ */
+export async function shownPoints(
+  runDirectory: string,
+): Promise<(device: Pick<Device, 'path' | 'partition' | 'backingFile'>) => boolean> {
+  const boot = await bootId();
+  const records = (await readRecords(runDirectory)).filter((record) => record.boot === boot);
+  const shown = new Set(records.flatMap(({ file, loop }) => [file, loop]));
+  // A loop device is known by the file behind it, since its number may be another's when a mount fell apart.
+  return ({ path, partition, backingFile }) =>
+    shown.has(backingFile ?? path) || (partition !== undefined && shown.has(partition.disk));
 }
 
 export async function removeRecord(runDirectory: string, { id }: MountRecord): Promise<void> {
