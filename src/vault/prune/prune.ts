@@ -10,7 +10,13 @@ import { newId } from '../ids.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { listPoints } from '../points/points.ts';
 import type { Vault } from '../vault.ts';
-import { type CondemnedList, putCondemned, putWaits, readCondemnedLists } from '../writing/condemned.ts';
+import {
+  type CondemnedList,
+  putCondemned,
+  putWaits,
+  readCondemned,
+  readCondemnedLists,
+} from '../writing/condemned.ts';
 import { carryOut, copyOut } from './carry-out.ts';
 import { type Choice, choosePacks } from './choose.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
@@ -163,6 +169,7 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
   const { damaged, gone } = await copyOut(run, partialIds, new Set([...condemned, ...chosen]));
   const leave = new Set([...gone, ...damaged.map(({ pack }) => pack)]);
   const packs = chosen.filter((pack) => !leave.has(pack));
+  if (packs.length === 0) return waiting;
   await lock.ensureHeld({ signal });
   const id = newId();
   await putCondemned(vault, id, { reason: 'prune', packs }, { signal });
@@ -170,27 +177,31 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
   const waits = writers.map((writer) => writer.id);
   await putWaits(vault, id, waits, { signal });
   if (writers.length > 0) return waitingAlso(index, waiting, packs, writers);
-  await carryOutAtOnce(run, { id, reason: 'prune', packs, waits, modified: now }, condemned, now);
+  const list: CondemnedList = { id, reason: 'prune', packs, waits, modified: now };
+  await carryOutAtOnce(run, list, { condemned, isMissing: gone.length > 0, now });
   return waiting;
 }
 
-/** All looks again, since a writer may have ended between the first ones and the list. */
+/**
+ * All looks again, since a writer may have ended between the first ones and the list. `isMissing`: a pack was gone that
+ * was to be copied from, so that another one may be needed that was not.
+ */
 async function carryOutAtOnce(
   run: PruneRun,
   list: CondemnedList,
-  before: ReadonlySet<string>,
-  now: number,
+  { condemned: before, isMissing, now }: Pick<Before, 'condemned' | 'now'> & { readonly isMissing: boolean },
 ): Promise<void> {
   const { vault, marking, options } = run;
   const { signal } = options;
-  const condemned = condemnedBy(await readCondemnedLists(vault, { signal }));
-  await lookAtPacks(run);
-  const { points } = await listPoints(vault, { signal });
+  const condemned = await readCondemned(vault, { signal });
+  const others = await lookAtPacks(run);
+  const { points, damaged } = await listPoints(vault, { signal });
   let rescue: ReadonlySet<string> = new Set();
   const own = new Set(list.packs);
   // Other lists appear only where two prune at once, though they should not.
   const isNew = [...condemned].some((pack) => !before.has(pack) && !own.has(pack));
-  if (isNew || !marking.knows(points)) {
+  const isOther = isMissing || others > 0 || damaged.length > 0;
+  if (isNew || isOther || !marking.knows(points)) {
     await markPoints(run);
     ({ rescue } = await measure(run, condemned));
   }
