@@ -19,12 +19,10 @@ import { type VaultLocation, formatVaultLocation } from '../vault/store/location
 import { NamesFile } from '../vault/writing/names-file.ts';
 import { thisProcess } from '../vault/writing/owner.ts';
 import { wholeMap } from '../vault/writing/whole-map.ts';
-import { WriterSession } from '../vault/writing/writer-session.ts';
+import { WriterSession, partingMs } from '../vault/writing/writer-session.ts';
 import type { JobEnvironment } from './job.ts';
 import type { JobStatus } from './status.ts';
 import type { JobUnit } from './unit.ts';
-
-const partingMs = 5_000;
 
 /** What a device of the job has in the vault. */
 export interface VaultImage {

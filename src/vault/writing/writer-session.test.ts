@@ -63,7 +63,6 @@ for (const hangs of ['put writers/ID', 'list condemned/', 'list packs/'])
     const index = ChunkIndex.open(join(directory, 'index'), vault.id);
     t.after(() => index.close());
     await assert.rejects(WriterSession.begin(vault, index, { signal: cancelling.signal }), reason);
-    // It says that it has ended, and does not wait long for the answer.
-    const last = store.asked.at(-1);
-    assert.equal(last, hangs === 'put writers/ID' ? hangs : 'put writers/ID.end');
+    // It says that it has ended, since the announcement may land later, and does not wait long for the answer.
+    assert.equal(store.asked.at(-1), 'put writers/ID.end');
   });

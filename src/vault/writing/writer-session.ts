@@ -6,6 +6,7 @@ import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
+import { isDenied } from '../may-delete.ts';
 import type { Point } from '../points/point.ts';
 import { deletePoint, putPoint } from '../points/points.ts';
 import { sealDocument } from '../sealed.ts';
@@ -27,7 +28,8 @@ export const endMark: Buffer = Buffer.from('\n');
 export const deadMark: Buffer = Buffer.from('dead\n');
 
 const beatMs = 10 * 60 * 1000;
-const partingMs = 5_000;
+/** Longest time for a last word to a store that may not answer, milliseconds. */
+export const partingMs = 5_000;
 
 export interface BeginOptions {
   readonly signal?: AbortSignal | undefined;
@@ -44,16 +46,16 @@ export class WriterSession {
   readonly #index: ChunkIndex;
   readonly #beat: NodeJS.Timeout;
 
-  private constructor(vault: Vault, index: ChunkIndex, id: string, condemned: ReadonlySet<string>) {
+  private constructor(
+    vault: Vault,
+    index: ChunkIndex,
+    own: { id: string; condemned: ReadonlySet<string>; beat: NodeJS.Timeout },
+  ) {
     this.#vault = vault;
     this.#index = index;
-    this.id = id;
-    this.condemned = condemned;
-    this.#beat = setInterval(() => {
-      // A heartbeat that fails says nothing: the next one, or the job's own puts, will.
-      void vault.store.put(`writers/${id}.beat`, Buffer.from('\n')).catch(() => undefined);
-    }, beatMs);
-    this.#beat.unref();
+    this.id = own.id;
+    this.condemned = own.condemned;
+    this.#beat = own.beat;
   }
 
   /** Announces the writer, learns what is condemned, and brings the index up to date. */
@@ -69,14 +71,17 @@ export class WriterSession {
       owner: owner ?? (await thisProcess()),
     };
     const key = `writers/${id}`;
-    await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+    // The first index of a large vault takes long.
+    const beat = startBeating(vault, id);
     try {
+      await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
       const condemned = await readCondemned(vault, options);
       await refreshIndex(vault, index, options);
-      return new WriterSession(vault, index, id, condemned);
+      return new WriterSession(vault, index, { id, condemned, beat });
     } catch (error) {
-      // Nothing was built on: nobody has to wait for it. A store that does not answer is not waited for long.
-      const signal = options.signal?.aborted === true ? AbortSignal.timeout(partingMs) : undefined;
+      clearInterval(beat);
+      // Nothing was built on: nobody has to wait for it, also where the announcement takes effect late.
+      const signal = AbortSignal.timeout(partingMs);
       await vault.store.put(`writers/${id}.end`, endMark, { signal }).catch(() => undefined);
       throw error;
     }
@@ -126,8 +131,16 @@ export class WriterSession {
   }
 }
 
+function startBeating(vault: Vault, id: string): NodeJS.Timeout {
+  const beat = setInterval(() => {
+    // A heartbeat that fails says nothing: the next one, or the job's own puts, will.
+    void vault.store.put(`writers/${id}.beat`, Buffer.from('\n')).catch(() => undefined);
+  }, beatMs);
+  return beat.unref();
+}
+
 function deniedAsUndefined(thrown: unknown): undefined {
-  if (thrown instanceof AgentError && thrown.code === 'VAULT_DENIED') return undefined;
+  if (isDenied(thrown)) return undefined;
   throw thrown;
 }
 
