@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import {
@@ -130,7 +130,9 @@ for (const bucket of ['plain', 'backups'])
   test(`bucket ${bucket}: who may not delete backs up; what deletes is refused, and blocks nobody`, async (t) => {
     const asAgent = ['--vault', `vault:${bucket}-agents`, ...here];
     const asPruner = ['--vault', `vault:${bucket}-pruner`, ...here];
-    await ok(['vault', 'init', `vault:${bucket}-agents`, ...here]);
+    const { key_file: keyFile } = await documentOf<{ key_file: string }>([
+      ...['vault', 'init', `vault:${bucket}-agents`, ...here],
+    ]);
     const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
     writeFileSync(join(disk.mountPoint!, 'first'), randomBytes(12 * MiB));
     const pair = ['--device', disk.device, '--target', `vault:${bucket}-agents`];
@@ -160,6 +162,22 @@ for (const bucket of ['plain', 'backups'])
     await ok(['forget', '--dry-run', '--keep-last', '1', ...asAgent]);
     await ok(['vault', 'prune', '--dry-run', ...asAgent]);
     await ok(['verify', first, '--level', 'reachable', ...asAgent]);
+    await ok(['vault', 'check', ...asAgent]);
+    await ok(['restore', first, '--to', join(scratch, `${bucket}.img`), ...asAgent]);
+    await ok(['forget', '--protect', second, ...asAgent]);
+    await refusedHere(['forget', '--unprotect', second, ...asAgent], 'VAULT_DENIED');
+    await ok(['forget', '--unprotect', second, ...asPruner]);
+
+    const oldKey = join(scratch, `${bucket}.old.key`);
+    copyFileSync(keyFile, oldKey);
+    const change = await dattocliHere(['vault', 'key', 'change', '--json', ...asAgent]);
+    assert.equal(change.code, 5, change.err);
+    const { removed, warning } = JSON.parse(change.out) as { removed: unknown; warning: string };
+    assert.equal(removed, null);
+    assert.match(warning, /the old one \([0-9a-f]{32}\) may do so still/);
+    assert.notDeepEqual(readFileSync(keyFile), readFileSync(oldKey));
+    for (const key of [[], ['--key-file', oldKey]])
+      assert.deepEqual(await pointsOf([...asAgent, ...key]), [first, second]);
 
     await ok(['forget', first, ...asPruner]);
     const pruned = await documentOf<{ deleted: { packs: number } }>([

@@ -1,7 +1,7 @@
 /** `vault key list|add|remove|change`. */
 import type { Command } from 'commander';
 import { rm } from 'node:fs/promises';
-import { AgentError, errnoCode } from '../../base/errors.ts';
+import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { makeKeyFile, replaceKeyFile } from '../../vault/key-file.ts';
 import { type KeyMaterial, newKeyFileText, newRecoveryCode } from '../../vault/key-material.ts';
 import { addKey, findKey, listKeys, removeKey } from '../../vault/keys.ts';
@@ -34,8 +34,10 @@ export interface KeyListDocument {
 
 export interface KeyChangeDocument {
   added: KeyDocument;
-  /** The id of the key that was replaced; null where one was added. */
+  /** The id of the key that was replaced; null where one was added, or the old one could not be removed. */
   removed: string | null;
+  /** Why the key that was to be replaced may open the vault still; null where it does not. */
+  warning: string | null;
   key_file: string | null;
   recovery_code: string | null;
 }
@@ -111,22 +113,22 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
     }
     const keyFile = rewrites ? present.path : undefined;
     const document = changed(keyDocument(added), slot.id, { material, keyFile });
-    context.print(document, () => renderKey(document));
-    try {
-      await removeKey(vault, slot.id, { signal });
-      return 0;
-    } catch (error) {
-      context.io.err(
-        `warning: the new key opens the vault, and the old one (${slot.id}) may do so still: ${printable(messageOf(error))}; ` +
-          "see 'dattocli vault key list'\n",
-      );
-      return exitWithWarnings;
+    if (!context.json) context.print(document, () => renderKey(document));
+    const failure = await removeKey(vault, slot.id, { signal }).then(
+      () => undefined,
+      (error: unknown) => toAgentError(error),
+    );
+    if (failure !== undefined) {
+      const { message, hint = '' } = failure;
+      document.removed = null;
+      document.warning = `the new key opens the vault, and the old one (${slot.id}) may do so still: ${message}`;
+      const help = hint === '' ? '' : ` (${hint})`;
+      if (!context.json) context.io.err(`warning: ${printable(document.warning)}${printable(help)}\n`);
     }
+    if (context.json) context.print(document, () => '');
+    if (failure?.code === 'CANCELLED') throw failure;
+    return failure === undefined ? 0 : exitWithWarnings;
   });
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 export async function removeOneKey(context: Context, self: Command): Promise<number> {
@@ -146,7 +148,7 @@ function changed(
   { material, keyFile }: Omit<NewKey, 'made'>,
 ): KeyChangeDocument {
   const code = material.kind === 'recovery' ? material.code : null;
-  return { added, removed, key_file: keyFile ?? null, recovery_code: code };
+  return { added, removed, warning: null, key_file: keyFile ?? null, recovery_code: code };
 }
 
 /** The key that opened the vault, and its file where it lies in one. */

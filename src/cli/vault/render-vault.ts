@@ -77,7 +77,7 @@ export function renderKey({
   recovery_code: code,
 }: KeyChangeDocument): string {
   const entries: [string, string][] = [[removed === null ? 'added' : 'changed', keyText(added)]];
-  if (removed !== null) entries.push(['removed', removed]);
+  if (removed !== null) entries.push(['replaces', removed]);
   if (file !== null) entries.push(['key file', file]);
   return `${renderList(entries)}${code === null ? '' : recoveryText(code)}`;
 }
