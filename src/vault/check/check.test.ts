@@ -1,38 +1,24 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
+import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
 import { seeded } from '../../../test/helpers/random.ts';
 import { type TestImage, backUp, readBack } from '../../../test/helpers/vault-writer.ts';
-import { ChunkIndex } from '../index/chunk-index.ts';
 import { readDirectory } from '../packs/read-pack.ts';
 import { prune } from '../prune/prune.ts';
-import { openMemoryStore } from '../store/memory.ts';
 import { Vault } from '../vault.ts';
 import { checkVault } from './check.ts';
 import { repairVault } from './repair.ts';
 import { salvageParts } from './salvage.ts';
 import { parseZstdFrame } from './zstd-frame.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'vault-check-'));
-after(() => rmSync(scratch, { recursive: true, force: true }));
-
-let indexes = 0;
 const chunkSize = 4096;
 const size = 1300 * chunkSize;
 
 async function newVault() {
-  const store = openMemoryStore();
-  const vault = await Vault.init(store, {
-    keys: [{ material: { kind: 'file', text: '00'.repeat(32) } }],
-    chunkSize,
-    packSize: 1024 * 1024,
-  });
-  const newIndex = (): ChunkIndex => ChunkIndex.open(join(scratch, `${indexes++}.sqlite`), vault.id);
-  return { store, vault, index: newIndex(), newIndex };
+  const made = await memoryVault({ after });
+  return { ...made, index: made.newIndex() };
 }
 
 /** Half of the chunks cannot be compressed. */
@@ -43,7 +29,7 @@ function chunk(content: number): Buffer {
 }
 
 function image(from: number, count: number): TestImage {
-  return new Map(Array.from({ length: count }, (_, at) => [at * 3, chunk(from + at)]));
+  return spreadImage(from, count, chunk);
 }
 
 async function packOf(vault: Vault, store: { objects: ReadonlyMap<string, unknown> }, kind: string) {

@@ -1,20 +1,16 @@
 /** What another pruner does meanwhile (one of the two was taken for dead) is no damage: not to a prune, not to a check. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { backUp, readBack, type TestImage } from '../../../test/helpers/vault-writer.ts';
+import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
+import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
 import { AgentError } from '../../base/errors.ts';
 import { checkVault } from '../check/check.ts';
 import { repairVault } from '../check/repair.ts';
 import { newId } from '../ids.ts';
-import { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import type { PageSource } from '../maps/image-map.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { deletePoint } from '../points/points.ts';
-import { openMemoryStore } from '../store/memory.ts';
 import type { GetOptions, ObjectStore, StoreOptions } from '../store/object-store.ts';
 import { Vault } from '../vault.ts';
 import { copyNeeded } from './copy.ts';
@@ -22,33 +18,13 @@ import { Marking } from './marking.ts';
 import { prune } from './prune.ts';
 import { listAtWork, unlockVault } from './unlock.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'vault-beside-'));
-after(() => rmSync(scratch, { recursive: true, force: true }));
-
 const size = 5 * 1024 * 1024;
 const hourMs = 3600 * 1000;
 const living = { ownerState: () => Promise.resolve('unknown' as const) };
 
-function image(from: number, count: number): TestImage {
-  return new Map(
-    Array.from({ length: count }, (_, at) => [at * 3, Buffer.alloc(4096, `content ${from + at} `)]),
-  );
-}
-
 async function newVault() {
-  let clock = 1_700_000_000_000;
-  const store = openMemoryStore({ now: () => clock });
-  const vault = await Vault.init(store, {
-    keys: [{ material: { kind: 'passphrase', passphrase: 'x' } }],
-    cost: { N: 1024, p: 1 },
-    chunkSize: 4096,
-    packSize: 1024 * 1024,
-  });
-  const newIndex = (): ChunkIndex => {
-    const index = ChunkIndex.open(join(scratch, `${newId()}.sqlite`), vault.id);
-    after(() => index.close());
-    return index;
-  };
+  const made = await memoryVault({ after });
+  const { store, vault } = made;
   /** The same vault, by a store in which something happens before a request, once. */
   const watched = (hooks: {
     readonly get?: (key: string, options: GetOptions) => (() => Promise<unknown>) | undefined;
@@ -73,7 +49,7 @@ async function newVault() {
     };
     return Vault.open(other, vault.secrets);
   };
-  return { store, vault, newIndex, watched, tick: (ms: number) => (clock += ms) };
+  return { ...made, watched };
 }
 
 const isWholePack = (key: string, { offset, suffix }: GetOptions): boolean =>
@@ -82,8 +58,8 @@ const isWholePack = (key: string, { offset, suffix }: GetOptions): boolean =>
 test('packs that another pruner deleted while they were to be copied: VAULT_LOCKED, and nothing is lost', async () => {
   const { vault, newIndex, watched } = await newVault();
   const index = newIndex();
-  const first = await backUp(vault, index, { image: image(0, 300), size });
-  const second = await backUp(vault, index, { image: image(200, 300), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
+  const second = await backUp(vault, index, { image: spreadImage(200, 300), size });
   await deletePoint(vault, first.id);
   const other = newIndex();
   const beside = async (): Promise<void> => {
@@ -92,7 +68,7 @@ test('packs that another pruner deleted while they were to be copied: VAULT_LOCK
   };
   const slow = await watched({ get: (key, options) => (isWholePack(key, options) ? beside : undefined) });
   await assert.rejects(prune(slow, index, living), { code: 'VAULT_LOCKED' });
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(200, 300));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(200, 300));
   const next = await prune(vault, index, living);
   assert.deepEqual(next.damaged, []);
   assert.equal((await checkVault(vault, newIndex(), { readData: true })).ok, true);
@@ -101,7 +77,7 @@ test('packs that another pruner deleted while they were to be copied: VAULT_LOCK
 test('a pack that is gone is told apart from one that is damaged', async () => {
   const { store, vault, newIndex } = await newVault();
   const index = newIndex();
-  await backUp(vault, index, { image: image(0, 300), size });
+  await backUp(vault, index, { image: spreadImage(0, 300), size });
   const packs = [...index.packs()];
   const [chunks, pages] = ['chunks', 'pages'].map((kind) => packs.find((pack) => pack.kind === kind)!);
   const keyOf = (id: string): string => `packs/${id.slice(0, 2)}/${id}`;
@@ -116,7 +92,7 @@ test('a pack that is gone is told apart from one that is damaged', async () => {
 test('a point that cannot be read, and is gone when it is looked for, keeps no prune from its work', async () => {
   const { store, vault, newIndex } = await newVault();
   const index = newIndex();
-  const point = await backUp(vault, index, { image: image(0, 30), size });
+  const point = await backUp(vault, index, { image: spreadImage(0, 30), size });
   const key = `points/${newId()}`;
   const spoilt = (): void => void store.objects.set(key, { data: Buffer.from('no point'), modified: 0 });
   spoilt();
@@ -134,14 +110,14 @@ test('a point that cannot be read, and is gone when it is looked for, keeps no p
   assert.equal((await checkVault(other, index)).ok, true);
   spoilt();
   assert.equal((await checkVault(vault, index)).ok, false);
-  assert.deepEqual(await readBack(vault, index, point.devices[0]!), image(0, 30));
+  assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 30));
 });
 
 test('pages that were lost and are there again are marked with all below them', async () => {
   const { vault, newIndex } = await newVault();
   const index = newIndex();
-  const one = await backUp(vault, index, { image: image(0, 420), size });
-  const two = await backUp(vault, index, { image: image(0, 421), size });
+  const one = await backUp(vault, index, { image: spreadImage(0, 420), size });
+  const two = await backUp(vault, index, { image: spreadImage(0, 421), size });
   const reader = new PartReader(vault, index);
   let isLost = true;
   let asked = 0;
@@ -155,7 +131,7 @@ test('pages that were lost and are there again are marked with all below them', 
         : reader.get(name);
     },
   };
-  const marking = new Marking(pages, { chunkSize: 4096, path: join(scratch, newId()) });
+  const marking = new Marking(pages, { chunkSize: 4096, path: `${index.path}-marking` });
   after(() => marking.close());
   const unknown = await marking.mark([one, two]);
   assert.deepEqual(
@@ -179,8 +155,8 @@ test('pages that were lost and are there again are marked with all below them', 
 test('points that are forgotten and pruned while they are checked are not damaged', async () => {
   const { vault, newIndex, watched } = await newVault();
   const index = newIndex();
-  const first = await backUp(vault, index, { image: image(0, 300), size });
-  const second = await backUp(vault, index, { image: image(500, 300), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
+  const second = await backUp(vault, index, { image: spreadImage(500, 300), size });
   const beside = async (): Promise<void> => {
     await deletePoint(vault, first.id);
     assert.ok((await prune(vault, newIndex(), living)).deleted.packs > 0);
@@ -198,16 +174,16 @@ test('points that are forgotten and pruned while they are checked are not damage
 test('a damaged pack that a prune deletes while it is checked, with the list that condemned it, is not there', async () => {
   const { store, vault, newIndex, watched, tick } = await newVault();
   const index = newIndex();
-  const point = await backUp(vault, index, { image: image(0, 300), size });
+  const point = await backUp(vault, index, { image: spreadImage(0, 300), size });
   const { id } = [...index.packs()].find(({ kind }) => kind === 'chunks')!;
   store.objects.get(`packs/${id.slice(0, 2)}/${id}`)!.data[100]! ^= 1;
   assert.deepEqual((await repairVault(vault, index, living)).condemned, [id]);
-  await backUp(vault, index, { image: image(0, 300), size });
+  await backUp(vault, index, { image: spreadImage(0, 300), size });
   tick(25 * hourMs);
   const beside = (): Promise<unknown> => prune(vault, newIndex(), living);
   const slow = await watched({ list: (prefix) => (prefix === 'condemned/' ? beside : undefined) });
   const checked = await checkVault(slow, newIndex(), { readData: true });
   assert.deepEqual([checked.ok, checked.damagedPacks], [true, []]);
   await refreshIndex(vault, index);
-  assert.deepEqual(await readBack(vault, index, point.devices[0]!), image(0, 300));
+  assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
 });

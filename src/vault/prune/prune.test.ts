@@ -1,45 +1,21 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { backUp, readBack, type TestImage } from '../../../test/helpers/vault-writer.ts';
+import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
+import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
 import { AgentError } from '../../base/errors.ts';
-import { ChunkIndex } from '../index/chunk-index.ts';
 import { deletePoint, listPoints, protectPoint } from '../points/points.ts';
-import { openMemoryStore } from '../store/memory.ts';
 import { Vault } from '../vault.ts';
 import { WriterSession } from '../writing/writer-session.ts';
 import { PrunerLock } from './lock.ts';
 import { type PruneOptions, prune } from './prune.ts';
 import { listAtWork, unlockVault } from './unlock.ts';
 
-const scratch = mkdtempSync(join(tmpdir(), 'vault-prune-'));
-after(() => rmSync(scratch, { recursive: true, force: true }));
-
-let indexes = 0;
 const size = 5 * 1024 * 1024;
 const dayMs = 24 * 3600 * 1000;
 
 async function newVault() {
-  let clock = 1_700_000_000_000;
-  const store = openMemoryStore({ now: () => clock });
-  const vault = await Vault.init(store, {
-    keys: [{ material: { kind: 'passphrase', passphrase: 'x' } }],
-    cost: { N: 1024, p: 1 },
-    chunkSize: 4096,
-    packSize: 1024 * 1024,
-  });
-  const newIndex = (): ChunkIndex => ChunkIndex.open(join(scratch, `${indexes++}.sqlite`), vault.id);
-  return { store, vault, index: newIndex(), newIndex, tick: (ms: number) => (clock += ms) };
-}
-
-function chunk(content: number): Buffer {
-  return Buffer.alloc(4096, `content ${content} `);
-}
-
-function image(from: number, count: number, spread = 3): TestImage {
-  return new Map(Array.from({ length: count }, (_, at) => [at * spread, chunk(from + at)]));
+  const made = await memoryVault({ after });
+  return { ...made, index: made.newIndex() };
 }
 
 function packs(store: { objects: ReadonlyMap<string, unknown> }): string[] {
@@ -50,8 +26,8 @@ const living: PruneOptions = { ownerState: () => Promise.resolve('unknown') };
 
 test('what no point needs goes, what points need stays, also when it is read without an index', async () => {
   const { store, vault, index, newIndex } = await newVault();
-  const first = await backUp(vault, index, { image: image(0, 300), size });
-  const second = await backUp(vault, index, { image: image(200, 300), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
+  const second = await backUp(vault, index, { image: spreadImage(200, 300), size });
   assert.equal(packs(store).length, 4);
   await deletePoint(vault, first.id);
   const plan = await prune(vault, index, { dryRun: true });
@@ -62,7 +38,7 @@ test('what no point needs goes, what points need stays, also when it is read wit
   assert.equal(result.deleted.bytes, plan.deleted.bytes);
   assert.deepEqual(result.copied.parts, 100);
   assert.equal(packs(store).length, 3);
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(200, 300));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(200, 300));
   const again = await prune(vault, index);
   assert.deepEqual([again.deleted.packs, again.copied.parts], [0, 0]);
   await deletePoint(vault, second.id);
@@ -72,7 +48,7 @@ test('what no point needs goes, what points need stays, also when it is read wit
 
 test('a writer that began before is waited for, and what it built on is copied', async () => {
   const { store, vault, index, newIndex } = await newVault();
-  const first = await backUp(vault, index, { image: image(0, 300), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
   const writerIndex = newIndex();
   const gate = Promise.withResolvers<undefined>();
   const began = Promise.withResolvers<undefined>();
@@ -85,7 +61,7 @@ test('a writer that began before is waited for, and what it built on is copied',
     await store.put(key, data, options);
   };
   const other = await Vault.open(slow, vault.secrets);
-  const writing = backUp(other, writerIndex, { image: image(0, 300), size });
+  const writing = backUp(other, writerIndex, { image: spreadImage(0, 300), size });
   await began.promise;
   await deletePoint(vault, first.id);
   const waiting = await prune(vault, index, living);
@@ -97,7 +73,7 @@ test('a writer that began before is waited for, and what it built on is copied',
   const result = await prune(vault, index, living);
   assert.equal(result.deleted.packs, 2);
   assert.equal(result.copied.parts, 302);
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 300));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 300));
 });
 
 test('a writer whose process is gone is declared dead; one of which nothing is known after a day', async () => {
@@ -139,18 +115,18 @@ test('one prunes at a time; a lock of the dead is taken away, also by hand', asy
 
 test('a pack whose put takes effect once more is condemned still, and goes again', async () => {
   const { store, vault, index, newIndex, tick } = await newVault();
-  const first = await backUp(vault, index, { image: image(0, 20), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 20), size });
   const [key = ''] = packs(store);
   const late = store.objects.get(key)!;
   await deletePoint(vault, first.id);
   await prune(vault, index);
   assert.deepEqual(packs(store), []);
   store.objects.set(key, late);
-  const second = await backUp(vault, newIndex(), { image: image(0, 20), size });
+  const second = await backUp(vault, newIndex(), { image: spreadImage(0, 20), size });
   assert.equal(packs(store).length, 3, 'nothing is built on it');
   await prune(vault, index);
   assert.equal(store.objects.has(key), false);
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 20));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 20));
   tick(dayMs + 1);
   await prune(vault, index);
   assert.deepEqual(
@@ -173,7 +149,7 @@ test('a point that lands after its writer was declared dead is removed where it 
     },
     vault.secrets,
   );
-  await assert.rejects(() => backUp(other, newIndex(), { image: image(0, 20), size }), {
+  await assert.rejects(() => backUp(other, newIndex(), { image: spreadImage(0, 20), size }), {
     code: 'VAULT_UNREACHABLE',
   });
   const kept = await prune(vault, index, living);
@@ -188,7 +164,7 @@ test('a point that lands after its writer was declared dead is removed where it 
 
 test('what checks and protections are about a point that is gone goes too', async () => {
   const { store, vault, index } = await newVault();
-  const point = await backUp(vault, index, { image: image(0, 3), size });
+  const point = await backUp(vault, index, { image: spreadImage(0, 3), size });
   await protectPoint(vault, point.id);
   await store.delete(`points/${point.id}`);
   const { tidied } = await prune(vault, index);
@@ -204,7 +180,7 @@ test('what checks and protections are about a point that is gone goes too', asyn
 
 test('a writer that ends between the look at the points and the list loses nothing', async () => {
   const { store, vault, index, newIndex } = await newVault();
-  const first = await backUp(vault, index, { image: image(0, 20), size });
+  const first = await backUp(vault, index, { image: spreadImage(0, 20), size });
   const gate = Promise.withResolvers<undefined>();
   const began = Promise.withResolvers<undefined>();
   const gated: typeof store.put = async (key, data, options) => {
@@ -215,7 +191,7 @@ test('a writer that ends between the look at the points and the list loses nothi
     await store.put(key, data, options);
   };
   const other = await Vault.open({ ...store, put: gated }, vault.secrets);
-  const writing = backUp(other, newIndex(), { image: image(0, 20), size });
+  const writing = backUp(other, newIndex(), { image: spreadImage(0, 20), size });
   await began.promise;
   await deletePoint(vault, first.id);
   const watching: typeof store.put = async (key, data, options) => {
@@ -229,5 +205,5 @@ test('a writer that ends between the look at the points and the list loses nothi
   const result = await prune(pruning, index, living);
   assert.deepEqual([result.deleted.packs, result.copied.parts, result.waiting.packs], [2, 22, 0]);
   const second = await writing;
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), image(0, 20));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 20));
 });
