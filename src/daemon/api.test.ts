@@ -4,7 +4,8 @@ import { readFileSync, rmSync, statSync } from 'node:fs';
 import { request } from 'node:http';
 import { after, before, test } from 'node:test';
 import { Client } from '../cli/client.ts';
-import { fakeDevices } from '../../test/helpers/fake-engine.ts';
+import { waitFor } from '../../test/helpers/daemon.ts';
+import { fakeDevices, shutDeaf } from '../../test/helpers/fake-engine.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
 import type {
   DeviceDocument,
@@ -258,10 +259,20 @@ test('bad requests are refused with a code, and a status that fits', async () =>
 });
 
 for (const how of ['silent', 'deaf'] as const)
-  test(`a job whose checks do not end (${how}) can be seen and cancelled, or left`, async () => {
+  test(`a job whose checks do not end (${how}) can be seen and cancelled, or left`, async (t) => {
+    let open = shutDeaf();
+    t.after(() => open());
+    /** The device is claimed for as long as its checks go on, and free after that. */
+    const assertHeldUntilOver = async (): Promise<void> => {
+      if (how === 'deaf')
+        await assert.rejects(client.post('/v1/jobs', full('/dev/fda1', 'done')), { code: 'DEVICE_BUSY' });
+      open();
+      await untilFree('/dev/fda1');
+    };
+
     const starting = client.post('/v1/jobs', full('/dev/fda1', how));
     const outcome = assert.rejects(starting, { code: 'CANCELLED', message: /stopped by an operator/ });
-    const preparing = await preparingJob();
+    const preparing = await preparingJob(client);
     assert.deepEqual([preparing.phase, preparing.devices[0]?.device], ['preparing', '/dev/fda1']);
     const { uuid } = preparing;
     await assert.rejects(client.post(`/v1/jobs/${uuid}/pause`), { code: 'JOB_NOT_RUNNING' });
@@ -271,47 +282,62 @@ for (const how of ['silent', 'deaf'] as const)
     await outcome;
     assert.equal((await following).at(-1)?.state, 'CANCELLED');
     assert.equal((await client.get<JobStatus>(`/v1/jobs/${uuid}`)).state, 'CANCELLED');
-    await untilFree('/dev/fda1');
+    await assertHeldUntilOver();
 
+    open = shutDeaf();
     const leaving = new AbortController();
     const left = client.post('/v1/jobs', full('/dev/fda1', how), leaving.signal);
     left.catch(() => undefined);
-    const other = await preparingJob();
+    const other = await preparingJob(client);
     leaving.abort();
     await assert.rejects(left);
-    await untilFree('/dev/fda1');
+    await waitFor('nothing is being checked', 30_000, async () => {
+      const jobs = await client.get<JobStatus[]>('/v1/jobs');
+      return jobs.every(({ uuid: each }) => each !== other.uuid);
+    });
+    await assertHeldUntilOver();
     await assert.rejects(client.get(`/v1/jobs/${other.uuid}`), { code: 'JOB_NOT_FOUND' });
   });
 
 /** The one that is being checked. */
-async function preparingJob(): Promise<JobStatus> {
-  for (;;) {
-    const found = (await client.get<JobStatus[]>('/v1/jobs')).find(({ state }) => state === 'NOT_STARTED');
-    if (found !== undefined) return found;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+async function preparingJob(its: Client): Promise<JobStatus> {
+  let found: JobStatus | undefined;
+  await waitFor('a job is being checked', 30_000, async () => {
+    found = (await its.get<JobStatus[]>('/v1/jobs')).find(({ state }) => state === 'NOT_STARTED');
+    return found !== undefined;
+  });
+  return found!;
 }
 
 async function untilFree(device: string): Promise<void> {
-  for (;;)
+  await waitFor(`${device} is free`, 30_000, async () => {
     try {
       await toEnd((await client.post<JobStatus>('/v1/jobs', full(device, 'done'))).uuid);
-      return;
+      return true;
     } catch (error) {
       assert.equal((error as { code?: string }).code, 'DEVICE_BUSY');
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      return false;
     }
+  });
 }
 
-test('the end of the daemon does not wait for checks that do not end', async () => {
-  const own = await startFakeDaemon();
-  const its = new Client(own.socket);
-  const starting = assert.rejects(its.post('/v1/jobs', full('/dev/fda1', 'deaf')), { code: 'CANCELLED' });
-  while ((await its.get<JobStatus[]>('/v1/jobs')).length === 0)
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.equal(await own.daemon.stop('the test says so'), true);
-  await starting;
-  rmSync(own.directory, { recursive: true });
+test('the end of the daemon waits for what cancelled checks have begun, as long as for jobs', async (t) => {
+  for (const [cancelMs, isOver] of [
+    [50, false],
+    [30_000, true],
+  ] as const) {
+    const open = shutDeaf();
+    t.after(open);
+    const own = await startFakeDaemon(5, { cancelMs });
+    t.after(() => rmSync(own.directory, { recursive: true }));
+    const its = new Client(own.socket);
+    const starting = assert.rejects(its.post('/v1/jobs', full('/dev/fda1', 'deaf')), { code: 'CANCELLED' });
+    await preparingJob(its);
+    const stopping = own.daemon.stop('the test says so');
+    await starting;
+    if (isOver) open();
+    assert.equal(await stopping, isOver);
+  }
 });
 
 test('the end of the daemon cancels what runs, tells who listens, and starts nothing more', async () => {

@@ -105,7 +105,10 @@ export class JobTable {
       preparation.began();
       return this.get(uuid);
     } catch (error) {
-      if (prepared !== undefined && !this.#running.has(uuid)) this.#reservations.release(reservation);
+      if (prepared !== undefined && !this.#running.has(uuid)) {
+        await prepared.discard();
+        this.#reservations.release(reservation);
+      }
       this.#events.emit('status', preparation.failed(toAgentError(error)));
       throw error;
     } finally {
@@ -123,7 +126,7 @@ export class JobTable {
     const { collaborators, environment } = this.#options;
     return preparation.run((signal) => collaborators.prepareJob({ ...request, signal }, environment), {
       late: (prepared) => prepared.discard(),
-      over: () => this.#reservations.release(reservation),
+      rest: (over) => this.#preparations.goesOn(over.then(() => this.#reservations.release(reservation))),
     });
   }
 
@@ -176,7 +179,10 @@ export class JobTable {
     return [...this.#running.values()].map(({ job }) => job.status());
   }
 
-  /** Cancels a job; resolves with its final status when nothing of it runs any more. */
+  /**
+   * Cancels a job; resolves with its final status when nothing of it runs any more. Where it was being prepared, at
+   * once: what the checks have begun may take its time to end, and claims the devices until then.
+   */
   async stop(name: string, reason: string): Promise<JobStatus> {
     const preparation = this.#preparations.get(this.#resolve(name));
     if (preparation !== undefined) {
@@ -219,6 +225,7 @@ export class JobTable {
       );
     const cancelled = [...this.#running.keys()].map((uuid) => this.stop(uuid, reason));
     await Promise.allSettled([...this.#starting, ...cancelled]);
+    await this.#preparations.over();
   }
 
   #refuseWhenStopping(): void {

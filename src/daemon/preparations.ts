@@ -10,6 +10,7 @@ import { AgentError, toAgentError } from '../base/errors.ts';
 
 export class Preparations {
   readonly #all = new Map<string, Preparation>();
+  readonly #over = new Set<Promise<unknown>>();
 
   begin(uuid: string, kind: JobKind, pairs: readonly DevicePair[]): Preparation {
     const preparation = new Preparation(uuid, kind, pairs);
@@ -19,6 +20,17 @@ export class Preparations {
 
   end({ uuid }: Preparation): void {
     this.#all.delete(uuid);
+  }
+
+  /** Something of a check that was cancelled goes on until this is settled. */
+  goesOn(rest: Promise<unknown>): void {
+    this.#over.add(rest);
+    void rest.finally(() => this.#over.delete(rest)).catch(() => undefined);
+  }
+
+  /** Resolves when nothing goes on any more of what was cancelled. */
+  async over(): Promise<void> {
+    await Promise.allSettled(this.#over);
   }
 
   get(uuid: string): Preparation | undefined {
@@ -66,11 +78,14 @@ export class Preparation {
 
   /**
    * What `work` resolves with; rejects as soon as it is cancelled, whether `work` heeds the signal or not. What it
-   * brings after that goes to `late`. `over` is called when nothing of it goes on.
+   * brings after that goes to `late`. `rest` gets what settles when nothing of it goes on.
    */
   async run<T>(
     work: (signal: AbortSignal) => Promise<T>,
-    { late, over }: { readonly late: (result: T) => Promise<void>; readonly over: () => void },
+    {
+      late,
+      rest,
+    }: { readonly late: (result: T) => Promise<void>; readonly rest: (over: Promise<void>) => void },
   ): Promise<T> {
     const { signal } = this;
     const { promise: cancelled, reject } = Promise.withResolvers<never>();
@@ -82,7 +97,7 @@ export class Preparation {
       if (!signal.aborted) return result;
       throw toAgentError(signal.reason);
     } catch (error) {
-      void working.then(late).then(over, over);
+      rest(working.then(late).catch(() => undefined));
       throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);

@@ -3,7 +3,7 @@
  * target's path: `nbd://host/done` succeeds after some ticks, `/warn` with a warning, `/fail` fails, `/forever`
  * runs until it is cancelled, `/frozen` also holds what must be held while frozen, `/stuck` does not end when
  * it is cancelled; `/unreachable` is refused by the checks, `/slow` is checked for 200 ms, `/silent` until the checks
- * are cancelled, and `/deaf` for 200 ms longer than that.
+ * are cancelled, and `/deaf` from then on until `shutDeaf`'s gate is opened.
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
@@ -16,6 +16,15 @@ import { fakeDevice } from './fake-device.ts';
 import { fakeTracker } from './fake-tracker.ts';
 
 type Request = Parameters<PrepareJob>[0];
+
+let deaf: Promise<unknown> = Promise.resolve();
+
+/** What is returned opens the gate: until then, checks of `/deaf` do not end. */
+export function shutDeaf(): () => void {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  deaf = promise;
+  return () => resolve(undefined);
+}
 
 const size = 100 * 1024 * 1024;
 
@@ -74,7 +83,7 @@ async function prepare(request: Request, environment: JobEnvironment, tickMs: nu
     const { signal } = request;
     await new Promise((resolve) => signal?.addEventListener('abort', resolve));
     if (how === 'silent') throw signal?.reason;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await deaf;
   }
   if (how === 'unreachable')
     throw new AgentError('TARGET_UNREACHABLE', `Nobody answers at ${request.pairs[0]!.target}`, {
