@@ -16,8 +16,8 @@ import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './reco
 
 let guard: FreezeGuard | undefined;
 let runDirectory: string | undefined;
-/** The agent thawed by itself, and so lives, and puts back what it changed. */
-let thawedOnCommand = false;
+/** The agent said so, and so lives, and puts back what it changed. */
+let mayLeave = false;
 
 function tell(answer: Answer): void {
   process.stdout.write(encodeLine(answer));
@@ -35,7 +35,9 @@ async function obey(command: Command): Promise<void> {
       return;
     case 'thaw':
       tell({ is: 'thawed', report: await prepared().thaw() });
-      thawedOnCommand = true;
+      return;
+    case 'leave':
+      mayLeave = true;
   }
 }
 
@@ -113,7 +115,7 @@ async function leave(code: number): Promise<void> {
   if (leaving) return;
   leaving = true;
   await guard?.expire('signal');
-  if (runDirectory !== undefined && !thawedOnCommand) restoreGracePeriods(runDirectory);
+  if (runDirectory !== undefined && !mayLeave) restoreGracePeriods(runDirectory);
   process.exit(code);
 }
 

@@ -103,7 +103,7 @@ export class GuardProcess {
    */
   async end(): Promise<void> {
     if (this.#gone) return;
-    this.#child.stdin.end();
+    this.#child.stdin.end(encodeLine({ do: 'leave' }));
     const timer = setTimeout(() => this.kill(), endPatience);
     await this.#exited;
     clearTimeout(timer);

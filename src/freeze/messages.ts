@@ -1,6 +1,6 @@
 /**
  * What the agent and its guard process say to each other: JSON objects, one a line, over the guard's standard
- * input and output. The end of the input is a command too: thaw and exit.
+ * input and output. The end of the input is a command too: thaw and exit; without `leave` before it, the agent has died.
  */
 import type { ErrorDocument } from '../base/errors.ts';
 import type { ProcessIdentity } from '../linux/process.ts';
@@ -15,7 +15,8 @@ export type Command =
       readonly agent: ProcessIdentity | undefined;
     }
   | { readonly do: 'freeze' }
-  | { readonly do: 'thaw' };
+  | { readonly do: 'thaw' }
+  | { readonly do: 'leave' };
 
 export interface MountReport {
   readonly path: string;
