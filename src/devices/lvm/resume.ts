@@ -9,6 +9,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentError } from '../../base/errors.ts';
 import { findProgram, runProgram } from '../../linux/program.ts';
 
 /** Whoever works by dmsetup alone may hold one suspended for a moment, milliseconds. */
@@ -20,7 +21,7 @@ export function isSuspended(kernelName: string, blocks = '/sys/block'): boolean 
 }
 
 /**
- * Resumes what is suspended of a volume group and stays so, as it was before; the names. `groupUuid` without hyphens.
+ * Resumes what is suspended of a volume group and stays so, as it was before; the names. Throws SNAPSHOT_FAILED where some stay. `groupUuid` without hyphens.
  * `unlocked` resolves when no command of LVM holds the lock of the group: what one of them has suspended is its own.
  */
 export async function resumeVolumes(
@@ -32,9 +33,10 @@ export async function resumeVolumes(
   if (before.length === 0) return [];
   await sleep(momentMs);
   await unlocked();
-  const dmsetup = findProgram('dmsetup');
   const still = suspendedOf(groupUuid, blocks).filter((name) => before.includes(name));
-  if (dmsetup === undefined || still.length === 0) return [];
+  if (still.length === 0) return [];
+  const dmsetup = findProgram('dmsetup');
+  if (dmsetup === undefined) throw stay(still, 'dmsetup is not installed');
   for (const name of still) await runProgram(dmsetup, ['clear', name]);
   const resumed: string[] = [];
   // The order is another by now: what was cleared lies no more on what was made for it.
@@ -43,7 +45,19 @@ export async function resumeVolumes(
     const { code } = await runProgram(dmsetup, ['resume', '--noudevsync', name]);
     if (code === 0) resumed.push(name);
   }
+  const left = suspendedOf(groupUuid, blocks).filter((name) => still.includes(name));
+  if (left.length > 0) throw stay(left, 'dmsetup could not resume them');
   return resumed;
+}
+
+function stay(names: readonly string[], why: string): AgentError {
+  return new AgentError(
+    'SNAPSHOT_FAILED',
+    `volumes stay suspended, and who writes to them waits: ${names.join(', ')}; ${why}`,
+    {
+      hint: `dmsetup resume ${names[0] ?? ''}`,
+    },
+  );
 }
 
 /**

@@ -49,8 +49,10 @@ export class LvmSnapshot {
   #statusUuid = '';
   #usage: SnapshotUsage;
   #suspendedMs = 0;
-  /** What lvcreate had left suspended. */
-  #resumed: readonly string[] = [];
+  /** lvcreate did not succeed, so it may have been interrupted and have left volumes suspended. */
+  #interrupted = false;
+  /** They were resumed. */
+  #resumed = false;
 
   constructor(place: SnapshotPlace) {
     this.room = place.room;
@@ -103,13 +105,21 @@ export class LvmSnapshot {
     try {
       const result = await lvm(this.#createArguments());
       if (result.code === 0) return;
-      const { groupUuid, name } = this.room.volume;
-      this.#resumed = await recover(groupUuid, name).catch(() => []);
+      this.#interrupted = true;
+      // What fails of it is tried again, and told, when the snapshot is removed.
+      await this.#recover().catch(() => undefined);
       throw lvmFailure('lvcreate', result);
     } finally {
       done.abort();
       await watching;
     }
+  }
+
+  async #recover(): Promise<void> {
+    const { groupUuid, name } = this.room.volume;
+    const resumed = await resumeVolumes(groupUuid, listVolumes);
+    this.#resumed ||= resumed.length > 0;
+    if (resumed.length > 0) await refresh(groupUuid, name);
   }
 
   #createArguments(): string[] {
@@ -189,26 +199,16 @@ export class LvmSnapshot {
     if (!this.#recorded) return;
     await this.#taking?.catch(() => undefined);
     const { groupUuid, name: origin } = this.room.volume;
+    if (this.#interrupted) await this.#recover();
     if (this.#taking !== undefined) await removeVolume(groupUuid, this.name);
     // Only now nothing lies any more on the devices that were made for it.
-    if (this.#resumed.length > 0) await refresh(groupUuid, origin);
+    if (this.#resumed) await refresh(groupUuid, origin);
     await removeRecord(this.#directory, this.name);
     this.#recorded = false;
   }
 }
 
-/**
- * After an lvcreate that was killed: resumes what it left suspended, and lets lvm2 make the devices of the origin what
- * its metadata say. The names of what was resumed.
- */
-async function recover(groupUuid: string, origin: string): Promise<string[]> {
-  // It waits for those who change the group.
-  const resumed = await resumeVolumes(groupUuid, listVolumes);
-  if (resumed.length > 0) await refresh(groupUuid, origin);
-  return resumed;
-}
-
-/** Where it fails, devices without a use stay, which the next snapshot takes over. */
+/** Lets lvm2 make the devices of the origin what its metadata say. Where it fails, devices without a use stay, which the next snapshot takes over. */
 async function refresh(groupUuid: string, origin: string): Promise<void> {
   const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
   if (found !== undefined) await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
@@ -233,9 +233,11 @@ export async function removeLeftoverSnapshots(stateDirectory: string, log: Log):
   const removed: string[] = [];
   for (const { name, origin, group, groupUuid, at } of await readRecords(directory))
     try {
-      const resumed = await recover(groupUuid, origin);
-      if (resumed.length > 0)
+      const resumed = await resumeVolumes(groupUuid, listVolumes);
+      if (resumed.length > 0) {
         log.warn({ volumes: resumed }, 'resumed volumes that an earlier run left suspended');
+        await refresh(groupUuid, origin);
+      }
       const there = async (): Promise<boolean> =>
         (await listVolumes()).some((each) => each.name === name && each.groupUuid === groupUuid);
       if (!(await there()) && Math.abs(Date.now() - at) < bornMs) await sleep(birthMs);
