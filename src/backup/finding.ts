@@ -25,7 +25,7 @@ export async function takeRest(unit: JobUnit, report: ProcedureReport): Promise<
     await takeDirty(unit, unit.tracking.feed, false);
     await unit.tracking.feed.secure();
   } catch (error) {
-    loseTracking(unit, error, report);
+    loseTracking(unit, error, report, 'the next backup compares it');
   }
 }
 
@@ -52,8 +52,13 @@ export async function findByTracker(
   }
 }
 
-/** Rethrows what is not the end of an epoch. */
-export function loseTracking(unit: JobUnit, error: unknown, report: ProcedureReport): void {
+/** Rethrows what is not the end of an epoch. `therefore`: for people. */
+export function loseTracking(
+  unit: JobUnit,
+  error: unknown,
+  report: ProcedureReport,
+  therefore = 'it was compared instead',
+): void {
   if (!isEpochEnd(error)) throw error;
   const { chain } = unit;
   unit.tracking = undefined;
@@ -61,7 +66,7 @@ export function loseTracking(unit: JobUnit, error: unknown, report: ProcedureRep
   if (chain.besides !== undefined) chain.pending.or(inUnit(chain.besides, chain.pending.unit));
   report.warn(
     'TRACKING_LOST',
-    `tracking of ${unit.pair.device.path} ended during the job (${error.message}); it was compared instead`,
+    `tracking of ${unit.pair.device.path} ended during the job (${error.message}); ${therefore}`,
     unit.pair.device.path,
   );
 }

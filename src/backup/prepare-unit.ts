@@ -145,8 +145,8 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       close: async () => {
         await pool.close();
         await hold?.close();
-        await image?.end();
         if (!('why' in snapshot)) await removeSnapshot(snapshot, environment);
+        await image?.end();
         if (environment.offline === true) await chain.remove();
       },
       discard,

@@ -19,7 +19,8 @@ const table = {
   SNAPSHOT_LEFT: 'The temporary LVM snapshot could not be removed; the next start of the daemon tries again.',
   POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
   FELL_BACK: 'An incremental became a differential, or a differential a full, for the reason given.',
-  TRACKING_LOST: 'Tracking ended during the job; the devices were compared instead.',
+  TRACKING_LOST:
+    'Tracking ended during the job; the devices were compared instead, or will be by the next one.',
   CANNOT_CONVERGE:
     'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',

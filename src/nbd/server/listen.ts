@@ -1,6 +1,6 @@
 /** Making a server listen: a Unix socket is its owner's alone from its first moment, and nothing that lies there is touched. */
 import { once } from 'node:events';
-import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs';
+import { lstatSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import type { TcpAddress } from './address.ts';
@@ -11,10 +11,13 @@ export async function listenOn(server: Server, where: TcpAddress | { readonly pa
   try {
     if ('path' in where) await makeRoom(where.path);
     const listening = once(server, 'listening');
-    server.listen(where);
-    // The socket is made before `listen` returns: nobody can connect before its mode is set. Where it could not be made,
-    // the event tells why.
-    if ('path' in where && existsSync(where.path)) chmodSync(where.path, 0o600);
+    // The socket is made before `listen` returns.
+    const mask = process.umask(0o177);
+    try {
+      server.listen(where);
+    } finally {
+      process.umask(mask);
+    }
     await listening;
   } catch (error) {
     server.close();
