@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import {
   moveThreadTo,
@@ -12,8 +13,11 @@ test('a thread moves to each processor that it may run on, and back to all of th
   const before = threadProcessors();
   try {
     for (const processor of onlineProcessors())
-      if ((before[processor >>> 3]! & (1 << (processor & 7))) !== 0)
+      if ((before[processor >>> 3]! & (1 << (processor & 7))) !== 0) {
         assert.equal(moveThreadTo(processor), true);
+        const status = readFileSync('/proc/thread-self/status', 'latin1');
+        assert.equal(/^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1], String(processor));
+      }
     assert.equal(moveThreadTo(8000), false);
   } finally {
     setThreadProcessors(before);

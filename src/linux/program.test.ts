@@ -10,8 +10,9 @@ test('programs are found in the directories of the system alone', () => {
   assert.equal(findProgram('../../bin/no-such-program'), undefined);
 });
 
-test('a program tells its output and exit code, in the C locale, with no environment of ours', async () => {
+test('a program tells its output and exit code, in the C locale, with no environment of ours', async (t) => {
   process.env['OF_THIS_PROCESS'] = 'secret';
+  t.after(() => delete process.env['OF_THIS_PROCESS']);
   const script = 'echo "$LC_ALL $PATH $OF_THIS_PROCESS"; cat; pwd; echo trouble >&2; exit 3';
   assert.deepEqual(await runProgram(shell, ['-c', script]), {
     ...{ code: 3, signal: null, late: false, cut: false },
