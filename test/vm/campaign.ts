@@ -1,6 +1,7 @@
 /**
  * The whole of the virtual machine's tests, for people, with the numbers that docs/testing-in-a-vm.md records. By
- * default 4 rounds on each of 18 kinds of devices on each of three kernels; an hour on two quiet processors.
+ * default 4 rounds on each of 18 kinds of devices on each of three kernels; hours on two quiet processors (a kernel's rounds some 20
+ * minutes with another machine beside it).
  */
 import { parseArgs } from 'node:util';
 import { kernelSeries, type KernelSeries } from './kernels.ts';
