@@ -45,7 +45,7 @@ export async function resumeVolumes(
     const { code } = await runProgram(dmsetup, ['resume', '--noudevsync', name]);
     if (code === 0) resumed.push(name);
   }
-  const left = suspendedOf(groupUuid, blocks).filter((name) => still.includes(name));
+  const left = suspendedOf(groupUuid, blocks, hasTable).filter((name) => still.includes(name));
   if (left.length > 0) throw stay(left, 'dmsetup could not resume them');
   return resumed;
 }
@@ -64,14 +64,27 @@ function stay(names: readonly string[], why: string): AgentError {
  * Names of device-mapper; those below before those on top of them, on which resuming may have to write. Exported for its
  * test.
  */
-export function suspendedOf(groupUuid: string, blocks: string): string[] {
+export function suspendedOf(
+  groupUuid: string,
+  blocks: string,
+  fits: (place: string) => boolean = () => true,
+): string[] {
   return readdirSync(blocks)
-    .filter((name) => name.startsWith('dm-'))
+    .filter((name) => name.startsWith('dm-') && fits(join(blocks, name)))
     .filter((name) => attribute(join(blocks, name), 'uuid').startsWith(`LVM-${groupUuid}`))
     .filter((name) => isSuspended(name, blocks))
     .map((name) => ({ name: attribute(join(blocks, name), 'name'), height: heightOf(name, blocks) }))
     .sort((a, b) => a.height - b.height)
     .map(({ name }) => name);
+}
+
+/** What lvcreate had only begun to make has none: it cannot be resumed, and nobody can write to it. */
+function hasTable(place: string): boolean {
+  try {
+    return readFileSync(join(place, 'size'), 'latin1').trim() !== '0';
+  } catch {
+    return false;
+  }
 }
 
 /** Devices from this one down to a disk, along the longest way. */
