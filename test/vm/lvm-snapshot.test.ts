@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { constants, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -108,7 +108,8 @@ function startWriter(directories: readonly string[]) {
     for (let round = 1; !stop; round++) {
       for (const [index, directory] of directories.entries()) {
         const start = performance.now();
-        const file = await open(join(directory, `number-${index}`), 'w');
+        // Never truncated: the instant may fall between, and the file be empty in the image.
+        const file = await open(join(directory, `number-${index}`), constants.O_WRONLY | constants.O_CREAT);
         await file.write(String(round).padStart(12, '0'));
         await file.sync();
         await file.close();
