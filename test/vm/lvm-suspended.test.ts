@@ -36,7 +36,7 @@ mkdirSync(stateDirectory);
 const patienceMs = 180_000;
 /** Tries of hitting the milliseconds in which lvcreate has the volume suspended. */
 const mostTries = 60;
-const wantedHits = 2;
+const wantedHits = 4;
 
 interface MountedVolume {
   readonly name: string;

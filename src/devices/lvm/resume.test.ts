@@ -3,13 +3,16 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { isSuspended, resumeVolumes, suspendedOf } from './resume.ts';
+import { begunBelow, isSuspended, resumeVolumes, suspendedOf } from './resume.ts';
 
 interface Made {
   readonly name: string;
   readonly uuid: string;
   readonly suspended: boolean;
   readonly slaves?: readonly string[];
+  readonly holders?: readonly string[];
+  /** Of 512 bytes; 0 without a table. */
+  readonly size?: number;
 }
 
 /** As in /sys/block. */
@@ -17,13 +20,16 @@ function blocksOf(t: TestContext, devices: Readonly<Record<string, Made>>): stri
   const blocks = mkdtempSync(join(tmpdir(), 'resume-'));
   t.after(() => rmSync(blocks, { recursive: true }));
   mkdirSync(join(blocks, 'sda'));
-  for (const [kernelName, { name, uuid, suspended, slaves = [] }] of Object.entries(devices)) {
+  for (const [kernelName, made] of Object.entries(devices)) {
+    const { name, uuid, suspended, slaves = [], holders = [], size = 8 } = made;
     const directory = join(blocks, kernelName);
     mkdirSync(join(directory, 'dm'), { recursive: true });
     writeFileSync(join(directory, 'dm', 'name'), `${name}\n`);
     writeFileSync(join(directory, 'dm', 'uuid'), `${uuid}\n`);
     writeFileSync(join(directory, 'dm', 'suspended'), suspended ? '1\n' : '0\n');
+    writeFileSync(join(directory, 'size'), `${size}\n`);
     for (const each of slaves) mkdirSync(join(directory, 'slaves', each), { recursive: true });
+    for (const each of holders) mkdirSync(join(directory, 'holders', each), { recursive: true });
   }
   return blocks;
 }
@@ -49,4 +55,15 @@ test('those below come first, whatever their numbers', (t) => {
   const order = suspendedOf('aaaa', blocks);
   assert.deepEqual([...order].sort(), ['vg-ours', 'vg-ours-real', 'vg-snap', 'vg-snap-cow']);
   assert.deepEqual(order.slice(0, 2).sort(), ['vg-ours-real', 'vg-snap-cow']);
+});
+
+test('what was only begun below a volume has no table, and nothing lies on it', (t) => {
+  const real = { name: 'vg-ours-real', uuid: 'LVM-aaaa1-real', suspended: true };
+  const found = (device: Partial<Made>, uuid = 'LVM-aaaa1'): string | undefined =>
+    begunBelow(uuid, blocksOf(t, { 'dm-3': { ...real, ...device } }));
+  assert.equal(found({ size: 0 }), 'vg-ours-real');
+  assert.equal(found({ size: 8 }), undefined);
+  assert.equal(found({ size: 0, holders: ['dm-0'] }), undefined);
+  assert.equal(found({ size: 0 }, 'LVM-aaaa2'), undefined);
+  assert.equal(found({ size: 0, uuid: 'LVM-aaaa1' }), undefined);
 });

@@ -21,7 +21,8 @@ export function isSuspended(kernelName: string, blocks = '/sys/block'): boolean 
 }
 
 /**
- * Resumes what is suspended of a volume group and stays so, as it was before; the names. Throws SNAPSHOT_FAILED where some stay. `groupUuid` without hyphens.
+ * Resumes what is suspended of a volume group and stays so, as it was before; the names. `groupUuid` without hyphens.
+ * Throws SNAPSHOT_FAILED where some stay suspended.
  * `unlocked` resolves when no command of LVM holds the lock of the group: what one of them has suspended is its own.
  */
 export async function resumeVolumes(
@@ -48,6 +49,28 @@ export async function resumeVolumes(
   const left = suspendedOf(groupUuid, blocks, hasTable).filter((name) => still.includes(name));
   if (left.length > 0) throw stay(left, 'dmsetup could not resume them');
   return resumed;
+}
+
+/**
+ * Removes what lvcreate had made to lie below the volume, before its metadata told of a snapshot: lvm2 knows nothing of
+ * it then. `uuid`: the volume's, as device-mapper has it. For after `resumeVolumes`.
+ */
+export async function removeBegun(uuid: string, blocks = '/sys/block'): Promise<void> {
+  const name = begunBelow(uuid, blocks);
+  const dmsetup = findProgram('dmsetup');
+  // Where it fails, the next snapshot takes it over.
+  if (name !== undefined && dmsetup !== undefined)
+    await runProgram(dmsetup, ['remove', '--noudevsync', name]);
+}
+
+/** The device below the volume that has no table, and that nothing lies on. Exported for its test. */
+export function begunBelow(uuid: string, blocks: string): string | undefined {
+  const place = readdirSync(blocks)
+    .filter((name) => name.startsWith('dm-'))
+    .map((name) => join(blocks, name))
+    .find((each) => attribute(each, 'uuid') === `${uuid}-real`);
+  if (place === undefined || hasTable(place) || entriesOf(place, 'holders').length > 0) return undefined;
+  return attribute(place, 'name');
 }
 
 function stay(names: readonly string[], why: string): AgentError {
@@ -89,13 +112,13 @@ function hasTable(place: string): boolean {
 
 /** Devices from this one down to a disk, along the longest way. */
 function heightOf(kernelName: string, blocks: string): number {
-  const below = slavesOf(join(blocks, kernelName));
+  const below = entriesOf(join(blocks, kernelName), 'slaves');
   return Math.max(0, ...below.map((name) => 1 + heightOf(name, blocks)));
 }
 
-function slavesOf(place: string): string[] {
+function entriesOf(place: string, directory: 'slaves' | 'holders'): string[] {
   try {
-    return readdirSync(join(place, 'slaves'));
+    return readdirSync(join(place, directory));
   } catch {
     // Gone meanwhile, or a partition.
     return [];

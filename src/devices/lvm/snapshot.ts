@@ -8,7 +8,7 @@ import { AgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { forgetHalfMade } from './half-made.ts';
 import { readRecords, removeRecord, snapshotName, snapshotsDirectory, writeRecord } from './records.ts';
-import { isSuspended, resumeVolumes } from './resume.ts';
+import { isSuspended, removeBegun, resumeVolumes } from './resume.ts';
 import type { SnapshotRoom } from './room.ts';
 import { type SnapshotUsage, thickUsage, thinUsage } from './usage.ts';
 import { dmStatus, dmUuidOf, listVolumes, lvm, lvmFailure } from './volumes.ts';
@@ -208,10 +208,15 @@ export class LvmSnapshot {
   }
 }
 
-/** Lets lvm2 make the devices of the origin what its metadata say. Where it fails, devices without a use stay, which the next snapshot takes over. */
+/**
+ * Lets lvm2 make the devices of the origin what its metadata say. Where it fails, devices without a use stay, which the
+ * next snapshot takes over.
+ */
 async function refresh(groupUuid: string, origin: string): Promise<void> {
   const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
-  if (found !== undefined) await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
+  if (found === undefined) return;
+  await lvm(['lvchange', '--refresh', `${found.group}/${found.name}`]);
+  await removeBegun(dmUuidOf(found));
 }
 
 /** Of the group with this UUID, by its name. Does nothing where there is none. */
