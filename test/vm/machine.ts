@@ -44,6 +44,8 @@ export interface VmResult {
   readonly output: string;
   /** What the kernel and init wrote to the serial line. */
   readonly console: string;
+  /** The guest's Node died of a defect of its own (an assertion in V8); then the machine was switched off at once. */
+  readonly runtimeDied: boolean;
   readonly seconds: number;
 }
 
@@ -69,8 +71,11 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
     await writeFile(join(job, 'run'), jobScript(options));
     const disks = await makeDisks(work, options.disks ?? []);
     const serial = join(work, 'console');
-    await boot([...machine(kernel, initramfs, job, options), ...disks], serial, options.deadlineMs);
-    const lines = text(join(job, 'output')).split('\n');
+    const output = join(job, 'output');
+    await boot([...machine(kernel, initramfs, job, options), ...disks], serial, options.deadlineMs, () =>
+      hasDied(text(output)),
+    );
+    const lines = text(output).split('\n');
     const status = text(join(job, 'status')).trim();
     return {
       release: kernel.release,
@@ -80,6 +85,7 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
         .map((line) => JSON.parse(line.slice(recordMark.length)) as TestRecord),
       output: lines.filter((line) => !line.startsWith(recordMark)).join('\n'),
       console: text(serial),
+      runtimeDied: hasDied(text(output)),
       seconds: Math.round((performance.now() - started) / 1000),
     };
   } finally {
@@ -156,7 +162,20 @@ async function makeDisks(work: string, disks: readonly VmDisk[]): Promise<string
   return args;
 }
 
-function boot(args: readonly string[], serial: string, deadlineMs: number): Promise<void> {
+/** How often it is looked whether the guest goes on, milliseconds. */
+const lookMs = 5_000;
+
+/** V8 says so before it ends the process; under emulation it may hang while it prints where that was. */
+function hasDied(output: string): boolean {
+  return /^# Fatal error in .*\n# Check failed: /m.test(output);
+}
+
+function boot(
+  args: readonly string[],
+  serial: string,
+  deadlineMs: number,
+  isOver: () => boolean,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const log = createWriteStream(serial);
     const child = spawn('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -165,12 +184,16 @@ function boot(args: readonly string[], serial: string, deadlineMs: number): Prom
       log.write(`\nhost: killed after ${Math.round(deadlineMs / 1000)} s\n`);
       kill();
     }, deadlineMs);
+    const look = setInterval(() => {
+      if (isOver()) kill();
+    }, lookMs);
     process.once('exit', kill);
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     child.on('error', reject);
     child.on('close', () => {
       clearTimeout(timer);
+      clearInterval(look);
       process.off('exit', kill);
       log.end(resolve);
     });
