@@ -104,13 +104,21 @@ export class CopyThreads {
 
   /** Connects, checks the target, and adds threads where it takes several connections. */
   async open(): Promise<TargetFacts> {
-    const first = this.#addThread();
-    const facts = await first.call('open', { waitMs: 0 });
+    const { target, threads } = this.#setup;
+    const opening = this.#addThread().call('open', { waitMs: 0 });
+    // A vault takes any number of connections, so their threads start up meanwhile.
+    if (target.kind === 'vault') this.#addThreads(threads);
+    const facts = await opening;
     this.#check(facts);
     this.#facts = facts;
-    while (facts.abilities.multiConnection && this.#threads.length < this.#setup.threads)
-      this.#check(await this.#addThread().call('open', { waitMs: 0 }));
+    if (facts.abilities.multiConnection) this.#addThreads(threads);
+    const others = this.#threads.slice(1).map((thread) => thread.call('open', { waitMs: 0 }));
+    for (const each of await Promise.all(others)) this.#check(each);
     return facts;
+  }
+
+  #addThreads(wanted: number): void {
+    while (this.#threads.length < wanted) this.#addThread();
   }
 
   #addThread(): CopyThread {
