@@ -25,11 +25,13 @@ export interface VaultSource {
 
 const fileSize = 16 * MiB;
 
-/** Mounted when it returns. */
+/** Mounted and synced when it returns. */
 export async function makeSource(directory: string, size: number, fill: number): Promise<VaultSource> {
   let used = 0;
   const noise = await NoiseDevice.make(directory, size, async (mountPoint) => {
     used = await fillWithFiles(mountPoint, fill);
+    // Nobody's backup is to pay for that: those who read the device unmounted would not.
+    await exec('sync', ['-f', mountPoint]);
   });
   const { mountPoint } = noise;
   return {
