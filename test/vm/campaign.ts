@@ -5,7 +5,7 @@
  */
 import { parseArgs } from 'node:util';
 import { kernelSeries, type KernelSeries } from './kernels.ts';
-import { runInVm, type VmOptions } from './machine.ts';
+import { runSteadily, type VmOptions } from './machine.ts';
 import { stackDisks } from './stacks.ts';
 
 const { values, positionals } = parseArgs({
@@ -77,7 +77,7 @@ process.exitCode = failures > 0 ? 1 : 0;
 
 /** Prints what came of it at once: a campaign may be cut. */
 async function run(kernel: KernelSeries, { name, options }: Part): Promise<void> {
-  const result = await runInVm({ kernel, disks: stackDisks, ...options });
+  const result = await runSteadily({ kernel, disks: stackDisks, ...options }, (line) => console.log(line));
   const failed = result.tests.filter((test) => test.outcome === 'failed');
   const complete = result.status !== undefined;
   failures += failed.length + (complete ? 0 : 1);

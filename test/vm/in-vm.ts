@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test, type TestContext } from 'node:test';
 import { findKernel } from './kernels.ts';
-import { runInVm, type VmOptions } from './machine.ts';
+import { mostBoots, runSteadily, type VmOptions } from './machine.ts';
 
 /** False, or why tests in the virtual machine are left out. */
 export const skipVm =
@@ -32,7 +32,7 @@ export function testInVmAlways(name: string, options: VmOptions): void {
 }
 
 function testIn(name: string, options: VmOptions, skip: string | false): void {
-  const timeout = boots * options.deadlineMs + 120_000;
+  const timeout = mostBoots * options.deadlineMs + 120_000;
   test(`${name} (kernel ${options.kernel})`, { skip, timeout }, async (t) => {
     try {
       await findKernel(options.kernel);
@@ -44,18 +44,9 @@ function testIn(name: string, options: VmOptions, skip: string | false): void {
   });
 }
 
-/** Node 24.21 dies now and then of an assertion in V8 under emulation: nothing that is tested has a part in that. */
-const boots = 2;
-
-/** One boot, with each test of the guest as a subtest; another one where the guest's Node died of its own defect. */
+/** One boot, with each test of the guest as a subtest; another one where V8 died in the guest. */
 export async function bootAndReport(t: TestContext, options: VmOptions): Promise<void> {
-  let result = await runInVm(options);
-  for (let boot = 1; result.runtimeDied && boot < boots; boot++) {
-    t.diagnostic(
-      `V8 died in the guest, which is booted again: ${/Check failed.*/.exec(result.output)?.[0] ?? ''}`,
-    );
-    result = await runInVm(options);
-  }
+  const result = await runSteadily(options, (line) => t.diagnostic(line));
   t.diagnostic(`${result.release}: ${result.seconds} s`);
   for (const line of result.output.split('\n')) if (line.startsWith('# ')) t.diagnostic(line.slice(2));
   for (const record of result.tests)
