@@ -66,8 +66,6 @@ export class BlktraceTracker implements Tracker {
   readonly #records: TraceRecords;
   readonly #disks = new Map<string, Disk>();
   readonly #devices = new Map<string, Tracked>();
-  /** Traces that somebody else has stopped, until ours is removed. */
-  readonly #parting = new Map<string, Promise<void>>();
   #debugfs: Debugfs | undefined;
   #thread: ReaderThread | undefined;
   /** What changes the set of traces happens one after the other. */
@@ -157,7 +155,6 @@ export class BlktraceTracker implements Tracker {
       this.#devices.clear();
       await this.#thread?.close();
       this.#thread = undefined;
-      await Promise.all(this.#parting.values());
       this.#debugfs?.close();
       this.#debugfs = undefined;
     });
@@ -192,7 +189,6 @@ export class BlktraceTracker implements Tracker {
     const key = keyOf(numbers);
     const existing = this.#disks.get(key);
     if (existing !== undefined) return existing;
-    await this.#parting.get(key);
     await mkdir(this.#options.runDirectory, { recursive: true });
     this.#debugfs ??= await openDebugfs(this.#options.runDirectory).catch((thrown: unknown) => {
       throw explainDebugfs(thrown);
@@ -269,22 +265,12 @@ export class BlktraceTracker implements Tracker {
     }
     if (disk.devices.size > 0) return;
     this.#disks.delete(diskKey);
-    if (key === undefined) this.#part(disk);
-    else
-      void this.#inTurn(async () => {
-        await this.#thread?.call('closeDisk', { disk: diskKey });
-        // A trace that was begun anew meanwhile has other files.
-        await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
-      }).catch(() => undefined);
-  }
-
-  /** Outside the turns: other disks have no reason to wait for it. */
-  #part({ key, queue, trace }: Disk): void {
-    const over = sleep(othersMs)
-      .then(() => endTrace(queue, key, trace.folder, this.#records))
-      .catch(() => undefined)
-      .finally(() => this.#parting.delete(key));
-    this.#parting.set(key, over);
+    void this.#inTurn(async () => {
+      if (key !== undefined) await this.#thread?.call('closeDisk', { disk: diskKey });
+      else await sleep(othersMs);
+      // A trace that was begun anew meanwhile has other files.
+      await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
+    }).catch(() => undefined);
   }
 
   #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
