@@ -10,6 +10,7 @@
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import fs from 'node:fs';
 import { alignUp } from '../base/bytes.ts';
+import { Descriptor } from '../base/descriptor.ts';
 
 /** Bytes of device per fingerprint. */
 export const fingerprintUnit = 64 * 1024;
@@ -53,24 +54,24 @@ export function createFingerprintFile(path: string, deviceSize: number): void {
 
 /** Synchronous access, for a copying thread. */
 export class FingerprintFile {
-  readonly #fd: number;
+  readonly #file: Descriptor;
 
   constructor(path: string) {
-    this.#fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME);
+    this.#file = new Descriptor(fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME), path);
   }
 
   /** Fills `into` with the fingerprints of the units from `firstUnit` on; what lies past the end is unknown. */
   read(firstUnit: number, into: Buffer): void {
-    const got = fs.readSync(this.#fd, into, 0, into.length, firstUnit * fingerprintSize);
+    const got = fs.readSync(this.#file.fd, into, 0, into.length, firstUnit * fingerprintSize);
     into.fill(0, got);
   }
 
   write(firstUnit: number, from: Buffer): void {
     for (let done = 0; done < from.length;)
-      done += fs.writeSync(this.#fd, from, done, from.length - done, firstUnit * fingerprintSize + done);
+      done += fs.writeSync(this.#file.fd, from, done, from.length - done, firstUnit * fingerprintSize + done);
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    this.#file.close();
   }
 }

@@ -71,6 +71,7 @@ export interface ExportBackend {
    * before each structured read, so it is cheap or absent.
    */
   run?(offset: number, length: number): MaybePromise<StatusExtent>;
+  /** Called once, after the last request has ended, however the connection ended. */
   close(): MaybePromise<void>;
 }
 

@@ -109,6 +109,8 @@ async function transmit(agreed: Agreement, options: ServerOptions, stopped: Prom
     await transmission.drain();
     if (stopping && transmission.unflushed) await backend.flush();
   } finally {
+    // On every path: a request that still ran would reach the next file that gets the descriptor's number.
+    await transmission.drain();
     await backend.close();
     log.info({ export: exportName, ...reasonOf(wire) }, 'export closed');
   }

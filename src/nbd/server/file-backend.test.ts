@@ -85,3 +85,31 @@ test('after a failed flush none succeeds', async () => {
   await assert.rejects(async () => backend.flush(), { code: 'EBADF' });
   await assert.rejects(async () => backend.flush(), { code: 'EIO', message: /earlier flush failed/ });
 });
+
+test('a close waits for requests under way and refuses new ones, so none reaches the next image', async () => {
+  const { backend, fd } = open('first');
+  // Several turns of the event loop, since zeros of many steps let others have theirs.
+  const under = backend.zero(0, size, { hole: false, fast: false });
+  const flushing = backend.flush();
+  const closing = backend.close();
+  const other = openSync(join(directory, 'second'), 'w+');
+  assert.notEqual(other, fd, 'the descriptor is still in use');
+  await Promise.all([under, flushing, closing]);
+  closeSync(other);
+  // The kernel gives the lowest free number away: this image gets the descriptor of the first.
+  const next = open('third');
+  assert.equal(next.fd, fd);
+  next.backend.write(Buffer.alloc(size, 7), 0);
+  const refused = { code: 'EIO', message: 'the image is closed already' };
+  await assert.rejects(backend.trim(0, size), refused);
+  await assert.rejects(backend.zero(0, size, { hole: true, fast: false }), refused);
+  await assert.rejects(backend.flush(), refused);
+  assert.throws(() => backend.write(Buffer.alloc(10), 0), refused);
+  assert.throws(() => backend.read(Buffer.alloc(10), 0), refused);
+  assert.throws(() => backend.status(0, size, 10), refused);
+  await backend.close();
+  const there = Buffer.alloc(size);
+  next.backend.read(there, 0);
+  assert.ok(there.every((byte) => byte === 7));
+  await next.backend.close();
+});

@@ -3,9 +3,10 @@
  * the calling thread, which costs half of what a trip through the thread pool does while the page cache
  * answers (docs/dattosrv.md, "Speed"); what may take long (flush, zeros over many megabytes) does not block.
  */
-import { closeSync, fdatasync, readSync, writeSync } from 'node:fs';
+import { fdatasync, readSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { KiB, MiB } from '../../base/bytes.ts';
+import { Descriptor } from '../../base/descriptor.ts';
 import { errnoCode } from '../../base/errors.ts';
 import { willNeed } from '../../linux/advise.ts';
 import { allocate, punchHole, zeroRange } from '../../linux/fallocate.ts';
@@ -23,7 +24,10 @@ export class FileBackend implements ExportBackend {
   readonly readOnly: boolean;
   readonly multiConnection = true;
   readonly fastZero = true;
-  readonly #fd: number;
+  readonly #file: Descriptor;
+  /** Requests that wait for something: `close` waits for them. */
+  readonly #underWay = new Set<Promise<void>>();
+  #closing = false;
   /** A stretch that was data when last looked at. Taking a hole for data is always right, so it never expires. */
   #dataFrom = 0;
   #dataTo = 0;
@@ -32,12 +36,13 @@ export class FileBackend implements ExportBackend {
 
   /** Takes over `fd`, a regular file of `size` bytes. */
   constructor(fd: number, size: number, readOnly: boolean) {
-    this.#fd = fd;
+    this.#file = new Descriptor(fd, 'the image');
     this.size = size;
     this.readOnly = readOnly;
   }
 
   read(target: Uint8Array, offset: number): void {
+    this.#check();
     for (let done = 0; done < target.length;) {
       const got = readSync(this.#fd, target, done, target.length - done, offset + done);
       if (got === 0)
@@ -50,11 +55,28 @@ export class FileBackend implements ExportBackend {
   }
 
   write(data: Uint8Array, offset: number): void {
+    this.#check();
+    this.#write(data, offset);
+  }
+
+  #write(data: Uint8Array, offset: number): void {
     for (let done = 0; done < data.length;)
       done += writeSync(this.#fd, data, done, data.length - done, offset + done);
   }
 
-  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+  zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    return this.#run(() => this.#zero(offset, length, options));
+  }
+
+  trim(offset: number, length: number): Promise<void> {
+    return this.#run(() => this.#trim(offset, length));
+  }
+
+  flush(): Promise<void> {
+    return this.#run(() => this.#flush());
+  }
+
+  async #zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
     for (let done = 0; done < length; done += zeroStep) {
       if (done > 0) await othersTurn();
       const step = Math.min(zeroStep, length - done);
@@ -66,7 +88,7 @@ export class FileBackend implements ExportBackend {
     }
   }
 
-  async trim(offset: number, length: number): Promise<void> {
+  async #trim(offset: number, length: number): Promise<void> {
     this.#dataTo = 0;
     for (let done = 0; done < length; done += zeroStep) {
       if (done > 0) await othersTurn();
@@ -75,7 +97,7 @@ export class FileBackend implements ExportBackend {
     }
   }
 
-  async flush(): Promise<void> {
+  async #flush(): Promise<void> {
     if (this.#lost !== undefined)
       throw new BackendError('EIO', 'an earlier flush failed: writes were lost', { cause: this.#lost });
     try {
@@ -87,10 +109,12 @@ export class FileBackend implements ExportBackend {
   }
 
   cache(offset: number, length: number): void {
+    this.#check();
     willNeed(this.#fd, offset, length);
   }
 
   run(offset: number, length: number): StatusExtent {
+    this.#check();
     if (offset < this.#dataFrom || offset >= this.#dataTo) {
       const data = nextData(this.#fd, offset) ?? this.size;
       if (data > offset) return { length: Math.min(data - offset, length), hole: true, zero: true };
@@ -104,6 +128,7 @@ export class FileBackend implements ExportBackend {
   }
 
   status(offset: number, length: number, limit: number): StatusExtent[] {
+    this.#check();
     const runs: StatusExtent[] = [];
     const end = offset + length;
     for (let at = offset; at < end && runs.length < limit;) {
@@ -121,8 +146,31 @@ export class FileBackend implements ExportBackend {
     return runs;
   }
 
-  close(): void {
-    closeSync(this.#fd);
+  /** Refuses further requests at once, and closes the image when those under way are done. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.allSettled(this.#underWay);
+    this.#file.close();
+  }
+
+  /** The descriptor, for one call of a request that was taken. */
+  get #fd(): number {
+    return this.#file.fd;
+  }
+
+  async #run(work: () => Promise<void>): Promise<void> {
+    this.#check();
+    const running = work();
+    this.#underWay.add(running);
+    try {
+      await running;
+    } finally {
+      this.#underWay.delete(running);
+    }
+  }
+
+  #check(): void {
+    if (this.#closing) throw new BackendError('EIO', 'the image is closed already');
   }
 
   /** False where the filesystem has no means. */
@@ -140,7 +188,7 @@ export class FileBackend implements ExportBackend {
   async #zeroByWriting(offset: number, length: number): Promise<void> {
     for (let done = 0; done < length; done += zeros.length) {
       if (done % (16 * MiB) === 0) await othersTurn();
-      this.write(zeros.subarray(0, Math.min(zeros.length, length - done)), offset + done);
+      this.#write(zeros.subarray(0, Math.min(zeros.length, length - done)), offset + done);
     }
   }
 }

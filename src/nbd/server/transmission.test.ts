@@ -13,6 +13,7 @@ import {
   go,
   memoryExports,
   MemoryBackend,
+  type ScriptedClient,
   setAllocation,
   structuredReply,
   type Transfer,
@@ -257,6 +258,48 @@ test('a connection cut in mid-payload writes nothing of it', async () => {
   client.stream.destroy();
   await client.connection.done;
   assert.deepEqual(backend.calls, ['close']);
+});
+
+test('the backend is closed after the last request, however the connection ends', async () => {
+  const requests = Buffer.concat([ask(TRIM, 0, 512), ask(FLUSH, 0, 0), ask(WRITE_ZEROES, 512, 512)]);
+  const begun = Buffer.concat([clientFlags, go('disk'), requests]);
+  const garbage = Buffer.alloc(64, 0xee);
+  const endings: Record<string, (client: ScriptedClient) => void> = {
+    'garbage in one piece with the handshake': () => undefined,
+    garbage: (client) => client.send(garbage),
+    disconnect: (client) => client.send(ask(DISC, 0, 0)),
+    end: (client) => client.stream.end(),
+    cut: (client) => client.stream.destroy(),
+    stop: (client) => client.connection.stop(),
+    'stop, then cut': (client) => {
+      client.connection.stop();
+      client.stream.destroy();
+    },
+  };
+  for (const [name, end] of Object.entries(endings)) {
+    const backend = new MemoryBackend(4096);
+    const slow = Promise.withResolvers<undefined>();
+    let running = 0;
+    backend.before = async () => {
+      running++;
+      await slow.promise;
+      running--;
+    };
+    let runningAtClose: number | undefined;
+    backend.close = () => {
+      runningAtClose = running;
+    };
+    const client = connectTo(memoryExports(backend));
+    client.send(name.startsWith('garbage in') ? Buffer.concat([begun, garbage]) : begun);
+    while (backend.calls.length < 3) await turn();
+    end(client);
+    for (let i = 0; i < 20; i++) await turn();
+    assert.equal(runningAtClose, undefined, `${name}: closed while requests ran`);
+    slow.resolve(undefined);
+    client.stream.on('end', () => client.stream.end());
+    await client.connection.done;
+    assert.equal(runningAtClose, 0, name);
+  }
 });
 
 test('a whole conversation is the same however its bytes are split', async () => {

@@ -71,9 +71,16 @@ export class Transmission implements Receiver, RequestHandler {
     this.#events = events;
   }
 
-  /** Takes the wire over. `rest` are bytes that the handshake has read too many. */
+  /**
+   * Takes the wire over. `rest` are bytes that the handshake has read too many. Never throws: garbage among them
+   * ends the connection as any other garbage does, while the requests before it are still under way.
+   */
   start(rest: Uint8Array): void {
-    if (rest.length > 0) this.#decoder.push(rest);
+    try {
+      if (rest.length > 0) this.#decoder.push(rest);
+    } catch (error) {
+      this.#wire.destroy(error instanceof Error ? error : new Error(String(error)));
+    }
     this.#wire.receive(
       this,
       () => this.#finish(),
@@ -93,7 +100,7 @@ export class Transmission implements Receiver, RequestHandler {
     this.#decoder.filled(bytes);
   }
 
-  /** Takes no further request and resolves when those under way are answered. Then nothing of it runs. */
+  /** Takes no further request, and resolves when those under way have ended. No request runs from then on. */
   async drain(): Promise<void> {
     this.#stopping = true;
     this.#hold();

@@ -7,6 +7,7 @@ import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../../base/bitmap.ts';
+import { Descriptor } from '../../base/descriptor.ts';
 import type { Extent } from '../../base/extents.ts';
 import { createMap, mapFlags, mapInfo } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
@@ -46,7 +47,7 @@ export interface RangeDescription extends Description {
 export class Range {
   /** Id of the map. */
   readonly id: number;
-  readonly fd: number;
+  readonly #map: Descriptor;
   readonly #memory: MappedMap;
   readonly #control: BigUint64Array;
   readonly #marked: Marked;
@@ -55,7 +56,7 @@ export class Range {
   #closed = false;
 
   private constructor(fd: number, memory: MappedMap, description: RangeDescription) {
-    this.fd = fd;
+    this.#map = new Descriptor(fd, 'the dirty map');
     this.id = mapInfo(fd).id;
     this.#description = description;
     this.#memory = memory;
@@ -226,11 +227,15 @@ export class Range {
     writeDescription(this.#memory.memory, this.#description);
   }
 
+  get fd(): number {
+    return this.#map.fd;
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#memory.unmap();
-    closeSync(this.fd);
+    this.#map.close();
   }
 
   #addInFlight(dirty: Bitmap, inFlight: readonly InFlight[]): void {

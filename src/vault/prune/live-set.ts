@@ -5,6 +5,7 @@
  * way round; with 10 TiB live and as much garbage that happens to about three chunks.
  */
 import fs from 'node:fs';
+import { Descriptor } from '../../base/descriptor.ts';
 import { newId } from '../ids.ts';
 
 /** Doubles, 8 bytes each: 32 MiB. */
@@ -127,14 +128,14 @@ class MemorySegment implements Segment {
 /** A sorted file; the first entry of each block is in memory, and the block that was read last. */
 class FileSegment implements Segment {
   readonly size: number;
-  readonly #fd: number;
+  readonly #file: Descriptor;
   readonly #firsts: Float64Array;
   readonly #block = new Float64Array(blockEntries);
   #loaded = -1;
   #length = 0;
 
-  constructor(fd: number, size: number, firsts: Float64Array) {
-    this.#fd = fd;
+  constructor(file: Descriptor, size: number, firsts: Float64Array) {
+    this.#file = file;
     this.size = size;
     this.#firsts = firsts;
   }
@@ -144,7 +145,7 @@ class FileSegment implements Segment {
     const block = this.#firsts[after] === key ? after : after - 1;
     if (block < 0) return false;
     if (block !== this.#loaded) {
-      this.#length = readEntries(this.#fd, this.#block, block * blockEntries);
+      this.#length = readEntries(this.#file, this.#block, block * blockEntries);
       this.#loaded = block;
     }
     const at = lowerBound(this.#block, key, this.#length);
@@ -152,29 +153,29 @@ class FileSegment implements Segment {
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    this.#file.close();
   }
 }
 
 /** Sorted runs, one after the other in one file. */
 class Runs {
-  readonly #fd: number;
+  readonly #file: Descriptor;
   readonly #ends: number[] = [];
 
   constructor(path: string) {
-    this.#fd = openUnlinked(path);
+    this.#file = openUnlinked(path);
   }
 
   add(keys: Float64Array): void {
     const start = this.#ends.at(-1) ?? 0;
-    writeEntries(this.#fd, keys, start);
+    writeEntries(this.#file, keys, start);
     this.#ends.push(start + keys.length);
   }
 
   merge(path: string): FileSegment {
     const out = openUnlinked(path);
     const heap = new RunHeap(
-      this.#ends.map((end, run) => new RunReader(this.#fd, run === 0 ? 0 : this.#ends[run - 1]!, end)),
+      this.#ends.map((end, run) => new RunReader(this.#file, run === 0 ? 0 : this.#ends[run - 1]!, end)),
     );
     const block = new Float64Array(blockEntries);
     const firsts: number[] = [];
@@ -197,21 +198,21 @@ class Runs {
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    this.#file.close();
   }
 }
 
 class RunReader {
   key: number | undefined;
-  readonly #fd: number;
+  readonly #file: Descriptor;
   readonly #buffer = new Float64Array(blockEntries);
   #next: number;
   readonly #end: number;
   #at = 0;
   #length = 0;
 
-  constructor(fd: number, start: number, end: number) {
-    this.#fd = fd;
+  constructor(file: Descriptor, start: number, end: number) {
+    this.#file = file;
     this.#next = start;
     this.#end = end;
     this.advance();
@@ -220,7 +221,7 @@ class RunReader {
   advance(): void {
     if (this.#at === this.#length) {
       const want = Math.min(blockEntries, this.#end - this.#next);
-      this.#length = want === 0 ? 0 : readEntries(this.#fd, this.#buffer.subarray(0, want), this.#next);
+      this.#length = want === 0 ? 0 : readEntries(this.#file, this.#buffer.subarray(0, want), this.#next);
       this.#next += this.#length;
       this.#at = 0;
     }
@@ -275,25 +276,25 @@ function lowerBound(keys: Float64Array, key: number, length = keys.length): numb
   return from;
 }
 
-function openUnlinked(path: string): number {
+function openUnlinked(path: string): Descriptor {
   const full = `${path}-${newId()}`;
   const fd = fs.openSync(full, 'wx+', 0o600);
   fs.unlinkSync(full);
-  return fd;
+  return new Descriptor(fd, full);
 }
 
-function writeEntries(fd: number, keys: Float64Array, at: number): void {
+function writeEntries(file: Descriptor, keys: Float64Array, at: number): void {
   const bytes = new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength);
   for (let done = 0; done < bytes.length;)
-    done += fs.writeSync(fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
+    done += fs.writeSync(file.fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
 }
 
 /** Returns how many entries there were. */
-function readEntries(fd: number, keys: Float64Array, at: number): number {
+function readEntries(file: Descriptor, keys: Float64Array, at: number): number {
   const bytes = new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength);
   let done = 0;
   while (done < bytes.length) {
-    const got = fs.readSync(fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
+    const got = fs.readSync(file.fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
     if (got === 0) break;
     done += got;
   }

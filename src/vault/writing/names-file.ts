@@ -6,16 +6,17 @@
  * An entry of zeros: the job has not written this chunk. `clearedName`: it reads as zeros now.
  */
 import fs from 'node:fs';
+import { Descriptor } from '../../base/descriptor.ts';
 import { nameLength } from '../names.ts';
 
 /** No hash: two to the power of 256 minus one. */
 export const clearedName: Buffer = Buffer.alloc(nameLength, 0xff);
 
 export class NamesFile {
-  readonly #fd: number;
+  readonly #file: Descriptor;
 
-  private constructor(fd: number) {
-    this.#fd = fd;
+  private constructor(file: Descriptor) {
+    this.#file = file;
   }
 
   /** Makes the file, empty, in place of what was there. */
@@ -24,14 +25,15 @@ export class NamesFile {
   }
 
   static open(path: string): NamesFile {
-    return new NamesFile(fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME));
+    const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME);
+    return new NamesFile(new Descriptor(fd, path));
   }
 
   /** The entries of `count` chunks from `first` on, in a new buffer. */
   read(first: number, count: number): Buffer {
     const names = Buffer.alloc(count * nameLength);
     for (let done = 0; done < names.length;) {
-      const got = fs.readSync(this.#fd, names, done, names.length - done, first * nameLength + done);
+      const got = fs.readSync(this.#file.fd, names, done, names.length - done, first * nameLength + done);
       if (got === 0) break;
       done += got;
     }
@@ -40,10 +42,10 @@ export class NamesFile {
 
   write(first: number, names: Uint8Array): void {
     for (let done = 0; done < names.length;)
-      done += fs.writeSync(this.#fd, names, done, names.length - done, first * nameLength + done);
+      done += fs.writeSync(this.#file.fd, names, done, names.length - done, first * nameLength + done);
   }
 
   close(): void {
-    fs.closeSync(this.#fd);
+    this.#file.close();
   }
 }
