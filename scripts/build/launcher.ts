@@ -10,6 +10,15 @@ const always = [
   '--max-semi-space-size=1',
 ];
 
+/**
+ * Programs whose result is on standard output. Node opens /dev/null in the place of a closed one, and a result would
+ * vanish there; a descriptor that cannot be written makes the program fail instead.
+ */
+const resultPrograms: readonly string[] = ['dattocli', 'fsawarebdcopy', 'in_use_sectors'];
+const closedOutput = `# A closed standard output must not swallow the result: writing to this one fails.
+{ command : >&1; } 2>/dev/null || exec 1</dev/null
+`;
+
 export function launcher(name: string, debug: boolean): string {
   const flags = [...always, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
   return `#!/bin/sh
@@ -29,6 +38,6 @@ esac
 unset NODE_OPTIONS
 # Each arena of glibc's malloc keeps what its threads have freed; two serve two busy threads.
 export MALLOC_ARENA_MAX=2
-exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
+${resultPrograms.includes(name) ? closedOutput : ''}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
 `;
 }

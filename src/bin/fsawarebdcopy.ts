@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, CommanderError } from 'commander';
 import type { RunningJob } from '../backup/job.ts';
 import { defaultJobOptions } from '../backup/job.ts';
 import { offlineDevice, refuseMounted } from '../backup/offline.ts';
@@ -16,7 +16,10 @@ import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';
 import { reportError } from '../base/report.ts';
+import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
+
+const output = new StandardOutput();
 
 const program = new Command('fsawarebdcopy')
   .description('Copy the used blocks of the idle filesystem on SRC to DST.')
@@ -24,7 +27,8 @@ const program = new Command('fsawarebdcopy')
   .argument('<dst>', 'block device, image file (made where absent) or NBD URI (nbd://HOST:PORT/EXPORT)')
   .option('--verify <level>', 'read back: none, sample or full', 'sample')
   .version(agentVersion)
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
+  .configureOutput({ writeOut: (text) => output.write(text) })
+  .exitOverride()
   .action(async (src: string, dst: string, { verify }: { verify: string }) => {
     if (verify !== 'none' && verify !== 'sample' && verify !== 'full')
       throw new AgentError('BAD_USAGE', `--verify "${verify}" is none of none, sample, full`);
@@ -65,7 +69,7 @@ async function follow(job: RunningJob): Promise<void> {
   for (const { message } of status.warnings) process.stderr.write(`fsawarebdcopy: warning: ${message}\n`);
   if (status.error !== null) throw AgentError.fromDocument(status.error);
   const [device] = status.devices;
-  process.stdout.write(
+  output.write(
     `${formatBytes(device?.used_bytes ?? 0)} of ${formatBytes(device?.device_size ?? 0)} in use, ` +
       `${formatBytes(device?.bytes_sent ?? 0)} sent, ${formatBytes(device?.bytes_zero ?? 0)} zeros, ` +
       `${formatBytes(device?.bytes_verified ?? 0)} read back\n`,
@@ -85,9 +89,17 @@ function clearProgress(): void {
 }
 
 try {
-  await program.parseAsync();
+  await program.parseAsync().catch((thrown: unknown) => {
+    if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
+  });
+  output.finish();
 } catch (error) {
-  const { line, exitCode } = reportError('fsawarebdcopy', error);
-  process.stderr.write(`${line}\n`);
-  process.exitCode = exitCode;
+  if (error instanceof CommanderError) {
+    // commander has printed it.
+    process.exitCode = 2;
+  } else {
+    const { line, exitCode } = reportError('fsawarebdcopy', error);
+    process.stderr.write(`${line}\n`);
+    process.exitCode = exitCode;
+  }
 }

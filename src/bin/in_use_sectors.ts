@@ -1,17 +1,20 @@
 /** `in_use_sectors DEV`: prints the used ranges as the predecessor's tool did, `0xSTART 0xLENGTH` in bytes. */
-import { Command } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { refuseMounted, offlineDevice } from '../backup/offline.ts';
-import { agentVersion } from '../base/version.ts';
 import { reportError } from '../base/report.ts';
+import { StandardOutput } from '../base/standard-output.ts';
+import { agentVersion } from '../base/version.ts';
 import { openDeviceSource } from '../block/device-source.ts';
 import { readVerifiedUsedMap } from '../filesystems/verified.ts';
+
+const output = new StandardOutput();
 
 const program = new Command('in_use_sectors')
   .description('Print the byte ranges that the filesystem on DEV uses, as 0xSTART 0xLENGTH, one a line.')
   .argument('<dev>', 'block device or image file, not mounted writable')
   .version(agentVersion)
-  .configureOutput({ writeErr: (text) => process.stderr.write(text) })
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
+  .configureOutput({ writeOut: (text) => output.write(text) })
+  .exitOverride()
   .action(async (name: string) => {
     const { device } = await offlineDevice(name);
     refuseMounted(device);
@@ -24,24 +27,28 @@ const program = new Command('in_use_sectors')
       );
       for (const warning of map.warnings) process.stderr.write(`in_use_sectors: ${warning}\n`);
       for await (const extents of map.extents) {
-        const lines = extents.map(
-          ({ offset, length }) => `0x${offset.toString(16)} 0x${length.toString(16)}\n`,
+        output.write(
+          extents.map(({ offset, length }) => `0x${offset.toString(16)} 0x${length.toString(16)}\n`).join(''),
         );
-        if (!process.stdout.write(lines.join('')))
-          await new Promise((resolve) => process.stdout.once('drain', resolve));
+        if (output.hasEnded) break;
       }
     } finally {
       await source.close();
     }
   });
 
-// A reader that has seen enough (`| head`) closes the pipe.
-process.stdout.on('error', () => process.exit(0));
-
 try {
-  await program.parseAsync();
+  await program.parseAsync().catch((thrown: unknown) => {
+    if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
+  });
+  output.finish();
 } catch (error) {
-  const { line, exitCode } = reportError('in_use_sectors', error);
-  process.stderr.write(`${line}\n`);
-  process.exitCode = exitCode;
+  if (error instanceof CommanderError) {
+    // commander has printed it.
+    process.exitCode = 2;
+  } else {
+    const { line, exitCode } = reportError('in_use_sectors', error);
+    process.stderr.write(`${line}\n`);
+    process.exitCode = exitCode;
+  }
 }

@@ -15,6 +15,8 @@ export interface Context {
   readonly json: boolean;
   /** Prints a document under `--json`, else the text. */
   readonly print: (document: unknown, render: () => string) => void;
+  /** Prints what is nowhere else, such as a recovery code. Throws FILE_ERROR if it did not arrive. */
+  readonly deliver: (document: unknown, render: () => string) => void;
 }
 
 /** Makes a command's action of its work, which gives the exit code. */
@@ -33,10 +35,16 @@ export function addCommonOptions(command: Command, socket = true): Command {
 
 export function createContext(io: Io, options: CommonOptions): Context {
   const json = options.json === true;
+  const print: Context['print'] = (document, render) =>
+    io.out(json ? `${JSON.stringify(document)}\n` : render());
   return {
     io,
     json,
     client: new Client(options.socket ?? defaultSocket),
-    print: (document, render) => io.out(json ? `${JSON.stringify(document)}\n` : render()),
+    print,
+    deliver: (document, render) => {
+      print(document, render);
+      io.finishOut(true);
+    },
   };
 }

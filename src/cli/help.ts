@@ -7,6 +7,7 @@ import { createProgram } from './program.ts';
 export function helpTexts(): ReadonlyMap<string, string> {
   const nowhere: Io = {
     out: () => undefined,
+    finishOut: () => undefined,
     err: () => undefined,
     isTerminal: false,
     onInterrupt: () => () => undefined,

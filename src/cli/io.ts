@@ -2,11 +2,17 @@
  * Where the command writes, what it asks and what it hears of Ctrl-C, as an argument, so that tests stand in for a
  * terminal.
  */
+import { StandardOutput } from '../base/standard-output.ts';
 import { askAtTerminal } from './ask.ts';
 
 export interface Io {
-  /** What scripts read: results alone. */
+  /** Results alone, which scripts read. Does not throw: `finishOut` does. */
   out(text: string): void;
+  /**
+   * Throws FILE_ERROR if a result could not be written. `needed`: the result is nowhere else (a recovery code), so a
+   * reader that has left is a failure too; otherwise it is none (`| head -1`).
+   */
+  finishOut(needed?: boolean): void;
   /** For people: progress, warnings, errors. */
   err(text: string): void;
   /** Standard error is a terminal, so progress may be a bar. */
@@ -20,10 +26,12 @@ export interface Io {
 }
 
 export function processIo(): Io {
-  // A reader that has seen enough (`| head -1`) ends neither the command nor the job it waits for.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+  const output = new StandardOutput();
+  // A reader of progress and warnings that has left ends neither the command nor the job it waits for.
+  process.stderr.on('error', () => undefined);
   return {
-    out: (text) => process.stdout.write(text),
+    out: (text) => output.write(text),
+    finishOut: (needed) => output.finish(needed),
     err: (text) => process.stderr.write(text),
     isTerminal: process.stderr.isTTY,
     onInterrupt: (callback) => {

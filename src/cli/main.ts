@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
 import type { Io } from './io.ts';
+import { exitWithWarnings } from './outcome.ts';
 import { joinPairs } from './pairs.ts';
 import { createProgram } from './program.ts';
 
@@ -15,14 +16,20 @@ export async function runDattocli(args: readonly string[], io: Io): Promise<numb
     });
     if (args.length === 0)
       throw new AgentError('BAD_USAGE', 'No command was given', { hint: "'dattocli --help' lists them" });
-    await program.parseAsync(joinPairs(args), { from: 'user' });
+    await program.parseAsync(joinPairs(args), { from: 'user' }).catch(unlessHelp);
+    // A command that failed has said why already.
+    if (exitCode === 0 || exitCode === exitWithWarnings) io.finishOut();
     return exitCode;
   } catch (thrown) {
-    if (thrown instanceof CommanderError && thrown.exitCode === 0) return 0;
     const report = reportError('dattocli', usageError(thrown), { json: args.includes('--json') });
     io.err(`${report.line}\n`);
     return report.exitCode;
   }
+}
+
+/** Help and the version, which commander has printed. */
+function unlessHelp(thrown: unknown): void {
+  if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
 }
 
 function usageError(thrown: unknown): unknown {

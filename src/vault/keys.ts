@@ -43,6 +43,11 @@ export async function removeKey(vault: Vault, id: string, options: StoreOptions 
   await asDeleter('to remove a key', () => vault.store.delete(slotKey(id), options));
 }
 
+/** Puts a slot back that was removed just now. Throws what the store throws. */
+export async function restoreKey(vault: Vault, slot: KeySlot, options: StoreOptions = {}): Promise<void> {
+  await putSlot(vault, slot, options);
+}
+
 /** The id of the key that a person names by its label, its id or the first digits of it. Throws VAULT_NO_KEY. */
 export function findKey({ slots, damaged }: KeySlots, text: string): string {
   const ids = [...slots, ...damaged].map(({ id }) => id);

@@ -155,6 +155,8 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
 }
 
 export interface RunOptions {
+  /** A descriptor for standard output; default: it is kept. */
+  readonly output?: number;
   /** Ctrl-C: the program gets SIGINT and may still say something. */
   readonly signal?: AbortSignal;
   readonly environment?: Readonly<Record<string, string>>;
@@ -181,7 +183,7 @@ export async function runProgram(
   options: RunOptions = {},
 ): Promise<ProgramResult> {
   const child = spawn(process.execPath, [join(root, entry), ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', options.output ?? 'pipe', 'pipe'],
     env: { ...process.env, ...options.environment },
     timeout: 60_000,
     killSignal: 'SIGKILL',
@@ -189,11 +191,11 @@ export async function runProgram(
   options.signal?.addEventListener('abort', () => child.kill('SIGINT'), { once: true });
   let stdout = '';
   let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
     options.onOutput?.(text);
   });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
     options.onError?.(text);
   });

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { ErrorDocument } from '../../src/base/errors.ts';
+import { type OutputFile, StandardOutput } from '../../src/base/standard-output.ts';
 import { runDattocli } from '../../src/cli/main.ts';
 import type { Io } from '../../src/cli/io.ts';
 
@@ -18,6 +19,8 @@ export interface HereOptions {
   readonly interrupt?: RegExp;
   /** What is typed where something is asked for, one after the other. */
   readonly answers?: readonly string[];
+  /** Where standard output goes; default: everything is kept. */
+  readonly output?: OutputFile;
 }
 
 export async function dattocliHere(args: readonly string[], options: HereOptions = {}): Promise<Said> {
@@ -31,11 +34,14 @@ export async function dattocliHere(args: readonly string[], options: HereOptions
     pressed = true;
     setImmediate(() => press());
   };
+  const output = options.output === undefined ? undefined : new StandardOutput(options.output);
   const io: Io = {
     out: (text) => {
       out += text;
+      output?.write(text);
       look();
     },
+    finishOut: (needed) => output?.finish(needed),
     err: (text) => {
       err += text;
       look();

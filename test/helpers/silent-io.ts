@@ -5,6 +5,7 @@ export function silentIo(answers: readonly string[] = []): Io {
   const left = [...answers];
   return {
     out: () => undefined,
+    finishOut: () => undefined,
     err: () => undefined,
     isTerminal: false,
     onInterrupt: () => () => undefined,

@@ -131,3 +131,25 @@ test('what cannot be copied is refused with one line and the right exit code', a
   // What is on the device is as it was.
   await assertWhole('ext4', device);
 });
+
+test('results that could not be written are failures', async () => {
+  const full = await open('/dev/full', 'w');
+  try {
+    const { device } = disks.ext4;
+    for (const [program, ...args] of [
+      ['in_use_sectors', device],
+      ['in_use_sectors', '--help'],
+      ['fsawarebdcopy', device, join(scratch, 'full.img')],
+      ['fsawarebdcopy', '--version'],
+    ]) {
+      const { code, stderr } = await runProgram(`src/bin/${program}.ts`, args, { output: full.fd });
+      assert.equal(code, 1, `${program} ${args.join(' ')}`);
+      assert.match(stderr, /could not be written to standard output: ENOSPC/);
+    }
+  } finally {
+    await full.close();
+  }
+  const usage = await runProgram('src/bin/in_use_sectors.ts', []);
+  assert.deepEqual([usage.code, usage.stdout], [2, '']);
+  assert.match(usage.stderr, /missing required argument/);
+});

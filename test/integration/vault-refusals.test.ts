@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
@@ -18,6 +18,7 @@ import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { openVault } from '../../src/vault/opening.ts';
 import { backUp as backUpFor, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
 import { dattocliHere, documentOf, refusedHere } from '../helpers/dattocli-here.ts';
+import { dattocli } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
 import { backUp, type TestImage } from '../helpers/vault-writer.ts';
@@ -120,6 +121,66 @@ test('no vault, not a vault, a second vault, a later version, a mistyped place',
   await refusedHere(['points', '--vault', vault, ...rest], 'BAD_TARGET', 2);
   await refusedHere(['points', '--vault', 'vault:offsite', ...rest], 'BAD_TARGET', 2);
 });
+
+test('a command whose result could not be written fails, and init and keys are as before', async () => {
+  const full = await open('/dev/full', 'w');
+  try {
+    const unwritten = async (...args: string[]): Promise<string> => {
+      const { code, stderr } = await dattocli(args, undefined, { output: full.fd });
+      assert.equal(code, 1, args.join(' '));
+      assert.match(stderr, /could not be written to standard output: ENOSPC/, args.join(' '));
+      return stderr;
+    };
+    for (const command of [
+      ['points', ...at],
+      ['vault', 'info', ...at, '--json'],
+      ['verify', 'latest', ...at, ...run],
+      ['--help'],
+      ['vault', '--help'],
+      ['--version'],
+    ])
+      await unwritten(...command);
+
+    const lost = join(scratch, 'lost');
+    const keys = digestOf(join(state, 'vault-keys'));
+    for (const more of [[], ['--json'], ['--no-recovery-code']])
+      assert.match(
+        await unwritten('vault', 'init', `vault:${lost}`, ...more, ...at.slice(2)),
+        /no vault was made/,
+      );
+    await refusedHere(['points', '--vault', `vault:${lost}`, ...at.slice(2)], 'VAULT_NOT_FOUND');
+    assert.equal(digestOf(join(state, 'vault-keys')), keys, 'the key file of a vault that is not there');
+
+    await unchanged(async () => {
+      for (const more of [[], ['--json']])
+        assert.match(
+          await unwritten('vault', 'key', 'add', '--new-recovery-code', ...more, ...at),
+          /the keys are as they were/,
+        );
+    });
+    // The reader has gone: other results are not needed by anybody, a recovery code is.
+    const gone = { output: { write: brokenPipe, sync: () => undefined } };
+    assert.equal((await dattocliHere(['points', ...at], gone)).code, 0);
+    const init = await dattocliHere(['vault', 'init', `vault:${lost}`, ...at.slice(2)], gone);
+    assert.match(`${init.code} ${init.err}`, /^1 .*EPIPE.*no vault was made/);
+    const made = await documentOf<InitDocument>(['vault', 'init', `vault:${lost}`, ...at.slice(2)]);
+    // A code that changes itself: the old one still opens, whether or not it was removed before the result was written.
+    await writeFile(join(scratch, 'code'), made.recovery_code!, { mode: 0o600 });
+    const by = ['--vault', `vault:${lost}`, ...at.slice(2), '--recovery-code-file', join(scratch, 'code')];
+    for (const more of [[], ['--json']]) {
+      await unwritten('vault', 'key', 'change', ...more, ...by);
+      const { keys: left } = await documentOf<KeyListDocument>(['vault', 'key', 'list', ...by.slice(0, -2)]);
+      assert.deepEqual(left.map(({ id }) => id).sort(), made.keys.map(({ id }) => id).sort());
+      assert.equal((await dattocliHere(['points', ...by])).code, 0);
+    }
+  } finally {
+    await full.close();
+  }
+});
+
+function brokenPipe(): number {
+  throw Object.assign(new Error('broken pipe'), { code: 'EPIPE' });
+}
 
 test('points that are not there, and words that name none', async () => {
   await unchanged(async () => {

@@ -62,7 +62,8 @@ export async function exportPoint(context: Context, self: Command): Promise<numb
       const document: ExportDocument = {
         ...{ uri: server.uri, point: point.id, device: device.path, size: device.size, writable },
       };
-      context.print(document, () => `${server.uri}\n`);
+      // Without the address no client finds it.
+      context.deliver(document, () => `${server.uri}\n`);
       if (!context.json)
         context.io.err(
           `${device.path} of ${point.id}, ${formatBytes(device.size)}, ${writable ? 'writable: what is written is forgotten at the end' : 'read-only'}; until Ctrl-C\n`,

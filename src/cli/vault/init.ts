@@ -1,14 +1,16 @@
 /**
  * `vault init`: makes a vault and its keys. The key file is durable before the vault appears, so that there is never a
- * vault that nobody can open; where making the vault fails, it goes again.
+ * vault that nobody can open; where making the vault fails, it goes again. The recovery code is only on standard output,
+ * so a vault whose code could not be written there is removed again.
  */
 import type { Command } from 'commander';
 import { rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { AgentError, errnoCode } from '../../base/errors.ts';
+import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { readConfig } from '../../vault/config.ts';
 import { newId } from '../../vault/ids.ts';
 import { makeKeyFile } from '../../vault/key-file.ts';
+import type { KeySlot } from '../../vault/key-slots.ts';
 import { type KeyMaterial, keyFileBytes, newKeyFileText, newRecoveryCode } from '../../vault/key-material.ts';
 import {
   type VaultContext,
@@ -64,10 +66,10 @@ export async function initVault(context: Context, self: Command): Promise<number
   const { location, context: places } = await readWanted(context.io, self, argument, { key: false });
   const place = await findVault(location, places);
   const passphrase = await newPassphrase(values, place, context.io);
-  const document = await untilInterrupted(context.io, (signal) =>
-    make(place, places, { values, passphrase, signal, hooks: waitingHooks(context) }),
+  const deliver = (document: InitDocument): void => context.deliver(document, () => renderInit(document));
+  await untilInterrupted(context.io, (signal) =>
+    make(place, places, { values, passphrase, signal, hooks: waitingHooks(context), deliver }),
   );
-  context.print(document, () => renderInit(document));
   return 0;
 }
 
@@ -84,13 +86,15 @@ interface MakeOptions {
   readonly passphrase: string | undefined;
   readonly signal: AbortSignal;
   readonly hooks: StoreHooks;
+  /** Prints the result. Throws FILE_ERROR if it did not arrive. */
+  readonly deliver: (document: InitDocument) => void;
 }
 
 async function make(
   place: VaultPlace,
   context: VaultContext,
-  { values, passphrase, signal, hooks }: MakeOptions,
-): Promise<InitDocument> {
+  { values, passphrase, signal, hooks, deliver }: MakeOptions,
+): Promise<void> {
   const id = newId();
   const store = await openPlace(place, { create: true, hooks });
   let made: string | undefined;
@@ -113,7 +117,7 @@ async function make(
     const { chunkSize, packSize } = values;
     const { config } = await Vault.init(store, { id, keys, chunkSize, packSize, signal });
     const { slots } = await readSlots(store, { signal });
-    return {
+    const document: InitDocument = {
       location: formatVaultLocation(place.location),
       id,
       created: config.created,
@@ -123,11 +127,43 @@ async function make(
       recovery_code: code ?? null,
       keys: slots.map(keyDocument),
     };
+    try {
+      deliver(document);
+    } catch (error) {
+      throw await takenBack(store, slots, document, toAgentError(error));
+    }
   } catch (error) {
     if (made !== undefined && (await isAbsent(store, id))) await rm(made, { force: true });
     throw withPlace(error, place.location);
   } finally {
     await store.close();
+  }
+}
+
+/** Removes a vault that was made just now and whose result could not be written. Returns the error that is to be thrown. */
+async function takenBack(
+  store: ObjectStore,
+  slots: readonly KeySlot[],
+  { location, recovery_code: code }: InitDocument,
+  why: AgentError,
+): Promise<AgentError> {
+  try {
+    for (const { id } of slots) await store.delete(`keys/${id}.json`);
+    await store.delete('vault.json');
+    return new AgentError(why.code, `${why.message}; no vault was made`, {
+      ...(why.hint === undefined ? {} : { hint: why.hint }),
+      cause: why,
+    });
+  } catch (error) {
+    const lost = code === null ? '' : ', and its recovery code is lost';
+    return new AgentError(
+      why.code,
+      `${why.message}; the vault ${location} was made and cannot be removed again (${toAgentError(error).message})${lost}`,
+      {
+        hint: `Run dattocli vault key list --vault ${location}, remove the recovery code's key and add another one (vault key add --new-recovery-code)`,
+        cause: why,
+      },
+    );
   }
 }
 

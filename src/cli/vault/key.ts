@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { makeKeyFile, replaceKeyFile } from '../../vault/key-file.ts';
 import { type KeyMaterial, newKeyFileText, newRecoveryCode } from '../../vault/key-material.ts';
-import { addKey, findKey, listKeys, removeKey } from '../../vault/keys.ts';
+import { addKey, findKey, listKeys, removeKey, restoreKey } from '../../vault/keys.ts';
 import { findVault, openPlace, readPassphrase, readSecret, storedKey } from '../../vault/opening.ts';
 import { unlock } from '../../vault/unlock.ts';
 import type { Context } from '../context.ts';
@@ -73,20 +73,43 @@ export async function showKeys(context: Context, self: Command): Promise<number>
 export async function addNewKey(context: Context, self: Command): Promise<number> {
   const values = self.opts<Values>();
   checkChoice(values);
-  const document = await withVault(context, self, async (session) => {
+  await withVault(context, self, async (session) => {
     const { vault, signal } = session;
     const { material: present } = await presentKey(session);
     const added = await newKey(values, context.io);
     try {
       const slot = await addKey(vault, present, added.material, { label: values.label, signal });
-      return changed(keyDocument(slot), null, added);
+      const document = changed(keyDocument(slot), null, added);
+      await show(context, document, () => removeKey(vault, slot.id));
     } catch (error) {
       if (added.made && added.keyFile !== undefined) await rm(added.keyFile, { force: true });
       throw error;
     }
   });
-  context.print(document, () => renderKey(document));
   return 0;
+}
+
+/** Prints the result. A recovery code is nowhere else: if it did not arrive, `undo` is run and FILE_ERROR is thrown. */
+async function show(context: Context, document: KeyChangeDocument, undo: () => Promise<void>): Promise<void> {
+  const render = (): string => renderKey(document);
+  if (document.recovery_code === null) {
+    context.print(document, render);
+    return;
+  }
+  try {
+    context.deliver(document, render);
+  } catch (error) {
+    const { code, message, hint } = toAgentError(error);
+    const outcome = await undo().then(
+      () => 'the keys are as they were',
+      (failure: unknown) =>
+        `the key ${document.added.id} was added and stays: ${toAgentError(failure).message}`,
+    );
+    throw new AgentError(code, `${message}; ${outcome}`, {
+      ...(hint === undefined ? {} : { hint }),
+      cause: error,
+    });
+  }
 }
 
 /**
@@ -113,7 +136,7 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
     }
     const keyFile = rewrites ? present.path : undefined;
     const document = changed(keyDocument(added), slot.id, { material, keyFile });
-    if (!context.json) context.print(document, () => renderKey(document));
+    if (!context.json) await show(context, document, () => removeKey(vault, added.id));
     const failure = await removeKey(vault, slot.id, { signal }).then(
       () => undefined,
       (error: unknown) => toAgentError(error),
@@ -125,7 +148,12 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
       const help = hint === '' ? '' : ` (${hint})`;
       if (!context.json) context.io.err(`warning: ${printable(document.warning)}${printable(help)}\n`);
     }
-    if (context.json) context.print(document, () => '');
+    // One document says all, so it comes last; the old key is put back if the new code did not arrive.
+    if (context.json)
+      await show(context, document, async () => {
+        await restoreKey(vault, slot);
+        await removeKey(vault, added.id);
+      });
     if (failure?.code === 'CANCELLED') throw failure;
     return failure === undefined ? 0 : exitWithWarnings;
   });
