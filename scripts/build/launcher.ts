@@ -2,10 +2,10 @@
  * The launchers: small sh scripts that find themselves also through symbolic links (so that
  * `ln -s /opt/agent/build/dattocli /usr/bin/` works) and become the program on the runtime beside them.
  */
+import { nodeFlags } from '../../src/base/entry.ts';
 
 const always = [
-  // node:sqlite still announces itself as experimental on every start; nobody at a terminal needs that.
-  '--disable-warning=ExperimentalWarning',
+  ...nodeFlags,
   // A small nursery: 6 MB less for an idle dattod, and nothing here allocates fast enough to miss it.
   '--max-semi-space-size=1',
 ];
@@ -38,6 +38,8 @@ esac
 unset NODE_OPTIONS
 # Each arena of glibc's malloc keeps what its threads have freed; two serve two busy threads.
 export MALLOC_ARENA_MAX=2
+# A core dump would hold the keys of vaults and what was read from disks.
+ulimit -S -c 0
 ${resultPrograms.includes(name) ? closedOutput : ''}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
 `;
 }

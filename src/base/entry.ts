@@ -4,11 +4,19 @@
  * `*-main.ts` and `src/bin/*.ts` to that one flat folder (docs/build.md), so these names are unique.
  */
 
+/** What every process of ours gives to Node, launchers and child processes alike. */
+export const nodeFlags: readonly string[] = [
+  // node:sqlite still announces itself as experimental on every start; no user at a terminal needs that.
+  '--disable-warning=ExperimentalWarning',
+  // SIGUSR1 would open the debugger of a root process on loopback, for every user of the machine.
+  '--disable-sigusr1',
+];
+
 /**
  * Resolves an entry beside the caller, both from the sources and from the bundles:
  *
  *     new Worker(entryPath(import.meta.url, './copy-worker.ts'))
- *     spawn(process.execPath, [fileURLToPath(entryPath(import.meta.url, './guard-main.ts'))])
+ *     spawn(process.execPath, [...nodeFlags, fileURLToPath(entryPath(import.meta.url, './guard-main.ts'))])
  *
  * `source` is the entry's `.ts` file relative to the caller's source file. Throws RangeError for a name that
  * the build would not find.

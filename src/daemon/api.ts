@@ -3,10 +3,8 @@
  * Errors are `ErrorDocument`s with a fitting status.
  */
 import { fastify, type FastifyError, type FastifyInstance } from 'fastify';
-import { once } from 'node:events';
-import { existsSync, unlinkSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
+import { listenOn } from '../base/listen.ts';
 import type { Log } from '../base/log.ts';
 import { httpStatus } from './http-status.ts';
 import { type RouteContext, routes } from './routes.ts';
@@ -55,36 +53,13 @@ export function createApi(context: RouteContext, log: Log): FastifyInstance {
   return app;
 }
 
-/** Listens on the socket; one that an earlier daemon left behind is removed first. Throws FILE_ERROR. */
+/**
+ * Listens on the socket. One that an earlier daemon left behind is replaced. Throws FILE_EXISTS if the path holds
+ * another kind of file, FILE_ERROR if it cannot be made.
+ */
 export async function listen(app: FastifyInstance, socket: string): Promise<void> {
   await app.ready();
-  try {
-    unlinkSync(socket);
-  } catch (error) {
-    // Binding into a folder that is not there would look like a lack of rights.
-    if (errnoCode(error) !== 'ENOENT' || !existsSync(dirname(socket))) throw cannotListen(socket, error);
-  }
-  // The mask is in force while the socket is made, so that there is no moment at which others can open it.
-  const before = process.umask(0o177);
-  try {
-    app.server.listen({ path: socket });
-    await once(app.server, 'listening');
-  } catch (error) {
-    throw cannotListen(socket, error);
-  } finally {
-    process.umask(before);
-  }
-}
-
-function cannotListen(socket: string, error: unknown): AgentError {
-  return new AgentError(
-    'FILE_ERROR',
-    `The socket ${socket} cannot be made: ${errnoCode(error) ?? String(error)}`,
-    {
-      hint: 'choose another with --socket',
-      cause: error,
-    },
-  );
+  await listenOn(app.server, { path: socket }, 'choose another path with --socket');
 }
 
 function translate(thrown: FastifyError): AgentError {

@@ -7,8 +7,10 @@ import {
   closeSync,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   readFileSync,
+  readSync,
   statSync,
   unlinkSync,
   writeSync,
@@ -23,18 +25,22 @@ export interface Instance {
   release(): void;
 }
 
-/** Throws DAEMON_ALREADY_RUNNING with the other's pid, or FILE_ERROR. */
+/**
+ * Throws DAEMON_ALREADY_RUNNING with the other's pid, FILE_EXISTS if the path holds anything but a pid file, or
+ * FILE_ERROR.
+ */
 export function claimInstance(pidFile: string, tryLock: TryLock, pid = process.pid): Instance {
   for (;;) {
     const fd = openPidFile(pidFile);
     try {
       if (!tryLock(fd)) throw alreadyRunning(pidFile);
       if (isStillThere(fd, pidFile)) {
+        checkIsPidFile(fd, pidFile);
         ftruncateSync(fd);
         writeSync(fd, `${pid}\n`, 0);
         return {
           release: () => {
-            unlinkSync(pidFile);
+            if (isStillThere(fd, pidFile)) unlinkSync(pidFile);
             closeSync(fd);
           },
         };
@@ -48,6 +54,8 @@ export function claimInstance(pidFile: string, tryLock: TryLock, pid = process.p
 }
 
 function openPidFile(path: string): number {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found !== undefined && !found.isFile()) throw noPidFile(path, 'it is not a regular file');
   try {
     // "a+" makes the file where there is none and leaves another daemon's pid in it where there is one.
     return openSync(path, 'a+', 0o644);
@@ -61,6 +69,20 @@ function openPidFile(path: string): number {
       },
     );
   }
+}
+
+/** A wrong --pid-file must not cost the file that it names: only a pid is overwritten. */
+function checkIsPidFile(fd: number, path: string): void {
+  const there = Buffer.alloc(32);
+  const length = readSync(fd, there, 0, there.length, 0);
+  if (!/^\d{0,20}\n?$/.test(there.toString('latin1', 0, length)))
+    throw noPidFile(path, 'it holds other text');
+}
+
+function noPidFile(path: string, why: string): AgentError {
+  return new AgentError('FILE_EXISTS', `${path} is not a pid file: ${why}`, {
+    hint: 'choose another path with --pid-file',
+  });
 }
 
 function isStillThere(fd: number, path: string): boolean {

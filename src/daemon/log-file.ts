@@ -3,7 +3,7 @@
  * filesystem is frozen: then lines, and also a reopening, wait in memory. They also wait until `open`, so that
  * what an earlier daemon left frozen is thawed before the file, which may lie on it, is touched.
  */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { holdableSink, type LogSink } from '../base/log.ts';
 
@@ -71,6 +71,12 @@ export class LogFile implements LogSink {
 
 function openLog(path: string): number {
   if (path === '-') return 2;
+  const found = statSync(path, { throwIfNoEntry: false });
+  // Opening a pipe could wait for ever, and a line in a disk would destroy what is there.
+  if (found !== undefined && !found.isFile() && !found.isCharacterDevice())
+    throw new AgentError('FILE_ERROR', `The log ${path} is not a regular file`, {
+      hint: 'choose another with --log-file',
+    });
   try {
     return openSync(path, 'a', 0o640);
   } catch (error) {

@@ -1,11 +1,13 @@
 /** Pid file and log file: what a second daemon, a crash, a rotation and a freeze do to them. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import {
   existsSync,
   mkdtempSync,
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -23,7 +25,7 @@ afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 test('the pid file holds the pid and goes away at the end; a stale one is no hindrance', () => {
   const path = join(directory, 'pid');
-  writeFileSync(path, '99999999 and more\n');
+  writeFileSync(path, '99999999999\n');
   const instance = claimInstance(path, () => true, 42);
   assert.equal(readFileSync(path, 'utf8'), '42\n');
   instance.release();
@@ -54,6 +56,39 @@ test('a lock on a file that was removed meanwhile counts for nothing', () => {
   assert.equal(tries, 2);
   assert.equal(readFileSync(path, 'utf8'), '42\n');
   instance.release();
+});
+
+test('only a pid file is overwritten or removed', () => {
+  const path = join(directory, 'fstab');
+  for (const text of ['/dev/sda1 / ext4\n', '42 and more', '1\n2\n3\n', '9'.repeat(40), '\u0000']) {
+    writeFileSync(path, text);
+    assert.throws(() => claimInstance(path, () => true), {
+      code: 'FILE_EXISTS',
+      message: /is not a pid file/,
+    });
+    assert.equal(readFileSync(path, 'utf8'), text);
+  }
+  const link = join(directory, 'link');
+  symlinkSync(path, link);
+  for (const place of [link, directory, '/dev/null'])
+    assert.throws(() => claimInstance(place, () => true), { code: 'FILE_EXISTS' });
+
+  const pidFile = join(directory, 'pid');
+  const instance = claimInstance(pidFile, () => true, 42);
+  unlinkSync(pidFile);
+  writeFileSync(pidFile, "another program's");
+  instance.release();
+  assert.equal(readFileSync(pidFile, 'utf8'), "another program's");
+});
+
+test('a log is not written to a directory or a pipe', () => {
+  const pipe = join(directory, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  for (const path of [directory, pipe])
+    assert.throws(() => new LogFile(path).open(), { code: 'FILE_ERROR', message: /is not a regular file/ });
+  const log = new LogFile('/dev/null');
+  log.open();
+  log.close();
 });
 
 test('an impossible pid file is a file error', () => {

@@ -2,7 +2,7 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { entryPath } from '../base/entry.ts';
+import { entryPath, nodeFlags } from '../base/entry.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { identifyProcess } from '../linux/process.ts';
 import { type Answer, type Command, encodeLine, type FreezeReport, lineSplitter } from './messages.ts';
@@ -31,7 +31,7 @@ export class GuardProcess {
   /** Starts it. `filesystems` sizes its pool of threads: each filesystem may hold up one or two of them. */
   constructor(filesystems: number) {
     const entry = fileURLToPath(entryPath(import.meta.url, './guard-main.ts'));
-    this.#child = spawn(process.execPath, [entry], {
+    this.#child = spawn(process.execPath, [...nodeFlags, entry], {
       // Nothing of the agent's surroundings may matter: not its directory, not a terminal's signals.
       cwd: '/',
       detached: true,

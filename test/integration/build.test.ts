@@ -3,10 +3,12 @@
  * have the same bytes. Needs ./one_step_build to have run.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   cpSync,
+  existsSync,
   globSync,
   lstatSync,
   mkdirSync,
@@ -14,10 +16,14 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, test } from 'node:test';
+import { daemonPaths, waitFor } from '../helpers/daemon.ts';
+import { assertNoDebugger } from '../helpers/debugger.ts';
 
 const root = join(import.meta.dirname, '../..');
 const programs = ['dattod', 'dattocli', 'dattosrv', 'fsawarebdcopy', 'in_use_sectors'];
@@ -61,6 +67,46 @@ test('a copy of build/ runs without Node, sources and node_modules, through link
     });
     assert.equal(answer.trim().split(' ').at(-1), version, program);
   }
+});
+
+test('no program of build/ has a debugger that SIGUSR1 opens, or leaves a core dump', async (t) => {
+  const paths = daemonPaths();
+  const places: readonly (readonly [string, readonly string[]])[] = [
+    ['dattosrv', ['--listen', '127.0.0.1:0', scratch]],
+    ['dattod', ['--foreground', ...paths.arguments, '--config', paths.config]],
+  ];
+  writeFileSync(paths.config, '{ "job_options": { "tracker": "none" } }', { mode: 0o600 });
+  t.after(() => rmSync(paths.directory, { recursive: true, force: true }));
+  for (const [name, args] of places) {
+    const child = spawn(join(root, 'build', name), args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      await (name === 'dattosrv'
+        ? once(child.stdout, 'data')
+        : waitFor('the socket', 10_000, () => existsSync(paths.socket)));
+      assertNoDebugger(child.pid!, name);
+      assert.match(readFileSync(`/proc/${child.pid!}/limits`, 'utf8'), /^Max core file size +0 /m);
+    } finally {
+      const ended = once(child, 'exit');
+      child.kill('SIGTERM');
+      assert.deepEqual(await ended, [0, null], name);
+    }
+  }
+});
+
+test('dattod does not take a file that is not its own for its socket or its pid file', async () => {
+  const file = join(scratch, 'precious');
+  writeFileSync(file, 'precious text');
+  const paths = daemonPaths();
+  for (const option of ['--socket', '--pid-file']) {
+    const args = ['--foreground', ...paths.arguments, '--config', paths.config, option, file];
+    writeFileSync(paths.config, '{}', { mode: 0o600 });
+    const child = spawn(join(root, 'build/dattod'), args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const [said] = await Promise.all([text(child.stderr), once(child, 'exit')]);
+    assert.equal(child.exitCode, 1, said);
+    assert.match(said, option === '--socket' ? /a file that is not a socket/ : /is not a pid file/);
+    assert.equal(readFileSync(file, 'utf8'), 'precious text');
+  }
+  rmSync(paths.directory, { recursive: true, force: true });
 });
 
 function fingerprints(folder: string): Record<string, string> {

@@ -7,11 +7,11 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError } from '../../base/errors.ts';
+import { listenOn } from '../../base/listen.ts';
 import type { Log } from '../../base/log.ts';
 import { duplicate } from '../../linux/descriptors.ts';
 import type { TcpAddress } from './address.ts';
 import type { DirectoryExportsOptions } from './directory-exports.ts';
-import { listenOn } from './listen.ts';
 import type { TlsSettings } from './tls.ts';
 
 export interface ImageServerOptions {

@@ -2,15 +2,14 @@
  * An NBD server in this process, for the exports of one recovery point or image: on a Unix socket that is its owner's, or
  * on loopback, where others of this machine can connect.
  */
-import { rmSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { AgentError } from '../../base/errors.ts';
+import { listenOn } from '../../base/listen.ts';
 import type { Log } from '../../base/log.ts';
 import { isLoopback } from '../../base/loopback.ts';
 import type { ExportProvider } from '../../nbd/server/backend.ts';
 import { type TcpAddress, resolveAddress } from '../../nbd/server/address.ts';
 import { type ServedConnection, serveConnection } from '../../nbd/server/connection.ts';
-import { listenOn } from '../../nbd/server/listen.ts';
 import { Wire } from '../../nbd/server/wire.ts';
 import { formatNbdUri } from '../../nbd/client/uri.ts';
 
@@ -65,7 +64,6 @@ export async function startExportServer(options: ExportServerOptions): Promise<E
       server.close();
       for (const connection of connections) connection.stop();
       await Promise.all([...connections].map(({ done }) => done));
-      if (listen.kind === 'unix') rmSync(listen.path, { force: true });
     },
   };
 }

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { openSync, closeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { entryPath } from '../../base/entry.ts';
+import { entryPath, nodeFlags } from '../../base/entry.ts';
 import { AgentError, type ErrorDocument } from '../../base/errors.ts';
 import { identifyProcess, type ProcessIdentity } from '../../linux/process.ts';
 import type { ExportOptions } from '../export/export-image.ts';
@@ -29,7 +29,7 @@ export async function startExportProcess(
 ): Promise<ExportProcess> {
   const log = openSync(logFile, 'a', 0o600);
   const entry = fileURLToPath(entryPath(import.meta.url, './export-main.ts'));
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', entry], {
+  const child = spawn(process.execPath, [...nodeFlags, entry], {
     cwd: '/',
     detached: true,
     // Credentials of a bucket may be in the environment.

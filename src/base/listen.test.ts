@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { lstatSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,5 +23,22 @@ test("a socket is its owner's; what lies there already is left as it is", async 
   assert.equal(statSync(file).mode & 0o777, 0o644);
   await assert.rejects(listenOn(createServer(), { path: join(directory, 'no', 'directory') }), {
     code: 'FILE_ERROR',
+    message: /ENOENT/,
   });
+});
+
+test('a socket that a killed server left behind is replaced; a link is not followed', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'listen-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const path = join(directory, 'socket');
+  const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`;
+  spawnSync(process.execPath, ['-e', script]);
+  assert.ok(lstatSync(path).isSocket());
+  const link = join(directory, 'link');
+  symlinkSync(path, link);
+  await assert.rejects(listenOn(createServer(), { path: link }), { code: 'FILE_EXISTS' });
+  assert.ok(lstatSync(path).isSocket() && lstatSync(link).isSymbolicLink());
+  const server = createServer();
+  await listenOn(server, { path });
+  server.close();
 });
