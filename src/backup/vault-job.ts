@@ -203,7 +203,7 @@ export class VaultJob {
       });
     } catch (error) {
       // A put that failed may land later, and the point has to be whole then.
-      if (!(error instanceof AgentError && error.code === 'VAULT_POINT_WITHDRAWN')) {
+      if (this.#session.isInDoubt) {
         this.#session.abandon();
         this.#ended = true;
       }

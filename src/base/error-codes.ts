@@ -56,6 +56,10 @@ const table = {
     summary: 'No vault is there: the directory, the bucket or its mark is missing.',
   },
   VAULT_OBJECT_MISSING: { exit: 1, summary: 'The store of the vault has no object of this name.' },
+  VAULT_OBJECT_EXISTS: {
+    exit: 1,
+    summary: 'The store has an object of this name already; it was not replaced.',
+  },
   VAULT_UNREACHABLE: { exit: 1, retry: true, summary: 'The store of the vault does not answer for now.' },
   VAULT_FULL: { exit: 1, summary: 'The store of the vault has no room left, or a quota is reached.' },
   VAULT_READ_ONLY: { exit: 1, summary: 'The store of the vault cannot be written.' },

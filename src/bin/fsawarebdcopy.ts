@@ -4,7 +4,6 @@
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { randomUUID } from 'node:crypto';
 import { join, resolve } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import type { RunningJob } from '../backup/job.ts';
@@ -15,6 +14,7 @@ import type { JobStatus } from '../backup/status.ts';
 import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';
+import { freshUuid } from '../base/random.ts';
 import { reportError } from '../base/report.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
@@ -38,7 +38,7 @@ const program = new Command('fsawarebdcopy')
     try {
       const prepared = await prepareJob(
         {
-          uuid: randomUUID(),
+          uuid: freshUuid(),
           kind: 'full',
           devices,
           pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],

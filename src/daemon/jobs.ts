@@ -5,11 +5,11 @@
  * differ. A device is claimed before anything is checked and until its job has ended, so that two starts at
  * the same moment cannot both win.
  */
-import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import type { DevicePair, JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../backup/job.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { freshUuid } from '../base/random.ts';
 import type { Collaborators } from './collaborators.ts';
 import type { JobOptionsDocument, JobStatus, StartDocument } from './documents.ts';
 import type { History } from './history.ts';
@@ -86,7 +86,7 @@ export class JobTable {
     const pairs: DevicePair[] = [];
     for (const { device, target } of request.devices)
       pairs.push({ device: await findDevice(devices, device), target });
-    const uuid = randomUUID();
+    const uuid = freshUuid();
     const { kind } = request;
     this.#refuseWhenStopping();
     const options = toJobOptions(request.options ?? {}, this.#options.defaults);

@@ -7,12 +7,13 @@
  * block goes out, and shrinks only after the target has confirmed (invariant 3), so a cut at any point costs
  * time, never data.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { replaceFile, syncDirectory } from '../base/durable.ts';
+import { freshBytes } from '../base/random.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
 import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
 import type { Epoch } from './tracker.ts';
@@ -130,7 +131,7 @@ export class Chain {
         ...subject,
         version: recordVersion,
         id,
-        key: randomBytes(32).toString('hex'),
+        key: freshBytes(32).toString('hex'),
         targetSize: options.targetSize,
         state: 'incomplete',
         epoch: null,

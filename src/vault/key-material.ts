@@ -2,8 +2,9 @@
  * What people hold of a vault's key: a passphrase, the text of a key file, or a recovery code that was printed
  * (docs/formats/vault.md, "Keys").
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
+import { freshBytes } from '../base/random.ts';
 import { keyLength } from './secrets.ts';
 
 export type KeyMaterial =
@@ -14,12 +15,12 @@ export type KeyMaterial =
 
 /** The contents of a new key file. */
 export function newKeyFileText(): string {
-  return `${randomBytes(keyLength).toString('hex')}\n`;
+  return `${freshBytes(keyLength).toString('hex')}\n`;
 }
 
 /** A new recovery code: 14 groups of 4 characters, joined by hyphens. */
 export function newRecoveryCode(): string {
-  return formatRecoveryCode(randomBytes(keyLength));
+  return formatRecoveryCode(freshBytes(keyLength));
 }
 
 /** Equal passphrases give equal bytes, however the keyboard composes accents. Throws BAD_USAGE for an empty one. */

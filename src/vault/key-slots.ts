@@ -3,8 +3,9 @@
  * (docs/formats/vault.md, "Keys"). A slot lies in clear and unauthenticated in the store, so all of it is doubted:
  * parameters that would take much memory are refused before they are used.
  */
-import { randomBytes, scrypt } from 'node:crypto';
+import { scrypt } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
+import { freshBytes } from '../base/random.ts';
 import { Fields } from './fields.ts';
 import { isId, newId } from './ids.ts';
 import { keyFileBytes, passphraseBytes, recoveryBytes } from './key-material.ts';
@@ -66,7 +67,7 @@ export async function makeSlot(
   if (label.length > longestLabel)
     throw new AgentError('BAD_USAGE', `The label of a key has ${label.length} of ${longestLabel} characters`);
   const id = newId();
-  const salt = randomBytes(saltLength);
+  const salt = freshBytes(saltLength);
   const kdf: KeySlot['kdf'] =
     material.kind === 'passphrase' ? { name: 'scrypt', ...cost, r: 8, salt } : { name: 'hkdf-sha256', salt };
   const sealed = seal(await wrappingKey(kdf, material), master, contextOf(vaultId, id));

@@ -68,7 +68,7 @@ export function findKey({ slots, damaged }: KeySlots, text: string): string {
 }
 
 async function putSlot(vault: Vault, slot: KeySlot, options: StoreOptions): Promise<KeySlot> {
-  await vault.store.put(slotKey(slot.id), formatSlot(slot), options);
+  await vault.store.put(slotKey(slot.id), formatSlot(slot), { ...options, isNew: true });
   return slot;
 }
 

@@ -3,6 +3,7 @@ import { createDecipheriv } from 'node:crypto';
 import { test } from 'node:test';
 import { zstdDecompressSync } from 'node:zlib';
 import fc from 'fast-check';
+import { repeatNumbers } from '../../test/helpers/repeated-numbers.ts';
 import { AgentError } from '../base/errors.ts';
 import { openDocument, sealDocument } from './sealed.ts';
 import { Secrets } from './secrets.ts';
@@ -39,6 +40,15 @@ test('two sealings of one document share no nonce', () => {
   for (let i = 0; i < 100; i++)
     nonces.add(sealDocument(secrets, key, document).subarray(0, 12).toString('hex'));
   assert.equal(nonces.size, 100);
+});
+
+test('where random numbers repeat themselves, other content has another nonce', (t) => {
+  repeatNumbers(t);
+  const nonceOf = (of: string, content: unknown): string =>
+    sealDocument(secrets, of, content).subarray(0, 12).toString('hex');
+  assert.equal(nonceOf(key, document), nonceOf(key, document));
+  assert.notEqual(nonceOf(key, document), nonceOf(key, { ...document, more: 1 }));
+  assert.notEqual(nonceOf(key, document), nonceOf(`${key.slice(0, -1)}0`, document));
 });
 
 test('a flipped bit anywhere, a missing or a further byte is damage', () => {

@@ -5,10 +5,11 @@
  *
  *     nonce 12 bytes | ciphertext | tag 16 bytes
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { MiB, formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
+import { freshBytes } from '../base/random.ts';
 
 const nonceLength = 12;
 const tagLength = 16;
@@ -51,7 +52,8 @@ export function openDocument(secrets: DocumentKey, objectKey: string, sealed: Ui
 
 /** Nonce, ciphertext and tag. `context` is authenticated, and not contained. */
 export function seal(key: Uint8Array, plain: Uint8Array, context: string): Buffer {
-  const nonce = randomBytes(nonceLength);
+  // Where random numbers repeat themselves (a memory snapshot), what is sealed makes the nonce another one.
+  const nonce = freshBytes(nonceLength, Buffer.from(context, 'utf8'), plain);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: tagLength });
   cipher.setAAD(Buffer.from(context, 'utf8'));
   return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);

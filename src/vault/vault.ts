@@ -2,9 +2,10 @@
  * A vault that is open: where it is, its parameters, and its keys (docs/formats/vault.md, "vault.json" and "Keys").
  * Everything else of a vault works on this.
  */
-import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { timingSafeEqual } from 'node:crypto';
 import { KiB, MiB } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
+import { freshBytes } from '../base/random.ts';
 import { formatConfig, readConfig, type VaultConfig } from './config.ts';
 import { newId } from './ids.ts';
 import type { KeyMaterial } from './key-material.ts';
@@ -48,7 +49,7 @@ export class Vault {
    */
   static async init(store: ObjectStore, options: InitOptions): Promise<Vault> {
     const { signal, id = newId() } = options;
-    const master = randomBytes(32);
+    const master = freshBytes(32);
     const secrets = Secrets.from(master, id);
     const created = new Date();
     const config = formatConfig(
@@ -65,15 +66,15 @@ export class Vault {
     for (const { material, label } of options.keys)
       slots.push(await makeSlot(master, id, material, { label, cost: options.cost, created }));
     await refuseRemains(store, signal);
-    for (const slot of slots) await store.put(`keys/${slot.id}.json`, formatSlot(slot), { signal });
-    await store.put('vault.json', config, { signal });
-    // Two that made vaults in one place at once: the later one has it.
+    for (const slot of slots)
+      await store.put(`keys/${slot.id}.json`, formatSlot(slot), { signal, isNew: true });
+    await store.put('vault.json', config, { signal, isNew: true }).catch((error: unknown) => {
+      if (!(error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS')) throw error;
+      throw madeMeanwhile(store, error);
+    });
+    // Not every store keeps a put from replacing another one of the same moment.
     const stored = await readConfig(store, { signal });
-    if (stored.id !== id)
-      throw new AgentError(
-        'VAULT_EXISTS',
-        `${store.name}: somebody else made a vault there at the same time`,
-      );
+    if (stored.id !== id) throw madeMeanwhile(store);
     return Vault.#withSecrets(store, stored, secrets);
   }
 
@@ -124,6 +125,16 @@ export class Vault {
   get packSize(): number {
     return this.config.packSize;
   }
+}
+
+function madeMeanwhile(store: ObjectStore, cause?: unknown): AgentError {
+  return new AgentError(
+    'VAULT_EXISTS',
+    `${store.name}: another process made a vault there at the same time`,
+    {
+      cause,
+    },
+  );
 }
 
 async function refuseRemains(store: ObjectStore, signal: AbortSignal | undefined): Promise<void> {

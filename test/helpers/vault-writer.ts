@@ -34,19 +34,16 @@ export interface TestBackup {
 
 export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup): Promise<Point> {
   const session = await WriterSession.begin(vault, index, { owner: backup.owner });
-  let publishing = false;
   try {
     const device = await storeImage(vault, index, session, backup);
     const point = pointOf(session.id, [device], backup.finished);
     backup.onPublish?.(session.id);
-    publishing = true;
     await session.publish(point);
     await session.end();
     return point;
   } catch (error) {
     // Where nobody knows whether the point may still come, what it rests on stays protected.
-    if (publishing && !(error instanceof AgentError && error.code === 'VAULT_POINT_WITHDRAWN'))
-      session.abandon();
+    if (session.isInDoubt) session.abandon();
     else await session.end().catch(() => undefined);
     throw error;
   }

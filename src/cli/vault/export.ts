@@ -1,11 +1,11 @@
 /** `export POINT`: the point over NBD, served by this process until Ctrl-C. */
 import type { Command } from 'commander';
-import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { silentLog } from '../../base/log.ts';
+import { freshBytes } from '../../base/random.ts';
 import { exportImage } from '../../restore/export/export-image.ts';
 import type { ExportAddress } from '../../restore/export/server.ts';
 import type { Context } from '../context.ts';
@@ -81,7 +81,7 @@ export async function exportPoint(context: Context, self: Command): Promise<numb
 /** `PATH` or `HOST:PORT`; by default a socket in the run directory. Throws BAD_USAGE. */
 export function addressOf({ listen, runDir }: Pick<Values, 'listen' | 'runDir'>): ExportAddress {
   if (listen === undefined)
-    return { kind: 'unix', path: join(runDir, `export-${randomBytes(4).toString('hex')}.sock`) };
+    return { kind: 'unix', path: join(runDir, `export-${freshBytes(4).toString('hex')}.sock`) };
   const tcp = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/.exec(listen);
   if (tcp === null) {
     if (!listen.includes('/'))

@@ -6,11 +6,11 @@
  */
 import { closeSync, constants, type Dirent, fstatSync, lstatSync, openSync } from 'node:fs';
 import { link, open, readdir, unlink } from 'node:fs/promises';
-import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { formatBytes } from '../../base/bytes.ts';
 import { syncDirectory } from '../../base/durable.ts';
 import { errnoCode } from '../../base/errors.ts';
+import { freshUuid } from '../../base/random.ts';
 import { type ExportDescription, ExportError, type ExportProvider } from './backend.ts';
 import { type ExportName, isImageName, parseExportName } from './export-name.ts';
 import { FileBackend } from './file-backend.ts';
@@ -116,7 +116,7 @@ export class DirectoryExports implements ExportProvider {
   async #create(name: string, size: number): Promise<void> {
     const { directory } = this.#options;
     const path = join(directory, name);
-    const temporary = join(directory, `${unfinishedPrefix}${randomUUID()}`);
+    const temporary = join(directory, `${unfinishedPrefix}${freshUuid()}`);
     try {
       await makeImage(temporary, size);
       // A hard link, unlike a rename, never replaces: where two clients make the same image, one wins.

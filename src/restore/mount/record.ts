@@ -2,10 +2,10 @@
  * What a mount consists of, written down before each step, so that it can be taken apart whatever died meanwhile:
  * `RUN_DIRECTORY/mounts/ID/record.json`, beside the socket and the directory of the FUSE mount. No secrets.
  */
-import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { freshBytes } from '../../base/random.ts';
 import type { Device } from '../../devices/device.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
 import type { NbdAttachment } from './nbd-device.ts';
@@ -59,7 +59,7 @@ export async function newRecord(
   purpose: MountRecord['purpose'],
   maker: ProcessIdentity | undefined,
 ): Promise<MountRecord> {
-  const id = randomBytes(4).toString('hex');
+  const id = freshBytes(4).toString('hex');
   const place = placeOf(runDirectory, id);
   const socket = join(place, 'nbd');
   if (Buffer.byteLength(socket) > 107)

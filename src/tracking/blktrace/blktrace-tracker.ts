@@ -5,12 +5,12 @@
  *
  * The maps live in this process: they end with it.
  */
-import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
+import { freshUuid } from '../../base/random.ts';
 import { onlineProcessors } from '../../linux/affinity.ts';
 import { type Debugfs, openDebugfs } from '../../linux/debugfs.ts';
 import { bootId } from '../../linux/process.ts';
@@ -222,7 +222,7 @@ export class BlktraceTracker implements Tracker {
     const unit = unitFor(size);
     const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
     const gauges = new Int32Array(new SharedArrayBuffer(8));
-    const epoch = { id: randomUUID(), since: Date.now() };
+    const epoch = { id: freshUuid(), since: Date.now() };
     const tracked: Tracked = { key, device, marks, disk, epoch, unit, gauges, ended: undefined };
     await this.#reader.call('add', {
       disk: disk.key,

@@ -5,7 +5,7 @@
  * Each stream is read on its own processor: the kernel makes room for a record first and fills it then, with
  * interrupts off, so that only there a record is never read half-filled.
  */
-import { randomUUID } from 'node:crypto';
+import { freshUuid } from '../../base/random.ts';
 import type { Follower } from './follower.ts';
 import { category, note, RecordParser, TraceFormatError, type TraceRecord } from './record.ts';
 import type { RelayFiles } from './relay-files.ts';
@@ -18,7 +18,7 @@ export class DiskReader {
   readonly follower: Follower;
   readonly #name: string;
   readonly #parsers = new Map<number, { parser: RecordParser; last: number }>();
-  readonly #mark = randomUUID();
+  readonly #mark = freshUuid();
   #beats = 0;
   #expected = '';
   /** Nanoseconds; undefined until the expected message has come. */

@@ -2,13 +2,13 @@
  * One tracked device: its map in the kernel, seen as memory, and its epoch. The layout is layout.ts's; what is in the
  * control page decides after a restart whether the epoch goes on.
  */
-import { randomUUID } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../../base/bitmap.ts';
 import { Descriptor } from '../../base/descriptor.ts';
 import type { Extent } from '../../base/extents.ts';
+import { freshUuid } from '../../base/random.ts';
 import { createMap, mapFlags, mapInfo } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
@@ -98,7 +98,7 @@ export class Range {
       const description: RangeDescription = {
         layout: layoutVersion,
         path,
-        epoch: { id: randomUUID(), since: Date.now() },
+        epoch: { id: freshUuid(), since: Date.now() },
         marks,
         shape,
         set,

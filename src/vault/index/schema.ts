@@ -5,11 +5,11 @@
  * A pack that is dropped takes its row in `packs` with it; its parts stay behind and are not seen any more, since
  * numbers are never used again, until a sweep removes them (no index from packs to parts is kept for that).
  */
-import { randomUUID } from 'node:crypto';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { AgentError } from '../../base/errors.ts';
+import { freshUuid } from '../../base/random.ts';
 
 /** 'datt', in the file's header. */
 const applicationId = 0x64617474;
@@ -71,7 +71,7 @@ function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
         .prepare(
           `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('file', ?)`,
         )
-        .run(vaultId, randomUUID());
+        .run(vaultId, freshUuid());
     }
     const known =
       numberOf(database, 'SELECT application_id AS n FROM pragma_application_id') === applicationId &&

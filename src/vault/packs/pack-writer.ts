@@ -3,6 +3,9 @@
  * compressing and sealing happen in the calling thread, so it belongs in a thread that may be busy. While a pack is being
  * put the next one is filled; when that is full too, `add` answers with a promise. So memory holds two packs.
  *
+ * A pack gets its id, and with it its key, when it is closed, and of what it holds: so other bytes are never sealed
+ * under the same key, also where a virtual machine was put back to a snapshot and its random numbers come again.
+ *
  * A pack is entered in the index when its put has returned, never before.
  */
 import { setImmediate as turn } from 'node:timers/promises';
@@ -24,6 +27,7 @@ import {
 } from './format.ts';
 import { nameText } from './name-text.ts';
 import { PackCipher, defaultLevel, encode } from './sealing.ts';
+import type { Secrets } from '../secrets.ts';
 import type { VaultParts } from './vault-parts.ts';
 
 export interface PackWriterOptions {
@@ -145,13 +149,12 @@ export class PackWriter {
   }
 
   #begin(): OpenPack {
-    const cipher = new PackCipher(this.#vault.secrets, newId(), this.#kind);
     const buffers = this.#spare.pop() ?? {
       // Memory that is not written to costs nothing.
       bytes: Buffer.allocUnsafeSlow(this.#vault.packSize + maximumPlainLength + tagLength),
       directory: new DirectoryBuilder(),
     };
-    return new OpenPack(cipher, buffers);
+    return new OpenPack(this.#vault.secrets, this.#kind, buffers);
   }
 
   #close(pack: OpenPack): Promise<void> | undefined {
@@ -177,7 +180,7 @@ export class PackWriter {
       this.#check();
       const { data, directory } = pack.finish(this.#writer, this.#now());
       const refreshes = this.#index.refreshes();
-      await this.#vault.store.put(packObject(directory.id), data, { signal: this.#signal });
+      await this.#vault.store.put(packObject(directory.id), data, { signal: this.#signal, isNew: true });
       await this.#enter(directory, refreshes);
       this.counts.packs++;
       this.counts.packBytes += directory.size;
@@ -205,20 +208,21 @@ interface PackBuffers {
   readonly directory: DirectoryBuilder;
 }
 
-/** A pack that is being filled, or put. */
+/** A pack that is being filled, or put. Its parts lie in their places, with room for their tags, and are sealed at last. */
 class OpenPack {
   readonly names = new Set<string>();
-  readonly #cipher: PackCipher;
+  readonly #secrets: Secrets;
+  readonly #kind: PackKind;
   readonly #bytes: Buffer;
   readonly #directory: DirectoryBuilder;
   #end = headerLength;
 
-  constructor(cipher: PackCipher, { bytes, directory }: PackBuffers) {
-    this.#cipher = cipher;
+  constructor(secrets: Secrets, kind: PackKind, { bytes, directory }: PackBuffers) {
+    this.#secrets = secrets;
+    this.#kind = kind;
     this.#bytes = bytes;
     this.#directory = directory;
     directory.clear();
-    cipher.header.copy(bytes);
   }
 
   /** Bytes of the object if it were closed now. */
@@ -231,7 +235,7 @@ class OpenPack {
     if (plain.length < 1 || plain.length > maximumPlainLength)
       throw new RangeError(`a part of ${plain.length} bytes; 1 to ${maximumPlainLength} are possible`);
     const { encoding, data } = encode(compressor, plain);
-    this.#cipher.sealInto(this.#bytes.subarray(this.#end), this.#end, data, 'part');
+    this.#bytes.set(data, this.#end);
     this.#directory.add(name, data.length, plain.length, encoding);
     this.names.add(text);
     this.#end += data.length + tagLength;
@@ -240,15 +244,27 @@ class OpenPack {
 
   finish(writer: string, created: number): { data: Buffer[]; directory: PackDirectory } {
     const start = this.#end;
+    const kind = this.#kind;
     const plain = this.#directory.finish(writer, created);
+    // The names in the directory stand for all that is in the pack.
+    const id = newId(plain);
+    const cipher = new PackCipher(this.#secrets, id, kind);
+    cipher.header.copy(this.#bytes);
+    const parsed = parseDirectory(id, plain, start);
+    for (const { offset, encodedLength } of parsed.parts)
+      cipher.sealInto(
+        this.#bytes.subarray(offset, offset + encodedLength + tagLength),
+        offset,
+        this.#bytes.subarray(offset, offset + encodedLength),
+        'part',
+      );
     const sealed = Buffer.allocUnsafe(plain.length + tagLength);
-    const { id, kind } = this.#cipher;
-    this.#cipher.sealInto(sealed, start, plain, 'directory');
+    cipher.sealInto(sealed, start, plain, 'directory');
     const size = start + sealed.length + trailerLength;
     const trailer = encodeTrailer({ directoryLength: sealed.length, packLength: size });
     return {
       data: [this.#bytes.subarray(0, start), sealed, trailer],
-      directory: { id, kind, size, ...parseDirectory(id, plain, start) },
+      directory: { id, kind, size, ...parsed },
     };
   }
 

@@ -52,7 +52,7 @@ export async function putCheck(
   const more = check.problems.length - mostProblems;
   const problems = more > 0 ? [...check.problems.slice(0, mostProblems), `and ${more} more`] : check.problems;
   const document = { format: 1, level, at, coverage, outcome, devices, problems, agent };
-  await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+  await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
 }
 
 /** The checks of one point or, without one, of all, by time. Those of points that are gone may be among them. */

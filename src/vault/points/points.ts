@@ -64,10 +64,11 @@ export async function findPoint(
 }
 
 /**
- * Makes the point appear; everything that it names is durable already. Where this throws VAULT_UNREACHABLE, the point
- * may appear later nevertheless.
+ * Makes the point appear; everything that it names is durable already. Returns its object's bytes. Throws
+ * VAULT_OBJECT_EXISTS where another point of this id is there. Where this throws VAULT_UNREACHABLE, the point may
+ * appear later nevertheless.
  */
-export async function putPoint(vault: Vault, point: Point, options: StoreOptions = {}): Promise<void> {
+export async function putPoint(vault: Vault, point: Point, options: StoreOptions = {}): Promise<Buffer> {
   const key = `points/${point.id}`;
   // A point that nobody could read is a defect of the caller, and must not look like success.
   parsePoint(
@@ -75,7 +76,17 @@ export async function putPoint(vault: Vault, point: Point, options: StoreOptions
     JSON.parse(JSON.stringify(point)),
     `the recovery point ${point.id} that was to be written`,
   );
-  await vault.store.put(key, sealDocument(vault.secrets, key, point), options);
+  const sealed = sealDocument(vault.secrets, key, point);
+  await vault.store.put(key, sealed, { ...options, isNew: true });
+  return sealed;
+}
+
+/** Deletes the point that `putPoint` put, and no other that took its place; false where it is not there. */
+export async function takeBackPoint(vault: Vault, id: string, sealed: Buffer): Promise<boolean> {
+  const found = await vault.store.get(`points/${id}`).catch(missingAsUndefined);
+  if (found?.equals(sealed) !== true) return false;
+  await deletePoint(vault, id);
+  return true;
 }
 
 /** Throws POINT_PROTECTED; a point that is gone already is fine. */

@@ -86,7 +86,7 @@ export class PrunerLock {
       started: new Date().toISOString(),
       owner: owner ?? (await thisProcess()),
     };
-    await vault.store.put(key, sealDocument(vault.secrets, key, document), { signal });
+    await vault.store.put(key, sealDocument(vault.secrets, key, document), { signal, isNew: true });
     const lock = new PrunerLock(vault, id);
     try {
       const now = await lock.storeNow({ signal });

@@ -1,19 +1,27 @@
 /**
  * A vault's objects as files of a directory, on a local filesystem or NFS. An object is written to `tmp/`, synced,
  * renamed into place, and its folder synced; so it is there whole or not at all, also after a power cut or a
- * SIGKILL, and a reader that has it open goes on reading the old one. No locks, no links, no O_TMPFILE.
+ * SIGKILL, and a reader that has it open goes on reading the old one. What must not replace anything is linked into
+ * place instead, which fails where something is. No locks, no O_TMPFILE.
  *
  * A mount that vanished looks like an empty directory: whatever finds something missing looks for the vault's
  * mark (`vault.json`) before it says so.
  */
-import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError, errnoCode } from '../../base/errors.ts';
+import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
 import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
-import { DurableFolders, FolderSync, makeDirectories, readRange, writeParts } from './durable.ts';
+import {
+  DurableFolders,
+  FolderSync,
+  makeDirectories,
+  readRange,
+  renameToNew,
+  writeParts,
+} from './durable.ts';
 import {
   DAY_MS,
   type Cleaned,
@@ -22,12 +30,14 @@ import {
   type ListOptions,
   type ObjectData,
   type ObjectStore,
+  type PutOptions,
   type StoreOptions,
   type StoredObject,
   checkKey,
   checkPrefix,
   checkRange,
   dataParts,
+  expectSame,
   objectMissing,
   rangeWithin,
 } from './object-store.ts';
@@ -85,14 +95,16 @@ class DirectoryStore implements ObjectStore {
     this.#folders = new DurableFolders(root, FOLDER_MODE);
   }
 
-  async put(key: string, data: ObjectData, { signal }: StoreOptions = {}): Promise<void> {
+  async put(key: string, data: ObjectData, { signal, isNew = false }: PutOptions = {}): Promise<void> {
     checkKey(key);
     await this.#explained(`writing ${key}`, async () => {
       signal?.throwIfAborted();
-      const temporary = join(this.#root, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
+      const temporary = join(this.#root, 'tmp', `${process.pid}-${freshBytes(12).toString('hex')}`);
       try {
         await this.#write(temporary, dataParts(data), signal);
-        await this.#rename(temporary, key);
+        if (await this.#place(temporary, key, isNew)) return;
+        await expectSame(this, key, data, { signal });
+        await unlink(temporary);
       } catch (thrown) {
         await unlink(temporary).catch(() => undefined);
         throw thrown;
@@ -157,7 +169,7 @@ class DirectoryStore implements ObjectStore {
     return this.#explained('removing temporary files', async () => {
       await this.#ensureThere();
       // The clock of the filesystem, which on NFS is the server's.
-      const clock = join(this.#root, 'tmp', `${process.pid}-${randomBytes(12).toString('hex')}`);
+      const clock = join(this.#root, 'tmp', `${process.pid}-${freshBytes(12).toString('hex')}`);
       await (await this.#create(clock)).close();
       const { mtimeMs: now } = await stat(clock).finally(() => unlink(clock));
       let count = 0;
@@ -204,13 +216,15 @@ class DirectoryStore implements ObjectStore {
     }
   }
 
-  async #rename(temporary: string, key: string): Promise<void> {
+  /** False where the object is there and has to be new. */
+  async #place(temporary: string, key: string, isNew: boolean): Promise<boolean> {
     const path = join(this.#root, key);
     const folder = key.includes('/') ? key.slice(0, key.lastIndexOf('/')) : '';
     for (let attempt = 0; ; attempt++)
       try {
         await this.#folders.make(folder);
-        await rename(temporary, path);
+        if (!isNew) await rename(temporary, path);
+        else if (!(await renameToNew(temporary, path))) return false;
         break;
       } catch (thrown) {
         if (errnoCode(thrown) !== 'ENOENT') throw thrown;
@@ -223,6 +237,7 @@ class DirectoryStore implements ObjectStore {
           });
       }
     await this.#syncs.sync(dirname(path));
+    return true;
   }
 
   async #read(key: string, options: GetOptions): Promise<Buffer> {

@@ -2,7 +2,7 @@
  * Folders and files that survive a power cut: a name is durable when its folder was synced after the name came to
  * be or went. Works on NFS as well, where the client sends such things at once.
  */
-import { type FileHandle, mkdir } from 'node:fs/promises';
+import { type FileHandle, link, lstat, mkdir, rename, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncDirectory } from '../../base/durable.ts';
 import { errnoCode } from '../../base/errors.ts';
@@ -58,6 +58,52 @@ export class FolderSync {
     this.#running.set(folder, run);
     return run;
   }
+}
+
+/** What link(2) gives on filesystems without hard links (FAT, some of FUSE and CIFS), or where they are used up. */
+const noLinks: ReadonlySet<string | undefined> = new Set([
+  'EPERM',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+  'EMLINK',
+]);
+
+/**
+ * Renames a file to a name that is not taken; false where it is, and then both files stay. On filesystems without hard
+ * links two that come at the same moment may replace one another.
+ */
+export async function renameToNew(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+  } catch (thrown) {
+    const code = errnoCode(thrown);
+    if (noLinks.has(code)) {
+      if (await isThere(to)) return false;
+      await rename(from, to);
+      return true;
+    }
+    if (code !== 'EEXIST') throw thrown;
+    // An NFS server that answers a repeated request says so of our own link.
+    if (!(await isSameFile(from, to))) return false;
+  }
+  await unlink(from);
+  return true;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    (thrown: unknown) => {
+      if (errnoCode(thrown) !== 'ENOENT') throw thrown;
+      return false;
+    },
+  );
+}
+
+async function isSameFile(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([lstat(a), lstat(b)]);
+  return one.dev === other.dev && one.ino === other.ino;
 }
 
 /** Makes the folders of keys under a root, each durable before it is used; remembers those that are. */

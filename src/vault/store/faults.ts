@@ -7,7 +7,7 @@
  */
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
-import { type ObjectData, type ObjectStore, type StoreOptions, checkKey, dataParts } from './object-store.ts';
+import { type ObjectData, type ObjectStore, type PutOptions, checkKey, dataParts } from './object-store.ts';
 import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
 
 /** What becomes of a request; undefined: it is carried out. */
@@ -104,12 +104,14 @@ class Faulty extends WrappedStore implements FaultyStore {
   }
 
   /** The bytes are copied: what lands late is what was sent, whatever the caller does to its memory meanwhile. */
-  override async put(key: string, data: ObjectData, { signal }: StoreOptions = {}): Promise<void> {
+  override async put(key: string, data: ObjectData, { signal, isNew }: PutOptions = {}): Promise<void> {
     checkKey(key);
     signal?.throwIfAborted();
     const sent = Buffer.concat(dataParts(data));
     // What a server has received does not end with the client's signal.
-    await this.around({ kind: 'put', key, bytes: sent.length, signal }, () => this.inner.put(key, sent));
+    await this.around({ kind: 'put', key, bytes: sent.length, signal }, () =>
+      this.inner.put(key, sent, { isNew }),
+    );
   }
 
   protected override async around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T> {

@@ -8,6 +8,7 @@ import {
   checkPrefix,
   checkRange,
   dataParts,
+  expectSame,
   isKey,
   objectMissing,
   rangeWithin,
@@ -45,12 +46,17 @@ export function openMemoryStore(options: MemoryStoreOptions = {}): MemoryStore {
     objects,
     picture: () => new Map(objects),
 
-    put: async (key, data, { signal } = {}) => {
+    put: async (key, data, { signal, isNew } = {}) => {
       checkKey(key);
       for (let end = key.lastIndexOf('/'); end > 0; end = key.lastIndexOf('/', end - 1))
         if (objects.has(key.slice(0, end)))
           throw new RangeError(`${key}: ${key.slice(0, end)} is an object, and no folder`);
       await turn(signal);
+      const found = objects.get(key);
+      if (isNew === true && found !== undefined) {
+        await expectSame({ name, get: () => Promise.resolve(found.data) }, key, data, { signal });
+        return;
+      }
       objects.set(key, { data: Buffer.concat(dataParts(data)), modified: now() });
     },
 

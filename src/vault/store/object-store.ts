@@ -3,7 +3,7 @@
  * this interface says: no conditional writes, no versions, no ETags, no exact times. `store.contract.ts` is the
  * interface as a test suite that every store runs.
  *
- * All methods reject with AgentErrors: VAULT_OBJECT_MISSING, VAULT_UNREACHABLE (the same call may succeed later),
+ * All methods reject with AgentErrors: VAULT_OBJECT_MISSING, VAULT_OBJECT_EXISTS, VAULT_UNREACHABLE (the same call may succeed later),
  * VAULT_FULL, VAULT_READ_ONLY, VAULT_DENIED, VAULT_NOT_FOUND (the store itself is gone), VAULT_STORE_ERROR; and with
  * the signal's reason where the signal fired.
  */
@@ -19,6 +19,14 @@ export interface StoredObject {
 
 export interface StoreOptions {
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface PutOptions extends StoreOptions {
+  /**
+   * Nothing is replaced: where there is such an object, the put rejects with VAULT_OBJECT_EXISTS, unless that object
+   * has the very same bytes, since a request may be repeated. Default: what was there is replaced.
+   */
+  readonly isNew?: boolean | undefined;
 }
 
 /** Which bytes of an object: `length` of them from `offset` (default: all from there), or the last `suffix`. */
@@ -53,10 +61,10 @@ export interface ObjectStore {
 
   /**
    * Stores a whole object, all or nothing: when this resolves, the object is durable and every later get and list
-   * of anybody shows it. Replaces what was there. A put that fails may have happened, and one that timed out may
+   * of anybody shows it. Replaces what was there, unless it has to be new. A put that fails may have happened, and one that timed out may
    * still happen later. A signal that fires leaves the object absent, old or new, never partial.
    */
-  put(key: string, data: ObjectData, options?: StoreOptions): Promise<void>;
+  put(key: string, data: ObjectData, options?: PutOptions): Promise<void>;
 
   /** Bytes of one moment of the object; ranges beyond its end give what is there, perhaps nothing. */
   get(key: string, options?: GetOptions): Promise<Buffer>;
@@ -139,6 +147,22 @@ export function dataParts(data: ObjectData): readonly Uint8Array[] {
 
 export function dataLength(data: ObjectData): number {
   return dataParts(data).reduce((sum, part) => sum + part.length, 0);
+}
+
+/** For a put that was to make a new object and found one: fine where that is the same. Throws VAULT_OBJECT_EXISTS. */
+export async function expectSame(
+  store: Pick<ObjectStore, 'name' | 'get'>,
+  key: string,
+  data: ObjectData,
+  { signal }: StoreOptions,
+): Promise<void> {
+  const found = await store.get(key, { signal });
+  if (found.equals(Buffer.concat(dataParts(data)))) return;
+  throw new AgentError(
+    'VAULT_OBJECT_EXISTS',
+    `${store.name} has an object ${key} already, with other content (${found.length} bytes); it was not replaced`,
+    { hint: 'was this machine put back to a snapshot, or cloned, while it worked? Start the command again' },
+  );
 }
 
 export function objectMissing(store: string, key: string, cause?: unknown): AgentError {

@@ -57,6 +57,7 @@ const byName: Readonly<Record<string, Meaning>> = {
   RequestTimeout: { code: 'VAULT_UNREACHABLE', why: 'the server waited too long for data' },
   NoSuchUpload: { code: 'VAULT_UNREACHABLE', why: 'the upload was aborted meanwhile' },
   InvalidPart: { code: 'VAULT_UNREACHABLE', why: 'the server lost a part of the upload' },
+  ConditionalRequestConflict: { code: 'VAULT_UNREACHABLE', why: 'another request is in the way' },
   OperationAborted: { code: 'VAULT_UNREACHABLE', why: 'another request is in the way' },
 };
 

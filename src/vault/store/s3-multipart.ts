@@ -24,12 +24,19 @@ export interface RequestOptions {
 /** Sends a request; `how` is passed on, with or without another signal. */
 export type Sender = <T>(request: (client: S3Client, how: RequestOptions) => Promise<T>) => Promise<T>;
 
+/** Nothing, or that there be no such object yet. */
+export interface Condition {
+  readonly IfNoneMatch?: '*';
+}
+
 export interface PartedUpload {
   readonly object: { readonly Bucket: string; readonly Key: string };
   readonly parts: readonly Uint8Array[];
   /** Bytes. */
   readonly partSize: number;
   readonly send: Sender;
+  /** Makes the request that completes the object, under a condition or not. */
+  readonly under: <T>(request: (condition: Condition) => Promise<T>) => Promise<T>;
   /** For what has to be sent although the signal has fired. */
   readonly client: S3Client;
   readonly signal?: AbortSignal | undefined;
@@ -39,14 +46,21 @@ export interface PartedUpload {
 
 /** Rejects with what the SDK threw, or the signal's reason. */
 export async function putInParts(upload: PartedUpload): Promise<void> {
-  const { object, send } = upload;
+  const { object, send, under } = upload;
   const UploadId = await begin(upload);
   try {
     const Parts = await sendParts(upload, UploadId);
-    await send((client, how) =>
-      client.send(
-        new CompleteMultipartUploadCommand({ ...object, UploadId, MultipartUpload: { Parts } }),
-        how,
+    await under((condition) =>
+      send((client, how) =>
+        client.send(
+          new CompleteMultipartUploadCommand({
+            ...object,
+            ...condition,
+            UploadId,
+            MultipartUpload: { Parts },
+          }),
+          how,
+        ),
       ),
     );
   } catch (thrown) {

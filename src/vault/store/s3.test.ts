@@ -98,6 +98,55 @@ test('sends what was given, with its MD5, and without checksums that only AWS kn
   assert.equal(empty?.headers['content-length'], '0');
 });
 
+test('asks the server not to replace what has to be new, and looks first', async (t) => {
+  const objects = new Map<string, Buffer>();
+  let faster: Buffer | undefined;
+  let answers: 'condition' | 'passes over it' | 'refuses it' = 'condition';
+  const { store, requests } = await serve(t, ({ method, url, body, headers }, response) => {
+    const key = url.replace(/\?.*/, '');
+    const found = objects.get(key);
+    const condition = headers['if-none-match'];
+    if (method === 'HEAD' && faster !== undefined) objects.set(key, faster);
+    faster = undefined;
+    if (condition !== undefined && answers === 'refuses it') {
+      error(response, 501, 'NotImplemented');
+      return;
+    }
+    if (method === 'PUT' && condition === '*' && answers === 'condition' && found !== undefined) {
+      error(response, 412, 'PreconditionFailed');
+      return;
+    }
+    if (method === 'PUT') objects.set(key, body);
+    else if (found === undefined && /\/fix\//.test(key)) {
+      error(response, 404, method === 'HEAD' ? '' : 'NoSuchKey');
+      return;
+    }
+    ok(response, method === 'GET' ? (found?.toString() ?? '') : '', { etag: '"x"' });
+  });
+  const conditions = (): unknown[] =>
+    requests.filter(({ method }) => method === 'PUT').map(({ headers }) => headers['if-none-match']);
+  await store.put('a', Buffer.from('old'));
+  await store.put('a', Buffer.from('new'));
+  await store.put('b', Buffer.from('first'), { isNew: true });
+  assert.deepEqual(conditions(), [undefined, undefined, '*']);
+  for (answers of ['condition', 'passes over it', 'refuses it'] as const) {
+    await store.put('b', Buffer.from('first'), { isNew: true });
+    await assert.rejects(store.put('b', Buffer.from('other'), { isNew: true }), {
+      code: 'VAULT_OBJECT_EXISTS',
+    });
+    assert.equal(objects.get('/bkt/pre/fix/b')?.toString(), 'first', answers);
+  }
+  // Between the look and the put another one was faster: the condition holds it up.
+  answers = 'condition';
+  faster = Buffer.from('theirs');
+  await assert.rejects(store.put('c', Buffer.from('mine'), { isNew: true }), { code: 'VAULT_OBJECT_EXISTS' });
+  // A server that refuses the condition is asked without it, and from then on never with it again.
+  answers = 'refuses it';
+  await store.put('d', Buffer.from('x'), { isNew: true });
+  await store.put('e', Buffer.from('x'), { isNew: true });
+  assert.deepEqual(conditions().slice(-3), ['*', undefined, undefined]);
+});
+
 test('sends large objects in parts, and gives up the upload where one fails', async (t) => {
   let fail = false;
   const answer: Answer = ({ method, url }, response) => {

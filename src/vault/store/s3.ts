@@ -1,6 +1,6 @@
 /**
  * A vault's objects in an S3 bucket, at AWS or any other server. Only plain requests: put, get with a range, head,
- * list (version 2), delete, and uploads in parts. Each is tried once; retry.ts tries again. `Content-MD5` goes with
+ * list (version 2), delete, and uploads in parts; and `If-None-Match: *`, which is not rested on alone. Each is tried once; retry.ts tries again. `Content-MD5` goes with
  * every upload, since it is the one checksum that all servers verify.
  *
  * Import this file lazily: the SDK takes a moment to load.
@@ -25,6 +25,7 @@ import {
   type ListOptions,
   type ObjectData,
   type ObjectStore,
+  type PutOptions,
   type StoreOptions,
   type StoredObject,
   checkKey,
@@ -32,13 +33,20 @@ import {
   checkRange,
   dataLength,
   dataParts,
+  expectSame,
   isKey,
   objectMissing,
   rangeWithin,
 } from './object-store.ts';
 import { bodyOf, contentMd5, readBody } from './s3-body.ts';
 import { type S3Connection, type S3Settings, connectS3 } from './s3-client.ts';
-import { type RequestOptions, type Sender, abortUploads, putInParts } from './s3-multipart.ts';
+import {
+  type Condition,
+  type RequestOptions,
+  type Sender,
+  abortUploads,
+  putInParts,
+} from './s3-multipart.ts';
 import { nameOf, s3Failure, statusOf } from './s3-errors.ts';
 
 const ContentType = 'application/octet-stream';
@@ -68,6 +76,8 @@ class S3Store implements ObjectStore {
   readonly #partSize: number;
   /** Something was found in the bucket, so a 404 is about the key. */
   #bucketSeen = false;
+  /** Until the server refuses one. */
+  #takesConditions = true;
   /** What is still to be cleaned up of puts that were cancelled. */
   readonly #later = new Set<Promise<void>>();
 
@@ -82,34 +92,77 @@ class S3Store implements ObjectStore {
     this.#partSize = settings.partSize ?? 16 * MiB;
   }
 
-  async put(key: string, data: ObjectData, options: StoreOptions = {}): Promise<void> {
+  async put(key: string, data: ObjectData, options: PutOptions = {}): Promise<void> {
     checkKey(key);
+    await this.#explained(`writing ${key}`, options, async () => {
+      if (options.isNew !== true) return this.#put(key, data, options, (request) => request({}));
+      // Servers that do not know the condition pass over it, and some of them without a word.
+      const isThere = (await this.head(key, options)) !== undefined;
+      if (!isThere)
+        try {
+          await this.#put(key, data, options, (request) => this.#onlyNew(request));
+          return;
+        } catch (thrown) {
+          if (statusOf(thrown) !== 412) throw thrown;
+        }
+      return expectSame(this, key, data, options);
+    });
+  }
+
+  /** A request under the condition that there is no such object, if the server takes it. */
+  async #onlyNew<T>(request: (condition: Condition) => Promise<T>): Promise<T> {
+    if (!this.#takesConditions) return request({});
+    try {
+      return await request({ IfNoneMatch: '*' });
+    } catch (thrown) {
+      const status = statusOf(thrown);
+      if (status !== 400 && status !== 501) throw thrown;
+      const result = await request({});
+      this.#takesConditions = false;
+      return result;
+    }
+  }
+
+  async #put(
+    key: string,
+    data: ObjectData,
+    options: StoreOptions,
+    under: <T>(request: (condition: Condition) => Promise<T>) => Promise<T>,
+  ): Promise<void> {
     const parts = dataParts(data);
     const object = this.#object(key);
-    await this.#explained(`writing ${key}`, options, async () => {
-      if (dataLength(data) > this.#threshold)
-        return putInParts({
-          object,
-          parts,
-          partSize: this.#partSize,
-          send: this.#sender(options),
-          client: this.#client,
-          signal: options.signal,
-          later: (work) => {
-            this.#later.add(work);
-            void work.then(() => this.#later.delete(work));
-          },
-        });
-      const ContentLength = dataLength(data);
-      const ContentMD5 = await contentMd5(parts);
-      const { ETag } = await this.#send(options, (how) =>
+    if (dataLength(data) > this.#threshold)
+      return putInParts({
+        object,
+        under,
+        parts,
+        partSize: this.#partSize,
+        send: this.#sender(options),
+        client: this.#client,
+        signal: options.signal,
+        later: (work) => {
+          this.#later.add(work);
+          void work.then(() => this.#later.delete(work));
+        },
+      });
+    const ContentLength = dataLength(data);
+    const ContentMD5 = await contentMd5(parts);
+    const { ETag } = await under((condition) =>
+      this.#send(options, (how) =>
         this.#client.send(
-          new PutObjectCommand({ ...object, Body: bodyOf(parts), ContentLength, ContentMD5, ContentType }),
+          new PutObjectCommand({
+            ...object,
+            ...condition,
+            Body: bodyOf(parts),
+            ContentLength,
+            ContentMD5,
+            ContentType,
+          }),
           how,
         ),
-      );
-      if (ETag === undefined) throw notS3(this.name);
-    });
+      ),
+    );
+    if (ETag === undefined) throw notS3(this.name);
   }
 
   async get(key: string, options: GetOptions = {}): Promise<Buffer> {

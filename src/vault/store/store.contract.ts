@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { MiB } from '../../base/bytes.ts';
+import type { AgentError } from '../../base/errors.ts';
 import type { ObjectStore } from './object-store.ts';
 
 export interface OpenedStore {
@@ -120,6 +121,36 @@ export function storeContract(
       const [listed] = await everything(store, '');
       assert.deepEqual({ key: listed?.key, size: listed?.size }, { key: 'k/o', size: 5 });
       assert.ok(Math.abs(listed!.modified - second.modified) < 2_000);
+    });
+
+    contract('replaces nothing that has to be new', async (store) => {
+      await store.put('n/o', Buffer.from('first'), { isNew: true });
+      await store.put('n/o', Buffer.from('first'), { isNew: true });
+      const exists = {
+        code: 'VAULT_OBJECT_EXISTS',
+        message: /has an object n\/o already, with other content/,
+      };
+      for (const other of ['secon', 'longer than before', ''])
+        await assert.rejects(store.put('n/o', Buffer.from(other), { isNew: true }), exists);
+      assert.equal((await store.get('n/o')).toString(), 'first');
+      await store.delete('n/o');
+      await store.put('n/o', [Buffer.from('th'), Buffer.from('ird')], { isNew: true });
+      assert.equal((await store.get('n/o')).toString(), 'third');
+      assert.deepEqual(await keysOf(store, ''), ['n/o']);
+      assert.deepEqual(await store.cleanTemporary({ olderThanMs: 0 }), { count: 0, bytes: 0 });
+    });
+
+    contract('lets one of many that put a new object at once have it', async (store) => {
+      const contents = Array.from({ length: 12 }, (_, i) => Buffer.alloc(1000 + i, i + 1));
+      const outcomes = await Promise.allSettled(
+        contents.map((content) => store.put('n/race', content, { isNew: true })),
+      );
+      const there = await store.get('n/race');
+      outcomes.forEach((outcome, i) => {
+        if (outcome.status === 'fulfilled')
+          assert.ok(there.equals(contents[i]!), `put ${i} said that it is there`);
+        else assert.equal((outcome.reason as AgentError).code, 'VAULT_OBJECT_EXISTS');
+      });
     });
 
     contract('holds large objects, whole and in ranges', async (store) => {

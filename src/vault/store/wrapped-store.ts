@@ -6,6 +6,7 @@ import type {
   ListOptions,
   ObjectData,
   ObjectStore,
+  PutOptions,
   StoreOptions,
   StoredObject,
 } from './object-store.ts';
@@ -43,7 +44,7 @@ export abstract class WrappedStore implements ObjectStore {
     keyOf: (item: T) => string,
   ): AsyncIterable<T>;
 
-  put(key: string, data: ObjectData, options: StoreOptions = {}): Promise<void> {
+  put(key: string, data: ObjectData, options: PutOptions = {}): Promise<void> {
     const what = { kind: 'put', key, bytes: dataLength(data), signal: options.signal } as const;
     return this.around(what, () => this.inner.put(key, data, options));
   }

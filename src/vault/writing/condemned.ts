@@ -80,7 +80,7 @@ export async function putCondemned(
 ): Promise<void> {
   const key = `condemned/${id}`;
   const document: CondemnedDocument = { format: 1, created: new Date().toISOString(), ...list };
-  await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+  await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
 }
 
 /** `writers` were listed after the list was put, or seen. */

@@ -8,7 +8,7 @@ import type { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { isDenied } from '../may-delete.ts';
 import type { Point } from '../points/point.ts';
-import { deletePoint, putPoint } from '../points/points.ts';
+import { putPoint, takeBackPoint } from '../points/points.ts';
 import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -45,6 +45,8 @@ export class WriterSession {
   readonly #vault: Vault;
   readonly #index: ChunkIndex;
   readonly #beat: NodeJS.Timeout;
+  /** A put of the point was begun, and its outcome is not known: it may still take effect. */
+  #isInDoubt = false;
 
   private constructor(
     vault: Vault,
@@ -74,7 +76,7 @@ export class WriterSession {
     // The first index of a large vault takes long.
     const beat = startBeating(vault, id);
     try {
-      await vault.store.put(key, sealDocument(vault.secrets, key, document), options);
+      await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
       const condemned = await readCondemned(vault, options);
       await refreshIndex(vault, index, options);
       return new WriterSession(vault, index, { id, condemned, beat });
@@ -89,25 +91,40 @@ export class WriterSession {
 
   /**
    * Makes the point appear; everything that it names is durable already. Its id is that of the session. Throws
-   * VAULT_POINT_WITHDRAWN where the writer had been declared dead meanwhile and what the point rests on is gone; then
-   * there is no point.
+   * VAULT_POINT_WITHDRAWN where the writer had been declared dead meanwhile and what the point rests on is gone, or
+   * where another course of events has published under its id; then there is no point of this job.
    */
   async publish(point: Point): Promise<void> {
     if (point.id !== this.id)
       throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the ids are not one`);
-    await putPoint(this.#vault, point);
-    if (await this.#isAlive()) return;
+    this.#isInDoubt = true;
+    const sealed = await putPoint(this.#vault, point).catch((error: unknown) => {
+      if (!(error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS')) throw error;
+      this.#isInDoubt = false;
+      throw otherCourse(this.#vault, error);
+    });
+    if (!(await this.#isAlive())) await this.#expectWhole(point, sealed);
+    this.#isInDoubt = false;
+  }
+
+  /** The writer was declared dead: what its point rests on may have been deleted. */
+  async #expectWhole(point: Point, sealed: Buffer): Promise<void> {
     // In this order: a list that is finished in between leaves the packs gone, not whole.
     const condemned = await readCondemned(this.#vault);
     await refreshIndex(this.#vault, this.#index);
     for (const device of point.devices)
       if (!(await wholeMap(this.#vault, this.#index, device, condemned))) {
         // Who may add but not delete leaves it to a prune to remove it.
-        await deletePoint(this.#vault, point.id).catch(deniedAsUndefined);
+        await takeBackPoint(this.#vault, point.id, sealed).catch(deniedAsUndefined);
         throw withdrawn(this.#vault, `chunks of ${device.path} that it counted on were pruned`);
       }
     if ((await this.#vault.store.head(`points/${point.id}`)) === undefined)
       throw withdrawn(this.#vault, 'a prune found its recovery point incomplete and removed it');
+  }
+
+  /** Whether the point may still appear after `publish` has failed: then nothing may be deleted on which it rests. */
+  get isInDoubt(): boolean {
+    return this.#isInDoubt;
   }
 
   /** Says that nothing more comes of this writer. */
@@ -150,5 +167,18 @@ function withdrawn(vault: Vault, what: string): AgentError {
     `${vault.name}: this writer was declared dead while it worked (it may have been suspended), and ${what}; the ` +
       'recovery point was taken back',
     { hint: 'start the backup again' },
+  );
+}
+
+/** The memory of this process was put back to a snapshot, or lives in a clone too, and the other one was first. */
+function otherCourse(vault: Vault, cause: unknown): AgentError {
+  return new AgentError(
+    'VAULT_POINT_WITHDRAWN',
+    `${vault.name}: another course of events of this machine has published a recovery point under this writer's id; ` +
+      'that one stays, and this job has none',
+    {
+      hint: 'the machine was put back to a snapshot or cloned during a backup: start the backup again',
+      cause,
+    },
   );
 }

@@ -7,7 +7,7 @@ import { StoreKilled } from '../../../src/vault/store/faults.ts';
 import {
   type ObjectData,
   type ObjectStore,
-  type StoreOptions,
+  type PutOptions,
   dataParts,
 } from '../../../src/vault/store/object-store.ts';
 import { type StoreRequest, WrappedStore } from '../../../src/vault/store/wrapped-store.ts';
@@ -48,9 +48,11 @@ export class AgentStore extends WrappedStore {
     for (const request of this.waiting.splice(0)) void request.settle('done');
   }
 
-  override async put(key: string, data: ObjectData, { signal }: StoreOptions = {}): Promise<void> {
+  override async put(key: string, data: ObjectData, { signal, isNew }: PutOptions = {}): Promise<void> {
     const sent = Buffer.concat(dataParts(data));
-    await this.around({ kind: 'put', key, bytes: sent.length, signal }, () => this.inner.put(key, sent));
+    await this.around({ kind: 'put', key, bytes: sent.length, signal }, () =>
+      this.inner.put(key, sent, { isNew }),
+    );
   }
 
   protected override around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T> {

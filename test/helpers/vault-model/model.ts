@@ -4,13 +4,12 @@
  * happen late or twice, clock jumps, writers and pruners that are taken for dead and wake up. After it all every point
  * that the model says is live must restore bit for bit. One seed, one course of events.
  */
-import crypto from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError, toAgentError } from '../../../src/base/errors.ts';
+import { randomness } from '../../../src/base/random.ts';
 import { checkVault } from '../../../src/vault/check/check.ts';
 import { ChunkIndex } from '../../../src/vault/index/chunk-index.ts';
 import { PartReader } from '../../../src/vault/packs/part-reader.ts';
@@ -58,13 +57,11 @@ const latestMs = 20 * hourMs;
 
 export async function runVaultModel(options: ModelOptions): Promise<ModelCounts> {
   const scratch = mkdtempSync(join(tmpdir(), 'vault-model-'));
-  const { randomBytes } = crypto;
+  const { kernel, moment } = randomness;
   // Ids decide on orders, so they come from the seed too.
   const bytes = seeded(options.seed ^ 0x5eed);
-  const replaced = ((size: number) =>
-    Buffer.from(Array.from({ length: size }, () => Math.floor(bytes() * 256)))) as typeof randomBytes;
-  crypto.randomBytes = replaced;
-  syncBuiltinESMExports();
+  randomness.kernel = (size) => Buffer.from(Array.from({ length: size }, () => Math.floor(bytes() * 256)));
+  randomness.moment = () => '';
   const model = new Model(options, scratch);
   try {
     await model.run();
@@ -75,8 +72,7 @@ export async function runVaultModel(options: ModelOptions): Promise<ModelCounts>
     });
   } finally {
     model.close();
-    crypto.randomBytes = randomBytes;
-    syncBuiltinESMExports();
+    Object.assign(randomness, { kernel, moment });
     rmSync(scratch, { recursive: true, force: true });
   }
 }

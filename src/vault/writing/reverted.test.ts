@@ -1,0 +1,69 @@
+/**
+ * Writers of a machine whose memory was put back to a snapshot, or runs as a clone: random numbers and ids come again.
+ * Each course of events stores what is its own, and none harms what another has published.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
+import { repeatNumbers } from '../../../test/helpers/repeated-numbers.ts';
+import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
+import { Namer } from '../names.ts';
+import { PackWriter } from '../packs/pack-writer.ts';
+import { listPoints } from '../points/points.ts';
+import { WriterSession } from './writer-session.ts';
+
+const size = 200 * 4096;
+
+test('two courses of events from one snapshot fill packs of different ids', async (t) => {
+  const { vault, store, newIndex } = await memoryVault(t);
+  repeatNumbers(t);
+  const namer = new Namer(vault.secrets.chunkNameKey);
+  for (const content of ['one', 'other']) {
+    const packs = new PackWriter(vault, newIndex(), {
+      kind: 'chunks',
+      writer: 'ab'.repeat(16),
+      now: () => 1,
+    });
+    for (const chunk of [Buffer.alloc(4096, 'the same'), Buffer.alloc(4096, content)])
+      await packs.add(namer.name(chunk), chunk);
+    await packs.seal();
+  }
+  const packs = [...store.objects].filter(([key]) => key.startsWith('packs/'));
+  assert.equal(packs.length, 2, 'so no key seals two contents, and no pack is replaced');
+});
+
+test('a writer whose id another course of events has used publishes nothing and deletes nothing', async (t) => {
+  const { vault, store, newIndex } = await memoryVault(t);
+  const index = newIndex();
+  const [first, second] = [spreadImage(0, 40), spreadImage(1000, 40)];
+  // The snapshot: the writer has begun.
+  const session = await WriterSession.begin(vault, index);
+  const begin = WriterSession.begin.bind(WriterSession);
+  WriterSession.begin = () => Promise.resolve(session);
+  t.after(() => (WriterSession.begin = begin));
+  const point = await backUp(vault, index, { image: first, size });
+  const published = store.objects.get(`points/${point.id}`)!.data;
+  await assert.rejects(backUp(vault, newIndex(), { image: second, size }), {
+    code: 'VAULT_POINT_WITHDRAWN',
+    message: /another course of events of this machine has published/,
+  });
+  assert.ok(store.objects.get(`points/${point.id}`)!.data.equals(published));
+  assert.equal(session.isInDoubt, false);
+  assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), new Map(first));
+});
+
+test('after a revert before the writer began, the second one finds its id taken', async (t) => {
+  const { vault, newIndex } = await memoryVault(t);
+  repeatNumbers(t);
+  const point = await backUp(vault, newIndex(), { image: spreadImage(0, 40), size });
+  t.mock.method(Date, 'now', () => 1);
+  await assert.rejects(backUp(vault, newIndex(), { image: spreadImage(500, 40), size }), {
+    code: 'VAULT_OBJECT_EXISTS',
+    message: new RegExp(`writers/${point.id} already`),
+  });
+  const { points } = await listPoints(vault);
+  assert.deepEqual(
+    points.map(({ id }) => id),
+    [point.id],
+  );
+});
