@@ -73,6 +73,8 @@ const handlers: Handlers = {
         {
           state,
           partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
+          expected: setup.expected?.whole,
+          partitionsExpected: new Map(setup.expected?.partitions),
           signal: aborting.signal,
         },
       );

@@ -10,6 +10,7 @@ import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { CopyPool } from './copy/pool.ts';
+import { expectedFilesystems } from './expected-filesystems.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
@@ -91,6 +92,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       sourcePath: device.path,
       deviceSize: device.size,
       livePartitions: livePartitions(device, devices),
+      expected: expectedFilesystems(device, devices),
       target: image === undefined || target.kind !== 'vault' ? target : { ...target, making: image.making },
       threads,
       unit,

@@ -11,5 +11,5 @@ import type { FilesystemIdentity } from './used-map.ts';
 export async function probe(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
   if (deviceSize <= 0) return undefined;
   const signatures: readonly Signature[] = await findSignatures(readAt, deviceSize);
-  return signatures[0]?.identity;
+  return signatures.find(({ named }) => named)?.identity;
 }

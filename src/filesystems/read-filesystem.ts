@@ -3,10 +3,17 @@
  * no partition tables: see read-used-map.ts.
  */
 import type { ReadAt } from '../block/source.ts';
-import { looksLikeExt, readExtUsedMap } from './ext/ext.ts';
-import { type Signature, findSignatures } from './signatures/signatures.ts';
+import { readExtUsedMap } from './ext/ext.ts';
+import { type Signature, findSignatures, typesOf } from './signatures/signatures.ts';
 import { readSwapUsedMap } from './swap/swap.ts';
-import { type UsedMap, type UsedMapOptions, type UsedMapReader, everythingUsed } from './used-map.ts';
+import {
+  type ExpectedFilesystem,
+  type FilesystemIdentity,
+  type UsedMap,
+  type UsedMapOptions,
+  type UsedMapReader,
+  everythingUsed,
+} from './used-map.ts';
 import { readXfsUsedMap } from './xfs/xfs.ts';
 
 const readers: Readonly<Record<string, UsedMapReader>> = {
@@ -21,7 +28,13 @@ const readers: Readonly<Record<string, UsedMapReader>> = {
 };
 
 /** What lies over filesystems: a signature below them is what they hold, or stale, and never asked. */
-const containers: ReadonlySet<string> = new Set(['linux_raid_member', 'LVM2_member', 'crypto_LUKS']);
+const containers: ReadonlySet<string> = new Set([
+  'linux_raid_member',
+  'LVM2_member',
+  'crypto_LUKS',
+  'bcache',
+  'drbd',
+]);
 
 export interface FilesystemMap {
   readonly map: UsedMap;
@@ -37,16 +50,12 @@ export async function readFilesystemUsedMap(
   signatures?: readonly Signature[],
 ): Promise<FilesystemMap> {
   const found = signatures ?? (await findSignatures(readAt, deviceSize));
-  const types = found.map((one) => one.identity.type);
+  const types = typesOf(found);
   const [first] = found;
-  if (first === undefined) {
-    // blkid's way, the superblock with a wrong checksum is nobody's; the reader says what is wrong with it.
-    if (await looksLikeExt(readAt, deviceSize))
-      return { map: await readExtUsedMap(readAt, deviceSize, options), hasReader: true };
+  if (first === undefined)
     return { map: everythingUsed(deviceSize, 'no known filesystem'), hasReader: false };
-  }
   const { identity } = first;
-  if (found.length > 1 && !containers.has(identity.type)) {
+  if (types.length > 1 && !containers.has(identity.type)) {
     const reason = `signatures of ${types.join(' and ')}: it cannot be told which is stale (see wipefs)`;
     const hasReader = types.some((type) => readers[type] !== undefined);
     return { map: everythingUsed(deviceSize, reason, identity), hasReader };
@@ -56,5 +65,22 @@ export async function readFilesystemUsedMap(
     const reason = `${identity.type}: every block is used, there is no reader for its free space`;
     return { map: everythingUsed(deviceSize, reason, identity), hasReader: false };
   }
+  const doubt = options.expected && disagreement(identity, options.expected);
+  if (doubt !== undefined) return { map: everythingUsed(deviceSize, doubt, identity), hasReader: true };
   return { map: await reader(readAt, deviceSize, options), hasReader: true };
+}
+
+/** A signature may be older than what uses the device now: ZFS for one leaves the superblock of XFS in its place. */
+function disagreement(found: FilesystemIdentity, expected: ExpectedFilesystem): string | undefined {
+  const same = family(found.type) === family(expected.type);
+  if (same && (expected.uuid === undefined || expected.uuid === found.uuid)) return undefined;
+  return (
+    `${expected.how} as ${expected.type}${expected.uuid === undefined ? '' : ` (${expected.uuid})`}, but its signature ` +
+    `is of ${found.type} (${found.uuid ?? 'no UUID'}): every block is used`
+  );
+}
+
+/** The kernel mounts ext2 and ext3 as ext4, too. */
+function family(type: string): string {
+  return type.startsWith('ext') ? 'ext' : type;
 }

@@ -10,14 +10,22 @@ import type { ReadAt } from '../block/source.ts';
 import { readDiskUsedMap } from './disk/disk.ts';
 import { type PartitionTable, readPartitionTable } from './disk/partition-table.ts';
 import { readFilesystemUsedMap } from './read-filesystem.ts';
-import { type Signature, findSignatures } from './signatures/signatures.ts';
-import { type MountState, type UsedMap, type UsedMapOptions, everythingUsed } from './used-map.ts';
+import { type Signature, findSignatures, typesOf } from './signatures/signatures.ts';
+import {
+  type ExpectedFilesystem,
+  type MountState,
+  type UsedMap,
+  type UsedMapOptions,
+  everythingUsed,
+} from './used-map.ts';
 import { unreadableReason } from './verify.ts';
 
 /** `state` is that of a filesystem directly on the device; partitions have their own. */
 export interface ReadUsedMapOptions extends UsedMapOptions {
   /** By the byte where the partition begins; `idle` where nothing is said. */
   readonly partitionStates?: ReadonlyMap<number, MountState>;
+  /** Likewise. */
+  readonly partitionsExpected?: ReadonlyMap<number, ExpectedFilesystem>;
 }
 
 /**
@@ -37,8 +45,8 @@ export async function readUsedMap(
     const signatures = outsidePartitions(await findSignatures(readAt, deviceSize), table);
     if (table === undefined || (table.partitions.length === 0 && table.problem === undefined))
       return (await readFilesystemUsedMap(readAt, deviceSize, options, signatures)).map;
-    if (signatures.length === 0) return await readDiskUsedMap(readAt, deviceSize, table, options);
-    const types = signatures.map((one) => one.identity.type).join(' and ');
+    if (signatures.length === 0) return await readDiskUsedMap(readAt, deviceSize, sectorSize, table, options);
+    const types = typesOf(signatures).join(' and ');
     return everythingUsed(
       deviceSize,
       `a partition table (${table.kind}) and a signature of ${types}: it cannot be told which is stale (see wipefs)`,

@@ -41,10 +41,22 @@ export interface UsedMap {
  */
 export type MountState = 'idle' | 'frozen' | 'live';
 
+/** The filesystem that the kernel uses on a device, by what is mounted from it. */
+export interface ExpectedFilesystem {
+  /** The kernel's name, as in /proc/self/mountinfo. */
+  readonly type: string;
+  /** Undefined if only the type is known. */
+  readonly uuid?: string | undefined;
+  /** For people: `/dev/sdb is mounted`. */
+  readonly how: string;
+}
+
 export interface UsedMapOptions {
   readonly signal?: AbortSignal;
   /** Default `idle`. */
   readonly state?: MountState;
+  /** If given, a filesystem of any other kind is stale, and every block is used. */
+  readonly expected?: ExpectedFilesystem | undefined;
 }
 
 /** Reads the used map of a filesystem (or whole disk) that occupies `[0, deviceSize)` of `readAt`. */

@@ -3,6 +3,7 @@ import type { ErrorDocument } from '../../base/errors.ts';
 import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.ts';
 import type { SealedBytes, TargetAbilities } from '../../block/target.ts';
 import type { ImageRoot } from '../../vault/writing/vault-target.ts';
+import type { ExpectedFilesystems } from '../expected-filesystems.ts';
 import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
 
@@ -28,6 +29,8 @@ export interface ThreadSetup {
   readonly deviceSize: number;
   /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
   readonly livePartitions: readonly number[];
+  /** What the device's filesystems must be; undefined where no map is read. */
+  readonly expected: ExpectedFilesystems | undefined;
   readonly control: SharedArrayBuffer;
   readonly threads: number;
   /** Items of the current segment: pairs of offset and length. */

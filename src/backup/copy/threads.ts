@@ -7,6 +7,7 @@ import { Bitmap } from '../../base/bitmap.ts';
 import { AgentError } from '../../base/errors.ts';
 import { errorKinds } from '../../base/error-codes.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import type { ExpectedFilesystems } from '../expected-filesystems.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { checkTarget } from './check-target.ts';
 import { Control } from './control.ts';
@@ -23,6 +24,8 @@ export interface PoolSetup {
   readonly deviceSize: number;
   /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
   readonly livePartitions: readonly number[];
+  /** Undefined where no map is read. */
+  readonly expected?: ExpectedFilesystems;
   readonly target: TargetSpec;
   /** Default write. */
   readonly access?: 'read' | 'write';
@@ -127,6 +130,7 @@ export class CopyThreads {
       target,
       deviceSize,
       livePartitions,
+      expected,
       threads,
       unit,
       fingerprintPath,
@@ -143,6 +147,7 @@ export class CopyThreads {
       target,
       deviceSize,
       livePartitions,
+      expected,
       control: memory.control.buffer,
       threads,
       items: memory.items.buffer,

@@ -7,20 +7,24 @@ import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { ExtentBatches } from '../extent-batches.ts';
 import { readFilesystemUsedMap } from '../read-filesystem.ts';
-import { type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
+import { findSignatures } from '../signatures/signatures.ts';
+import { type ExpectedFilesystem, type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
 import { unreadableReason, verifiedUsedMap } from '../verify.ts';
-import type { Partition, PartitionTable } from './partition-table.ts';
+import { type Partition, type PartitionTable, readPartitionTable } from './partition-table.ts';
 
 export interface DiskMapOptions {
   readonly signal?: AbortSignal;
   /** By the byte where the partition begins; `idle` where nothing is said. */
   readonly partitionStates?: ReadonlyMap<number, MountState>;
+  /** Likewise. */
+  readonly partitionsExpected?: ReadonlyMap<number, ExpectedFilesystem>;
 }
 
 /** Each partition is walked twice: a damaged one is used as a whole, and the others are not touched by it. */
 export async function readDiskUsedMap(
   readAt: ReadAt,
   deviceSize: number,
+  sectorSize: number,
   table: PartitionTable,
   options: DiskMapOptions,
 ): Promise<UsedMap> {
@@ -31,7 +35,7 @@ export async function readDiskUsedMap(
   const warnings = [...table.warnings];
   const parts: { partition: Partition; map: UsedMap }[] = [];
   for (const partition of partitions) {
-    const { map, hasReader } = await readPartition(readAt, partition, options);
+    const { map, hasReader } = await readPartition(readAt, sectorSize, partition, options);
     if (hasReader) warnings.push(...map.warnings.map((text) => `partition ${partition.number}: ${text}`));
     parts.push({ partition, map });
   }
@@ -43,6 +47,7 @@ export async function readDiskUsedMap(
 
 async function readPartition(
   readAt: ReadAt,
+  sectorSize: number,
   { start, size }: Partition,
   options: DiskMapOptions,
 ): Promise<{ map: UsedMap; hasReader: boolean }> {
@@ -53,11 +58,18 @@ async function readPartition(
   };
   const mapOptions = {
     state: options.partitionStates?.get(start) ?? 'idle',
+    expected: options.partitionsExpected?.get(start),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   };
   let hasReader = true;
   const map = await verifiedUsedMap(size, async () => {
     try {
+      // The partition may be the disk of a virtual machine; a filesystem below its table is as stale as on a disk.
+      const inner = await readPartitionTable(within, size, sectorSize);
+      if (inner !== undefined && (inner.partitions.length > 0 || inner.problem !== undefined)) {
+        hasReader = (await findSignatures(within, size)).length > 0;
+        return everythingUsed(size, `it holds a partition table of its own (${inner.kind})`);
+      }
       const read = await readFilesystemUsedMap(within, size, mapOptions);
       ({ hasReader } = read);
       return read.map;

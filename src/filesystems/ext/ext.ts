@@ -38,9 +38,9 @@ export async function probeExt(readAt: ReadAt, deviceSize: number): Promise<File
   return sb?.storedChecksum === sb?.computedChecksum ? sb && identityOn(sb, deviceSize) : undefined;
 }
 
-/** True where the magic number of ext is there, whatever state the rest is in. */
-export async function looksLikeExt(readAt: ReadAt, deviceSize: number): Promise<boolean> {
-  return (await readSuperblock(readAt, deviceSize)) !== undefined;
+/** The type where the magic number of ext is there, whatever state the rest is in. */
+export async function readExtType(readAt: ReadAt, deviceSize: number): Promise<string | undefined> {
+  return (await readSuperblock(readAt, deviceSize))?.identity.type;
 }
 
 function identityOn({ identity }: ExtSuperblock, deviceSize: number): FilesystemIdentity {

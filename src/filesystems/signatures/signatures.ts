@@ -4,43 +4,95 @@
  * util-linux). Types whose used map we read have readers of their own: ext, xfs, swap.
  */
 import type { ReadAt } from '../../block/source.ts';
-import { probeExt } from '../ext/ext.ts';
+import { probeExt, readExtType } from '../ext/ext.ts';
 import { probeSwap } from '../swap/swap.ts';
 import type { FilesystemIdentity } from '../used-map.ts';
 import { labelText, uuidText } from '../uuid.ts';
 import { probeXfs } from '../xfs/xfs.ts';
 import { probeBootSector } from './fat.ts';
+import { type Magic, containerMagics, filesystemMagics, tableMagics } from './magics.ts';
+import { type Regions, placeOn, readRegions } from './regions.ts';
+import { weakMagics, weakTables } from './weak-magics.ts';
 
 export interface Signature {
   readonly identity: FilesystemIdentity;
   /** Byte where the signature's header lies. */
   readonly offset: number;
+  /**
+   * False if blkid would not name it: a superblock that is damaged, or a partition table. It still shows that the
+   * device may hold something else.
+   */
+  readonly named: boolean;
 }
-
-/** Bytes from the start that hold all headers but those at the end of the device. */
-const headLength = 0x11000;
 
 /**
  * All signatures, in the order of blkid's preference: RAID and volume managers, encryption, then filesystems.
  * Throws DEVICE_READ_ERROR or FILESYSTEM_UNREADABLE where the device cannot be read there.
  */
 export async function findSignatures(readAt: ReadAt, deviceSize: number): Promise<Signature[]> {
-  const head = Buffer.from(await readAt(0, Math.min(headLength, deviceSize)));
+  const regions = await readRegions(readAt, deviceSize);
+  const { head } = regions;
   const first = (identity: FilesystemIdentity | undefined, offset = 0): Signature[] =>
-    identity === undefined ? [] : [{ identity, offset }];
+    identity === undefined ? [] : [{ identity, offset, named: true }];
   return [
-    ...(await linuxRaid(head, readAt, deviceSize)),
+    ...(await linuxRaid(regions)),
     ...lvm(head, deviceSize),
     ...luks(head, deviceSize),
+    ...(await known(regions, containerMagics, [], true)),
     ...first(await probeBootSector(head.subarray(0, 512), readAt, deviceSize)),
     ...first(await probeSwap(readAt, deviceSize)),
-    ...first(await probeXfs(readAt, deviceSize)),
-    ...first(await probeExt(readAt, deviceSize), 1024),
+    ...(await xfs(readAt, head, deviceSize)),
+    ...(await ext(readAt, deviceSize)),
     ...btrfs(head, deviceSize),
     ...iso9660(head, deviceSize),
     ...squashfs(head, deviceSize),
-    ...knownByMagic(head),
+    ...(await known(regions, filesystemMagics, weakMagics, true)),
+    ...(await known(regions, tableMagics, weakTables, false)),
   ];
+}
+
+/** The different types of the signatures, in their order. */
+export function typesOf(signatures: readonly Signature[]): string[] {
+  return [...new Set(signatures.map(({ identity }) => identity.type))];
+}
+
+function plain(type: string, offset: number, named: boolean): Signature {
+  const identity = { type, uuid: undefined, label: undefined, blockSize: undefined, size: undefined };
+  return { identity, offset, named };
+}
+
+/** Types that are told by their signature alone, so that a stale filesystem under them is not taken as true. */
+async function known(
+  regions: Regions,
+  magics: readonly Magic[],
+  weak: typeof weakMagics,
+  named: boolean,
+): Promise<Signature[]> {
+  const found: Signature[] = [];
+  for (const { type, magic, at } of magics)
+    for (const place of at) {
+      const offset = placeOn(regions.size, place);
+      const bytes = await regions.at(offset, magic.length);
+      if (bytes?.toString('latin1') === magic) found.push(plain(type, offset, named));
+    }
+  for (const { type, find } of weak)
+    for (const offset of await find(regions)) found.push(plain(type, offset, named));
+  return found;
+}
+
+/** A superblock with the magic of XFS and a geometry that cannot be is there all the same. */
+async function xfs(readAt: ReadAt, head: Buffer, deviceSize: number): Promise<Signature[]> {
+  const identity = await probeXfs(readAt, deviceSize);
+  if (identity !== undefined) return [{ identity, offset: 0, named: true }];
+  return textAt(head, 0, 'XFSB') ? [plain('xfs', 0, false)] : [];
+}
+
+/** Likewise one of ext whose checksum is wrong. */
+async function ext(readAt: ReadAt, deviceSize: number): Promise<Signature[]> {
+  const identity = await probeExt(readAt, deviceSize);
+  if (identity !== undefined) return [{ identity, offset: 1024, named: true }];
+  const type = await readExtType(readAt, deviceSize);
+  return type === undefined ? [] : [plain(type, 1024, false)];
 }
 
 function textAt(buffer: Buffer, offset: number, text: string): boolean {
@@ -48,9 +100,9 @@ function textAt(buffer: Buffer, offset: number, text: string): boolean {
 }
 
 /** Linux drivers/md/md.h: 0.90 and 1.0 at the end of the device, 1.1 at 0, 1.2 at 4096. */
-async function linuxRaid(head: Buffer, readAt: ReadAt, deviceSize: number): Promise<Signature[]> {
-  const at = async (offset: number): Promise<Buffer> =>
-    offset >= 0 && offset + 256 <= deviceSize ? Buffer.from(await readAt(offset, 256)) : Buffer.alloc(256);
+async function linuxRaid(regions: Regions): Promise<Signature[]> {
+  const deviceSize = regions.size;
+  const at = async (offset: number): Promise<Buffer> => (await regions.at(offset, 256)) ?? Buffer.alloc(256);
   const identity = (uuid: string | undefined, label: string | undefined): FilesystemIdentity => ({
     type: 'linux_raid_member',
     uuid,
@@ -60,23 +112,23 @@ async function linuxRaid(head: Buffer, readAt: ReadAt, deviceSize: number): Prom
   });
 
   const oldOffset = deviceSize - (deviceSize % 0x10000) - 0x10000;
+  const found: Signature[] = [];
   const old = await at(oldOffset);
   const little = old.readUInt32LE(0) === raidMagic;
   if (little || old.readUInt32BE(0) === raidMagic) {
     const uuid = Buffer.alloc(16);
     for (const [i, field] of [0x14, 0x34, 0x38, 0x3c].entries())
       uuid.writeUInt32BE(little ? old.readUInt32LE(field) : old.readUInt32BE(field), i * 4);
-    return [{ identity: identity(uuidText(uuid), undefined), offset: oldOffset }];
+    found.push({ identity: identity(uuidText(uuid), undefined), offset: oldOffset, named: true });
   }
   for (const offset of [deviceSize - (deviceSize % 0x1000) - 0x2000, 0, 0x1000]) {
-    const sb =
-      offset >= 0 && offset + 256 <= head.length ? head.subarray(offset, offset + 256) : await at(offset);
+    const sb = await at(offset);
     if (sb.readUInt32LE(0) !== raidMagic || sb.readUInt32LE(4) !== 1) continue;
     if (Number(sb.readBigUInt64LE(0x90)) * 512 !== offset) continue;
     const uuid = uuidText(sb.subarray(0x10, 0x20));
-    return [{ identity: identity(uuid, labelText(sb.subarray(0x20, 0x40))), offset }];
+    found.push({ identity: identity(uuid, labelText(sb.subarray(0x20, 0x40))), offset, named: true });
   }
-  return [];
+  return found;
 }
 
 const raidMagic = 0xa92b4efc;
@@ -91,7 +143,13 @@ function lvm(head: Buffer, deviceSize: number): Signature[] {
       { parts: [], at: 0 },
     );
     const identity = { type: 'LVM2_member', uuid: uuid.parts.join('-'), label: undefined };
-    return [{ identity: { ...identity, blockSize: undefined, size: deviceSize }, offset: sector * 512 }];
+    return [
+      {
+        identity: { ...identity, blockSize: undefined, size: deviceSize },
+        offset: sector * 512,
+        named: true,
+      },
+    ];
   }
   return [];
 }
@@ -106,7 +164,7 @@ function luks(head: Buffer, deviceSize: number): Signature[] {
     blockSize: undefined,
     size: deviceSize,
   };
-  return [{ identity, offset: 0 }];
+  return [{ identity, offset: 0, named: true }];
 }
 
 function btrfs(head: Buffer, deviceSize: number): Signature[] {
@@ -119,7 +177,7 @@ function btrfs(head: Buffer, deviceSize: number): Signature[] {
     blockSize: sb.readUInt32LE(0x90),
     size: Math.min(Number(sb.readBigUInt64LE(0xc9 + 8)), deviceSize),
   };
-  return [{ identity, offset: 0x10000 }];
+  return [{ identity, offset: 0x10000, named: true }];
 }
 
 function iso9660(head: Buffer, deviceSize: number): Signature[] {
@@ -136,11 +194,12 @@ function iso9660(head: Buffer, deviceSize: number): Signature[] {
     blockSize,
     size: Math.min(volume.readUInt32LE(0x50) * blockSize, deviceSize),
   };
-  return [{ identity, offset: 0x8000 }];
+  return [{ identity, offset: 0x8000, named: true }];
 }
 
 function squashfs(head: Buffer, deviceSize: number): Signature[] {
-  if (head.length < 96 || !textAt(head, 0, 'hsqs') || head.readUInt16LE(28) < 4) return [];
+  if (head.length < 96 || !textAt(head, 0, 'hsqs')) return [];
+  if (head.readUInt16LE(28) < 4) return [plain('squashfs3', 0, true)];
   const identity: FilesystemIdentity = {
     type: 'squashfs',
     uuid: undefined,
@@ -148,31 +207,5 @@ function squashfs(head: Buffer, deviceSize: number): Signature[] {
     blockSize: head.readUInt32LE(12),
     size: Math.min(Number(head.readBigUInt64LE(40)), deviceSize),
   };
-  return [{ identity, offset: 0 }];
+  return [{ identity, offset: 0, named: true }];
 }
-
-/** Types that we tell by their magic alone, so that a stale filesystem under them is not taken as true. */
-function knownByMagic(head: Buffer): Signature[] {
-  return magics
-    .filter(({ offset, magic }) => offset + magic.length <= head.length && textAt(head, offset, magic))
-    .map(({ type, offset }) => ({
-      identity: { type, uuid: undefined, label: undefined, blockSize: undefined, size: undefined },
-      offset,
-    }));
-}
-
-const magics = [
-  {
-    type: 'bcache',
-    offset: 0x1018,
-    magic: '\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81',
-  },
-  { type: 'f2fs', offset: 0x400, magic: '\x10\x20\xf5\xf2' },
-  { type: 'erofs', offset: 0x400, magic: '\xe2\xe1\xf5\xe0' },
-  { type: 'reiserfs', offset: 0x10034, magic: 'ReIsEr' },
-  { type: 'jfs', offset: 0x8000, magic: 'JFS1' },
-  { type: 'DM_snapshot_cow', offset: 0, magic: 'SnAp' },
-  { type: 'DM_verity_hash', offset: 0, magic: 'verity\0\0' },
-  { type: 'DM_integrity', offset: 0, magic: 'integrt\0' },
-  { type: 'BitLocker', offset: 3, magic: '-FVE-FS-' },
-] as const;

@@ -1,0 +1,47 @@
+/**
+ * The places of a device where signatures lie: the first half mebibyte and the end are each read once, anything else
+ * when it is asked for.
+ */
+import { KiB } from '../../base/bytes.ts';
+import type { ReadAt } from '../../block/source.ts';
+
+/** Bytes from the start: ZFS has its first two labels there, and external XFS logs are searched for as far. */
+export const headLength = 512 * KiB;
+/** Bytes at the end: Promise's RAID looks 3087 sectors before it. */
+const tailLength = 3087 * 512 + 64 * KiB;
+
+export interface Regions {
+  /** Bytes. */
+  readonly size: number;
+  /** As much as the device has of the first `headLength` bytes. */
+  readonly head: Buffer;
+  /** `length` bytes at `offset`; undefined where they do not lie on the device. */
+  readonly at: (offset: number, length: number) => Promise<Buffer | undefined>;
+}
+
+/** Throws what `readAt` throws. */
+export async function readRegions(readAt: ReadAt, size: number): Promise<Regions> {
+  const head = Buffer.from(await readAt(0, Math.min(headLength, size)));
+  const tailStart = Math.max(0, size - tailLength);
+  const tail =
+    tailStart === 0 && size <= headLength ? head : Buffer.from(await readAt(tailStart, size - tailStart));
+  return {
+    size,
+    head,
+    at: async (offset, length) => {
+      if (offset < 0 || offset + length > size) return undefined;
+      if (offset + length <= head.length) return head.subarray(offset, offset + length);
+      if (offset >= tailStart) return tail.subarray(offset - tailStart, offset - tailStart + length);
+      return Buffer.from(await readAt(offset, length));
+    },
+  };
+}
+
+/** Where a signature lies: bytes from the start, or before the end of the device rounded down to `unit` bytes. */
+export type Place = number | { readonly beforeEnd: number; readonly unit?: number };
+
+/** In bytes from the start; negative where the device is too small. */
+export function placeOn(size: number, place: Place): number {
+  if (typeof place === 'number') return place;
+  return size - (size % (place.unit ?? 512)) - place.beforeEnd;
+}
