@@ -16,7 +16,7 @@ const always = [
  */
 const resultPrograms: readonly string[] = ['dattocli', 'fsawarebdcopy', 'in_use_sectors'];
 const closedOutput = `# A closed standard output must not swallow the result: writing to this one fails.
-{ command : >&1; } 2>/dev/null || exec 1</dev/null
+{ command : 3>&1; } 2>/dev/null || exec 1</dev/null
 `;
 
 export function launcher(name: string, debug: boolean): string {

@@ -3,7 +3,7 @@
  * have the same bytes. Needs ./one_step_build to have run.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
@@ -41,6 +41,21 @@ test('two builds of one commit are identical, wherever they are made', () => {
     return fingerprints(folder);
   });
   assert.deepEqual(one, other);
+});
+
+test('a closed or full standard output makes the programs fail', () => {
+  for (const program of ['dattocli', 'fsawarebdcopy', 'in_use_sectors'])
+    for (const where of ['>&-', '>/dev/full']) {
+      const { status, stderr } = spawnSync(
+        'sh',
+        ['-c', `"$0" --version ${where}`, join(root, 'build', program)],
+        {
+          encoding: 'utf8',
+        },
+      );
+      assert.equal(status, 1, `${program} ${where}`);
+      assert.match(stderr, /could not be written to standard output: E(BADF|NOSPC)/);
+    }
 });
 
 test('a copy of build/ runs without Node, sources and node_modules, through links and from anywhere', () => {
