@@ -8,6 +8,7 @@ import { Bitmap } from '../base/bitmap.ts';
 import { AgentError } from '../base/errors.ts';
 import { agentVersion } from '../base/version.ts';
 import type { Device } from '../devices/device.ts';
+import { deviceIdentity } from '../devices/identity.ts';
 import { machineLayout } from '../devices/machine-layout.ts';
 import type { Chain, ChainBase, ChainRecord } from '../tracking/chain.ts';
 import { type OpenedVault, openVault } from '../vault/opening.ts';
@@ -199,7 +200,7 @@ export class VaultJob {
         agent: agentVersion,
         machine: await this.#machine,
         warnings: status.warnings.map((warning) => ({ ...warning })),
-        devices: images.map(({ unit, built }) => pointDevice(unit, built, status)),
+        devices: await Promise.all(images.map(({ unit, built }) => pointDevice(unit, built, status))),
       });
     } catch (error) {
       // A put that failed may land later, and the point has to be whole then.
@@ -234,8 +235,9 @@ async function describeMachine(): Promise<PointMachine> {
   return { id, name: host, boot, layout: { ...layout } };
 }
 
-function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): PointDevice {
+async function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): Promise<PointDevice> {
   const { device } = unit.pair;
+  const identity = await deviceIdentity(device);
   const { status } = unit;
   const torn = job.warnings.some(
     ({ code, device: about }) => about === device.path && (code === 'IN_USE' || code === 'NOT_FROZEN'),
@@ -246,6 +248,7 @@ function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): PointDevi
     sector_size: device.sectorSize,
     filesystem: filesystemOf(device),
     partition: partitionOf(device),
+    ...(identity === undefined ? {} : { identity }),
     root: built.root,
     levels: built.levels,
     used_bytes: status.used_bytes,

@@ -150,6 +150,7 @@ for (const bucket of ['plain', 'backups'])
     for (const command of [
       ['forget', first],
       ['forget', '--keep-last', '1'],
+      ['forget', '--keep-last', '1', '--grace', '0'],
       ['vault', 'prune'],
       ['vault', 'check', '--repair'],
       ['vault', 'key', 'remove', keys.keys[1]!.id],

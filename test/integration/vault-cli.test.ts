@@ -252,7 +252,11 @@ test('forget keeps what rules and protection say; prune returns the space; check
   const [first, second, last] = (await points()).map(({ id }) => id);
   assert.equal((await dattocliHere(['forget', '--protect', first!, ...at])).code, 0);
   await refusedHere(['forget', second!, first!, ...at], 'POINT_PROTECTED');
-  const rules = ['forget', '--keep-last', '1', ...at];
+  // A minute ago they were not there, so they displace none.
+  const during = await documentOf<ForgetDocument>(['forget', '--keep-last', '1', ...at]);
+  assert.deepEqual(during.forgotten, []);
+  assert.match(JSON.stringify(during.groups), /in the store for less than 24 h/);
+  const rules = ['forget', '--keep-last', '1', '--grace', '0', ...at];
   const dry = await documentOf<ForgetDocument>([...rules, '--dry-run']);
   assert.deepEqual([dry.dry_run, dry.forgotten], [true, [second]]);
   assert.equal((await points()).length, 3);

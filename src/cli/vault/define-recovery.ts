@@ -1,5 +1,6 @@
 /** The commands that get things back, and `forget`; see define.ts. */
 import { Command, Option } from 'commander';
+import { parseDuration } from '../../base/duration.ts';
 import type { Run } from '../context.ts';
 import {
   addDeviceOption,
@@ -124,6 +125,15 @@ export function forget(run: Run): Command {
     .option('--keep-yearly <n>', 'of N years', toCount('--keep-yearly'))
     .option('--device <name>', 'with rules: only points with this device')
     .option('--machine <name>', 'with rules: only points of this machine')
+    .option(
+      '--grace <time>',
+      'with rules: points that are in the vault for less displace no others (24h); 0 for none',
+      (text) => parseDuration(text, '--grace'),
+    )
+    .option(
+      '--trust-times',
+      'with rules: also believe times far from those of the store, if the vault was copied',
+    )
     .option('--dry-run', 'only say what would be forgotten')
     .option('--protect', 'instead: protect these points from being forgotten')
     .option('--unprotect', 'instead: lift that');

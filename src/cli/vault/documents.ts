@@ -3,6 +3,7 @@ import type { KeySlot } from '../../vault/key-slots.ts';
 import type { StoredCheck } from '../../vault/points/checks.ts';
 import { standingDamage } from '../../vault/points/standing-damage.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
+import { type StoredTimes, storedTime, timeDoubt } from '../../vault/points/times.ts';
 import type { Participant } from '../../vault/prune/participants.ts';
 
 export interface KeyDocument {
@@ -27,6 +28,10 @@ export interface PointDocument {
   agent: string;
   machine: { id: string; name: string; boot: string };
   protected: boolean;
+  /** When it came to the store, by the store's clock, ISO 8601; null if the store does not say. */
+  stored: string | null;
+  /** Why `finished` is not believed; null if it is. */
+  time_doubt: string | null;
   /** The last of each level, the latest first. */
   checks: CheckDocument[];
   /** The last that found damage which no check has cleared since. */
@@ -35,7 +40,10 @@ export interface PointDocument {
   devices: PointDeviceDocument[];
 }
 
-export type PointDeviceDocument = Omit<PointDevice, 'root' | 'levels'>;
+export type PointDeviceDocument = Omit<PointDevice, 'root' | 'levels' | 'identity'> & {
+  /** What tells the device from its clones; null if nothing does. */
+  identity: string | null;
+};
 
 export interface CheckDocument {
   level: string;
@@ -49,16 +57,20 @@ export interface CheckDocument {
 export interface PointFacts {
   readonly protected: ReadonlySet<string>;
   readonly checks: readonly StoredCheck[];
+  readonly stored: StoredTimes;
 }
 
 export function pointDocument(point: Point, facts: PointFacts): PointDocument {
   const { id, finished, started, job, kind, agent, machine, warnings, devices } = point;
   const checks = facts.checks.filter((each) => each.point === id);
   const damage = standingDamage(checks).at(-1);
+  const arrived = storedTime(id, facts.stored);
   return {
     ...{ id, finished, started, job, kind, agent },
     machine: { id: machine.id, name: machine.name, boot: machine.boot },
     protected: facts.protected.has(id),
+    stored: arrived === undefined ? null : new Date(arrived).toISOString(),
+    time_doubt: timeDoubt(point, { now: Date.now(), stored: facts.stored }) ?? null,
     checks: lastChecks(checks),
     damage: damage === undefined ? null : checkDocument(damage),
     warnings: warnings.map((each) => ({ ...each })),
@@ -71,6 +83,7 @@ function deviceDocument(device: PointDevice): PointDeviceDocument {
   const { freeze_ms, consistency, tracker, kind, read_errors, read_only } = device;
   return {
     ...{ path, size, sector_size, filesystem, partition, used_bytes, stored_bytes },
+    identity: device.identity ?? null,
     ...{ freeze_ms, consistency, tracker, kind, read_errors, read_only },
   };
 }

@@ -12,7 +12,14 @@ import {
   protectPoint,
   unprotectPoint,
 } from '../../vault/points/points.ts';
-import { type RetentionGroup, type RetentionRules, choosePoints } from '../../vault/points/retention.ts';
+import { DeviceIdentities } from '../../vault/points/identity.ts';
+import {
+  type RetentionGroup,
+  type RetentionRules,
+  choosePoints,
+  defaultGrace,
+} from '../../vault/points/retention.ts';
+import { storeClock } from '../../vault/store-clock.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { Context } from '../context.ts';
 import type { VaultValues } from '../vault-options.ts';
@@ -32,6 +39,9 @@ interface Values extends VaultValues {
   readonly keepWeekly?: number;
   readonly keepMonthly?: number;
   readonly keepYearly?: number;
+  /** Milliseconds. */
+  readonly grace?: number;
+  readonly trustTimes?: true;
 }
 
 export interface ForgetDocument {
@@ -88,6 +98,8 @@ function checkUsage(names: readonly string[], rules: RetentionRules | undefined,
     throw wrong('--protect and --unprotect are for points that are named', 'name them');
   if (rules === undefined && (device !== undefined || machine !== undefined))
     throw wrong('--device and --machine are for rules', 'leave them out where points are named');
+  if (rules === undefined && (values.grace !== undefined || values.trustTimes === true))
+    throw wrong('--grace and --trust-times are for rules', 'leave them out where points are named');
   if ((protect === true || unprotect === true) && dryRun === true)
     throw wrong('--dry-run is for forgetting', 'leave it out');
 }
@@ -152,12 +164,17 @@ async function idsOf({ vault, signal }: Session, names: readonly string[]): Prom
 
 async function byRules(session: Session, rules: RetentionRules, values: Values): Promise<ForgetDocument> {
   const { vault, signal } = session;
-  const { device, machine, dryRun } = values;
-  const { points, damaged } = await listPoints(vault, { signal });
+  const { device, machine, dryRun, grace = defaultGrace, trustTimes } = values;
+  const { points, damaged, stored } = await listPoints(vault, { signal });
   const facts = await readFacts(vault, signal);
   const groups = choosePoints(filterPoints(points, { device, machine }), rules, {
     now: Date.now(),
     vaultCreated: Date.parse(vault.config.created),
+    identities: new DeviceIdentities(points),
+    ...(trustTimes === true ? {} : { stored }),
+    ...(grace > 0
+      ? { grace: { ms: grace, stored, storeNow: await clockFor(session, dryRun === true) } }
+      : {}),
     protected: facts.protected,
     damaged: new Set(standingDamage(facts.checks).map(({ point }) => point)),
   });
@@ -170,6 +187,11 @@ async function byRules(session: Session, rules: RetentionRules, values: Values):
     groups: groups.map(groupDocument),
     damaged: damaged.map(({ key, error }) => ({ key, message: error.message })),
   };
+}
+
+/** Nothing is written for a dry run, so the clock here serves for it. */
+function clockFor({ vault, signal }: Session, dryRun: boolean): Promise<number> {
+  return dryRun ? Promise.resolve(Date.now()) : storeClock(vault, 'to forget recovery points', { signal });
 }
 
 function groupDocument({

@@ -1,6 +1,6 @@
 /** The device of a recovery point that a command names, as what restoring, mounting and exporting take. */
 import type { ImageSpec } from '../../restore/image/open-image.ts';
-import { findDevice } from '../../vault/points/find.ts';
+import { findDevice, isLatest } from '../../vault/points/find.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
 import { findPoint } from '../../vault/points/points.ts';
 import type { Session } from './session.ts';
@@ -14,7 +14,8 @@ export interface NamedImage {
 /** Throws POINT_NOT_FOUND, POINT_AMBIGUOUS, DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS, BAD_USAGE. */
 export async function namedImage(session: Session, name: string, device?: string): Promise<NamedImage> {
   const { vault, signal } = session;
-  const point = await findPoint(vault, name, {}, { signal });
+  // `latest` is the latest with this device, and refused if the name means several.
+  const point = await findPoint(vault, name, isLatest(name) ? { device } : {}, { signal });
   const found = findDevice(point, device);
   return { point, device: found, spec: imageOf(session, found) };
 }

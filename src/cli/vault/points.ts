@@ -35,7 +35,11 @@ export async function showPoints(context: Context, self: Command): Promise<numbe
   if (name !== undefined) {
     const document = await withVault(context, self, async ({ vault, signal }) => {
       const point = await findPoint(vault, name, { device, machine }, { signal });
-      const facts = await readFacts(vault, signal, point.id);
+      const modified = (await vault.store.head(`points/${point.id}`, { signal }))?.modified ?? 0;
+      const facts = {
+        ...(await readFacts(vault, signal, point.id)),
+        stored: new Map([[point.id, modified]]),
+      };
       return { ...pointDocument(point, facts), layout: point.machine.layout } satisfies OnePointDocument;
     });
     context.print(document, () => renderPoint(document));
@@ -44,13 +48,24 @@ export async function showPoints(context: Context, self: Command): Promise<numbe
   const document = await withVault(context, self, async ({ vault, signal }) => {
     const list = await listPoints(vault, { signal });
     const points = filterPoints(list.points, { device, machine });
-    return pointsDocument(vault, { ...list, points }, await readFacts(vault, signal));
+    return pointsDocument(
+      vault,
+      { ...list, points },
+      {
+        ...(await readFacts(vault, signal)),
+        stored: list.stored,
+      },
+    );
   });
   context.print(document, () => renderPoints(document));
   return document.damaged.length > 0 ? exitWithWarnings : 0;
 }
 
-export async function readFacts(vault: Vault, signal: AbortSignal, point?: string): Promise<PointFacts> {
+export async function readFacts(
+  vault: Vault,
+  signal: AbortSignal,
+  point?: string,
+): Promise<Omit<PointFacts, 'stored'>> {
   const [protectedIds, { checks }] = await Promise.all([
     listProtected(vault, { signal }),
     listChecks(vault, point, { signal }),

@@ -18,7 +18,10 @@ export function renderPoints({ points, damaged }: PointsDocument): string {
   const digits = digitsNeeded(points.map(({ id }) => id));
   const table =
     points.length === 0 ? 'no recovery points\n' : renderTable(columns, points.flatMap(rowsOf(digits)));
-  return `${table}${damaged.map(({ key, message }) => `damaged: ${key}: ${printable(message)}\n`).join('')}`;
+  const doubts = points
+    .filter(({ time_doubt: doubt }) => doubt !== null)
+    .map(({ id, time_doubt: doubt }) => `${id.slice(0, digits)}: ${doubt ?? ''}\n`);
+  return `${table}${doubts.join('')}${damaged.map(({ key, message }) => `damaged: ${key}: ${printable(message)}\n`).join('')}`;
 }
 
 const columns = [
@@ -69,6 +72,7 @@ export function renderPoint(point: OnePointDocument): string {
   const entries: [string, string][] = [
     ['point', point.id],
     ['finished', localTime(point.finished)],
+    ...(point.time_doubt === null ? [] : [['', point.time_doubt] as [string, string]]),
     ['job', point.job],
     ['kind', point.kind],
     ['machine', `${point.machine.name} (${point.machine.id || 'no id'}, ${point.machine.boot})`],

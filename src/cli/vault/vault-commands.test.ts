@@ -17,7 +17,7 @@ import { askNewPassphrase, givenKey } from './secrets.ts';
 import { coverageOf } from './verify.ts';
 import { waitingHooks } from './waiting.ts';
 
-const noFacts = { protected: new Set<string>(), checks: [] };
+const noFacts = { protected: new Set<string>(), checks: [], stored: new Map<string, number>() };
 
 test('shares are above nothing and at most all', () => {
   const share = toShare('--sample');
@@ -108,6 +108,7 @@ test('points are shown with digits that tell them apart, a row a device', () => 
   assert.equal(digitsNeeded([a.id, b.id]), 12);
   assert.equal(digitsNeeded([]), 8);
   const facts = {
+    ...noFacts,
     protected: new Set([b.id]),
     checks: [
       {
@@ -136,7 +137,7 @@ test('damage that a check found is shown until it is cleared, whatever was check
     ...{ outcome, problems: [], agent: '1' },
   });
   const shown = (checks: PointFacts['checks']): string => {
-    const document = pointDocument(point, { protected: new Set(), checks });
+    const document = pointDocument(point, { ...noFacts, checks });
     return renderPoints({ vault: { id: 'v', name: 'n' }, points: [document], damaged: [] }).split('\n')[1]!;
   };
   const found = [check('read', 'damaged', 1), check('reachable', 'whole', 2)];

@@ -1,6 +1,8 @@
 /** How people name recovery points and devices; pure. */
 import { AgentError } from '../../base/errors.ts';
+import { DeviceIdentities } from './identity.ts';
 import type { Point, PointDevice } from './point.ts';
+import { type TimeFacts, believedTime, clockTolerance, isAhead } from './times.ts';
 
 export interface PointFilter {
   /** Host name or machine id. */
@@ -32,10 +34,16 @@ export function isLatest(text: string): boolean {
 }
 
 /**
- * The one that finished last, of one machine: undefined where there is none. Throws POINT_AMBIGUOUS where points of
- * several machines come into question, BAD_USAGE where nothing follows `latest:`.
+ * The one that finished last, of one machine: undefined where there is none. Points whose time is not believed do not
+ * count as long as there are others. Throws POINT_AMBIGUOUS where points of several machines come into question, or of
+ * several devices that have the name, BAD_USAGE where nothing follows `latest:`.
  */
-export function latestOf(points: readonly Point[], text: string, filter: PointFilter): Point | undefined {
+export function latestOf(
+  points: readonly Point[],
+  text: string,
+  filter: PointFilter,
+  times: TimeFacts = { now: Date.now() },
+): Point | undefined {
   const device = text.includes(':') ? text.slice(text.indexOf(':') + 1) : undefined;
   if (device === '') throw new AgentError('BAD_USAGE', '"latest:" names no device');
   const candidates = filterPoints(filterPoints(points, { device }), filter);
@@ -46,11 +54,50 @@ export function latestOf(points: readonly Point[], text: string, filter: PointFi
       `${text} may mean a recovery point of each of ${[...machines.values()].join(', ')}`,
       { hint: 'say which machine, or give the id of the point' },
     );
-  return candidates.reduce<Point | undefined>(
-    (best, each) =>
-      best === undefined || Date.parse(each.finished) >= Date.parse(best.finished) ? each : best,
-    undefined,
+  const inOrder = candidates
+    .map((point) => ({ point, time: believedTime(point, times.stored) }))
+    .sort((a, b) => a.time - b.time || (a.point.id < b.point.id ? -1 : 1))
+    .map(({ point }) => point);
+  for (const name of [device, filter.device])
+    if (name !== undefined) refuseSeveral(points, inOrder, name, text);
+  const believed = inOrder.filter((point) => !isAhead(point, times.stored));
+  // If all are in the future, the clock here is wrong (a rescue system).
+  const present = believed.filter((point) => Date.parse(point.finished) <= times.now + clockTolerance);
+  return present.at(-1) ?? believed.at(-1) ?? inOrder.at(-1);
+}
+
+/**
+ * Throws POINT_AMBIGUOUS if a UUID or label means several devices, with the last point of each. A path means whatever was
+ * there. `candidates` by time.
+ */
+function refuseSeveral(
+  all: readonly Point[],
+  candidates: readonly Point[],
+  name: string,
+  text: string,
+): void {
+  const identities = new DeviceIdentities(all);
+  const last = new Map<string, { readonly point: Point; readonly device: PointDevice }>();
+  for (const point of candidates)
+    for (const device of point.devices.filter((each) => isDeviceNamed(each, name))) {
+      if (device.path === name) return;
+      last.set(identities.of(point, device).key, { point, device });
+    }
+  const [first, ...others] = last.values();
+  if (first === undefined || others.every(({ device }) => isSameDevice(device, first.device))) return;
+  const list = [...last.values()].map(
+    ({ point, device }) => `${device.path} (last point ${point.id.slice(0, 8)}, ${point.finished})`,
   );
+  throw new AgentError(
+    'POINT_AMBIGUOUS',
+    `${text}: ${list.length} devices are called ${name}: ${list.join(', ')}`,
+    { hint: 'Give the id of the point; dattocli points lists them' },
+  );
+}
+
+/** Formatted again in the meantime, or not. Without a recorded identity a path is all there is. */
+function isSameDevice(a: PointDevice, b: PointDevice): boolean {
+  return a.identity === undefined || b.identity === undefined ? a.path === b.path : a.identity === b.identity;
 }
 
 export function filterPoints(points: readonly Point[], { machine, device }: PointFilter): Point[] {

@@ -43,6 +43,8 @@ export interface PointDevice {
   readonly sector_size: number;
   readonly filesystem: PointFilesystem | null;
   readonly partition: PointPartition | null;
+  /** What tells the device from its clones; absent in points of the first versions, and if nothing tells it. */
+  readonly identity?: string;
   /** Name of the root page: 64 hexadecimal digits. */
   readonly root: string;
   /** Level of the root page. */
@@ -135,6 +137,7 @@ function parseDevice(fields: Fields): PointDevice {
     sector_size: fields.integer('sector_size', 1),
     filesystem: fields.isNull('filesystem') ? null : parseFilesystem(fields.fields('filesystem')),
     partition: fields.isNull('partition') ? null : parsePartition(fields.fields('partition')),
+    ...(fields.has('identity') ? { identity: fields.text('identity') } : {}),
     root: fields.text('root', /^[0-9a-f]{64}$/),
     levels: fields.integer('levels', 0, mostLevels),
     used_bytes: fields.integer('used_bytes'),

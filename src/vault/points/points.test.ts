@@ -7,6 +7,7 @@ import { sealDocument } from '../sealed.ts';
 import { type MemoryStore, openMemoryStore } from '../store/memory.ts';
 import { Vault } from '../vault.ts';
 import { listChecks, putCheck } from './checks.ts';
+import { latestOf } from './find.ts';
 import { parsePoint } from './point.ts';
 import {
   deletePoint,
@@ -173,6 +174,65 @@ test('a point is found by its id, the first digits of it, and as the latest of a
   assert.deepEqual(await findPoint(vault, 'latest', { machine: 'alpha' }), b);
   assert.deepEqual(await findPoint(vault, 'latest', { machine: 'beta' }), d);
   assert.deepEqual(await findPoint(vault, 'latest:data'), c);
+});
+
+test('the latest is none that is dated later than its arrival, as long as there is another', async () => {
+  const { store, vault } = await makeVault();
+  const now = Date.now();
+  const iso = (time: number): string => new Date(time).toISOString();
+  const today = samplePoint({ finished: iso(now - 60_000) });
+  const distant = samplePoint({ finished: '2099-01-01T00:00:00.000Z' });
+  const ahead = samplePoint({ finished: iso(now + 2 * 24 * 3600_000) });
+  for (const point of [today, distant, ahead]) await putPoint(vault, point);
+  assert.deepEqual(await findPoint(vault, 'latest'), today);
+  // Where none is right, the one that came last.
+  await forgetPoint(vault, today.id);
+  const arrived = (id: string, modified: number): void => {
+    const key = `points/${id}`;
+    store.objects.set(key, { ...store.objects.get(key)!, modified });
+  };
+  arrived(distant.id, now - 5000);
+  arrived(ahead.id, now - 1000);
+  assert.deepEqual(await findPoint(vault, 'latest'), ahead);
+  // A copied vault: all objects are new, and the points' own times say which is the latest.
+  const copied = [1, 3, 2].map((day) => samplePoint({ finished: `2024-01-0${day}T00:00:00.000Z` }));
+  for (const { id } of [distant, ahead]) await forgetPoint(vault, id);
+  for (const point of copied) await putPoint(vault, point);
+  assert.deepEqual(await findPoint(vault, 'latest'), copied[1]);
+  // A rescue system whose clock is wrong: all points are in the future, and one of them is the latest.
+  assert.deepEqual(latestOf(copied, 'latest', {}, { now: 0 }), copied[1]);
+});
+
+test('a UUID or label that several devices have names none of them', async () => {
+  const { vault } = await makeVault();
+  const clone = (path: string, identity: string) => sampleDevice({ path, identity });
+  const points = [
+    samplePoint({ finished: '2024-01-01T00:00:00.000Z', devices: [clone('/dev/loop0', 'file /a')] }),
+    samplePoint({ finished: '2024-01-02T00:00:00.000Z', devices: [clone('/dev/loop1', 'file /b')] }),
+    samplePoint({ finished: '2024-01-03T00:00:00.000Z', devices: [clone('/dev/loop0', 'file /a')] }),
+  ];
+  for (const point of points) await putPoint(vault, point);
+  const uuid = points[0]!.devices[0]!.filesystem!.uuid;
+  for (const name of [uuid, `UUID=${uuid}`, 'root', '7d1c0c3e-02'])
+    await assert.rejects(
+      findPoint(vault, `latest:${name}`),
+      {
+        code: 'POINT_AMBIGUOUS',
+        message: /2 devices.*\/dev\/loop0 \(last point .*2024-01-03.*\/dev\/loop1 \(last point .*2024-01-02/,
+      },
+      name,
+    );
+  await assert.rejects(findPoint(vault, 'latest', { device: uuid }), refused('POINT_AMBIGUOUS'));
+  assert.deepEqual(await findPoint(vault, 'latest:/dev/loop1'), points[1]);
+  assert.deepEqual(await findPoint(vault, 'latest'), points[2]);
+  // The same device under another path, and formatted again, is one.
+  await forgetPoint(vault, points[1]!.id);
+  const moved = samplePoint({
+    finished: '2024-01-04T00:00:00.000Z',
+    devices: [{ ...clone('/dev/loop5', 'file /a'), filesystem: { type: 'xfs', uuid: 'n', label: 'root' } }],
+  });
+  await putPoint(vault, moved);
+  assert.deepEqual(await findPoint(vault, 'latest:root'), moved);
 });
 
 test('a protected point is not forgotten; a forgotten one leaves nothing', async () => {

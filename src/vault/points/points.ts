@@ -8,20 +8,26 @@ import type { Vault } from '../vault.ts';
 import { type PointFilter, idsBeginningWith, isLatest, latestOf } from './find.ts';
 import { type DamagedObject, listKeys, missingAsUndefined, readDocuments } from './objects.ts';
 import { type Point, parsePoint } from './point.ts';
+import type { StoredTimes } from './times.ts';
 
 export interface PointList {
   /** By `finished`, the earliest first. */
   readonly points: readonly Point[];
   /** Objects under `points/` that are no points of this vault (any more). */
   readonly damaged: readonly DamagedObject[];
+  /** When each came to the store, by the store's clock. */
+  readonly stored: StoredTimes;
 }
 
 /** All points there are. Who deletes by this must heed `damaged`: those points may rest on anything. */
 export async function listPoints(vault: Vault, options: StoreOptions = {}): Promise<PointList> {
-  const keys = await listKeys(vault, 'points/', /^points\/[0-9a-f]{32}$/, options);
+  const stored = new Map<string, number>();
+  for await (const { key, modified } of vault.store.list('points/', options))
+    if (/^points\/[0-9a-f]{32}$/.test(key)) stored.set(idOf(key), modified);
+  const keys = [...stored.keys()].sort().map((id) => `points/${id}`);
   const parse = (key: string, document: unknown): Point => parsePoint(idOf(key), document, where(vault, key));
   const { found, damaged } = await readDocuments(vault, keys, parse, options);
-  return { points: found.sort(byFinished), damaged };
+  return { points: found.sort(byFinished), damaged, stored };
 }
 
 /** Throws POINT_NOT_FOUND, VAULT_DAMAGED, VAULT_TOO_NEW and what the store throws. */
@@ -45,8 +51,8 @@ export async function findPoint(
   options: StoreOptions = {},
 ): Promise<Point> {
   if (isLatest(text)) {
-    const { points, damaged } = await listPoints(vault, options);
-    const latest = latestOf(points, text, filter);
+    const { points, damaged, stored } = await listPoints(vault, options);
+    const latest = latestOf(points, text, filter, { now: Date.now(), stored });
     if (latest !== undefined) return latest;
     throw notFound(vault, `recovery point for ${text}`, damaged.length);
   }

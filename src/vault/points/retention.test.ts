@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { sampleDevice, samplePoint } from '../../../test/helpers/points.ts';
 import { AgentError } from '../../base/errors.ts';
 import { Calendar } from './calendar.ts';
+import { DeviceIdentities } from './identity.ts';
 import type { Point } from './point.ts';
 import { type RetentionOptions, type RetentionRules, choosePoints } from './retention.ts';
 
@@ -152,11 +153,12 @@ test('protected and damaged points', () => {
 
 test('each machine and each set of devices by itself', () => {
   const machine = samplePoint().machine;
-  const moved = sampleDevice({ path: '/dev/sdz1' });
+  const disk = { identity: 'disk naa.5 partition 1' };
+  const moved = sampleDevice({ path: '/dev/sdz1', ...disk });
   const other = sampleDevice({ filesystem: { type: 'xfs', uuid: 'other', label: '' } });
   const groups = [
     // The kernel numbered the disks in another order meanwhile.
-    [at('2024-01-01'), at('2024-01-02', { devices: [moved] })],
+    [at('2024-01-01', { devices: [sampleDevice(disk)] }), at('2024-01-02', { devices: [moved] })],
     [at('2024-01-01', { devices: [other] }), at('2024-01-02', { devices: [other] })],
     [at('2024-01-01', { devices: [other, moved] }), at('2024-01-02', { devices: [moved, other] })],
     // A clone.
@@ -178,6 +180,115 @@ test('each machine and each set of devices by itself', () => {
     );
     assert.deepEqual(chosen[index]!.forget, [group[0]]);
   }
+});
+
+test('clones with one UUID are devices by themselves', () => {
+  const clone = (path: string, identity?: string) =>
+    sampleDevice({ path, partition: null, ...(identity === undefined ? {} : { identity }) });
+  const forgotten = (...devices: [string, string?][]): string[] => {
+    const points = devices.map(([path, identity], day) =>
+      at(`2024-01-0${day + 1}`, { devices: [clone(path, identity)] }),
+    );
+    return choosePoints(points, { last: 1 }, { now })
+      .flatMap(({ forget }) => forget.map(({ finished }) => finished.slice(9, 10)))
+      .sort();
+  };
+  assert.deepEqual(forgotten(['/dev/loop0', 'file /a'], ['/dev/loop1', 'file /b']), []);
+  assert.deepEqual(forgotten(['/dev/loop0', 'file /a'], ['/dev/loop1', 'file /a']), ['1']);
+  // The clones took each other's path.
+  assert.deepEqual(
+    forgotten(['/dev/loop0', 'file /a'], ['/dev/loop0', 'file /b'], ['/dev/loop0', 'file /a']),
+    ['1'],
+  );
+  // Points of the first versions say nothing: one path is one device, several are not clear, and stay.
+  assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sda1']), ['1']);
+  assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sdb1'], ['/dev/sda1']), []);
+  assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sda1', 'disk x']), ['1']);
+  assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sda1', 'disk x'], ['/dev/sda1', 'disk y']), []);
+  assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sdb1', 'disk x'], ['/dev/sdb1', 'disk x']), ['2']);
+  const [group] = choosePoints(
+    [
+      at('2024-01-01', { devices: [clone('/dev/sda1')] }),
+      at('2024-01-02', { devices: [clone('/dev/sdb1')] }),
+    ],
+    { last: 1 },
+    { now },
+  );
+  assert.match(
+    group!.keep[0]!.reasons[0]!,
+    /^not clear of which device, since \/dev\/sda1 and \/dev\/sdb1 have one UUID/,
+  );
+});
+
+test('clones are known also if rules are for one of them only', () => {
+  const points = ['/dev/sda1', '/dev/sdb1', '/dev/sda1'].map((path, day) =>
+    at(`2024-01-0${day + 1}`, { devices: [sampleDevice({ path })] }),
+  );
+  const some = points.filter(({ devices }) => devices[0]!.path === '/dev/sda1');
+  const [group] = choosePoints(some, { last: 1 }, { now, identities: new DeviceIdentities(points) });
+  assert.deepEqual(group!.forget, []);
+});
+
+test('points whose time is far from the time at which they came to the store take no place of good ones', () => {
+  const good = every(dayMs, 10, '2029-12-20T02:00:00Z').map((time) => at(time));
+  // A machine that was taken over adds one for the end of each day, and one before all.
+  const forged = [
+    ...every(dayMs, 10, '2029-12-20T23:00:00Z').map((time) => at(time)),
+    at('1999-01-01T00:00:00Z'),
+  ];
+  const stored = new Map([
+    ...good.map(({ id, finished }): [string, number] => [id, Date.parse(finished) + hourMs]),
+    ...forged.map(({ id }): [string, number] => [id, now - 2 * dayMs]),
+  ]);
+  const rules = { last: 3, daily: 10, yearly: 5 };
+  const [group] = choosePoints([...good, ...forged], rules, { now, timeZone: 'UTC', stored });
+  const reasons = new Map(group!.keep.map((each) => [each.point.id, each.reasons.join()]));
+  for (const { id } of good) assert.ok(reasons.has(id));
+  for (const { id, finished } of forged)
+    if (Math.abs(Date.parse(finished) - (now - 2 * dayMs)) > dayMs)
+      assert.match(
+        reasons.get(id) ?? '',
+        /^its time is far from the store's, which got it at 2029-12-30T00:00Z$/,
+      );
+  // Without the store's times (a vault that was copied) the points' own are believed.
+  const [copied] = choosePoints([...good, ...forged], { daily: 10 }, { now, timeZone: 'UTC' });
+  assert.equal(copied!.keep.length, 10);
+});
+
+test('a vault that was made by a clock that was ahead forgets as others do', () => {
+  const vaultCreated = Date.parse('2029-12-01T00:00:00Z');
+  const points = every(dayMs, 5, '2029-11-01T00:00:00Z').map((time) => at(time));
+  const stored = new Map(points.map(({ id, finished }) => [id, Date.parse(finished)]));
+  const options = { now, timeZone: 'UTC', vaultCreated, stored };
+  assert.equal(choosePoints(points, { last: 1 }, options)[0]!.forget.length, 4);
+  const later = { now, timeZone: 'UTC', vaultCreated: Date.parse('2099-01-01T00:00:00Z') };
+  assert.equal(choosePoints(points, { last: 1 }, later)[0]!.forget.length, 4);
+});
+
+test('new points displace others only when they were in the store for the grace time', () => {
+  const old = every(hourMs, 6, '2029-12-20T00:00:00Z').map((time) => at(time));
+  const flood = every(60_000, 30, '2029-12-31T20:00:00Z').map((time) => at(time));
+  const stored = new Map([...old, ...flood].map(({ id, finished }) => [id, Date.parse(finished)]));
+  const rules = { last: 3, daily: 2 };
+  const chosen = (storeNow: number) => {
+    const options = { now: storeNow, timeZone: 'UTC', stored, grace: { ms: dayMs, storeNow, stored } };
+    return choosePoints([...old, ...flood], rules, options)[0]!;
+  };
+  const during = chosen(now);
+  assert.deepEqual(
+    during.forget.map(({ id }) => id),
+    old
+      .slice(0, 3)
+      .map(({ id }) => id)
+      .reverse(),
+  );
+  const reasons = new Map(during.keep.map((each) => [each.point.id, each.reasons.join()]));
+  assert.match(reasons.get(flood[0]!.id) ?? '', /^in the store for less than 24 h$/);
+  assert.match(reasons.get(old[4]!.id) ?? '', /^last 2 without points of the last 24 h$/);
+  // The last of its day among all points already.
+  assert.equal(reasons.get(old[5]!.id), 'daily 2 (2029-12-20)');
+  const afterwards = chosen(now + 2 * dayMs);
+  assert.equal(afterwards.keep.length, 4);
 });
 
 test('rules that keep nothing are refused', () => {

@@ -2,13 +2,20 @@
  * Which recovery points to keep and which to forget; pure. Each rule keeps, of the last N hours (days, …) that have a
  * point at all, the last point of each. So nothing is forgotten because time passes without backups.
  *
- * Times come from the writers' clocks, and clocks are wrong at times. A time that cannot be right (later than now,
- * earlier than the vault) counts for no rule and its point is kept; otherwise one point of the year 2099 would take the
- * place of a good one for decades. `now` serves for that alone, so a wrong clock here forgets nothing more.
+ * Times come from the writers' clocks, clocks are wrong at times, and a machine that was taken over may add points with
+ * any time. So a time that is not believed (later than now, far from the time at which the point came to the store)
+ * counts for no rule and its point is kept. And points displace others only after they were in the store for the grace
+ * time, in which a person may notice what was added. `now` serves for the first alone, so a wrong clock here forgets
+ * nothing more; the grace time goes by the store's clock.
+ *
+ * Points of which it is not clear which device they are of (identity.ts) count for no rule either, and are kept.
  */
 import { AgentError } from '../../base/errors.ts';
+import { formatDuration } from '../../base/duration.ts';
 import type { Point } from './point.ts';
 import { Calendar, type Period } from './calendar.ts';
+import { DeviceIdentities } from './identity.ts';
+import { type StoredTimes, storedTime, timeDoubt } from './times.ts';
 
 /** How many of each to keep; absent or 0: the rule keeps nothing. Infinity: all. */
 export interface RetentionRules {
@@ -33,6 +40,19 @@ export interface RetentionOptions {
   readonly protected?: ReadonlySet<string> | undefined;
   /** Ids of points that a check found damaged. They take the place of no whole one; only by name they are forgotten. */
   readonly damaged?: ReadonlySet<string> | undefined;
+  /** When each point came to the store, by its clock. Absent: not known, or not to be minded. */
+  readonly stored?: StoredTimes | undefined;
+  /** Points that are in the store for less displace no others. */
+  readonly grace?: Grace | undefined;
+  /** Of all points of the vault. Default: of those that are chosen from. */
+  readonly identities?: DeviceIdentities | undefined;
+}
+
+export interface Grace {
+  readonly ms: number;
+  /** By the store's clock, milliseconds since 1970. */
+  readonly storeNow: number;
+  readonly stored: StoredTimes;
 }
 
 export interface Kept {
@@ -50,10 +70,10 @@ export interface RetentionGroup {
   readonly forget: readonly Point[];
 }
 
-const periods = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const satisfies readonly Period[];
-/** Two machines' clocks may differ by this. */
-const tolerance = 15 * 60 * 1000;
+/** Of the grace time, milliseconds. */
+export const defaultGrace = 24 * 3600 * 1000;
 
+const periods = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const satisfies readonly Period[];
 /** Throws BAD_USAGE where no rule would keep anything, or a number is not one. */
 export function choosePoints(
   points: readonly Point[],
@@ -62,14 +82,17 @@ export function choosePoints(
 ): RetentionGroup[] {
   checkRules(rules);
   const calendar = new Calendar(options.timeZone);
+  const identities = options.identities ?? new DeviceIdentities(points);
   const groups = new Map<string, Point[]>();
   for (const point of points) {
-    const key = groupOf(point);
+    const key = JSON.stringify(point.devices.map((device) => identities.of(point, device).key).sort());
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [point]);
     else group.push(point);
   }
-  return [...groups.values()].map((group) => chooseOfGroup(group, rules, options, calendar));
+  return [...groups.values()].map((group) =>
+    chooseOfGroup(group, rules, { ...options, identities }, calendar),
+  );
 }
 
 function checkRules(rules: RetentionRules): void {
@@ -83,47 +106,40 @@ function checkRules(rules: RetentionRules): void {
     });
 }
 
-/**
- * Machines by id and name: clones share an id, and a machine that got another name only keeps more. Devices by what
- * stays when the kernel numbers disks in another order.
- */
-function groupOf({ machine, devices }: Point): string {
-  return JSON.stringify([machine.id, machine.name, devices.map(identityOf).sort()]);
-}
-
-function identityOf({ filesystem, partition, path }: Point['devices'][number]): string {
-  if (filesystem !== null && filesystem.uuid !== '') return filesystem.uuid;
-  return partition !== null && partition.uuid !== '' ? partition.uuid : path;
+interface Candidate {
+  readonly point: Point;
+  readonly time: number;
+  readonly reasons: string[];
 }
 
 function chooseOfGroup(
   group: readonly Point[],
   rules: RetentionRules,
-  options: RetentionOptions,
+  options: RetentionOptions & { readonly identities: DeviceIdentities },
   calendar: Calendar,
 ): RetentionGroup {
   const latestFirst = group
-    .map((point) => ({ point, time: Date.parse(point.finished), reasons: [] as string[] }))
+    .map((point): Candidate => ({ point, time: Date.parse(point.finished), reasons: [] }))
     .sort((a, b) => b.time - a.time || (a.point.id < b.point.id ? 1 : -1));
 
-  const counting = latestFirst.filter(({ point, time, reasons }) => {
+  const counting = latestFirst.filter(({ point, reasons }) => {
     if (options.protected?.has(point.id) === true) reasons.push('protected');
-    const doubt = doubtOf(point, time, options);
+    const doubt = doubtOf(point, options);
     if (doubt !== undefined) reasons.push(doubt);
     return doubt === undefined;
   });
-
-  counting.slice(0, rules.last ?? 0).forEach(({ reasons }, index) => reasons.push(`last ${index + 1}`));
-  for (const period of periods) {
-    const most = rules[period] ?? 0;
-    const seen = new Set<string>();
-    for (const { time, reasons } of counting) {
-      const name = calendar.nameOf(period, time);
-      if (seen.has(name)) continue;
-      if (seen.size >= most) break;
-      seen.add(name);
-      reasons.push(`${period} ${seen.size} (${name})`);
-    }
+  applyRules(counting, rules, calendar, '');
+  const isNew = newPoints(options);
+  const old = counting.filter(({ point }) => !isNew(point));
+  if (old.length < counting.length) {
+    const grace = formatGrace(options.grace?.ms ?? 0);
+    // What the rules keep of all is among what they keep of the old ones.
+    const displaced = old.filter(({ reasons }) => reasons.length === 0);
+    const copies = old.map((each): Candidate => ({ ...each, reasons: [] }));
+    applyRules(copies, rules, calendar, ` without points of the last ${grace}`);
+    for (const each of displaced) each.reasons.push(...copies[old.indexOf(each)]!.reasons);
+    for (const { point, reasons } of counting)
+      if (isNew(point) && reasons.length === 0) reasons.push(`in the store for less than ${grace}`);
   }
 
   const [first] = group;
@@ -137,15 +153,50 @@ function chooseOfGroup(
   };
 }
 
+/** Adds to the reasons of those that a rule keeps. `candidates`: the latest first. */
+function applyRules(
+  candidates: readonly Candidate[],
+  rules: RetentionRules,
+  calendar: Calendar,
+  suffix: string,
+): void {
+  candidates
+    .slice(0, rules.last ?? 0)
+    .forEach(({ reasons }, index) => reasons.push(`last ${index + 1}${suffix}`));
+  for (const period of periods) {
+    const most = rules[period] ?? 0;
+    const seen = new Set<string>();
+    for (const { time, reasons } of candidates) {
+      const name = calendar.nameOf(period, time);
+      if (seen.has(name)) continue;
+      if (seen.size >= most) break;
+      seen.add(name);
+      reasons.push(`${period} ${seen.size} (${name})${suffix}`);
+    }
+  }
+}
+
+function newPoints({ grace }: RetentionOptions): (point: Point) => boolean {
+  return ({ id }) => {
+    const arrived = storedTime(id, grace?.stored);
+    return arrived !== undefined && grace !== undefined && grace.storeNow - arrived < grace.ms;
+  };
+}
+
+function formatGrace(ms: number): string {
+  return ms % 3600_000 === 0 ? `${ms / 3600_000} h` : formatDuration(ms);
+}
+
 /** Why a point counts for no rule. */
 function doubtOf(
-  { id }: Point,
-  time: number,
-  { now, vaultCreated, damaged }: RetentionOptions,
+  point: Point,
+  { damaged, identities, ...times }: RetentionOptions & { readonly identities: DeviceIdentities },
 ): string | undefined {
-  if (damaged?.has(id) === true) return 'damaged, forgotten only by name';
-  if (time > now + tolerance) return 'its time is in the future';
-  if (vaultCreated !== undefined && time < vaultCreated - tolerance)
-    return 'its time is before the vault was made';
-  return undefined;
+  if (damaged?.has(point.id) === true) return 'damaged, forgotten only by name';
+  for (const device of point.devices) {
+    const { unclear } = identities.of(point, device);
+    if (unclear !== undefined)
+      return `not clear of which device, since ${unclear.join(' and ')} have one UUID; forgotten only by name`;
+  }
+  return timeDoubt(point, times);
 }
