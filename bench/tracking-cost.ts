@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MiB } from '../src/base/bytes.ts';
 import { EbpfTracker } from '../src/tracking/ebpf/tracker.ts';
+import { newGeneration } from '../src/tracking/generation.ts';
 import { atEnd } from '../test/helpers/cleanup.ts';
 import { exec } from '../test/helpers/exec.ts';
 import { makeLoop } from '../test/helpers/loop.ts';
@@ -78,7 +79,7 @@ async function series(title: string, path: string, run: () => Promise<Measured>)
   for (let round = 0; round < Number(values.rounds); round++) {
     without.push(await run());
     await tracker.track(device);
-    (await tracker.take(device)).commit();
+    (await tracker.take(device)).commit(newGeneration());
     tracked.push(await run());
     // With the last device go the programs.
     await tracker.untrack(device);

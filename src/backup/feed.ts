@@ -1,49 +1,94 @@
 /**
- * What the tracker says, on its way into the pending maps of all chains of the device. Taking destroys nothing
- * until every map that replaces it is durable (invariant 1), so the order is: take, mark, save, commit.
+ * What the tracker says, on its way into the pending maps of all chains of the device. Taking destroys nothing until
+ * every map that replaces it is durable (invariant 1), so the order is: take, mark, save, commit. A chain that is not
+ * given what was taken stays behind the generation of the tracker's map, so that its next job does not build on it
+ * (docs/formats/chain.md, "Generations").
  */
-import { Chain, inUnit } from '../tracking/chain.ts';
-import type { Taken, TrackedDevice, Tracker } from '../tracking/tracker.ts';
+import type { Log } from '../base/log.ts';
+import { Chain, inUnit, isInStep } from '../tracking/chain.ts';
+import { type Generation, newGeneration } from '../tracking/generation.ts';
+import type { Taken, TrackedDevice, TrackedEpoch, Tracker } from '../tracking/tracker.ts';
+
+export interface FeedParts {
+  readonly tracker: Tracker;
+  readonly device: TrackedDevice;
+  /** As `track` has told them. */
+  readonly tracked: TrackedEpoch;
+  /** The chain whose job this is. */
+  readonly chain: Chain;
+  /** The folder of all chains. */
+  readonly chains: string;
+  readonly log: Log;
+}
 
 export class Feed {
   readonly tracker: Tracker;
   readonly device: TrackedDevice;
-  readonly #chain: Chain;
-  readonly #chains: string;
+  readonly #parts: FeedParts;
   #taken: Taken[] = [];
+  #generations: readonly Generation[];
 
-  /** `chains`: the folder of all chains; `chain`: the one whose job this is. */
-  constructor(tracker: Tracker, device: TrackedDevice, chain: Chain, chains: string) {
-    this.tracker = tracker;
-    this.device = device;
-    this.#chain = chain;
-    this.#chains = chains;
+  constructor(parts: FeedParts) {
+    this.tracker = parts.tracker;
+    this.device = parts.device;
+    this.#parts = parts;
+    this.#generations = [parts.tracked.generation];
+  }
+
+  /** Of the tracker's map: what a chain records that holds all that was taken until now. */
+  get generations(): readonly Generation[] {
+    return this.#generations;
   }
 
   /** Takes the dirty map and marks it in the job's pending map, in memory. Touches no file. Throws EPOCH_ENDED. */
   async take(options: { readonly frozen: boolean }): Promise<Taken> {
+    const { pending } = this.#parts.chain;
     const taken = await this.tracker.take(this.device, options);
-    this.#chain.pending.or(inUnit(taken.dirty, this.#chain.pending.unit));
+    pending.or(inUnit(taken.dirty, pending.unit));
     this.#taken.push(taken);
     return taken;
   }
 
   /** Makes the pending maps of all chains of the device durable, and lets the tracker forget what was taken. */
   async secure(): Promise<void> {
+    const { chain } = this.#parts;
     const taken = this.#taken;
     this.#taken = [];
-    await this.#chain.savePending();
-    const { record, pending } = this.#chain;
-    // By the epoch, which belongs to one device alone: its name may be another one than in the record. A chain of
-    // another epoch knows nothing of what was written since: its next job is a differential anyway.
-    const epochs = new Set(taken.map(({ epoch }) => epoch.id));
-    const fed = ({ id, epoch, size }: Chain['record']): boolean =>
-      id !== record.id && size === record.size && epoch !== null && epochs.has(epoch.id);
-    for await (const other of Chain.all(this.#chains, pending.unit, fed)) {
-      for (const { dirty, epoch } of taken)
-        if (epoch.id === other.record.epoch?.id) other.pending.or(inUnit(dirty, pending.unit));
-      await other.savePending();
+    const last = taken.at(-1);
+    if (last === undefined) {
+      await chain.savePending();
+      return;
     }
-    for (const each of taken) each.commit();
+    const { epoch, generation } = last;
+    const next = newGeneration();
+    // Whether the map has forgotten is not known if this process dies now, so a chain is complete for either.
+    this.#generations = [generation, next];
+    if (chain.isInStep(epoch, generation)) await chain.saveTaken(this.#generations);
+    // A new chain, or one that is compared: its record is of this epoch only when the job has ended.
+    else await chain.savePending();
+    await this.#feedOthers(taken, last);
+    const forgotten = taken.map((each) => each.commit(next));
+    if (forgotten.includes(true)) this.#generations = [next];
+  }
+
+  /**
+   * The other chains of this epoch. One that is behind already, or cannot be read, is left as it is: it does not fit
+   * the map any more once that has forgotten, and its next job is a differential.
+   */
+  async #feedOthers(taken: readonly Taken[], { epoch, generation }: TrackedEpoch): Promise<void> {
+    const { chain, chains, log } = this.#parts;
+    const { pending } = chain;
+    // By the epoch, which belongs to one device alone: its name may be another one than in the record.
+    const fed = (record: Chain['record']): boolean =>
+      record.id !== chain.record.id &&
+      record.size === chain.record.size &&
+      isInStep(record, epoch, generation);
+    const unreadable = (err: Error): void =>
+      log.warn({ err, device: this.device.path }, 'a chain could not be read; its next backup compares');
+    for await (const other of Chain.all(chains, pending.unit, fed, unreadable)) {
+      if (!other.isInStep(epoch, generation)) continue;
+      for (const { dirty } of taken) other.pending.or(inUnit(dirty, pending.unit));
+      await other.saveTaken(this.#generations);
+    }
   }
 }

@@ -8,6 +8,7 @@ import { wholeUnits } from './copy/segments.ts';
 import type { Feed } from './feed.ts';
 import { synced } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
+import { knownUnits } from './prepare-chain.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 import { unread } from './unproven.ts';
 
@@ -73,6 +74,15 @@ export function loseTracking(
 
 function isEpochEnd(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && error.code === 'EPOCH_ENDED';
+}
+
+/**
+ * Marks the units of which the target holds something else than their fingerprints say, in memory. For fingerprints that
+ * may be older than the target: a block that is as it was then would be taken for one that the target holds.
+ */
+export async function findByReadingTarget({ pool, chain }: JobUnit): Promise<void> {
+  const { found } = await pool.verify(knownUnits(chain, pool.used));
+  for (const { offset, length } of found.extents()) chain.pending.mark(offset, length);
 }
 
 /** Marks the units that differ from their fingerprints as pending, durably; how many bytes that is. */

@@ -37,6 +37,7 @@ export async function completeChain(unit: JobUnit, uuid: string): Promise<void> 
     ...(recent.units.length > 0 ? { recent: recent.units } : {}),
     targetSize: unit.pool.facts.size,
     epoch: unit.tracking?.epoch ?? null,
+    generations: unit.tracking?.feed.generations ?? [],
     tracker: unit.status.tracker,
     job: uuid,
     completedAt: new Date().toISOString(),

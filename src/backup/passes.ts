@@ -3,7 +3,7 @@
  * pending map shrink when it is confirmed (invariant 3).
  */
 import { formatBytes } from '../base/bytes.ts';
-import { findByComparing, findByTracker, readingBytes } from './finding.ts';
+import { findByComparing, findByReadingTarget, findByTracker, readingBytes } from './finding.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, syncMounts } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
@@ -31,6 +31,7 @@ export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise
   unit.status.pass = 1;
   // What was written until now is read by this pass, and need not be read again by the next one.
   if (unit.plan.kind === 'full') await findByTracker(unit, report, true);
+  if (unit.plan.readTarget === true) await findByReadingTarget(unit);
   if (unit.plan.kind === 'differential') await findByComparing(unit);
   if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report))) await findByComparing(unit);
   await sendMissing(unit);

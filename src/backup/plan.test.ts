@@ -19,6 +19,7 @@ const record: ChainRecord = {
   targetSize: 2000,
   state: 'complete',
   epoch,
+  generations: ['aa'],
   tracker: 'ebpf',
   job: 'job',
   completedAt: '',
@@ -30,7 +31,7 @@ const good: PlanFacts = {
   unknown: 'nothing is recorded',
   targetSize: 2000,
   drift: undefined,
-  tracked: { epoch, doubt: undefined },
+  tracked: { epoch, generation: 'aa', doubt: undefined },
   untracked: '',
 };
 
@@ -43,8 +44,11 @@ test('an incremental becomes a differential where writes may have been missed', 
   const cases: [Partial<PlanFacts>, RegExp][] = [
     [{ tracked: undefined, untracked: 'no tracing in this kernel' }, /^no tracing in this kernel$/],
     [{ record: { ...record, epoch: null } }, /nothing tracked the device at the last backup/],
-    [{ tracked: { epoch: { id: 'two', since: 1 }, doubt: undefined } }, /started anew/],
-    [{ tracked: { epoch: { id: 'two', since: 1 }, doubt: 'another boot' } }, /^another boot$/],
+    [{ tracked: { epoch: { id: 'two', since: 1 }, generation: 'aa', doubt: undefined } }, /started anew/],
+    [
+      { tracked: { epoch: { id: 'two', since: 1 }, generation: 'aa', doubt: 'another boot' } },
+      /^another boot$/,
+    ],
     [{ subject: { ...subject, partitionStart: 512 } }, /begins at 512 now and began at 0/],
   ];
   for (const [change, reason] of cases) {
@@ -52,6 +56,27 @@ test('an incremental becomes a differential where writes may have been missed', 
     assert.equal(plan.kind, 'differential');
     assert.match(plan.reason ?? '', reason);
   }
+});
+
+test('a record that is not of the generation of the map: a differential that reads the target first', () => {
+  const old = { ...record };
+  delete (old as { generations?: unknown }).generations;
+  const cases: [PlanFacts['record'], RegExp][] = [
+    [record, /generation aa, the tracker has cc/],
+    [{ ...record, generations: ['aa', 'bb'] }, /generation aa or bb, the tracker has cc/],
+    [{ ...record, generations: [] }, /generation none, the tracker has cc/],
+    [old, /generation none, the tracker has cc/],
+  ];
+  const tracked = { epoch, generation: 'cc', doubt: undefined };
+  for (const [found, reason] of cases) {
+    const plan = decide({ ...good, record: found, tracked });
+    assert.deepEqual([plan.kind, plan.readTarget], ['differential', true]);
+    const asked = decide({ ...good, wanted: 'differential', record: found, tracked });
+    assert.deepEqual(asked, { kind: 'differential', reason: null, readTarget: true });
+    assert.match(plan.reason ?? '', reason);
+  }
+  for (const generations of [['cc'], ['bb', 'cc'], ['cc', 'dd']])
+    assert.equal(decide({ ...good, record: { ...record, generations }, tracked }).kind, 'incremental');
 });
 
 test('anything becomes a full where it is not known what the target holds', () => {

@@ -49,15 +49,13 @@ export async function openChain(
   shared = false,
 ): Promise<FoundChain> {
   const rivals: Chain[] = [];
-  for await (const chain of Chain.all(
-    chains,
-    fingerprintUnit,
-    ({ target }) => !shared && target === subject.target,
-  ))
+  const all = Chain.all(chains, fingerprintUnit, ({ target }) => target === subject.target);
+  // One that cannot be read may be a rival, so its error is not passed over.
+  for await (const chain of shared ? [] : all)
     if (chain.record.uuid !== subject.uuid || (subject.uuid === '' && chain.record.path !== subject.path))
       rivals.push(chain);
   const found = await Chain.open(chains, subject, unit);
-  const unknown = whyUnknown(chains, subject, rivals);
+  const unknown = await whyUnknown(chains, subject, rivals);
   // The files of a chain are as long as its device: another size needs new ones.
   if (found?.record.size === subject.size) return { chain: found, record: found.record, unknown, rivals };
   const chain = await Chain.create(chains, subject, { targetSize: 0, unit });
@@ -65,8 +63,9 @@ export async function openChain(
   return { chain, record: found?.record, unknown, rivals };
 }
 
-function whyUnknown(chains: string, subject: ChainSubject, rivals: readonly Chain[]): string {
-  if (Chain.exists(chains, subject)) return 'what is recorded of the last backup to this target is damaged';
+async function whyUnknown(chains: string, subject: ChainSubject, rivals: readonly Chain[]): Promise<string> {
+  if (await Chain.exists(chains, subject))
+    return 'what is recorded of the last backup to this target is damaged';
   const before = rivals.find(({ record }) => record.path === subject.path);
   if (before !== undefined)
     return `the filesystem has the UUID "${subject.uuid}" now and had "${before.record.uuid}"`;
@@ -75,10 +74,16 @@ function whyUnknown(chains: string, subject: ChainSubject, rivals: readonly Chai
 
 /**
  * Reads some of what the target is known to hold, always the areas of the superblocks and what the last job sent,
- * and compares it with the fingerprints. The reason where it differs.
+ * and compares it with the fingerprints. The reason if it differs. `wholly`: the job compares all of it (plan.ts,
+ * `readTarget`), so nothing has to be read here.
  */
-export async function drift(pool: CopyPool, chain: Chain): Promise<string | undefined> {
+export async function drift(
+  pool: CopyPool,
+  chain: Chain,
+  { wholly }: { readonly wholly: boolean },
+): Promise<string | undefined> {
   if (!pool.facts.abilities.read) return 'the target cannot be read, so its content is not known';
+  if (wholly) return undefined;
   const { size, unit } = chain.pending;
   if (pool.facts.size < size) return undefined;
   const set = new Bitmap(size, unit);

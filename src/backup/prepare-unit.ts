@@ -14,7 +14,7 @@ import { expectedFilesystems } from './expected-filesystems.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
-import { type Plan, decide } from './plan.ts';
+import { type Plan, decide, isBehind } from './plan.ts';
 import { chainSubject, chainsDirectory, drift, openChain } from './prepare-chain.ts';
 import { prepareSnapshot } from './prepare-snapshot.ts';
 import { startTracking } from './prepare-tracking.ts';
@@ -120,7 +120,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
           ? undefined
           : base !== undefined && 'why' in base
             ? base.why
-            : await drift(pool, chain),
+            : await drift(pool, chain, { wholly: isBehind({ record, tracked: tracking.tracked }) }),
       unknown,
       tracked: tracking.tracked,
       untracked: tracking.why,
@@ -137,7 +137,10 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
         tracking.tracked === undefined
           ? undefined
           : {
-              feed: new Feed(tracking.tracked.tracker, tracking.device, chain, chains),
+              feed: new Feed({
+                ...{ tracker: tracking.tracked.tracker, device: tracking.device, tracked: tracking.tracked },
+                ...{ chain, chains, log: environment.log },
+              }),
               epoch: tracking.tracked.epoch,
             },
       mounts,

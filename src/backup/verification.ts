@@ -75,7 +75,7 @@ async function prepareOne(
   const unit = untrackedUnit(device.size);
   const chain = await Chain.open(chains, subject, unit);
   if (chain?.record.size !== device.size)
-    throw new AgentError('CHAIN_NOT_FOUND', `nothing ${whatIsKnown(chain, chains, subject)}`, {
+    throw new AgentError('CHAIN_NOT_FOUND', `nothing ${await whatIsKnown(chain, chains, subject)}`, {
       hint: "'dattocli chains' lists what is known; a target has to be named as it was for the backup",
     });
   const pool = new CopyPool({
@@ -114,15 +114,15 @@ async function prepareOne(
   return { pair, pool, chain, mounts: [], close, discard: close, status };
 }
 
-function whatIsKnown(
+async function whatIsKnown(
   chain: Chain | undefined,
   chains: string,
   subject: Parameters<typeof Chain.exists>[1],
-): string {
+): Promise<string> {
   const about = `is known of ${subject.path} at ${subject.target}`;
   if (chain !== undefined)
     return `${about} any more: the device has ${subject.size} bytes now and had ${chain.record.size}`;
-  return Chain.exists(chains, subject) ? `${about} any more: the record is damaged` : about;
+  return (await Chain.exists(chains, subject)) ? `${about} any more: the record is damaged` : about;
 }
 
 async function verifyOne({ pool, chain, status }: Verified): Promise<void> {

@@ -6,13 +6,27 @@ import { readFile } from 'node:fs/promises';
 import { Bitmap } from '../base/bitmap.ts';
 import { crc32c } from '../base/crc32c.ts';
 import { replaceFile } from '../base/durable.ts';
+import { unlessAbsent } from '../base/files.ts';
+import { fromNumber, type Generation, toNumber } from './generation.ts';
 
 const magic = 'DATTOMAP';
 const version = 1;
 const headerSize = 64;
+/** Where the two generations are, 8 bytes each; 0: none. */
+const generationsAt = [32, 40] as const;
 
-/** Durable when it resolves. */
-export async function writeBitmapFile(path: string, bitmap: Bitmap): Promise<void> {
+export interface BitmapFile {
+  readonly bitmap: Bitmap;
+  /** Of the tracker's map, at most two (chain.ts). */
+  readonly generations: readonly Generation[];
+}
+
+/** Durable when it resolves. `generations`: at most two. Throws FILE_ERROR. */
+export async function writeBitmapFile(
+  path: string,
+  bitmap: Bitmap,
+  generations: readonly Generation[] = [],
+): Promise<void> {
   const words = Buffer.from(bitmap.words.buffer, bitmap.words.byteOffset, bitmap.words.byteLength);
   const header = Buffer.alloc(headerSize);
   header.write(magic, 0, 'latin1');
@@ -20,13 +34,17 @@ export async function writeBitmapFile(path: string, bitmap: Bitmap): Promise<voi
   header.writeUInt32LE(crc32c(words), 12);
   header.writeBigUInt64LE(BigInt(bitmap.size), 16);
   header.writeBigUInt64LE(BigInt(bitmap.unit), 24);
+  for (const [i, at] of generationsAt.entries()) header.writeBigUInt64LE(toNumber(generations[i]), at);
   header.writeUInt32LE(crc32c(header.subarray(0, headerSize - 4)), headerSize - 4);
   await replaceFile(path, header, words);
 }
 
-/** Undefined where there is none, or it is damaged or of another version: the caller then knows nothing. */
-export async function readBitmapFile(path: string): Promise<Bitmap | undefined> {
-  const bytes = await readFile(path).catch(() => undefined);
+/**
+ * Undefined if there is none, or it is damaged or of another version: the caller then knows nothing. Throws FILE_ERROR
+ * if it cannot be read.
+ */
+export async function readBitmapFile(path: string): Promise<BitmapFile | undefined> {
+  const bytes = await unlessAbsent(path, readFile(path));
   if (bytes === undefined || bytes.length < headerSize) return undefined;
   const header = bytes.subarray(0, headerSize);
   if (header.toString('latin1', 0, 8) !== magic || header.readUInt32LE(8) !== version) return undefined;
@@ -36,5 +54,6 @@ export async function readBitmapFile(path: string): Promise<Bitmap | undefined> 
   const bitmap = new Bitmap(Number(header.readBigUInt64LE(16)), Number(header.readBigUInt64LE(24)));
   if (bitmap.words.byteLength !== words.length) return undefined;
   new Uint8Array(bitmap.words.buffer).set(words);
-  return bitmap;
+  const generations = generationsAt.map((at) => fromNumber(header.readBigUInt64LE(at)));
+  return { bitmap, generations: generations.filter((each) => each !== undefined) };
 }

@@ -17,6 +17,7 @@ import fc from 'fast-check';
 import { Bitmap } from '../base/bitmap.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
 import { Chain, chainId, inUnit } from './chain.ts';
+import { fromNumber } from './generation.ts';
 
 const subject = {
   uuid: 'ab-cd',
@@ -188,8 +189,81 @@ test('a chain without its fingerprints, or with too few, is damaged', async (t) 
   assert.equal(await Chain.open(parent, subject, 4096), undefined);
   rmSync(chain.fingerprintPath);
   assert.equal(await Chain.open(parent, subject, 4096), undefined);
-  assert.ok(Chain.exists(parent, subject));
+  assert.ok(await Chain.exists(parent, subject));
 });
+
+test('generations count only where record and pending map both name them', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  const [a, b, c] = ['00000000000000aa', 'ffffffffffffffff', '0123456789abcdef'];
+  const epoch = { id: 'e', since: 1 };
+  await chain.save({ epoch });
+  const recorded = async () => (await Chain.open(parent, subject, 4096))!;
+  assert.deepEqual((await recorded()).record.generations, []);
+  await chain.saveTaken([a, b]);
+  assert.ok((await recorded()).isInStep(epoch, a) && (await recorded()).isInStep(epoch, b));
+  assert.ok(!(await recorded()).isInStep({ id: 'other', since: 1 }, a));
+  const older = ['chain.json', 'pending'].map((name) => join(chain.directory, name));
+  const copies = older.map((path) => readFileSync(path));
+  await chain.saveTaken([b, c]);
+  for (const [i, path] of older.entries()) {
+    const now = readFileSync(path);
+    writeFileSync(path, copies[i]!);
+    assert.deepEqual((await recorded()).record.generations, [b], path);
+    writeFileSync(path, now);
+  }
+  assert.deepEqual((await recorded()).record.generations, [b, c]);
+  await chain.complete({ epoch, generations: [c] });
+  assert.deepEqual((await recorded()).record.generations, [c]);
+  await chain.complete({ epoch: null });
+  assert.deepEqual((await recorded()).record.generations, []);
+});
+
+test('the record and the pending map of an older version are read, and name no generation', async (t) => {
+  const parent = folder(t);
+  const chain = await created(parent);
+  const { generations: none, ...record } = { ...chain.record, epoch: { id: 'e', since: 1 } };
+  assert.equal(none, undefined);
+  writeFileSync(join(chain.directory, 'chain.json'), JSON.stringify(record));
+  const again = await Chain.open(parent, subject, 4096);
+  assert.deepEqual(again?.record.generations, []);
+  assert.equal(again.pending.bytes(), subject.size);
+});
+
+for (const [code, fails] of [
+  ['EIO', /chain\.json cannot be read: EIO/],
+  ['EMFILE', /pending cannot be read: EMFILE/],
+  ['EACCES', /fingerprints cannot be read: EACCES/],
+] as const)
+  test(`${code} is not taken for absence: ${fails.source}`, async (t) => {
+    const parent = folder(t);
+    const chain = await created(parent);
+    const other = await created(parent, 4096, 'nbd://other/image');
+    const { readFile, stat } = fs.promises;
+    const failing = <Call extends (path: string, ...rest: never[]) => Promise<unknown>>(call: Call) =>
+      (async (path: string, ...rest: never[]) => {
+        if (path.startsWith(chain.directory) && fails.test(`${path} cannot be read: ${code}`))
+          throw Object.assign(new Error(code), { code });
+        return call(path, ...rest);
+      }) as unknown as Call;
+    t.mock.method(fs.promises, 'readFile', failing(readFile as never));
+    t.mock.method(fs.promises, 'stat', failing(stat as never));
+    syncBuiltinESMExports();
+    t.after(() => syncBuiltinESMExports());
+    const expected = { code: 'FILE_ERROR', message: fails };
+    await assert.rejects(Chain.open(parent, subject, 4096), expected);
+    await assert.rejects(ids(parent), expected);
+    // Whoever can do without that one is told of it, and gets the others.
+    const seen: string[] = [];
+    const said: string[] = [];
+    for await (const { record } of Chain.all(parent, 4096, undefined, ({ message }) => said.push(message)))
+      seen.push(record.id);
+    assert.deepEqual([seen, said.length], [[other.record.id], 1]);
+    assert.match(said[0]!, fails);
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+    assert.equal((await ids(parent)).length, 2);
+  });
 
 test('a reset forgets everything but the key', async (t) => {
   const parent = folder(t);
@@ -217,12 +291,15 @@ test('a bitmap comes back as it was written, and damaged it does not come back',
       fc.integer({ min: 1, max: 300 }),
       fc.array(fc.nat({ max: 300 * 4096 })),
       fc.nat(),
-      async (units, marks, where) => {
+      fc.array(fc.bigInt({ min: 1n, max: 2n ** 64n - 1n }), { maxLength: 2 }),
+      async (units, marks, where, numbers) => {
+        const generations = numbers.map((number) => fromNumber(number)!);
         const bitmap = new Bitmap(units * 4096 - 9, 4096);
         for (const mark of marks) if (mark < bitmap.size) bitmap.mark(mark, 1);
-        await writeBitmapFile(path, bitmap);
+        await writeBitmapFile(path, bitmap, generations);
         const again = await readBitmapFile(path);
-        assert.deepEqual(again?.words, bitmap.words);
+        assert.deepEqual(again?.bitmap.words, bitmap.words);
+        assert.deepEqual(again.generations, generations);
         const bytes = readFileSync(path);
         bytes[where % bytes.length]! ^= 0x10;
         writeFileSync(path, bytes);

@@ -8,14 +8,16 @@
  * time, never data.
  */
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { replaceFile, syncDirectory } from '../base/durable.ts';
+import { type AgentError, toAgentError } from '../base/errors.ts';
+import { unlessAbsent } from '../base/files.ts';
 import { freshBytes } from '../base/random.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
 import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
+import type { Generation } from './generation.ts';
 import type { Epoch } from './tracker.ts';
 
 const recordVersion = 1;
@@ -45,6 +47,12 @@ export interface ChainRecord extends ChainSubject {
   /** The tracker's epoch that the pending map is true for; null: nothing is known of later writes. */
   readonly epoch: Epoch | null;
   readonly tracker: string;
+  /**
+   * Generations of the tracker's map in this epoch: the chain holds all that the map had forgotten when it was of one
+   * of them. Two from the moment the chain is given what was taken until it is known that the map has forgotten it.
+   * Absent or empty: not known, as in records of older versions.
+   */
+  readonly generations?: readonly Generation[];
   /** The last completed job, and when it ended (ISO 8601); null before. */
   readonly job: string | null;
   readonly completedAt: string | null;
@@ -156,25 +164,39 @@ export class Chain {
     await syncDirectory(dirname(place));
   }
 
-  /** The chain of this device and target; undefined where there is none, or its files are damaged. */
+  /**
+   * The chain of this device and target; undefined if there is none, or its files are damaged. Throws FILE_ERROR if they
+   * cannot be read.
+   */
   static async open(parent: string, subject: ChainSubject, unit: number): Promise<Chain | undefined> {
     return Chain.#read(join(parent, chainId(subject)), unit);
   }
 
-  /** True where there are files of this chain, be they damaged or not. */
-  static exists(parent: string, subject: ChainSubject): boolean {
-    return existsSync(join(parent, chainId(subject)));
+  /** True if there are files of this chain, damaged or not. Throws FILE_ERROR. */
+  static async exists(parent: string, subject: ChainSubject): Promise<boolean> {
+    const directory = join(parent, chainId(subject));
+    return (await unlessAbsent(directory, stat(directory))) !== undefined;
   }
 
-  /** All chains whose record fits, one after the other, so that memory holds one pending map at a time. */
+  /**
+   * All chains whose record fits, one after the other, so that memory holds one pending map at a time. A chain that
+   * cannot be read is given to `unreadable`. Throws FILE_ERROR without it.
+   */
   static async *all(
     parent: string,
     unit: number,
     fits: (record: ChainRecord) => boolean = () => true,
+    unreadable: (error: AgentError) => void = rethrow,
   ): AsyncGenerator<Chain> {
-    for (const name of await readdir(parent).catch(() => [])) {
-      if (name.endsWith(beside)) continue;
-      const chain = await Chain.#read(join(parent, name), unit, fits);
+    const entries = await unlessAbsent(parent, readdir(parent, { withFileTypes: true }));
+    for (const entry of entries ?? []) {
+      if (entry.isFile() || entry.name.endsWith(beside)) continue;
+      let chain: Chain | undefined;
+      try {
+        chain = await Chain.#read(join(parent, entry.name), unit, fits);
+      } catch (thrown) {
+        unreadable(toAgentError(thrown));
+      }
       if (chain !== undefined) yield chain;
     }
   }
@@ -184,14 +206,18 @@ export class Chain {
     unit: number,
     fits: (record: ChainRecord) => boolean = () => true,
   ): Promise<Chain | undefined> {
-    const text = await readFile(join(directory, 'chain.json'), 'utf8').catch(() => undefined);
+    const path = join(directory, 'chain.json');
+    const text = await unlessAbsent(path, readFile(path, 'utf8'));
     const record = text === undefined ? undefined : parseRecord(text);
     if (record === undefined || !fits(record)) return undefined;
     const pending = await readBitmapFile(join(directory, 'pending'));
-    const fingerprints = await stat(join(directory, 'fingerprints')).catch(() => undefined);
-    if (pending?.size !== record.size || fingerprints?.size !== fingerprintFileSize(record.size))
+    const printsPath = join(directory, 'fingerprints');
+    const fingerprints = await unlessAbsent(printsPath, stat(printsPath));
+    if (pending?.bitmap.size !== record.size || fingerprints?.size !== fingerprintFileSize(record.size))
       return undefined;
-    return new Chain(directory, record, inUnit(pending, unit));
+    // Both files have to be of the generation: either of them alone may be an older copy.
+    const generations = (record.generations ?? []).filter((each) => pending.generations.includes(each));
+    return new Chain(directory, { ...record, generations }, inUnit(pending.bitmap, unit));
   }
 
   /** Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. */
@@ -208,7 +234,7 @@ export class Chain {
       for (const also of [this.besides, this.unpublished])
         if (also !== undefined) pending.or(inUnit(also, pending.unit));
     }
-    await writeBitmapFile(join(this.directory, 'pending'), pending);
+    await writeBitmapFile(join(this.directory, 'pending'), pending, this.#record.generations);
   }
 
   /**
@@ -218,12 +244,24 @@ export class Chain {
   async readHeld(): Promise<Bitmap> {
     const { size, unit } = this.pending;
     const held = await readBitmapFile(join(this.directory, 'held'));
-    return held?.size === size ? inUnit(held, unit) : new Bitmap(size, unit);
+    return held?.bitmap.size === size ? inUnit(held.bitmap, unit) : new Bitmap(size, unit);
   }
 
   /** Durable when it resolves. */
   async saveHeld(held: Bitmap): Promise<void> {
     await writeBitmapFile(join(this.directory, 'held'), held);
+  }
+
+  /** True if the chain was given all that the map has forgotten in this epoch up to this generation. */
+  isInStep(epoch: Epoch, generation: Generation): boolean {
+    return isInStep(this.#record, epoch, generation);
+  }
+
+  /** Makes the pending map durable with what was just taken, and records which generations it is complete for. */
+  async saveTaken(generations: readonly Generation[]): Promise<void> {
+    this.#record = { ...this.#record, generations };
+    await this.savePending();
+    await this.save({});
   }
 
   /** Changes the record, durably. */
@@ -238,6 +276,7 @@ export class Chain {
    * the job counts as pending until the record names the image that has it: a cut in between costs time, never data.
    */
   async complete(changes: Omit<RecordChanges, 'state' | 'torn'>): Promise<void> {
+    this.#record = { ...this.#record, generations: changes.generations ?? [] };
     await this.savePending();
     await this.save({ ...changes, state: 'complete', torn: false });
     if (this.unpublished === undefined) return;
@@ -249,6 +288,7 @@ export class Chain {
   async reset(targetSize: number): Promise<void> {
     this.pending.fill(true);
     this.besides = undefined;
+    this.#record = { ...this.#record, generations: [] };
     await this.savePending();
     await this.forgetFingerprints();
     await this.save({
@@ -288,6 +328,15 @@ const beside = '.new';
 export function chainId(subject: ChainSubject): string {
   const device = subject.uuid === '' ? subject.path : subject.uuid;
   return createHash('sha256').update(`${device}\n${subject.target}`).digest('hex').slice(0, 32);
+}
+
+/** See `Chain.isInStep`. */
+export function isInStep(record: ChainRecord, epoch: Epoch, generation: Generation): boolean {
+  return record.epoch?.id === epoch.id && record.generations?.includes(generation) === true;
+}
+
+function rethrow(error: AgentError): never {
+  throw error;
 }
 
 /** Undefined for what this version did not write. */

@@ -25,10 +25,13 @@ function tracker(kind: Tracker['kind'], log: string[]): Tracker {
         ...{ kind, epoch: { id: `${kind}-1`, since: 5 }, unit: 4096, memory: 1, pinned: true, dirtyBytes: 0 },
       };
       log.push(`${kind} track`);
-      return Promise.resolve({ epoch: state.epoch, doubt: undefined });
+      return Promise.resolve({ epoch: state.epoch, generation: 'aa', doubt: undefined });
     },
     take: () =>
-      Promise.resolve({ epoch: state!.epoch, dirty: new Bitmap(1 << 20, 4096), commit: () => undefined }),
+      Promise.resolve({
+        ...{ epoch: state!.epoch, generation: 'aa', dirty: new Bitmap(1 << 20, 4096) },
+        commit: () => true,
+      }),
     state: () => state,
     doubt: () => 'lost one',
     untrack: () => {

@@ -4,7 +4,7 @@
  */
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
-import type { DeviceNumbers, Epoch, TrackedDevice, Tracker, TrackingState } from './tracker.ts';
+import type { DeviceNumbers, TrackedDevice, TrackedEpoch, Tracker, TrackingState } from './tracker.ts';
 
 export type TrackerWish = 'auto' | 'ebpf' | 'blktrace' | 'none';
 
@@ -30,9 +30,8 @@ export interface TrackerCandidate {
   removeLeft?(): Promise<readonly string[]>;
 }
 
-export interface Tracked {
+export interface Tracked extends TrackedEpoch {
   readonly tracker: Tracker;
-  readonly epoch: Epoch;
   /** Why an earlier epoch could not be continued. */
   readonly doubt: string | undefined;
   /** It was not tracked before: who does not go on with it untracks it again. */

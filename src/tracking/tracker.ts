@@ -7,6 +7,7 @@
  */
 import type { Bitmap } from '../base/bitmap.ts';
 import type { Extent } from '../base/extents.ts';
+import type { Generation } from './generation.ts';
 
 /** What a tracked device is, so that a map is never mistaken for another device's. */
 export interface TrackedDevice {
@@ -34,8 +35,14 @@ export interface Epoch {
   readonly since: number;
 }
 
-export interface Taken {
+/** What a map that goes on is tied to the chains by. */
+export interface TrackedEpoch {
   readonly epoch: Epoch;
+  /** Of the map now. */
+  readonly generation: Generation;
+}
+
+export interface Taken extends TrackedEpoch {
   /**
    * Every unit that a write, discard or write-zeroes may have changed, completed before the take or still under
    * way at it, since the last take that was committed. May hold more, never less.
@@ -44,8 +51,11 @@ export interface Taken {
   /**
    * Lets the tracker forget what was taken. To be called only when the pending maps that replace it are durable;
    * until then (also across a SIGKILL, where the tracker is pinned) the next take yields it again. Touches no file.
+   *
+   * `next` becomes the map's generation before anything is forgotten. False if nothing was forgotten, since a later
+   * take yields it too: the generation is the same then.
    */
-  commit(): void;
+  commit(next: Generation): boolean;
 }
 
 export interface TrackingState {
@@ -69,7 +79,7 @@ export interface Tracker {
    * new epoch began the caller drains what was under way (sync or a freeze) before it copies. Throws
    * NOT_SUPPORTED or NO_PERMISSION with what would help.
    */
-  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }>;
+  track(device: TrackedDevice): Promise<TrackedEpoch & { readonly doubt: string | undefined }>;
   /**
    * Takes the dirty map (see `Taken`). Must be quick and touch no file: it is called inside the freeze. Throws
    * EPOCH_ENDED, with the reason, where writes may have been missed; a new `track` begins anew then.
@@ -81,9 +91,16 @@ export interface Tracker {
   /**
    * Makes the epoch that `track` has just begun the continuation of one of an earlier boot: `dirty` (in any unit) is
    * what that one had yet to give, and is in every take until it is committed. The caller has made sure that nothing
-   * was written in between. Trackers that cannot, have none.
+   * was written in between. Trackers that cannot, have none. `generation` is undefined in records of older versions.
    */
-  resume?(device: TrackedDevice, from: { readonly epoch: Epoch; readonly dirty: Bitmap }): Promise<void>;
+  resume?(
+    device: TrackedDevice,
+    from: {
+      readonly epoch: Epoch;
+      readonly generation: Generation | undefined;
+      readonly dirty: Bitmap;
+    },
+  ): Promise<void>;
   /** Adds to what the next take yields what was written where nothing could see it. */
   mark?(device: DeviceNumbers, extents: Iterable<Extent>): Promise<void>;
   state(device: TrackedDevice): TrackingState | undefined;

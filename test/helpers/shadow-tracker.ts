@@ -16,11 +16,13 @@ import { MiB } from '../../src/base/bytes.ts';
 import { AgentError, errnoCode } from '../../src/base/errors.ts';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import type { TrackerCandidate } from '../../src/tracking/choose.ts';
+import { type Generation, newGeneration } from '../../src/tracking/generation.ts';
 import type {
   DeviceNumbers,
   Epoch,
   Taken,
   TrackedDevice,
+  TrackedEpoch,
   Tracker,
   TrackingState,
 } from '../../src/tracking/tracker.ts';
@@ -30,6 +32,7 @@ const readAtOnce = 256 * 1024;
 
 interface Known {
   readonly epoch: Epoch;
+  readonly generation: Generation;
   readonly device: TrackedDevice;
 }
 
@@ -42,14 +45,14 @@ class ShadowTracker implements Tracker {
     fs.mkdirSync(directory, { recursive: true });
   }
 
-  async track(device: TrackedDevice): Promise<{ epoch: Epoch; doubt: string | undefined }> {
+  async track(device: TrackedDevice): Promise<TrackedEpoch & { doubt: string | undefined }> {
     await Promise.resolve();
     const refusal = this.#steered(device, 'refuse');
     if (refusal !== undefined)
       throw new AgentError('NOT_SUPPORTED', refusal, { hint: 'remove the file of the test' });
     const known = this.#known(device);
     const doubt = known && this.doubt(device);
-    if (known !== undefined && doubt === undefined) return { epoch: known.epoch, doubt };
+    if (known !== undefined && doubt === undefined) return { ...known, doubt };
     fs.rmSync(this.#path(device, 'end'), { force: true });
     const shadow = fs.openSync(this.#path(device, 'shadow'), 'w');
     try {
@@ -57,9 +60,9 @@ class ShadowTracker implements Tracker {
     } finally {
       fs.closeSync(shadow);
     }
-    const epoch = { id: randomUUID(), since: Date.now() };
-    fs.writeFileSync(this.#path(device, 'json'), JSON.stringify({ epoch, device } satisfies Known));
-    return { epoch, doubt };
+    const fresh = { epoch: { id: randomUUID(), since: Date.now() }, generation: newGeneration(), device };
+    this.#write(fresh);
+    return { ...fresh, doubt };
   }
 
   async take(device: TrackedDevice, options: { readonly frozen?: boolean } = {}): Promise<Taken> {
@@ -97,11 +100,14 @@ class ShadowTracker implements Tracker {
     }
     return {
       epoch: known.epoch,
+      generation: known.generation,
       dirty,
-      commit: () => {
+      commit: (next) => {
+        this.#write({ ...known, generation: next });
         const file = fs.openSync(this.#path(device, 'shadow'), 'r+');
         for (const { offset, data } of changed) fs.writeSync(file, data, 0, data.length, offset);
         fs.closeSync(file);
+        return true;
       },
     };
   }
@@ -143,6 +149,10 @@ class ShadowTracker implements Tracker {
 
   close(): Promise<void> {
     return Promise.resolve();
+  }
+
+  #write(known: Known): void {
+    fs.writeFileSync(this.#path(known.device, 'json'), JSON.stringify(known));
   }
 
   #known(device: DeviceNumbers): Known | undefined {

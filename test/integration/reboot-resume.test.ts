@@ -16,7 +16,8 @@ import type { Device } from '../../src/devices/device.ts';
 import { probeDevice } from '../../src/devices/probe-device.ts';
 import { TrackerChoice } from '../../src/tracking/choose.ts';
 import { consumeRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
-import type { Epoch, TrackedDevice, Tracker } from '../../src/tracking/tracker.ts';
+import { newGeneration } from '../../src/tracking/generation.ts';
+import type { Epoch, TrackedDevice, TrackedEpoch, Tracker } from '../../src/tracking/tracker.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import { fakeDevice } from '../helpers/fake-device.ts';
@@ -24,7 +25,7 @@ import { fakeDevice } from '../helpers/fake-device.ts';
 /** A tracker in the memory of one boot. */
 class MemoryTracker implements Tracker {
   readonly kind = 'ebpf';
-  readonly devices = new Map<string, { device: TrackedDevice; epoch: Epoch; dirty: Bitmap }>();
+  readonly devices = new Map<string, TrackedEpoch & { device: TrackedDevice; dirty: Bitmap }>();
   lost: string | undefined;
   #number = 0;
 
@@ -32,26 +33,28 @@ class MemoryTracker implements Tracker {
     return `${major}:${minor}`;
   }
 
-  track(device: TrackedDevice): Promise<{ epoch: Epoch; doubt: undefined }> {
+  track(device: TrackedDevice): Promise<TrackedEpoch & { doubt: undefined }> {
     const key = this.#key(device);
     const known = this.devices.get(key) ?? {
       device,
       epoch: { id: `${Math.random()} ${this.#number++}`, since: 1 },
+      generation: newGeneration(),
       dirty: new Bitmap(device.size, 4096),
     };
     this.devices.set(key, known);
-    return Promise.resolve({ epoch: known.epoch, doubt: undefined });
+    return Promise.resolve({ ...known, doubt: undefined });
   }
 
   take(device: TrackedDevice): ReturnType<Tracker['take']> {
     const known = this.devices.get(this.#key(device))!;
-    return Promise.resolve({ epoch: known.epoch, dirty: known.dirty.clone(), commit: () => undefined });
+    return Promise.resolve({ ...known, dirty: known.dirty.clone(), commit: () => false });
   }
 
-  resume(device: TrackedDevice, { epoch, dirty }: { epoch: Epoch; dirty: Bitmap }): Promise<void> {
+  resume(device: TrackedDevice, from: Parameters<NonNullable<Tracker['resume']>>[1]): Promise<void> {
     const known = this.devices.get(this.#key(device))!;
-    known.dirty.or(dirty);
-    known.epoch = epoch;
+    known.dirty.or(from.dirty);
+    const { epoch, generation = known.generation } = from;
+    this.devices.set(this.#key(device), { ...known, epoch, generation });
     return Promise.resolve();
   }
 

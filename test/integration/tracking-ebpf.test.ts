@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
+import { newGeneration } from '../../src/tracking/generation.ts';
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
@@ -38,7 +39,7 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
   });
   const second = describeDevice(disk.partition(2));
   const { epoch } = await tracker.track(second);
-  (await tracker.take(second)).commit();
+  (await tracker.take(second)).commit(newGeneration());
   await tracker.close();
   // Nobody is there to see it.
   sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
@@ -70,7 +71,7 @@ test('more ranges of one disk than there is room for: refused, and the others go
     message: /64 ranges of disk \S+ are tracked already/,
   });
   for (const [part, device] of devices.slice(0, 64).entries()) {
-    (await tracker.take(device)).commit();
+    (await tracker.take(device)).commit(newGeneration());
     if (part % 9 !== 0) continue;
     sh(`dd if=/dev/urandom of=${device.path} bs=4k seek=2 count=1 oflag=direct conv=notrunc status=none`);
     assert.deepEqual([...(await tracker.take(device)).dirty.extents()], [{ offset: 8192, length: 4096 }]);

@@ -141,13 +141,13 @@ test(
       await tracked.backUp('differential', reason);
     };
     const otherLayout = otherVersion(t, '98.0.0', [
-      { file: 'src/tracking/ebpf/layout.ts', from: 'layoutVersion = 2', to: 'layoutVersion = 3' },
+      { file: 'src/tracking/ebpf/layout.ts', from: 'layoutVersion = 3', to: 'layoutVersion = 4' },
     ]);
     await replacedBy(
-      /the maps have layout 2, of another version of the agent, and this one has 3/,
+      /the maps have layout 3, of another version of the agent, and this one has 4/,
       otherLayout,
     );
-    await replacedBy(/the maps have layout 3, of another version of the agent, and this one has 2/);
+    await replacedBy(/the maps have layout 4, of another version of the agent, and this one has 3/);
     const otherPrograms = otherVersion(t, '97.0.0', [
       {
         file: 'src/tracking/ebpf/programs/request.ts',

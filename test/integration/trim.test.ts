@@ -229,7 +229,8 @@ test('a daemon that is killed while the target trims: the chain lacks those bloc
 
   const uuid = (await exec('blkid', ['-o', 'value', '-s', 'UUID', disk.device])).stdout.trim();
   const id = chainId({ uuid, path: disk.device, size: 0, partitionStart: 0, target: uri });
-  const pending = await readBitmapFile(join(killed.stateDirectory, 'chains', id, 'pending'));
+  const file = await readBitmapFile(join(killed.stateDirectory, 'chains', id, 'pending'));
+  const pending = file?.bitmap;
   const asked = [
     ...readFileSync(log, 'utf8').matchAll(/Trim id=\d+ offset=0x([0-9a-f]+) count=0x([0-9a-f]+)/g),
   ];

@@ -11,6 +11,7 @@ import { Assembler } from '../../src/linux/bpf/assembler.ts';
 import { Btf } from '../../src/linux/bpf/btf.ts';
 import { attachTracing, loadTracingProgram } from '../../src/linux/bpf/programs.ts';
 import { freezeFilesystem, thawFilesystem } from '../../src/linux/ioctl.ts';
+import { newGeneration } from '../../src/tracking/generation.ts';
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 import { changedBlocks, describeDevice, nvmeDisk, sh, snapshot } from './guest.ts';
@@ -29,7 +30,7 @@ after(() => tracker.stop());
 /** The extents that were marked since the last call. */
 async function extents(device: TrackedDevice): Promise<{ offset: number; length: number }[]> {
   const taken = await tracker.take(device);
-  taken.commit();
+  taken.commit(newGeneration());
   return [...taken.dirty.extents()];
 }
 

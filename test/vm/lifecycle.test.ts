@@ -10,6 +10,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { AgentError } from '../../src/base/errors.ts';
+import { newGeneration } from '../../src/tracking/generation.ts';
 import { EbpfTracker, type EbpfTrackerOptions } from '../../src/tracking/ebpf/tracker.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
@@ -35,7 +36,7 @@ function write(path: string, at: number, count: number): void {
 async function extents(device: TrackedDevice): Promise<unknown[]> {
   const taken = await tracker.take(device);
   const found = [...taken.dirty.extents()];
-  taken.commit();
+  taken.commit(newGeneration());
   return found;
 }
 
@@ -98,9 +99,9 @@ test('what is taken comes again until it is committed, with what came since', as
   const second = await tracker.take(device);
   assert.deepEqual([...second.dirty.extents()], [...blocks(7, 1), ...blocks(9, 1)]);
   // Too late: the second take holds what the first one held.
-  first.commit();
+  first.commit(newGeneration());
   assert.equal(tracker.state(device)?.dirtyBytes, 8192);
-  second.commit();
+  second.commit(newGeneration());
   assert.equal(tracker.state(device)?.dirtyBytes, 0);
   assert.deepEqual(await extents(device), []);
 });

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
 import { freezeFilesystem, thawFilesystem } from '../../src/linux/ioctl.ts';
+import { newGeneration } from '../../src/tracking/generation.ts';
 import type { TrackedDevice, Tracker } from '../../src/tracking/tracker.ts';
 import { changedBlocks, sh, snapshot } from './guest.ts';
 import { deviceOperation, fileOperation, makeFilesystem, pick, seeded, seedFiles } from './operations.ts';
@@ -37,7 +38,7 @@ export async function runRound(round: Round): Promise<{ changed: number; marked:
   const mounted = filesystem === undefined ? undefined : mountPoint;
   let copy: Buffer = Buffer.alloc(0);
   await still(mounted, async () => {
-    (await tracker.take(device)).commit();
+    (await tracker.take(device)).commit(newGeneration());
     copy = snapshot(device.path);
   });
   for (const script of scripts)

@@ -13,7 +13,7 @@ import type { ReadErrorRecord } from '../status.ts';
  * - `compare`: read, and mark in `found` the units that differ from their fingerprints; send nothing.
  * - `frozen`: read, and keep in memory the blocks that are set in `send`; what there is no room for is sent.
  *   No file is written. `frozen-compare`: the same, and the whole of each unit that differs besides.
- * - `verify`: read from the target, and compare with the fingerprints.
+ * - `verify`: read from the target, and mark in `found` the units that differ from their fingerprints.
  */
 export type PassMode = 'copy' | 'compare' | 'frozen' | 'frozen-compare' | 'verify';
 
@@ -41,7 +41,7 @@ export interface ThreadSetup {
   readonly send: SharedArrayBuffer;
   /** Blocks written since the last flush. */
   readonly unconfirmed: SharedArrayBuffer;
-  /** Fingerprint units that a comparing pass found different. */
+  /** Fingerprint units that a comparing or verifying pass found different. */
   readonly found: SharedArrayBuffer;
   /** Fingerprint units that are known to read as zeros at the target. */
   readonly targetZero: SharedArrayBuffer;

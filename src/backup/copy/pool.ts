@@ -171,9 +171,14 @@ export class CopyPool {
     });
   }
 
-  /** Reads the set from the target and compares it with the fingerprints: places that differ, and the first. */
-  async verify(set: Bitmap): Promise<{ mismatches: number; firstMismatch: number }> {
-    return this.#segments('verify', set);
+  /**
+   * Reads the set from the target and compares it with the fingerprints: how many places differ, the first, and all of
+   * them in fingerprint units.
+   */
+  async verify(set: Bitmap): Promise<{ mismatches: number; firstMismatch: number; found: Bitmap }> {
+    this.#memory.found.fill(false);
+    const { mismatches, firstMismatch } = await this.#segments('verify', set);
+    return { mismatches, firstMismatch, found: this.#memory.found.clone() };
   }
 
   async #segments(

@@ -6,6 +6,7 @@ import type { Bitmap } from '../../base/bitmap.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Target } from '../../block/target.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { markShared } from './atomic-bitmap.ts';
 import type { ChunkParts } from './chunk.ts';
 import type { RunResult } from './messages.ts';
 
@@ -14,6 +15,7 @@ export interface ReadBackParts extends Pick<
   'control' | 'thread' | 'hasher' | 'fingerprints' | 'samples'
 > {
   readonly targetZero: Bitmap;
+  readonly found: Bitmap;
 }
 
 export class ReadBack {
@@ -36,7 +38,7 @@ export class ReadBack {
 
   /** Holds what the target has to the fingerprints of these bytes. */
   async verify(offset: number, length: number): Promise<void> {
-    const { control, thread, hasher, fingerprints } = this.#parts;
+    const { control, thread, hasher, fingerprints, found } = this.#parts;
     const data = await this.#read(offset, length);
     const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
     fingerprints?.read(offset / fingerprintUnit, prints);
@@ -47,6 +49,7 @@ export class ReadBack {
       const bytes = data.subarray(at, Math.min(at + fingerprintUnit, length));
       control.add(thread, 'verified', bytes.length);
       if (hasher.hash(bytes).equals(known)) continue;
+      markShared(found, offset + at, bytes.length);
       if (this.#mismatches.count++ === 0) this.#mismatches.first = offset + at;
     }
   }

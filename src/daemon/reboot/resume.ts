@@ -126,14 +126,14 @@ async function goOn(
   if (typeof mounted === 'object') return mountedTooEarly(mounted);
   const signs = await signsOf(device.path);
   if (typeof signs === 'string') return signs;
-  const { dirty, epoch } = recorded;
+  const { dirty, epoch, generation } = recorded;
   const changed = signDifference(recorded.signs, signs);
   if (changed !== undefined) {
     // The root filesystem is looked at by e2fsck before its first mount.
     if (mounted !== 'read-only' || !isQuickLook(recorded.signs, signs, bootedAt)) return changed;
     dirty.mark(quickLookWrites.offset, quickLookWrites.length);
   }
-  await tracker.resume(described, { epoch, dirty });
+  await tracker.resume(described, { epoch, generation, dirty });
   return undefined;
 }
 

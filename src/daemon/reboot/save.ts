@@ -65,7 +65,7 @@ async function drain(
   const { tracker } = await trackers.start(described, 'ebpf');
   if (tracker?.resume === undefined) return 'what tracks it does not outlive a reboot';
   // Not committed: should the machine go on after all, nothing is lost.
-  const { epoch, dirty } = await tracker.take(described);
+  const { epoch, generation, dirty } = await tracker.take(described);
   if (epoch.id !== looked.state.epoch.id) return 'its epoch ended meanwhile';
   const late = await signsOf(device.path);
   if (typeof late === 'string') return late;
@@ -79,6 +79,7 @@ async function drain(
     identity: await identityOf(device, devices),
     signs,
     epoch,
+    generation,
     dirty,
   };
 }

@@ -14,7 +14,8 @@ import { freshUuid } from '../../base/random.ts';
 import { onlineProcessors } from '../../linux/affinity.ts';
 import { type Debugfs, openDebugfs } from '../../linux/debugfs.ts';
 import { bootId } from '../../linux/process.ts';
-import type { Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
+import { type Generation, newGeneration } from '../generation.ts';
+import type { Epoch, Taken, TrackedDevice, TrackedEpoch, Tracker, TrackingState } from '../tracker.ts';
 import { checkDescribed, markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/marks.ts';
 import { changedIdentity } from './identity.ts';
 import { TraceRecords } from './leftover.ts';
@@ -54,6 +55,7 @@ interface Tracked {
   readonly marks: Marks;
   readonly disk: Disk;
   readonly epoch: Epoch;
+  generation: Generation;
   readonly unit: number;
   readonly gauges: Int32Array<SharedArrayBuffer>;
   /** Why the epoch ended. */
@@ -76,20 +78,21 @@ export class BlktraceTracker implements Tracker {
     this.#records = new TraceRecords(options.runDirectory);
   }
 
-  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }> {
+  track(device: TrackedDevice): Promise<TrackedEpoch & { readonly doubt: string | undefined }> {
     return this.#inTurn(async () => {
       const key = keyOf(device);
       const existing = this.#devices.get(key);
       const doubt = existing && this.#doubt(existing, device);
-      if (existing !== undefined && doubt === undefined) return { epoch: existing.epoch, doubt };
+      if (existing !== undefined && doubt === undefined)
+        return { epoch: existing.epoch, generation: existing.generation, doubt };
       if (existing !== undefined) await this.#drop(existing);
       const disk = await this.#disk(device.partition ?? device, device.path);
       try {
-        const { epoch } = await this.#add(key, device, disk);
+        const { epoch, generation } = await this.#add(key, device, disk);
         const earlier = disk.trace.earlier
           ? 'the daemon that tracked it before has ended, and its map with it'
           : undefined;
-        return { epoch, doubt: doubt ?? earlier };
+        return { epoch, generation, doubt: doubt ?? earlier };
       } catch (thrown) {
         if (disk.devices.size === 0) await this.#closeDisk(disk);
         throw thrown;
@@ -102,9 +105,9 @@ export class BlktraceTracker implements Tracker {
     if (tracked === undefined) throw ended(device, 'it is not tracked');
     const doubt = this.#doubt(tracked, device);
     if (doubt !== undefined) throw ended(device, doubt);
-    const { disk, key, epoch } = tracked;
+    const { disk, key, epoch, generation } = tracked;
     const settled = options.frozen === true;
-    const { generation, map } = await this.#reader
+    const { generation: take, map } = await this.#reader
       .call('take', { disk: disk.key, key, settled })
       .catch((thrown: unknown) => {
         throw ended(
@@ -117,9 +120,13 @@ export class BlktraceTracker implements Tracker {
     const dirty = new Bitmap(device.size, tracked.unit, map).clone();
     return {
       epoch,
+      generation,
       dirty,
-      commit: () => {
-        if (tracked.ended === undefined) this.#thread?.commit(disk.key, key, generation);
+      commit: (next) => {
+        if (tracked.ended !== undefined) return false;
+        tracked.generation = next;
+        this.#thread?.commit(disk.key, key, take);
+        return true;
       },
     };
   }
@@ -223,7 +230,10 @@ export class BlktraceTracker implements Tracker {
     const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
     const gauges = new Int32Array(new SharedArrayBuffer(8));
     const epoch = { id: freshUuid(), since: Date.now() };
-    const tracked: Tracked = { key, device, marks, disk, epoch, unit, gauges, ended: undefined };
+    const generation = newGeneration();
+    const tracked: Tracked = {
+      ...{ key, device, marks, disk, epoch, generation, unit, gauges, ended: undefined },
+    };
     await this.#reader.call('add', {
       disk: disk.key,
       key,

@@ -38,7 +38,7 @@ test('a description survives, another layout and damage are told', () => {
   writeDescription(page, { layout: 1 });
   assert.match(
     readDescription(page) as string,
-    /layout 1, of another version of the agent, and this one has 2/,
+    /layout 1, of another version of the agent, and this one has 3/,
   );
   writeDescription(page, { layout: layoutVersion });
   new Uint8Array(page)[268] = 0x21;

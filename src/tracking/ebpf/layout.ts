@@ -8,7 +8,7 @@
  */
 import { KiB, MiB } from '../../base/bytes.ts';
 
-export const layoutVersion = 2;
+export const layoutVersion = 3;
 /** Bytes of an element of the maps. */
 export const pageSize = 4096;
 /** Ranges of one disk that are tracked at once: partitions, and the disk itself. */
@@ -55,6 +55,9 @@ export const rangeFields = {
    */
   grace: 112,
 } as const;
+
+/** Where the control page has the generation of the map (generation.ts), u64, which only this process uses. */
+export const generationAt = 120;
 
 /** How long writes may be under way when an epoch begins, nanoseconds. */
 export const gracePeriod = 30_000_000_000n;

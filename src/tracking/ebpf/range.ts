@@ -12,11 +12,13 @@ import { freshUuid } from '../../base/random.ts';
 import { createMap, mapFlags, mapInfo } from '../../linux/bpf/maps.ts';
 import { type MappedMap, mapIntoMemory } from '../../linux/bpf/mapped.ts';
 import { openPin, pin } from '../../linux/bpf/pins.ts';
+import { fromNumber, type Generation, newGeneration, toNumber } from '../generation.ts';
 import type { Epoch } from '../tracker.ts';
 import { type Description, readDescription, writeDescription } from './description.ts';
 import type { TracepointName } from './kernel-types.ts';
 import {
   counters,
+  generationAt,
   gracePeriod,
   kernelDevice,
   layoutVersion,
@@ -117,6 +119,7 @@ export class Range {
       control[rangeFields.shift / 8] = BigInt(Math.log2(shape.unit) - 9);
       control[rangeFields.coarse / 8] = BigInt(shape.coarseAt);
       control[rangeFields.byBio / 8] = set === 'bio' ? 1n : 0n;
+      control[generationAt / 8] = toNumber(newGeneration());
       control[rangeFields.grace / 8] = process.hrtime.bigint() + gracePeriod;
       writeDescription(memory.memory, description);
       return new Range(fd, memory, description);
@@ -154,6 +157,11 @@ export class Range {
       : kernelDevice(partition.major, partition.minor);
   }
 
+  /** See generation.ts. */
+  get generation(): Generation {
+    return fromNumber(this.#control[generationAt / 8]!) ?? '';
+  }
+
   /** Bytes of kernel memory. */
   get memory(): number {
     return this.description.shape.pages * pageSize;
@@ -172,7 +180,7 @@ export class Range {
    * The dirty map; `inFlight` was read before. What is marked goes to the taken map and is yielded by each take until
    * `forget`.
    */
-  take(inFlight: readonly InFlight[]): { dirty: Bitmap; forget: () => void } {
+  take(inFlight: readonly InFlight[]): { dirty: Bitmap; forget: (next: Generation) => boolean } {
     const { shape, taken } = this.#marked;
     this.#control[rangeFields.grace / 8] = 0n;
     if (this.counters().everything > 0n) {
@@ -187,8 +195,13 @@ export class Range {
     return {
       dirty,
       // A later take yields this one's units too, and forgets them with its own.
-      forget: () => {
-        if (!this.#closed && number === this.#takes) taken.fill(0);
+      forget: (next) => {
+        if (this.#closed || number !== this.#takes) return false;
+        // First: a process that dies in between leaves a map that yields again what the chains of `next` hold. The other
+        // way round, an older copy of a chain would fit a map that has forgotten what the copy lacks.
+        this.#setGeneration(next);
+        taken.fill(0);
+        return true;
       },
     };
   }
@@ -219,8 +232,12 @@ export class Range {
     this.#takes++;
   }
 
-  /** The epoch becomes this one, which goes on. What it had dirtied is marked before: a cut in between is harmless. */
-  continueEpoch(epoch: Epoch): void {
+  /**
+   * The epoch becomes this one, which goes on, of this generation (undefined: of none that a chain records). What it had
+   * dirtied is marked before: a cut in between is harmless.
+   */
+  continueEpoch(epoch: Epoch, generation: Generation | undefined): void {
+    if (generation !== undefined) this.#setGeneration(generation);
     // Nothing was under way when it began.
     this.#control[rangeFields.grace / 8] = 0n;
     this.#description = { ...this.#description, epoch };
@@ -236,6 +253,10 @@ export class Range {
     this.#closed = true;
     this.#memory.unmap();
     this.#map.close();
+  }
+
+  #setGeneration(generation: Generation): void {
+    Atomics.store(this.#control, generationAt / 8, toNumber(generation));
   }
 
   #addInFlight(dirty: Bitmap, inFlight: readonly InFlight[]): void {

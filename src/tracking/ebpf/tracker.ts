@@ -7,7 +7,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { Bitmap } from '../../base/bitmap.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
-import type { DeviceNumbers, Epoch, Taken, TrackedDevice, Tracker, TrackingState } from '../tracker.ts';
+import type { Generation } from '../generation.ts';
+import type {
+  DeviceNumbers,
+  Epoch,
+  Taken,
+  TrackedDevice,
+  TrackedEpoch,
+  Tracker,
+  TrackingState,
+} from '../tracker.ts';
 import { defaultPinDirectory, Installation } from './installation.ts';
 import { defaultBudget, shapeFor, type Style } from './layout.ts';
 import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
@@ -69,7 +78,7 @@ export class EbpfTracker implements Tracker {
     }));
   }
 
-  track(device: TrackedDevice): Promise<{ readonly epoch: Epoch; readonly doubt: string | undefined }> {
+  track(device: TrackedDevice): Promise<TrackedEpoch & { readonly doubt: string | undefined }> {
     return this.#oneByOne(() => explained(() => this.#track(device)));
   }
 
@@ -83,7 +92,7 @@ export class EbpfTracker implements Tracker {
       // What was lost between the look above and the reading of the marks counts as well.
       const late = this.#doubt(range, device);
       if (late !== undefined) throw ended(device, late);
-      return { epoch: range.description.epoch, dirty, commit: forget };
+      return { ...tied(range), dirty, commit: forget };
     });
   }
 
@@ -105,14 +114,17 @@ export class EbpfTracker implements Tracker {
     return range === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(range, device);
   }
 
-  resume(device: TrackedDevice, from: { readonly epoch: Epoch; readonly dirty: Bitmap }): Promise<void> {
+  resume(
+    device: TrackedDevice,
+    from: { readonly epoch: Epoch; readonly generation: Generation | undefined; readonly dirty: Bitmap },
+  ): Promise<void> {
     return this.#oneByOne(async () => {
       await Promise.resolve();
       const range = this.#ranges.get(keyOf(device));
       const doubt = range === undefined ? 'it is not tracked' : this.#doubt(range, device);
       if (range === undefined || doubt !== undefined) throw ended(device, doubt ?? '');
       range.mark(from.dirty.extents());
-      range.continueEpoch(from.epoch);
+      range.continueEpoch(from.epoch, from.generation);
     });
   }
 
@@ -157,7 +169,7 @@ export class EbpfTracker implements Tracker {
     });
   }
 
-  async #track(device: TrackedDevice): Promise<{ epoch: Epoch; doubt: string | undefined }> {
+  async #track(device: TrackedDevice): Promise<TrackedEpoch & { doubt: string | undefined }> {
     const key = keyOf(device);
     const live = readLiveDevice(device.major, device.minor);
     checkDescribed(device, live);
@@ -172,12 +184,11 @@ export class EbpfTracker implements Tracker {
       earlier === undefined
         ? (this.#unusable.get(key) ?? this.#installation.doubt)
         : this.#doubt(earlier, device, live);
-    if (earlier !== undefined && doubt === undefined)
-      return { epoch: earlier.description.epoch, doubt: undefined };
+    if (earlier !== undefined && doubt === undefined) return { ...tied(earlier), doubt };
     const range = await this.#begin(device, live, earlier);
     this.#ranges.set(key, range);
     this.#unusable.delete(key);
-    return { epoch: range.description.epoch, doubt };
+    return { ...tied(range), doubt };
   }
 
   /** A new epoch; the map of the earlier one is replaced. */
@@ -274,6 +285,10 @@ export class EbpfTracker implements Tracker {
     this.#changes = turn.catch(() => undefined);
     return turn;
   }
+}
+
+function tied({ description: { epoch }, generation }: Range): TrackedEpoch {
+  return { epoch, generation };
 }
 
 function keyOf(device: { readonly major: number; readonly minor: number }): string {

@@ -6,6 +6,7 @@ import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { Bitmap } from '../../base/bitmap.ts';
 import { crc32c } from '../../base/crc32c.ts';
 import type { Signs } from '../../filesystems/signs.ts';
+import type { Generation } from '../generation.ts';
 import type { Epoch } from '../tracker.ts';
 
 export const recordMagic = 'DATTORBT';
@@ -27,6 +28,8 @@ export interface RecordedDevice {
   readonly identity: string;
   readonly signs: Signs;
   readonly epoch: Epoch;
+  /** Of the map at the drain; undefined in records of older versions. */
+  readonly generation?: Generation;
   readonly dirty: Bitmap;
 }
 

@@ -9,6 +9,7 @@ import { mkdtempSync } from 'node:fs';
 import { after, test } from 'node:test';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
+import { newGeneration } from '../../../src/tracking/generation.ts';
 import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
 import { changedBlocks, describeDevice, sh, snapshot } from '../guest.ts';
 
@@ -55,7 +56,7 @@ async function round(path: string, what: string, work: () => void, mount?: strin
   const thaw = (): string => sh(mount === undefined ? 'true' : `fsfreeze -u ${mount}`);
   freeze();
   const first = await tracker.take(device, { frozen: true });
-  first.commit();
+  first.commit(newGeneration());
   const before = snapshot(path);
   thaw();
   work();
@@ -64,7 +65,7 @@ async function round(path: string, what: string, work: () => void, mount?: strin
   const { dirty } = taken;
   const changed = changedBlocks(before, path);
   thaw();
-  taken.commit();
+  taken.commit(newGeneration());
   const missed = changed.filter((offset) => !dirty.has(offset / dirty.unit));
   assert.equal(missed.length, 0, `${what}: changed and not marked: ${missed.length}, from ${missed[0] ?? 0}`);
   assert.ok(changed.length > 0, `${what} changed nothing`);
@@ -112,7 +113,7 @@ test('two partitions of one disk, which share its trace', async () => {
   fill('/dev/vdb2');
   const other = describeDevice('/dev/vdb1');
   await tracker.track(other);
-  (await tracker.take(other)).commit();
+  (await tracker.take(other)).commit(newGeneration());
   await everyKind('/dev/vdb2');
   const { dirty } = await tracker.take(other);
   assert.equal(dirty.count(), 0, 'what was written to one partition was marked in the other');

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB } from '../../../src/base/bytes.ts';
 import { AgentError } from '../../../src/base/errors.ts';
 import { setUpTrace, startTrace, stopTrace, tearDownTrace } from '../../../src/linux/blktrace.ts';
+import { newGeneration } from '../../../src/tracking/generation.ts';
 import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
 import { openDebugfs } from '../../../src/linux/debugfs.ts';
 import { checked, declare } from '../../../src/linux/libc.ts';
@@ -65,7 +66,10 @@ test('a take is yielded again until it is committed, and tracking ends with the 
   const { epoch } = await tracker.track(device);
   const look = async (): Promise<[number[], () => void]> => {
     const taken = await tracker.take(device);
-    return [[...taken.dirty.extents()].map(({ offset }) => offset / 4096), () => taken.commit()];
+    return [
+      [...taken.dirty.extents()].map(({ offset }) => offset / 4096),
+      () => taken.commit(newGeneration()),
+    ];
   };
   write(10);
   assert.deepEqual((await look())[0], [10]);
@@ -143,7 +147,7 @@ test('somebody else stops our trace', async () => {
 
 test('somebody else stops our trace and starts it again', async () => {
   await track();
-  (await tracker.take(describeDevice(disk))).commit();
+  (await tracker.take(describeDevice(disk))).commit(newGeneration());
   await stopTrace(disk);
   await startTrace(disk);
   await endedBecause(/stopped and started again|somebody stopped it/);
@@ -194,7 +198,7 @@ test('the counter of dropped records cannot be read any more', async () => {
   closeSync(directory);
   await endedBecause(/can no longer be read/);
   await tracker.track(describeDevice(disk));
-  (await tracker.take(describeDevice(disk))).commit();
+  (await tracker.take(describeDevice(disk))).commit(newGeneration());
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), false);
 });
@@ -250,7 +254,7 @@ test('a device that changes its size or is another under its old number', async 
   const loop = await makeLoop(t, { size: 8 * MiB });
   const device = describeDevice(loop.device);
   await tracker.track(device);
-  (await tracker.take(device)).commit();
+  (await tracker.take(device)).commit(newGeneration());
   sh(`truncate -s 10M ${loop.image}; losetup -c ${loop.device}`);
   await assert.rejects(tracker.take(device), /size in bytes was 8388608 and is 10485760/);
   const again = describeDevice(loop.device);
@@ -268,7 +272,7 @@ test('a SCSI command past the block layer', async () => {
   );
   const device = describeDevice('/dev/sda');
   await tracker.track(device);
-  (await tracker.take(device)).commit();
+  (await tracker.take(device)).commit(newGeneration());
   writePastBlockLayer('/dev/sda', 4096);
   await assert.rejects(tracker.take(device), /passthrough/);
   await tracker.untrack(device);
