@@ -39,14 +39,15 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
   });
   const second = describeDevice(disk.partition(2));
   const { epoch } = await tracker.track(second);
-  (await tracker.take(second)).commit(newGeneration());
+  const generation = newGeneration();
+  (await tracker.take(second)).commit(generation);
   await tracker.close();
   // Nobody is there to see it.
   sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
   sh(`dd if=/dev/urandom of=${disk.partition(1)} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
   const next = await EbpfTracker.open({ pinDirectory: pins });
   atEnd(t, () => next.stop());
-  assert.deepEqual(await next.track(second), { epoch, doubt: undefined });
+  assert.deepEqual(await next.track(second), { epoch, generation, doubt: undefined });
   const { dirty } = await next.take(second);
   assert.deepEqual([...dirty.extents()], [{ offset: 28672, length: 8192 }]);
 
