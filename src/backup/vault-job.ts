@@ -19,7 +19,6 @@ import { readPoint } from '../vault/points/points.ts';
 import { type VaultLocation, formatVaultLocation } from '../vault/store/location.ts';
 import { NamesFile } from '../vault/writing/names-file.ts';
 import { thisProcess } from '../vault/writing/owner.ts';
-import { wholeMap } from '../vault/writing/whole-map.ts';
 import { WriterSession, partingMs } from '../vault/writing/writer-session.ts';
 import type { JobEnvironment } from './job.ts';
 import type { JobStatus } from './status.ts';
@@ -143,10 +142,9 @@ export class VaultJob {
       throw error;
     });
     if (point === undefined) return { why: `the recovery point ${base.point} of the last backup is gone` };
-    const { condemned } = this.#session;
-    if (condemned.size === 0 && base.index === this.#index.state) return base;
+    if (this.#session.condemned.size === 0 && base.index === this.#index.state) return base;
     const image = { ...base, size: record.size };
-    if (await wholeMap(vault, this.#index, image, condemned, this.#signal)) return base;
+    if (await this.#session.keep(image, { level: this.#opened.level, signal: this.#signal })) return base;
     return { why: `a part of the recovery point ${base.point} of the last backup is gone from the vault` };
   }
 

@@ -5,7 +5,8 @@
  * The key is the one that was given; else that of the settings; else `vault-keys/ID.key` in the state directory,
  * where `dattocli vault init` leaves it.
  */
-import { mkdir, readFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { readConfig } from './config.ts';
@@ -91,14 +92,32 @@ export async function openVault(
     const { id } = await readConfig(store, options);
     const key = given ?? (await storedKey(place, id, context)).material;
     const vault = await Vault.open(store, key, options);
-    const directory = join(context.stateDirectory, 'vaults', id);
-    await makeStateDirectory(directory);
     const { location, settings, level } = place;
-    return { vault, location, settings, level, indexPath: join(directory, 'index.sqlite') };
+    return { vault, location, settings, level, indexPath: await indexPathOf(id, location, context) };
   } catch (error) {
     await store.close();
     throw error;
   }
+}
+
+/**
+ * The index belongs to the vault and to its place: a copy of a vault has the same id, and other packs. Two ways to one
+ * directory are one place.
+ */
+async function indexPathOf(
+  id: string,
+  location: StoreLocation,
+  { stateDirectory }: VaultContext,
+): Promise<string> {
+  const real =
+    location.kind === 'directory' ? { ...location, path: await realpath(location.path) } : location;
+  const place = createHash('sha256').update(formatVaultLocation(real)).digest('hex').slice(0, 16);
+  const directory = join(stateDirectory, 'vaults', id);
+  await makeStateDirectory(join(directory, place));
+  // Earlier versions had one index for all copies of a vault.
+  for (const suffix of ['', '-wal', '-shm', '-refresh', '-replace'])
+    await rm(join(directory, `index.sqlite${suffix}`), { force: true, recursive: true });
+  return join(directory, place, 'index.sqlite');
 }
 
 /** Where the key file of a vault lies on this machine, if it has one. */

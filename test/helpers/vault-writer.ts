@@ -13,7 +13,6 @@ import type { Point, PointDevice } from '../../src/vault/points/point.ts';
 import { readPoint } from '../../src/vault/points/points.ts';
 import type { Vault } from '../../src/vault/vault.ts';
 import type { Owner } from '../../src/vault/writing/owner.ts';
-import { wholeMap } from '../../src/vault/writing/whole-map.ts';
 import { WriterSession } from '../../src/vault/writing/writer-session.ts';
 
 /** An image: the chunks that are not all zeros, by their number. */
@@ -113,7 +112,7 @@ async function usableBase(
     throw error;
   });
   const device = point?.devices[0];
-  if (device === undefined || !(await wholeMap(vault, index, device, session.condemned))) return undefined;
+  if (device === undefined || !(await session.keep(device))) return undefined;
   const root = Buffer.from(device.root, 'hex');
   return new ImageMap(new PartReader(vault, index), {
     root,

@@ -3,6 +3,7 @@
  * pages are read, and the index, brought up to date with the packs, is asked for the rest.
  */
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
+import { rebuildIndex } from '../../vault/index/rebuild.ts';
 import { refreshIndex } from '../../vault/index/refresh.ts';
 import { isLoss } from '../../vault/loss.ts';
 import { ImageMap } from '../../vault/maps/image-map.ts';
@@ -34,6 +35,11 @@ export async function verifyReachable(
     const index = ChunkIndex.open(spec.indexPath, vault.id);
     try {
       await refreshIndex(vault, index, { signal });
+      const begun = Date.now();
+      const found = await walk(vault, index, spec, signal);
+      if (found.lost.length === 0) return found;
+      // The index is only a cache: nothing is lost before the packs themselves have said so.
+      await rebuildIndex(vault, index, begun, { signal });
       return await walk(vault, index, spec, signal);
     } finally {
       index.close();

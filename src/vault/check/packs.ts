@@ -3,6 +3,7 @@
  * where it disagrees. In memory: the ids of the packs (16 bytes each), and what is wrong.
  */
 import { AgentError } from '../../base/errors.ts';
+import { agrees } from '../index/agree.ts';
 import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
 import { type PackDirectory, packObject, packOfObject } from '../packs/format.ts';
 import { openPack, readDirectory } from '../packs/read-pack.ts';
@@ -142,31 +143,9 @@ export class PackCheck {
 
   /** What the pack's own directory says counts. */
   #compare(directory: PackDirectory): void {
-    const { id, size, parts } = directory;
-    const indexed = this.#index.pack(id);
-    if (indexed !== undefined) {
-      if (
-        indexed.size === size &&
-        indexed.parts === parts.length &&
-        parts.every((part) => this.#knows(id, part))
-      )
-        return;
-      this.#index.dropPack(id);
-    }
+    if (agrees(this.#index, directory)) return;
+    if (this.#index.pack(directory.id) !== undefined) this.#index.dropPack(directory.id);
     // Where a refresh began meanwhile, that one enters it.
     this.#index.addPack(directory, this.#refreshes);
-  }
-
-  #knows(pack: string, part: PackDirectory['parts'][number]): boolean {
-    return this.#index
-      .lookup(part.name)
-      .some(
-        (location) =>
-          location.pack === pack &&
-          location.offset === part.offset &&
-          location.encodedLength === part.encodedLength &&
-          location.plainLength === part.plainLength &&
-          location.encoding === part.encoding,
-      );
   }
 }

@@ -109,7 +109,7 @@ test('a file that is no index, or of another vault, is begun anew', (t) => {
   cut.close();
 });
 
-test('damage in the middle shows, and the next one who opens the index finds it empty and refills it', async (t) => {
+test('where the file is damaged in the middle, looking up goes on with a new one, and a refresh refills it', async (t) => {
   const vault = testVault();
   const path = indexPath(t);
   const chunks = Array.from({ length: 4000 }, (_, i) => Buffer.from(`chunk ${i}`));
@@ -121,14 +121,19 @@ test('damage in the middle shows, and the next one who opens the index finds it 
   writeSync(file, randomBytes(statSync(path).size - 32_768), 0, undefined, 32_768);
   closeSync(file);
   const broken = ChunkIndex.open(path, vault.id);
-  assert.throws(() => names.map((name) => broken.has(name)), { code: 'VAULT_INDEX_DAMAGED' });
+  const still = ChunkIndex.open(path, vault.id);
+  assert.throws(() => still.addPack(directory(someNames(4000))), { code: 'VAULT_INDEX_DAMAGED' });
+  assert.ok(names.map((name) => broken.has(name)).includes(false));
   const other = ChunkIndex.open(path, vault.id);
   t.after(() => other.close());
   assert.deepEqual(other.stats(), { packs: 0, parts: 0, bytes: 0 });
   // The one who still has the old file goes over to the new one at its next refresh.
-  const { added } = await refreshIndex(vault, broken);
-  broken.close();
+  const { added } = await refreshIndex(vault, still);
   assert.equal(added, 1);
+  for (const index of [broken, still]) {
+    assert.ok(names.every((name) => index.has(name)));
+    index.close();
+  }
   assert.ok(names.every((name) => other.has(name)));
 });
 

@@ -4,13 +4,20 @@
  * with an object of this class: transactions are short, one per pack. Everything here blocks the thread, for
  * microseconds (lookups) or milliseconds (a pack).
  *
+ * It is only a cache: where the file turns out to be damaged, it is removed and begun anew, empty. Looking a part up goes on
+ * with the new file at once, everything else throws VAULT_INDEX_DAMAGED. So "not there" is true of the store only after a
+ * refresh, and a loss only after the index was built from the store (rebuild.ts).
+ *
  * Not to be asked, nor told anything, while a filesystem is frozen: the file may lie on it, and with a write-ahead log
  * even readers write.
  */
 import { rmSync, statSync } from 'node:fs';
 import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
+import { AgentError } from '../../base/errors.ts';
 import type { PackDirectory, PackKind, PartPlace } from '../packs/format.ts';
-import { indexError, isDamage, openIndexFile } from './schema.ts';
+import { nameText } from '../packs/name-text.ts';
+import { packSum, partSum } from './row-sums.ts';
+import { AlteredRow, indexError, isDamage, openIndexFile } from './schema.ts';
 import { replaceLock } from './lock.ts';
 
 /** A part, and the pack that holds it. */
@@ -46,21 +53,26 @@ export interface IndexOptions {
 const kinds: readonly (PackKind | undefined)[] = [undefined, 'chunks', 'pages'];
 
 const statements = {
-  has: 'SELECT 1 FROM parts t JOIN packs p ON p.number = t.pack WHERE t.name = ? LIMIT 1',
-  lookup: `SELECT p.id, p.kind, t.offset, t.encoded, t.plain, t.encoding FROM parts t
+  lookup: `SELECT p.id, p.kind, t.offset, t.encoded, t.plain, t.encoding, t.sum FROM parts t
            JOIN packs p ON p.number = t.pack WHERE t.name = ? ORDER BY t.pack`,
-  packsOf: 'SELECT p.id FROM parts t JOIN packs p ON p.number = t.pack WHERE t.name = ?',
   refreshes: `SELECT value FROM meta WHERE key = 'refreshes'`,
   countRefresh: `UPDATE meta SET value = value + 1 WHERE key = 'refreshes'`,
   numberOf: 'SELECT number FROM packs WHERE id = ?',
-  addPack: 'INSERT INTO packs (id, kind, size, parts, writer, created) VALUES (?, ?, ?, ?, ?, ?)',
-  addPart: 'INSERT OR IGNORE INTO parts VALUES (?, ?, ?, ?, ?, ?)',
-  countDropped: `UPDATE meta SET value = value + (SELECT parts FROM packs WHERE id = ?) WHERE key = 'dropped'`,
+  addPack: `INSERT INTO packs (id, kind, size, parts, writer, created, entries, sum)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+  addPart: 'INSERT OR IGNORE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)',
+  countDropped: `UPDATE meta SET value = value + coalesce((SELECT parts FROM packs WHERE id = ?), 0)
+                 WHERE key = 'dropped'`,
+  built: `SELECT value FROM meta WHERE key = 'built'`,
+  setBuilt: `UPDATE meta SET value = ? WHERE key = 'built' AND value = 0`,
   countLoss: `UPDATE meta SET value = value + 1 WHERE key = 'losses'`,
   state: `SELECT group_concat(value, ' ') FROM (SELECT value FROM meta WHERE key IN ('file', 'losses') ORDER BY key)`,
   dropPack: 'DELETE FROM packs WHERE id = ?',
-  packs: `SELECT id, kind, size, parts, writer, created, number FROM packs WHERE number > ? ORDER BY number LIMIT 256`,
-  pack: 'SELECT id, kind, size, parts, writer, created FROM packs WHERE id = ?',
+  packs: `SELECT id, kind, size, parts, writer, created, entries, sum, number FROM packs WHERE number > ?
+          ORDER BY number LIMIT 256`,
+  pack: 'SELECT id, kind, size, parts, writer, created, entries, sum, number FROM packs WHERE id = ?',
+  somePacks:
+    'SELECT id, kind, size, parts, writer, created, entries, sum FROM packs ORDER BY random() LIMIT ?',
   stats: `SELECT count(*), coalesce(sum(parts), 0), coalesce(sum(size), 0) FROM packs`,
 } as const;
 
@@ -73,6 +85,7 @@ export class ChunkIndex {
   #database: DatabaseSync;
   #inode: number;
   #statements: Statements;
+  #generation = 0;
 
   private constructor(path: string, vaultId: string, cacheBytes: number) {
     this.path = path;
@@ -97,18 +110,46 @@ export class ChunkIndex {
   }
 
   has(name: Uint8Array): boolean {
-    return this.guard(() => this.#statements.has.get(name) !== undefined);
+    return this.lookup(name).length > 0;
   }
 
   /** Whether a pack holds it that is not condemned. */
   hasLive(name: Uint8Array, condemned: ReadonlySet<string>): boolean {
-    if (condemned.size === 0) return this.has(name);
-    return this.guard(() => rows(this.#statements.packsOf, name).some(([id]) => !condemned.has(hex(id))));
+    return this.lookup(name).some(({ pack }) => !condemned.has(pack));
   }
 
   /** All packs' copies, those of the oldest pack first. */
   lookup(name: Uint8Array): PartLocation[] {
-    return this.guard(() => rows(this.#statements.lookup, name).map(toLocation));
+    const look = (): PartLocation[] =>
+      rows(this.#statements.lookup, name).map((row) => toLocation(name, row));
+    try {
+      return this.guard(look);
+    } catch (error) {
+      if (!(error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED')) throw error;
+      this.reopenIfReplaced();
+      return this.guard(look);
+    }
+  }
+
+  /** Another number whenever the file was replaced, so that what was prepared on the old one is of no use. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** When the first refresh of this file ended, so that all in it came from the store; 0 before. Milliseconds since 1970. */
+  builtAt(): number {
+    return this.guard(() => Number(rows(this.#statements.built)[0]?.[0]));
+  }
+
+  /** For `refreshIndex`. */
+  noteBuilt(now: number): void {
+    this.guard(() => this.#statements.setBuilt.run(now));
+  }
+
+  /** Removes the file, and begins anew, empty. */
+  discard(): void {
+    removeIndexFile(this.path, this.#inode);
+    this.reopenIfReplaced();
   }
 
   /**
@@ -146,17 +187,18 @@ export class ChunkIndex {
   #enter({ id, kind, size, writer, created, parts }: PackDirectory): void {
     const idBytes = Buffer.from(id, 'hex');
     if (this.#statements.numberOf.get(idBytes) !== undefined) return;
+    const writerBytes = Buffer.from(writer, 'hex');
+    const entries = new Set(parts.map(({ name }) => nameText(name))).size;
+    const pack = { id: idBytes, writer: writerBytes, kind, size, created, parts: parts.length, entries };
     const { lastInsertRowid } = this.#statements.addPack.run(
-      idBytes,
-      kinds.indexOf(kind),
-      size,
-      parts.length,
-      Buffer.from(writer, 'hex'),
-      created,
+      ...[idBytes, kinds.indexOf(kind), size, parts.length, writerBytes, created, entries, packSum(pack)],
     );
     const { addPart } = this.#statements;
-    for (const { name, offset, encodedLength, plainLength, encoding } of parts)
-      addPart.run(name, lastInsertRowid, offset, encodedLength, plainLength, encoding);
+    for (const part of parts) {
+      const { name, offset, encodedLength, plainLength, encoding } = part;
+      const sum = partSum(name, idBytes, kind, part);
+      addPart.run(name, lastInsertRowid, offset, encodedLength, plainLength, encoding, sum);
+    }
   }
 
   /** A pack that is gone: nothing of it is found any more. Its space comes back with the next sweep. */
@@ -184,13 +226,24 @@ export class ChunkIndex {
     for (let last: SQLOutputValue | undefined = 0; ;) {
       const batch = this.guard(() => rows(this.#statements.packs, Number(last)));
       yield* batch.map(toPack);
-      last = batch.at(-1)?.[6];
+      last = batch.at(-1)?.[8];
       if (last === undefined) return;
     }
   }
 
   pack(id: string): IndexedPack | undefined {
     return this.guard(() => rows(this.#statements.pack, Buffer.from(id, 'hex')).map(toPack)[0]);
+  }
+
+  /** The number of a pack in the index: another one when it was dropped and entered again. */
+  numberOf(id: string): number | undefined {
+    const number = this.guard(() => rows(this.#statements.numberOf, Buffer.from(id, 'hex'))[0]?.[0]);
+    return number === undefined ? undefined : Number(number);
+  }
+
+  /** Up to `count` packs, picked at random. */
+  somePacks(count: number): IndexedPack[] {
+    return this.guard(() => rows(this.#statements.somePacks, count).map(toPack));
   }
 
   /**
@@ -210,7 +263,8 @@ export class ChunkIndex {
   reopenIfReplaced(): void {
     if (inodeOf(this.path) === this.#inode) return;
     const database = openOrReplace(this.path, this.vaultId, this.#cacheBytes);
-    this.#database.close();
+    this.close();
+    this.#generation++;
     this.#database = database;
     this.#inode = statSync(this.path).ino;
     this.#statements = prepare(database);
@@ -274,7 +328,7 @@ function removeIndexFile(path: string, inode: number): void {
 
 /** The main file last: SQLite would take a log that lies about for that of a new file. */
 function removeFiles(path: string): void {
-  for (const suffix of ['-wal', '-shm', '']) rmSync(`${path}${suffix}`, { force: true });
+  for (const suffix of ['-wal', '-shm', '']) rmSync(`${path}${suffix}`, { force: true, recursive: true });
 }
 
 function inodeOf(path: string): number | undefined {
@@ -295,27 +349,35 @@ function rows(statement: StatementSync, ...parameters: SQLInputValue[]): SQLOutp
   return statement.all(...parameters) as unknown as SQLOutputValue[][];
 }
 
-function toLocation(row: SQLOutputValue[]): PartLocation {
-  const [id, kind, offset, encoded, plain, encoding] = row;
-  return {
-    pack: hex(id),
-    kind: kinds[Number(kind)] ?? 'chunks',
+/** Throws AlteredRow. */
+function toLocation(name: Uint8Array, row: SQLOutputValue[]): PartLocation {
+  const [id, kind, offset, encoded, plain, encoding, sum] = row;
+  const place = {
     offset: Number(offset),
     encodedLength: Number(encoded),
     plainLength: Number(plain),
     encoding: encoding === 1 ? 1 : 0,
-  };
+  } as const;
+  const packKind = kinds[Number(kind)] ?? 'chunks';
+  if (Number(sum) !== partSum(name, bytes(id), packKind, place)) throw new AlteredRow('a part was altered');
+  return { pack: hex(id), kind: packKind, ...place };
 }
 
-function toPack([id, kind, size, parts, writer, created]: SQLOutputValue[]): IndexedPack {
-  return {
-    id: hex(id),
+/** Throws AlteredRow. */
+function toPack([id, kind, size, parts, writer, created, entries, sum]: SQLOutputValue[]): IndexedPack {
+  const pack = {
     kind: kinds[Number(kind)] ?? 'chunks',
     size: Number(size),
     parts: Number(parts),
-    writer: hex(writer),
     created: Number(created),
-  };
+  } as const;
+  const summed = { ...pack, id: bytes(id), writer: bytes(writer), entries: Number(entries) };
+  if (Number(sum) !== packSum(summed)) throw new AlteredRow('a pack was altered');
+  return { ...pack, id: hex(id), writer: hex(writer) };
+}
+
+function bytes(value: SQLOutputValue | undefined): Uint8Array {
+  return value instanceof Uint8Array ? value : new Uint8Array(0);
 }
 
 function hex(bytes: SQLOutputValue | undefined): string {

@@ -37,6 +37,7 @@ export interface Refreshed {
 
 /** So many packs are entered in one transaction: some 20 ms in a large index. */
 const batchSize = 4;
+const mostAttempts = 3;
 
 /** Rejects with FILE_ERROR, VAULT_INDEX_DAMAGED, what the store rejects with, and the signal's reason. */
 export async function refreshIndex(
@@ -47,9 +48,29 @@ export async function refreshIndex(
   const release = await refreshLock(index.path, options.signal);
   try {
     index.reopenIfReplaced();
-    return await refresh(vault, index, options);
+    return await refreshLocked(vault, index, options);
   } finally {
     release();
+  }
+}
+
+/** The same for one who holds the lock. Where the file turns out to be damaged, it is built anew. */
+export async function refreshLocked(
+  vault: VaultParts,
+  index: ChunkIndex,
+  options: RefreshOptions = {},
+): Promise<Refreshed> {
+  for (let attempt = 1; ; attempt++) {
+    const { generation } = index;
+    try {
+      return await refresh(vault, index, options);
+    } catch (error) {
+      const isDamaged = error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED';
+      // Others of this thread may have met the damage while this one waited for the store.
+      if (attempt === mostAttempts || !(isDamaged || index.generation !== generation)) throw error;
+      options.signal?.throwIfAborted();
+      index.reopenIfReplaced();
+    }
   }
 }
 
@@ -81,6 +102,7 @@ async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOpt
       await turn();
     }
     await sweep(index, signal);
+    index.noteBuilt(Date.now());
     return { added: reading.added, dropped, damaged: reading.damaged };
   } finally {
     listing.close();

@@ -1,6 +1,8 @@
 /**
  * The SQLite file of the index: which it is, how it is opened, and what SQLite's errors mean. Names are random, so
- * inserts and lookups touch any page: what counts is a small row and a cache of fixed size. Some 80 bytes a part.
+ * inserts and lookups touch any page: what counts is a small row and a cache of fixed size. Some 85 bytes a part.
+ * SQLite has no checksums, so every row has one of its own (row-sums.ts): what was altered is damage, and no place of a
+ * chunk.
  *
  * A pack that is dropped takes its row in `packs` with it; its parts stay behind and are not seen any more, since
  * numbers are never used again, until a sweep removes them (no index from packs to parts is kept for that).
@@ -8,22 +10,23 @@
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { AgentError } from '../../base/errors.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshUuid } from '../../base/random.ts';
 
 /** 'datt', in the file's header. */
 const applicationId = 0x64617474;
-const schemaVersion = 1;
+const schemaVersion = 2;
 
 const schema = `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
   CREATE TABLE packs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, kind INTEGER NOT NULL,
-    size INTEGER NOT NULL, parts INTEGER NOT NULL, writer BLOB NOT NULL, created INTEGER NOT NULL
+    size INTEGER NOT NULL, parts INTEGER NOT NULL, writer BLOB NOT NULL, created INTEGER NOT NULL,
+    entries INTEGER NOT NULL, sum INTEGER NOT NULL
   );
   CREATE TABLE parts (
     name BLOB NOT NULL, pack INTEGER NOT NULL, offset INTEGER NOT NULL, encoded INTEGER NOT NULL,
-    plain INTEGER NOT NULL, encoding INTEGER NOT NULL, PRIMARY KEY (name, pack)
+    plain INTEGER NOT NULL, encoding INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (name, pack)
   ) WITHOUT ROWID;
 `;
 
@@ -54,7 +57,8 @@ export function openIndexFile(path: string, vaultId: string, cacheBytes: number)
     return undefined;
   } catch (error) {
     database?.close();
-    if (isDamage(error)) return undefined;
+    // A directory in its place can be no index either.
+    if (isDamage(error) || errnoCode(error) === 'EISDIR') return undefined;
     throw indexError(path, error);
   }
 }
@@ -69,7 +73,7 @@ function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
       database.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${schemaVersion};`);
       database
         .prepare(
-          `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('file', ?)`,
+          `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('built', 0), ('file', ?)`,
         )
         .run(vaultId, freshUuid());
     }
@@ -95,9 +99,14 @@ function resultCode(error: unknown): number | undefined {
   return typeof code === 'number' ? code & 0xff : undefined;
 }
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB. */
+/** A row is not what was entered, or rows are missing. */
+export class AlteredRow extends Error {
+  override readonly name = 'AlteredRow';
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB, and rows that were altered. */
 export function isDamage(error: unknown): boolean {
-  return [11, 26].includes(resultCode(error) ?? 0);
+  return error instanceof AlteredRow || [11, 26].includes(resultCode(error) ?? 0);
 }
 
 /** What a person is told. Errors that are not SQLite's or the system's are returned as they are. */

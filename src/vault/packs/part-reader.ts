@@ -3,6 +3,10 @@
  * that join neighbours, opened, and their names computed again. What cannot be had from one pack is tried from others,
  * after the index was brought up to date if need be. What was read stays in a cache that is bounded in bytes.
  *
+ * The index is only a cache, so it is not believed where it speaks of damage: a part counts as damaged where the pack's
+ * own directory says that it lies in that place, and as lost where the index was built anew from the store since this
+ * reader was made.
+ *
  * Opening happens in the calling thread, some 500 MiB/s: through zlib's thread pool it would cost twice the processor
  * time, and no more speed (measured on 2 cores). The thread is let go between a few parts.
  */
@@ -10,10 +14,13 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
 import { LruCache } from '../../base/lru-cache.ts';
 import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
+import { isSamePlace } from '../index/agree.ts';
+import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { type Name, Namer } from '../names.ts';
 import { type PackKind, damaged, packObject, tagLength } from './format.ts';
 import { nameText } from './name-text.ts';
+import { readDirectory } from './read-pack.ts';
 import { type Run, joinRuns } from './runs.ts';
 import { PackCipher } from './sealing.ts';
 import type { VaultParts } from './vault-parts.ts';
@@ -35,11 +42,21 @@ interface Request {
   readonly reject: (error: unknown) => void;
 }
 
+interface Search {
+  readonly plain: Buffer | undefined;
+  /** Of a copy that is there and cannot be used. */
+  readonly damage?: AgentError | undefined;
+  /** A pack was not there. */
+  readonly isGone: boolean;
+  /** The index says of a pack what the pack does not say. */
+  readonly isDoubtful: boolean;
+}
+
 /** So many parts are opened before others get their turn: 1 or 2 ms. */
 const partsPerTurn = 16;
 /** A refresh that found nothing new is believed for so long, milliseconds. */
 const believedMs = 60_000;
-const mostRefreshes = 3;
+const mostRounds = 4;
 
 export class PartReader {
   readonly #vault: VaultParts;
@@ -58,6 +75,10 @@ export class PartReader {
   #refreshing: Promise<boolean> | undefined;
   /** When a refresh last found that nothing had changed, by the monotonic clock. */
   #upToDate = Number.NEGATIVE_INFINITY;
+  /** Milliseconds since 1970: an index that was built later is believed. */
+  readonly #begun = Date.now();
+  /** Copies that `onDamage` was told of, by pack and offset. */
+  readonly #reported = new Set<string>();
 
   constructor(vault: VaultParts, index: ChunkIndex, options: PartReaderOptions = {}) {
     this.#vault = vault;
@@ -129,7 +150,7 @@ export class PartReader {
     for (const item of requests) {
       try {
         const location = this.#index.lookup(item.name)[0];
-        if (location === undefined) void this.#recover(item, new Set(), undefined);
+        if (location === undefined) void this.#recover(item);
         else located.push({ location, item });
       } catch (error) {
         this.#settle(item, { error });
@@ -157,7 +178,7 @@ export class PartReader {
     try {
       bytes = await this.#range(run.pack, run.offset, run.length);
     } catch (error) {
-      for (const { item } of run.parts) void this.#failed(item, run.pack, error);
+      for (const { item } of run.parts) void this.#failed(item, error);
       return;
     }
     let sinceTurn = 0;
@@ -167,7 +188,7 @@ export class PartReader {
         const sealed = bytes.subarray(at, at + location.encodedLength + tagLength);
         this.#settle(item, { plain: this.#open(item.name, location, sealed) });
       } catch (error) {
-        void this.#failed(item, run.pack, error);
+        void this.#failed(item, error);
       }
       if (++sinceTurn % partsPerTurn === 0) await turn();
     }
@@ -191,45 +212,77 @@ export class PartReader {
     return plain;
   }
 
-  async #failed(request: Request, pack: string, error: unknown): Promise<void> {
-    if (!isUseless(error)) {
-      this.#settle(request, { error });
-      return;
-    }
-    if (error.code === 'VAULT_DAMAGED') this.#onDamage(error);
-    await this.#recover(request, new Set([pack]), error);
+  async #failed(request: Request, error: unknown): Promise<void> {
+    if (isUseless(error)) await this.#recover(request);
+    else this.#settle(request, { error });
   }
 
-  /** Tries all packs that have not failed; brings the index up to date as long as that brings anything new. */
-  async #recover(request: Request, failed: Set<string>, first: AgentError | undefined): Promise<void> {
-    let damage = first?.code === 'VAULT_DAMAGED' ? first : undefined;
-    let isGone = first?.code === 'VAULT_OBJECT_MISSING';
+  /** Tries all packs; brings the index up to date as long as that brings anything new, and at last builds it anew. */
+  async #recover(request: Request): Promise<void> {
+    let damage: AgentError | undefined;
     try {
-      for (let refreshes = 0; ; refreshes++) {
-        for (const location of this.#index.lookup(request.name)) {
-          if (failed.has(location.pack)) continue;
-          try {
-            const { pack, offset, encodedLength } = location;
-            const sealed = await this.#range(pack, offset, encodedLength + tagLength);
-            this.#settle(request, { plain: this.#open(request.name, location, sealed) });
-            return;
-          } catch (error) {
-            if (!isUseless(error)) throw error;
-            failed.add(location.pack);
-            if (error.code === 'VAULT_OBJECT_MISSING') isGone = true;
-            else {
-              damage ??= error;
-              this.#onDamage(error);
-            }
-          }
+      for (let round = 0; ; round++) {
+        const began = Date.now();
+        const search = await this.#search(request);
+        if (search.plain !== undefined) {
+          this.#settle(request, { plain: search.plain });
+          return;
         }
-        if (refreshes === mostRefreshes || !(await this.#refresh(isGone))) break;
-        isGone = false;
+        damage ??= search.damage;
+        if (round === mostRounds) break;
+        if (search.isDoubtful) await this.#rebuild(began);
+        else if (await this.#refresh(search.isGone)) continue;
+        else if (damage !== undefined || !(await this.#rebuild(this.#begun))) break;
       }
       throw damage ?? lost(this.#vault, request.name);
     } catch (error) {
       this.#settle(request, { error });
     }
+  }
+
+  /** One round through all the packs that the index has the part in. */
+  async #search(request: Request): Promise<Search> {
+    let damage: AgentError | undefined;
+    let isGone = false;
+    for (const location of this.#index.lookup(request.name)) {
+      const { pack, offset, encodedLength } = location;
+      try {
+        const sealed = await this.#range(pack, offset, encodedLength + tagLength);
+        return { plain: this.#open(request.name, location, sealed), isGone, isDoubtful: false };
+      } catch (error) {
+        if (!isUseless(error)) throw error;
+        if (error.code === 'VAULT_OBJECT_MISSING') {
+          isGone = true;
+          continue;
+        }
+        if (!(await this.#isConfirmed(request.name, location)))
+          return { plain: undefined, isGone, isDoubtful: true };
+        damage ??= error;
+        if (!this.#reported.has(`${pack} ${offset}`)) this.#onDamage(error);
+        this.#reported.add(`${pack} ${offset}`);
+      }
+    }
+    return { plain: undefined, damage, isGone, isDoubtful: false };
+  }
+
+  /** Whether the pack itself says that the part lies there, or cannot say anything any more. */
+  async #isConfirmed(name: Name, location: PartLocation): Promise<boolean> {
+    try {
+      const { kind, parts } = await readDirectory(this.#vault, location.pack, { signal: this.#signal });
+      return (
+        kind === location.kind && parts.some((part) => part.name.equals(name) && isSamePlace(part, location))
+      );
+    } catch (error) {
+      if (isUseless(error)) return true;
+      throw error;
+    }
+  }
+
+  /** Builds the index anew unless that was done since (milliseconds since 1970); false where it was. */
+  async #rebuild(since: number): Promise<boolean> {
+    if (this.#index.builtAt() >= since) return false;
+    await rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
+    return true;
   }
 
   /**

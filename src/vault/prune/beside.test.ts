@@ -13,6 +13,8 @@ import { PartReader } from '../packs/part-reader.ts';
 import { deletePoint } from '../points/points.ts';
 import type { GetOptions, ObjectStore, StoreOptions } from '../store/object-store.ts';
 import { Vault } from '../vault.ts';
+import { wholeMap } from '../writing/whole-map.ts';
+import { WriterSession } from '../writing/writer-session.ts';
 import { copyNeeded } from './copy.ts';
 import { Marking } from './marking.ts';
 import { prune } from './prune.ts';
@@ -186,4 +188,35 @@ test('a damaged pack that a prune deletes while it is checked, with the list tha
   assert.deepEqual([checked.ok, checked.damagedPacks], [true, []]);
   await refreshIndex(vault, index);
   assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
+});
+
+test('a point whose packs a prune has condemned beside its writer is whole, and the next writer builds on it', async (t) => {
+  const { vault, newIndex } = await newVault();
+  const index = newIndex();
+  const image = spreadImage(0, 300);
+  await deletePoint(vault, (await backUp(vault, index, { image, size })).id);
+  const begin = WriterSession.begin.bind(WriterSession);
+  t.after(() => (WriterSession.begin = begin));
+  WriterSession.begin = async (...args) => {
+    WriterSession.begin = begin;
+    const session = await begin(...args);
+    const { waiting } = await prune(vault, newIndex(), living);
+    assert.ok(waiting.packs > 0);
+    return session;
+  };
+  const point = await backUp(vault, index, { image, size });
+  const [device] = point.devices;
+
+  const next = await WriterSession.begin(vault, index);
+  assert.equal(await wholeMap(vault, index, device!, next.condemned), false, 'only condemned packs hold it');
+  assert.equal(await next.keep(device!), true);
+  assert.equal(
+    await wholeMap(vault, index, device!, next.condemned),
+    true,
+    'what they hold was stored once more',
+  );
+  assert.equal(await next.keep({ ...device!, root: 'ab'.repeat(32) }), false);
+  await next.end();
+  for (let round = 0; round < 2; round++) await prune(vault, index, living);
+  assert.deepEqual(await readBack(vault, newIndex(), device!), new Map(image));
 });

@@ -207,3 +207,18 @@ test('a writer that ends between the look at the points and the list loses nothi
   const second = await writing;
   assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 20));
 });
+
+for (const [what, statement] of [
+  ['lacks the parts of a pack', 'DELETE FROM parts WHERE pack = (SELECT min(number) FROM packs)'],
+  ['names other packs', 'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack'],
+  ['has other lengths', 'UPDATE parts SET encoded = encoded + 1'],
+] as const)
+  test(`an index that ${what} deletes nothing that is needed`, async () => {
+    const { vault, index, newIndex } = await newVault();
+    const point = await backUp(vault, index, { image: spreadImage(0, 300), size });
+    index.database.exec(statement);
+    const { deleted } = await prune(vault, index, living);
+    assert.equal(deleted.packs, 0);
+    assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), spreadImage(0, 300));
+    assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
+  });

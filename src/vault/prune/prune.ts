@@ -5,6 +5,7 @@
  * looks is what counts: writers before points, condemned lists before packs, and points after every list that is
  * going to be carried out has been seen by all who could build on it.
  */
+import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { newId } from '../ids.ts';
 import { PartReader } from '../packs/part-reader.ts';
@@ -56,7 +57,23 @@ export async function prune(
   );
 }
 
+/** Where the index turns out to be damaged, it is built anew, and all looks are taken again. */
 async function pruneWith(
+  vault: Vault,
+  index: ChunkIndex,
+  options: PruneOptions,
+  lock: PrunerLock | undefined,
+): Promise<PruneResult> {
+  try {
+    return await pruneOnce(vault, index, options, lock);
+  } catch (error) {
+    if (!(error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED')) throw error;
+    index.reopenIfReplaced();
+    return pruneOnce(vault, index, options, lock);
+  }
+}
+
+async function pruneOnce(
   vault: Vault,
   index: ChunkIndex,
   options: PruneOptions,

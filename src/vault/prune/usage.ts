@@ -1,9 +1,12 @@
 /**
  * How much of each pack is needed: one walk over the index in the order of names, held against the live set. In memory: a
- * few numbers per pack (10 TiB have 640,000).
+ * few numbers per pack (10 TiB have 640,000). Packs are deleted by this, and the index is only a cache: so every row's sum
+ * is checked on the way, and that no row of any pack is missing.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { partSum } from '../index/row-sums.ts';
+import { AlteredRow } from '../index/schema.ts';
 import {
   type PackKind,
   directoryEntryLength,
@@ -43,6 +46,7 @@ export interface UsageOptions {
 }
 
 const sliceRows = 4096;
+const columns = 'name, pack, offset, encoded, plain, encoding, sum';
 const frameLength = headerLength + directoryHeadLength + tagLength + trailerLength;
 
 /** Which names are needed: a `LiveSet`. */
@@ -50,6 +54,7 @@ export interface Needed {
   has(name: Uint8Array): boolean;
 }
 
+/** Throws VAULT_INDEX_DAMAGED, and then the index is begun anew. */
 export async function measureUsage(
   index: ChunkIndex,
   live: Needed,
@@ -61,6 +66,7 @@ export async function measureUsage(
   let looked = 0;
   for (const rows of slices(index)) {
     signal?.throwIfAborted();
+    for (const row of rows) table.see(row);
     for (const copies of groups(rows)) {
       const [first] = copies;
       if (first === undefined || !live.has(first.name)) continue;
@@ -74,23 +80,27 @@ export async function measureUsage(
     progress?.(looked);
     await turn();
   }
+  table.expectAllSeen();
   return { packs: table.usage(), rescue, livePlainBytes };
 }
 
 interface Row {
   readonly name: Uint8Array;
   readonly pack: number;
+  readonly offset: number;
   readonly encoded: number;
   readonly plain: number;
+  readonly encoding: number;
+  readonly sum: number;
 }
 
 /** All rows by name; those of one name are never in two slices. */
 function* slices(index: ChunkIndex): Generator<Row[]> {
   const select = index.database.prepare(
-    `SELECT name, pack, encoded, plain FROM parts WHERE name > ? ORDER BY name, pack LIMIT ${sliceRows}`,
+    `SELECT ${columns} FROM parts WHERE name > ? ORDER BY name, pack LIMIT ${sliceRows}`,
   );
   const rest = index.database.prepare(
-    'SELECT name, pack, encoded, plain FROM parts WHERE name = ? AND pack > ? ORDER BY pack',
+    `SELECT ${columns} FROM parts WHERE name = ? AND pack > ? ORDER BY pack`,
   );
   for (let last: Uint8Array = new Uint8Array(0); ;) {
     const rows = index.guard(() => select.all(last)) as unknown as Row[];
@@ -115,21 +125,30 @@ function* groups(rows: readonly Row[]): Generator<Row[]> {
 
 /** The packs that the index has, by their number in it. */
 class PackTable {
+  readonly #index: ChunkIndex;
   readonly #slots = new Map<number, number>();
+  readonly #numbers: number[] = [];
+  /** Rows that have not been seen yet. */
+  readonly #unseen: number[] = [];
   readonly #packs: { id: string; kind: PackKind; writer: string; size: number; parts: number }[] = [];
   readonly #condemned: boolean[] = [];
   readonly #liveParts: number[] = [];
   readonly #liveBytes: number[] = [];
 
   constructor(index: ChunkIndex, condemned: ReadonlySet<string>) {
-    const select = index.database.prepare('SELECT number, id FROM packs');
-    const numbers = new Map(
-      index.guard(() => select.all()).map((row) => [hex(row['id']), Number(row['number'])]),
+    this.#index = index;
+    const select = index.database.prepare('SELECT number, id, entries FROM packs');
+    const found = new Map(
+      index
+        .guard(() => select.all())
+        .map((row) => [hex(row['id']), { number: Number(row['number']), entries: Number(row['entries']) }]),
     );
     for (const pack of index.packs()) {
-      const number = numbers.get(pack.id);
+      const { number, entries } = found.get(pack.id) ?? {};
       if (number === undefined) continue;
       this.#slots.set(number, this.#packs.length);
+      this.#numbers.push(number);
+      this.#unseen.push(entries!);
       this.#packs.push(pack);
       this.#condemned.push(condemned.has(pack.id));
       this.#liveParts.push(0);
@@ -139,6 +158,34 @@ class PackTable {
 
   has(number: number): boolean {
     return this.#slots.has(number);
+  }
+
+  /** Rows of packs that came later, or are gone, are nobody's here. */
+  see(row: Row): void {
+    const slot = this.#slots.get(row.pack);
+    if (slot === undefined) return;
+    const { id, kind } = this.#packs[slot]!;
+    const place = {
+      offset: row.offset,
+      encodedLength: row.encoded,
+      plainLength: row.plain,
+      encoding: row.encoding === 1 ? 1 : 0,
+    } as const;
+    const sum = partSum(row.name, Buffer.from(id, 'hex'), kind, place);
+    this.#index.guard(() => {
+      if (row.sum !== sum) throw new AlteredRow('a part was altered');
+    });
+    this.#unseen[slot]!--;
+  }
+
+  /** Packs that were dropped meanwhile may have lost their rows. */
+  expectAllSeen(): void {
+    const lacking = this.#unseen.findIndex(
+      (count, slot) => count !== 0 && this.#index.numberOf(this.#packs[slot]!.id) === this.#numbers[slot],
+    );
+    this.#index.guard(() => {
+      if (lacking >= 0) throw new AlteredRow('parts of a pack are missing');
+    });
   }
 
   isCondemned(number: number): boolean {

@@ -10,6 +10,7 @@ import { alignUp, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { SealedBytes, Target } from '../../block/target.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
+import { refreshIndex } from '../index/refresh.ts';
 import { buildMap } from '../maps/build.ts';
 import { ImageMap, namesIn } from '../maps/image-map.ts';
 import { Namer, isZeroName, nameLength } from '../names.ts';
@@ -194,9 +195,9 @@ export class VaultTarget implements Target {
       size: used.size,
       chunkSize,
       touched: touched.extents(),
-      changed: (first, count) => {
+      changed: async (first, count) => {
         const names = this.#names.read(first, count);
-        this.#expectStored(names, first);
+        await this.#expectStored(names, first);
         // What is not in use any more is left out.
         for (let i = 0; i < count; i++)
           if (!used.has(Math.floor(((first + i) * chunkSize) / used.unit)))
@@ -211,9 +212,14 @@ export class VaultTarget implements Target {
   }
 
   /** No point may name what no pack holds. */
-  #expectStored(names: Buffer, first: number): void {
+  async #expectStored(names: Buffer, first: number): Promise<void> {
+    const isMissing = (name: Buffer): boolean =>
+      !name.equals(clearedName) && !this.#index.hasLive(name, this.#condemned);
+    if (!namesIn(names).some(({ name }) => isMissing(name))) return;
+    // The index is only a cache: it may have been begun anew meanwhile.
+    await refreshIndex(this.#vault, this.#index, { signal: this.#aborting.signal });
     for (const { entry, name } of namesIn(names))
-      if (!name.equals(clearedName) && !this.#index.hasLive(name, this.#condemned))
+      if (isMissing(name))
         throw new AgentError(
           'INTERNAL',
           `chunk ${first + entry} was written to the image and is in no pack of ${this.name}`,

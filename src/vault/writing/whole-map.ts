@@ -1,10 +1,22 @@
-/** Whether all that a map names is there, apart from what is condemned. */
+/** Whether all that a map names is there, apart from what is condemned; and how what is condemned is kept. */
+import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { isLoss } from '../loss.ts';
-import { ImageMap, namesIn } from '../maps/image-map.ts';
+import { ImageMap, type PageSource, namesIn } from '../maps/image-map.ts';
+import { PackWriter } from '../packs/pack-writer.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import type { Vault } from '../vault.ts';
-import { AgentError } from '../../base/errors.ts';
+
+/** The map of an image, and its size in bytes. */
+export interface MapOf {
+  /** Name of the root page, in hex. */
+  readonly root: string;
+  readonly levels: number;
+  readonly size: number;
+}
+
+/** Chunks that are copied at a time. */
+const copiesAtOnce = 64;
 
 /**
  * Reads all pages of the map and looks each name up in the index, which is up to date. False at the first page or
@@ -13,32 +25,85 @@ import { AgentError } from '../../base/errors.ts';
 export async function wholeMap(
   vault: Vault,
   index: ChunkIndex,
-  image: { readonly root: string; readonly levels: number; readonly size: number },
+  image: MapOf,
   condemned: ReadonlySet<string>,
   signal?: AbortSignal,
 ): Promise<boolean> {
   const reader = new PartReader(vault, index, { signal });
   const isThere = (name: Buffer): boolean => index.hasLive(name, condemned);
-  const map = new ImageMap(
-    {
-      get: (name) =>
-        isThere(name)
-          ? reader.get(name)
-          : Promise.reject(new AgentError('VAULT_CHUNK_LOST', 'a page of the map is condemned or gone')),
-      // From a bucket, pages that come one after the other would take hours.
-      prefetch: (names) => reader.prefetch(names.filter(isThere)),
-    },
-    {
-      root: Buffer.from(image.root, 'hex'),
-      levels: image.levels,
-      size: image.size,
-      chunkSize: vault.chunkSize,
-    },
-  );
-  try {
-    for await (const { names } of map.leaves())
+  const pages: PageSource = {
+    get: (name) => (isThere(name) ? reader.get(name) : Promise.reject(absent())),
+    // From a bucket, pages that come one after the other would take hours.
+    prefetch: (names) => reader.prefetch(names.filter(isThere)),
+  };
+  return orFalse(async () => {
+    for await (const { names } of mapOf(vault, pages, image).leaves())
       if (namesIn(names).some(({ name }) => !isThere(name))) return false;
     return true;
+  });
+}
+
+export interface KeepOptions {
+  /** Id of the writer that keeps it. */
+  readonly writer: string;
+  readonly condemned: ReadonlySet<string>;
+  /** zstd's, 1 to 19. */
+  readonly level?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * The same for a writer that is going to build on the map: pages and chunks that only condemned packs hold are stored
+ * once more while they are there. So a prune that has condemned packs of a whole point, and waits, costs their copies
+ * and no full backup. When this resolves to true, all that the map names is in packs that are not condemned.
+ */
+export async function keepMap(
+  vault: Vault,
+  index: ChunkIndex,
+  image: MapOf,
+  { condemned, writer, level, signal }: KeepOptions,
+): Promise<boolean> {
+  const reader = new PartReader(vault, index, { signal });
+  const packs = (kind: 'pages' | 'chunks'): PackWriter =>
+    new PackWriter(vault, index, { kind, writer, condemned, level, signal });
+  const [pages, chunks] = [packs('pages'), packs('chunks')];
+  const isThere = (name: Buffer): boolean => index.has(name);
+  const source: PageSource = {
+    get: async (name) => {
+      if (!isThere(name)) throw absent();
+      const plain = await reader.get(name);
+      if (!pages.has(name)) await pages.add(name, plain);
+      return plain;
+    },
+    prefetch: (names) => reader.prefetch(names.filter(isThere)),
+  };
+  return orFalse(async () => {
+    for await (const { names } of mapOf(vault, source, image).leaves()) {
+      const condemnedOnly = namesIn(names).filter(({ name }) => !chunks.has(name));
+      if (condemnedOnly.some(({ name }) => !isThere(name))) return false;
+      for (let at = 0; at < condemnedOnly.length; at += copiesAtOnce) {
+        const some = condemnedOnly.slice(at, at + copiesAtOnce);
+        const plain = await reader.getMany(some.map(({ name }) => name));
+        for (const [i, { name }] of some.entries()) await chunks.add(name, plain[i]!);
+      }
+    }
+    await pages.seal();
+    await chunks.seal();
+    return true;
+  });
+}
+
+function mapOf({ chunkSize }: Vault, pages: PageSource, { root, levels, size }: MapOf): ImageMap {
+  return new ImageMap(pages, { root: Buffer.from(root, 'hex'), levels, size, chunkSize });
+}
+
+function absent(): AgentError {
+  return new AgentError('VAULT_CHUNK_LOST', 'a page of the map is condemned or gone');
+}
+
+async function orFalse(work: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await work();
   } catch (error) {
     if (isLoss(error)) return false;
     throw error;

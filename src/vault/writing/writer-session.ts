@@ -5,6 +5,8 @@
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { sampleAgrees } from '../index/agree.ts';
+import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { isDenied } from '../may-delete.ts';
 import type { Point } from '../points/point.ts';
@@ -13,7 +15,7 @@ import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { readCondemned } from './condemned.ts';
-import { wholeMap } from './whole-map.ts';
+import { type MapOf, keepMap, wholeMap } from './whole-map.ts';
 import { type Owner, thisProcess } from './owner.ts';
 
 /** `writers/WRITER`. */
@@ -27,6 +29,8 @@ export interface WriterDocument {
 export const endMark: Buffer = Buffer.from('\n');
 export const deadMark: Buffer = Buffer.from('dead\n');
 
+/** Packs of which a writer sees, before it counts on any, that the index says of them what they say themselves. */
+const packsInSample = 8;
 const beatMs = 10 * 60 * 1000;
 /** Longest time for a last word to a store that may not answer, milliseconds. */
 export const partingMs = 5_000;
@@ -44,6 +48,8 @@ export class WriterSession {
   readonly condemned: ReadonlySet<string>;
   readonly #vault: Vault;
   readonly #index: ChunkIndex;
+  /** Of the index, when it was last known that all that is in it is in the store. */
+  readonly #state: string;
   readonly #beat: NodeJS.Timeout;
   /** A put of the point was begun, and its outcome is not known: it may still take effect. */
   #isInDoubt = false;
@@ -51,12 +57,13 @@ export class WriterSession {
   private constructor(
     vault: Vault,
     index: ChunkIndex,
-    own: { id: string; condemned: ReadonlySet<string>; beat: NodeJS.Timeout },
+    own: { id: string; condemned: ReadonlySet<string>; state: string; beat: NodeJS.Timeout },
   ) {
     this.#vault = vault;
     this.#index = index;
     this.id = own.id;
     this.condemned = own.condemned;
+    this.#state = own.state;
     this.#beat = own.beat;
   }
 
@@ -78,8 +85,11 @@ export class WriterSession {
     try {
       await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
       const condemned = await readCondemned(vault, options);
+      const begun = Date.now();
       await refreshIndex(vault, index, options);
-      return new WriterSession(vault, index, { id, condemned, beat });
+      if (!(await sampleAgrees(vault, index, packsInSample, options)))
+        await rebuildIndex(vault, index, begun, options);
+      return new WriterSession(vault, index, { id, condemned, state: index.state, beat });
     } catch (error) {
       clearInterval(beat);
       // Nothing was built on: nobody has to wait for it, also where the announcement takes effect late.
@@ -90,13 +100,26 @@ export class WriterSession {
   }
 
   /**
+   * Whether the writer can build on this map: all that it names is in packs that stay. What only condemned packs hold is
+   * stored once more. `level`: zstd's.
+   */
+  keep(
+    image: MapOf,
+    options: { readonly level?: number; readonly signal?: AbortSignal } = {},
+  ): Promise<boolean> {
+    const { id: writer, condemned } = this;
+    return keepMap(this.#vault, this.#index, image, { writer, condemned, ...options });
+  }
+
+  /**
    * Makes the point appear; everything that it names is durable already. Its id is that of the session. Throws
-   * VAULT_POINT_WITHDRAWN where the writer had been declared dead meanwhile and what the point rests on is gone, or
-   * where another course of events has published under its id; then there is no point of this job.
+   * VAULT_POINT_WITHDRAWN where what the point rests on is not in this store (any more: the writer had been declared dead
+   * meanwhile), or where another course of events has published under its id; then there is no point of this job.
    */
   async publish(point: Point): Promise<void> {
     if (point.id !== this.id)
       throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the ids are not one`);
+    await this.#expectStored(point);
     this.#isInDoubt = true;
     const sealed = await putPoint(this.#vault, point).catch((error: unknown) => {
       if (!(error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS')) throw error;
@@ -105,6 +128,25 @@ export class WriterSession {
     });
     if (!(await this.#isAlive())) await this.#expectWhole(point, sealed);
     this.#isInDoubt = false;
+  }
+
+  /**
+   * Nothing is published that rests on packs which a list of this very store does not show. Where nothing has vanished from
+   * the index since the writer began, all packs that it ever counted on are in that list.
+   */
+  async #expectStored(point: Point): Promise<void> {
+    await refreshIndex(this.#vault, this.#index);
+    if (this.#index.state === this.#state) return;
+    for (const { path, ...image } of point.devices)
+      if (!(await wholeMap(this.#vault, this.#index, image, this.condemned)))
+        throw new AgentError(
+          'VAULT_POINT_WITHDRAWN',
+          `${this.#vault.name}: chunks of ${path} that the recovery point counts on are not in this store (any more); ` +
+            'it was not published',
+          {
+            hint: 'start the backup again; was the store exchanged, or put back to an earlier state, meanwhile?',
+          },
+        );
   }
 
   /** The writer was declared dead: what its point rests on may have been deleted. */

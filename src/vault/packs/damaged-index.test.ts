@@ -1,0 +1,134 @@
+/** The index is only a cache: whatever became of its file, what is whole in the store is read, and nothing is lost. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { DatabaseSync } from 'node:sqlite';
+import { test } from 'node:test';
+import { indexPath, packIds, storeParts, testVault } from '../../../test/helpers/vault-parts.ts';
+import type { AgentError } from '../../base/errors.ts';
+import { ChunkIndex } from '../index/chunk-index.ts';
+import { sampleAgrees } from '../index/agree.ts';
+import { refreshIndex } from '../index/refresh.ts';
+import { packObject } from './format.ts';
+import { PartReader } from './part-reader.ts';
+
+const chunks = Array.from({ length: 600 }, () => randomBytes(4000));
+
+/** Writes over a part of the file, as a failing disk does. */
+function overwrite(path: string, data: Buffer, from: number): void {
+  const fd = openSync(path, 'r+');
+  writeSync(fd, data, 0, data.length, from);
+  closeSync(fd);
+}
+
+function sql(path: string, ...statements: string[]): void {
+  const database = new DatabaseSync(path);
+  for (const statement of statements) database.exec(statement);
+  database.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+  database.close();
+}
+
+const damages: Record<string, (path: string) => void> = {
+  'is gone': (path) => rmSync(path),
+  'is garbage': (path) => writeFileSync(path, randomBytes(100_000)),
+  'is empty': (path) => truncateSync(path),
+  'is cut short': (path) => truncateSync(path, 20_000),
+  'is a directory': (path) => {
+    rmSync(path);
+    mkdirSync(path);
+  },
+  'has zeros in its middle': (path) => overwrite(path, Buffer.alloc(20 * 4096), 3 * 4096),
+  'has noise behind its head': (path) => overwrite(path, randomBytes(statSync(path).size - 16_384), 16_384),
+  'has other offsets': (path) => sql(path, 'UPDATE parts SET offset = offset + 16'),
+  'has other lengths': (path) => sql(path, 'UPDATE parts SET encoded = encoded - 1'),
+  'has other encodings': (path) => sql(path, 'UPDATE parts SET encoding = 1 - encoding'),
+  'has other names': (path) =>
+    sql(
+      path,
+      'CREATE TABLE t AS SELECT * FROM parts',
+      'DELETE FROM parts',
+      `INSERT INTO parts SELECT (SELECT o.name FROM t o WHERE o.rowid = t.rowid % 600 + 1), pack, offset, encoded, plain,
+       encoding, sum FROM t`,
+      'DROP TABLE t',
+    ),
+  'has its packs swapped': (path) =>
+    sql(path, 'UPDATE parts SET pack = (SELECT max(number) FROM packs) + 1 - pack'),
+  'has other ids of packs': (path) => sql(path, 'UPDATE packs SET id = randomblob(16) WHERE number = 2'),
+  'has other kinds of packs': (path) => sql(path, 'UPDATE packs SET kind = 2'),
+  'lacks the parts of a pack': (path) => sql(path, 'DELETE FROM parts WHERE pack = 2'),
+  'lacks all parts': (path) => sql(path, 'DELETE FROM parts'),
+  'lacks a pack': (path) => sql(path, 'DELETE FROM packs WHERE number = 1'),
+  'is of another vault': (path) => sql(path, `UPDATE meta SET value = 'another' WHERE key = 'vault'`),
+  'is of another version': (path) => sql(path, 'PRAGMA user_version = 1'),
+};
+
+for (const [what, damage] of Object.entries(damages))
+  test(`an index that ${what} loses nothing`, async (t) => {
+    const vault = testVault();
+    const path = indexPath(t);
+    const before = ChunkIndex.open(path, vault.id);
+    const names = await storeParts(vault, before, chunks);
+    await refreshIndex(vault, before);
+    before.close();
+    damage(path);
+    const told: AgentError[] = [];
+    const index = ChunkIndex.open(path, vault.id);
+    t.after(() => index.close());
+    const reader = new PartReader(vault, index, { onDamage: (error) => told.push(error) });
+    const read = await reader.getMany(names);
+    for (const [i, chunk] of chunks.entries()) assert.ok(chunk.equals(read[i]!), `chunk ${i}`);
+    assert.deepEqual(told, []);
+    assert.ok(names.every((name) => index.has(name)));
+    assert.ok(await sampleAgrees(vault, index, 100));
+  });
+
+test('what is damaged in the store is damaged, and one look at its directory says so', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  const names = await storeParts(vault, index, chunks);
+  const [pack] = packIds(vault) as [string];
+  const object = vault.memory.objects.get(packObject(pack))!;
+  const altered = Buffer.from(object.data);
+  altered[40]! ^= 1;
+  vault.memory.objects.set(packObject(pack), { ...object, data: altered });
+  const built = index.builtAt();
+  const results = await Promise.allSettled(names.map((name) => new PartReader(vault, index).get(name)));
+  const failed = results.flatMap((result) =>
+    result.status === 'rejected' ? [result.reason as AgentError] : [],
+  );
+  assert.deepEqual(
+    failed.map(({ code }) => code),
+    ['VAULT_DAMAGED'],
+  );
+  assert.ok(built === 0 || index.builtAt() === built, 'the index is not built anew for it');
+});
+
+test('a sample of an index tells one that says more of a pack than the pack holds', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  await storeParts(vault, index, chunks.slice(0, 20));
+  assert.ok(await sampleAgrees(vault, index, 4));
+  const [pack] = packIds(vault) as [string];
+  const known = index.pack(pack)!;
+  index.dropPack(pack);
+  const part = {
+    name: randomBytes(32),
+    offset: 32,
+    encodedLength: 100,
+    plainLength: 100,
+    encoding: 0,
+  } as const;
+  index.addPack({ ...known, parts: [part] });
+  assert.ok(!(await sampleAgrees(vault, index, 4)));
+});

@@ -1,0 +1,90 @@
+/**
+ * Two copies of one vault, used from one machine: same id, same keys, other packs. A writer of one copy publishes nothing
+ * that rests on packs of the other one, even where both have one index (a path at which now this copy lies, now that one).
+ */
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
+import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
+import { newKeyFileText } from '../key-material.ts';
+import { openVault } from '../opening.ts';
+import { listPoints } from '../points/points.ts';
+import { openMemoryStore } from '../store/memory.ts';
+import { openDirectoryStore } from '../store/directory.ts';
+import { Vault } from '../vault.ts';
+import { WriterSession } from './writer-session.ts';
+
+const size = 3000 * 4096;
+
+test('a writer that found chunks of the other copy in the index publishes no point', async (t) => {
+  const { vault: a, store, newIndex } = await memoryVault(t);
+  const index = newIndex();
+  await backUp(a, index, { image: spreadImage(0, 100), size });
+  const copy = openMemoryStore({ objects: store.picture() });
+  const b = await Vault.open(copy, a.secrets);
+
+  const begin = WriterSession.begin.bind(WriterSession);
+  WriterSession.begin = async (...args) => {
+    WriterSession.begin = begin;
+    const session = await begin(...args);
+    // Right after the writer of B has brought the index up to date, one of A stores something.
+    await backUp(a, index, { image: spreadImage(500, 300), size });
+    return session;
+  };
+  t.after(() => (WriterSession.begin = begin));
+  await assert.rejects(backUp(b, index, { image: spreadImage(500, 300), size }), {
+    code: 'VAULT_POINT_WITHDRAWN',
+    message: /not in this store/,
+  });
+  assert.equal((await listPoints(b)).points.length, 1);
+  // The next one stores what is lacking, and so does one of A again.
+  for (const vault of [b, a, b]) {
+    const point = await backUp(vault, index, { image: spreadImage(500, 300), size });
+    const there = await readBack(vault, newIndex(), point.devices[0]!);
+    assert.deepEqual(there, new Map(spreadImage(500, 300)));
+  }
+});
+
+test('a store that is put back to an earlier state while a writer works gets no point that rests on what is gone', async (t) => {
+  const { vault, store, newIndex } = await memoryVault(t);
+  const index = newIndex();
+  await backUp(vault, index, { image: spreadImage(0, 100), size });
+  const before = store.picture();
+  const base = await backUp(vault, index, { image: spreadImage(1000, 100), size });
+  await assert.rejects(
+    backUp(vault, index, {
+      image: spreadImage(1000, 200),
+      size,
+      base: { id: base.id, image: spreadImage(1000, 100) },
+      onPublish: () => {
+        store.objects.clear();
+        for (const [key, object] of before) store.objects.set(key, object);
+      },
+    }),
+    { code: 'VAULT_POINT_WITHDRAWN' },
+  );
+});
+
+test('copies have an index each, and two ways to one directory have one', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'copies-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const key = { kind: 'file', text: newKeyFileText() } as const;
+  const [a, b, link] = ['a', 'b', 'link'].map((name) => join(directory, name)) as [string, string, string];
+  await (
+    await Vault.init(await openDirectoryStore(a, { create: true }), { keys: [{ material: key }] })
+  ).store.close();
+  await cp(a, b, { recursive: true });
+  await symlink(a, link);
+  const paths: string[] = [];
+  for (const path of [a, b, link]) {
+    const context = { vaults: {}, stateDirectory: join(directory, 'state') };
+    const opened = await openVault({ kind: 'directory', path }, context, key);
+    paths.push(opened.indexPath);
+    await opened.vault.store.close();
+  }
+  assert.notEqual(paths[0], paths[1]);
+  assert.equal(paths[0], paths[2]);
+});
