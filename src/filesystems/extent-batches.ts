@@ -17,6 +17,11 @@ export class ExtentBatches {
     this.#end = end;
   }
 
+  /** How many extents are complete. */
+  get length(): number {
+    return this.#batch.length;
+  }
+
   /** The extents that are complete; the last one may still grow, and is kept back. */
   take(): Extent[] {
     const batch = this.#batch;

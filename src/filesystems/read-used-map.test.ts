@@ -54,7 +54,9 @@ function extSuperblock(): Patch[] {
   return [
     ...words.map(([offset, value]): Patch => [1024 + offset, word(value)]),
     [1024 + 0x38, Buffer.from('53ef0100', 'hex')],
-    [2048, Buffer.concat([word(3), word(4), word(5), word(255)])],
+    [2048, Buffer.concat([word(3), word(4), word(5), word(243)])],
+    // Blocks 1 to 12 hold the filesystem's own metadata.
+    [3 * 1024, Buffer.from([0xff, 0x0f])],
   ];
 }
 

@@ -18,10 +18,12 @@ import {
   type UsedMapReader,
   everythingUsed,
 } from '../used-map.ts';
+import { backupProblem } from './backup-superblock.ts';
 import { usedRuns } from './bitmap-runs.ts';
 import { readBitmaps } from './bitmaps.ts';
 import { type GroupDescriptor, bitmapChecksumMask, readDescriptors } from './descriptors.ts';
-import { type BlockRange, groupRange } from './layout.ts';
+import { groupRange } from './layout.ts';
+import { type MetadataMap, freeMetadata, surveyDescriptors, uninitialisedRanges } from './metadata.ts';
 import {
   type ExtSuperblock,
   hex,
@@ -30,7 +32,6 @@ import {
   superblockOffset,
   superblockProblem,
 } from './superblock.ts';
-import { type Survey, surveyDescriptors, uninitialisedRanges } from './uninitialised.ts';
 
 /** The identity, or undefined where this is not ext or, as with blkid, the superblock fails its checksum. */
 export async function probeExt(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
@@ -67,13 +68,17 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
 
   const problem = superblockProblem(sb, deviceSize, state);
   if (problem !== undefined) return givenUp(problem);
-  let survey: Survey;
+  let metadata: MetadataMap;
   try {
-    survey = await surveyDescriptors(sb, readAt, signal);
+    const doubt = await backupProblem(sb, readAt);
+    if (doubt !== undefined) return givenUp(doubt);
+    const survey = await surveyDescriptors(sb, readAt, signal);
+    if (survey.metadata === undefined) return givenUp(survey.layoutProblem ?? 'its metadata is out of place');
+    if (survey.descriptorProblem !== undefined && state !== 'live') return givenUp(survey.descriptorProblem);
+    ({ metadata } = survey);
   } catch (error) {
     return givenUp(`group descriptors: ${unreadable(error).message}`);
   }
-  if (survey.problem !== undefined && state !== 'live') return givenUp(survey.problem);
 
   return {
     filesystem: identity,
@@ -84,7 +89,7 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
         : [
             `${identity.type}: its journal (${sb.externalJournal}) is on another device and is not copied with it`,
           ],
-    extents: walk({ sb, readAt, deviceSize, state, signal, survey }),
+    extents: walk({ sb, readAt, deviceSize, state, signal, metadata }),
   };
 };
 
@@ -94,7 +99,7 @@ interface Walk {
   readonly deviceSize: number;
   readonly state: MountState;
   readonly signal: AbortSignal | undefined;
-  readonly survey: Survey;
+  readonly metadata: MetadataMap;
 }
 
 /** Groups of one window, with the bitmaps of those that have one. */
@@ -105,6 +110,9 @@ interface Window {
 
 /** Bytes of bitmaps in one window; two windows are in memory at once. */
 const windowBytes = MiB;
+
+/** Extents in a batch: a bitmap with every other bit set has 16,384 in 4 KiB. */
+const batchLength = 4096;
 
 async function* walk(job: Walk): AsyncGenerator<readonly Extent[]> {
   const { sb } = job;
@@ -117,9 +125,10 @@ async function* walk(job: Walk): AsyncGenerator<readonly Extent[]> {
     job.signal?.throwIfAborted();
     const { descriptors, bitmaps } = await next;
     if (first + groupsAtOnce < sb.groups) next = readAhead(job, first + groupsAtOnce, groupsAtOnce);
-    for (const descriptor of descriptors) addGroup(job, descriptor, bitmaps, batches);
-    const batch = batches.take();
-    if (batch.length > 0) yield batch;
+    for (const descriptor of descriptors) {
+      addGroup(job, descriptor, bitmaps, batches);
+      if (batches.length >= batchLength) yield batches.take();
+    }
   }
 
   batches.add(sb.blocks * sb.blockSize, job.deviceSize);
@@ -148,7 +157,7 @@ async function readWindow({ sb, readAt }: Walk, first: number, count: number): P
 }
 
 function addGroup(
-  { sb, state, survey }: Walk,
+  { sb, state, metadata }: Walk,
   descriptor: GroupDescriptor,
   bitmaps: ReadonlyMap<number, Uint8Array>,
   batches: ExtentBatches,
@@ -158,8 +167,9 @@ function addGroup(
   const bitmap = bitmaps.get(descriptor.group);
   const runs: number[] = [];
   let problem = descriptor.problem;
-  if (bitmap !== undefined) problem ??= bitmapRuns(sb, descriptor, bitmap, runs);
-  else problem ??= layoutRuns(sb, descriptor, survey.foreign.get(descriptor.group) ?? [], runs);
+  if (bitmap !== undefined)
+    problem ??= bitmapRuns(sb, descriptor, bitmap, runs) ?? metadataProblem(sb, descriptor, metadata, runs);
+  else problem ??= layoutRuns(sb, descriptor, metadata, runs);
 
   if (problem !== undefined) {
     if (state !== 'live') throw new AgentError('FILESYSTEM_UNREADABLE', `${sb.identity.type}: ${problem}`);
@@ -177,13 +187,13 @@ function addGroup(
 function layoutRuns(
   sb: ExtSuperblock,
   descriptor: GroupDescriptor,
-  foreign: readonly BlockRange[],
+  metadata: MetadataMap,
   runs: number[],
 ): string | undefined {
   const { group, freeClusters } = descriptor;
   const { start, end } = groupRange(sb, group);
   let free = Math.ceil((end - start) / sb.clusterBlocks);
-  for (const range of uninitialisedRanges(sb, descriptor, foreign)) {
+  for (const range of uninitialisedRanges(sb, group, metadata)) {
     const from = (range.start - start) / sb.clusterBlocks;
     const to = Math.ceil((range.end - start) / sb.clusterBlocks);
     runs.push(from, to);
@@ -216,6 +226,18 @@ function bitmapRuns(
   if (free !== freeClusters)
     return `group ${group}: the block bitmap has ${free} free clusters, but the descriptor says ${freeClusters}`;
   return undefined;
+}
+
+/** A filesystem whose own metadata is free in its map was read in the wrong place, or is damaged. */
+function metadataProblem(
+  sb: ExtSuperblock,
+  { group }: GroupDescriptor,
+  metadata: MetadataMap,
+  runs: readonly number[],
+): string | undefined {
+  const free = freeMetadata(sb, group, metadata, runs);
+  if (free === undefined) return undefined;
+  return `group ${group}: blocks ${free.start} to ${free.end - 1} are metadata, but the block bitmap has some of them free`;
 }
 
 /** Bad sectors make the map unreadable; everything else (cancelled, device gone, a defect) goes on as it is. */

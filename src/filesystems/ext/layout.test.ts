@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { descriptorBlock, fixedMetadata, groupOf, groupRange, hasSuperblock } from './layout.ts';
 import { parseSuperblock, superblockProblem, type ExtSuperblock } from './superblock.ts';
-import { type GroupDescriptor } from './descriptors.ts';
-import { uninitialisedRanges } from './uninitialised.ts';
+import { MetadataMap, freeMetadata, uninitialisedRanges } from './metadata.ts';
 
 /** A superblock of 1 KiB blocks, 8192 a group, unless told otherwise. */
 function superblock(fields: Record<number, number>): ExtSuperblock {
@@ -22,7 +21,7 @@ function superblock(fields: Record<number, number>): ExtSuperblock {
   for (const [offset, value] of Object.entries(words)) bytes.writeUInt32LE(value, Number(offset));
   bytes.writeUInt16LE(0xef53, 0x38);
   bytes.writeUInt16LE(1, 0x3a);
-  bytes.writeUInt16LE(128, 0x58);
+  bytes.writeUInt16LE(fields[0x58] ?? 128, 0x58);
   return parseSuperblock(bytes)!;
 }
 
@@ -59,20 +58,27 @@ test('the descriptor table in one piece, and by metagroups', () => {
 
 test('an uninitialised group: its own metadata in it, and what others put there', () => {
   const sb = superblock({ 0x64: 1 });
-  const descriptor: GroupDescriptor = {
-    group: 3,
-    blockBitmap: 24600,
-    inodeBitmap: 100,
-    inodeTable: 24601,
-    freeClusters: 0,
-    uninitialised: true,
-    bitmapChecksum: 0,
-    problem: undefined,
-  };
-  assert.deepEqual(uninitialisedRanges(sb, descriptor, [{ start: 24500, end: 24580 }]), [
+  const metadata = new MetadataMap(
+    Float64Array.of(100, 24500, 24600, 40_000),
+    Float64Array.of(101, 24580, 24609, 40_001),
+  );
+  assert.deepEqual(uninitialisedRanges(sb, 3, metadata), [
     { start: 24577, end: 24580 },
     { start: 24600, end: 24601 + 8 },
   ]);
+});
+
+test('metadata that the runs of a group leave free', () => {
+  const sb = superblock({ 0x64: 1 });
+  const metadata = new MetadataMap(Float64Array.of(24500, 24600), Float64Array.of(24580, 24609));
+  const free = (...runs: number[]): unknown => freeMetadata(sb, 3, metadata, runs);
+  assert.equal(free(0, 8192), undefined);
+  assert.equal(free(0, 3, 23, 32), undefined);
+  assert.deepEqual(free(), { start: 24577, end: 24580 });
+  assert.deepEqual(free(0, 2, 23, 32), { start: 24577, end: 24580 });
+  assert.deepEqual(free(1, 32), { start: 24577, end: 24580 });
+  assert.deepEqual(free(0, 3, 24, 32), { start: 24600, end: 24609 });
+  assert.deepEqual(free(0, 3, 23, 31), { start: 24600, end: 24609 });
 });
 
 test('superblocks that contradict themselves', () => {
@@ -85,6 +91,9 @@ test('superblocks that contradict themselves', () => {
   assert.match(problem({ 0x00: 5 })!, /5 inodes, but 13 groups of 64/);
   assert.match(problem({ 0x150: 1 })!, /without the feature 64bit/);
   assert.match(problem({ 0x14: 100_000 })!, /first data block 100000 of 100000/);
+  assert.match(problem({ 0x14: 0 })!, /first data block 0 of 100000, 1 is right for blocks of 1024 bytes/);
+  assert.match(problem({ 0x28: 8200, 0x00: 8200 * 13 })!, /8200 inodes per group/);
+  assert.match(problem({ 0x58: 96, 0x4c: 1 })!, /inodes of 96 bytes/);
   assert.match(problem({ 0x60: 0x80 })!, /group descriptors of 0 bytes/);
   assert.match(problem({ 0x64: 0x200, 0x1c: 0x1000 })!, /clusters/);
   assert.match(superblockProblem(superblock({}), 1000, 'idle')!, /102400000 bytes, but the device 1000/);

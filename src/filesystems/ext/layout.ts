@@ -44,15 +44,16 @@ export function descriptorBlock(sb: ExtSuperblock, index: number): number {
   return metadataStart(sb, group) + (hasSuperblock(sb, group) ? 1 : 0);
 }
 
-/** The copies of superblock and descriptor table in a group, reserved descriptor blocks included. */
-export function fixedMetadata(sb: ExtSuperblock, group: number): BlockRange {
+/** The copies of superblock and descriptor table in a group; with `reserved`, the reserved descriptor blocks too. */
+export function fixedMetadata(sb: ExtSuperblock, group: number, reserved = false): BlockRange {
   const { start, end } = groupRange(sb, group);
   const first = metadataStart(sb, group);
   const superblocks = hasSuperblock(sb, group) ? 1 : 0;
   const metaGroup = Math.floor(group / sb.descriptorsPerBlock);
   let descriptors = 0;
   if (sb.firstMetaGroup === undefined || metaGroup < sb.firstMetaGroup) {
-    if (superblocks) descriptors = (sb.firstMetaGroup ?? sb.descriptorBlocks) + sb.reservedDescriptorBlocks;
+    if (superblocks)
+      descriptors = (sb.firstMetaGroup ?? sb.descriptorBlocks) + (reserved ? sb.reservedDescriptorBlocks : 0);
   } else {
     const member = group % sb.descriptorsPerBlock;
     if (member <= 1 || member === sb.descriptorsPerBlock - 1) descriptors = 1;

@@ -26,6 +26,8 @@ export interface ExtSuperblock {
   readonly groups: number;
   readonly inodes: number;
   readonly inodesPerGroup: number;
+  /** Bytes. */
+  readonly inodeSize: number;
   /** Blocks of one group's inode table. */
   readonly inodeTableBlocks: number;
   /** Bytes of a group descriptor. */
@@ -101,6 +103,7 @@ export function parseSuperblock(bytes: Uint8Array): ExtSuperblock | undefined {
     groups,
     inodes: sb.readUInt32LE(0x00),
     inodesPerGroup,
+    inodeSize,
     inodeTableBlocks: Math.ceil((inodesPerGroup * inodeSize) / blockSize),
     descriptorSize,
     descriptorsPerBlock,
@@ -150,19 +153,25 @@ function geometryProblem(sb: ExtSuperblock, deviceSize: number): string | undefi
     return `superblock: clusters of ${clusterBlocks * blockSize} bytes, smaller than a block of ${blockSize}`;
   if (clustersPerGroup * clusterBlocks !== blocksPerGroup)
     return `superblock: ${blocksPerGroup} blocks per group, but ${clustersPerGroup} clusters of ${clusterBlocks}`;
-  if (clustersPerGroup === 0 || clustersPerGroup > 8 * blockSize || clustersPerGroup % 8 !== 0)
+  if (clustersPerGroup < 8 || clustersPerGroup > 8 * blockSize || clustersPerGroup % 8 !== 0)
     return `superblock: ${clustersPerGroup} clusters per group, a bitmap block has ${8 * blockSize} bits`;
   if (!(descriptorSize >= 32 && descriptorSize <= 1024 && Number.isInteger(Math.log2(descriptorSize))))
     return `superblock: group descriptors of ${descriptorSize} bytes`;
   if (descriptorSize < 64 && sb.features.incompat & incompat['64bit'])
     return `superblock: group descriptors of ${descriptorSize} bytes, 64bit needs 64`;
   if (blocks32(sb)) return `superblock: ${sb.blocksHigh} times 2^32 blocks without the feature 64bit`;
-  if (sb.firstDataBlock >= sb.blocks || sb.firstDataBlock > 1)
-    return `superblock: first data block ${sb.firstDataBlock} of ${sb.blocks}`;
-  // 512 TiB of 1 KiB blocks; what has more is no filesystem, and would cost memory.
+  const firstDataBlock = blockSize * clusterBlocks === 1024 ? 1 : 0;
+  if (sb.firstDataBlock !== firstDataBlock || firstDataBlock >= sb.blocks)
+    return `superblock: first data block ${sb.firstDataBlock} of ${sb.blocks}, ${firstDataBlock} is right for blocks of ${blockSize} bytes`;
+  // 2 PiB of 4 KiB blocks; what has more is no filesystem, and would cost memory.
   if (sb.groups > mostGroups) return `superblock: ${sb.groups} groups, more than ${mostGroups}`;
   if (sb.inodesPerGroup === 0 || sb.groups * sb.inodesPerGroup !== sb.inodes)
     return `superblock: ${sb.inodes} inodes, but ${sb.groups} groups of ${sb.inodesPerGroup}`;
+  // The kernel's bounds: a block holds the bitmap of a group's inodes, and at least one inode.
+  if (sb.inodesPerGroup > 8 * blockSize)
+    return `superblock: ${sb.inodesPerGroup} inodes per group, a bitmap block has ${8 * blockSize} bits`;
+  if (sb.inodeSize < 128 || sb.inodeSize > blockSize || !Number.isInteger(Math.log2(sb.inodeSize)))
+    return `superblock: inodes of ${sb.inodeSize} bytes in blocks of ${blockSize}`;
   if (sb.firstMetaGroup !== undefined && sb.firstMetaGroup > sb.descriptorBlocks)
     return `superblock: first metagroup ${sb.firstMetaGroup}, but ${sb.descriptorBlocks} descriptor blocks`;
   if (sb.blocks * blockSize > deviceSize)
@@ -185,7 +194,7 @@ function stateProblem(sb: ExtSuperblock, state: MountState): string | undefined 
   return undefined;
 }
 
-const mostGroups = 2 ** 26;
+const mostGroups = 2 ** 24;
 const stateClean = 1;
 const stateErrors = 2;
 
