@@ -52,9 +52,15 @@ export class CopyThread {
     return (await result) as ThreadCalls[Name]['result'];
   }
 
-  /** Breaks the thread's connection; calls under way reject soon. */
+  /** Breaks the thread's connection; calls under way reject soon, by force if the thread does not listen. */
   abort(): void {
     this.#worker.postMessage({ id: 0, call: 'abort' } satisfies ThreadRequest);
+    const force = setTimeout(() => {
+      if (this.#waiting.size === 0) return;
+      this.#end(new AgentError('CANCELLED', 'The copying thread did not answer and was ended'));
+      void this.#worker.terminate();
+    }, patienceMs);
+    void this.#exited.then(() => clearTimeout(force));
   }
 
   /** Ends politely; by force where that takes too long. */

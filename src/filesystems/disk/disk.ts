@@ -35,6 +35,7 @@ export async function readDiskUsedMap(
   const warnings = [...table.warnings];
   const parts: { partition: Partition; map: UsedMap }[] = [];
   for (const partition of partitions) {
+    options.signal?.throwIfAborted();
     const { map, hasReader } = await readPartition(readAt, sectorSize, partition, options);
     if (hasReader) warnings.push(...map.warnings.map((text) => `partition ${partition.number}: ${text}`));
     parts.push({ partition, map });

@@ -27,6 +27,9 @@ export interface GptHeader {
 /** Entries of 128 bytes are usual, 128 of them; far more is damage. */
 const largestTable = 4 * 1024 * 1024;
 
+/** The kernel shows no more of a disk (DISK_MAX_PARTS in include/linux/genhd.h). */
+const mostPartitions = 256;
+
 /** Only for a disk with a protective MBR. Sector numbers are of `sectorSize` bytes. */
 export async function readGpt(
   readAt: ReadAt,
@@ -118,6 +121,15 @@ function table(header: GptHeader, sectorSize: number, warnings: readonly string[
       container: false,
     });
   }
+  if (partitions.length > mostPartitions)
+    return {
+      kind: 'gpt',
+      uuid: header.uuid,
+      partitions: [],
+      tableSectors: [],
+      problem: `GPT: ${partitions.length} partitions, more than ${mostPartitions}`,
+      warnings,
+    };
   const problem = rangeProblem(
     partitions.map(({ number, start, size }) => ({ name: `partition ${number}`, start, end: start + size })),
     header.firstUsable * sectorSize,
