@@ -4,6 +4,7 @@
  */
 import { AgentError } from '../base/errors.ts';
 import { readStack } from '../devices/stacking.ts';
+import { checkHook } from '../freeze/hooks.ts';
 import { BackupJob } from './backup-job.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
@@ -24,6 +25,8 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
     });
   refuseOverlaps(pairs);
   if (kind === 'verify') return prepareVerification({ ...request, kind, signal }, environment);
+  for (const hook of [options.preFreezeHook, options.frozenHook, options.postThawHook])
+    if (hook !== undefined) await checkHook(hook);
   const stack = await readStack();
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];

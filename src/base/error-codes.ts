@@ -115,6 +115,7 @@ const table = {
   NO_PERMISSION: { exit: 1, summary: 'Root is needed for this.' },
 
   // files and everything else
+  UNSAFE_FILE: { exit: 1, summary: 'Other users may read a secret, or change a configuration or a hook.' },
   FILE_EXISTS: { exit: 1, summary: 'A file is in the way and is not overwritten.' },
   FILE_ERROR: { exit: 1, summary: 'A file could not be opened, read or written.' },
   INTERNAL: { exit: 1, summary: 'A defect of this program.' },

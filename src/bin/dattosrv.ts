@@ -94,7 +94,7 @@ async function toServerOptions(
   if (given.create && given.readOnly)
     throw new AgentError('BAD_USAGE', '--create and --read-only exclude each other');
   if (given.defaultExport !== undefined) checkDefaultExport(given.defaultExport);
-  const tls = toTlsSettings(given);
+  const tls = await toTlsSettings(given);
   const peersAreVerified = tls !== undefined && verifiesPeers(tls);
   return {
     listen:
@@ -122,7 +122,7 @@ function checkDefaultExport(name: string): void {
   }
 }
 
-function toTlsSettings(given: Arguments): TlsSettings | undefined {
+async function toTlsSettings(given: Arguments): Promise<TlsSettings | undefined> {
   const { tlsCertificates, tlsPsk, tlsVerifyPeer } = given;
   if (tlsVerifyPeer && tlsCertificates === undefined)
     throw new AgentError('BAD_USAGE', '--tls-verify-peer needs --tls-certificates DIR');
@@ -135,7 +135,7 @@ function toTlsSettings(given: Arguments): TlsSettings | undefined {
     tlsCertificates === undefined
       ? { psk: resolve(tlsPsk ?? '') }
       : { certificates: resolve(tlsCertificates), verifyPeer: tlsVerifyPeer };
-  loadTls(settings);
+  await loadTls(settings);
   return settings;
 }
 

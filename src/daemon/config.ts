@@ -1,6 +1,6 @@
 /** The configuration file of dattod (docs/dattod.md): JSON with defaults for the options of jobs. */
-import { readFile } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../base/errors.ts';
+import { readTrusted } from '../base/trusted-file.ts';
 import type { JobOptionsDocument } from './documents.ts';
 import { type NamedVaults, checkVaults } from '../vault/settings.ts';
 import { checkJobOptions } from './job-options.ts';
@@ -26,12 +26,13 @@ export const defaultConfig: DaemonConfig = {
   reboot_record: null,
 };
 
-/** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE or FILE_ERROR. */
+/** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE, FILE_ERROR or UNSAFE_FILE. */
 export async function readConfig(path: string, required: boolean): Promise<DaemonConfig> {
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = (await readTrusted(path, 'configuration')).toString('utf8');
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     if (!required && errnoCode(error) === 'ENOENT') return defaultConfig;
     throw new AgentError(
       'FILE_ERROR',

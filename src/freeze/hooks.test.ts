@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { runHook } from './hooks.ts';
+import { checkHook, runHook } from './hooks.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'hooks-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -27,6 +27,41 @@ test('a hook gets its environment, and may leave children behind', async () => {
   const [line, child] = readFileSync(out, 'utf8').split('\n');
   assert.equal(line, 'freeze /');
   process.kill(Number(child), 'SIGKILL');
+});
+
+test('a hook gets nothing of the environment of the daemon', async () => {
+  const out = join(directory, 'environment');
+  process.env['AWS_SECRET_ACCESS_KEY'] = 'a secret';
+  try {
+    await runHook(hook(`env > ${out}`), { DATTO_DEVICES: '/dev/sda1 /dev/sdb' }, { timeoutMs: 10_000 });
+  } finally {
+    delete process.env['AWS_SECRET_ACCESS_KEY'];
+  }
+  // The shell itself sets the rest.
+  const lines = readFileSync(out, 'utf8')
+    .split('\n')
+    .filter((line) => !/^(PWD|OLDPWD|SHLVL|_)=|^$/.test(line));
+  assert.deepEqual(lines.sort(), [
+    'DATTO_DEVICES=/dev/sda1 /dev/sdb',
+    'LANG=C.UTF-8',
+    'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  ]);
+});
+
+test('a hook that other users may change, or whose folder they may, is not run', async () => {
+  const ran = join(directory, 'ran');
+  const path = hook(`touch ${ran}`);
+  chmodSync(path, 0o775);
+  await assert.rejects(runHook(path, {}, { timeoutMs: 10_000 }), {
+    code: 'UNSAFE_FILE',
+    hint: `Run: chmod go-w '${path}'`,
+  });
+  chmodSync(path, 0o755);
+  chmodSync(directory, 0o777);
+  await assert.rejects(checkHook(path), { code: 'UNSAFE_FILE', hint: `Run: chmod go-w '${directory}'` });
+  chmodSync(directory, 0o700);
+  await checkHook(path);
+  assert.equal(existsSync(ran), false);
 });
 
 test('a failing hook is named with its exit status and its last word', async () => {

@@ -1,6 +1,8 @@
 /** Runs an administrator's hook: an executable that quiesces an application before the freeze, or wakes it. */
 import { spawn } from 'node:child_process';
 import { AgentError } from '../base/errors.ts';
+import { checkTrusted } from '../base/trusted-file.ts';
+import { programDirectories } from '../linux/program.ts';
 
 export interface HookOptions {
   /** Milliseconds after which the hook is killed. */
@@ -12,16 +14,34 @@ export interface HookOptions {
 const keptOutput = 4000;
 
 /**
- * Runs the executable without arguments; `env` is added to the agent's own environment. Resolves when it exits
- * with 0, whatever children it leaves. Throws HOOK_FAILED with its exit status and the last line of its
- * standard error, also when it is too slow or cannot be started; CANCELLED when the signal fires. The hook
- * and its children are killed then.
+ * What a hook gets beside its variables. Nothing of the daemon's own environment: credentials of a bucket may be
+ * there, and what an operator's shell had when it started the daemon must not matter at night.
  */
-export function runHook(
+const hookEnvironment = { PATH: programDirectories.join(':'), LANG: 'C.UTF-8' };
+
+/** Throws UNSAFE_FILE if another user may change the hook. One that is missing is reported when it is run. */
+export async function checkHook(path: string): Promise<void> {
+  await checkTrusted(path, 'hook').catch((thrown: unknown) => {
+    if (thrown instanceof AgentError) throw thrown;
+  });
+}
+
+/**
+ * Runs the executable without arguments, with `env` and PATH and LANG as its whole environment. Resolves when it
+ * exits with 0, whatever children it leaves. Throws HOOK_FAILED with its exit status and the last line of its
+ * standard error, also when it is too slow or cannot be started; UNSAFE_FILE if another user may change it;
+ * CANCELLED when the signal fires. The hook and its children are killed then.
+ */
+export async function runHook(
   path: string,
   env: Readonly<Record<string, string>>,
   options: HookOptions,
 ): Promise<void> {
+  await checkHook(path);
+  await run(path, env, options);
+}
+
+function run(path: string, env: Readonly<Record<string, string>>, options: HookOptions): Promise<void> {
   const { timeoutMs, signal } = options;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) {
@@ -32,7 +52,7 @@ export function runHook(
     const child = spawn(path, [], {
       cwd: '/',
       detached: true,
-      env: { ...process.env, ...env },
+      env: { ...hookEnvironment, ...env },
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     let complaint = '';

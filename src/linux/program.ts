@@ -9,7 +9,14 @@ import type { Readable } from 'node:stream';
 import { MiB } from '../base/bytes.ts';
 
 /** As in Debian's PATH of root. */
-const directories = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+export const programDirectories = [
+  '/usr/local/sbin',
+  '/usr/local/bin',
+  '/usr/sbin',
+  '/usr/bin',
+  '/sbin',
+  '/bin',
+];
 
 export interface ProgramOptions {
   /** Milliseconds after which it is killed: for what only looks. Otherwise it is waited for however long it takes. */
@@ -38,7 +45,7 @@ export interface ProgramResult {
 
 /** Absolute path; undefined where it is not installed. */
 export function findProgram(name: string): string | undefined {
-  return directories
+  return programDirectories
     .map((directory) => `${directory}/${name}`)
     .find((path) => {
       try {
@@ -54,7 +61,7 @@ export function findProgram(name: string): string | undefined {
 export function programEnvironment(): Record<string, string> {
   const volumes = process.env['LVM_SYSTEM_DIR'];
   return {
-    PATH: directories.join(':'),
+    PATH: programDirectories.join(':'),
     LC_ALL: 'C',
     // lvm2 complains of descriptors that it did not open.
     LVM_SUPPRESS_FD_WARNINGS: '1',

@@ -6,9 +6,10 @@
  * where `dattocli vault init` leaves it.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, realpath, rm } from 'node:fs/promises';
+import { mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
+import { readTrusted } from '../base/trusted-file.ts';
 import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { defaultLevel } from './packs/sealing.ts';
@@ -140,8 +141,9 @@ export async function storedKey(
   }
   const path = keyFileOf(id, context);
   try {
-    return { material: { kind: 'file', text: await readFile(path, 'utf8') }, path };
+    return { material: { kind: 'file', text: (await readTrusted(path, 'secret')).toString('utf8') }, path };
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     if (errnoCode(error) !== 'ENOENT') throw unreadable(path, error);
     const name = formatVaultLocation(place.location);
     throw new AgentError('VAULT_NO_KEY', `${name} is sealed, and there is no key for it in ${path}`, {
@@ -186,16 +188,17 @@ async function readCredentials(path: string): Promise<{ accessKeyId: string; sec
   return { accessKeyId: id, secretAccessKey: secret };
 }
 
-/** Throws FILE_ERROR. */
+/** Throws FILE_ERROR, UNSAFE_FILE. */
 export async function readPassphrase(path: string): Promise<string> {
   return (await readSecret(path)).replace(/\r?\n$/, '');
 }
 
-/** Throws FILE_ERROR. */
+/** Throws FILE_ERROR, UNSAFE_FILE. */
 export async function readSecret(path: string): Promise<string> {
   try {
-    return await readFile(path, 'utf8');
+    return (await readTrusted(path, 'secret')).toString('utf8');
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     throw unreadable(path, error);
   }
 }

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rm, symlink } from 'node:fs/promises';
+import { chmod, mkdir, open, readFile, rm, symlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -213,6 +213,11 @@ test('hooks that are not there or fail', async () => {
   assert.match(error.message, /exited with 3: database is busy/);
   await fails([...args, '--frozen-hook', failing], 'HOOK_FAILED');
   await fails([...args, '--pre-freeze-hook', '/not/there'], 'HOOK_FAILED');
+  await chmod(failing, 0o777);
+  for (const option of ['--pre-freeze-hook', '--frozen-hook', '--post-thaw-hook']) {
+    const unsafe = await refused(daemon, [...start(mountPoint, target), option, failing], 'UNSAFE_FILE');
+    assert.equal(unsafe.hint, `Run: chmod go-w '${failing}'`);
+  }
 });
 
 test('a full disk at the receiver: an image file, and dattosrv', async (t) => {

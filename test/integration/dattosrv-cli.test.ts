@@ -57,7 +57,7 @@ test('what others could reach is refused, with the ways out', async () => {
 test('missing credentials and an address in use end with 1', async (t) => {
   assert.equal((await dattosrv('--tls-certificates', scratch, scratch)).code, 1);
   const psk = join(scratch, 'keys');
-  writeFileSync(psk, 'no key\n');
+  writeFileSync(psk, 'no key\n', { mode: 0o600 });
   assert.match((await dattosrv('--tls-psk', psk, scratch)).stderr, /identity:hexkey/);
   const server = await startDattosrv(t, [], { tcp: true });
   const { code, stderr } = await dattosrv('--listen', `127.0.0.1:${server.port}`, scratch);

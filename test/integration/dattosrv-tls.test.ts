@@ -105,7 +105,7 @@ test('pre-shared keys', async (t) => {
   const wrong = server.uriOf('disk').replace(files.pskFile, strangers.pskFile);
   assert.equal((await exec('nbdinfo', [wrong], { allow: [1] })).code, 1);
   const bob = join(scratch, 'bob.psk');
-  writeFileSync(bob, readFileSync(files.pskFile, 'utf8').replace('alice', 'bob'));
+  writeFileSync(bob, readFileSync(files.pskFile, 'utf8').replace('alice', 'bob'), { mode: 0o600 });
   const unknown = server.uriOf('disk').replace('alice@', 'bob@').replace(files.pskFile, bob);
   assert.equal((await exec('nbdinfo', [unknown], { allow: [1] })).code, 1);
   assert.equal((await exec('nbdinfo', ['--size', server.uriOf('disk')])).stdout.trim(), String(8 * MiB + 5));

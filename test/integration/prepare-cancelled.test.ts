@@ -31,7 +31,7 @@ const { port } = silent.address() as AddressInfo;
 
 const scratch = scratchFor(whole);
 const credentials = join(scratch, 'credentials.json');
-writeFileSync(credentials, JSON.stringify({ access_key_id: 'a', secret_access_key: 'b' }));
+writeFileSync(credentials, JSON.stringify({ access_key_id: 'a', secret_access_key: 'b' }), { mode: 0o600 });
 const config = join(scratch, 'config.json');
 writeFileSync(
   config,

@@ -67,7 +67,9 @@ const vaults: Record<string, unknown> = {};
 for (const [who, user] of Object.entries({ agents, pruner })) {
   const file = join(scratch, `${who}.json`);
   const { accessKeyId, secretAccessKey } = user;
-  writeFileSync(file, JSON.stringify({ access_key_id: accessKeyId, secret_access_key: secretAccessKey }));
+  writeFileSync(file, JSON.stringify({ access_key_id: accessKeyId, secret_access_key: secretAccessKey }), {
+    mode: 0o600,
+  });
   for (const bucket of ['backups', 'plain'])
     vaults[`${bucket}-${who}`] = {
       location: `vault+s3+http://127.0.0.1:${gateway.port}/${bucket}/hosts`,

@@ -135,7 +135,7 @@ test('restore writes the device to a new one, and over a nearly right one only w
   // With nothing but the recovery code, on a machine that knows nothing of the vault.
   const image = join(scratch, 'image');
   const codeFile = join(scratch, 'code');
-  await writeFile(codeFile, recoveryCode.toLowerCase().replaceAll('-', ' '));
+  await writeFile(codeFile, recoveryCode.toLowerCase().replaceAll('-', ' '), { mode: 0o600 });
   const elsewhere = [
     ...['--vault', `vault:${daemon.stateDirectory}/vault`, '--recovery-code-file', codeFile],
     ...['--state-dir', join(scratch, 'rescue')],

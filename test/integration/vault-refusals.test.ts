@@ -81,10 +81,10 @@ async function unchanged(work: () => Promise<unknown>): Promise<void> {
 
 test('without the right key nothing is readable, and it is said which keys there are', async () => {
   const wrong = join(scratch, 'wrong.key');
-  await writeFile(wrong, `${randomBytes(32).toString('hex')}\n`);
+  await writeFile(wrong, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   const nowhere = [...at.slice(0, 2), '--state-dir', join(scratch, 'nowhere')];
   const passphrase = join(scratch, 'passphrase');
-  await writeFile(passphrase, 'guess\n');
+  await writeFile(passphrase, 'guess\n', { mode: 0o600 });
   await unchanged(async () => {
     await refusedHere(['points', ...at, '--key-file', wrong], 'VAULT_WRONG_KEY');
     await refusedHere(['vault', 'info', ...at, '--key-file', wrong], 'VAULT_WRONG_KEY');
@@ -271,7 +271,7 @@ test('a full store fails the job, and the points that are there stay whole', asy
 test('keys are added, changed and removed, and one always opens the vault', async () => {
   const rest = at;
   const passphrase = join(scratch, 'words');
-  await writeFile(passphrase, 'correct horse\n');
+  await writeFile(passphrase, 'correct horse\n', { mode: 0o600 });
   const added = await dattocliHere(
     ['vault', 'key', 'add', '--new-passphrase', '--label', 'office', ...rest],
     {
@@ -294,7 +294,7 @@ test('keys are added, changed and removed, and one always opens the vault', asyn
   assert.notEqual(readFileSync(key, 'utf8'), old);
   assert.equal(statSync(key).mode & 0o777, 0o600);
   assert.equal((await dattocliHere(['points', ...rest])).code, 0);
-  await writeFile(join(scratch, 'old.key'), old);
+  await writeFile(join(scratch, 'old.key'), old, { mode: 0o600 });
   await refusedHere(['points', '--key-file', join(scratch, 'old.key'), ...rest], 'VAULT_WRONG_KEY');
 
   const { keys } = await documentOf<KeyListDocument>(['vault', 'key', 'list', ...at]);

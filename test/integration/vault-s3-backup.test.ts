@@ -43,8 +43,11 @@ const wrong = join(scratch, 'wrong.json');
 writeFileSync(
   credentials,
   JSON.stringify({ access_key_id: user.accessKeyId, secret_access_key: user.secretAccessKey }),
+  { mode: 0o600 },
 );
-writeFileSync(wrong, JSON.stringify({ access_key_id: user.accessKeyId, secret_access_key: 'not it' }));
+writeFileSync(wrong, JSON.stringify({ access_key_id: user.accessKeyId, secret_access_key: 'not it' }), {
+  mode: 0o600,
+});
 const bucket = (name: string) => `vault+s3+http://127.0.0.1:${gateway.port}/${name}/hosts/a`;
 const config = join(scratch, 'config.json');
 writeFileSync(

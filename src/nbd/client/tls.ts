@@ -3,12 +3,13 @@
  * doc/proto.md, "TLS support"; file names as libnbd, qemu and nbdkit have them.
  */
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import * as tls from 'node:tls';
 import { AgentError, errnoCode } from '../../base/errors.ts';
+import { readTrusted, type TrustedKind } from '../../base/trusted-file.ts';
+import { minimumKeyBytes } from '../protocol/psk.ts';
 import { type Transport, transportOver } from './transport.ts';
 import { type NbdAddress, type NbdTls, formatNbdUri } from './uri.ts';
 
@@ -24,7 +25,7 @@ export async function tlsOptions(address: NbdAddress, settings: NbdTls): Promise
     return { ...common, ...identity, ca: [...tls.getCACertificates(), ...tls.getCACertificates('system')] };
   const ca = await pem(settings.certificates, 'ca-cert.pem');
   const cert = await pem(settings.certificates, 'client-cert.pem');
-  const key = await pem(settings.certificates, 'client-key.pem');
+  const key = await pem(settings.certificates, 'client-key.pem', 'secret');
   const crl = await pem(settings.certificates, 'ca-crl.pem');
   if (ca === undefined && settings.verifyPeer)
     throw new AgentError('NBD_TLS', `There is no ca-cert.pem in ${settings.certificates}`, {
@@ -61,8 +62,9 @@ async function pskOptions(settings: NbdTls): Promise<tls.ConnectionOptions> {
   const file = settings.pskFile!;
   let text: string;
   try {
-    text = await readFile(file, 'utf8');
+    text = (await readTrusted(file, 'secret')).toString('utf8');
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     throw new AgentError('NBD_TLS', `Cannot read the keys in ${file}: ${errnoCode(error) ?? String(error)}`, {
       cause: error,
     });
@@ -74,6 +76,12 @@ async function pskOptions(settings: NbdTls): Promise<tls.ConnectionOptions> {
       hint: `make one with: psktool -u ${identity} -p ${file}; or name the user in the address: nbds://USER@HOST`,
     });
   const psk = Buffer.from(hexKey, 'hex');
+  if (psk.length < minimumKeyBytes)
+    throw new AgentError(
+      'NBD_TLS',
+      `${file}: the key of "${identity}" has ${psk.length} bytes; at least ${minimumKeyBytes} are needed`,
+      { hint: `Make another key for both sides: psktool -u ${identity} -p ${file}` },
+    );
   return {
     ...pskCiphers,
     pskCallback: () => ({ identity, psk }),
@@ -99,10 +107,15 @@ const pskCiphers = {
   ].join(':'),
 };
 
-async function pem(directory: string, name: string): Promise<Buffer | undefined> {
+async function pem(
+  directory: string,
+  name: string,
+  kind: TrustedKind = 'configuration',
+): Promise<Buffer | undefined> {
   try {
-    return await readFile(join(directory, name));
+    return await readTrusted(join(directory, name), kind);
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     if (errnoCode(error) === 'ENOENT') return undefined;
     throw new AgentError(
       'NBD_TLS',

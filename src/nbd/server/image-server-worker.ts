@@ -16,7 +16,7 @@ const port = parentPort;
 if (port === null) throw new Error('image-server-worker.ts is started as a thread');
 
 const settings = workerData as ImageWorkerData;
-const tlsOptions = settings.tls === undefined ? undefined : loadTls(settings.tls);
+const tlsOptions = settings.tls === undefined ? undefined : await loadTls(settings.tls);
 const serverOptions: ServerOptions = {
   exports: new DirectoryExports(settings.exports),
   log: createLog(stderrSink, settings.logLevel),

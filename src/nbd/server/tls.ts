@@ -3,10 +3,11 @@
  * server-cert.pem, server-key.pem), or pre-shared keys in the format of GnuTLS's psktool (`identity:hexkey` a
  * line). TLS 1.2 and later.
  */
-import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createServer, type TlsOptions } from 'node:tls';
 import { AgentError } from '../../base/errors.ts';
+import { readTrusted, type TrustedKind } from '../../base/trusted-file.ts';
+import { minimumKeyBytes } from '../protocol/psk.ts';
 import { Wire } from './wire.ts';
 
 /** Certificates or keys, as plain data, so that it can go to worker threads. */
@@ -42,20 +43,20 @@ export function verifiesPeers(settings: TlsSettings): boolean {
   return 'psk' in settings || settings.verifyPeer;
 }
 
-/** Reads the files. Throws NBD_TLS naming what is missing. */
-export function loadTls(settings: TlsSettings): TlsOptions {
+/** Reads the files. Throws NBD_TLS naming what is missing, UNSAFE_FILE if other users may read a key or change a file. */
+export async function loadTls(settings: TlsSettings): Promise<TlsOptions> {
   const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 20_000 };
   if ('psk' in settings) {
-    const keys = parseKeys(readCredential(settings.psk).toString('utf8'), settings.psk);
+    const keys = parseKeys((await readCredential(settings.psk, 'secret')).toString('utf8'), settings.psk);
     options.pskCallback = (_socket, identity) => keys.get(identity) ?? null;
     options.ciphers = pskCiphers.join(':');
     return options;
   }
   const { certificates, verifyPeer } = settings;
-  options.cert = readCredential(join(certificates, 'server-cert.pem'));
-  options.key = readCredential(join(certificates, 'server-key.pem'));
+  options.cert = await readCredential(join(certificates, 'server-cert.pem'), 'configuration');
+  options.key = await readCredential(join(certificates, 'server-key.pem'), 'secret');
   if (verifyPeer) {
-    options.ca = readCredential(join(certificates, 'ca-cert.pem'));
+    options.ca = await readCredential(join(certificates, 'ca-cert.pem'), 'configuration');
     options.requestCert = true;
     options.rejectUnauthorized = true;
   }
@@ -89,17 +90,24 @@ function parseKeys(text: string, path: string): Map<string, Buffer> {
       throw new AgentError('NBD_TLS', `${path} holds a line that is not "identity:hexkey"`, {
         hint: 'make it with: psktool -u NAME -p FILE',
       });
-    keys.set(match[1], Buffer.from(match[2], 'hex'));
+    const key = Buffer.from(match[2], 'hex');
+    if (key.length < minimumKeyBytes)
+      throw new AgentError(
+        'NBD_TLS',
+        `${path}: the key of "${match[1]}" has ${key.length} bytes; at least ${minimumKeyBytes} are needed`,
+        { hint: `Make another key: psktool -u ${match[1]} -p ${path}` },
+      );
+    keys.set(match[1], key);
   }
   if (keys.size === 0) throw new AgentError('NBD_TLS', `${path} holds no key`);
   return keys;
 }
 
-function readCredential(path: string): Buffer {
+async function readCredential(path: string, kind: TrustedKind): Promise<Buffer> {
   try {
-    if (statSync(path).isDirectory()) throw new Error('it is a directory');
-    return readFileSync(path);
+    return await readTrusted(path, kind);
   } catch (error) {
+    if (error instanceof AgentError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
     throw new AgentError('NBD_TLS', `${path} cannot be read: ${reason}`, { cause: error });
   }

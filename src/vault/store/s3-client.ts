@@ -3,12 +3,14 @@
  * AWS understands (docs.aws.amazon.com calls the settings `WHEN_REQUIRED`; Ceph answers 411 to the trailers that
  * others bring), and an end to every hang.
  */
-import { readFile } from 'node:fs/promises';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { S3Client } from '@aws-sdk/client-s3';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { AgentError, errnoCode } from '../../base/errors.ts';
+import { checkTrusted, readTrusted } from '../../base/trusted-file.ts';
 
 export interface S3Settings {
   /** Default `us-east-1`, which every server but AWS takes. */
@@ -39,7 +41,7 @@ export interface S3Connection {
   close(): void;
 }
 
-/** Throws FILE_ERROR (the CA file) or BAD_USAGE. Connects to nobody yet. */
+/** Throws FILE_ERROR (the CA file), UNSAFE_FILE or BAD_USAGE. Connects to nobody yet. */
 export async function connectS3(endpoint: string, settings: S3Settings): Promise<S3Connection> {
   // Callers bound how much they ask for at once; a pool that queues would time waiting requests out.
   const pool = { keepAlive: true, maxSockets: Infinity, maxFreeSockets: 16 };
@@ -47,6 +49,7 @@ export async function connectS3(endpoint: string, settings: S3Settings): Promise
   const httpAgent = new HttpAgent(pool);
   const httpsAgent = new HttpsAgent({ ...pool, ...(ca === undefined ? {} : { ca }) });
   const credentials = credentialsOf(settings);
+  if (credentials === undefined) await checkCredentialsOfAws();
   const client = new S3Client({
     endpoint,
     forcePathStyle: true,
@@ -90,12 +93,24 @@ function credentialsOf(settings: S3Settings) {
   return { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) };
 }
 
+/** The file that the SDK reads by itself. Throws UNSAFE_FILE. */
+async function checkCredentialsOfAws(): Promise<void> {
+  if (process.env['AWS_ACCESS_KEY_ID'] !== undefined) return;
+  const path = process.env['AWS_SHARED_CREDENTIALS_FILE'] ?? join(homedir(), '.aws/credentials');
+  await checkTrusted(path, 'secret').catch((thrown: unknown) => {
+    // The SDK reports a file that it cannot read.
+    if (thrown instanceof AgentError) throw thrown;
+  });
+}
+
 async function readCaFile(path: string): Promise<string> {
-  const pem = await readFile(path, 'utf8').catch((thrown: unknown) => {
+  const read = await readTrusted(path, 'configuration').catch((thrown: unknown) => {
+    if (thrown instanceof AgentError) throw thrown;
     throw new AgentError('FILE_ERROR', `The CA file ${path} cannot be read: ${errnoCode(thrown) ?? '?'}`, {
       cause: thrown,
     });
   });
+  const pem = read.toString('utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----'))
     throw new AgentError('FILE_ERROR', `The CA file ${path} holds no certificate in PEM form`);
   return pem;

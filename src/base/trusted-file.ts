@@ -1,0 +1,95 @@
+/**
+ * Files that decide what a program does, or that open a secret: they are refused if another user could have changed
+ * them, as sshd and sudo do, and secrets if another user could have read them, as ssh does.
+ *
+ * | kind            | owner            | mode of the file                  | folders on the way     |
+ * | --------------- | ---------------- | --------------------------------- | ---------------------- |
+ * | `secret`        | root or the user | nothing for group and others      | not checked            |
+ * | `configuration` | root or the user | not writable for group and others | the same as the file's |
+ * | `hook`          | root or the user | not writable for group and others | the same as the file's |
+ *
+ * A secret of root's may be readable for its group if the program does not run as root (root:ssl-cert 0640). A
+ * folder with the sticky bit, such as /tmp, may be writable for all: only the owner of a file can replace it there.
+ * Pipes and terminals are not checked, so that a secret can come from another program.
+ */
+import { constants, type Stats } from 'node:fs';
+import { lstat, open, realpath, stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { AgentError } from './errors.ts';
+
+export type TrustedKind = 'secret' | 'configuration' | 'hook';
+
+/** The user of this process; tests give another one. */
+export interface Who {
+  readonly uid: number;
+}
+
+const self = (): Who => ({ uid: process.geteuid?.() ?? 0 });
+
+/** The file's bytes. Throws UNSAFE_FILE, or a system error if it cannot be read. */
+export async function readTrusted(path: string, kind: TrustedKind, who = self()): Promise<Buffer> {
+  const handle = await open(path, constants.O_RDONLY);
+  try {
+    await check(path, await handle.stat(), kind, who);
+    return await handle.readFile();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The same without reading, for what another program opens. Throws UNSAFE_FILE, or a system error. */
+export async function checkTrusted(path: string, kind: TrustedKind, who = self()): Promise<void> {
+  await check(path, await stat(path), kind, who);
+}
+
+async function check(path: string, file: Stats, kind: TrustedKind, who: Who): Promise<void> {
+  if (!file.isFile()) return;
+  checkOwner(path, file, who);
+  if (kind === 'secret') {
+    const groupMayRead = file.uid === 0 && who.uid !== 0;
+    const forbidden = groupMayRead ? 0o037 : 0o077;
+    if ((file.mode & forbidden) === 0) return;
+    throw unsafe(
+      path,
+      file,
+      'other users may read or change this secret',
+      groupMayRead ? 'chmod 640' : 'chmod 600',
+      ' (a filesystem without modes, such as FAT: mount it with umask=077)',
+    );
+  }
+  if ((file.mode & 0o022) !== 0)
+    throw unsafe(path, file, `other users may change this ${kind}`, 'chmod go-w');
+  for (const folder of await foldersOf(path)) {
+    const there = await lstat(folder);
+    checkOwner(folder, there, who);
+    // The mode of a link says nothing: its owner and its folder do.
+    if (there.isSymbolicLink() || (there.mode & 0o022) === 0 || (there.mode & sticky) !== 0) continue;
+    throw unsafe(folder, there, `other users may replace ${path}`, 'chmod go-w');
+  }
+}
+
+const sticky = 0o1000;
+
+/** Folders and links on the way to the file, as it is named and as it is found. */
+async function foldersOf(path: string): Promise<Set<string>> {
+  const found = new Set<string>();
+  for (const name of [resolve(path), await realpath(path)])
+    for (let at = dirname(name); !found.has(at); at = dirname(at)) found.add(at);
+  if ((await lstat(path)).isSymbolicLink()) found.add(resolve(path));
+  return found;
+}
+
+function checkOwner(path: string, file: Stats, who: Who): void {
+  if (file.uid === 0 || file.uid === who.uid) return;
+  const owner = who.uid === 0 ? 'root' : `root or user ${who.uid}`;
+  throw new AgentError('UNSAFE_FILE', `${path} belongs to user ${file.uid}, not to ${owner}`, {
+    hint: `Run: chown ${who.uid === 0 ? 'root' : who.uid} '${path}'`,
+  });
+}
+
+function unsafe(path: string, file: Stats, why: string, command: string, more = ''): AgentError {
+  const mode = (file.mode & 0o7777).toString(8).padStart(4, '0');
+  return new AgentError('UNSAFE_FILE', `${path} has mode ${mode}: ${why}`, {
+    hint: `Run: ${command} '${path}'${more}`,
+  });
+}
