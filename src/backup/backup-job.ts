@@ -187,7 +187,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     status.bytes_transferred = isLive(unit) && status.pass > 1 ? done : Math.min(done, total);
     status.bytes_sent = sent;
     status.bytes_zero = zero;
-    if (this.#phase === 'copying' && status.pass <= 1) status.bytes_unsynced = Math.max(0, total - done);
+    status.bytes_unsynced = pool.left?.toSend ?? status.bytes_unsynced;
   }
 
   status(): JobStatus {
@@ -197,7 +197,11 @@ export class BackupJob implements PreparedJob, RunningJob {
       read_errors: [...status.read_errors],
     }));
     const rate = this.#state === 'IN_PROGRESS' && !this.#paused ? this.#meter.rate() : 0;
-    const left = devices.reduce((sum, device) => sum + device.bytes_unsynced, 0);
+    // The rate is that of reading, and whole fingerprint units are read.
+    const left = this.#units.reduce(
+      (sum, { pool, status }) => sum + (pool.left?.toRead ?? status.bytes_unsynced),
+      0,
+    );
     return {
       uuid: this.uuid,
       kind: this.#kind,

@@ -21,6 +21,7 @@ import {
   isFrozen,
 } from './copy/messages.ts';
 import { Samples } from './copy/samples.ts';
+import { SpoolRoom } from './copy/spool-room.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { Transfer } from './copy/transfer.ts';
 import { openTarget } from './targets.ts';
@@ -34,6 +35,7 @@ const control = new Control(setup.threads, setup.control);
 const items = new Float64Array(setup.items);
 const send = new Bitmap(setup.deviceSize, setup.unit, setup.send);
 const unconfirmed = new Bitmap(setup.deviceSize, setup.unit, setup.unconfirmed);
+const stashed = new Bitmap(setup.deviceSize, setup.unit, setup.stashed);
 const found = new Bitmap(setup.deviceSize, fingerprintUnit, setup.found);
 const targetZero = new Bitmap(setup.deviceSize, fingerprintUnit, setup.targetZero);
 const samples = new Samples(setup.samples);
@@ -89,10 +91,11 @@ const handlers: Handlers = {
     return undefined;
   },
   measure: ({ first, count }) => connected().measure(first, count),
-  run: ({ mode, count }) => {
-    const pass = () => connected().run(mode, count);
-    return isFrozen(mode) ? urgently(pass) : pass();
+  run: (args) => {
+    const pass = () => connected().run(args);
+    return isFrozen(args.mode) ? urgently(pass) : pass();
   },
+  spoolLacks: () => Promise.resolve(connected().spoolLacks()),
   sendSpool: async () => {
     await connected().sendSpool();
     return undefined;
@@ -165,6 +168,7 @@ function makeTransfer(to: Target): Transfer {
     items,
     send,
     unconfirmed,
+    stashed,
     found,
     targetZero,
     samples,
@@ -172,7 +176,7 @@ function makeTransfer(to: Target): Transfer {
     fingerprints,
     rate: setup.rate,
     onReadError: setup.onReadError,
-    spoolBytes: setup.spoolBytes,
+    room: new SpoolRoom(setup.room),
     depth: Math.min(setup.depth, to.depth),
   });
 }

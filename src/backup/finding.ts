@@ -16,6 +16,7 @@ import { unread } from './unproven.ts';
 export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Promise<Bitmap> {
   const { dirty } = await feed.take({ frozen });
   unit.chain.besides = unread(unit);
+  unit.pool.forgetStashed(inUnit(dirty, unit.pool.stashed.unit));
   return dirty;
 }
 
@@ -96,9 +97,16 @@ export async function findByComparing(unit: JobUnit): Promise<number> {
   return found.bytes();
 }
 
-/** Bytes that the freeze would have to read now. */
+/** What the freeze would have to read now: what the target lacks and memory does not hold. */
+export function toRead(unit: JobUnit): Bitmap {
+  const set = missing(unit);
+  set.andNot(unit.pool.stashed);
+  return set;
+}
+
+/** Bytes of the fingerprint units that a pass would have to read now. */
 export function readingBytes(unit: JobUnit): number {
   let bytes = 0;
-  for (const { length } of wholeUnits(missing(unit))) bytes += length;
+  for (const { length } of wholeUnits(toRead(unit))) bytes += length;
   return bytes;
 }

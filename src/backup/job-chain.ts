@@ -28,9 +28,12 @@ export async function completeChain(unit: JobUnit, uuid: string): Promise<void> 
   const { chain, recent } = unit;
   chain.besides = undefined;
   for (const { offset, length } of unit.status.read_errors) chain.pending.mark(offset, length);
-  // A recovery point leaves out what is not in use: when it is used again, it has to be sent.
+  // A recovery point leaves out chunks that are not in use: when one is used again, it has to be sent.
   if (unit.image !== undefined)
-    for (const { offset, length } of complement(unit.pool.used.extents(), unit.pool.used.size))
+    for (const { offset, length } of complement(
+      unit.pool.granular(unit.pool.used).extents(),
+      unit.pool.used.size,
+    ))
       chain.pending.mark(offset, length);
   await chain.complete({
     ...(unit.base === undefined ? {} : { base: unit.base }),

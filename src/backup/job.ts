@@ -83,6 +83,8 @@ export interface JobEnvironment {
   readonly stateDirectory: string;
   /** Not given: nothing is backed up into a vault. */
   readonly vaults?: VaultContext;
+  /** Bytes of memory that each job may fill until the thaw. Not given: a share of what the machine has. */
+  readonly spoolBytes?: number;
   /** On a tmpfs: the freeze guard's record lives there. */
   readonly runDirectory: string;
 }

@@ -2,8 +2,8 @@
  * The copying passes of one device before the freeze: find what the target lacks (finding.ts), send it, and let the
  * pending map shrink when it is confirmed (invariant 3).
  */
-import { formatBytes } from '../base/bytes.ts';
-import { findByComparing, findByReadingTarget, findByTracker, readingBytes } from './finding.ts';
+import { MiB } from '../base/bytes.ts';
+import { findByComparing, findByReadingTarget, findByTracker, readingBytes, toRead } from './finding.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, syncMounts } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
@@ -13,18 +13,19 @@ import { unproven } from './unproven.ts';
 /** The reading inside the freeze that passes aim at, in milliseconds. */
 const freezeAimMs = 25;
 
-/** Rounds right before the freeze, and bytes to read that are not worth one. */
-const lastRounds = 3;
-const littleLeft = 1024 * 1024;
+/** Rounds right before the freeze, bytes to read that are not worth one, and how much of the last one may be left. */
+const lastRounds = 6;
+const littleLeft = MiB;
+const shrinkingFast = 0.8;
 
 /** Of what the pass before had: with more than that left, another pass helps little. */
 const stillShrinking = 0.9;
 
 /** Bytes; a first pass that sent less says nothing of how fast the device is written. */
-const littleToTell = 32 * 1024 * 1024;
+const littleToTell = 32 * MiB;
 
 /** Bytes that may differ at the freeze without another comparing pass being worth it. */
-const smallDifference = 8 * 1024 * 1024;
+const smallDifference = 8 * MiB;
 
 /** The first pass by the kind of backup. */
 export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
@@ -38,8 +39,8 @@ export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise
 }
 
 /**
- * Passes go on while each leaves less than the one before, until what is left is read within the aim. That a device is
- * written nearly as fast as the target takes it is said as soon as it shows; nothing is slowed down.
+ * Passes go on while each leaves less than the one before, until what is left is read within the aim. If a device is
+ * written as fast as the target takes it, the rounds before the freeze do without the target; nothing is slowed down.
  */
 export async function furtherPasses(
   unit: JobUnit,
@@ -49,7 +50,6 @@ export async function furtherPasses(
   signal: AbortSignal,
 ): Promise<void> {
   let before = Math.max(unit.pool.counters().done, littleToTell);
-  let told = false;
   while (unit.status.pass < options.maxPasses) {
     signal.throwIfAborted();
     // An untracked device that nobody writes to is done.
@@ -63,43 +63,49 @@ export async function furtherPasses(
     if (left === 0) return;
     const enough = tracked ? await fitsAim(unit, left) : false;
     if (enough && isLive(unit)) return;
-    const slow = left > before / 2;
-    if (slow && !told && tracked && isLive(unit)) {
-      told = true;
-      report.warn(
-        'CANNOT_CONVERGE',
-        `${unit.pair.device.path} is written about as fast as ${unit.pool.targetName} takes it (${formatBytes(left)} left ` +
-          `after pass ${unit.status.pass - 1}), so the freeze may be long`,
-        unit.pair.device.path,
-      );
-    }
     await sendMissing(unit);
-    if (!tracked && (slow || differed <= smallDifference)) return;
+    if (!tracked && (left > before / 2 || differed <= smallDifference)) return;
     if (left > before * stillShrinking) return;
     before = left;
   }
 }
 
 /**
- * When everything is ready for the freeze: what has been written since the last pass goes out while it is little, so
- * that the freeze finds less, and what is only in the page cache is written, so that freezing does not wait for it.
+ * When everything is ready for the freeze: what has been written since the last pass is read into memory, in rounds that
+ * each find less, however slow the target is, so that the freeze finds little. If memory has no room, it goes to the
+ * target. And what is only in the page cache is written, so that freezing does not wait for it.
  */
 export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
   let before = Infinity;
   for (let round = 0; round < lastRounds && unit.tracking !== undefined; round++) {
     await syncMounts(unit);
     if (!(await findByTracker(unit, report, true))) break;
-    const left = readingBytes(unit);
-    if (left <= littleLeft || left > before * 0.7) break;
-    await sendMissing(unit);
+    const left = toRead(unit).bytes();
+    unit.status.bytes_unsynced = missing(unit).bytes();
+    if (left <= littleLeft || left > before * shrinkingFast) break;
+    if (left > unit.pool.roomLeft || !(await unit.pool.stash(missing(unit)))) await sendAgain(unit);
     before = left;
   }
   await syncMounts(unit);
 }
 
+/** After a freeze that found too much, or one that would be too long: all that is missing goes to the target. */
+export async function anotherPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
+  unit.status.pass++;
+  await syncMounts(unit);
+  if (await findByTracker(unit, report, true)) await sendAgain(unit);
+}
+
+/** What was in memory goes to the target as it is on the device now. */
+async function sendAgain(unit: JobUnit): Promise<void> {
+  await unit.pool.dropSpool();
+  await sendMissing(unit);
+}
+
 /** Sends what is missing and in use; when it returns, that is confirmed and no longer pending. */
 async function sendMissing(unit: JobUnit): Promise<void> {
-  const set = missing(unit);
+  // The target gets whole blocks of its own, as they were read: all of that is on it then.
+  const set = unit.pool.granular(missing(unit));
   if (set.isEmpty()) return;
   await unit.pool.copy(set);
   unit.recent.note(set);

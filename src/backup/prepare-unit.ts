@@ -10,6 +10,7 @@ import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { CopyPool } from './copy/pool.ts';
+import type { SpoolRoom } from './copy/spool-room.ts';
 import { expectedFilesystems } from './expected-filesystems.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
@@ -24,9 +25,6 @@ import type { BackupKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { type JobUnit, type UnitSnapshot, initialStatus } from './unit.ts';
 import type { VaultJobs } from './vault-job.ts';
-
-/** Bytes that frozen passes of one job may keep in memory. */
-const spoolBytes = 32 * MiB;
 
 /** More would be read and sent for one used block otherwise. */
 const largestUnit = 256 * 1024;
@@ -44,6 +42,8 @@ export interface UnitContext {
   readonly environment: JobEnvironment;
   readonly warnings: JobWarning[];
   readonly vaults: VaultJobs;
+  /** Memory for what is kept until the thaw. */
+  readonly room: SpoolRoom;
   /** Ends the checks. */
   readonly signal: AbortSignal;
 }
@@ -68,10 +68,10 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const tracking = await startTracking(device, context, undo);
     const vault = target.kind === 'vault' ? await vaults.open(target.location, environment) : undefined;
     if (vault?.directory !== undefined) await refuseSelfVault(vault.directory, device, stack);
-    const unit = Math.max(
-      tracking.tracked === undefined ? untrackedUnit(device.size) : tracking.unit,
-      vault?.chunkSize ?? 0,
-    );
+    const unit =
+      tracking.tracked === undefined
+        ? Math.max(untrackedUnit(device.size), vault?.chunkSize ?? 0)
+        : tracking.unit;
     const subject = chainSubject(device, target);
     const chains = await chainsDirectory(environment);
     const { chain, record, unknown, rivals } = await openChain(
@@ -100,7 +100,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       key: chain.key,
       rate: options.rate === undefined ? undefined : options.rate / context.pairs,
       onReadError: options.onReadError,
-      spoolBytes: Math.floor(spoolBytes / context.pairs),
+      room: context.room,
       reconnectMs: options.reconnectMs,
     });
     undo.push(await undoMaking(target), () => pool.close());

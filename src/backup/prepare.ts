@@ -6,6 +6,7 @@ import { AgentError } from '../base/errors.ts';
 import { readStack } from '../devices/stacking.ts';
 import { checkHook } from '../freeze/hooks.ts';
 import { BackupJob } from './backup-job.ts';
+import { SpoolRoom } from './copy/spool-room.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
 import { prepareUnit } from './prepare-unit.ts';
@@ -31,6 +32,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
   const vaults = new VaultJobs(signal);
+  const room = SpoolRoom.create(environment.spoolBytes);
   const undo = async (): Promise<void> => {
     await Promise.all(units.map((unit) => unit.discard()));
     await vaults.end();
@@ -49,6 +51,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
           environment,
           warnings,
           vaults,
+          room,
           signal,
         }),
       );

@@ -6,7 +6,8 @@ import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
-import { loseTracking, readingBytes, takeDirty, takeRest } from './finding.ts';
+import { loseTracking, takeDirty, takeRest, toRead } from './finding.ts';
+import { spoolFull } from './copy/spool.ts';
 import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
 import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
@@ -14,7 +15,7 @@ import type { JobEnvironment, JobOptions } from './job.ts';
 import { beginChain, completeChain } from './job-chain.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import { firstPass, furtherPasses, lastPass } from './passes.ts';
+import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
 import type { JobPhase, JobStatus } from './status.ts';
@@ -107,25 +108,62 @@ function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
     report.warn(map.everything ? 'EVERYTHING_USED' : 'FILESYSTEM_WARNING', message, pair.device.path);
 }
 
-/** What the freeze has to read: what is missing where a tracker tells, otherwise all that is in use. */
+/** What the freeze has to read: what is missing if a tracker tells, otherwise all that is in use. Throws FREEZE_TOO_LONG. */
 async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): Promise<void> {
   if (live.length === 0) return;
-  const predict = async (units: readonly JobUnit[]): Promise<ReturnType<typeof predictFreeze>> => {
-    const devices = [];
-    for (const unit of units)
-      devices.push(
-        unit.tracking === undefined
-          ? { bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() }
-          : { bytes: readingBytes(unit), rate: await unit.pool.readingRate() },
-      );
-    return predictFreeze(devices);
-  };
-  const all = await predict(live);
+  const devices = [];
+  for (const unit of live)
+    devices.push(
+      unit.tracking === undefined
+        ? { bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() }
+        : await keeping(unit),
+    );
+  const all = predictFreeze(devices);
   if (live.some((unit) => unit.tracking === undefined)) checkPrediction(all, live, maxFreezeMs);
   else checkTrackedPrediction(all, live, maxFreezeMs);
 }
 
+/** Warns if the freeze was so long that the next one may be too long. Without a tracker its length is no surprise. */
+function warnOfLength(
+  { tracking, status, pair }: JobUnit,
+  maxFreezeMs: number,
+  report: ProcedureReport,
+): void {
+  const ms = status.freeze_ms ?? 0;
+  if (tracking === undefined || ms <= maxFreezeMs / 2) return;
+  report.warn(
+    'CANNOT_CONVERGE',
+    `${pair.device.path} is written so fast that it was frozen for ${formatMs(ms)} of the ${formatMs(maxFreezeMs)} allowed; ` +
+      'allow more with --max-freeze, or back it up when less is written to it',
+    pair.device.path,
+  );
+}
+
+/** Throws FREEZE_TOO_LONG if it is clear already that memory cannot hold what the freeze will find. */
+function refuseWithoutRoom(
+  units: readonly JobUnit[],
+  { mayOverflow }: { readonly mayOverflow: boolean },
+): void {
+  const bound = units.filter(
+    (unit) => unit.tracking !== undefined && !(mayOverflow && unit.pool.canOverflow),
+  );
+  const bytes = bound.reduce((sum, unit) => sum + toRead(unit).bytes(), 0);
+  const [first] = bound;
+  if (first !== undefined && bytes > first.pool.roomLeft)
+    throw spoolFull(first.pool.targetName, first.pool.roomLeft);
+}
+
+async function keeping(unit: JobUnit): Promise<{ bytes: number; rate: number }> {
+  const set = toRead(unit);
+  const bytes = set.bytes();
+  return { bytes, rate: bytes / (await unit.pool.secondsToKeep(set)) };
+}
+
+/** Freezes of one job, at most: before each but the first there is another pass. */
+const freezeTries = 3;
+
 interface FrozenResult {
+  /** All that the target lacks of the frozen device. */
   readonly kept: Bitmap;
   readonly overflow: number;
   readonly resendable: boolean;
@@ -139,9 +177,42 @@ async function frozenPass(
   signal: AbortSignal,
 ): Promise<void> {
   const { snapshots, others } = bySnapshot(live);
-  await refuseLongFreeze(others, options.maxFreezeMs);
-  const tracked = others.filter(({ tracking }) => tracking !== undefined).length;
+  if (others.some(({ tracking }) => tracking === undefined))
+    await refuseLongFreeze(others, options.maxFreezeMs);
+  let results: Map<JobUnit, FrozenResult> | undefined;
+  for (let tries = 1; results === undefined; tries++) {
+    const last =
+      tries === freezeTries || snapshots.length > 0 || others.some(({ tracking }) => tracking === undefined);
+    try {
+      results = await freezeOnce(live, { mayOverflow: last }, options, environment, report, signal);
+    } catch (error) {
+      if (last || !(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
+      environment.log.info({ tries, reason: error.message }, 'another pass before the next freeze');
+      report.phase('copying');
+      await together(others, (unit) => anotherPass(unit, report));
+    }
+  }
+  report.phase('finishing');
+  await together(others, async (unit) => {
+    warnOfMap(unit, report);
+    warnOfLength(unit, options.maxFreezeMs, report);
+    const result = results.get(unit);
+    if (result !== undefined) await sendKept(unit, result, report);
+  });
+}
+
+/** One freeze of all. Throws FREEZE_TOO_LONG if it would be too long, or memory cannot hold what it finds. */
+async function freezeOnce(
+  live: readonly JobUnit[],
+  { mayOverflow }: { readonly mayOverflow: boolean },
+  options: JobOptions,
+  environment: JobEnvironment,
+  report: ProcedureReport,
+  signal: AbortSignal,
+): Promise<Map<JobUnit, FrozenResult>> {
+  const { snapshots, others } = bySnapshot(live);
   const results = new Map<JobUnit, FrozenResult>();
+  let full: AgentError | undefined;
   const start = performance.now();
   await freezeWindow(
     live,
@@ -151,30 +222,35 @@ async function frozenPass(
     {
       before: async () => {
         await together(live, (unit) => lastPass(unit, report));
-        // Whoever has lost its tracker meanwhile is read as a whole.
-        if (tracked > others.filter(({ tracking }) => tracking !== undefined).length)
-          await refuseLongFreeze(others, options.maxFreezeMs);
+        refuseWithoutRoom(others, { mayOverflow });
+        await refuseLongFreeze(others, options.maxFreezeMs);
         for (const { snapshot } of snapshots) await snapshot.snapshot.record();
       },
       look: () =>
         together(live, async (unit) => {
-          if (unit.snapshot !== undefined) await takeSnapshot(unit);
-          else results.set(unit, await lookOnce(unit, report));
+          if (unit.snapshot !== undefined) return takeSnapshot(unit);
+          try {
+            results.set(unit, await lookOnce(unit, { mayOverflow }, report));
+          } catch (error) {
+            // The other devices have not failed: they get another try, too.
+            if (!(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
+            full = error;
+          }
         }),
     },
     signal,
   );
   environment.log.info({ ms: performance.now() - start }, 'freeze window is over');
-  report.phase('finishing');
-  for (const unit of others) {
-    warnOfMap(unit, report);
-    const result = results.get(unit);
-    if (result !== undefined) await sendKept(unit, result, report);
-  }
+  if (full !== undefined) throw full;
+  return results;
 }
 
 /** What one device needs inside the freeze: take, then read. */
-async function lookOnce(unit: JobUnit, report: ProcedureReport): Promise<FrozenResult> {
+async function lookOnce(
+  unit: JobUnit,
+  { mayOverflow }: { readonly mayOverflow: boolean },
+  report: ProcedureReport,
+): Promise<FrozenResult> {
   const { pool, chain } = unit;
   unit.status.pass++;
   const resendable = !pool.hasUnconfirmed;
@@ -184,10 +260,11 @@ async function lookOnce(unit: JobUnit, report: ProcedureReport): Promise<FrozenR
     loseTracking(unit, error, report);
   }
   acceptMap(unit, await pool.map('frozen'));
-  const { kept, overflow } = await pool.freeze(
-    missing(unit),
-    unit.tracking === undefined ? pool.used : undefined,
-  );
+  const set = missing(unit);
+  const { kept, overflow } =
+    unit.tracking === undefined
+      ? await pool.freezeComparing(set, pool.used, { mayOverflow })
+      : { kept: set, ...(await pool.freeze(set, { mayOverflow })) };
   chain.pending.or(kept);
   return { kept, overflow, resendable: resendable && overflow === 0 };
 }
@@ -198,6 +275,7 @@ async function sendKept(
   report: ProcedureReport,
 ): Promise<void> {
   const { chain, pool, status } = unit;
+  status.bytes_unsynced = kept.bytes();
   if (unit.tracking === undefined) await chain.savePending();
   else await unit.tracking.feed.secure();
   if (overflow > 0)
@@ -207,8 +285,8 @@ async function sendKept(
         `was frozen (${formatMs(status.freeze_ms ?? 0)})`,
       unit.pair.device.path,
     );
-  await pool.sendSpool(resendable);
-  unit.recent.note(kept);
+  const known = await pool.sendSpool(kept, resendable);
+  unit.recent.note(known);
   chain.unpublished?.or(kept);
   unit.held?.or(kept);
   chain.pending.andNot(kept);
@@ -271,8 +349,9 @@ async function publish(units: readonly JobUnit[], job: JobIdentity, instant: Dat
 
 /** What was written in this job, and what the image that it builds on holds although it is in use no more. */
 function touched({ chain, image, pool }: JobUnit): Bitmap {
-  const set = image?.held.clone() ?? new Bitmap(pool.used.size, pool.used.unit);
-  set.andNot(pool.used);
+  const set =
+    image === undefined ? new Bitmap(pool.used.size, pool.used.unit) : pool.granular(image.held).clone();
+  set.andNot(pool.granular(pool.used));
   if (chain.unpublished !== undefined) set.or(chain.unpublished);
   return set;
 }

@@ -16,7 +16,8 @@ import type { JobUnit } from './unit.ts';
 export function unproven(unit: JobUnit, sent: Bitmap): Bitmap {
   const besides = unread(unit);
   const resent = unit.pool.takeResent();
-  if (unit.tracking === undefined || sent.unit >= fingerprintUnit) return besides;
+  const atOnce = Math.max(sent.unit, unit.pool.facts.minimumBlock);
+  if (unit.tracking === undefined || atOnce >= fingerprintUnit) return besides;
   for (const set of resent === undefined ? [sent] : [sent, resent])
     for (const { offset, length } of set.extents()) besides.mark(offset, length);
   return besides;

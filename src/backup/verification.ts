@@ -9,6 +9,7 @@ import { Chain } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { BackupJob } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
+import { SpoolRoom } from './copy/spool-room.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob } from './job.ts';
 import { chainSubject, chainsDirectory, knownUnits } from './prepare-chain.ts';
 import { stopWith, untrackedUnit } from './prepare-unit.ts';
@@ -90,7 +91,7 @@ async function prepareOne(
     key: chain.key,
     rate: undefined,
     onReadError: 'fail',
-    spoolBytes: 0,
+    room: SpoolRoom.create(0),
     reconnectMs: options.reconnectMs,
   });
   const close = () => pool.close();

@@ -34,7 +34,10 @@ const table = {
   // freezing
   FREEZE_FAILED: { exit: 1, summary: 'A filesystem could not be frozen.' },
   FREEZE_TIMEOUT: { exit: 1, summary: 'The filesystem was thawed before the last pass was complete.' },
-  FREEZE_TOO_LONG: { exit: 1, summary: 'The predicted freeze is longer than the allowed one.' },
+  FREEZE_TOO_LONG: {
+    exit: 1,
+    summary: 'The freeze would be longer than allowed, or find more than memory may hold.',
+  },
   ALREADY_FROZEN: { exit: 1, summary: 'Somebody else holds the filesystem frozen.' },
   SNAPSHOT_FAILED: { exit: 1, summary: 'A temporary LVM snapshot could not be taken, read or removed.' },
   SNAPSHOT_OVERFLOW: { exit: 1, summary: 'More was written than the temporary LVM snapshot could hold.' },

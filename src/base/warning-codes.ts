@@ -15,14 +15,14 @@ const table = {
   IN_USE:
     'Something that cannot be frozen holds the device; what it writes meanwhile may be torn in the image.',
   FREEZE_OVERFLOW:
-    'More changed than memory may hold, so the target was written while the filesystem was frozen.',
+    'More changed than memory may hold, also after further passes, so the target was written inside the freeze.',
   SNAPSHOT_LEFT: 'The temporary LVM snapshot could not be removed; the next start of the daemon tries again.',
   POST_THAW_HOOK_FAILED: 'The hook that runs after the thaw failed.',
   FELL_BACK: 'An incremental became a differential, or a differential a full, for the reason given.',
   TRACKING_LOST:
     'Tracking ended during the job; the devices were compared instead, or will be by the next one.',
   CANNOT_CONVERGE:
-    'The device is written faster than the target takes it, so the freeze was longer than aimed at.',
+    'A tracked device is written so fast that the freeze lasted more than half of `--max-freeze`.',
   EVERYTHING_USED: 'What is free could not be told from what is used, so every block was copied.',
   NOT_TRIMMED: 'The target cannot free space (`--trim`), or refused to; the image is right all the same.',
   READ_ERRORS: 'Bad sectors were written as zeros (`--on-read-error zero`).',

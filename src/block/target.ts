@@ -57,7 +57,7 @@ export interface Target {
   trim(offset: number, length: number): Promise<void>;
   /** Makes all confirmed writes durable. Resolves at once where `abilities.flush` is false. */
   flush(): Promise<void>;
-  /** Where `abilities.seals`: makes durable what this connection was given. Nothing is written after it. */
+  /** Where `abilities.seals`: makes durable what this connection was given so far, and counts all of it. */
   seal?(): Promise<SealedBytes>;
   /** Reads exactly `length` bytes; the result is the caller's to keep. */
   read(offset: number, length: number): Promise<Uint8Array>;

@@ -1,4 +1,4 @@
-/** dattod as it is, but for what tracks writes. */
+/** dattod as it is, but for what tracks writes, or other collaborators of it. */
 import { prepareJob } from '../../src/backup/prepare.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import { runDattod } from '../../src/daemon/run.ts';
@@ -9,10 +9,14 @@ import { thawLeftovers } from '../../src/freeze/leftovers.ts';
 import { tryLock } from '../../src/linux/flock.ts';
 
 /** With the arguments of this process, which ends with it. */
-export async function dattodWith(trackerCandidates: Collaborators['trackerCandidates']): Promise<never> {
+export async function dattodWith(
+  trackerCandidates: Collaborators['trackerCandidates'],
+  others: Partial<Collaborators> = {},
+): Promise<never> {
   const collaborators: Collaborators = {
     ...{ prepareJob, listDevices, findDevice, thawLeftovers, removeLeftoverSnapshots, tryLock },
     trackerCandidates,
+    ...others,
   };
   process.exit(await runDattod(process.argv.slice(2), () => Promise.resolve(collaborators)));
 }

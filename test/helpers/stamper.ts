@@ -1,9 +1,11 @@
 /**
  * A program that writes stamps: every sector of 512 bytes says which write it is of and where in its file it belongs,
  * so that no two writes are alike, and a sector that is not what it should be tells how old it is.
- * `node stamper.ts DIRECTORY SEED BYTES_PER_SECOND`; writes a line when its file is whole. Ends at SIGTERM.
+ * `node stamper.ts DIRECTORY SEED BYTES_PER_SECOND MEBIBYTES SECTORS`; writes a line when its file is whole. Ends at
+ * SIGTERM.
  *
- * Writes of one to 128 sectors at any sector, buffered or past the page cache, some with an fsync.
+ * Writes of one to 128 sectors at any sector, buffered or past the page cache, some with an fsync. If SECTORS is given,
+ * each write is of so many sectors, at a multiple of them and past the page cache: a database.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -11,12 +13,13 @@ import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { seeded } from './random.ts';
 import { type Stamp, writeStamp } from './stamps.ts';
 
-const [directory = '', seed = '1', bytesPerSecond = '4194304'] = process.argv.slice(2);
+const [directory = '', seed = '1', bytesPerSecond = '4194304', mebibytes = '16', fixed = '0'] =
+  process.argv.slice(2);
 const random = seeded(Number(seed));
 const stopping = new AbortController();
 process.on('SIGTERM', () => stopping.abort());
 
-const sectors = 16 * 2048;
+const sectors = Number(mebibytes) * 2048;
 const longest = 128;
 const data = alignedBuffer(longest * 512);
 const path = join(directory, 'stamped');
@@ -39,11 +42,14 @@ process.stdout.write('ready\n');
 const started = performance.now();
 let written = 0;
 for (let number = 1; !stopping.signal.aborted; number++) {
-  const count = 1 + Math.floor(random() * longest);
-  const first = Math.floor(random() * (sectors - count));
-  write(random() < 0.5 ? direct : buffered, number, first, count);
-  if (random() < 0.1) fs.fsyncSync(buffered);
+  const count = Number(fixed) || 1 + Math.floor(random() * longest);
+  const place = Math.floor(random() * (sectors - count));
+  const first = fixed === '0' ? place : place - (place % count);
+  write(fixed !== '0' || random() < 0.5 ? direct : buffered, number, first, count);
+  if (fixed === '0' && random() < 0.1) fs.fsyncSync(buffered);
   written += count * 512;
-  const due = started + (written / Number(bytesPerSecond)) * 1000;
-  await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())));
+  const ahead = started + (written / Number(bytesPerSecond)) * 1000 - performance.now();
+  // Timers are too coarse for each of thousands of writes a second.
+  if (fixed === '0' || ahead > 1) await new Promise((resolve) => setTimeout(resolve, Math.max(0, ahead)));
+  else if (number % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
 }

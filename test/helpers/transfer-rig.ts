@@ -8,6 +8,7 @@ import { Control } from '../../src/backup/copy/control.ts';
 import type { PassMode } from '../../src/backup/copy/messages.ts';
 import { Samples } from '../../src/backup/copy/samples.ts';
 import { SegmentCursor, maximumItems } from '../../src/backup/copy/segments.ts';
+import { SpoolRoom } from '../../src/backup/copy/spool-room.ts';
 import { Transfer } from '../../src/backup/copy/transfer.ts';
 import { Bitmap } from '../../src/base/bitmap.ts';
 import { AgentError } from '../../src/base/errors.ts';
@@ -129,7 +130,16 @@ export interface Rig {
   found: Bitmap;
   targetZero: Bitmap;
   samples: Samples;
-  run: (mode: PassMode, set: Bitmap) => ReturnType<Transfer['run']>;
+  /** Blocks that the spool holds: a test takes out what it writes to the source. */
+  stashed: Bitmap;
+  /** `set`: what is copied or kept; of comparing modes, what is compared. */
+  run: (
+    mode: PassMode,
+    set: Bitmap,
+    options?: { readonly mayOverflow?: boolean },
+  ) => ReturnType<Transfer['run']>;
+  /** Sends the blocks of the set that the spool holds. */
+  sendSpool: (set: Bitmap) => Promise<void>;
   all: Bitmap;
 }
 
@@ -153,6 +163,7 @@ export function rig(
   const targetZero = new Bitmap(data.length, fingerprintUnit);
   const send = new Bitmap(data.length, options.unit ?? fingerprintUnit);
   const found = new Bitmap(data.length, fingerprintUnit);
+  const stashed = new Bitmap(data.length, options.unit ?? fingerprintUnit);
   const all = new Bitmap(data.length, fingerprintUnit);
   all.fill(true);
   const samples = new Samples();
@@ -173,6 +184,7 @@ export function rig(
     items,
     send,
     unconfirmed,
+    stashed,
     found,
     targetZero,
     samples,
@@ -180,19 +192,30 @@ export function rig(
     fingerprints,
     rate: undefined,
     onReadError: options.onReadError ?? 'fail',
-    spoolBytes: options.spoolBytes ?? 1 << 20,
+    room: SpoolRoom.create(options.spoolBytes ?? 4 << 20),
     depth: 3,
   });
-  const run = (mode: PassMode, set: Bitmap): ReturnType<Transfer['run']> => {
-    const { count } = new SegmentCursor(set).next(items, Infinity);
+  const run: Rig['run'] = async (mode, set, { mayOverflow = false } = {}) => {
+    const stashes = mode === 'stash' || mode === 'frozen';
+    const count = stashes ? 0 : new SegmentCursor(set).next(items, Infinity).count;
     // Frozen passes that compare send what differs; the others send the set.
-    if (mode === 'copy' || mode === 'frozen') send.words.set(set.words);
+    if (mode === 'copy' || stashes) send.words.set(set.words);
     else send.fill(false);
     found.fill(false);
     control.rewind();
-    return transfer.run(mode, count);
+    const result = await transfer.run({ mode, count, threads: 1, mayOverflow });
+    if (stashes) stashed.or(send);
+    return result;
   };
-  return { source, target, transfer, control, unconfirmed, found, targetZero, samples, run, all };
+  const sendSpool = async (set: Bitmap): Promise<void> => {
+    send.copy(set);
+    found.fill(false);
+    await transfer.sendSpool();
+  };
+  return {
+    ...{ source, target, transfer, control, unconfirmed, found, targetZero, samples, stashed },
+    ...{ run, sendSpool, all },
+  };
 }
 
 /** Random data with runs of zero units in it, and a tail that is no multiple of the unit. */

@@ -67,11 +67,19 @@ export function startFio(
 export function startStamper(
   t: EndingTest,
   mountPoint: string,
-  options: { readonly seed: number; readonly bytesPerSecond: number },
+  options: {
+    readonly seed: number;
+    readonly bytesPerSecond: number;
+    /** Of its file; default 16. */
+    readonly mebibytes?: number;
+    /** Each write is of so many sectors, past the page cache. */
+    readonly sectors?: number;
+  },
 ): Promise<Writer> {
   const program = fileURLToPath(new URL('stamper.ts', import.meta.url));
-  const { seed, bytesPerSecond } = options;
-  return startWriter(t, [process.execPath, program, mountPoint, String(seed), String(bytesPerSecond)]);
+  const { seed, bytesPerSecond, mebibytes = 16, sectors = 0 } = options;
+  const numbers = [seed, bytesPerSecond, mebibytes, sectors].map(String);
+  return startWriter(t, [process.execPath, program, mountPoint, ...numbers]);
 }
 
 /** N to the first file, then N to the second, durably: test/helpers/alternate.ts. */

@@ -21,7 +21,10 @@ import { startChurn, startFio } from '../helpers/writers.ts';
 const whole = { after };
 const scratch = scratchFor(whole);
 const memory = scratchFor(whole, { memory: true });
-const daemon = await daemonFor(whole);
+const daemon = await daemonFor(whole, {
+  entry: 'test/helpers/dattod-room.ts',
+  environment: { DATTO_ROOM: '32M' },
+});
 const server = await startDattosrv(whole, ['--create']);
 
 /** `backupstatus --json` as a script would ask for it. */

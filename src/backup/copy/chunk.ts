@@ -34,7 +34,6 @@ export class ChunkReader {
   readonly #known = Buffer.alloc(unitsPerChunk * fingerprintSize);
   readonly #read = Buffer.alloc(unitsPerChunk * fingerprintSize);
   readonly #samples = new Array<number>(unitsPerChunk).fill(-1);
-  readonly #touched = new Array<boolean>(unitsPerChunk).fill(false);
   #firstUnit = 0;
   #units = 0;
   #data: Buffer = this.#read;
@@ -54,12 +53,11 @@ export class ChunkReader {
   async read(offset: number, data: Buffer): Promise<void> {
     const { control, thread, fingerprints, samples, hasher } = this.#parts;
     const start = performance.now();
-    await this.#readSource(offset, data);
+    await this.fill(offset, data);
     this.#data = data;
     this.#firstUnit = offset / fingerprintUnit;
     this.#units = Math.ceil(data.length / fingerprintUnit);
     this.#samples.fill(-1);
-    this.#touched.fill(false);
     samples.within(this.#firstUnit, this.#firstUnit + this.#units, (sample, unit) => {
       this.#samples[unit - this.#firstUnit] = sample;
     });
@@ -83,9 +81,8 @@ export class ChunkReader {
     );
   }
 
-  /** The unit (or part of it) goes to the target: notes that, and its hash if it is a sample. True for zeros. */
+  /** The unit (or part of it) goes to the target: notes its hash if it is a sample. True for zeros. */
   touch(unit: number): boolean {
-    this.#touched[unit] = true;
     const sample = this.#samples[unit] ?? -1;
     if (sample >= 0) this.#parts.samples.record(sample, this.#print(unit));
     return isZero(this.#bytes(unit));
@@ -94,12 +91,6 @@ export class ChunkReader {
   /** Writes the fingerprints of all of the chunk's units. */
   saveFingerprints(): void {
     this.#parts.fingerprints?.write(this.#firstUnit, this.#read.subarray(0, this.#units * fingerprintSize));
-  }
-
-  /** The fingerprint of a unit that was touched, for later; undefined for others. */
-  touched(unit: number): { unit: number; print: Buffer } | undefined {
-    if (this.#parts.fingerprints === undefined || this.#touched[unit] !== true) return undefined;
-    return { unit: this.#firstUnit + unit, print: Buffer.from(this.#print(unit)) };
   }
 
   #bytes(unit: number): Buffer {
@@ -113,7 +104,8 @@ export class ChunkReader {
     return this.#read.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
   }
 
-  async #readSource(offset: number, data: Buffer): Promise<void> {
+  /** Fills `data` from `offset` of the source, and does nothing else. */
+  async fill(offset: number, data: Buffer): Promise<void> {
     const { source, onReadError } = this.#parts;
     try {
       source.readInto(data, offset);

@@ -19,16 +19,6 @@ test('threads see one another through the shared memory', () => {
   assert.equal(second.takeItem(), 0);
 });
 
-test('threads share the memory for what they keep', () => {
-  const first = new Control(2);
-  const second = new Control(2, first.buffer);
-  assert.equal(first.reserve(600, 1000), true);
-  assert.equal(second.reserve(500, 1000), false);
-  assert.equal(second.reserve(400, 1000), true);
-  first.giveBack(600);
-  assert.equal(second.reserve(600, 1000), true);
-});
-
 test('a booked rate makes the waiting add up over all threads', () => {
   const control = new Control(2);
   const other = new Control(2, control.buffer);

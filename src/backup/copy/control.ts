@@ -9,10 +9,10 @@
 const NEXT_ITEM = 0;
 const STOP = 1;
 const PAUSE = 2;
-const SPOOLED = 3;
+// One more, so that what follows lies at a multiple of 8 bytes.
 const FLAGS = 4;
 
-/** What one thread has done since the pool was made; all bytes but `readMs`. */
+/** What one thread has done since the pool was made; bytes, unless said otherwise, and times in milliseconds. */
 export interface Counters {
   /** Bytes of the device dealt with. */
   done: number;
@@ -29,8 +29,9 @@ export interface Counters {
   different: number;
   /** Bytes read back from the target and found right. */
   verified: number;
-  /** Bytes kept in memory for after the thaw. */
-  spooled: number;
+  /** Reads of blocks for the spool, and how long they took. */
+  scattered: number;
+  scatteredMs: number;
 }
 
 const names: readonly (keyof Counters)[] = [
@@ -42,7 +43,8 @@ const names: readonly (keyof Counters)[] = [
   'same',
   'different',
   'verified',
-  'spooled',
+  'scattered',
+  'scatteredMs',
 ];
 
 export class Control {
@@ -74,18 +76,6 @@ export class Control {
 
   rewind(): void {
     Atomics.store(this.#flags, NEXT_ITEM, 0);
-  }
-
-  /** Books memory for what a frozen pass keeps, out of `limit` bytes (below 2^31) for all threads; false: none left. */
-  reserve(bytes: number, limit: number): boolean {
-    const before = Atomics.add(this.#flags, SPOOLED, bytes);
-    if (before + bytes <= limit) return true;
-    Atomics.sub(this.#flags, SPOOLED, bytes);
-    return false;
-  }
-
-  giveBack(bytes: number): void {
-    Atomics.sub(this.#flags, SPOOLED, bytes);
   }
 
   get stopped(): boolean {

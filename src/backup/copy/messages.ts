@@ -6,16 +6,22 @@ import type { ImageRoot } from '../../vault/writing/vault-target.ts';
 import type { ExpectedFilesystems } from '../expected-filesystems.ts';
 import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
+import type { SpoolRoomSetup } from './spool-room.ts';
 
 /**
  * What is done with the items of a segment, which are whole fingerprint units:
  * - `copy`: read, and send the blocks that are set in `send`.
  * - `compare`: read, and mark in `found` the units that differ from their fingerprints; send nothing.
- * - `frozen`: read, and keep in memory the blocks that are set in `send`; what there is no room for is sent.
- *   No file is written. `frozen-compare`: the same, and the whole of each unit that differs besides.
+ * - `stash`: without items: read the blocks that are set in `send`, and keep them in the spool; forget the blocks of
+ *   earlier rounds that are not set in `stashed`. `frozen`: the same inside the freeze.
+ * - `frozen-compare`: inside the freeze: read, and keep in the spool the blocks that are set in `send`, and the whole of
+ *   each unit that differs from its fingerprint; mark these units in `found`.
  * - `verify`: read from the target, and mark in `found` the units that differ from their fingerprints.
+ *
+ * Inside the freeze no file is written. Blocks that the spool has no room for are sent at once if `mayOverflow` is set;
+ * otherwise the run throws FREEZE_TOO_LONG.
  */
-export type PassMode = 'copy' | 'compare' | 'frozen' | 'frozen-compare' | 'verify';
+export type PassMode = 'copy' | 'compare' | 'stash' | 'frozen' | 'frozen-compare' | 'verify';
 
 export function isFrozen(mode: PassMode): boolean {
   return mode === 'frozen' || mode === 'frozen-compare';
@@ -41,7 +47,12 @@ export interface ThreadSetup {
   readonly send: SharedArrayBuffer;
   /** Blocks written since the last flush. */
   readonly unconfirmed: SharedArrayBuffer;
-  /** Fingerprint units that a comparing or verifying pass found different. */
+  /** Blocks that the spools hold as they are on the device, as far as is known. */
+  readonly stashed: SharedArrayBuffer;
+  /**
+   * Fingerprint units that a comparing or verifying pass found different; after `sendSpool` those whose new
+   * fingerprint is known.
+   */
   readonly found: SharedArrayBuffer;
   /** Fingerprint units that are known to read as zeros at the target. */
   readonly targetZero: SharedArrayBuffer;
@@ -52,7 +63,7 @@ export interface ThreadSetup {
   readonly key: Uint8Array;
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
-  readonly spoolBytes: number;
+  readonly room: SpoolRoomSetup;
   readonly depth: number;
 }
 
@@ -79,6 +90,16 @@ export interface RunResult {
   readonly overflow: number;
 }
 
+export interface RunArguments {
+  readonly mode: PassMode;
+  /** Items of the segment; 0 for modes without items. */
+  readonly count: number;
+  /** Threads that take part: each has its own stripes of the device in modes without items. */
+  readonly threads: number;
+  /** Whether blocks that the spool has no room for may go to the target at once. */
+  readonly mayOverflow: boolean;
+}
+
 /** The calls by name, with their arguments and results. */
 export interface ThreadCalls {
   /** Opens source and target. `waitMs`: how long a target that does not answer is waited for. */
@@ -93,7 +114,10 @@ export interface ThreadCalls {
   zeroMap: { args: { used: SharedArrayBuffer }; result: undefined };
   /** Reads and hashes `count` items from `first` on, to measure how fast that goes. */
   measure: { args: { first: number; count: number }; result: { bytes: number; ms: number } };
-  run: { args: { mode: PassMode; count: number }; result: RunResult };
+  run: { args: RunArguments; result: RunResult };
+  /** How many granules of the spool the target has to complete. */
+  spoolLacks: { args: undefined; result: number };
+  /** Sends what the spool holds of the blocks that are set in `send`. It stays until `dropSpool`. */
   sendSpool: { args: undefined; result: undefined };
   dropSpool: { args: undefined; result: undefined };
   flush: { args: undefined; result: undefined };

@@ -28,7 +28,7 @@ export class Outgoing {
   #target: Target;
   #underWay = 0;
   #failure: AgentError | undefined;
-  #wake: (() => void) | undefined;
+  #waiting: (() => void)[] = [];
   #zeroOffset = 0;
   #zeroLength = 0;
 
@@ -88,7 +88,9 @@ export class Outgoing {
   }
 
   release(slot: Slot): void {
-    if (--slot.users === 0) this.#free.push(slot);
+    if (--slot.users > 0) return;
+    this.#free.push(slot);
+    this.#wakeUp();
   }
 
   /** Sends `length` bytes at `from` of the slot to `offset` of the target; does not wait. */
@@ -176,15 +178,20 @@ export class Outgoing {
       .finally(() => {
         this.#underWay--;
         done();
-        this.#wake?.();
-        this.#wake = undefined;
+        this.#wakeUp();
       })
       .catch(() => undefined);
   }
 
+  #wakeUp(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+
   #nextCompletion(): Promise<void> {
     return new Promise((resolve) => {
-      this.#wake = resolve;
+      this.#waiting.push(resolve);
     });
   }
 }

@@ -5,6 +5,8 @@
  */
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
+import { alignedOut, merged, totalLength } from '../../base/extents.ts';
 import type { SealedBytes } from '../../block/target.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
@@ -13,7 +15,8 @@ import type { ReadErrorRecord } from '../status.ts';
 import type { Counters } from './control.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts } from './messages.ts';
 import type { Samples } from './samples.ts';
-import { SegmentCursor, spread } from './segments.ts';
+import { SegmentCursor, spread, wholeUnits } from './segments.ts';
+import { ownReads } from './stripes.ts';
 import { CopyThreads, type PoolSetup, type SharedMemory } from './threads.ts';
 
 /** Aim of the time between two flushes, and the bounds of a segment in bytes. */
@@ -25,12 +28,20 @@ const largestSegment = 64 * GiB;
 /** Bytes that have to have been read for their speed to tell. */
 const tellingBytes = 8 * MiB;
 
+/** Reads of single blocks that tell their speed. */
+const tellingReads = 256;
+
+/** Bytes that are read in some milliseconds, also from a slow disk in tens of them. */
+const littleToRead = 8 * MiB;
+
 export class CopyPool {
   readonly used: Bitmap;
   readonly #setup: PoolSetup;
   readonly #threads: CopyThreads;
   readonly #memory: SharedMemory;
   #redone = 0;
+  /** What is being sent, as the counters will be when all of it is. */
+  #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
   readErrors: ReadErrorRecord[] = [];
@@ -75,6 +86,24 @@ export class CopyPool {
     return { ...total, done: Math.max(0, total.done - this.#redone) };
   }
 
+  /** Bytes that are still to be sent, and to be read, of what is being sent now; undefined if nothing is. */
+  get left(): { readonly toSend: number; readonly toRead: number } | undefined {
+    if (this.#goal === undefined) return undefined;
+    const { done, read } = this.counters();
+    return { toSend: Math.max(0, this.#goal.done - done), toRead: Math.max(0, this.#goal.read - read) };
+  }
+
+  /** `set`: what `work` sends. */
+  async #sending<Result>(set: Bitmap, work: () => Promise<Result>): Promise<Result> {
+    const { done, read } = this.counters();
+    this.#goal = { done: done + set.bytes(), read: read + totalLength(wholeUnits(set)) };
+    try {
+      return await work();
+    } finally {
+      this.#goal = undefined;
+    }
+  }
+
   /**
    * Reads the used map into `used`. A tentative map (`live`) that came out as "everything" says nothing, as the
    * metadata of a running filesystem may contradict itself: `used` then stays as it was.
@@ -109,6 +138,24 @@ export class CopyPool {
     return this.#measured ?? this.measureReading();
   }
 
+  /**
+   * Seconds that reading the set into memory takes: by its reads, at the speed of those so far, and by its bytes. Before
+   * any have shown their speed, as long as a pass needs for the same.
+   */
+  async secondsToKeep(set: Bitmap): Promise<number> {
+    const { scattered, scatteredMs } = this.#memory.control.total();
+    const rate = await this.readingRate();
+    if (scattered < tellingReads || scatteredMs === 0)
+      return roundedOut(set, Math.max(this.facts.minimumBlock, fingerprintUnit)).bytes() / rate;
+    let reads = 0;
+    let bytes = 0;
+    for (const { length } of ownReads(set.extents(), { thread: 0, threads: 1 })) {
+      reads++;
+      bytes += length;
+    }
+    return (reads * scatteredMs) / scattered / 1000 / this.#threads.count + bytes / rate;
+  }
+
   async #measureReading(): Promise<number> {
     const places = spread(this.used, 8 * this.#threads.count);
     if (places.length === 0) return Infinity;
@@ -126,7 +173,7 @@ export class CopyPool {
    */
   async copy(set: Bitmap): Promise<void> {
     this.#memory.send.copy(set);
-    await this.#segments('copy', set);
+    await this.#sending(set, () => this.#segments('copy', set));
   }
 
   /** What was read and sent again after lost connections since this was asked last; undefined where nothing was. */
@@ -143,20 +190,106 @@ export class CopyPool {
     return this.#memory.found.clone();
   }
 
+  /** Blocks that are in memory as they are on the device, as far as is known. */
+  get stashed(): Bitmap {
+    return this.#memory.stashed;
+  }
+
+  /** These blocks were written: what memory holds of them is not the device any more. */
+  forgetStashed(dirty: Bitmap): void {
+    this.stashed.andNot(dirty);
+  }
+
+  /** Bytes of memory that the job may still use for blocks that wait for the thaw. */
+  get roomLeft(): number {
+    return this.#setup.room.free;
+  }
+
   /**
-   * The pass inside the freeze: keeps the blocks of `send` in memory, and, where `compare` is given, all units of
-   * that set that differ from their fingerprints. Neither flushes nor survives a lost connection: what was frozen
-   * then is gone. `kept`: all that `sendSpool` will have sent, `overflow`: bytes that were sent already.
+   * Reads what memory does not hold of the set yet, before the freeze: it then has to read only what was written since.
+   * The target has no part in it. False, and nothing is kept, if memory has no room.
    */
-  async freeze(send: Bitmap, compare: Bitmap | undefined): Promise<{ kept: Bitmap; overflow: number }> {
+  async stash(set: Bitmap): Promise<boolean> {
+    try {
+      await this.#keep('stash', set, { mayOverflow: false });
+      return true;
+    } catch (error) {
+      if (!(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
+      await this.dropSpool();
+      return false;
+    }
+  }
+
+  /**
+   * The pass inside the freeze: `set` is all that the target lacks. What memory does not hold of it yet is read. Neither
+   * flushes nor survives a lost connection. `overflow`: bytes that had no room and were sent already, which only happens
+   * if `mayOverflow` allows it; otherwise FREEZE_TOO_LONG is thrown.
+   */
+  async freeze(set: Bitmap, options: { readonly mayOverflow: boolean }): Promise<{ overflow: number }> {
+    return this.#keep('frozen', set, options);
+  }
+
+  /**
+   * The same without a tracker: keeps the blocks of `send`, and all units of `compare` that differ from their
+   * fingerprints. `kept`: all that `sendSpool` has to send.
+   */
+  async freezeComparing(
+    send: Bitmap,
+    compare: Bitmap,
+    { mayOverflow }: { readonly mayOverflow: boolean },
+  ): Promise<{ kept: Bitmap; overflow: number }> {
+    this.stashed.fill(false);
     this.#memory.found.fill(false);
     this.#memory.send.copy(send);
     const set = send.clone();
-    if (compare !== undefined) set.or(compare);
-    const { overflow } = await this.#segments(compare === undefined ? 'frozen' : 'frozen-compare', set);
+    set.or(compare);
+    const { overflow } = await this.#segments(
+      'frozen-compare',
+      this.granular(set),
+      mayOverflow && this.canOverflow,
+    );
     const kept = send.clone();
     for (const { offset, length } of this.#memory.found.extents()) kept.mark(offset, length);
     return { kept, overflow };
+  }
+
+  /** The set rounded out to what the target takes at once. */
+  granular(set: Bitmap): Bitmap {
+    return roundedOut(set, this.facts.minimumBlock);
+  }
+
+  async #keep(
+    mode: 'stash' | 'frozen',
+    set: Bitmap,
+    { mayOverflow }: { readonly mayOverflow: boolean },
+  ): Promise<{ overflow: number }> {
+    // A target that cannot be read is never asked to complete anything.
+    const wanted = (this.facts.abilities.read ? set : this.granular(set)).clone();
+    wanted.andNot(this.stashed);
+    const chosen = this.#withNeighbours(wanted);
+    this.#memory.send.copy(chosen);
+    const results = await this.#runAll(mode, 0, mayOverflow && this.canOverflow);
+    this.stashed.or(chosen);
+    return { overflow: results.reduce((sum, { overflow }) => sum + overflow, 0) };
+  }
+
+  /**
+   * Whether blocks may be sent within a freeze: a vault would write to files then, and another target takes no less than
+   * its own blocks.
+   */
+  get canOverflow(): boolean {
+    const { abilities, minimumBlock } = this.facts;
+    return abilities.seals !== true && minimumBlock <= Math.min(this.#setup.unit, fingerprintUnit);
+  }
+
+  /**
+   * The set rounded out to what is sent and fingerprinted as a whole, if that is little to read: then nothing has to be
+   * completed after the thaw, and all fingerprints are known.
+   */
+  #withNeighbours(set: Bitmap): Bitmap {
+    const whole = roundedOut(set, Math.max(this.facts.minimumBlock, fingerprintUnit));
+    const bytes = whole.bytes();
+    return bytes <= littleToRead && bytes <= this.roomLeft / 4 ? whole : set;
   }
 
   /**
@@ -184,6 +317,7 @@ export class CopyPool {
   async #segments(
     mode: PassMode,
     set: Bitmap,
+    mayOverflow = false,
   ): Promise<{ overflow: number; mismatches: number; firstMismatch: number }> {
     const cursor = new SegmentCursor(set);
     const sum = { overflow: 0, mismatches: 0, firstMismatch: -1 };
@@ -192,7 +326,7 @@ export class CopyPool {
       const segment = cursor.next(this.#memory.items, size);
       if (segment.count === 0) return sum;
       const start = performance.now();
-      const results = await this.#segment(mode, segment.count);
+      const results = await this.#segment(mode, segment.count, mayOverflow);
       for (const { overflow, mismatches } of results) {
         sum.overflow += overflow;
         if (mismatches === undefined) continue;
@@ -205,8 +339,8 @@ export class CopyPool {
     }
   }
 
-  async #segment(mode: PassMode, count: number): Promise<RunResult[]> {
-    if (mode !== 'copy' && mode !== 'verify') return this.#runAll(mode, count);
+  async #segment(mode: PassMode, count: number, mayOverflow: boolean): Promise<RunResult[]> {
+    if (mode !== 'copy' && mode !== 'verify') return this.#runAll(mode, count, mayOverflow);
     const items = this.#memory.items.slice(0, count * 2);
     return this.#threads.untilFlushed(async (again) => {
       if (again && mode === 'verify' && this.hasUnconfirmed) throw this.#threads.lostUnconfirmed();
@@ -235,22 +369,40 @@ export class CopyPool {
     }
   }
 
-  async #runAll(mode: PassMode, count: number): Promise<RunResult[]> {
+  async #runAll(mode: PassMode, count: number, mayOverflow = false): Promise<RunResult[]> {
     this.#memory.control.rewind();
-    const results = await this.#threads.all((thread) => thread.call('run', { mode, count }));
+    const threads = this.#threads.count;
+    const results = await this.#threads.all((thread) =>
+      thread.call('run', { mode, count, threads, mayOverflow }),
+    );
     for (const { readErrors } of results) this.readErrors.push(...readErrors);
     return results;
   }
 
   /**
-   * Sends what frozen passes kept in memory, and flushes. `resendable`: nothing else was unconfirmed at the
-   * freeze, so that a lost connection can be made good from memory.
+   * Sends what memory holds of the set, and flushes. `resendable`: nothing else was unconfirmed at the freeze, so that a
+   * lost connection can be made good from memory. True bits of the result: units whose fingerprint is known now.
    */
-  async sendSpool(resendable: boolean): Promise<void> {
-    await this.#threads.untilFlushed(async (again) => {
-      if (again && !resendable) throw this.#threads.lostUnconfirmed();
-      await this.#threads.all((thread) => thread.call('sendSpool', undefined));
-    });
+  async sendSpool(set: Bitmap, resendable: boolean): Promise<Bitmap> {
+    this.#memory.send.copy(set);
+    this.#memory.found.fill(false);
+    const lacking = await this.#threads.all((thread) => thread.call('spoolLacks', undefined));
+    // A vault reads back only what is in packs that are closed.
+    if (lacking.some((granules) => granules > 0)) await this.seal();
+    await this.#sending(this.granular(set), () =>
+      this.#threads.untilFlushed(async (again) => {
+        if (again && !resendable) throw this.#threads.lostUnconfirmed();
+        await this.#threads.all((thread) => thread.call('sendSpool', undefined));
+      }),
+    );
+    const known = this.#memory.found.clone();
+    await this.dropSpool();
+    return known;
+  }
+
+  /** Nothing is in memory any more. */
+  async dropSpool(): Promise<void> {
+    this.stashed.fill(false);
     await this.#threads.all((thread) => thread.call('dropSpool', undefined));
   }
 
@@ -306,4 +458,12 @@ export class CopyPool {
   close(): Promise<void> {
     return this.#threads.close();
   }
+}
+
+function roundedOut(set: Bitmap, alignment: number): Bitmap {
+  if (alignment <= set.unit) return set;
+  const result = new Bitmap(set.size, set.unit);
+  for (const { offset, length } of merged(alignedOut(set.extents(), alignment, set.size)))
+    result.mark(offset, length);
+  return result;
 }

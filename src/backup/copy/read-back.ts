@@ -39,7 +39,7 @@ export class ReadBack {
   /** Holds what the target has to the fingerprints of these bytes. */
   async verify(offset: number, length: number): Promise<void> {
     const { control, thread, hasher, fingerprints, found } = this.#parts;
-    const data = await this.#read(offset, length);
+    const data = await this.read(offset, length);
     const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
     fingerprints?.read(offset / fingerprintUnit, prints);
     for (let at = 0, unit = 0; at < length; at += fingerprintUnit, unit++) {
@@ -63,7 +63,7 @@ export class ReadBack {
       if (hash === undefined) continue;
       const offset = unit * fingerprintUnit;
       const length = Math.min(fingerprintUnit, targetZero.size - offset);
-      const got = hasher.hash(await this.#read(offset, length));
+      const got = hasher.hash(await this.read(offset, length));
       if (!got.equals(hash))
         throw new AgentError(
           'TARGET_MISMATCH',
@@ -78,7 +78,7 @@ export class ReadBack {
   }
 
   /** Reads from the target; rounds up to its block at the tail of the device. */
-  async #read(offset: number, length: number): Promise<Buffer> {
+  async read(offset: number, length: number): Promise<Buffer> {
     const target = this.#target();
     const block = target.minimumBlock;
     const room = Math.ceil(length / block) * block;

@@ -1,62 +1,161 @@
-/** What frozen passes found to be sent, kept in memory until the thaw; bounded, together with the other threads'. */
+/**
+ * Blocks of the device as they were when a copying thread read them last, kept in memory until they are sent after the
+ * thaw. Blocks of zeros take no room. Nothing here lies in the heap of the thread, which is small.
+ */
+import type { Bitmap } from '../../base/bitmap.ts';
+import { formatBytes, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import type { Control } from './control.ts';
+import { type SpoolRoom, slabSize } from './spool-room.ts';
 
-export interface SpoolEntry {
+/** Slot of a block of zeros. */
+const zeroSlot = -1;
+
+/** Blocks of one granule of the target: a range that is sent as a whole, or has one fingerprint. */
+export interface SpooledGranule {
   readonly offset: number;
+  /** Bytes; the last granule of a device may be short. */
   readonly length: number;
-  /** Undefined for zeros. */
-  readonly data: Buffer | undefined;
+  /** Offsets of the blocks that the spool has of it, in order. */
+  readonly blocks: readonly number[];
+  /** True if these are all of its blocks. */
+  readonly whole: boolean;
 }
 
 export class Spool {
-  readonly #control: Control;
-  readonly #limit: number;
-  #entries: SpoolEntry[] = [];
-  #prints: { unit: number; print: Buffer }[] = [];
-  #held = 0;
+  readonly #room: SpoolRoom;
+  readonly #size: number;
+  readonly #block: number;
+  readonly #slabs: Buffer[] = [];
+  readonly #freeSlots: number[] = [];
+  #count = 0;
+  #offsets = new Float64Array(1024);
+  #slots = new Int32Array(1024);
 
-  /** `limit`: bytes of data that all threads may keep; zeros cost nothing. */
-  constructor(control: Control, limit: number) {
-    this.#control = control;
-    this.#limit = limit;
+  /** `size`: bytes of the device; `block`: bytes that are kept or not, a power of two of at most a slab. */
+  constructor(room: SpoolRoom, { size, block }: { readonly size: number; readonly block: number }) {
+    this.#room = room;
+    this.#size = size;
+    this.#block = block;
   }
 
-  get entries(): readonly SpoolEntry[] {
-    return this.#entries;
+  /** Blocks in the spool. */
+  get count(): number {
+    return this.#count;
   }
 
-  /** Fingerprints of the units that the entries belong to, to be written when these have been sent. */
-  get prints(): readonly { unit: number; print: Buffer }[] {
-    return this.#prints;
-  }
-
-  /** Copies `data` (or notes zeros); false where there is no room for it. */
-  keep(offset: number, data: Uint8Array, zero: boolean): boolean {
-    if (!zero && !this.#control.reserve(data.length, this.#limit)) return false;
-    this.#entries.push({ offset, length: data.length, data: zero ? undefined : Buffer.from(data) });
-    if (!zero) this.#held += data.length;
+  /** Copies one block (the last one of the device may be short). False: there is no room for it. */
+  add(offset: number, data: Uint8Array): boolean {
+    let slot = zeroSlot;
+    if (!isZero(data)) {
+      if (this.#freeSlots.length === 0 && !this.#grow()) return false;
+      slot = this.#freeSlots.pop()!;
+      this.#bytes(slot).set(data);
+    }
+    if (this.#count === this.#offsets.length) this.#resize(this.#count * 2);
+    this.#offsets[this.#count] = offset;
+    this.#slots[this.#count++] = slot;
     return true;
   }
 
-  keepPrint(print: { unit: number; print: Buffer } | undefined): void {
-    if (print !== undefined) this.#prints.push(print);
+  /** Forgets the blocks that are not set in `keep`, which has at least as many bits as the device has blocks. */
+  retain(keep: Bitmap): void {
+    let kept = 0;
+    for (let entry = 0; entry < this.#count; entry++) {
+      const [offset, slot] = [this.#offsets[entry]!, this.#slots[entry]!];
+      if (keep.has(Math.floor(offset / keep.unit))) {
+        this.#offsets[kept] = offset;
+        this.#slots[kept++] = slot;
+      } else if (slot !== zeroSlot) this.#freeSlots.push(slot);
+    }
+    this.#count = kept;
   }
 
   clear(): void {
-    this.#entries = [];
-    this.#prints = [];
-    this.#control.giveBack(this.#held);
-    this.#held = 0;
+    this.#room.giveBack(this.#slabs.length);
+    this.#slabs.length = 0;
+    this.#freeSlots.length = 0;
+    this.#count = 0;
+    this.#resize(1024);
+  }
+
+  /** What the spool holds, cut to granules of this many bytes, in the order of the device. */
+  *granules(size: number): Generator<SpooledGranule> {
+    this.#sort();
+    for (let entry = 0; entry < this.#count;) {
+      const first = this.#offsets[entry]!;
+      const offset = first - (first % size);
+      const length = Math.min(size, this.#size - offset);
+      const blocks: number[] = [];
+      for (; entry < this.#count && this.#offsets[entry]! < offset + length; entry++)
+        blocks.push(this.#offsets[entry]!);
+      yield { offset, length, blocks, whole: blocks.length === Math.ceil(length / this.#block) };
+    }
+  }
+
+  /** Copies the blocks of a granule to their places in `into`, which begins where the granule begins. */
+  copyTo(granule: SpooledGranule, into: Uint8Array): void {
+    let entry = this.#find(granule.blocks[0]!);
+    for (const offset of granule.blocks) {
+      const from = offset - granule.offset;
+      const length = Math.min(this.#block, granule.length - from);
+      const slot = this.#slots[entry++]!;
+      if (slot === zeroSlot) into.fill(0, from, from + length);
+      else into.set(this.#bytes(slot).subarray(0, length), from);
+    }
+  }
+
+  #bytes(slot: number): Buffer {
+    const perSlab = slabSize / this.#block;
+    const at = (slot % perSlab) * this.#block;
+    return this.#slabs[Math.floor(slot / perSlab)]!.subarray(at, at + this.#block);
+  }
+
+  #grow(): boolean {
+    if (!this.#room.take()) return false;
+    const perSlab = slabSize / this.#block;
+    const first = this.#slabs.push(Buffer.allocUnsafeSlow(slabSize)) * perSlab - perSlab;
+    for (let slot = first + perSlab - 1; slot >= first; slot--) this.#freeSlots.push(slot);
+    return true;
+  }
+
+  #resize(length: number): void {
+    const [offsets, slots] = [new Float64Array(length), new Int32Array(length)];
+    offsets.set(this.#offsets.subarray(0, this.#count));
+    slots.set(this.#slots.subarray(0, this.#count));
+    this.#offsets = offsets;
+    this.#slots = slots;
+  }
+
+  /** By offset. Passes add in order, so mostly there is nothing to do. */
+  #sort(): void {
+    let sorted = true;
+    for (let entry = 1; entry < this.#count && sorted; entry++)
+      sorted = this.#offsets[entry - 1]! < this.#offsets[entry]!;
+    if (sorted) return;
+    const order = Uint32Array.from({ length: this.#count }, (_, entry) => entry);
+    order.sort((a, b) => this.#offsets[a]! - this.#offsets[b]!);
+    const [offsets, slots] = [this.#offsets, this.#slots];
+    this.#offsets = Float64Array.from(order, (entry) => offsets[entry]!);
+    this.#slots = Int32Array.from(order, (entry) => slots[entry]!);
+  }
+
+  #find(offset: number): number {
+    let [low, high] = [0, this.#count];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#offsets[middle]! < offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 }
 
-/** For a target that takes nothing meanwhile: what it notes lies in files, and those may lie on what is frozen. */
+/** `bytes`: all that the spools of the job may hold. */
 export function spoolFull(target: string, bytes: number): AgentError {
   return new AgentError(
     'FREEZE_TOO_LONG',
-    `more than the ${bytes} bytes that memory may hold have changed since the last pass, and ${target} takes nothing ` +
-      'while a filesystem is frozen',
-    { hint: 'start the backup again when the device is less busy' },
+    `more has changed since the last pass to ${target} than the ${formatBytes(bytes)} of memory that the job may use, ` +
+      'and it has to be kept there while the filesystem is frozen',
+    { hint: 'start the backup again when the device is less busy, or give the machine more memory' },
   );
 }

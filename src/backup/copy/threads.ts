@@ -15,6 +15,7 @@ import type { TargetFacts, ThreadSetup } from './messages.ts';
 import { Patience } from './patience.ts';
 import { Samples } from './samples.ts';
 import { maximumItems } from './segments.ts';
+import type { SpoolRoom } from './spool-room.ts';
 import { CopyThread } from './thread.ts';
 
 export interface PoolSetup {
@@ -39,8 +40,8 @@ export interface PoolSetup {
   /** Bytes per second. */
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
-  /** Bytes that all threads together may keep in memory while frozen. */
-  readonly spoolBytes: number;
+  /** Memory for what is kept until the thaw, of all devices of the job. */
+  readonly room: SpoolRoom;
   readonly reconnectMs: number;
 }
 
@@ -55,6 +56,7 @@ export class SharedMemory {
   readonly samples = new Samples();
   readonly send: Bitmap;
   readonly unconfirmed: Bitmap;
+  readonly stashed: Bitmap;
   readonly found: Bitmap;
   readonly targetZero: Bitmap;
 
@@ -62,6 +64,7 @@ export class SharedMemory {
     this.control = new Control(threads);
     this.send = new Bitmap(deviceSize, unit);
     this.unconfirmed = new Bitmap(deviceSize, unit);
+    this.stashed = new Bitmap(deviceSize, unit);
     this.found = new Bitmap(deviceSize, fingerprintUnit);
     this.targetZero = new Bitmap(deviceSize, fingerprintUnit);
   }
@@ -137,7 +140,7 @@ export class CopyThreads {
       key,
       rate,
       onReadError,
-      spoolBytes,
+      room,
     } = this.#setup;
     const { memory } = this;
     const setup: ThreadSetup = {
@@ -154,6 +157,7 @@ export class CopyThreads {
       unit,
       send: memory.send.words.buffer,
       unconfirmed: memory.unconfirmed.words.buffer,
+      stashed: memory.stashed.words.buffer,
       found: memory.found.words.buffer,
       targetZero: memory.targetZero.words.buffer,
       samples: memory.samples.buffer,
@@ -161,7 +165,7 @@ export class CopyThreads {
       key,
       rate,
       onReadError,
-      spoolBytes,
+      room: room.setup,
       depth: threads > 1 ? depthShared : depthAlone,
     };
     const thread = new CopyThread(setup);

@@ -144,7 +144,7 @@ test('blocks smaller than the target can write are rounded to its block', async 
 
 test('a frozen pass keeps the changes in memory and writes nothing until it is told to', async (t) => {
   const data = device(20, []);
-  const { run, all, target, source, transfer } = rig(t, data, { fingerprints: true });
+  const { run, all, target, source, transfer, found, sendSpool } = rig(t, data, { fingerprints: true });
   await run('copy', all);
   const { writes } = target;
   for (const unit of [0, 7, 19]) randomBytes(10).copy(source.data, unit * fingerprintUnit);
@@ -153,13 +153,27 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
   const { overflow } = await run('frozen-compare', all);
   assert.equal(overflow, 0);
   assert.equal(target.writes, writes);
+  const kept = found.clone();
+  assert.deepEqual(
+    [...kept.extents()].map(({ offset, length }) => [
+      offset / fingerprintUnit,
+      Math.ceil(length / fingerprintUnit),
+    ]),
+    [
+      [0, 1],
+      [3, 2],
+      [7, 1],
+      [19, 1],
+    ],
+    'all that is kept is told, since it is pending until it is sent',
+  );
   // After the thaw the source goes on changing; the image must not see it.
   randomBytes(1000).copy(source.data);
-  await transfer.sendSpool();
+  await sendSpool(kept);
   assert.ok(target.data.equals(frozen));
   // A lost connection makes it be sent once more; then it is dropped.
   target.data.fill(0xee, 0, fingerprintUnit);
-  await transfer.sendSpool();
+  await sendSpool(kept);
   assert.ok(target.data.equals(frozen));
   transfer.dropSpool();
   await transfer.checkSamples();
@@ -167,15 +181,16 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
 
 test('more changes than memory may hold go to the target at once, and are counted', async (t) => {
   const data = device(40, []);
-  const { run, all, target, source, transfer } = rig(t, data, {
+  const { run, all, target, source, sendSpool } = rig(t, data, {
     fingerprints: true,
     spoolBytes: requestSize,
   });
   await run('copy', all);
   randomBytes(source.data.length).copy(source.data);
-  const { overflow } = await run('frozen-compare', all);
+  await assert.rejects(run('frozen-compare', all), { code: 'FREEZE_TOO_LONG' });
+  const { overflow } = await run('frozen-compare', all, { mayOverflow: true });
   assert.equal(overflow, source.data.length - requestSize);
-  await transfer.sendSpool();
+  await sendSpool(all);
   assert.ok(target.data.equals(source.data));
   assert.equal((await run('verify', all)).mismatches, undefined);
 });
@@ -267,3 +282,66 @@ test('space is given back in whole blocks of the target, and never next to them'
     );
   }
 });
+
+test('rounds before the freeze and the freeze itself give the frozen device, whatever the target takes at once', async (t) => {
+  const block = 4096;
+  const write = fc.record({
+    block: fc.nat({ max: 159 }),
+    blocks: fc.integer({ min: 1, max: 20 }),
+    zero: fc.boolean(),
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.array(write, { maxLength: 8 }), { minLength: 1, maxLength: 5 }),
+      fc.constantFrom(1, 4 * block, fingerprintUnit, 4 * fingerprintUnit),
+      async (rounds, minimumBlock) => {
+        const data = device(10, [3], 5000);
+        const target = new MemoryTarget(12 * fingerprintUnit, { minimumBlock });
+        const { run, source, stashed, sendSpool, found, transfer } = rig(t, data, {
+          ...{ target, fingerprints: true, unit: block },
+        });
+        const pending = new Bitmap(data.length, block);
+        pending.fill(true);
+        await run('copy', pending);
+        pending.fill(false);
+        for (const [i, writes] of rounds.entries()) {
+          for (const { block: first, blocks, zero } of writes) {
+            const [offset, end] = [first * block, Math.min((first + blocks) * block, data.length)];
+            if (offset >= end) continue;
+            if (zero) source.data.fill(0, offset, end);
+            else randomBytes(end - offset).copy(source.data, offset);
+            pending.mark(offset, end - offset);
+            stashed.clear(offset, end - offset);
+          }
+          const wanted = pending.clone();
+          wanted.andNot(stashed);
+          await run(i === rounds.length - 1 ? 'frozen' : 'stash', wanted);
+        }
+        const frozen = Buffer.from(source.data);
+        // After the thaw everything changes, and none of it may be seen.
+        randomBytes(data.length).copy(source.data);
+        if (minimumBlock === 1) assert.equal(transfer.spoolLacks(), 0);
+        await sendSpool(pending);
+        const known = found.clone();
+        assert.ok(target.data.subarray(0, data.length).equals(frozen));
+        assert.equal((await run('verify', allOf(data.length))).mismatches, undefined);
+        await transfer.checkSamples();
+        // A unit of which the spool has all blocks has its fingerprint.
+        for (let unit = 0; unit < 10; unit++) {
+          const start = unit * fingerprintUnit;
+          const kept = [...pending.extents(start, Math.min(start + fingerprintUnit, data.length))];
+          const whole =
+            kept[0]?.offset === start && kept[0].length >= Math.min(fingerprintUnit, data.length - start);
+          if (whole && minimumBlock <= fingerprintUnit) assert.ok(known.has(unit), `unit ${unit}`);
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+function allOf(size: number): Bitmap {
+  const set = new Bitmap(size, fingerprintUnit);
+  set.fill(true);
+  return set;
+}

@@ -3,18 +3,20 @@
  * target busy. Reads block the thread (design.md, Speed), so this runs in worker threads only.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MiB } from '../../base/bytes.ts';
+import { MiB, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { type Extent, alignedIn, alignedOut, clipped, merged, pieces } from '../../base/extents.ts';
 import { isReadError } from '../../block/read-errors.ts';
 import type { Target } from '../../block/target.ts';
 import { allMarked, markShared } from './atomic-bitmap.ts';
 import { ChunkReader, type ChunkParts } from './chunk.ts';
-import { fingerprintUnit } from '../../tracking/fingerprints.ts';
-import { type PassMode, type RunResult, isFrozen } from './messages.ts';
+import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { type PassMode, type RunArguments, type RunResult, isFrozen } from './messages.ts';
 import { Outgoing, requestSize, type Slot } from './outgoing.ts';
 import { ReadBack } from './read-back.ts';
-import { Spool, spoolFull } from './spool.ts';
+import { Spool, type SpooledGranule, spoolFull } from './spool.ts';
+import type { SpoolRoom } from './spool-room.ts';
+import { ownReads } from './stripes.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
 
 /** Bytes of one trim: between two a job can be cancelled. */
@@ -26,10 +28,11 @@ export interface TransferParts extends ChunkParts {
   /** See ThreadSetup in messages.ts for the bitmaps. */
   readonly send: Bitmap;
   readonly unconfirmed: Bitmap;
+  readonly stashed: Bitmap;
   readonly found: Bitmap;
   readonly targetZero: Bitmap;
   readonly rate: number | undefined;
-  readonly spoolBytes: number;
+  readonly room: SpoolRoom;
   /** Requests under way at once. */
   readonly depth: number;
 }
@@ -42,12 +45,14 @@ export class Transfer {
   readonly #readBack: ReadBack;
   readonly #reads = new Set<Promise<void>>();
   #overflow = 0;
+  /** Fingerprint units of which a block was sent within a freeze, where nothing may be written to files. */
+  readonly #overflown = new Set<number>();
 
   constructor(target: Target, parts: TransferParts) {
     this.#parts = parts;
     this.#outgoing = new Outgoing(target, parts);
     this.#reader = new ChunkReader(parts);
-    this.#spool = new Spool(parts.control, parts.spoolBytes);
+    this.#spool = new Spool(parts.room, { size: parts.send.size, block: this.#block });
     this.#readBack = new ReadBack(() => this.target, parts);
   }
 
@@ -59,13 +64,20 @@ export class Transfer {
     this.#outgoing.useTarget(target);
   }
 
+  /** Bytes that the spool keeps or not. */
+  get #block(): number {
+    return Math.min(this.#parts.send.unit, fingerprintUnit);
+  }
+
   /** Works through the segment's items together with the other threads. Throws the first failure. */
-  async run(mode: PassMode, count: number): Promise<RunResult> {
-    const { control, items } = this.#parts;
+  async run({ mode, count, threads, mayOverflow }: RunArguments): Promise<RunResult> {
+    const { control, items, stashed } = this.#parts;
     this.#reader.readErrors = [];
     this.#overflow = 0;
     this.#readBack.takeMismatches();
+    if (mode === 'stash' || isFrozen(mode)) this.#spool.retain(stashed);
     await this.#session(async () => {
+      if (mode === 'stash' || mode === 'frozen') await this.#stash(mode, threads, mayOverflow);
       for (let item = control.takeItem(); item < count; item = control.takeItem()) {
         const offset = items[item * 2] ?? 0;
         const end = offset + (items[item * 2 + 1] ?? 0);
@@ -73,7 +85,7 @@ export class Transfer {
           await this.#gate(mode);
           const length = Math.min(requestSize, end - at);
           if (mode === 'verify') await this.#ahead(this.#readBack.verify(at, length));
-          else await this.#chunk(mode, at, length);
+          else await this.#chunk(mode, at, length, mayOverflow);
         }
       }
       this.#outgoing.sendZeroes();
@@ -113,18 +125,94 @@ export class Transfer {
     return { bytes: done, ms: performance.now() - start };
   }
 
-  /** Sends what frozen passes kept; it stays until `dropSpool`, since a lost connection needs it again. */
+  /** Granules of the spool that lack blocks which the target has to be sent along: it is read for them. */
+  spoolLacks(): number {
+    if (this.target.minimumBlock <= this.#block) return 0;
+    let lacking = 0;
+    for (const { whole } of this.#spool.granules(this.#granule)) if (!whole) lacking++;
+    return lacking;
+  }
+
+  /**
+   * Sends what the spool holds of the blocks that are set in `send`; it stays until `dropSpool`, since a lost connection
+   * needs it again. Marks in `found` the units whose fingerprint is known then.
+   */
   async sendSpool(): Promise<void> {
     await this.#session(async () => {
-      for (const { offset, length, data } of this.#spool.entries) {
+      for (const unit of this.#overflown) this.#forgetUnit(unit);
+      for (const granule of this.#spool.granules(this.#granule)) {
         await this.#gate('copy');
-        await this.#pace(data?.length ?? 0);
-        if (data === undefined) await this.#zeroes(offset, length);
-        else await this.#outgoing.owned(data, offset);
+        const slot = await this.#outgoing.slot();
+        await this.#ahead(this.#sendGranule(slot, granule));
       }
+      await Promise.all(this.#reads);
       this.#outgoing.sendZeroes();
-      for (const { unit, print } of this.#spool.prints) this.#parts.fingerprints?.write(unit, print);
     });
+  }
+
+  /** Bytes that are completed together: what the target takes at once, and no less than what has one fingerprint. */
+  get #granule(): number {
+    return Math.max(this.target.minimumBlock, fingerprintUnit);
+  }
+
+  /**
+   * Sends the blocks of a granule. If the target takes no less than several blocks at once, the blocks between them are
+   * those that it holds: they are not pending, so they are the device's at the freeze, or they are not in use.
+   */
+  async #sendGranule(slot: Slot, granule: SpooledGranule): Promise<void> {
+    try {
+      const { offset, length, whole } = granule;
+      const runs = [...this.#runsOf(granule)];
+      // All of it has been freed since it was read.
+      if (runs.length === 0) return;
+      const { minimumBlock, abilities } = this.target;
+      const data = slot.buffer.subarray(0, length);
+      const completed = !whole && minimumBlock > this.#block;
+      if (completed) (await this.#readBack.read(offset, length)).copy(data);
+      this.#spool.copyTo(granule, data);
+      // What a vault returns is authenticated; what others return is no proof of what they should hold.
+      this.#notePrints(granule, data, whole || (completed && abilities.seals === true));
+      for (const { offset: from, length: bytes } of runs) {
+        const zero = isZero(data.subarray(from, from + bytes));
+        if (zero) await this.#zeroes(offset + from, bytes);
+        else {
+          await this.#pace(bytes);
+          this.#outgoing.data(slot, from, offset + from, bytes);
+        }
+      }
+    } finally {
+      this.#outgoing.release(slot);
+    }
+  }
+
+  /** Ranges of the granule, from its start, that hold blocks to be sent, in what the target takes at once. */
+  *#runsOf({ offset, length, blocks }: SpooledGranule): Generator<Extent> {
+    const { send } = this.#parts;
+    const wanted = blocks.filter((block) => send.has(Math.floor(block / send.unit)));
+    const extents = wanted.map((block) => ({ offset: block - offset, length: this.#block }));
+    yield* merged(alignedOut(extents, Math.max(1, this.target.minimumBlock), length));
+  }
+
+  /** The new fingerprints of the granule's units that have blocks in the spool: known, or unknown from now on. */
+  #notePrints({ offset, blocks }: SpooledGranule, data: Buffer, known: boolean): void {
+    const { fingerprints, hasher, samples, found } = this.#parts;
+    for (const unit of new Set(blocks.map((block) => Math.floor(block / fingerprintUnit)))) {
+      if (!known) {
+        this.#forgetUnit(unit);
+        continue;
+      }
+      const from = unit * fingerprintUnit - offset;
+      const print = hasher.hash(data.subarray(from, Math.min(from + fingerprintUnit, data.length)));
+      fingerprints?.write(unit, print);
+      samples.within(unit, unit + 1, (sample) => samples.record(sample, print));
+      markShared(found, unit * fingerprintUnit, fingerprintUnit);
+    }
+  }
+
+  #forgetUnit(unit: number): void {
+    const { fingerprints, samples } = this.#parts;
+    fingerprints?.write(unit, unknownPrint);
+    samples.within(unit, unit + 1, (sample) => samples.forget(sample));
   }
 
   /** Lets the target free the space of these blocks, where it can; the bytes that it was told. */
@@ -148,6 +236,7 @@ export class Transfer {
 
   dropSpool(): void {
     this.#spool.clear();
+    this.#overflown.clear();
   }
 
   /** Reads the sampled units back. Throws TARGET_MISMATCH. */
@@ -184,13 +273,32 @@ export class Transfer {
     for (let left = wait; left > 0 && !control.stopped; left -= 100) await sleep(Math.min(left, 100));
   }
 
-  async #chunk(mode: PassMode, offset: number, length: number): Promise<void> {
+  /** Reads this thread's share of the blocks that are set in `send`, and keeps them. */
+  async #stash(mode: PassMode, threads: number, mayOverflow: boolean): Promise<void> {
+    const { control, thread, send } = this.#parts;
+    for (const { offset, length } of ownReads(send.extents(), { thread, threads })) {
+      await this.#gate(mode);
+      const slot = await this.#outgoing.slot();
+      try {
+        const start = performance.now();
+        await this.#reader.fill(offset, slot.buffer.subarray(0, length));
+        for (const extent of clipped(send.extents(offset, offset + length), offset, offset + length))
+          this.#keep(slot, extent.offset - offset, extent.offset, extent.length, mayOverflow);
+        control.add(thread, 'scattered', 1);
+        control.add(thread, 'scatteredMs', performance.now() - start);
+      } finally {
+        this.#outgoing.release(slot);
+      }
+    }
+  }
+
+  async #chunk(mode: PassMode, offset: number, length: number, mayOverflow: boolean): Promise<void> {
     const slot = await this.#outgoing.slot();
     try {
       await this.#reader.read(offset, slot.buffer.subarray(0, length));
       if (mode === 'compare') this.#compare(offset, length);
       else if (mode === 'copy') await this.#copy(slot, offset, length);
-      else this.#freeze(slot, offset, length, mode === 'frozen-compare');
+      else this.#freeze(slot, offset, length, mayOverflow);
     } finally {
       this.#outgoing.release(slot);
     }
@@ -217,18 +325,16 @@ export class Transfer {
     }
   }
 
-  #freeze(slot: Slot, offset: number, length: number, compare: boolean): void {
-    const { control, thread } = this.#parts;
-    if (compare) this.#reader.loadFingerprints();
-    for (const { from, length: bytes, zero } of this.#runs(
-      offset,
-      length,
-      (unit) => compare && this.#reader.differs(unit),
-    )) {
+  #freeze(slot: Slot, offset: number, length: number, mayOverflow: boolean): void {
+    const { control, thread, found } = this.#parts;
+    this.#reader.loadFingerprints();
+    for (let unit = 0; unit < this.#reader.units; unit++)
+      if (this.#reader.differs(unit)) markShared(found, offset + unit * fingerprintUnit, fingerprintUnit);
+    const runs = this.#runs(offset, length, (unit) => this.#reader.differs(unit));
+    for (const { from, length: bytes } of runs) {
       control.add(thread, 'different', bytes);
-      this.#keep(slot, from, offset + from, bytes, zero);
+      this.#keep(slot, from, offset + from, bytes, mayOverflow);
     }
-    for (let unit = 0; unit < this.#reader.units; unit++) this.#spool.keepPrint(this.#reader.touched(unit));
   }
 
   /**
@@ -270,16 +376,18 @@ export class Transfer {
     return block <= send.unit ? extents : merged(alignedOut(extents, block, end));
   }
 
-  #keep(slot: Slot, from: number, offset: number, length: number, zero: boolean): void {
-    const { control, thread } = this.#parts;
-    if (this.#spool.keep(offset, slot.buffer.subarray(from, from + length), zero)) {
-      control.add(thread, 'spooled', length);
-      return;
+  /** Keeps whole blocks in the spool. Those that have no room are sent at once, if they may be. */
+  #keep(slot: Slot, from: number, offset: number, length: number, mayOverflow: boolean): void {
+    for (let at = 0; at < length; at += this.#block) {
+      const bytes = Math.min(this.#block, length - at);
+      const data = slot.buffer.subarray(from + at, from + at + bytes);
+      if (this.#spool.add(offset + at, data)) continue;
+      if (!mayOverflow) throw spoolFull(this.target.name, this.#parts.room.limit);
+      this.#overflow += bytes;
+      this.#overflown.add(Math.floor((offset + at) / fingerprintUnit));
+      // No rate limit here: it would make the freeze longer.
+      this.#send(slot, from + at, offset + at, bytes, isZero(data));
     }
-    if (this.target.abilities.seals === true) throw spoolFull(this.target.name, this.#parts.spoolBytes);
-    this.#overflow += length;
-    // No rate limit here: it would make the freeze longer.
-    this.#send(slot, from, offset, length, zero);
   }
 
   #send(slot: Slot, from: number, offset: number, length: number, zero: boolean): void {
@@ -308,6 +416,8 @@ export class Transfer {
     if (this.#reads.size >= this.#parts.depth) await Promise.race(this.#reads);
   }
 }
+
+const unknownPrint = Buffer.alloc(fingerprintSize);
 
 /** Bytes of a chunk, from its start, that go to the target. */
 interface Run {

@@ -158,6 +158,7 @@ export class VaultTarget implements Target {
     this.#base = undefined;
   }
 
+  /** More may be written afterwards, and sealed again. */
   async seal(): Promise<SealedBytes> {
     await this.#chunks.seal();
     const { plainBytes, storedBytes } = this.#chunks.counts;
@@ -200,8 +201,7 @@ export class VaultTarget implements Target {
         await this.#expectStored(names, first);
         // What is not in use any more is left out.
         for (let i = 0; i < count; i++)
-          if (!used.has(Math.floor(((first + i) * chunkSize) / used.unit)))
-            clearedName.copy(names, i * nameLength);
+          if (!holdsAny(used, (first + i) * chunkSize, chunkSize)) clearedName.copy(names, i * nameLength);
         return names;
       },
       namer: new Namer(this.#vault.secrets.pageNameKey),
@@ -261,4 +261,12 @@ export class VaultTarget implements Target {
     }
     return names;
   }
+}
+
+/** True if a bit of the range is set. */
+function holdsAny(set: Bitmap, offset: number, length: number): boolean {
+  const end = Math.min(offset + length, set.size);
+  for (let unit = Math.floor(offset / set.unit); unit * set.unit < end; unit++)
+    if (set.has(unit)) return true;
+  return false;
 }

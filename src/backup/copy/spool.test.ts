@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import test from 'node:test';
+import fc from 'fast-check';
+import { Bitmap } from '../../base/bitmap.ts';
+import { GiB, KiB, MiB } from '../../base/bytes.ts';
+import { SpoolRoom, roomIn, slabSize } from './spool-room.ts';
+import { Spool } from './spool.ts';
+
+test('the room is a share of what is available, within bounds, and is shared by all', () => {
+  assert.equal(roomIn(0), 32 * MiB);
+  assert.equal(roomIn(2 * GiB), 512 * MiB);
+  assert.equal(roomIn(256 * GiB), 4 * GiB);
+  const first = SpoolRoom.create(2 * slabSize);
+  const second = new SpoolRoom(first.setup);
+  assert.deepEqual([first.take(), second.take(), first.take()], [true, true, false]);
+  assert.equal(second.free, 0);
+  first.giveBack(1);
+  assert.deepEqual([second.free, second.take()], [slabSize, true]);
+});
+
+test('a spool holds the last content of each block, whatever came before', () => {
+  const block = 4 * KiB;
+  const size = 40 * block - 512;
+  const rounds = fc.array(
+    fc.uniqueArray(fc.record({ block: fc.nat({ max: 39 }), zero: fc.boolean() }), {
+      selector: (write) => write.block,
+    }),
+    { maxLength: 6 },
+  );
+  fc.assert(
+    fc.property(rounds, fc.constantFrom(1, 4, 16), (all, perGranule) => {
+      const room = SpoolRoom.create(4 * MiB);
+      const spool = new Spool(room, { size, block });
+      const keep = new Bitmap(size, block);
+      const expected = new Map<number, Buffer>();
+      for (const round of all) {
+        for (const write of round) keep.clear(write.block * block, block);
+        spool.retain(keep);
+        for (const write of round.sort((a, b) => a.block - b.block)) {
+          const offset = write.block * block;
+          const length = Math.min(block, size - offset);
+          const data = write.zero ? Buffer.alloc(length) : randomBytes(length);
+          assert.ok(spool.add(offset, data));
+          expected.set(offset, data);
+          keep.mark(offset, length);
+        }
+      }
+      const found = new Map<number, Buffer>();
+      let last = -1;
+      for (const granule of spool.granules(perGranule * block)) {
+        assert.ok(granule.offset > last);
+        last = granule.offset;
+        const into = Buffer.alloc(granule.length, 0xee);
+        spool.copyTo(granule, into);
+        for (const offset of granule.blocks) {
+          const at = offset - granule.offset;
+          found.set(offset, into.subarray(at, at + block));
+        }
+        assert.equal(granule.whole, granule.blocks.length === Math.ceil(granule.length / block));
+      }
+      assert.equal(found.size, expected.size);
+      for (const [offset, data] of expected) assert.ok(found.get(offset)?.equals(data), `block at ${offset}`);
+      spool.clear();
+      assert.deepEqual([spool.count, room.free], [0, room.limit]);
+    }),
+  );
+});
+
+test('blocks of zeros take no room, and a full spool says so', () => {
+  const spool = new Spool(SpoolRoom.create(slabSize), { size: GiB, block: 64 * KiB });
+  for (let unit = 0; unit < 100; unit++) assert.ok(spool.add(unit * 64 * KiB, Buffer.alloc(64 * KiB)));
+  const added = Array.from({ length: 6 }, (_, i) => spool.add((200 + i) * 64 * KiB, randomBytes(64 * KiB)));
+  assert.deepEqual(added, [true, true, true, true, false, false]);
+});

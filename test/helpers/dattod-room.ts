@@ -1,0 +1,11 @@
+/** dattod as it is, but its jobs may keep no more than DATTO_ROOM bytes in memory until the thaw. */
+import { prepareJob } from '../../src/backup/prepare.ts';
+import { parseBytes } from '../../src/base/bytes.ts';
+import { trackerCandidates } from '../../src/tracking/candidates.ts';
+import { dattodWith } from './dattod-with.ts';
+
+const spoolBytes = parseBytes(process.env['DATTO_ROOM'] ?? '', 'DATTO_ROOM');
+
+await dattodWith(trackerCandidates, {
+  prepareJob: (request, environment) => prepareJob(request, { ...environment, spoolBytes }),
+});
