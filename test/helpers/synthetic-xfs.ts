@@ -38,13 +38,15 @@ const crcOffsets = { sb: 224, agf: 216, tree: 52 };
 const uuid = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
 /** The tree has its blocks within the first ones of the group, and the log (in group 0) follows them. */
 const logBytes = 2 * 1024 * 1024;
+/** Blocks for both trees. */
+const treeRoom = 160;
 const noBlock = 0xffffffff;
 
 export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
   const { version = 5, blockSize = 4096, sectorSize = 512, agBlocks = 16384, blocks = 40000 } = options;
   const headerBlocks = Math.floor((3 * sectorSize) / blockSize) + 1;
   const logBlocks = logBytes / blockSize;
-  const reserved = headerBlocks + 64 + logBlocks;
+  const reserved = headerBlocks + treeRoom + logBlocks;
   const agCount = Math.ceil(blocks / agBlocks);
   const agBlockLog = Math.ceil(Math.log2(agBlocks));
   const pieces = new Map<number, Buffer>();
@@ -61,7 +63,9 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
     const free = options.free?.(group, length) ?? [[reserved, length - reserved] as const];
     pieces.set(start, superblock());
     if (version === 5) seal(start, 'sb');
-    const tree = buildTree(group, free);
+    const tree = buildTree(group, free, 'B', headerBlocks);
+    const bySize = [...free].sort((a, b) => a[1] - b[1] || a[0] - b[0]);
+    const second = buildTree(group, bySize, 'C', tree.root + 1);
     treeBlocks.set(group, tree.offsets);
     const agf = Buffer.alloc(sectorSize);
     agf.write('XAGF');
@@ -69,7 +73,9 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
     agf.writeUInt32BE(group, 8);
     agf.writeUInt32BE(length, 12);
     agf.writeUInt32BE(tree.root, 16);
+    agf.writeUInt32BE(second.root, 20);
     agf.writeUInt32BE(tree.levels, 28);
+    agf.writeUInt32BE(second.levels, 32);
     agf.writeUInt32BE(1, 40);
     agf.writeUInt32BE(
       free.reduce((sum, [, count]) => sum + count, 0),
@@ -89,7 +95,7 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
     }
     pieces.set(start + 3 * sectorSize, agfl);
   }
-  writeLog((headerBlocks + 64) * blockSize);
+  writeLog((headerBlocks + treeRoom) * blockSize);
   return {
     size: blocks * blockSize,
     blockSize,
@@ -107,7 +113,7 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
     sb.writeUInt32BE(blockSize, 4);
     sb.writeBigUInt64BE(BigInt(blocks), 8);
     uuid.copy(sb, 32);
-    sb.writeBigUInt64BE(BigInt(headerBlocks + 64), 48);
+    sb.writeBigUInt64BE(BigInt(headerBlocks + treeRoom), 48);
     sb.writeUInt32BE(1, 80);
     sb.writeUInt32BE(agBlocks, 84);
     sb.writeUInt32BE(agCount, 88);
@@ -127,11 +133,13 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
   function buildTree(
     group: number,
     free: readonly (readonly [number, number])[],
+    order: 'B' | 'C',
+    from: number,
   ): { root: number; levels: number; offsets: number[] } {
     const header = version === 5 ? 56 : 16;
     const fits = Math.floor((blockSize - header) / 8);
     const mostChildren = Math.floor((blockSize - header) / 12);
-    let next = headerBlocks;
+    let next = from;
     const offsets: number[] = [];
     let entries: readonly (readonly [number, number])[] = free;
     for (let level = 0; ; level++) {
@@ -142,7 +150,7 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
         const mine = entries.slice(i * per, (i + 1) * per);
         const block = next + i;
         const data = Buffer.alloc(blockSize);
-        data.write(version === 5 ? 'AB3B' : 'ABTB');
+        data.write(`AB${version === 5 ? '3' : 'T'}${order}`);
         data.writeUInt16BE(level, 4);
         data.writeUInt16BE(mine.length, 6);
         data.writeUInt32BE(i === 0 ? noBlock : block - 1, 8);

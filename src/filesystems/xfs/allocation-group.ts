@@ -17,12 +17,14 @@ export interface FreeSpaceRoot {
   readonly levels: number;
   /** What the tree's extents sum up to, in blocks. */
   readonly freeBlocks: number;
+  /** Root and levels of the other tree of the same extents, by their size. */
+  readonly bySize: { readonly root: number; readonly levels: number };
 }
 
 const magic = 0x58414746;
 const crcOffset = 216;
 /** XFS_BTREE_MAXLEVELS. */
-const mostLevels = 9;
+export const mostLevels = 9;
 
 /** Reads the AGF of `group`. Throws FILESYSTEM_UNREADABLE. */
 export function parseAgf(sector: Buffer, sb: XfsSuperblock, group: number): FreeSpaceRoot {
@@ -50,7 +52,8 @@ export function parseAgf(sector: Buffer, sb: XfsSuperblock, group: number): Free
   if (levels < 1 || levels > mostLevels)
     fail(`the free-space tree has ${levels} levels, at most ${mostLevels} can be`);
   if (freeBlocks > length) fail(`${freeBlocks} blocks are free of ${length}`);
-  return { group, length, root, levels, freeBlocks };
+  const bySize = { root: sector.readUInt32BE(20), levels: sector.readUInt32BE(32) };
+  return { group, length, root, levels, freeBlocks, bySize };
 }
 
 export function unreadable(message: string, cause?: unknown): AgentError {

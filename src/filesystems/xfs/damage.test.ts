@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type SyntheticXfs, syntheticXfs } from '../../../test/helpers/synthetic-xfs.ts';
 import { extentsOf, mapOf, wholeMap } from '../../../test/helpers/synthetic-xfs-map.ts';
+import { without } from '../../../test/helpers/used-extents.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ReadAt } from '../../block/source.ts';
 
@@ -58,7 +59,7 @@ test('garbage in v4 trees, which have no checksums, neither loops nor crashes', 
         version: 4,
         blockSize: 512,
         fanout: 4,
-        free: () => extentsOf(Array(60).fill([2, 3]), 4200),
+        free: () => extentsOf(Array(60).fill([2, 3]), 4400),
       });
       const blocks = [...fs.treeBlocks.values()].flat();
       for (const { block, at, value } of list)
@@ -73,6 +74,59 @@ test('garbage in v4 trees, which have no checksums, neither loops nor crashes', 
     }),
     { numRuns: 300 },
   );
+});
+
+test('one wrong byte in version 4, which has no checksums, never makes a used block free', async () => {
+  const fs = syntheticXfs({
+    version: 4,
+    fanout: 20,
+    agBlocks: 2048,
+    blocks: 4096,
+    free: () => extentsOf(Array(30).fill([2, 3]), 1000),
+  });
+  const truth = await wholeMap(fs, 'frozen');
+  assert.equal(truth.everything, false);
+  const places = [
+    ...[0, 512].map((start) => [start, 256]),
+    ...fs.treeBlocks.get(0)!.map((start) => [start, 272]),
+  ];
+  for (const [start, length] of places as [number, number][])
+    for (let at = 0; at < length; at++)
+      for (const bits of [1, 1 << (1 + (at % 7))]) {
+        const piece = fs.pieces.get(start)!;
+        piece[at] = piece[at]! ^ bits;
+        const map = await wholeMap(fs, 'frozen');
+        piece[at] = piece[at]! ^ bits;
+        const about = `byte ${at} at ${start} with bits ${bits}`;
+        if (!map.everything) assert.deepEqual(without(truth.used, [...map.used]), [], about);
+      }
+});
+
+test('metadata that the trees have free makes everything used, also where checksums are right', async () => {
+  const fs = syntheticXfs({ fanout: 20, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
+  const first = fs.treeBlocks
+    .get(0)!
+    .find(
+      (offset) =>
+        fs.pieces.get(offset)!.readUInt32BE(8) === 0xffffffff && fs.pieces.get(offset)!.readUInt16BE(4) === 0,
+    )!;
+  const piece = fs.pieces.get(first)!;
+  for (const [block, what] of [
+    [Math.floor(first / fs.blockSize), 'the leaf itself'],
+    [fs.reserved - 1, 'the log'],
+  ] as const) {
+    const before = piece.readUInt32BE(56);
+    piece.writeUInt32BE(block, 56);
+    fs.seal(first, 'tree');
+    // The parent's key is the first record's.
+    const root = fs.treeBlocks.get(0)![0]!;
+    fs.pieces.get(root)!.writeUInt32BE(block, 56);
+    fs.seal(root, 'tree');
+    const map = await wholeMap(fs);
+    assert.equal(map.everything, true, what);
+    assert.match(map.reason, /holds block \d+, which is metadata/, what);
+    piece.writeUInt32BE(before, 56);
+  }
 });
 
 test('a truncated tree block or device read is unreadable, not a crash', async () => {

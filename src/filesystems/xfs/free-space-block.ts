@@ -30,8 +30,13 @@ export interface FreeSpaceBlock {
 /** No sibling. */
 export const noBlock = 0xffffffff;
 
-const magic4 = 0x41425442;
-const magic5 = 0x41423342;
+/** Which of the two trees of free extents: by block number (bnobt) or by size (cntbt, read of version 4 alone). */
+export type TreeOrder = 'block' | 'size';
+
+const magics = {
+  block: { 4: 0x41425442, 5: 0x41423342 },
+  size: { 4: 0x41425443, 5: 0x41423343 },
+} as const;
 const crcOffset = 52;
 
 /** "XFS allocation group 3, free-space tree block 17 (level 0)" */
@@ -40,7 +45,7 @@ export function placeName(place: BlockPlace): string {
 }
 
 /** Most records of a leaf, or children of a node. */
-function mostEntries(sb: XfsSuperblock, level: number): number {
+export function mostEntries(sb: XfsSuperblock, level: number): number {
   return Math.floor((sb.blockSize - headerSize(sb)) / (level === 0 ? 8 : 12));
 }
 
@@ -54,11 +59,12 @@ export function parseFreeSpaceBlock(
   sb: XfsSuperblock,
   place: BlockPlace,
   root: boolean,
+  order: TreeOrder = 'block',
 ): FreeSpaceBlock {
   const fail = (text: string): never => {
     throw unreadable(`${placeName(place)}: ${text}`);
   };
-  const magic = hasChecksums(sb) ? magic5 : magic4;
+  const magic = magics[order][hasChecksums(sb) ? 5 : 4];
   if (data.readUInt32BE(0) !== magic) fail(`magic is ${hex(data.readUInt32BE(0))}, not ${hex(magic)}`);
   if (hasChecksums(sb)) {
     const fault = checksumFault(data, crcOffset);

@@ -1,14 +1,15 @@
 /**
- * Walks the free-space tree of one XFS allocation group in order of block number, some blocks of one level at
- * a time, so that memory is bounded by levels, not by extents. Everything that must hold between blocks is
- * checked on the way; levels count down and extents only grow, so no chain of bad pointers can loop.
+ * Walks the free-space tree of one XFS allocation group level by level, so that all its blocks are known before its
+ * leaves are read: they must not be free themselves. Eight bytes a leaf are kept, and no extents. Everything that must
+ * hold between blocks is checked on the way; levels count down and extents only grow, so no chain of bad pointers can
+ * loop.
  */
 import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
-import { type FreeSpaceRoot, unreadable } from './allocation-group.ts';
+import { type FreeSpaceRoot, mostLevels, unreadable } from './allocation-group.ts';
 import { asBuffer } from './checksum.ts';
-import { noBlock, parseFreeSpaceBlock, placeName } from './free-space-block.ts';
-import { firstBlockAfterHeaders, type XfsSuperblock } from './superblock.ts';
+import { type TreeOrder, mostEntries, noBlock, parseFreeSpaceBlock, placeName } from './free-space-block.ts';
+import { firstBlockAfterHeaders, hasChecksums, type XfsSuperblock } from './superblock.ts';
 
 export interface TreeReader {
   readonly sb: XfsSuperblock;
@@ -20,57 +21,102 @@ export interface TreeReader {
   readonly head: { readonly data: Buffer; readonly offset: number };
 }
 
-/** Bytes of tree blocks that are read at a time, per level. */
+/** Bytes of tree blocks that are read at a time. */
 const batchBytes = 1024 * 1024;
 const batchBlocks = 64;
 
+/** A range of blocks inside the group, `end` excluded. */
+export interface GroupRange {
+  readonly start: number;
+  readonly end: number;
+}
+
 /**
  * The free extents of the group as pairs of first block and number of blocks (inside the group), one array a
- * leaf. Throws FILESYSTEM_UNREADABLE.
+ * leaf. `own` is metadata that lies in the group besides the tree: none of it may be free. Throws
+ * FILESYSTEM_UNREADABLE.
  */
-export async function* freeExtents(reader: TreeReader, agf: FreeSpaceRoot): AsyncGenerator<Uint32Array> {
-  const walk: Walk = {
-    ...reader,
-    agf,
-    lastAtLevel: [],
-    end: firstBlockAfterHeaders(reader.sb),
-    sum: 0,
-  };
-  yield* level(walk, agf.levels - 1, Uint32Array.of(noBlock, agf.root));
+export async function* freeExtents(
+  reader: TreeReader,
+  agf: FreeSpaceRoot,
+  own: readonly GroupRange[],
+): AsyncGenerator<Uint32Array> {
+  const walk = newWalk(reader, agf, 'block');
+  const leaves = await leavesOf(walk, agf.root, agf.levels);
+  const metadata = new OwnBlocks(agf, own, walk.blocks);
+  for await (const pairs of leafPairs(walk, leaves)) {
+    checkExtents(walk, metadata, pairs);
+    if (pairs.length > 0) yield pairs;
+  }
   if (!reader.strict) return;
-  for (const last of walk.lastAtLevel)
-    if (last.rightSibling !== noBlock)
-      throw unreadable(
-        `XFS allocation group ${agf.group}: the free-space tree ends with block ${last.block}, whose right sibling is ${last.rightSibling}`,
-      );
+  checkEnds(walk);
   if (walk.sum !== agf.freeBlocks)
     throw unreadable(
       `XFS allocation group ${agf.group}: the free-space tree holds ${walk.sum} blocks, the AGF says ${agf.freeBlocks}`,
     );
+  if (!hasChecksums(reader.sb)) await compareBySize(reader, agf, walk.print);
 }
 
 interface Walk extends TreeReader {
   readonly agf: FreeSpaceRoot;
+  readonly order: TreeOrder;
+  /** Levels of this tree. */
+  levels: number;
+  /** The blocks of the tree, as they come. */
+  readonly blocks: number[];
   /** The last block seen at each level, from the leaves up. */
   readonly lastAtLevel: { block: number; rightSibling: number }[];
   /** End of the last extent. */
   end: number;
   /** Blocks in the extents so far. */
   sum: number;
+  /** A sum over all records that does not depend on their order. */
+  print: number;
 }
 
-/** Walks the blocks that `parents` (pairs of key and block) name, all at `depth`, and all below them. */
-async function* level(walk: Walk, depth: number, parents: Uint32Array): AsyncGenerator<Uint32Array> {
-  const step = Math.max(1, Math.min(batchBlocks, Math.floor(batchBytes / walk.sb.blockSize))) * 2;
-  for (let from = 0; from < parents.length; from += step) {
-    walk.signal?.throwIfAborted();
-    const batch = parents.subarray(from, from + step);
-    const data = await readBlocks(walk, depth, batch);
-    for (let i = 0; i < data.length; i++) {
-      const pairs = check(walk, depth, batch[i * 2]!, batch[i * 2 + 1]!, data[i]!);
-      if (depth > 0) yield* level(walk, depth - 1, pairs);
-      else if (pairs.length > 0) yield pairs;
+function newWalk(reader: TreeReader, agf: FreeSpaceRoot, order: TreeOrder): Walk {
+  const end = firstBlockAfterHeaders(reader.sb);
+  return { ...reader, agf, order, levels: 1, blocks: [], lastAtLevel: [], end, sum: 0, print: 0 };
+}
+
+/**
+ * Goes down to the leaves, level by level, and returns them as pairs of key and block. A group of that length cannot
+ * have more leaves than that they are half full, so that a made-up tree costs no more than a real one may.
+ */
+async function leavesOf(walk: Walk, root: number, levels: number): Promise<Uint32Array> {
+  const { sb, agf } = walk;
+  walk.levels = levels;
+  walk.blocks.push(root);
+  const most = Math.max(4096, agf.length / 2 / Math.floor(mostEntries(sb, 0) / 2));
+  let pairs: Uint32Array = Uint32Array.of(noBlock, root);
+  for (let depth = levels - 1; depth > 0; depth--) {
+    const below: number[] = [];
+    for await (const children of level(walk, depth, pairs)) {
+      for (const value of children) below.push(value);
+      if (below.length / 2 > most)
+        throw unreadable(
+          `XFS allocation group ${agf.group}: its free-space tree has more than ${Math.floor(most)} blocks in level ${depth - 1}`,
+        );
     }
+    pairs = Uint32Array.from(below);
+    for (let i = 1; i < pairs.length; i += 2) walk.blocks.push(pairs[i]!);
+  }
+  return pairs;
+}
+
+function leafPairs(walk: Walk, leaves: Uint32Array): AsyncGenerator<Uint32Array> {
+  return level(walk, 0, leaves);
+}
+
+/** What the blocks hold that `pairs` (of key and block) name, all at `depth`, in their order. */
+async function* level(walk: Walk, depth: number, pairs: Uint32Array): AsyncGenerator<Uint32Array> {
+  const step = Math.max(1, Math.min(batchBlocks, Math.floor(batchBytes / walk.sb.blockSize))) * 2;
+  for (let from = 0; from < pairs.length; from += step) {
+    walk.signal?.throwIfAborted();
+    const batch = pairs.subarray(from, from + step);
+    const data = await readBlocks(walk, depth, batch);
+    for (let i = 0; i < data.length; i++)
+      yield check(walk, depth, batch[i * 2]!, batch[i * 2 + 1]!, data[i]!);
   }
 }
 
@@ -78,8 +124,8 @@ async function* level(walk: Walk, depth: number, parents: Uint32Array): AsyncGen
 function check(walk: Walk, depth: number, key: number, block: number, data: Buffer): Uint32Array {
   const { group, length } = walk.agf;
   const place = { group, length, block, level: depth };
-  const isRoot = depth === walk.agf.levels - 1;
-  const parsed = parseFreeSpaceBlock(data, walk.sb, place, isRoot);
+  const isRoot = depth === walk.levels - 1;
+  const parsed = parseFreeSpaceBlock(data, walk.sb, place, isRoot, walk.order);
   const fail = (text: string): never => {
     throw unreadable(`${placeName(place)}: ${text}`);
   };
@@ -94,15 +140,87 @@ function check(walk: Walk, depth: number, key: number, block: number, data: Buff
     walk.lastAtLevel[depth] = { block, rightSibling: parsed.rightSibling };
   }
   if (depth > 0) return parsed.pairs;
-  for (let i = 0; i < parsed.pairs.length; i += 2) {
-    const start = parsed.pairs[i]!;
-    const count = parsed.pairs[i + 1]!;
+  for (let i = 0; i < parsed.pairs.length; i += 2)
+    walk.print = (walk.print + mixed(parsed.pairs[i]!, parsed.pairs[i + 1]!)) >>> 0;
+  return parsed.pairs;
+}
+
+function mixed(start: number, count: number): number {
+  const word = Math.imul(start ^ (start >>> 15), 0x85ebca6b) ^ Math.imul(count + 0x9e3779b9, 0xc2b2ae35);
+  return Math.imul(word ^ (word >>> 13), 0x27d4eb2f);
+}
+
+function checkExtents(walk: Walk, metadata: OwnBlocks, pairs: Uint32Array): void {
+  const { group, length } = walk.agf;
+  for (let i = 0; i < pairs.length; i += 2) {
+    const start = pairs[i]!;
+    const count = pairs[i + 1]!;
     if (count === 0 || start < walk.end || start + count > length)
-      fail(`extent ${start}+${count} is not between ${walk.end} and the group's end ${length}`);
+      throw unreadable(
+        `XFS allocation group ${group}, free-space tree: extent ${start}+${count} is not between ${walk.end} and the group's end ${length}`,
+      );
+    const block = metadata.inside(start, start + count);
+    if (block !== undefined)
+      throw unreadable(
+        `XFS allocation group ${group}, free-space tree: extent ${start}+${count} holds block ${block}, which is metadata`,
+      );
     walk.end = start + count;
     walk.sum += count;
   }
-  return parsed.pairs;
+}
+
+function checkEnds(walk: Walk): void {
+  for (const last of walk.lastAtLevel)
+    if (last.rightSibling !== noBlock)
+      throw unreadable(
+        `XFS allocation group ${walk.agf.group}: the free-space tree ends with block ${last.block}, whose right sibling is ${last.rightSibling}`,
+      );
+}
+
+/** Version 4 has no checksums, but the same extents in a second tree: both must hold the same. */
+async function compareBySize(reader: TreeReader, agf: FreeSpaceRoot, print: number): Promise<void> {
+  const { root, levels } = agf.bySize;
+  const walk = newWalk(reader, agf, 'size');
+  const fits = root >= walk.end && root < agf.length && levels >= 1 && levels <= mostLevels;
+  if (!fits)
+    throw unreadable(
+      `XFS allocation group ${agf.group}, AGF: the tree by size has its root at block ${root} and ${levels} levels`,
+    );
+  const leaves = await leavesOf(walk, root, levels);
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- reading them adds them to the sum
+  for await (const _ of leafPairs(walk, leaves));
+  if (walk.print !== print)
+    throw unreadable(
+      `XFS allocation group ${agf.group}: the free-space trees by block number and by size hold different extents`,
+    );
+}
+
+/** The blocks of the group that must not be free, asked for in ascending order. */
+class OwnBlocks {
+  readonly #starts: Float64Array;
+  readonly #ends: Float64Array;
+  #next = 0;
+
+  constructor(agf: FreeSpaceRoot, own: readonly GroupRange[], blocks: readonly number[]) {
+    // Sorted each by itself: of ranges that do not overlap, start and end then still belong together.
+    this.#starts = Float64Array.from([...own.map(({ start }) => start), ...blocks]).sort();
+    this.#ends = Float64Array.from([
+      ...own.map(({ end }) => end),
+      ...blocks.map((block) => block + 1),
+    ]).sort();
+    for (let i = 1; i < this.#starts.length; i++)
+      if (this.#starts[i]! < this.#ends[i - 1]!)
+        throw unreadable(
+          `XFS allocation group ${agf.group}: block ${this.#starts[i]} belongs to its metadata twice`,
+        );
+  }
+
+  /** The first of them in `[start, end)`. */
+  inside(start: number, end: number): number | undefined {
+    while (this.#next < this.#ends.length && this.#ends[this.#next]! <= start) this.#next++;
+    const next = this.#starts[this.#next];
+    return next !== undefined && next < end ? next : undefined;
+  }
 }
 
 /** Reads the blocks that `pairs` name, neighbours in one go; the results are in the order of `pairs`. */

@@ -30,6 +30,8 @@ export interface XfsSuperblock {
   readonly logSize: number;
   /** Records of the log may have headers of several blocks. */
   readonly logVersion2: boolean;
+  /** The block of the root directory's inode, by group and within it. */
+  readonly rootInode: { readonly group: number; readonly block: number };
   /** Blocks of the realtime section, which lies on another device; 0 without one. */
   readonly realtimeBlocks: number;
   readonly inProgress: boolean;
@@ -88,6 +90,7 @@ export function parseSuperblock(sector: Buffer): XfsSuperblock | undefined {
         : (Math.floor(logStart / 2 ** agBlockLog) * agBlocks + (logStart % 2 ** agBlockLog)) * blockSize,
     logSize: sector.readUInt32BE(96) * blockSize,
     logVersion2: version === 5 || (versionBits & versionLog2) !== 0,
+    rootInode: inodeBlock(readUInt64(sector, 56), agBlockLog, sector.readUInt8(123)),
     realtimeBlocks: readUInt64(sector, 16),
     inProgress: sector.readUInt8(126) !== 0,
     versionBits,
@@ -104,25 +107,50 @@ export function parseSuperblock(sector: Buffer): XfsSuperblock | undefined {
     : undefined;
 }
 
+/** Inode numbers are group, block and place in the block, in bits of their own. */
+function inodeBlock(
+  inode: number,
+  agBlockLog: number,
+  inodesPerBlockLog: number,
+): XfsSuperblock['rootInode'] {
+  const block = Math.floor(inode / 2 ** inodesPerBlockLog);
+  return { group: Math.floor(block / 2 ** agBlockLog), block: block % 2 ** agBlockLog };
+}
+
 function plausible(sb: XfsSuperblock): boolean {
   return (
     sb.version >= 1 &&
     sb.version <= 5 &&
     isPowerWithin(sb.blockSize, 512, 65536) &&
     isPowerWithin(sb.sectorSize, 512, Math.min(32768, sb.blockSize)) &&
-    sb.agBlocks >= 16 &&
+    sb.agBlocks >= leastAgBlocks &&
     sb.agBlocks * sb.blockSize <= 2 ** 40 &&
     2 ** sb.agBlockLog >= sb.agBlocks &&
     2 ** sb.agBlockLog < sb.agBlocks * 2 &&
     Number.isSafeInteger(sb.blocks * sb.blockSize) &&
     sb.agCount === Math.ceil(sb.blocks / sb.agBlocks) &&
     sb.agCount > 0 &&
+    sb.agCount <= mostGroups &&
     groupLength(sb, sb.agCount - 1) > firstBlockAfterHeaders(sb)
   );
 }
 
+/** XFS_MIN_AG_BLOCKS. */
+const leastAgBlocks = 64;
+/** 16 TiB of the smallest groups that mkfs.xfs makes, 1 EiB of the largest: each costs a read. */
+const mostGroups = 2 ** 20;
+
 function isPowerWithin(value: number, low: number, high: number): boolean {
   return value >= low && value <= high && Number.isInteger(Math.log2(value));
+}
+
+/** Where two copies of a version 4 superblock, which has no checksum, disagree; undefined where they do not. */
+export function copyFault(sb: XfsSuperblock, copy: XfsSuperblock | undefined): string | undefined {
+  if (copy === undefined) return 'XFS superblock: group 1 has no copy of it';
+  const fields = ['version', 'blockSize', 'sectorSize', 'agBlocks', 'agBlockLog'] as const;
+  const field = fields.find((each) => copy[each] !== sb[each]);
+  if (field === undefined) return undefined;
+  return `XFS superblock: ${field} is ${sb[field]}, but ${copy[field]} in its copy in group 1`;
 }
 
 /** End of the filesystem in bytes. */

@@ -50,7 +50,7 @@ test('what is not in the trees is used, for every version, block and sector size
         fanout,
         agBlocks: 12000,
         blocks: 12000 * groups.length - (groups.length > 1 ? 2000 : 0),
-        free: (group) => (lists[group] = extentsOf(groups[group]!, 4200)),
+        free: (group) => (lists[group] = extentsOf(groups[group]!, 4400)),
       });
       const free = lists.flatMap((list, group) => list.map(([b, n]) => [group, b, n] as const));
       for (const state of ['idle', 'frozen', 'live'] as const) {

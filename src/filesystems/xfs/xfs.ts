@@ -6,13 +6,15 @@ import { AgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { everythingUsed, type FilesystemIdentity, type MountState, type UsedMapReader } from '../used-map.ts';
-import { parseAgf } from './allocation-group.ts';
-import { freeExtents, readMetadata } from './free-space-tree.ts';
+import { type FreeSpaceRoot, parseAgf } from './allocation-group.ts';
+import { type GroupRange, freeExtents, readMetadata } from './free-space-tree.ts';
 import { logFault } from './log.ts';
 import {
+  copyFault,
   filesystemSize,
   firstBlockAfterHeaders,
   groupLength,
+  hasChecksums,
   parseSuperblock,
   superblockFault,
   superblockSize,
@@ -39,6 +41,7 @@ export const readXfsUsedMap: UsedMapReader = async (readAt, deviceSize, options 
     if (sb === undefined) return everythingUsed(deviceSize, 'there is no XFS superblock that could be right');
     fault =
       superblockFault(sb, await readMetadata(readAt, 0, sb.sectorSize, 'XFS superblock'), deviceSize) ??
+      (await secondFault(readAt, sb)) ??
       (state === 'idle' ? await idleFault(readAt, sb) : undefined);
   } catch (error) {
     if (!isUnreadable(error)) throw error;
@@ -54,6 +57,13 @@ export const readXfsUsedMap: UsedMapReader = async (readAt, deviceSize, options 
     extents: usedExtents(readAt, deviceSize, sb, state, signal),
   };
 };
+
+/** Version 4 has no checksum in its superblock; the copy in group 1 tells of a wrong byte. */
+async function secondFault(readAt: ReadAt, sb: XfsSuperblock): Promise<string | undefined> {
+  if (hasChecksums(sb) || sb.agCount < 2) return undefined;
+  const offset = sb.agBlocks * sb.blockSize;
+  return copyFault(sb, parseSuperblock(await readMetadata(readAt, offset, 512, 'XFS superblock of group 1')));
+}
 
 async function readSuperblock(readAt: ReadAt, deviceSize: number): Promise<XfsSuperblock | undefined> {
   if (deviceSize < superblockSize) return undefined;
@@ -118,7 +128,7 @@ async function* usedExtents(
     try {
       const agf = parseAgf(head.subarray(0, sb.sectorSize), sb, group);
       const reader = { sb, readAt, signal, strict: state !== 'live', head: { data: head, offset } };
-      for await (const pairs of freeExtents(reader, agf)) {
+      for await (const pairs of freeExtents(reader, agf, ownMetadata(sb, agf))) {
         for (let i = 0; i < pairs.length; i += 2) {
           const free = start + pairs[i]! * sb.blockSize;
           if (free > from) batch.push({ offset: from, length: free - from });
@@ -134,6 +144,20 @@ async function* usedExtents(
   }
   if (deviceSize > from) batch.push({ offset: from, length: deviceSize - from });
   if (batch.length > 0) yield batch;
+}
+
+/** Metadata in the group that the free-space tree by block number does not name. */
+function ownMetadata(sb: XfsSuperblock, agf: FreeSpaceRoot): GroupRange[] {
+  const own: GroupRange[] = [];
+  const add = (start: number, count: number): void => {
+    if (start >= firstBlockAfterHeaders(sb) && start < agf.length) own.push({ start, end: start + count });
+  };
+  const logBlock = sb.logOffset === undefined ? undefined : sb.logOffset / sb.blockSize;
+  if (logBlock !== undefined && Math.floor(logBlock / sb.agBlocks) === agf.group)
+    add(logBlock % sb.agBlocks, Math.ceil(sb.logSize / sb.blockSize));
+  if (sb.rootInode.group === agf.group) add(sb.rootInode.block, 1);
+  add(agf.bySize.root, 1);
+  return own;
 }
 
 interface GroupHead {
