@@ -119,6 +119,11 @@ const table = {
 
   // files and everything else
   UNSAFE_FILE: { exit: 1, summary: 'Other users may read a secret, or change a configuration or a hook.' },
+  NO_ANSWER: {
+    exit: 1,
+    retry: true,
+    summary: 'A filesystem or disk did not answer in time: it hangs, or its server is down.',
+  },
   FILE_EXISTS: { exit: 1, summary: 'A file is in the way and is not overwritten.' },
   FILE_ERROR: { exit: 1, summary: 'A file could not be opened, read or written.' },
   INTERNAL: { exit: 1, summary: 'A defect of this program.' },

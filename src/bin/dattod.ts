@@ -29,5 +29,7 @@ const exitCode = await runDattod(process.argv.slice(2), async () => {
     trackerCandidates,
   };
 });
-// Nothing that is left (a worker of a job that did not end in time) may keep the process.
-process.exit(exitCode);
+// Nothing that is left may keep the process: a worker of a job that did not end in time, a thread that waits for a
+// filesystem that hangs.
+const { exitNow } = await import('../linux/exit.ts');
+exitNow(exitCode);

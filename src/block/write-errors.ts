@@ -1,6 +1,7 @@
 /** What errnos of writing mean for a target: full, read-only, in use, or failed. */
 import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { boundedCall } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { describeUses, splitDeviceNumber } from '../linux/usage.ts';
 
@@ -58,10 +59,10 @@ export function isUnsupported(thrown: unknown): boolean {
   return ['EOPNOTSUPP', 'ENOSYS', 'ENODEV', 'ENOTTY'].includes(errnoCode(thrown) ?? '');
 }
 
-/** Undefined where nothing is at the path. */
+/** Returns undefined if nothing is at the path. Throws NO_ANSWER if its filesystem hangs. */
 export async function statIfExisting(path: string): Promise<Stats | undefined> {
   try {
-    return await stat(path);
+    return await boundedCall('stat', path, () => stat(path));
   } catch (thrown) {
     if (errnoCode(thrown) === 'ENOENT') return undefined;
     throw thrown;

@@ -76,7 +76,7 @@ function guardAgainstCrashes(daemon: Daemon): void {
   const crash = (err: unknown) => {
     daemon.log.fatal({ err }, 'dattod has a defect and ends');
     process.stderr.write(`${reportError('dattod', err).line}\n`);
-    void daemon.crash().finally(() => process.exit(1));
+    void daemon.crash().finally(() => exitNow(1));
   };
   process.on('uncaughtException', crash);
   process.on('unhandledRejection', crash);

@@ -8,6 +8,8 @@ export interface Circumstances {
   /** Something could be read from it. */
   readonly readable: boolean;
   readonly suspended: boolean;
+  /** A read of it returned in time. */
+  readonly answers: boolean;
   /** Number of partitions on it. */
   readonly partitions: number;
 }
@@ -15,6 +17,7 @@ export interface Circumstances {
 /** `type` is that of the filesystem directly on the device. */
 export function describeBackup(type: string | undefined, circumstances: Circumstances): Device['backup'] {
   if (circumstances.suspended) return { possible: false, how: 'the device is suspended' };
+  if (!circumstances.answers) return { possible: false, how: 'the device does not answer' };
   if (!circumstances.readable) return { possible: false, how: 'the device cannot be read' };
   if (circumstances.partitions > 0) return possible('used blocks of each partition');
   if (type === undefined) return possible('every block (no filesystem known)');

@@ -1,5 +1,6 @@
 /** From a mount to the block device below it. */
 import { stat } from 'node:fs/promises';
+import { boundedCall } from '../base/bounded-call.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 
@@ -12,7 +13,7 @@ export async function blockDeviceOf(
 ): Promise<{ major: number; minor: number } | undefined> {
   if (entry.major !== 0) return entry;
   if (!entry.source.startsWith('/')) return undefined;
-  const node = await stat(entry.source).catch(() => undefined);
+  const node = await boundedCall('stat', entry.source, () => stat(entry.source)).catch(() => undefined);
   return node?.isBlockDevice() === true ? splitDeviceNumber(node.rdev) : undefined;
 }
 

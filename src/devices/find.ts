@@ -3,13 +3,14 @@
  * mount point, label, or partition UUID or label, plain or with blkid's prefix (`LABEL=data`).
  */
 import { realpath, stat } from 'node:fs/promises';
+import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import { AgentError } from '../base/errors.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import type { Device } from './device.ts';
 
 /**
  * `isCopy`: the device only shows what was backed up of another; its path alone names it, not what it has in common with
- * the other. Throws DEVICE_NOT_FOUND, or DEVICE_AMBIGUOUS naming the candidates.
+ * the other. Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS naming the candidates, or NO_ANSWER if the path hangs.
  */
 export async function findDevice(
   devices: readonly Device[],
@@ -66,12 +67,15 @@ async function candidatesFor(
 async function byPath(devices: readonly Device[], path: string): Promise<Device[]> {
   const exact = devices.filter((device) => device.path === path);
   if (exact.length > 0) return exact;
-  const node = await stat(path).catch(() => undefined);
+  const node = await ifThere('stat', path, (each) => stat(each));
   if (node?.isBlockDevice() === true) {
     const { major, minor } = splitDeviceNumber(node.rdev);
     return devices.filter((device) => device.major === major && device.minor === minor);
   }
-  const wanted = new Set([withoutSlash(path), await realpath(path).catch(() => withoutSlash(path))]);
+  const wanted = new Set([
+    withoutSlash(path),
+    (await ifThere('realpath', path, (each) => realpath(each))) ?? withoutSlash(path),
+  ]);
   return devices.filter((device) => device.mounts.some((mount) => wanted.has(mount.path)));
 }
 
@@ -92,7 +96,7 @@ async function notFound(name: string): Promise<AgentError> {
     return new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for UUID ${name}`, {
       hint: `${hint}; UUIDs, labels, partition UUIDs, paths and mount points are understood`,
     });
-  const node = await stat(name).catch(() => undefined);
+  const node = await ifThere('stat', name, (each) => stat(each));
   const what =
     node === undefined
       ? 'there is no such path'
@@ -102,6 +106,20 @@ async function notFound(name: string): Promise<AgentError> {
           ? 'it is an empty or unsuitable block device'
           : 'it is neither a block device nor a mount point';
   return new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for ${name}: ${what}`, { hint });
+}
+
+/** Undefined if the call fails, as for a path that is not there. Throws NO_ANSWER. */
+async function ifThere<T>(
+  what: string,
+  path: string,
+  call: (path: string) => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await boundedCall(what, path, () => call(path));
+  } catch (thrown) {
+    if (isNoAnswer(thrown)) throw thrown;
+    return undefined;
+  }
 }
 
 function sameText(a: string | undefined, b: string): boolean {

@@ -5,6 +5,7 @@
  */
 import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
+import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import type { SysBlockDevice } from '../linux/sysfs.ts';
 import { describeBackup } from './backup-manner.ts';
 import { probeDevice, type Probed, type ProbedPartition } from './probe-device.ts';
@@ -16,11 +17,17 @@ export interface InventoryOptions extends TopologyOptions {
   readonly probe?: (path: string) => Promise<Probed | undefined>;
   /** Bytes in use of the filesystem mounted there. Default statfs. */
   readonly usedBytes?: (mountPoint: string) => Promise<number | undefined>;
-  /** Longest wait for one device that does not answer, in milliseconds. Default 5000. */
+  /** Longest wait for one device or filesystem that does not answer, in milliseconds. Default 5000. */
   readonly patience?: number;
 }
 
-/** Describes all devices that hold data: those without a medium, RAM disks and optical drives are left out. */
+/** A device that hangs: it did not answer within the patience. */
+const hangs = 'hangs';
+
+/**
+ * Describes all devices that hold data: those without a medium, RAM disks and optical drives are left out. A device that
+ * does not answer is listed as one that cannot be backed up, so one dead device does not hide the others.
+ */
 export async function listDevices(options: InventoryOptions = {}): Promise<Device[]> {
   const { dev = '/dev' } = options;
   const topology = await readTopology(options);
@@ -34,11 +41,15 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
   const paths = new Map<string, string>();
   for (const each of shown) paths.set(each.name, await devicePath(each, dev));
   const probes = new Map<string, Probed | undefined>();
+  const hung = new Set<string>();
   await Promise.all(
     shown.map(async (each) => {
       // A read of a suspended device would wait until it is resumed.
       if (each.dm?.suspended === true) return;
-      probes.set(each.name, await within(patience, probe(paths.get(each.name)!)));
+      const path = paths.get(each.name)!;
+      const probed = await answerOf('reading', path, () => probe(path), patience);
+      if (probed === hangs) hung.add(each.name);
+      else probes.set(each.name, probed);
     }),
   );
 
@@ -66,11 +77,12 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
         backingFile: each.loop?.file,
         filesystem,
         mounts: own,
-        used: first === undefined ? undefined : await within(patience, usedBytes(first.path)),
+        used: first === undefined ? undefined : await usedOf(first.path, usedBytes, patience),
       };
       const backup = describeBackup(filesystem?.type, {
         readable: probed !== undefined,
         suspended: each.dm?.suspended ?? false,
+        answers: !hung.has(each.name),
         partitions: each.partitions.length,
       });
       return { ...device, backup };
@@ -134,16 +146,26 @@ async function usedByStatfs(mountPoint: string): Promise<number | undefined> {
   return (blocks - bfree) * bsize;
 }
 
-/** Undefined where the work fails or takes longer: one dead device must not hide the others. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, ms, undefined);
-  });
+async function usedOf(
+  mountPoint: string,
+  usedBytes: (mountPoint: string) => Promise<number | undefined>,
+  patience: number,
+): Promise<number | undefined> {
+  const used = await answerOf('statfs', mountPoint, () => usedBytes(mountPoint), patience);
+  return used === hangs ? undefined : used;
+}
+
+/** Returns what `call` gives, undefined if it fails, and `hangs` if it does not return in time. */
+async function answerOf<T>(
+  what: string,
+  path: string,
+  call: () => Promise<T>,
+  limitMs: number,
+): Promise<T | typeof hangs | undefined> {
   try {
-    return await Promise.race([work.catch(() => undefined), late]);
-  } finally {
-    clearTimeout(timer);
+    return await boundedCall(what, path, call, { limitMs });
+  } catch (thrown) {
+    return isNoAnswer(thrown) ? hangs : undefined;
   }
 }
 

@@ -6,6 +6,7 @@
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { boundedCall } from '../base/bounded-call.ts';
 
 export type LocalAddress =
   { readonly kind: 'tcp'; readonly port: number } | { readonly kind: 'unix'; readonly path: string };
@@ -94,7 +95,7 @@ async function writableFiles(pid: number, minimumSize: number, proc: string): Pr
     const flags = Number.parseInt(/^flags:\s+(\d+)/m.exec(info)?.[1] ?? '0', 8);
     // O_ACCMODE: 0 is read-only.
     if ((flags & 3) === 0) continue;
-    const node = await stat(path).catch(() => undefined);
+    const node = await boundedCall('stat', path, () => stat(path)).catch(() => undefined);
     const isImage = node?.isFile() === true && node.size >= minimumSize;
     if (isImage || node?.isBlockDevice() === true) found.push({ path, name: linkOf(path), pid });
   }

@@ -5,6 +5,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { boundedCall } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import {
@@ -96,7 +97,7 @@ function depthOf(stack: Stack, name: string, above: readonly string[] = []): num
  * it, or a file on a filesystem on it. Undefined where it would not.
  */
 export async function liesOn(stack: Stack, target: string, source: string): Promise<string | undefined> {
-  const node = await stat(target).catch((thrown: unknown) => {
+  const node = await boundedCall('stat', target, () => stat(target)).catch((thrown: unknown) => {
     // Not there yet, or it cannot be there: whoever opens it says so.
     if (['ENOENT', 'ENOTDIR'].includes(errnoCode(thrown) ?? '')) return undefined;
     throw thrown;

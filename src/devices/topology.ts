@@ -3,6 +3,7 @@
  * device lies below each loop device's file.
  */
 import { join } from 'node:path';
+import { isNoAnswer } from '../base/bounded-call.ts';
 import { type FileIdentity, loopBackingOf, mountIdOf } from '../linux/locate.ts';
 import { readAllMounts } from '../linux/mount-namespaces.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
@@ -49,14 +50,18 @@ export async function readTopology(options: TopologyOptions = {}): Promise<Topol
   const backing = options.backing ?? ((device) => loopBackingOf(join(dev, device.name)));
   const lowers = new Map<string, readonly string[]>();
   const backings = new Map<string, FileIdentity>();
-  for (const device of devices) {
+  for (const device of devices)
     lowers.set(device.name, device.partition === undefined ? device.slaves : [device.partition.disk]);
-    if (device.loop === undefined) continue;
-    const file = await backing(device).catch(() => undefined);
-    if (file !== undefined) backings.set(device.name, file);
-    const carrier = await carrierOf(device.loop.file, file, mounts, mountId);
-    if (carrier !== undefined) lowers.set(device.name, [carrier]);
-  }
+  // At once, so that several loop devices whose files hang cost the time limit only once.
+  await Promise.all(
+    devices.map(async (device) => {
+      if (device.loop === undefined) return;
+      const file = await backing(device).catch(() => undefined);
+      if (file !== undefined) backings.set(device.name, file);
+      const carrier = await carrierOf(device.loop.file, file, mounts, mountId);
+      if (carrier !== undefined) lowers.set(device.name, [carrier]);
+    }),
+  );
   return { devices, mounts, lowers, backings, mountId };
 }
 
@@ -69,10 +74,22 @@ async function placeMounts(
     (await readAllMounts(proc)).map(async (entry) => {
       const number = await blockDeviceOf(entry);
       const device = number === undefined ? undefined : names.get(numberKey(number));
-      const id = device === undefined ? entry.id : await mountId(entry.path).catch(() => undefined);
+      const id = device === undefined ? entry.id : await mountOf(entry, mountId);
       return { ...entry, device, covered: id !== entry.id };
     }),
   );
+}
+
+/** Id of the mount that the path of `entry` leads to. A filesystem that hangs is not taken for a covered one. */
+async function mountOf(
+  entry: MountEntry,
+  mountId: (path: string) => Promise<number | undefined>,
+): Promise<number | undefined> {
+  try {
+    return await mountId(entry.path);
+  } catch (thrown) {
+    return isNoAnswer(thrown) ? entry.id : undefined;
+  }
 }
 
 /** By the file's device number, which holds for deleted files too, or by its path where that is anonymous. */

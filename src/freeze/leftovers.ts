@@ -2,7 +2,9 @@
  * Thaws what a guard that is not there any more has left frozen, by its record. Used by the agent whose guard
  * was killed, and by a daemon that starts.
  */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { boundedCall } from '../base/bounded-call.ts';
 import { errnoCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { thawFilesystemNow } from '../linux/ioctl.ts';

@@ -1,7 +1,8 @@
 /** Which mount a path lies on, and which file lies behind a loop device: asked of the kernel, not of names. */
 import { constants } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
-import { checked, declare } from './libc.ts';
+import { boundedCall } from '../base/bounded-call.ts';
+import { checkedAsync, declare } from './libc.ts';
 import { splitDeviceNumber } from './usage.ts';
 
 // include/uapi/asm-generic/fcntl.h; Node has no name for it.
@@ -16,8 +17,15 @@ const ioctl = declare<[fd: number, request: number, argument: Uint8Array]>('ioct
   'void *',
 ]);
 
-/** The id in mountinfo of the mount that the path (links followed) lies on. Throws what opening throws. */
-export async function mountIdOf(path: string): Promise<number | undefined> {
+/**
+ * Returns the id in mountinfo of the mount that the path (links followed) lies on. Throws NO_ANSWER if the filesystem
+ * hangs, and what opening throws.
+ */
+export function mountIdOf(path: string): Promise<number | undefined> {
+  return boundedCall('finding its mount', path, () => readMountId(path));
+}
+
+async function readMountId(path: string): Promise<number | undefined> {
   const handle = await open(path, constants.O_RDONLY | O_PATH);
   try {
     const info = await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8');
@@ -35,12 +43,19 @@ export interface FileIdentity {
   readonly inode: number;
 }
 
-/** The file behind a loop device, also where it was renamed or deleted. Throws ENXIO where there is none. */
-export async function loopBackingOf(devicePath: string): Promise<FileIdentity> {
+/**
+ * Returns the identity of the file behind a loop device, also if it was renamed or deleted. Throws ENXIO if there is none.
+ * The kernel asks the file's filesystem: NO_ANSWER says that it hangs.
+ */
+export function loopBackingOf(devicePath: string): Promise<FileIdentity> {
+  return boundedCall('LOOP_GET_STATUS64', devicePath, () => readLoopBacking(devicePath));
+}
+
+async function readLoopBacking(devicePath: string): Promise<FileIdentity> {
   const handle = await open(devicePath, constants.O_RDONLY);
   try {
     const info = Buffer.alloc(loopInfoBytes);
-    checked(ioctl, [handle.fd, LOOP_GET_STATUS64, info], 'ioctl LOOP_GET_STATUS64', devicePath);
+    await checkedAsync(ioctl, [handle.fd, LOOP_GET_STATUS64, info], 'ioctl LOOP_GET_STATUS64', devicePath);
     const { major, minor } = splitDeviceNumber(Number(info.readBigUInt64LE(0)));
     return { major, minor, inode: Number(info.readBigUInt64LE(8)) };
   } finally {
