@@ -19,8 +19,15 @@ const closedOutput = `# A closed standard output must not swallow the result: wr
 { command : 3>&1; } 2>/dev/null || exec 1</dev/null
 `;
 
+/**
+ * Threads of Node's pool in the daemon. A system call on a filesystem that hangs keeps its thread
+ * (src/base/bounded-call.ts); the requests of jobs whose targets hang do so too, and the rest has to go on.
+ */
+const daemonThreads = 64;
+
 export function launcher(name: string, debug: boolean): string {
   const flags = [...always, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
+  const threads = name === 'dattod' ? `export UV_THREADPOOL_SIZE=${daemonThreads}\n` : '';
   return `#!/bin/sh
 # ${name}, on the Node runtime beside it. Made by ./one_step_build.
 self=$0
@@ -40,6 +47,6 @@ unset NODE_OPTIONS
 export MALLOC_ARENA_MAX=2
 # A core dump would hold the keys of vaults and what was read from disks.
 ulimit -S -c 0
-${resultPrograms.includes(name) ? closedOutput : ''}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
+${resultPrograms.includes(name) ? closedOutput : ''}${threads}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
 `;
 }

@@ -4,6 +4,7 @@
  * back. All threads of a Node process share one small pool, so a few such calls would stop everything else. This
  * module limits them: in time for the caller, in number for the pool, and to one at a time for each path.
  */
+import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError } from './errors.ts';
 
 export interface CallLimits {
@@ -15,16 +16,23 @@ export interface CallLimits {
 export const mostCalls = 24;
 const defaultLimitMs = 5000;
 
-/** By the call and its path: settles when the call has returned. */
-const running = new Map<string, Promise<void>>();
+interface Running {
+  /** Settles when the call has returned. */
+  readonly ended: Promise<void>;
+  /** A caller has given it up. */
+  overdue: boolean;
+}
+
+/** By the call and its path. */
+const running = new Map<string, Running>();
 /** The callers that wait until fewer than `mostCalls` run. */
 const waiting: (() => void)[] = [];
 let free = mostCalls;
 
 /**
  * Runs `call`, which asks the kernel `what` (a verb, such as `stat`) about `path`, and resolves with its result.
- * Throws NO_ANSWER if the call does not return in time; the call itself stays with its thread until it does. While it
- * hangs, the same question about the same path waits for it and starts no second one. Rethrows what `call` throws.
+ * Throws NO_ANSWER if the call does not return in time; the call itself stays with its thread until it does, and until
+ * then the same question about the same path throws NO_ANSWER at once. Rethrows what `call` throws.
  */
 export async function boundedCall<T>(
   what: string,
@@ -35,9 +43,11 @@ export async function boundedCall<T>(
   const key = `${what} ${path}`;
   const deadline = performance.now() + limitMs;
   const late = (): AgentError => noAnswer(what, path, limitMs);
-  for (let earlier = running.get(key); earlier !== undefined; earlier = running.get(key))
-    await before(deadline, earlier, late);
-  const done = begin(key);
+  for (let earlier = running.get(key); earlier !== undefined; earlier = running.get(key)) {
+    if (earlier.overdue) throw late();
+    await before(deadline, earlier.ended, late);
+  }
+  const { entry, done } = begin(key);
   const started = slot(deadline, late).then(async (release) => {
     try {
       return await call();
@@ -46,7 +56,25 @@ export async function boundedCall<T>(
     }
   });
   started.then(done, done);
-  return before(deadline, started, late);
+  return before(deadline, started, () => {
+    entry.overdue = true;
+    return late();
+  });
+}
+
+/** Opens the path as fs.open does. Throws NO_ANSWER, and what opening throws; a file opened too late is closed again. */
+export async function boundedOpen(path: string, flags: number): Promise<FileHandle> {
+  let abandoned = false;
+  try {
+    return await boundedCall('open', path, async () => {
+      const handle = await open(path, flags);
+      if (abandoned) await handle.close();
+      return handle;
+    });
+  } catch (thrown) {
+    abandoned = true;
+    throw thrown;
+  }
 }
 
 /** True if `thrown` says that a path did not answer in time. */
@@ -65,16 +93,18 @@ function noAnswer(what: string, path: string, limitMs: number): AgentError {
   });
 }
 
-function begin(key: string): () => void {
+function begin(key: string): { readonly entry: Running; readonly done: () => void } {
   let settle: () => void = () => undefined;
-  const call = new Promise<void>((resolve) => {
+  const ended = new Promise<void>((resolve) => {
     settle = resolve;
   });
-  running.set(key, call);
-  return () => {
+  const entry = { ended, overdue: false };
+  running.set(key, entry);
+  const done = (): void => {
     running.delete(key);
     settle();
   };
+  return { entry, done };
 }
 
 /** Waits until one of the `mostCalls` places is free, and returns what frees it again. */

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
+import { exitNow } from '../linux/exit.ts';
 import type { Collaborators } from './collaborators.ts';
 import { parseDaemonArguments } from './command-line.ts';
 import { detach, reportStart } from './detach.ts';

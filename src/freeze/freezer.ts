@@ -4,8 +4,9 @@
  *
  * Between `freeze` and `thaw` nothing here writes to a file or a log.
  */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { type FileHandle, stat } from 'node:fs/promises';
+import { boundedOpen, isNoAnswer } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { machineMilliseconds } from '../linux/process.ts';
@@ -63,7 +64,7 @@ export async function createFreezer(options: FreezerOptions): Promise<Freezer> {
 class GuardedFreezer implements Freezer {
   readonly #options: FreezerOptions;
   readonly #expired = new AbortController();
-  #fds: number[] = [];
+  readonly #opened: FileHandle[] = [];
   #guard: GuardProcess | undefined;
   #watchdog: NodeJS.Timeout | undefined;
   #late = false;
@@ -81,10 +82,10 @@ class GuardedFreezer implements Freezer {
   async prepare(): Promise<void> {
     const { mounts, runDirectory, signal } = this.#options;
     if (mounts.length === 0) return;
-    this.#fds = mounts.map(openMount);
+    for (const mount of mounts) this.#opened.push(await openMount(mount));
     const runDev = (await stat(runDirectory)).dev;
-    for (const [index, fd] of this.#fds.entries())
-      if (fstatSync(fd).dev === runDev)
+    for (const [index, handle] of this.#opened.entries())
+      if ((await handle.stat()).dev === runDev)
         throw new AgentError(
           'FREEZE_FAILED',
           `${runDirectory} lies on ${mounts[index]!}, which is about to be frozen`,
@@ -164,7 +165,7 @@ class GuardedFreezer implements Freezer {
     await this.#guard?.end();
     clearTimeout(this.#watchdog);
     this.#stage = 'over';
-    for (const fd of this.#fds.splice(0)) closeSync(fd);
+    for (const handle of this.#opened.splice(0)) await handle.close();
   }
 
   /** The guard is gone. What its record names is thawed here, on this thread: the pool's may all be waiting. */
@@ -176,9 +177,9 @@ class GuardedFreezer implements Freezer {
     const failures: string[] = [];
     const thawed: string[] = [];
     for (const { path: mount } of record?.mounts.toReversed() ?? []) {
-      const fd = this.#fds[mounts.indexOf(mount)];
-      if (fd === undefined) continue;
-      const outcome = thawIfFrozen(fd);
+      const handle = this.#opened[mounts.indexOf(mount)];
+      if (handle === undefined) continue;
+      const outcome = thawIfFrozen(handle.fd);
       if (outcome === 'thawed') thawed.push(mount);
       else if (outcome !== 'was not frozen') failures.push(`${mount} could not be thawed (${outcome})`);
     }
@@ -227,10 +228,11 @@ class GuardedFreezer implements Freezer {
   }
 }
 
-function openMount(path: string): number {
+async function openMount(path: string): Promise<FileHandle> {
   try {
-    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NONBLOCK);
+    return await boundedOpen(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NONBLOCK);
   } catch (cause) {
+    if (isNoAnswer(cause)) throw cause;
     throw new AgentError('FREEZE_FAILED', `${path} cannot be opened (${errnoCode(cause) ?? String(cause)})`, {
       hint: 'check that it is still mounted',
       cause,

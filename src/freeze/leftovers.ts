@@ -3,8 +3,8 @@
  * was killed, and by a daemon that starts.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
-import { boundedCall } from '../base/bounded-call.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { boundedOpen } from '../base/bounded-call.ts';
 import { errnoCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { thawFilesystemNow } from '../linux/ioctl.ts';
@@ -61,16 +61,16 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
 /** The last frozen first. */
 async function thawRecorded(record: FreezeRecord, result: Leftovers): Promise<void> {
   for (const mount of record.mounts.toReversed()) {
-    const fd = await openAgain(mount);
+    const handle = await openAgain(mount);
     // Not mounted any more: then it is not frozen either (umount waits for the thaw).
-    if (fd === undefined) continue;
+    if (handle === undefined) continue;
     try {
-      const outcome = thawIfFrozen(fd);
+      const outcome = thawIfFrozen(handle.fd);
       if (outcome === 'thawed') result.thawed.push(mount.path);
       else if (outcome !== 'was not frozen')
         result.failures.push(`${mount.path} could not be thawed (${outcome})`);
     } finally {
-      closeSync(fd);
+      await handle.close();
     }
   }
 }
@@ -87,16 +87,16 @@ export function thawIfFrozen(fd: number): string {
 }
 
 /** Opens the filesystem by its recorded path, or by any other mount of it. */
-async function openAgain(mount: RecordedMount): Promise<number | undefined> {
+async function openAgain(mount: RecordedMount): Promise<FileHandle | undefined> {
   const { major, minor } = splitDeviceNumber(mount.dev);
   const elsewhere = (await readMounts()).filter((each) => each.major === major && each.minor === minor);
   for (const path of [mount.path, ...elsewhere.map((each) => each.path)])
     try {
-      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-      if (fstatSync(fd).dev === mount.dev) return fd;
-      closeSync(fd);
+      const handle = await boundedOpen(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      if ((await handle.stat()).dev === mount.dev) return handle;
+      await handle.close();
     } catch {
-      // Covered, renamed or gone: the next one.
+      // Covered, renamed, gone or hung: the next one.
     }
   return undefined;
 }

@@ -10,6 +10,7 @@
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { boundedCall } from '../../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
@@ -54,15 +55,19 @@ const FOLDER_MODE = 0o700;
 /** Where a handle went stale (NFS) the file is opened again, this often in all. */
 const OPENS = 3;
 
-/** Opens the store in the directory at `root`, an absolute path. Throws VAULT_NOT_FOUND, VAULT_DENIED and others. */
+/**
+ * Opens the store in the directory at `root`, an absolute path. Throws VAULT_NOT_FOUND, VAULT_DENIED, NO_ANSWER (its
+ * filesystem hangs) and others.
+ */
 export async function openDirectoryStore(
   root: string,
   options: DirectoryStoreOptions = {},
 ): Promise<ObjectStore> {
   const marker = options.marker ?? 'vault.json';
   try {
-    if (options.create === true) await makeDirectories(root, FOLDER_MODE);
-    const found = await stat(root).catch(absentAsUndefined);
+    const before = await boundedCall('stat', root, () => stat(root)).catch(absentAsUndefined);
+    if (before === undefined && options.create === true) await makeDirectories(root, FOLDER_MODE);
+    const found = before ?? (await stat(root).catch(absentAsUndefined));
     if (found === undefined)
       throw new AgentError('VAULT_NOT_FOUND', `There is no directory ${root}`, {
         hint: 'make a vault there with dattocli vault init; or is its filesystem not mounted?',

@@ -1,0 +1,112 @@
+/**
+ * A filesystem that hangs (ntfs-3g, stopped; an NFS server that is down looks the same) stops nothing but itself: the
+ * daemon answers, lists the other devices, backs them up, refuses targets there in time, and ends when it is told to.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { MiB } from '../../src/base/bytes.ts';
+import { backUpWell, daemonFor, scratchFor } from '../helpers/backup.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { dattocli, waitFor } from '../helpers/daemon.ts';
+import { exec } from '../helpers/exec.ts';
+import { makeLoop } from '../helpers/loop.ts';
+
+interface Hanging {
+  readonly mountPoint: string;
+  /** A loop device whose file lies on the filesystem that hangs. */
+  readonly loop: string;
+  hang(): Promise<void>;
+  resume(): void;
+}
+
+/** An NTFS served by a process of ours, which can be stopped. */
+async function makeHanging(t: EndingTest): Promise<Hanging> {
+  const disk = await makeLoop(t, { size: 40 * MiB, filesystem: 'ntfs', mkfsArgs: ['-q', '-Q', '-F'] });
+  const mountPoint = join(disk.directory, 'ntfs');
+  await exec('mkdir', [mountPoint]);
+  const server = spawn('ntfs-3g', ['-o', 'no_detach', disk.device, mountPoint], { stdio: 'ignore' });
+  const ended = once(server, 'exit');
+  atEnd(t, async () => {
+    server.kill('SIGCONT');
+    await exec('umount', [mountPoint], { allow: [32] });
+    await ended;
+  });
+  const isMounted = async () => (await readFile('/proc/self/mountinfo', 'utf8')).includes(` ${mountPoint} `);
+  await waitFor('the NTFS is mounted', 10_000, isMounted);
+  await exec('truncate', ['--size=16M', join(mountPoint, 'disk.img')]);
+  const loop = (await exec('losetup', ['--find', '--show', join(mountPoint, 'disk.img')])).stdout.trim();
+  atEnd(t, async () => {
+    server.kill('SIGCONT');
+    await exec('losetup', ['--detach', loop]);
+  });
+  return {
+    mountPoint,
+    loop,
+    hang: async () => {
+      server.kill('SIGSTOP');
+      const state = async () => (await readFile(`/proc/${server.pid}/stat`, 'latin1')).replace(/^.*\) /s, '');
+      await waitFor('ntfs-3g is stopped', 5000, async () => (await state()).startsWith('T'));
+    },
+    resume: () => void server.kill('SIGCONT'),
+  };
+}
+
+/** Milliseconds that `work` takes, and its result. */
+async function timed<T>(work: Promise<T>): Promise<{ ms: number; result: T }> {
+  const began = performance.now();
+  const result = await work;
+  return { ms: performance.now() - began, result };
+}
+
+interface ListedDevice {
+  readonly path: string;
+  readonly backup: { readonly possible: boolean; readonly how: string };
+}
+
+test('a filesystem that hangs stops neither the daemon nor the backups of other devices', async (t) => {
+  const hanging = await makeHanging(t);
+  const well = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4', mount: true });
+  const scratch = scratchFor(t);
+  const daemon = await daemonFor(t);
+  await hanging.hang();
+
+  const listings = Array.from({ length: 6 }, () => dattocli(['devices', '--json'], daemon));
+  const version = await timed(dattocli(['version'], daemon));
+  assert.equal(version.result.code, 0);
+  assert.ok(version.ms < 5000, `"version" took ${version.ms} ms beside listings that wait for the hang`);
+  for (const { code, stdout, stderr } of await Promise.all(listings)) {
+    assert.equal(code, 0, stderr);
+    const listed = JSON.parse(stdout) as ListedDevice[];
+    assert.equal(listed.find((each) => each.path === well.device)?.backup.possible, true);
+    const hung = listed.find((each) => each.path === hanging.loop)?.backup;
+    assert.deepEqual(hung, { possible: false, how: 'the device does not answer' });
+  }
+
+  const job = await backUpWell(daemon, [
+    ...['--device', well.device, '--target', join(scratch, 'well.img')],
+    ...['--verify', 'full'],
+  ]);
+  assert.equal(job.state, 'SUCCEEDED');
+
+  const refusals: [what: string, args: readonly string[]][] = [
+    ['a device there', ['--device', hanging.loop, '--target', join(scratch, 'hung.img')]],
+    ['an image there', ['--device', well.device, '--target', join(hanging.mountPoint, 'new.img')]],
+    ['a vault there', ['--device', well.device, '--target', `vault:${hanging.mountPoint}/vault`]],
+    ['a path there', ['--device', join(hanging.mountPoint, 'link'), '--target', join(scratch, 'x.img')]],
+  ];
+  for (const [what, args] of refusals) {
+    const { result, ms } = await timed(dattocli(['startbackup', '--full', ...args], daemon));
+    assert.equal(result.code, 1, `${what}: ${result.stdout}${result.stderr}`);
+    assert.match(result.stderr, /does not answer/, what);
+    assert.ok(ms < 25_000, `${what} was refused after ${ms} ms`);
+  }
+
+  const ending = await timed(daemon.end());
+  assert.ok(ending.ms < 20_000, `the daemon ended ${ending.ms} ms after SIGTERM`);
+  assert.equal(daemon.child.exitCode, 0);
+  hanging.resume();
+});
