@@ -33,6 +33,8 @@ const before = takePicture(run, scratch);
 
 const unit = globSync(['src/**/*.test.ts', 'test/unit/**/*.test.ts']).sort();
 const integration = globSync('test/integration/**/*.test.ts').sort();
+/** Tests that would slow down or disturb any other test beside them. */
+const alone = globSync('test/alone/**/*.test.ts').sort();
 const chosen = (files: readonly string[]) => files.filter((file) => file.includes(pattern));
 
 if (pattern === '') {
@@ -49,16 +51,22 @@ if (process.getuid?.() === 0) {
     { environment, limitMs: integrationLimit, concurrency: 2 },
     total,
   );
+  await runTestFiles(
+    'tests that run alone',
+    chosen(alone),
+    { environment, limitMs: 5 * 60_000, concurrency: 1 },
+    total,
+  );
 } else {
   const banner = '!'.repeat(80);
   console.log(
-    `\n${banner}\nNOT ROOT: ${chosen(integration).length} files of integration tests are SKIPPED, which is`,
+    `\n${banner}\nNOT ROOT: ${chosen([...integration, ...alone]).length} files of integration tests are SKIPPED, which is`,
   );
   console.log(`nearly everything that matters. Run ./run_tests as root.\n${banner}`);
   addCounts(total, {
     ...noCounts(),
-    skipped: chosen(integration).length,
-    skips: chosen(integration).map((file) => `${file} (root is needed)`),
+    skipped: chosen([...integration, ...alone]).length,
+    skips: chosen([...integration, ...alone]).map((file) => `${file} (root is needed)`),
   });
 }
 

@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import type { SysBlockDevice } from '../linux/sysfs.ts';
 import { describeBackup } from './backup-manner.ts';
-import { probeDevice, type Probed, type ProbedPartition } from './probe-device.ts';
+import type { Probed, ProbedPartition } from './probe-device.ts';
+import { probeElsewhere } from './probe-process.ts';
 import { fitness, readTopology, type Topology, type TopologyOptions } from './topology.ts';
 import type { Device, Mount } from './device.ts';
 
@@ -35,7 +36,7 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
     (each) => each.size > 0 && !each.hidden && !/^(ram|zram|sr|fd)\d/.test(each.name),
   );
   const patience = options.patience ?? 5000;
-  const probe = options.probe ?? probeDevice;
+  const probe = options.probe ?? probeElsewhere;
   const usedBytes = options.usedBytes ?? usedByStatfs;
 
   const paths = new Map<string, string>();

@@ -56,7 +56,13 @@ export async function readTopology(options: TopologyOptions = {}): Promise<Topol
   await Promise.all(
     devices.map(async (device) => {
       if (device.loop === undefined) return;
-      const file = await backing(device).catch(() => undefined);
+      let file: FileIdentity | undefined;
+      try {
+        file = await backing(device);
+      } catch (thrown) {
+        // The path of a file whose filesystem hangs would hang as well.
+        if (isNoAnswer(thrown)) return;
+      }
       if (file !== undefined) backings.set(device.name, file);
       const carrier = await carrierOf(device.loop.file, file, mounts, mountId);
       if (carrier !== undefined) lowers.set(device.name, [carrier]);

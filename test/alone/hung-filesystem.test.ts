@@ -47,6 +47,8 @@ async function makeHanging(t: EndingTest): Promise<Hanging> {
     mountPoint,
     loop,
     hang: async () => {
+      // The device's first blocks may not be cached: a read of them has to reach the server.
+      await exec('dd', [`if=${join(mountPoint, 'disk.img')}`, 'iflag=nocache', 'count=0', 'status=none']);
       server.kill('SIGSTOP');
       const state = async () => (await readFile(`/proc/${server.pid}/stat`, 'latin1')).replace(/^.*\) /s, '');
       await waitFor('ntfs-3g is stopped', 5000, async () => (await state()).startsWith('T'));

@@ -1,0 +1,15 @@
+/** The process that reads what is on devices (probe-process.ts): answers each path with what probe-device.ts finds. */
+import { exitNow } from '../linux/exit.ts';
+import { probeDevice } from './probe-device.ts';
+import type { ProbeAnswer, ProbeQuestion } from './probe-process.ts';
+
+// An ordinary exit would wait for the reads that hang.
+process.on('disconnect', () => exitNow(0));
+
+process.on('message', ({ id, path }: ProbeQuestion) => {
+  const answer = (message: ProbeAnswer): void => void process.send?.(message);
+  probeDevice(path).then(
+    (probed) => answer({ id, probed }),
+    (thrown: unknown) => answer({ id, error: String(thrown) }),
+  );
+});
