@@ -25,9 +25,18 @@ const closedOutput = `# A closed standard output must not swallow the result: wr
  */
 const daemonThreads = 64;
 
+/**
+ * Open files that the daemon may have, if root can raise the limit: each device of a job takes some 40 (threads, source,
+ * target, fingerprints), and some systems allow a process 1024.
+ */
+const daemonFiles = 65_536;
+
 export function launcher(name: string, debug: boolean): string {
   const flags = [...always, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
-  const threads = name === 'dattod' ? `export UV_THREADPOOL_SIZE=${daemonThreads}\n` : '';
+  const limits =
+    name === 'dattod'
+      ? `export UV_THREADPOOL_SIZE=${daemonThreads}\n[ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -H -n)" -ge ${daemonFiles} ] || ulimit -n ${daemonFiles} 2>/dev/null || :\n`
+      : '';
   return `#!/bin/sh
 # ${name}, on the Node runtime beside it. Made by ./one_step_build.
 self=$0
@@ -47,6 +56,6 @@ unset NODE_OPTIONS
 export MALLOC_ARENA_MAX=2
 # A core dump would hold the keys of vaults and what was read from disks.
 ulimit -S -c 0
-${resultPrograms.includes(name) ? closedOutput : ''}${threads}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
+${resultPrograms.includes(name) ? closedOutput : ''}${limits}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"
 `;
 }

@@ -5,6 +5,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode } from '../base/errors.ts';
+import { limit } from '../base/limit.ts';
 
 export interface SysBlockDevice {
   /** Kernel name, `sda1`; a `!` stands for a slash of the path in /dev. */
@@ -41,11 +42,14 @@ export interface LoopBacking {
   readonly offset: number;
 }
 
+/** Disks that are read at once in the whole process: each takes up to seven descriptors for a moment. */
+const reading = limit(8);
+
 /** All block devices, partitions after their disk. A device that vanishes during the walk is left out. */
 export async function readBlockDevices(sys = '/sys'): Promise<SysBlockDevice[]> {
   const root = join(sys, 'block');
   const names = (await readdir(root)).sort(byNumber);
-  const groups = await Promise.all(names.map((name) => readDisk(join(root, name), name)));
+  const groups = await Promise.all(names.map((name) => reading(() => readDisk(join(root, name), name))));
   return groups.flat();
 }
 
