@@ -6,5 +6,5 @@ import { runDattocli } from '../cli/main.ts';
 process.exitCode = await runDattocli(process.argv.slice(2), processIo());
 if (callsAreRunning()) {
   const { exitNow } = await import('../linux/exit.ts');
-  exitNow(Number(process.exitCode));
+  exitNow(process.exitCode);
 }

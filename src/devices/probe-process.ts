@@ -19,8 +19,8 @@ export type ProbeAnswer =
   { readonly id: number; readonly probed: Probed } | { readonly id: number; readonly error: string };
 
 interface Waiting {
-  resolve(probed: Probed): void;
-  reject(error: Error): void;
+  readonly resolve: (probed: Probed) => void;
+  readonly reject: (error: Error) => void;
 }
 
 /** Milliseconds without a question after which the process is not kept. */

@@ -106,7 +106,10 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       ...(given ? [] : ['--config', paths.config]),
       ...(options.arguments ?? []),
     ],
-    { stdio: ['ignore', 'ignore', 'pipe'], env: { UV_THREADPOOL_SIZE: '64', ...process.env, ...options.environment } },
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { UV_THREADPOOL_SIZE: '64', ...process.env, ...options.environment },
+    },
   );
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
