@@ -207,7 +207,7 @@ test('each device says how it can be backed up', async () => {
   assert.deepEqual(devices.get('sda1')?.backup, { possible: true, how: 'header only (swap)' });
   assert.deepEqual(devices.get('dm-3')?.backup, { possible: false, how: 'the device is suspended' });
   // One that does not answer, and one that fails, hide nothing but themselves.
-  assert.deepEqual(devices.get('dm-2')?.backup, { possible: false, how: 'the device cannot be read' });
+  assert.deepEqual(devices.get('dm-2')?.backup, { possible: false, how: 'the device does not answer' });
   assert.deepEqual(devices.get('sdc')?.backup, { possible: false, how: 'the device cannot be read' });
 });
 
