@@ -86,6 +86,94 @@ test('set operations work unit by unit', () => {
   );
 });
 
+interface Step {
+  readonly set: boolean;
+  readonly from: number;
+  readonly count: number;
+}
+
+test('bitmaps of many pages, most of them empty or full', () => {
+  // A page of the bitmap, which is skipped as a whole, stands for 32,768 units.
+  const page = 32 * 1024;
+  const range = fc.record({
+    set: fc.boolean(),
+    from: fc.oneof(
+      fc.nat(5 * page),
+      fc.nat(5).map((n) => n * page),
+    ),
+    count: fc.oneof(fc.nat(100), fc.nat(3 * page), fc.constantFrom(page, 2 * page)),
+  });
+  const ranges = fc.array(range, { maxLength: 8 });
+  const build = (units: number, list: readonly Step[]): [Bitmap, Uint8Array] => {
+    const bitmap = new Bitmap(units * unit, unit);
+    const bits = new Uint8Array(units);
+    for (const { set, from, count } of list) {
+      const end = Math.min(units, from + count);
+      if (end <= from) continue;
+      if (set) bitmap.mark(from * unit, (end - from) * unit);
+      else bitmap.clear(from * unit, (end - from) * unit);
+      bits.fill(set ? 1 : 0, from, end);
+    }
+    return [bitmap, bits];
+  };
+  const check = (bitmap: Bitmap, bits: Uint8Array): void => {
+    const again = new Uint8Array(bits.length);
+    let end = -1;
+    for (const { offset, length } of bitmap.extents()) {
+      assert.ok(offset / unit > end);
+      end = (offset + length) / unit;
+      again.fill(1, offset / unit, end);
+    }
+    assert.equal(Buffer.compare(again, bits), 0);
+    const count = bits.reduce((sum, bit) => sum + bit, 0);
+    assert.equal(bitmap.count(), count);
+    assert.equal(bitmap.isEmpty(), count === 0);
+  };
+  fc.assert(
+    fc.property(fc.integer({ min: 4 * page, max: 5 * page + 40 }), ranges, ranges, (units, a, b) => {
+      const [left, leftBits] = build(units, a);
+      const [right, rightBits] = build(units, b);
+      check(left, leftBits);
+      const both = (
+        operate: (mine: Bitmap) => void,
+        expected: (mine: number, other: number) => number,
+      ): void => {
+        const mine = left.clone();
+        operate(mine);
+        check(
+          mine,
+          leftBits.map((bit, i) => expected(bit, rightBits[i]!)),
+        );
+      };
+      both(
+        (mine) => mine.or(right),
+        (x, y) => x | y,
+      );
+      both(
+        (mine) => mine.and(right),
+        (x, y) => x & y,
+      );
+      both(
+        (mine) => mine.andNot(right),
+        (x, y) => x & (1 - y),
+      );
+      both(
+        (mine) => mine.copy(right),
+        (_x, y) => y,
+      );
+      both(
+        (mine) => mine.fill(false),
+        () => 0,
+      );
+      both(
+        (mine) => mine.fill(true),
+        () => 1,
+      );
+    }),
+    { numRuns: 40 },
+  );
+});
+
 test('a filled bitmap covers the device and nothing behind it', () => {
   const bitmap = new Bitmap(100 * unit + 5, unit);
   bitmap.fill(true);

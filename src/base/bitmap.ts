@@ -4,6 +4,11 @@
  */
 import type { Extent } from './extents.ts';
 
+/** Words of a page: 4 KiB, as the kernel gives memory. */
+const pageWords = 1024;
+const zeroPage = Buffer.alloc(pageWords * 4);
+const onesPage = Buffer.alloc(pageWords * 4, 0xff);
+
 export class Bitmap {
   /** Device size in bytes; the last unit may be short. */
   readonly size: number;
@@ -12,6 +17,8 @@ export class Bitmap {
   /** Number of units. */
   readonly units: number;
   readonly words: Int32Array<SharedArrayBuffer>;
+  /** The same memory, to compare whole pages of it at the speed of memory. */
+  readonly #bytes: Buffer;
 
   constructor(size: number, unit: number, buffer?: SharedArrayBuffer) {
     if (!Number.isInteger(Math.log2(unit))) throw new RangeError(`unit ${unit} is not a power of two`);
@@ -22,6 +29,7 @@ export class Bitmap {
     this.words = new Int32Array(buffer ?? new SharedArrayBuffer(bytes));
     if (this.words.byteLength < bytes)
       throw new RangeError(`a bitmap of ${bytes} bytes does not fit into ${this.words.byteLength}`);
+    this.#bytes = Buffer.from(this.words.buffer);
   }
 
   has(index: number): boolean {
@@ -47,25 +55,27 @@ export class Bitmap {
 
   fill(value: boolean): void {
     if (value) this.#fill(0, this.units, true);
-    else this.#store(() => 0);
+    else for (const [from, to] of this.#pages()) this.words.fill(0, from, to);
   }
 
   /** this = other. */
   copy(other: Bitmap): void {
     this.#sameShape(other);
-    this.#store((_word, i) => other.words[i]!);
+    const { words } = this;
+    for (let from = 0; from < words.length; from += pageWords) {
+      const to = Math.min(from + pageWords, words.length);
+      if (!isSame(this.#bytes, from, to, other.#bytes, from)) words.set(other.words.subarray(from, to), from);
+    }
   }
 
   /**
-   * Gives each word its new value, and writes those that change: memory that was never written costs nothing,
-   * and most of a large device's bitmaps stays so.
+   * The pages that are not all zeros, as ranges of words. Memory that was never written costs nothing, most of a large
+   * device's bitmaps is like that, and to skip a page takes a tenth of the time of a look at each of its words.
    */
-  #store(next: (word: number, index: number) => number): void {
-    const { words } = this;
-    for (let i = 0; i < words.length; i++) {
-      const before = words[i]!;
-      const after = next(before, i);
-      if (after !== before) words[i] = after;
+  *#pages(): Generator<readonly [from: number, to: number]> {
+    for (let from = 0; from < this.words.length; from += pageWords) {
+      const to = Math.min(from + pageWords, this.words.length);
+      if (!isSame(this.#bytes, from, to, zeroPage, 0)) yield [from, to];
     }
   }
 
@@ -88,19 +98,37 @@ export class Bitmap {
   /** this |= other. Both must describe the same size and unit. */
   or(other: Bitmap): void {
     this.#sameShape(other);
-    this.#store((word, i) => word | other.words[i]!);
+    const { words } = this;
+    for (const [from, to] of other.#pages())
+      for (let i = from; i < to; i++) {
+        const before = words[i]!;
+        const after = before | other.words[i]!;
+        if (after !== before) words[i] = after;
+      }
   }
 
   /** this &= ~other. */
   andNot(other: Bitmap): void {
     this.#sameShape(other);
-    this.#store((word, i) => word & ~other.words[i]!);
+    const { words } = this;
+    for (const [from, to] of this.#pages())
+      for (let i = from; i < to; i++) {
+        const before = words[i]!;
+        const after = before & ~other.words[i]!;
+        if (after !== before) words[i] = after;
+      }
   }
 
   /** this &= other. */
   and(other: Bitmap): void {
     this.#sameShape(other);
-    this.#store((word, i) => word & other.words[i]!);
+    const { words } = this;
+    for (const [from, to] of this.#pages())
+      for (let i = from; i < to; i++) {
+        const before = words[i]!;
+        const after = before & other.words[i]!;
+        if (after !== before) words[i] = after;
+      }
   }
 
   clone(): Bitmap {
@@ -112,7 +140,11 @@ export class Bitmap {
   /** Number of set units. */
   count(): number {
     let total = 0;
-    for (const word of this.words) if (word !== 0) total += popcount(word);
+    for (const [from, to] of this.#pages())
+      for (let i = from; i < to; i++) {
+        const word = this.words[i]!;
+        if (word !== 0) total += popcount(word);
+      }
     return total;
   }
 
@@ -124,7 +156,7 @@ export class Bitmap {
   }
 
   isEmpty(): boolean {
-    return this.words.every((word) => word === 0);
+    return this.#pages().next().done === true;
   }
 
   /** The set units of `[from, to)`, both rounded out to units, as maximal extents in order. */
@@ -147,7 +179,11 @@ export class Bitmap {
     while (index < units) {
       if ((index & 31) === 0) {
         let word = index >>> 5;
-        while (word * 32 < units && words[word] === skip) word++;
+        while (word * 32 < units && words[word] === skip) {
+          const isPage = word % pageWords === 0 && word + pageWords <= words.length;
+          const whole = isPage && isSame(this.#bytes, word, word + pageWords, set ? zeroPage : onesPage, 0);
+          word += whole ? pageWords : 1;
+        }
         index = word * 32;
         if (index >= units) return units;
       }
@@ -169,4 +205,9 @@ function popcount(word: number): number {
   let v = word - ((word >>> 1) & 0x55555555);
   v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
   return (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+}
+
+/** Whether the words `[from, to)` are those of `other` from `at` on. */
+function isSame(bytes: Buffer, from: number, to: number, other: Buffer, at: number): boolean {
+  return bytes.compare(other, at * 4, (at + to - from) * 4, from * 4, to * 4) === 0;
 }
