@@ -219,8 +219,17 @@ test('what is in use, too small, the source itself, or has other sectors is refu
   const large = await makeLoop(t, { size: 640 * MiB, sectorSize: 4096 });
   await assert.rejects(
     restore(xfs, large.device),
-    refusedWith('NOT_SUPPORTED', /sectors of 4096 bytes, .* with 512: XFS/),
+    refusedWith('NOT_SUPPORTED', /sectors of 4096 bytes, .* with 512: xfs has sectors of 512 bytes/),
   );
+  await assert.rejects(
+    restore(ext4, large.device, { image: { kind: 'file', path: await withBlocks(1024) } }),
+    refusedWith('NOT_SUPPORTED', /sectors of 4096 bytes, .* with 512: ext4 has blocks of 1024 bytes/),
+  );
+  // Blocks of 4096 bytes are what the kernel takes there.
+  await restore(ext4, large.device, { image: { kind: 'file', path: await withBlocks(4096) } });
+  const there = join(scratch, 'large-sectors');
+  await mountDevice(large.device, there);
+  await unmount(there);
   await assert.rejects(
     restore(ext4, join(scratch, 'store/vault/x')),
     refusedWith('SAME_DEVICE', /in the vault/),
@@ -251,18 +260,7 @@ test('a vault that lies on the device is not restored over it', async (t) => {
 test('a restore that was cut is cancelled soon, and goes on when it is run again', async (t) => {
   const disk = await makeLoop(t, { size: xfs.size });
   const unfinishedDirectory = join(scratch, 'unfinished');
-  const abort = new AbortController();
-  await assert.rejects(
-    restore(xfs, disk.device, {
-      unfinishedDirectory,
-      signal: abort.signal,
-      threads: 1,
-      onProgress: ({ written }) => {
-        if (written > 0) abort.abort();
-      },
-    }),
-    refusedWith('CANCELLED', /./),
-  );
+  await interrupt(xfs, disk.device, unfinishedDirectory);
   // It holds something by now, which would be refused.
   const result = await restore(xfs, disk.device, { unfinishedDirectory });
   assert.ok(result.equal > 0, JSON.stringify(result));
@@ -272,6 +270,84 @@ test('a restore that was cut is cancelled soon, and goes on when it is run again
     refusedWith('TARGET_OCCUPIED', /holds xfs/),
   );
 });
+
+test('a restore that was cut does not go on over what was put there since', async (t) => {
+  const disk = await makeLoop(t, { size: ext4.size });
+  const unfinishedDirectory = join(scratch, 'reused');
+  const again = (): Promise<RestoreResult> => restore(ext4, disk.device, { unfinishedDirectory });
+  await interrupt(ext4, disk.device, unfinishedDirectory);
+  await exec('mkfs.ext4', ['-q', '-F', '-L', 'PRECIOUS', disk.device]);
+  const mountPoint = join(scratch, 'reused-mounted');
+  await mountDevice(disk.device, mountPoint);
+  writeFileSync(join(mountPoint, 'thesis'), 'years of work');
+  await unmount(mountPoint);
+  await assert.rejects(
+    again(),
+    refusedWith(
+      'TARGET_OCCUPIED',
+      /ext4 "PRECIOUS".*interrupted, and since then the \d+ bytes at \d+ were changed/,
+    ),
+  );
+  await mountDevice(disk.device, mountPoint);
+  assert.equal(await readFile(join(mountPoint, 'thesis'), 'utf8'), 'years of work');
+  await unmount(mountPoint);
+
+  // With its name typed again it begins anew, and one changed byte of what it has restored is enough.
+  await interrupt(ext4, disk.device, unfinishedDirectory, { force: disk.device });
+  const data = Buffer.alloc(1, 0x5a);
+  const handle = await open(disk.device, 'r+');
+  const { buffer: was } = await handle.read(Buffer.alloc(1), 0, 1, 5000);
+  data[0]! ^= was[0]!;
+  await handle.write(data, 0, 1, 5000);
+  await handle.sync();
+  await assert.rejects(again(), refusedWith('TARGET_OCCUPIED', /were changed/));
+  await handle.write(was, 0, 1, 5000);
+  await handle.sync();
+  await handle.close();
+  assert.ok((await again()).equal > 0);
+  await assertRestored(ext4, disk.device);
+
+  const file = join(scratch, 'reused.img');
+  await interrupt(ext4, file, unfinishedDirectory);
+  writeFileSync(file, 'something else', { flag: 'r+' });
+  await assert.rejects(
+    restore(ext4, file, { unfinishedDirectory }),
+    refusedWith('TARGET_OCCUPIED', /were changed/),
+  );
+  assert.equal((await readFile(file)).toString('latin1', 0, 14), 'something else');
+  rmSync(file);
+});
+
+/** An ext4 with blocks of so many bytes. */
+async function withBlocks(bytes: number): Promise<string> {
+  const path = join(scratch, `blocks-${bytes}.img`);
+  writeFileSync(path, '');
+  truncateSync(path, 16 * MiB);
+  await exec('mkfs.ext4', ['-q', '-F', '-b', String(bytes), path]);
+  return path;
+}
+
+/** Restores until something was written, and ends then. */
+async function interrupt(
+  source: Source,
+  to: string,
+  unfinishedDirectory: string,
+  options: Partial<RestoreOptions> = {},
+): Promise<void> {
+  const abort = new AbortController();
+  await assert.rejects(
+    restore(source, to, {
+      ...options,
+      unfinishedDirectory,
+      signal: abort.signal,
+      threads: 1,
+      onProgress: ({ written }) => {
+        if (written > 0) abort.abort();
+      },
+    }),
+    refusedWith('CANCELLED', /./),
+  );
+}
 
 async function makeSwap(device: string): Promise<{ device: string }> {
   await exec('mkswap', ['--quiet', device]);

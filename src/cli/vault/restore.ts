@@ -88,8 +88,8 @@ export async function restore(context: Context, self: Command): Promise<number> 
         signal: session.signal,
         force: values.force,
         onProgress: (progress) => {
-          // What is refused is refused in one line.
-          if (progress.phase !== 'checking') show(readingOf(progress));
+          // What is refused is refused in one line; a check of what an interrupted restore has left may take a while.
+          if (progress.phase !== 'checking' || progress.total !== undefined) show(readingOf(progress));
         },
       });
       return restoreDocument(image, result);

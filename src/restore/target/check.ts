@@ -7,17 +7,19 @@ import { realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { formatBytes } from '../../base/bytes.ts';
+import type { ReadAt } from '../../block/source.ts';
 import { openDeviceSource } from '../../block/device-source.ts';
 import { type FileTarget, openFileTarget } from '../../block/file-target.ts';
 import { statIfExisting } from '../../block/write-errors.ts';
 import { liesOn, readStack } from '../../devices/stacking.ts';
 import type { TopologyOptions } from '../../devices/topology.ts';
-import type { SysBlockDevice } from '../../linux/sysfs.ts';
 import { describeUses, splitDeviceNumber } from '../../linux/usage.ts';
 import { connectNbd } from '../../nbd/client/connect.ts';
 import { type NbdAddress, formatNbdUri, parseNbdUri } from '../../nbd/client/uri.ts';
 import { describeContents } from './contents.ts';
 import type { DestinationSpec } from './destination.ts';
+import type { SectorNeed } from './sectors.ts';
+import type { CheckedRanges } from './unfinished.ts';
 
 /** `given`: as a person wrote it, and is to write it once more to overwrite what is there. */
 export type DestinationName =
@@ -31,8 +33,8 @@ export interface Demands {
   readonly sectorSize: number;
   /** It holds a partition table, whose numbers are sectors. */
   readonly partitioned: boolean;
-  /** `xfs`, `ext4`, … where it is one filesystem. */
-  readonly filesystem: string | undefined;
+  /** Of what begins at its first byte, if it has no partition table. */
+  readonly sectors: SectorNeed;
   /** Of the vault's directory or image file on this machine. */
   readonly place: string | undefined;
 }
@@ -40,8 +42,11 @@ export interface Demands {
 export interface CheckOptions {
   /** The destination's name, typed out again: what is on it may go. */
   readonly force?: string | undefined;
-  /** An earlier restore of the same image to this very destination was cut. */
-  readonly resumed?: boolean;
+  /**
+   * An earlier restore of the same image to this very destination was interrupted: reads the destination and tells the
+   * first range that is not what was restored there. Absent: there was none.
+   */
+  readonly resume?: ((readAt: ReadAt) => Promise<CheckedRanges>) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly topology?: TopologyOptions | undefined;
 }
@@ -135,16 +140,13 @@ async function holdDevice(
       hint: 'blockdev --setrw makes it writable, where the hardware allows',
     });
   checkSize(path, device.size, size);
-  checkSectors(path, device, demands);
-  if (options.force === undefined && options.resumed !== true) {
+  checkSectors(path, device.sectorSize, demands);
+  if (options.force === undefined) {
     const source = await openDeviceSource(path);
     try {
-      const contents = await describeContents(
-        (offset, length) => source.readAt(offset, length),
-        source.size,
-        source.sectorSize,
-      );
-      if (contents !== undefined) throw occupied(path, contents);
+      const readAt: ReadAt = (offset, length) => source.readAt(offset, length);
+      const contents = await describeContents(readAt, source.size, source.sectorSize);
+      if (contents !== undefined) await refuseOccupied(path, contents, readAt, options);
     } finally {
       await source.close();
     }
@@ -181,8 +183,7 @@ async function holdFile(
     });
   if (existing !== undefined && existing > 0) {
     checkSize(path, existing, size);
-    if (options.force === undefined && options.resumed !== true)
-      throw occupied(path, (await fileContents(path)) ?? `a file of ${formatBytes(existing)}`);
+    if (options.force === undefined) await checkFile(path, existing, options);
   }
   const fresh = existing === undefined || existing === 0;
   const target: FileTarget = await openFileTarget(path, { create: { size } });
@@ -198,10 +199,12 @@ async function holdFile(
   };
 }
 
-async function fileContents(path: string): Promise<string | undefined> {
+async function checkFile(path: string, size: number, options: CheckOptions): Promise<void> {
   const source = await openDeviceSource(path, { direct: false });
   try {
-    return await describeContents((offset, length) => source.readAt(offset, length), source.size, 512);
+    const readAt: ReadAt = (offset, length) => source.readAt(offset, length);
+    const contents = await describeContents(readAt, source.size, 512);
+    await refuseOccupied(path, contents ?? `a file of ${formatBytes(size)}`, readAt, options);
   } finally {
     await source.close();
   }
@@ -220,25 +223,23 @@ async function holdExport(
         hint: target.advice ?? 'start the server so that it can be written',
       });
     checkSize(name, target.size, demands.size);
+    if (target.minimumBlock > demands.sectorSize) checkSectors(name, target.minimumBlock, demands);
     if (demands.size % target.minimumBlock !== 0)
       throw new AgentError(
         'NOT_SUPPORTED',
         `${name} takes multiples of ${target.minimumBlock} bytes, and the image has ${demands.size}`,
         { hint: 'start the server with smaller blocks' },
       );
-    if (options.force === undefined && options.resumed !== true) {
-      const contents = await describeContents(
-        async (offset, length) => {
-          const unit = target.minimumBlock;
-          const start = offset - (offset % unit);
-          const end = Math.min(target.size, Math.ceil((offset + length) / unit) * unit);
-          const data = await target.read(start, end - start);
-          return data.subarray(offset - start, offset - start + length);
-        },
-        target.size,
-        demands.sectorSize,
-      );
-      if (contents !== undefined) throw occupied(name, contents);
+    if (options.force === undefined) {
+      const readAt: ReadAt = async (offset, length) => {
+        const unit = target.minimumBlock;
+        const start = offset - (offset % unit);
+        const end = Math.min(target.size, Math.ceil((offset + length) / unit) * unit);
+        const data = await target.read(start, end - start);
+        return data.subarray(offset - start, offset - start + length);
+      };
+      const contents = await describeContents(readAt, target.size, demands.sectorSize);
+      if (contents !== undefined) await refuseOccupied(name, contents, readAt, options);
     }
     return {
       spec: { kind: 'nbd', address },
@@ -278,10 +279,9 @@ function checkSize(name: string, has: number, needs: number): void {
   );
 }
 
-/** Tables count in sectors; XFS refuses to be mounted where sectors are larger than its own. */
-function checkSectors(path: string, device: SysBlockDevice, demands: Demands): void {
-  const { sectorSize, partitioned, size, filesystem } = demands;
-  const has = device.sectorSize;
+/** Tables count in sectors; filesystems cannot be mounted where sectors are larger than their own units. */
+function checkSectors(path: string, has: number, demands: Demands): void {
+  const { sectorSize, partitioned, size, sectors } = demands;
   const refuse = (why: string): AgentError =>
     new AgentError(
       'NOT_SUPPORTED',
@@ -290,9 +290,30 @@ function checkSectors(path: string, device: SysBlockDevice, demands: Demands): v
     );
   if (has === sectorSize) return;
   if (partitioned) throw refuse('its partition table counts in sectors, and would be read wrongly');
-  if (has > sectorSize && filesystem === 'xfs')
-    throw refuse('XFS cannot be mounted where sectors are larger than its own');
+  if (has > sectorSize && (sectors.largest === undefined || sectors.largest < has))
+    throw refuse(`${sectors.why}, and might not be usable there`);
   if (size % has !== 0) throw refuse(`its size of ${size} bytes is no multiple of them`);
+}
+
+/** Throws TARGET_OCCUPIED, unless the contents are what an interrupted restore of the same image has put there. */
+async function refuseOccupied(
+  name: string,
+  contents: string,
+  readAt: ReadAt,
+  { resume }: CheckOptions,
+): Promise<void> {
+  if (resume === undefined) throw occupied(name, contents);
+  const { differs, ranges } = await resume(readAt);
+  if (differs !== undefined)
+    throw occupied(
+      name,
+      `${contents}. An earlier restore of the same image was interrupted, and since then the ${differs.length} bytes at ${differs.offset} were changed`,
+    );
+  if (ranges === 0)
+    throw occupied(
+      name,
+      `${contents}. An earlier restore of the same image was interrupted before anything of it was recorded`,
+    );
 }
 
 function occupied(name: string, contents: string): AgentError {

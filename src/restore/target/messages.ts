@@ -48,7 +48,7 @@ export interface JobResult {
   readonly equal?: number;
   readonly zeroed?: number;
   readonly left?: number;
-  /** Of the range, where anything in it was written. */
+  /** Of what is in the range now; of `zero` only if anything was written. */
   readonly digest?: Uint8Array;
   readonly lost?: readonly Lost[];
   /** Of `verify`: what is there is not what was written. */

@@ -88,7 +88,7 @@ export class RestoreThread {
       equal += bytes;
     }
     equal = compare ? equal - written : 0;
-    return { written, equal, lost, ...(written > 0 ? { digest: hasher.digestBuffer() } : {}) };
+    return { written, equal, lost, digest: hasher.digestBuffer() };
   }
 
   async #zero({ offset, length, must }: JobOf<'zero'>, lane: Lane): Promise<JobResult> {

@@ -5,6 +5,7 @@
  *
  * The order of writes does not matter: nothing about the destination is true before the end.
  */
+import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -12,15 +13,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { open } from 'node:fs/promises';
 import { moveGptBackup } from '../../filesystems/disk/gpt-move.ts';
 import { readPartitionTable } from '../../filesystems/disk/partition-table.ts';
+import type { ReadAt } from '../../block/source.ts';
 import { markUsed } from '../../filesystems/mark-used.ts';
 import { probe } from '../../filesystems/probe.ts';
 import { rereadPartitions } from '../../linux/ioctl.ts';
+import { isLoss } from '../../vault/loss.ts';
 import { type ImageReader, readAtOf } from '../image/image-reader.ts';
 import { type ImageSpec, openImage, placeOfImage } from '../image/open-image.ts';
 import { type CheckOptions, type DestinationName, type HeldDestination, holdDestination } from './check.ts';
 import { ComparePolicy, type CompareMode } from './compare-policy.ts';
 import type { JobResult, Lost } from './messages.ts';
 import { type PlannedJob, planRestore } from './plan.ts';
+import { sectorNeed } from './sectors.ts';
 import { ThreadPool } from './pool.ts';
 import { UnfinishedRestore } from './unfinished.ts';
 import { WrittenRanges } from './written-ranges.ts';
@@ -92,22 +96,30 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
     const table = await readPartitionTable(readAt, image.size, options.sectorSize);
     const filesystem = table === undefined ? await probe(readAt, image.size) : undefined;
     const unfinished = new UnfinishedRestore(options.unfinishedDirectory, to, options.imageId);
+    const resume = (await unfinished.wasBegun())
+      ? (destination: ReadAt) =>
+          unfinished.check(destination, signal, (done, total) => {
+            const rate = (done * 1000) / Math.max(1, performance.now() - started);
+            options.onProgress?.({ phase: 'checking', done, total, written: 0, rate });
+          })
+      : undefined;
     const held = await holdDestination(
       to,
       {
         size: image.size,
         sectorSize: options.sectorSize,
         partitioned: table !== undefined && table.partitions.length > 0,
-        filesystem: filesystem?.type,
+        sectors: await sectorNeed(readAt, filesystem),
         place: placeOfImage(options.image),
       },
-      { ...options, resumed: await unfinished.wasBegun() },
+      { ...options, resume },
     );
     let result: Omit<RestoreResult, 'partitionsReread' | 'seconds'>;
     try {
-      await unfinished.begin();
-      result = await new Restore(options, image, held).run();
+      await unfinished.begin(resume === undefined || options.force !== undefined);
+      result = await new Restore(options, image, held, unfinished).run();
     } finally {
+      await unfinished.pause();
       await held.release();
     }
     await unfinished.finish();
@@ -118,6 +130,8 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
   }
 }
 
+/** The beginning of a destination, where filesystems, volume managers and partition tables have their signatures. */
+const headBytes = MiB;
 /** Chunks are used once; what is read ahead has to fit. */
 const threadCacheBytes = 12 * MiB;
 
@@ -125,13 +139,20 @@ class Restore {
   readonly #options: RestoreOptions;
   readonly #image: ImageReader;
   readonly #held: HeldDestination;
+  readonly #unfinished: UnfinishedRestore;
   readonly #written = new WrittenRanges();
   readonly #warnings: string[] = [];
   readonly #lost: Lost[] = [];
   readonly #compare: ComparePolicy;
   readonly #sums = { written: 0, equal: 0, zeroed: 0, left: 0 };
 
-  constructor(options: RestoreOptions, image: ImageReader, held: HeldDestination) {
+  constructor(
+    options: RestoreOptions,
+    image: ImageReader,
+    held: HeldDestination,
+    unfinished: UnfinishedRestore,
+  ) {
+    this.#unfinished = unfinished;
     this.#options = options;
     this.#image = image;
     this.#held = held;
@@ -180,13 +201,34 @@ class Restore {
       compare: () => this.#compare.next(),
     });
     const progress = this.#progress('restoring', this.#options.usedBytes);
-    await pool.run<PlannedJob>(plan, (job, result) => {
+    const done = (job: PlannedJob, result: JobResult): void => {
       this.#count(job, result);
       if (job.do === 'copy') {
         this.#compare.learn(job.compare, result.equal ?? 0);
         progress(job.length);
       } else progress(0);
-    });
+    };
+    // The beginning by itself, so that an interrupted restore always knows it again: whoever uses the destination for
+    // something else (mkfs, a partition table) changes it.
+    for (let next = await plan.next(); next.done !== true; next = await plan.next()) {
+      await pool.run([next.value], done);
+      if (next.value.offset + next.value.length >= Math.min(headBytes, size)) break;
+    }
+    await this.#rememberHead();
+    await pool.run<PlannedJob>(plan, done);
+  }
+
+  async #rememberHead(): Promise<void> {
+    const head = Buffer.alloc(Math.min(headBytes, this.#image.size));
+    try {
+      await this.#image.readInto(head, 0);
+    } catch (error) {
+      // With `salvage` it is not known what is there.
+      if (isLoss(error)) return;
+      throw error;
+    }
+    const digest = new Blake3Hasher().update(head).digestBuffer();
+    this.#unfinished.add({ offset: 0, length: head.length }, digest);
   }
 
   /** Tries how the destination zeros; where that would mean writing, the filesystem says what has to be zero. */
@@ -219,7 +261,9 @@ class Restore {
     this.#sums.zeroed += zeroed;
     this.#sums.left += left;
     this.#lost.push(...lost);
-    if (digest !== undefined) this.#written.add(job, digest);
+    if (digest === undefined) return;
+    this.#unfinished.add(job, digest);
+    if (written > 0) this.#written.add(job, digest);
   }
 
   async #verify(pool: ThreadPool): Promise<number> {

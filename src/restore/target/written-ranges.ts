@@ -3,7 +3,25 @@ import type { Extent } from '../../base/extents.ts';
 import type { Job } from './messages.ts';
 
 const digestBytes = 20;
-const recordBytes = 12 + digestBytes;
+export const recordBytes = 12 + digestBytes;
+
+/** Offset (8 bytes), length (4 bytes), digest, little-endian. */
+export function encodeRange({ offset, length }: Extent, digest: Uint8Array): Buffer {
+  const record = Buffer.alloc(recordBytes);
+  record.writeUInt32LE(offset % 2 ** 32, 0);
+  record.writeUInt32LE(Math.floor(offset / 2 ** 32), 4);
+  record.writeUInt32LE(length, 8);
+  record.set(digest.subarray(0, digestBytes), 12);
+  return record;
+}
+
+export function decodeRange(records: Buffer, at: number): Extent & { readonly digest: Buffer } {
+  return {
+    offset: records.readUInt32LE(at) + records.readUInt32LE(at + 4) * 2 ** 32,
+    length: records.readUInt32LE(at + 8),
+    digest: records.subarray(at + 12, at + recordBytes),
+  };
+}
 
 export class WrittenRanges {
   #records = Buffer.alloc(64 * recordBytes);
@@ -23,21 +41,15 @@ export class WrittenRanges {
       this.#records.copy(larger);
       this.#records = larger;
     }
-    this.#records.writeUIntLE(offset % 2 ** 32, at, 4);
-    this.#records.writeUIntLE(Math.floor(offset / 2 ** 32), at + 4, 4);
-    this.#records.writeUInt32LE(length, at + 8);
-    this.#records.set(digest.subarray(0, digestBytes), at + 12);
+    this.#records.set(encodeRange({ offset, length }, digest), at);
     this.#count++;
     this.#bytes += length;
   }
 
   *jobs(): Generator<Extract<Job, { do: 'verify' }>> {
-    for (let at = 0; at < this.#count * recordBytes; at += recordBytes)
-      yield {
-        do: 'verify',
-        offset: this.#records.readUInt32LE(at) + this.#records.readUInt32LE(at + 4) * 2 ** 32,
-        length: this.#records.readUInt32LE(at + 8),
-        digest: Uint8Array.from(this.#records.subarray(at + 12, at + recordBytes)),
-      };
+    for (let at = 0; at < this.#count * recordBytes; at += recordBytes) {
+      const { digest, ...range } = decodeRange(this.#records, at);
+      yield { do: 'verify', ...range, digest: Uint8Array.from(digest) };
+    }
   }
 }
