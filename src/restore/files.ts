@@ -2,10 +2,16 @@
  * Single files and directories out of an image: mounted read-only for that time, and copied by cp, which keeps owners,
  * modes, times, extended attributes and with them ACLs and capabilities, hard links among what is copied, holes, symbolic
  * links and device nodes. Flags of chattr and project ids are not kept.
+ *
+ * The destination may be another user's, who changes it while root restores into it. So cp copies into a staging directory
+ * that only root can enter, and from there everything is renamed into its place (files/place-files.ts).
  */
-import { mkdir, mkdtemp, readdir, rmdir, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { AgentError } from '../base/errors.ts';
+import { type HeldDirectory, holdDirectory } from './files/held-directory.ts';
+import { Staging, placeFiles, setAttributes } from './files/place-files.ts';
+import { type Attributes, readAttributes } from '../linux/attributes.ts';
 import { type MountOptions, mountImage, takeDown } from './mount/mount.ts';
 import { runTool } from './mount/tools.ts';
 import { resolveInside } from './resolve-inside.ts';
@@ -15,7 +21,7 @@ export interface RestoreFilesOptions extends Omit<MountOptions, 'directory' | 'p
   readonly paths: readonly string[];
   /** Each path is put below this directory with all of its parents. It is made, or has to be empty. */
   readonly to: string;
-  /** Into a directory that holds something; what is there under the same name is replaced. */
+  /** Into a directory that holds something; files and links of the same name are replaced, directories merged. */
   readonly overwrite?: boolean;
 }
 
@@ -25,61 +31,86 @@ export interface RestoredFiles {
   readonly seconds: number;
 }
 
+const copyOptions = [
+  '-dR',
+  '--preserve=mode,ownership,timestamps,links,xattr',
+  '--sparse=auto',
+  '--reflink=never',
+];
+
 /** Throws FILE_ERROR (no such path, cp's complaints), FILE_EXISTS, and what mounting throws. */
 export async function restoreFiles(options: RestoreFilesOptions): Promise<RestoredFiles> {
-  const { runDirectory, signal, overwrite = false } = options;
+  const { runDirectory, overwrite = false } = options;
   const started = performance.now();
   if (options.paths.length === 0)
     throw new AgentError('BAD_USAGE', 'No path was named that is to be restored');
   const to = resolve(options.to);
-  await prepare(to, overwrite);
-  await mkdir(runDirectory, { recursive: true, mode: 0o700 });
-  const directory = await mkdtemp(join(runDirectory, 'files-'));
+  const destination = await holdDirectory(to);
   try {
-    const record = await mountImage({ ...options, directory, purpose: 'files' });
-    try {
-      const paths: string[] = [];
-      for (const path of options.paths) paths.push(await resolveInside(directory, path));
-      const args = [
-        '-dR',
-        '--preserve=mode,ownership,timestamps,links,xattr',
-        '--sparse=auto',
-        '--reflink=never',
-      ];
-      // A name that is a directory here and a link there is not followed.
-      if (overwrite) args.push('--remove-destination');
-      const { code, stderr } = await runTool('cp', [...args, '--parents', '--', ...paths, to], {
-        cwd: directory,
-        allow: [1],
-        signal,
+    if (!overwrite && (await readdir(destination.path)).length > 0)
+      throw new AgentError('FILE_EXISTS', `${to} is not empty`, {
+        hint: 'choose a new directory, or replace what has the same name there (--overwrite)',
       });
-      if (code !== 0)
-        throw new AgentError('FILE_ERROR', `Not everything could be copied to ${to}: ${lines(stderr)}`, {
-          hint: 'the destination must be able to keep owners and extended attributes; see the message of cp',
-        });
-      return { paths, seconds: (performance.now() - started) / 1000 };
+    await mkdir(runDirectory, { recursive: true, mode: 0o700 });
+    const directory = await mkdtemp(join(runDirectory, 'files-'));
+    try {
+      const record = await mountImage({ ...options, directory, purpose: 'files' });
+      try {
+        const paths: string[] = [];
+        for (const path of options.paths) paths.push(await resolveInside(directory, path));
+        await copyInto(destination, directory, paths, options);
+        return { paths, seconds: (performance.now() - started) / 1000 };
+      } finally {
+        await takeDown(record, runDirectory);
+      }
     } finally {
-      await takeDown(record, runDirectory);
+      await rmdir(directory).catch(() => undefined);
     }
   } finally {
-    await rmdir(directory).catch(() => undefined);
+    await destination.close();
   }
+}
+
+/** `paths` below `directory`, by way of a staging directory in the destination. */
+async function copyInto(
+  destination: HeldDirectory,
+  directory: string,
+  paths: readonly string[],
+  { overwrite = false, signal }: RestoreFilesOptions,
+): Promise<void> {
+  const complaints: string[] = [];
+  const copy = async (from: string, chosen: readonly string[], to: string): Promise<void> => {
+    const args = [...copyOptions, '--parents', `--target-directory=${to}`, '--', ...chosen];
+    const { code, stderr } = await runTool('cp', args, { cwd: from, allow: [1], signal });
+    if (code !== 0) complaints.push(stderr);
+  };
+  let root: Attributes | undefined;
+  const staging = await Staging.make(destination);
+  try {
+    await copy(directory, paths, staging.tree.path);
+    // All of the filesystem was asked for, so its root is restored, too.
+    if (paths.includes('.')) root = readAttributes(staging.tree.handle.fd);
+    await placeFiles(staging.tree, destination, {
+      overwrite,
+      copy: (from, to) => copy(from, ['.'], to),
+      signal,
+    });
+  } finally {
+    await staging.remove();
+  }
+  if (root !== undefined) setAttributes(destination, root);
+  // What could be copied is there.
+  if (complaints.length > 0)
+    throw new AgentError(
+      'FILE_ERROR',
+      `Not everything could be copied to ${destination.name}: ${lines(complaints.join('\n'))}`,
+      {
+        hint: 'the destination must be able to keep owners and extended attributes; see the message of cp',
+      },
+    );
 }
 
 function lines(text: string): string {
   const all = text.trim().split('\n');
   return [...all.slice(0, 3), ...(all.length > 3 ? [`and ${all.length - 3} more`] : [])].join('; ');
-}
-
-async function prepare(to: string, overwrite: boolean): Promise<void> {
-  const node = await stat(to).catch(() => undefined);
-  if (node === undefined) {
-    await mkdir(to, { recursive: true });
-    return;
-  }
-  if (!node.isDirectory()) throw new AgentError('FILE_ERROR', `${to} is no directory`);
-  if (!overwrite && (await readdir(to)).length > 0)
-    throw new AgentError('FILE_EXISTS', `${to} is not empty`, {
-      hint: 'choose a new directory, or replace what has the same name there (--overwrite)',
-    });
 }

@@ -4,8 +4,23 @@
  * their metadata; and that verifications find what is wrong.
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { cp, open, readFile, truncate } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { cp, open, readFile, stat, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -13,6 +28,8 @@ import { KiB, MiB } from '../../src/base/bytes.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { exportImage } from '../../src/restore/export/export-image.ts';
+import { holdDirectory } from '../../src/restore/files/held-directory.ts';
+import { Staging, placeFiles } from '../../src/restore/files/place-files.ts';
 import { restoreFiles } from '../../src/restore/files.ts';
 import type { ImageSpec } from '../../src/restore/image/open-image.ts';
 import type { PointImageSpec } from '../../src/restore/image/point-image.ts';
@@ -242,6 +259,189 @@ test('single files with everything that belongs to them, and no way out of the p
     await detachLoop(device);
   }
   assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
+});
+
+/** A place that a user other than root may enter; everything else here is root's alone. */
+function sharedPlace(t: EndingTest): string {
+  const place = mkdtempSync(join(tmpdir(), 'restore-shared-'));
+  atEnd(t, () => rmSync(place, { recursive: true }));
+  chmodSync(place, 0o755);
+  return place;
+}
+
+const stranger = 65534;
+
+test('files are restored over what is there, and never through a link', async (t) => {
+  const place = sharedPlace(t);
+  const victim = join(place, 'victim');
+  const dest = join(place, 'dest');
+  const common = {
+    ...{ image: ext4.spec, subject: { point: '', device: 'ext4' }, sectorSize: 512, runDirectory },
+    ...{ to: dest, overwrite: true },
+  };
+  const was = async (): Promise<string> => `${await listTree(victim)}${(await stat(victim)).mtimeMs}`;
+  const prepare = async (): Promise<string> => {
+    for (const path of [victim, dest]) {
+      rmSync(path, { recursive: true, force: true });
+      mkdirSync(join(path, 'deep'), { recursive: true });
+    }
+    for (const name of ['big', 'shadow']) writeFileSync(join(victim, name), 'ORIGINAL');
+    for (const path of [dest, join(dest, 'deep')]) chownSync(path, stranger, stranger);
+    return was();
+  };
+  const refused = (path: RegExp) => ({ code: 'FILE_EXISTS', message: path });
+
+  // The directory is a link; one on the way is; the file is; the file is a directory.
+  let before = await prepare();
+  symlinkSync(victim, join(dest, 'etc'));
+  for (const paths of [['/etc'], ['/etc/shadow'], ['/']])
+    await assert.rejects(
+      restoreFiles({ ...common, paths }),
+      refused(/dest\/etc is a directory in the recovery point, and a symbolic link here/),
+    );
+  assert.deepEqual([await was(), readdirSync(dest).sort()], [before, ['deep', 'etc']]);
+  before = await prepare();
+  mkdirSync(join(dest, 'big'));
+  await assert.rejects(
+    restoreFiles({ ...common, paths: ['/big'] }),
+    refused(/big is a directory here, and a file in the recovery point/),
+  );
+  before = await prepare();
+  symlinkSync(join(victim, 'big'), join(dest, 'big'));
+  mkdirSync(join(dest, 'etc'));
+  linkSync(join(victim, 'shadow'), join(dest, 'etc/shadow'));
+  writeFileSync(join(dest, 'etc/kept'), 'mine');
+  await exec('setfacl', ['-m', 'u:nobody:rwx', join(dest, 'etc')]);
+  await restoreFiles({ ...common, paths: ['/big', '/etc'] });
+  assert.equal(await was(), before);
+  assert.ok(lstatSync(join(dest, 'big')).isFile());
+  assert.equal(await readFile(join(dest, 'etc/kept'), 'utf8'), 'mine');
+  // A directory that was there has the metadata of the point's; rsync compares owners, modes, ACLs and the rest.
+  const mounted = join(scratch, 'for-overwrite');
+  const device = await attachLoop(ext4.image, { readOnly: true });
+  try {
+    await mountDevice(device, mounted, 'ro,noload');
+    try {
+      const args = ['-n', '--checksum', '-aHAXS', '--itemize-changes'];
+      const { stdout } = await exec('rsync', [...args, `${mounted}/etc`, `${mounted}/big`, `${dest}/`]);
+      assert.doesNotMatch(stdout, /etc\/$|shadow/m, stdout);
+    } finally {
+      await unmount(mounted);
+    }
+  } finally {
+    await detachLoop(device);
+  }
+
+  // Another filesystem is mounted below the destination.
+  await prepare();
+  mkdirSync(join(dest, 'etc'));
+  await exec('mount', ['-t', 'tmpfs', 'none', join(dest, 'etc')]);
+  try {
+    await restoreFiles({ ...common, paths: ['/etc/shadow', '/big'] });
+    const { mode, size } = lstatSync(join(dest, 'etc/shadow'));
+    assert.deepEqual([mode & 0o7777, size], [0o4755, 7]);
+    assert.deepEqual(readdirSync(join(dest, 'etc')), ['shadow']);
+  } finally {
+    await exec('umount', [join(dest, 'etc')]);
+  }
+
+  // The destination itself is a link that a user has put there; root's own are followed.
+  before = await prepare();
+  const theirs = join(place, 'theirs');
+  mkdirSync(theirs);
+  symlinkSync(victim, join(theirs, 'link'));
+  lchownSync(join(theirs, 'link'), stranger, stranger);
+  await assert.rejects(restoreFiles({ ...common, paths: ['/big'], to: join(theirs, 'link/deep') }), {
+    code: 'FILE_ERROR',
+    message: /theirs\/link is a symbolic link that a user other than root could have made/,
+  });
+  lchownSync(join(theirs, 'link'), 0, 0);
+  chownSync(theirs, stranger, stranger);
+  await assert.rejects(restoreFiles({ ...common, paths: ['/big'], to: join(theirs, 'link') }), {
+    code: 'FILE_ERROR',
+  });
+  assert.equal(await was(), before);
+  symlinkSync(dest, join(place, 'link'));
+  await restoreFiles({ ...common, paths: ['/big'], to: join(place, 'link') });
+  assert.ok(existsSync(join(dest, 'big')));
+  assert.ok(!readdirSync(dest).some((name) => name.startsWith('.dattod')));
+});
+
+test('a user who changes the destination meanwhile gets nothing written elsewhere', async (t) => {
+  const place = sharedPlace(t);
+  const [victim, dest, source] = ['victim', 'dest', 'source'].map((name) => join(place, name));
+  for (const path of [victim!, dest!, join(source!, 'etc')]) mkdirSync(path, { recursive: true });
+  writeFileSync(join(victim!, 'passwd'), 'ORIGINAL');
+  writeFileSync(join(source!, 'etc/passwd'), 'FROM THE POINT', { mode: 0o4755 });
+  chownSync(dest!, stranger, stranger);
+  const before = `${await listTree(victim!)}${(await stat(victim!)).mtimeMs}`;
+  // Puts a link in the place of the directory and back, as fast as it can, and moves aside what root makes.
+  const racer = spawn(process.execPath, ['-e', racing, dest!, victim!], {
+    ...{ uid: stranger, gid: stranger, cwd: '/' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = once(racer, 'exit');
+  try {
+    await once(racer.stdout, 'data');
+    const counts = { placed: 0, refused: 0 };
+    const copy = async (from: string, to: string): Promise<void> => {
+      await exec('cp', ['-dR', '--preserve=all', `${from}/.`, to]);
+    };
+    for (let round = 0; round < 150; round++) {
+      const held = await holdDirectory(dest!);
+      const staging = await Staging.make(held).catch(() => undefined);
+      try {
+        if (staging === undefined) continue;
+        await copy(source!, staging.tree.path);
+        await placeFiles(staging.tree, held, { overwrite: true, copy });
+        counts.placed++;
+      } catch (error) {
+        assert.ok(error instanceof AgentError, String(error));
+        counts.refused++;
+      } finally {
+        await staging?.remove();
+        await held.close();
+      }
+    }
+    t.diagnostic(JSON.stringify(counts));
+    assert.ok(counts.placed > 0 && counts.refused > 0, JSON.stringify(counts));
+  } finally {
+    racer.kill('SIGKILL');
+    await ended;
+  }
+  assert.equal(`${await listTree(victim!)}${(await stat(victim!)).mtimeMs}`, before);
+});
+
+/** Runs as an unprivileged user who owns the directory. */
+const racing = `
+  const fs = require('node:fs');
+  const [dest, victim] = process.argv.slice(1);
+  const quietly = (work) => { try { work(); } catch {} };
+  process.stdout.write('racing');
+  for (let n = 0; ; n++) {
+    quietly(() => fs.mkdirSync(dest + '/etc'));
+    quietly(() => fs.renameSync(dest + '/etc', dest + '/aside' + (n % 8)));
+    quietly(() => fs.symlinkSync(victim, dest + '/etc'));
+    if (n % 8 === 0)
+      for (const name of fs.readdirSync(dest).filter((each) => each.startsWith('.dattod'))) {
+        quietly(() => fs.renameSync(dest + '/' + name, dest + '/stolen'));
+        quietly(() => fs.symlinkSync(victim, dest + '/' + name));
+      }
+    quietly(() => fs.unlinkSync(dest + '/etc'));
+  }
+`;
+
+test('an image that asks for a panic at damage is mounted so that the machine goes on', async (t) => {
+  const image = join(scratch, 'panic.img');
+  await cp(ext4.image, image);
+  await exec('tune2fs', ['-e', 'panic', '-E', 'mount_opts=errors=panic', image]);
+  const record = await mount(t, { kind: 'file', path: image }, 'panic');
+  const mounted = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .find((line) => line.includes(` ${record.directory} `));
+  assert.match(mounted ?? '', / ro,nosuid,nodev,.* ro,.*errors=continue/);
+  await unmountImage(runDirectory, record.directory);
+  rmSync(image);
 });
 
 test('verifications find a point whole, and name what is lost', async () => {

@@ -41,11 +41,15 @@ export async function findFilesystems(image: ImageReader, sectorSize: number): P
   return found;
 }
 
-/** Options of mount(8) by type. Types that are no filesystem, or cannot be mounted without being written, are not here. */
+/**
+ * Options of mount(8) by type. Types that are no filesystem, or cannot be mounted without being written, are not here. What
+ * the kernel does when it meets damage is an option of the mount too. An image of ext may bring its own (`panic`: tune2fs -e, or
+ * -E mount_opts), and damage of an image must not end the machine. The other types have none in their superblocks.
+ */
 const options: Readonly<Record<string, string>> = {
-  ext2: 'ro',
-  ext3: 'ro,noload',
-  ext4: 'ro,noload',
+  ext2: 'ro,errors=continue',
+  ext3: 'ro,noload,errors=continue',
+  ext4: 'ro,noload,errors=continue',
   // Several points of one filesystem have one UUID.
   xfs: 'ro,norecovery,nouuid',
   btrfs: 'ro,rescue=nologreplay',

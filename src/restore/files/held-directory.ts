@@ -1,0 +1,114 @@
+/**
+ * Directories that are held open. Paths below them go through `/proc/PID/fd`, as openat(2) would, which Node does not have:
+ * what somebody renames or puts in the way in the meantime does not lead elsewhere. Nothing here follows a symbolic link
+ * that an unprivileged user could have put there.
+ */
+import { constants, type Stats } from 'node:fs';
+import { type FileHandle, lstat, mkdir, open, readlink } from 'node:fs/promises';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+
+/** As many as the kernel follows (MAXSYMLINKS). */
+const mostLinks = 40;
+
+export class HeldDirectory {
+  /** For messages. */
+  readonly name: string;
+  readonly handle: FileHandle;
+
+  private constructor(name: string, handle: FileHandle) {
+    this.name = name;
+    this.handle = handle;
+  }
+
+  static async open(path: string, name = path): Promise<HeldDirectory> {
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+    return new HeldDirectory(name, await open(path, flags));
+  }
+
+  /** Leads to this directory as long as it is held, also from programs that this process runs. */
+  get path(): string {
+    return `/proc/${process.pid}/fd/${this.handle.fd}`;
+  }
+
+  at(entry: string): string {
+    return `${this.path}/${entry}`;
+  }
+
+  /** Throws ENOENT, and ENOTDIR or ELOOP for what is no directory (any more). */
+  child(entry: string): Promise<HeldDirectory> {
+    return HeldDirectory.open(this.at(entry), this.name === '/' ? `/${entry}` : `${this.name}/${entry}`);
+  }
+
+  lstat(entry: string): Promise<Stats | undefined> {
+    return lstat(this.at(entry)).catch((error: unknown) => {
+      if (errnoCode(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+/**
+ * Goes to an absolute path from the root on, and makes what is missing of it. Symbolic links on the way are followed if only
+ * root (or the caller) can have put them there. Throws FILE_ERROR.
+ */
+export async function holdDirectory(path: string): Promise<HeldDirectory> {
+  let left = path.split('/');
+  let at = await HeldDirectory.open('/');
+  let links = 0;
+  try {
+    while (left.length > 0) {
+      const [entry = '', ...rest] = left;
+      left = rest;
+      if (entry === '' || entry === '.') continue;
+      const node = await at.lstat(entry);
+      let next: HeldDirectory;
+      if (node?.isSymbolicLink() === true) {
+        await refuseForeignLink(at, entry, node);
+        if (++links > mostLinks) throw failed(path, 'ELOOP');
+        const target = await readlink(at.at(entry));
+        left = [...target.split('/'), ...rest];
+        if (!target.startsWith('/')) continue;
+        next = await HeldDirectory.open('/');
+      } else {
+        if (node === undefined) await mkdir(at.at(entry)).catch(unlessThere);
+        next = await at.child(entry);
+      }
+      await at.close();
+      at = next;
+    }
+    return at;
+  } catch (error) {
+    await at.close();
+    if (error instanceof AgentError) throw error;
+    throw failed(path, errnoCode(error) ?? String(error), error);
+  }
+}
+
+function failed(path: string, code: string, cause?: unknown): AgentError {
+  const why = code === 'ENOTDIR' || code === 'ELOOP' ? `it is no directory (${code})` : code;
+  return new AgentError('FILE_ERROR', `${path} cannot be used as a directory: ${why}`, {
+    hint: 'Name a directory, or one that can be made',
+    cause,
+  });
+}
+
+function unlessThere(error: unknown): void {
+  if (errnoCode(error) !== 'EEXIST') throw error;
+}
+
+/** The link is root's, and nobody else can have moved it there. */
+async function refuseForeignLink(parent: HeldDirectory, entry: string, link: Stats): Promise<void> {
+  const { uid, mode } = await parent.handle.stat();
+  const ours = [0, process.geteuid?.() ?? 0];
+  const sticky = (mode & 0o1000) !== 0;
+  if (ours.includes(link.uid) && ours.includes(uid) && ((mode & 0o022) === 0 || sticky)) return;
+  throw new AgentError(
+    'FILE_ERROR',
+    `${parent.name === '/' ? '' : parent.name}/${entry} is a symbolic link that a user other than root could have made (owner ${link.uid}), and is not followed`,
+    { hint: 'Give the path that it leads to, if that is what you mean' },
+  );
+}
