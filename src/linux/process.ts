@@ -1,5 +1,5 @@
 /** This process as the kernel sees it: locked memory, its identity across pid reuse, and the boot. */
-import { readFile } from 'node:fs/promises';
+import { readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checked, declare } from './libc.ts';
 
@@ -38,6 +38,21 @@ export function parseProcessStat(text: string): ProcessIdentity | undefined {
   const startTime = Number(fields[19]);
   if (!(pid > 0) || !Number.isInteger(startTime) || state === 'Z' || state === 'X') return undefined;
   return { pid, startTime };
+}
+
+/**
+ * The namespace in which pids of this process count, such as `pid:[4026531836]`. Empty where /proc shows the pids of
+ * another one (pid_namespaces(7): mounted before the process got its own), or nothing of it.
+ */
+export async function pidNamespace(proc = '/proc'): Promise<string> {
+  try {
+    const status = await readFile(join(proc, 'self/status'), 'utf8');
+    // One number for each namespace from that of /proc on.
+    const pids = /^NSpid:\s*(.*)$/m.exec(status)?.[1]?.trim().split(/\s+/);
+    return pids?.length === 1 ? await readlink(join(proc, 'self/ns/pid')) : '';
+  } catch {
+    return '';
+  }
 }
 
 /** True where the very process lives, not another one with its pid. */

@@ -31,6 +31,8 @@ export interface PruneDocument {
   dead: ParticipantDocument[];
   /** Points that came late from dead writers, and were removed. */
   withdrawn: readonly string[];
+  /** Packs that stay because there is no room for copies of what is needed of them. */
+  no_room: number;
   damaged: { pack: string; reason: string }[];
   leftovers: { count: number; bytes: number } | null;
 }
@@ -59,11 +61,12 @@ export async function pruneVault(context: Context, self: Command): Promise<numbe
     }),
   );
   context.print(document, () => renderPrune(document));
-  return document.damaged.length > 0 || document.withdrawn.length > 0 ? exitWithWarnings : 0;
+  const { damaged, withdrawn, no_room: noRoom } = document;
+  return damaged.length > 0 || withdrawn.length > 0 || noRoom > 0 ? exitWithWarnings : 0;
 }
 
 function pruneDocument(result: PruneResult): PruneDocument {
-  const { dryRun, points, deleted, copied, waiting, kept, dead, withdrawn, damaged, tidied } = result;
+  const { dryRun, points, deleted, copied, waiting, kept, dead, withdrawn, noRoom, damaged, tidied } = result;
   return {
     ...{ dry_run: dryRun, points, withdrawn },
     deleted: { ...deleted },
@@ -75,6 +78,7 @@ function pruneDocument(result: PruneResult): PruneDocument {
     },
     kept: { ...kept },
     dead: dead.map(participantDocument),
+    no_room: noRoom,
     damaged: damaged.map((each) => ({ ...each })),
     leftovers: tidied === undefined ? null : { ...tidied.temporary },
   };
@@ -100,6 +104,9 @@ function renderPrune(done: PruneDocument): string {
     ...done.waiting.writers.map((writer) => `waits for ${renderParticipant(writer)}`),
     ...done.dead.map((writer) => `${would}declared dead: ${renderParticipant(writer)}`),
     ...done.withdrawn.map((point) => `${would}removed: point ${point}, which came late and is not whole`),
+    ...(done.no_room > 0
+      ? [`no room to copy what is needed of ${done.no_room} packs: they stay, with what nobody needs of them`]
+      : []),
     ...done.damaged.map(({ pack, reason }) => `damaged: pack ${pack}: ${printable(reason)}`),
   ];
   return `${renderList(entries)}${lines.map((line) => `${line}\n`).join('')}`;

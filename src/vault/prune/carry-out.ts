@@ -1,4 +1,7 @@
-/** Carrying condemned lists out: what is needed of their packs is copied, then the packs are deleted. */
+/**
+ * Carrying condemned lists out: packs that nothing needs are deleted, which makes room; then what is needed of the others is
+ * copied, and they are deleted too.
+ */
 import { packObject } from '../packs/format.ts';
 import type { CondemnedList } from '../writing/condemned.ts';
 import { type Copied, copyNeeded } from './copy.ts';
@@ -23,10 +26,28 @@ export async function carryOut(
   lists: readonly CondemnedList[],
   { rescue, condemned, now }: CarryOutOptions,
 ): Promise<void> {
-  const wanted = lists.flatMap(({ packs }) => packs.filter((pack) => rescue.has(pack)));
-  const { damaged } = await copyOut(run, [...new Set(wanted)], condemned);
-  const keep = new Set(damaged.map(({ pack }) => pack));
-  for (const list of lists) await deleteList(run, list, keep, now);
+  for (const { packs } of lists)
+    await deletePacks(
+      run,
+      packs.filter((pack) => !rescue.has(pack)),
+    );
+  const wanted = new Set(lists.flatMap(({ packs }) => packs.filter((pack) => rescue.has(pack))));
+  const copied = await copyOut(run, [...wanted], condemned);
+  const isDamaged = new Set(copied.damaged.map(({ pack }) => pack));
+  const isCopied = new Set([...copied.complete, ...copied.gone]);
+  for (const list of lists) {
+    // Damaged packs were condemned for being damaged: what can be opened is copied by now.
+    const keeps = (pack: string): boolean =>
+      wanted.has(pack) &&
+      run.lock !== undefined &&
+      !isCopied.has(pack) &&
+      !(isDamaged.has(pack) && list.reason === 'repair');
+    await deletePacks(
+      run,
+      list.packs.filter((pack) => wanted.has(pack) && !keeps(pack)),
+    );
+    if (!list.packs.some(keeps)) await deleteList(run, list, now);
+  }
 }
 
 /** Copies what is needed of these packs and not elsewhere; nothing in a dry run. */
@@ -34,14 +55,16 @@ export async function copyOut(
   { vault, index, options, lock, marking, done }: PruneRun,
   packs: readonly string[],
   condemned: ReadonlySet<string>,
+  oneByOne = false,
 ): Promise<Copied> {
   const { level, signal, progress } = options;
   if (packs.length === 0 || lock === undefined)
-    return { packs: 0, parts: 0, bytes: 0, damaged: [], gone: [] };
+    return { packs: 0, parts: 0, bytes: 0, damaged: [], gone: [], complete: [], isFull: false };
   const copied = await copyNeeded(vault, index, packs, marking.live, {
     writer: lock.id,
     condemned,
     level,
+    oneByOne,
     signal,
     progress: (read) => progress?.('copy', read, packs.length),
   });
@@ -52,26 +75,22 @@ export async function copyOut(
   return copied;
 }
 
-async function deleteList(
+async function deletePacks(
   { vault, index, options, lock, done }: PruneRun,
-  list: CondemnedList,
-  keep: ReadonlySet<string>,
-  now: number,
+  packs: readonly string[],
 ): Promise<void> {
   const { signal } = options;
   const { store } = vault;
-  // Damaged packs were condemned for being damaged: what can be opened is copied by now.
-  const isKept = (pack: string): boolean => list.reason === 'prune' && keep.has(pack);
-  const there = new Set(list.packs.filter((pack) => index.pack(pack) !== undefined));
-  const gone = [...there].filter((pack) => !isKept(pack));
+  const gone = [...new Set(packs)].filter((pack) => index.pack(pack) !== undefined);
+  // The index does not know those whose directories are damaged.
+  const unknown = packs.filter((pack) => done.damaged.has(pack) && !gone.includes(pack));
+  const objects = [...gone, ...unknown];
+  if (objects.length === 0) return;
   for (const pack of gone) done.deleted.bytes += index.pack(pack)?.size ?? 0;
   done.deleted.packs += gone.length;
   if (lock === undefined) return;
   await lock.ensureHeld({ signal });
   let deleted = 0;
-  // The index does not know those whose directories are damaged.
-  const unknown = list.packs.filter((pack) => done.damaged.has(pack) && !there.has(pack));
-  const objects = [...gone, ...unknown];
   await inParallel(objects, 8, async (pack) => {
     signal?.throwIfAborted();
     await store.delete(packObject(pack), { signal });
@@ -79,9 +98,18 @@ async function deleteList(
     options.progress?.('delete', ++deleted, objects.length);
   });
   index.dropPacks(gone);
-  if (list.packs.some(isKept) || now - list.modified < listMs) return;
-  await store.delete(`condemned/${list.id}`, { signal });
-  await store.delete(`condemned/${list.id}.waits`, { signal });
+}
+
+async function deleteList(
+  { vault, options, lock }: PruneRun,
+  list: CondemnedList,
+  now: number,
+): Promise<void> {
+  const { signal } = options;
+  if (lock === undefined || now - list.modified < listMs) return;
+  await lock.ensureHeld({ signal });
+  await vault.store.delete(`condemned/${list.id}`, { signal });
+  await vault.store.delete(`condemned/${list.id}.waits`, { signal });
 }
 
 async function inParallel<T>(

@@ -9,12 +9,15 @@ import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type Owner, thisProcess } from '../writing/owner.ts';
+import { beatContent } from '../writing/writer-session.ts';
 import {
   type OwnerState,
   describeParticipant,
   isDead,
+  isFromFuture,
   listLocks,
   listOrphanedBeats,
+  redate,
 } from './participants.ts';
 
 export interface LockOptions extends StoreOptions {
@@ -67,7 +70,7 @@ export class PrunerLock {
     this.#vault = vault;
     this.id = id;
     this.#timer = setInterval(() => {
-      void vault.store.put(`locks/${id}.beat`, Buffer.from('\n')).catch(() => undefined);
+      void vault.store.put(`locks/${id}.beat`, beatContent).catch(() => undefined);
     }, beatMs);
     this.#timer.unref();
   }
@@ -92,12 +95,14 @@ export class PrunerLock {
       const now = await lock.storeNow({ signal });
       for (const other of await listLocks(vault, { signal })) {
         if (other.id === id) continue;
-        if (!(await isDead(other, now, ownerState)))
+        if (!(await isDead(other, now, ownerState))) {
+          if (isFromFuture(other, now)) await redate(vault, 'locks', other.id, { signal });
           throw new AgentError(
             'VAULT_LOCKED',
             `${vault.name} is locked: ${describeParticipant(other)} (lock ${other.id})`,
             { hint: `wait for it; where it is certainly gone, dattocli vault unlock ${other.id}` },
           );
+        }
         await removeLock(vault, other.id, { signal });
       }
       for (const orphan of await listOrphanedBeats(vault, { signal }))
@@ -112,7 +117,7 @@ export class PrunerLock {
   /** What the store's clock says, milliseconds since 1970; a sign of life at the same time. */
   async storeNow(options: StoreOptions = {}): Promise<number> {
     const key = `locks/${this.id}.beat`;
-    await this.#vault.store.put(key, Buffer.from('\n'), options);
+    await this.#vault.store.put(key, beatContent, options);
     // Where somebody removed it at once, nobody counts as dead.
     return (await this.#vault.store.head(key, options))?.modified ?? 0;
   }
@@ -146,7 +151,7 @@ export class PrunerLock {
  */
 async function proveDeleting(vault: Vault, what: LockOptions['what'], options: StoreOptions): Promise<void> {
   const probe = `locks/${newId()}.beat`;
-  await vault.store.put(probe, Buffer.from('\n'), options);
+  await vault.store.put(probe, beatContent, options);
   await asDeleter(`to ${what}`, () => vault.store.delete(probe, options));
 }
 

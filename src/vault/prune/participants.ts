@@ -8,7 +8,7 @@ import { openDocument } from '../sealed.ts';
 import type { StoreOptions, StoredObject } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type Owner, stateOf } from '../writing/owner.ts';
-import { deadMark, endMark } from '../writing/writer-session.ts';
+import { beatContent, deadMark, endMark } from '../writing/writer-session.ts';
 
 export interface Participant {
   readonly id: string;
@@ -23,7 +23,7 @@ export interface Participant {
 }
 
 /** What tells whether an owner's process is gone; tests put another one in its place. */
-export type OwnerState = typeof stateOf;
+export type OwnerState = (owner: Owner) => ReturnType<typeof stateOf>;
 
 /** What lies under `writers/`, by writer. */
 export interface WriterObjects {
@@ -83,6 +83,24 @@ export async function isDead(
 }
 
 /**
+ * Whether its last sign is of a time to come, by a clock that was wrong then: it would never grow old. It is given another
+ * sign, of now, so that it is dead when it has been silent for a day from now on.
+ */
+export function isFromFuture({ lastSign }: Participant, now: number): boolean {
+  return lastSign > now + hourMs;
+}
+
+/** Gives a writer (`writers`) or a lock (`locks`) a sign of life of now. */
+export async function redate(
+  vault: Vault,
+  folder: 'writers' | 'locks',
+  id: string,
+  options: StoreOptions = {},
+): Promise<void> {
+  await vault.store.put(`${folder}/${id}.beat`, beatContent, options);
+}
+
+/**
  * Declares a writer dead. Where its point is there, it has simply ended. Else the mark stays for a month: a point that
  * lands after this may lack what it was to rest on.
  */
@@ -119,7 +137,8 @@ async function readParticipant(
 ): Promise<Participant | undefined> {
   if (announced === undefined) return undefined;
   const key = `${prefix}${id}`;
-  const lastSign = Math.max(announced.modified, beat?.modified ?? 0);
+  // Not the later one: the store's clock may have been set back between them.
+  const lastSign = (beat ?? announced).modified;
   try {
     const sealed = await vault.store.get(key, options);
     const fields = new Fields(openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`);
@@ -139,6 +158,7 @@ function parseOwner(fields: Fields): Owner {
     host: fields.text('host'),
     machine: fields.text('machine'),
     boot: fields.text('boot'),
+    pid_namespace: fields.has('pid_namespace') ? fields.text('pid_namespace') : undefined,
     pid: fields.integer('pid'),
     start_time: fields.integer('start_time'),
   };

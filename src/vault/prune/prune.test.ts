@@ -222,3 +222,30 @@ for (const [what, statement] of [
     assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), spreadImage(0, 300));
     assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
   });
+
+test('a writer and a lock of a time to come are dead a day after the clock was set right', async () => {
+  const { vault, index, tick } = await newVault();
+  const years = 365 * dayMs;
+  tick(30 * years);
+  const writer = await WriterSession.begin(vault, index);
+  const lock = await PrunerLock.take(vault, { what: 'prune' });
+  writer.abandon();
+  tick(-30 * years);
+  const locked = { code: 'VAULT_LOCKED' };
+  await assert.rejects(prune(vault, index, living), locked);
+  tick(dayMs / 2);
+  await assert.rejects(prune(vault, index, living), locked);
+  tick(dayMs);
+  // The lock has gone. The writer was first seen by this prune.
+  const first = await prune(vault, index, living);
+  assert.deepEqual(first.dead, []);
+  tick(dayMs / 2);
+  assert.deepEqual((await prune(vault, index, living)).dead, []);
+  tick(dayMs);
+  const last = await prune(vault, index, living);
+  assert.deepEqual(
+    last.dead.map(({ id }) => id),
+    [writer.id],
+  );
+  await lock.release();
+});

@@ -23,7 +23,7 @@ import { type Choice, choosePacks } from './choose.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
 import { lookAtPacks, markPoints, measure } from './looks.ts';
 import { Marking } from './marking.ts';
-import { type Participant, declareDead, isDead, listWriters } from './participants.ts';
+import { type Participant, declareDead, isDead, isFromFuture, listWriters, redate } from './participants.ts';
 import {
   type PruneResult,
   PruneTally,
@@ -34,12 +34,15 @@ import {
   waitingFor,
 } from './result.ts';
 import type { PruneOptions, PruneRun } from './run.ts';
+import { keepRoom } from './room.ts';
 import { tidy } from './tidy.ts';
 
 export type { PruneOptions, PruneStep } from './run.ts';
 export type { PruneResult } from './result.ts';
 
 const defaultMaxWaste = 0.25;
+/** A list of so many fits into one block of any filesystem. */
+const fewPacks = 64;
 
 /**
  * Throws VAULT_LOCKED, VAULT_DENIED (before anything is done, where these credentials may not delete), VAULT_DAMAGED (a point cannot be read, or what it needs is not known in full), and what the
@@ -52,9 +55,19 @@ export async function prune(
 ): Promise<PruneResult> {
   if (options.dryRun === true) return pruneWith(vault, index, options, undefined);
   const { owner, ownerState, signal } = options;
-  return withPrunerLock(vault, { what: 'prune', owner, ownerState, signal }, (lock) =>
-    pruneWith(vault, index, options, lock),
-  );
+  const run = (): Promise<PruneResult> =>
+    withPrunerLock(vault, { what: 'prune', owner, ownerState, signal }, (lock) =>
+      pruneWith(vault, index, options, lock),
+    );
+  try {
+    return await run();
+  } catch (error) {
+    // A full disk has no room for a lock or a list either: the reserve is for that.
+    if (!isFullStore(error) || !(await vault.store.room?.release())) throw error;
+    return await run();
+  } finally {
+    await keepRoom(vault);
+  }
 }
 
 /** Where the index turns out to be damaged, it is built anew, and all looks are taken again. */
@@ -128,7 +141,11 @@ async function runPrune(run: PruneRun): Promise<PruneResult> {
 async function finishDead({ vault, options, lock, done }: PruneRun, now: number): Promise<void> {
   const { signal, ownerState } = options;
   for (const writer of await listWriters(vault, { signal })) {
-    if (!(await isDead(writer, now, ownerState))) continue;
+    if (!(await isDead(writer, now, ownerState))) {
+      if (lock !== undefined && isFromFuture(writer, now))
+        await redate(vault, 'writers', writer.id, { signal });
+      continue;
+    }
     done.dead.push(writer);
     if (lock !== undefined) await declareDead(vault, writer.id, { signal });
   }
@@ -168,13 +185,15 @@ interface Before {
   readonly now: number;
 }
 
-/** Copies what is needed, condemns the chosen packs and, where there are no writers, deletes them at once. */
+/**
+ * Condemns the chosen packs and, where there are no writers, deletes them at once. Those that nothing needs go first, since
+ * that makes room; then the others, as far as there is room for what is needed of them.
+ */
 async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<Waiting> {
-  const { vault, index, lock, done } = run;
-  const { signal } = run.options;
-  const { condemned, earlier, active, now } = before;
+  const { index, lock, done } = run;
+  const { condemned, earlier, active } = before;
   const { unused, partial } = choice;
-  const waiting = waitingFor(index, earlier, active);
+  let waiting = waitingFor(index, earlier, active);
   const chosen = [...unused, ...partial].map(({ id }) => id);
   if (chosen.length === 0) return waiting;
   if (lock === undefined) {
@@ -182,21 +201,78 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
     return active.length === 0 ? waiting : waitingAlso(index, waiting, chosen, active);
   }
 
-  const partialIds = partial.map(({ id }) => id);
-  const { damaged, gone } = await copyOut(run, partialIds, new Set([...condemned, ...chosen]));
-  const leave = new Set([...gone, ...damaged.map(({ pack }) => pack)]);
-  const packs = chosen.filter((pack) => !leave.has(pack));
-  if (packs.length === 0) return waiting;
-  await lock.ensureHeld({ signal });
-  const id = newId();
-  await putCondemned(vault, id, { reason: 'prune', packs }, { signal });
+  const condemnedNow = new Set(condemned);
+  const remove = async (packs: readonly string[], isMissing = false): Promise<void> => {
+    for (let left = packs; left.length > 0;) {
+      const step = await condemnSome(run, left, { ...before, condemned: condemnedNow, isMissing });
+      for (const pack of step.packs) condemnedNow.add(pack);
+      if (step.writers.length > 0) waiting = waitingAlso(index, waiting, step.packs, step.writers);
+      left = left.slice(step.packs.length);
+    }
+  };
+  await remove(unused.map(({ id }) => id));
+
+  const all = new Set([...condemned, ...chosen]);
+  let left = [...partial].sort((a, b) => a.liveBytes - b.liveBytes).map(({ id }) => id);
+  for (let oneByOne = false; left.length > 0;) {
+    const { damaged, gone, complete, isFull } = await copyOut(run, left, all, oneByOne);
+    // Another pruner is at work, which may have taken the lock away.
+    if (gone.length > 0) await lock.ensureHeld({ signal: run.options.signal });
+    await remove(complete, gone.length > 0);
+    if (!isFull) break;
+    const isDone = new Set([...complete, ...gone, ...damaged.map(({ pack }) => pack)]);
+    left = left.filter((pack) => !isDone.has(pack));
+    // Packs that wait for writers make no room.
+    if (waiting.packs > 0 || (oneByOne && complete.length === 0)) {
+      for (const pack of left) done.noRoom.add(pack);
+      break;
+    }
+    oneByOne = true;
+  }
+  return waiting;
+}
+
+/** Puts a condemned list, of fewer packs where there is no room for a long one, and carries it out if no writer has begun. */
+async function condemnSome(
+  run: PruneRun,
+  wanted: readonly string[],
+  before: Before & { readonly isMissing: boolean },
+): Promise<{ readonly packs: readonly string[]; readonly writers: readonly Participant[] }> {
+  const { vault, lock } = run;
+  const { signal } = run.options;
+  const { condemned, isMissing, now } = before;
+  await lock!.ensureHeld({ signal });
+  const { id, packs } = await putSome(run, wanted);
   const writers = await listWriters(vault, { signal });
   const waits = writers.map((writer) => writer.id);
-  await putWaits(vault, id, waits, { signal });
-  if (writers.length > 0) return waitingAlso(index, waiting, packs, writers);
+  await putWaits(vault, id, waits, { signal }).catch((error: unknown) => {
+    // A list without it is as after a cut: the next prune lists the writers again.
+    if (!isFullStore(error)) throw error;
+  });
+  if (writers.length > 0) return { packs, writers };
   const list: CondemnedList = { id, reason: 'prune', packs, waits, modified: now };
-  await carryOutAtOnce(run, list, { condemned, isMissing: gone.length > 0, now });
-  return waiting;
+  await carryOutAtOnce(run, list, { condemned, isMissing, now });
+  return { packs, writers };
+}
+
+async function putSome(
+  { vault, options }: PruneRun,
+  wanted: readonly string[],
+): Promise<{ readonly id: string; readonly packs: readonly string[] }> {
+  for (const packs of [wanted, wanted.slice(0, fewPacks)]) {
+    const id = newId();
+    try {
+      await putCondemned(vault, id, { reason: 'prune', packs }, { signal: options.signal });
+      return { id, packs };
+    } catch (error) {
+      if (!isFullStore(error) || packs.length <= fewPacks) throw error;
+    }
+  }
+  throw new RangeError('no packs to condemn');
+}
+
+function isFullStore(error: unknown): error is AgentError {
+  return error instanceof AgentError && error.code === 'VAULT_FULL';
 }
 
 /**

@@ -23,6 +23,8 @@ export interface PruneResult {
   readonly withdrawn: readonly string[];
   /** Packs that stay because something that is needed of them cannot be opened. */
   readonly damaged: readonly { readonly pack: string; readonly reason: string }[];
+  /** Packs that stay because the store has no room for copies of what is needed of them. */
+  readonly noRoom: number;
   readonly tidied: Tidied | undefined;
 }
 
@@ -41,6 +43,8 @@ export class PruneTally {
   readonly dead: Participant[] = [];
   /** Ids of points. */
   readonly withdrawn: string[] = [];
+  /** Packs that stay because there is no room for copies of what is needed of them. */
+  readonly noRoom = new Set<string>();
 }
 
 /** Lists that wait for writers that have not ended. */
@@ -98,7 +102,7 @@ export function resultOf(
 ): PruneResult {
   const { usage, choice, points, ...rest } = run;
   const chosen = [...choice.unused, ...choice.partial].map(({ id }) => id);
-  const gone = new Set(chosen.filter((id) => !done.damaged.has(id)));
+  const gone = new Set(chosen.filter((id) => !done.damaged.has(id) && !done.noRoom.has(id)));
   const kept = usage.packs.filter(({ id }) => !gone.has(id));
   return {
     ...rest,
@@ -112,6 +116,7 @@ export function resultOf(
     },
     dead: done.dead,
     withdrawn: done.withdrawn,
+    noRoom: done.noRoom.size,
     damaged: [...done.damaged].map(([pack, reason]) => ({ pack, reason })),
   };
 }

@@ -163,14 +163,31 @@ test('leftovers in tmp/ are removed after a day of the filesystem’s clock', as
     ['old', 90_000],
     ['older', 900_000],
     ['fresh', 80_000],
-    ['future', -90_000],
+    ['soon', -80_000],
+    ['of a wrong clock', -90_000],
   ] as const) {
     await writeFile(join(root, 'tmp', name), 'left');
     await utimes(join(root, 'tmp', name), now - age, now - age);
   }
-  assert.deepEqual(await store.cleanTemporary(), { count: 2, bytes: 8 });
-  assert.deepEqual(readdirSync(join(root, 'tmp')).sort(), ['fresh', 'future']);
+  assert.deepEqual(await store.cleanTemporary(), { count: 3, bytes: 12 });
+  assert.deepEqual(readdirSync(join(root, 'tmp')).sort(), ['fresh', 'soon']);
   assert.deepEqual(await store.cleanTemporary({ olderThanMs: 3_600_000 }), { count: 1, bytes: 4 });
+});
+
+test('room is kept once, not of the last, and given back once', async (t) => {
+  const root = scratch(t);
+  const store = await openDirectoryStore(root, { create: true });
+  await store.put('vault.json', Buffer.from('{}'));
+  const { room } = store;
+  assert.equal(await room!.release(), false);
+  await room!.keep(2 ** 52);
+  assert.deepEqual(readdirSync(join(root, 'tmp')), []);
+  await room!.keep(3 * 1024 * 1024);
+  await room!.keep(5 * 1024 * 1024);
+  assert.ok(statSync(join(root, 'tmp/reserve')).blocks * 512 >= 3 * 1024 * 1024);
+  assert.deepEqual(await store.cleanTemporary({ olderThanMs: -1 }), { count: 0, bytes: 0 });
+  assert.deepEqual(await Promise.all([room!.release(), room!.release()]), [true, false]);
+  assert.deepEqual(readdirSync(join(root, 'tmp')), []);
 });
 
 test('errnos become codes that say what to do', () => {

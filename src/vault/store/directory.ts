@@ -15,6 +15,7 @@ import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
 import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
+import { directoryRoom, reserveName } from './directory-room.ts';
 import {
   DurableFolders,
   FolderSync,
@@ -32,6 +33,7 @@ import {
   type ObjectData,
   type ObjectStore,
   type PutOptions,
+  type Room,
   type StoreOptions,
   type StoredObject,
   checkKey,
@@ -83,6 +85,7 @@ export async function openDirectoryStore(
 
 class DirectoryStore implements ObjectStore {
   readonly name: string;
+  readonly room: Room;
   readonly #root: string;
   readonly #marker: string;
   /** The mark was there once, so it has to be there. */
@@ -94,6 +97,11 @@ class DirectoryStore implements ObjectStore {
 
   constructor(root: string, marker: string, marked: boolean) {
     this.name = root;
+    const room = directoryRoom(root);
+    this.room = {
+      keep: (bytes) => this.#explained('keeping room', () => room.keep(bytes)),
+      release: () => this.#explained('giving room back', () => room.release()),
+    };
     this.#root = root;
     this.#marker = marker;
     this.#marked = marked;
@@ -180,7 +188,9 @@ class DirectoryStore implements ObjectStore {
       let count = 0;
       let bytes = 0;
       for await (const { path, size, modified } of listTemporary(this.#root, signal)) {
-        if (modified >= now - olderThanMs) continue;
+        if (path === join(this.#root, 'tmp', reserveName)) continue;
+        // What is of a time to come was left when a clock was wrong, and would stay until then.
+        if (modified >= now - olderThanMs && modified <= now + DAY_MS) continue;
         await unlink(path).catch(absentAsUndefined);
         count++;
         bytes += size;

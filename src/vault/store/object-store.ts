@@ -55,6 +55,14 @@ export interface Cleaned {
 /** One buffer, or parts that are written one after the other. */
 export type ObjectData = Uint8Array | readonly Uint8Array[];
 
+/** A piece of the store's disk that is kept for when there is no other room. */
+export interface Room {
+  /** Takes `bytes`, unless some are kept already or that would take an eighth of what is free. */
+  keep(bytes: number): Promise<void>;
+  /** Gives back what was kept; false where nothing was. */
+  release(): Promise<boolean>;
+}
+
 export interface ObjectStore {
   /** For messages, no secrets in it: `/path`, `s3://endpoint/bucket/prefix`. */
   readonly name: string;
@@ -89,6 +97,9 @@ export interface ObjectStore {
 
   /** Names within the store's place that are no keys: put there by somebody else. */
   foreign(options?: StoreOptions): AsyncIterable<string>;
+
+  /** Absent where the store cannot keep any. */
+  readonly room?: Room | undefined;
 
   /** Lets go of connections. Nothing may be called afterwards. */
   close(): Promise<void>;

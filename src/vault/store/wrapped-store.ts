@@ -7,6 +7,7 @@ import type {
   ObjectData,
   ObjectStore,
   PutOptions,
+  Room,
   StoreOptions,
   StoredObject,
 } from './object-store.ts';
@@ -32,6 +33,10 @@ export abstract class WrappedStore implements ObjectStore {
 
   get name(): string {
     return this.inner.name;
+  }
+
+  get room(): Room | undefined {
+    return this.inner.room;
   }
 
   /** Every request but lists. `request` may be called again, or never. */

@@ -11,6 +11,7 @@ import { refreshIndex } from '../index/refresh.ts';
 import { isDenied } from '../may-delete.ts';
 import type { Point } from '../points/point.ts';
 import { putPoint, takeBackPoint } from '../points/points.ts';
+import { keepRoom } from '../prune/room.ts';
 import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -25,8 +26,12 @@ export interface WriterDocument {
   readonly owner: Owner;
 }
 
-/** What `.end` holds where the writer ended by itself, and where it was declared dead before its point was there. */
-export const endMark: Buffer = Buffer.from('\n');
+/**
+ * What `.end` holds where the writer ended by itself, and where it was declared dead before its point was there; and what
+ * heartbeats hold. An empty file takes no room but in its folder, so that a writer can end on a full disk.
+ */
+export const endMark: Buffer = Buffer.alloc(0);
+export const beatContent: Buffer = Buffer.alloc(0);
 export const deadMark: Buffer = Buffer.from('dead\n');
 
 /** Packs of which a writer sees, before it counts on any, that the index says of them what they say themselves. */
@@ -89,6 +94,7 @@ export class WriterSession {
       await refreshIndex(vault, index, options);
       if (!(await sampleAgrees(vault, index, packsInSample, options)))
         await rebuildIndex(vault, index, begun, options);
+      await keepRoom(vault);
       return new WriterSession(vault, index, { id, condemned, state: index.state, beat });
     } catch (error) {
       clearInterval(beat);
@@ -193,7 +199,7 @@ export class WriterSession {
 function startBeating(vault: Vault, id: string): NodeJS.Timeout {
   const beat = setInterval(() => {
     // A heartbeat that fails says nothing: the next one, or the job's own puts, will.
-    void vault.store.put(`writers/${id}.beat`, Buffer.from('\n')).catch(() => undefined);
+    void vault.store.put(`writers/${id}.beat`, beatContent).catch(() => undefined);
   }, beatMs);
   return beat.unref();
 }
