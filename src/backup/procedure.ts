@@ -112,30 +112,29 @@ function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
 async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): Promise<void> {
   if (live.length === 0) return;
   const devices = [];
-  for (const unit of live)
-    devices.push(
-      unit.tracking === undefined
-        ? { bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() }
-        : await keeping(unit),
-    );
-  const all = predictFreeze(devices);
+  // The rounds that have shown this speed ran side by side, as the freeze reads: the longest counts.
+  const tracked = { bytes: 0, seconds: 0 };
+  for (const { tracking, pool } of live)
+    if (tracking === undefined) devices.push({ bytes: pool.used.bytes(), rate: await pool.measureReading() });
+  for (const unit of live.filter(({ tracking }) => tracking !== undefined)) {
+    const set = toRead(unit);
+    tracked.bytes += set.bytes();
+    tracked.seconds = Math.max(tracked.seconds, await unit.pool.secondsToKeep(set));
+  }
+  const all = predictFreeze([...devices, { bytes: tracked.bytes, rate: tracked.bytes / tracked.seconds }]);
   if (live.some((unit) => unit.tracking === undefined)) checkPrediction(all, live, maxFreezeMs);
   else checkTrackedPrediction(all, live, maxFreezeMs);
 }
 
 /** Warns if the freeze was so long that the next one may be too long. Without a tracker its length is no surprise. */
-function warnOfLength(
-  { tracking, status, pair }: JobUnit,
-  maxFreezeMs: number,
-  report: ProcedureReport,
-): void {
-  const ms = status.freeze_ms ?? 0;
-  if (tracking === undefined || ms <= maxFreezeMs / 2) return;
+function warnOfLength(units: readonly JobUnit[], maxFreezeMs: number, report: ProcedureReport): void {
+  const tracked = units.filter(({ tracking }) => tracking !== undefined);
+  const ms = Math.max(0, ...tracked.map(({ status }) => status.freeze_ms ?? 0));
+  if (ms <= maxFreezeMs / 2) return;
   report.warn(
     'CANNOT_CONVERGE',
-    `${pair.device.path} is written so fast that it was frozen for ${formatMs(ms)} of the ${formatMs(maxFreezeMs)} allowed; ` +
-      'allow more with --max-freeze, or back it up when less is written to it',
-    pair.device.path,
+    `so much was written to ${tracked.map(({ pair }) => pair.device.path).join(', ')} that the freeze lasted ${formatMs(ms)} ` +
+      `of the ${formatMs(maxFreezeMs)} allowed; allow more with --max-freeze, or start the backup when less is written`,
   );
 }
 
@@ -151,12 +150,6 @@ function refuseWithoutRoom(
   const [first] = bound;
   if (first !== undefined && bytes > first.pool.roomLeft)
     throw spoolFull(first.pool.targetName, first.pool.roomLeft);
-}
-
-async function keeping(unit: JobUnit): Promise<{ bytes: number; rate: number }> {
-  const set = toRead(unit);
-  const bytes = set.bytes();
-  return { bytes, rate: bytes / (await unit.pool.secondsToKeep(set)) };
 }
 
 /** Freezes of one job, at most: before each but the first there is another pass. */
@@ -186,22 +179,30 @@ async function frozenPass(
     try {
       results = await freezeOnce(live, { mayOverflow: last }, options, environment, report, signal);
     } catch (error) {
-      if (last || !(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
+      if (last || !isWorthAnotherTry(error)) throw error;
       environment.log.info({ tries, reason: error.message }, 'another pass before the next freeze');
       report.phase('copying');
       await together(others, (unit) => anotherPass(unit, report));
     }
   }
   report.phase('finishing');
+  warnOfLength(others, options.maxFreezeMs, report);
   await together(others, async (unit) => {
     warnOfMap(unit, report);
-    warnOfLength(unit, options.maxFreezeMs, report);
     const result = results.get(unit);
     if (result !== undefined) await sendKept(unit, result, report);
   });
 }
 
-/** One freeze of all. Throws FREEZE_TOO_LONG if it would be too long, or memory cannot hold what it finds. */
+/** The freeze would be too long, or was: less may be written next time. */
+function isWorthAnotherTry(error: unknown): error is AgentError {
+  return error instanceof AgentError && (error.code === 'FREEZE_TOO_LONG' || error.code === 'FREEZE_TIMEOUT');
+}
+
+/**
+ * One freeze of all. Throws FREEZE_TOO_LONG if it would be too long, or memory cannot hold what it finds, and
+ * FREEZE_TIMEOUT if it lasted too long.
+ */
 async function freezeOnce(
   live: readonly JobUnit[],
   { mayOverflow }: { readonly mayOverflow: boolean },
@@ -214,6 +215,8 @@ async function freezeOnce(
   const results = new Map<JobUnit, FrozenResult>();
   let full: AgentError | undefined;
   const start = performance.now();
+  // After a timeout the copying threads may still be reading.
+  let looking: Promise<unknown> = Promise.resolve();
   await freezeWindow(
     live,
     options,
@@ -226,8 +229,8 @@ async function freezeOnce(
         await refuseLongFreeze(others, options.maxFreezeMs);
         for (const { snapshot } of snapshots) await snapshot.snapshot.record();
       },
-      look: () =>
-        together(live, async (unit) => {
+      look: () => {
+        const look = together(live, async (unit) => {
           if (unit.snapshot !== undefined) return takeSnapshot(unit);
           try {
             results.set(unit, await lookOnce(unit, { mayOverflow }, report));
@@ -236,10 +239,13 @@ async function freezeOnce(
             if (!(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
             full = error;
           }
-        }),
+        });
+        looking = look.catch(() => undefined);
+        return look;
+      },
     },
     signal,
-  );
+  ).finally(() => looking);
   environment.log.info({ ms: performance.now() - start }, 'freeze window is over');
   if (full !== undefined) throw full;
   return results;

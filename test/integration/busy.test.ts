@@ -1,8 +1,8 @@
 /**
  * Proves backups of databases at work: three devices, each written in random blocks of 4 KiB all the time, are backed up
  * into a vault, a file and NBD servers. The images of a job are the devices at one instant (a copy made inside the
- * freeze says so), without a warning, and the freeze is short by itself. Also if memory has no room, and what happens
- * then; and that a change found by comparing inside the freeze is in the recovery point.
+ * freeze says so), without a warning, and the freeze is short by itself. Then what happens if memory has no room, or the
+ * freeze lasts too long; and that a change found by comparing inside the freeze is in the recovery point.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -120,7 +120,7 @@ async function pointProof(name: string, device: string, size: number) {
   };
 }
 
-test('memory has no room for what the freeze finds: further passes, a failure with the numbers, and the next job is right', async (t) => {
+test('a freeze that finds more than memory holds, or lasts too long: another try, a failure with the numbers, and the next is right', async (t) => {
   const daemon = await daemonFor(t, {
     tracking: true,
     entry: 'test/helpers/dattod-room.ts',
@@ -145,6 +145,15 @@ test('memory has no room for what the freeze finds: further passes, a failure wi
     assert.match(status.error?.message ?? '', /than the 8\.00 MiB of memory/);
     assert.equal(readFileSync(tries, 'utf8').length, 3);
     assert.equal((await vault.points()).length, 1);
+
+    const second = await pointProof('second', disk.device, size);
+    const once = join(scratch, 'was-frozen');
+    const hook = await scriptIn(scratch, 'slow-once', [
+      `[ -e ${once} ] || { : > ${once}; sleep 10; }`,
+      `exec ${second.args[1]!}`,
+    ]);
+    const slow = [...pair, '--frozen-hook', hook, '--max-freeze', '4s'];
+    await second.assertPoint(vault, await backUpWell(daemon, slow, '--incremental'));
   }
   await assertPoint(vault, await backUpWell(daemon, [...pair, ...args], '--incremental'));
 });

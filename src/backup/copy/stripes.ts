@@ -6,8 +6,8 @@ import { KiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 import { requestSize } from './outgoing.ts';
 
-/** Bytes between two blocks that are cheaper to read than to leave out. */
-const gap = 16 * KiB;
+/** Bytes between two blocks that are cheaper to read than another read is. */
+export const gap = 64 * KiB;
 
 /**
  * The reads of one thread: ranges that hold all parts of `extents` (sorted) that lie in its stripes. No range crosses a
