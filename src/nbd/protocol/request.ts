@@ -61,6 +61,11 @@ function decodeRequest(bytes: Buffer): Request {
 
 export interface RequestHandler {
   /**
+   * A header has arrived. False: there is no memory for the request now. The decoder then keeps it, hands out
+   * nothing, and asks again at `release`. Absent: every request is taken at once.
+   */
+  admit?(request: Request): boolean;
+  /**
    * A write's header has arrived: returns where its payload goes (a buffer of exactly `request.length` bytes),
    * or undefined to let the payload pass unread (the request is then refused from `request`).
    */
@@ -73,6 +78,10 @@ export interface RequestHandler {
 export class RequestDecoder {
   readonly #handler: RequestHandler;
   readonly #cutter: StreamCutter;
+  /** Was not admitted yet. */
+  #waiting: Request | undefined;
+  /** `hold` was called while a request that had waited was handed out. */
+  #holdAgain = false;
   #writing: Request | undefined;
   #payload: Uint8Array | undefined;
 
@@ -89,11 +98,19 @@ export class RequestDecoder {
 
   /** Hands out no further request until `release`: the handler has enough to do. */
   hold(): void {
+    this.#holdAgain = true;
     this.#cutter.hold();
   }
 
   /** Ends a hold and hands out what waited. Throws as `push` does. */
   release(): void {
+    const request = this.#waiting;
+    if (request !== undefined) {
+      this.#waiting = undefined;
+      this.#holdAgain = false;
+      this.#begin(request);
+      if (this.#isHeldAgain()) return;
+    }
     this.#cutter.release();
   }
 
@@ -109,22 +126,12 @@ export class RequestDecoder {
 
   /** True where the stream may not end here. */
   get midRequest(): boolean {
-    return this.#writing !== undefined || this.#cutter.midPiece;
+    return this.#waiting !== undefined || this.#writing !== undefined || this.#cutter.midPiece;
   }
 
   #piece(piece: Buffer): void {
     if (this.#writing === undefined) {
-      const request = decodeRequest(piece);
-      if (request.type === NBD_CMD.WRITE) {
-        this.#writing = request;
-        this.#payload = this.#handler.payloadFor(request);
-        if (this.#payload === undefined) this.#cutter.wantSkip(request.length);
-        else if (this.#payload.length === request.length) this.#cutter.wantInto(this.#payload);
-        else throw new RangeError(`${this.#payload.length} bytes for a payload of ${request.length}`);
-        return;
-      }
-      if (request.type !== NBD_CMD.DISC) this.#cutter.wantBytes(REQUEST_BYTES);
-      this.#handler.request(request, undefined);
+      this.#begin(decodeRequest(piece));
       return;
     }
     const request = this.#writing;
@@ -133,5 +140,27 @@ export class RequestDecoder {
     this.#payload = undefined;
     this.#cutter.wantBytes(REQUEST_BYTES);
     this.#handler.request(request, payload);
+  }
+
+  #isHeldAgain(): boolean {
+    return this.#holdAgain;
+  }
+
+  #begin(request: Request): void {
+    if (this.#handler.admit?.(request) === false) {
+      this.#waiting = request;
+      this.hold();
+      return;
+    }
+    if (request.type === NBD_CMD.WRITE) {
+      this.#writing = request;
+      this.#payload = this.#handler.payloadFor(request);
+      if (this.#payload === undefined) this.#cutter.wantSkip(request.length);
+      else if (this.#payload.length === request.length) this.#cutter.wantInto(this.#payload);
+      else throw new RangeError(`${this.#payload.length} bytes for a payload of ${request.length}`);
+      return;
+    }
+    if (request.type !== NBD_CMD.DISC) this.#cutter.wantBytes(REQUEST_BYTES);
+    this.#handler.request(request, undefined);
   }
 }

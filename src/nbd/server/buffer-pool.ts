@@ -36,7 +36,7 @@ export class BufferPool {
   }
 }
 
-/** The next power of two, so that few sizes exist. */
-function sizeClass(length: number): number {
+/** The bytes that a buffer of `length` takes: the next power of two, so that few sizes exist. */
+export function sizeClass(length: number): number {
   return length <= smallest ? smallest : 2 ** Math.ceil(Math.log2(length));
 }

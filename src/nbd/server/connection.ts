@@ -11,7 +11,8 @@ import { ExportError, type ExportProvider } from './backend.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { type Agreement, negotiate } from './handshake.ts';
 import { ClientGone } from './handshake-input.ts';
-import { Transmission } from './transmission.ts';
+import { MemoryBudget } from './memory-budget.ts';
+import { Transmission, type TransmissionEvents } from './transmission.ts';
 import type { Wire } from './wire.ts';
 
 export interface ServerOptions {
@@ -21,6 +22,9 @@ export interface ServerOptions {
   readonly startTls?: (wire: Wire) => Promise<Wire>;
   /** Shared by the connections of a thread. */
   readonly pool?: BufferPool;
+  readonly budget?: MemoryBudget;
+  /** Called when the client has chosen an export. False: it is cut off. */
+  readonly entered?: () => boolean;
   readonly blockSizes?: BlockSizes;
   /** How long a client may take to choose an export, milliseconds. */
   readonly handshakeTimeoutMs?: number;
@@ -29,17 +33,26 @@ export interface ServerOptions {
 /** Any offset, holes in pages, and payloads as large as every server should take. */
 const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
 
+/** How long a client may take to fetch what is left for it when the connection ends. */
+const goodbyeMs = 5000;
+
 export interface ServedConnection {
   /** Resolves when the connection is closed and nothing of it runs; never rejects. */
   readonly done: Promise<void>;
   /** Finishes the requests under way, makes them durable, and closes. */
   stop(): void;
+  /** Cuts the client off; requests under way still end. */
+  drop(reason: string): void;
 }
 
 export function serveConnection(wire: Wire, options: ServerOptions): ServedConnection {
   let stop!: () => void;
   const stopped = new Promise<void>((resolve) => (stop = resolve));
-  return { done: serve(wire, options, stopped), stop };
+  return {
+    done: serve(wire, options, stopped),
+    stop,
+    drop: (reason) => wire.destroy(new Error(reason)),
+  };
 }
 
 async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>): Promise<void> {
@@ -49,6 +62,10 @@ async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>)
     const agreed = await withinTime(wire, options, stopped);
     if (agreed === undefined) return;
     current = agreed.wire;
+    void stopped.then(() => {
+      // Long enough for answers under way; one who does not take them does not keep the server.
+      setTimeout(() => current.destroy(), goodbyeMs).unref();
+    });
     await transmit(agreed, options, stopped);
   } catch (error) {
     if (error instanceof ClientGone) log.debug('client gone during the handshake');
@@ -95,17 +112,25 @@ async function transmit(agreed: Agreement, options: ServerOptions, stopped: Prom
   const { size, readOnly, fastZero } = backend;
   const { maximum: maximumPayload } = options.blockSizes ?? defaultBlockSizes;
   const terms = { size, readOnly, structured, fastZero, maximumPayload, allocationContext };
-  const transmission = new Transmission(wire, backend, terms, options.pool ?? new BufferPool(4 * MiB), {
+  const events: TransmissionEvents = {
     failed: (command, { error, message }) =>
       log.warn(
         { export: exportName, command: commandName(command), error: errorName(error) },
         `request failed: ${message}`,
       ),
-  });
+  };
+  const pool = options.pool ?? new BufferPool(4 * MiB);
+  const budget = options.budget ?? new MemoryBudget();
+  const transmission = new Transmission(wire, backend, terms, pool, events, budget);
   log.info({ export: exportName, size, read_only: readOnly }, 'export opened');
   try {
-    transmission.start(agreed.rest());
-    const stopping = await Promise.race([transmission.finished.then(() => false), stopped.then(() => true)]);
+    if (options.entered?.() === false) wire.destroy(new Error('there are too many connections'));
+    else transmission.start(agreed.rest());
+    const stopping = await Promise.race([
+      wire.closed.then(() => false),
+      transmission.finished.then(() => false),
+      stopped.then(() => true),
+    ]);
     await transmission.drain();
     if (stopping && transmission.unflushed) await backend.flush();
   } finally {
@@ -123,7 +148,7 @@ function reasonOf(wire: Wire): { error?: string } {
 
 /** A client that does not end its side after we ended ours gets a little time, not for ever. */
 function wireMustClose(wire: Wire): void {
-  const timer = setTimeout(() => wire.destroy(), 5000);
+  const timer = setTimeout(() => wire.destroy(), goodbyeMs);
   timer.unref();
   void wire.closed.then(() => clearTimeout(timer));
 }

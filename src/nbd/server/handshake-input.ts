@@ -9,7 +9,9 @@ const mostAhead = 64 * KiB;
 
 export class HandshakeInput implements Receiver {
   readonly #wire: Wire;
-  #waiting: Buffer = Buffer.alloc(0);
+  /** Joined when a piece is complete, so that many small chunks cost no more than a large one. */
+  #chunks: Buffer[] = [];
+  #bytes = 0;
   #wanted: { length: number; resolve: (piece: Buffer) => void; reject: (error: Error) => void } | undefined;
 
   constructor(wire: Wire) {
@@ -21,9 +23,11 @@ export class HandshakeInput implements Receiver {
   }
 
   push(chunk: Uint8Array): void {
-    this.#waiting = Buffer.concat([this.#waiting, chunk]);
+    // A copy: the chunk is only valid during the call.
+    this.#chunks.push(Buffer.from(chunk));
+    this.#bytes += chunk.length;
     this.#serve();
-    if (this.#waiting.length > mostAhead && this.#wanted === undefined) this.#wire.pause();
+    if (this.#bytes > mostAhead && this.#wanted === undefined) this.#wire.pause();
   }
 
   /** The next `length` bytes. Rejects with ClientGone where the stream ends before. */
@@ -43,16 +47,23 @@ export class HandshakeInput implements Receiver {
 
   /** What was sent ahead. */
   rest(): Buffer {
-    return this.#waiting;
+    return this.#join();
+  }
+
+  #join(): Buffer {
+    if (this.#chunks.length !== 1) this.#chunks = [Buffer.concat(this.#chunks)];
+    return this.#chunks[0]!;
   }
 
   /** True where nobody wants anything any more. */
   #serve(): boolean {
     const wanted = this.#wanted;
     if (wanted === undefined) return true;
-    if (this.#waiting.length < wanted.length) return false;
-    const piece = this.#waiting.subarray(0, wanted.length);
-    this.#waiting = this.#waiting.subarray(wanted.length);
+    if (this.#bytes < wanted.length) return false;
+    const all = this.#join();
+    const piece = all.subarray(0, wanted.length);
+    this.#chunks = [all.subarray(wanted.length)];
+    this.#bytes -= wanted.length;
     this.#wanted = undefined;
     wanted.resolve(piece);
     return true;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { NBD_FLAG, NBD_INFO, NBD_OPT, NBD_REP, optionReplyName } from '../protocol/constants.ts';
 import { encodeClientFlags, encodeOption } from '../protocol/handshake.ts';
+import type { ExportProvider } from './backend.ts';
 import {
   decodeInfoReply,
   decodeListedExport,
@@ -214,6 +216,25 @@ test('a client that chooses no export in time is cut off', async () => {
 test('a stop ends a handshake at once', async () => {
   const client = await greeted(memory().exports);
   client.connection.stop();
+  await client.connection.done;
+});
+
+test('replies to options wait for a client that does not read them', async () => {
+  const names = Array.from({ length: 3000 }, (_, i) => ({ name: `image${i}`, description: 'x'.repeat(100) }));
+  let listed = 0;
+  const exports: ExportProvider = {
+    ...memoryExports(new MemoryBackend(4096)),
+    list: () => {
+      listed++;
+      return names;
+    },
+  };
+  const client = await greeted(exports);
+  client.stream.pause();
+  for (let i = 0; i < 200; i++) client.send(encodeOption(NBD_OPT.LIST));
+  for (let i = 0; i < 300; i++) await turn();
+  assert.equal(listed, 1, 'the first list is not taken yet');
+  client.stream.destroy();
   await client.connection.done;
 });
 

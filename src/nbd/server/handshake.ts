@@ -37,11 +37,13 @@ import { protocolError, readString } from '../protocol/wire.ts';
 import { AgentError } from '../../base/errors.ts';
 import { KiB } from '../../base/bytes.ts';
 import { type ExportBackend, type ExportDescription, ExportError, type ExportProvider } from './backend.ts';
-import { HandshakeInput } from './handshake-input.ts';
+import { ClientGone, HandshakeInput } from './handshake-input.ts';
 import type { Wire } from './wire.ts';
 
 /** Data of one option; more is answered with NBD_REP_ERR_TOO_BIG. */
 const maximumOptionBytes = 128 * KiB;
+/** The same before TLS where TLS is forced: nothing but NBD_OPT_STARTTLS and NBD_OPT_ABORT has a use there. */
+const maximumOptionBytesInTheClear = 4 * KiB;
 /** Past this a client does not negotiate, it keeps a server busy. */
 const maximumOptions = 256;
 const allocationContextId = 1;
@@ -96,10 +98,12 @@ class Haggling {
     for (let count = 0; count < maximumOptions; count++) {
       const { option, length } = decodeOptionHeader(await this.#input.take(OPTION_HEADER_BYTES));
       this.#option = option;
-      if (length > maximumOptionBytes) {
+      const most = this.#mustBeSecure() ? maximumOptionBytesInTheClear : maximumOptionBytes;
+      if (length > most) {
         if (option === NBD_OPT.EXPORT_NAME) throw protocolError(`an export name has ${length} bytes`);
         await this.#input.skip(length);
-        this.#error(NBD_REP.ERR_TOO_BIG, `${length} bytes of data; at most ${maximumOptionBytes} are read`);
+        this.#error(NBD_REP.ERR_TOO_BIG, `${length} bytes of data; at most ${most} are read`);
+        await this.#taken();
         continue;
       }
       const data = await this.#input.take(length);
@@ -110,12 +114,13 @@ class Haggling {
       }
       const agreed = await this.#answer(option, data);
       if (agreed !== undefined) return agreed;
+      await this.#taken();
     }
     throw protocolError(`the client sent ${maximumOptions} options and chose no export`);
   }
 
   async #answer(option: number, data: Buffer): Promise<Agreement | undefined> {
-    const mustBeSecure = this.#options.startTls !== undefined && !this.#secure;
+    const mustBeSecure = this.#mustBeSecure();
     if (option === NBD_OPT.EXPORT_NAME) {
       if (mustBeSecure) throw new AgentError('NBD_TLS', 'the client asked for an export before TLS');
       return this.#exportName(readString(data, 'the export name'));
@@ -184,8 +189,10 @@ class Haggling {
       this.#error(NBD_REP.ERR_INVALID, 'NBD_OPT_LIST takes no data');
       return;
     }
-    for (const listed of await this.#options.exports.list())
+    for (const listed of await this.#options.exports.list()) {
       this.#reply(NBD_REP.SERVER, encodeListedExport(listed));
+      await this.#taken();
+    }
     this.#reply(NBD_REP.ACK);
   }
 
@@ -270,6 +277,16 @@ class Haggling {
     } else if (error instanceof AgentError && error.code === 'NBD_PROTOCOL')
       this.#error(NBD_REP.ERR_INVALID, error.message);
     else throw error;
+  }
+
+  #mustBeSecure(): boolean {
+    return this.#options.startTls !== undefined && !this.#secure;
+  }
+
+  /** Waits for a client that does not read its replies, so that they do not gather here. Throws ClientGone. */
+  async #taken(): Promise<void> {
+    await this.#wire.room();
+    if (this.#wire.broken) throw new ClientGone();
   }
 
   #inform(info: Parameters<typeof encodeInfoReply>[0]): void {

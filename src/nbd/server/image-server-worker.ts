@@ -8,6 +8,7 @@ import { BufferPool } from './buffer-pool.ts';
 import { serveConnection, type ServedConnection, type ServerOptions } from './connection.ts';
 import { DirectoryExports } from './directory-exports.ts';
 import type { FromImageWorker, ImageWorkerData, ToImageWorker } from './image-server.ts';
+import { MemoryBudget } from './memory-budget.ts';
 import { stderrSink } from './stderr-sink.ts';
 import { acceptTls, loadTls } from './tls.ts';
 import { Wire } from './wire.ts';
@@ -20,33 +21,41 @@ const tlsOptions = settings.tls === undefined ? undefined : await loadTls(settin
 const serverOptions: ServerOptions = {
   exports: new DirectoryExports(settings.exports),
   log: createLog(stderrSink, settings.logLevel),
-  pool: new BufferPool(),
+  pool: new BufferPool(settings.memory / 4),
+  budget: new MemoryBudget({ shared: settings.memory }),
   ...(tlsOptions === undefined ? {} : { startTls: (wire: Wire) => acceptTls(wire, tlsOptions) }),
 };
-const connections = new Set<ServedConnection>();
+const connections = new Map<number, ServedConnection>();
 
 port.on('message', (message: ToImageWorker) => {
-  if (message.kind === 'serve') void serve(message.fd);
+  if (message.kind === 'serve') void serve(message.id, message.fd);
+  else if (message.kind === 'drop') connections.get(message.id)?.drop(message.reason);
   else void stop();
 });
 
-async function serve(fd: number): Promise<void> {
+async function serve(id: number, fd: number): Promise<void> {
   try {
-    const connection = serveConnection(Wire.overDescriptor(fd), serverOptions);
-    connections.add(connection);
+    const connection = serveConnection(Wire.overDescriptor(fd), {
+      ...serverOptions,
+      entered: () => {
+        tell({ kind: 'entered', id });
+        return true;
+      },
+    });
+    connections.set(id, connection);
     await connection.done;
-    connections.delete(connection);
   } catch (error) {
     // A connection that ended before it could be taken over.
     serverOptions.log.warn({ error: String(error) }, 'connection lost');
   } finally {
-    tell({ kind: 'closed' });
+    connections.delete(id);
+    tell({ kind: 'closed', id });
   }
 }
 
 async function stop(): Promise<void> {
-  for (const connection of connections) connection.stop();
-  await Promise.all([...connections].map((connection) => connection.done));
+  for (const connection of connections.values()) connection.stop();
+  await Promise.all([...connections.values()].map((connection) => connection.done));
   tell({ kind: 'stopped' });
 }
 

@@ -10,7 +10,10 @@ import { AgentError } from '../../base/errors.ts';
 import { listenOn } from '../../base/listen.ts';
 import type { Log } from '../../base/log.ts';
 import { duplicate } from '../../linux/descriptors.ts';
+import { DEFAULT_MAX_PAYLOAD } from '../protocol/constants.ts';
 import type { TcpAddress } from './address.ts';
+import { Admission } from './admission.ts';
+import { sharedBytes } from './memory-budget.ts';
 import type { DirectoryExportsOptions } from './directory-exports.ts';
 import type { TlsSettings } from './tls.ts';
 
@@ -28,18 +31,25 @@ export interface ImageWorkerData {
   readonly exports: DirectoryExportsOptions;
   readonly tls: TlsSettings | undefined;
   readonly logLevel: string;
+  /** Bytes that large requests of the thread's clients share. */
+  readonly memory: number;
 }
 
 export type ToImageWorker =
-  | { readonly kind: 'serve'; readonly fd: number }
+  | { readonly kind: 'serve'; readonly id: number; readonly fd: number }
+  | { readonly kind: 'drop'; readonly id: number; readonly reason: string }
   /** Finish what is under way, make it durable, close. */
   | { readonly kind: 'stop' };
 
-export type FromImageWorker = { readonly kind: 'closed' } | { readonly kind: 'stopped' };
+export type FromImageWorker =
+  /** The client has chosen an export. */
+  | { readonly kind: 'entered'; readonly id: number }
+  | { readonly kind: 'closed'; readonly id: number }
+  | { readonly kind: 'stopped' };
 
 interface Thread {
   readonly worker: Worker;
-  connections: number;
+  readonly connections: Set<number>;
   /** It has been given connections: it works. */
   used: boolean;
   readonly ended: Promise<unknown>;
@@ -62,8 +72,20 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   let fail!: (error: Error) => void;
   const failed = new Promise<never>((_resolve, reject) => (fail = reject));
   failed.catch(() => undefined);
+  const admission = new Admission<number>(options.maximumConnections);
+  let next = 0;
+  const drop = (id: number, reason: string): void => {
+    for (const { worker, connections } of threads)
+      if (connections.has(id)) worker.postMessage({ kind: 'drop', id, reason } satisfies ToImageWorker);
+  };
+  const hear: Hear = {
+    entered: (id) => {
+      if (!admission.enter(id)) drop(id, 'too many connections');
+    },
+    left: (id) => admission.left(id),
+  };
   const start = (): Thread => {
-    const thread = startThread(options, () => {
+    const thread = startThread(options, hear, () => {
       if (stopping) return;
       // One that never worked would fail again.
       if (!thread.used) {
@@ -78,17 +100,24 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   for (let i = 0; i < options.threads; i++) threads.push(start());
 
   const server = createServer({ pauseOnConnect: true }, (socket) => {
-    const busy = threads.reduce((sum, thread) => sum + thread.connections, 0);
-    const idlest = threads.reduce((a, b) => (b.connections < a.connections ? b : a));
-    if (busy >= options.maximumConnections) {
-      log.warn({ connections: busy }, 'connection refused: --max-connections is reached');
+    const id = next++;
+    const idlest = threads.reduce((a, b) => (b.connections.size < a.connections.size ? b : a));
+    const admitted = admission.arrive(id, socket.remoteAddress ?? '');
+    if (admitted === 'refused') {
+      log.warn(
+        { connections: options.maximumConnections },
+        'connection refused: --max-connections is reached',
+      );
       socket.destroy();
       return;
     }
+    if (admitted.drop !== undefined)
+      drop(admitted.drop, 'too many clients negotiate: the oldest one makes room');
     try {
-      handOver(socket, idlest);
+      handOver(socket, idlest, id);
     } catch (error) {
       log.warn({ error: String(error) }, 'connection refused');
+      admission.left(id);
       socket.destroy();
     }
   });
@@ -115,36 +144,48 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   };
 }
 
-function startThread(options: ImageServerOptions, onLost: () => void): Thread {
+interface Hear {
+  entered(id: number): void;
+  left(id: number): void;
+}
+
+function startThread(options: ImageServerOptions, hear: Hear, onLost: () => void): Thread {
   const workerData: ImageWorkerData = {
     exports: options.exports,
     tls: options.tls,
     logLevel: options.log.level,
+    memory: Math.max(sharedBytes / options.threads, 2 * DEFAULT_MAX_PAYLOAD),
   };
   const worker = new Worker(entryPath(import.meta.url, './image-server-worker.ts'), { workerData });
   const thread: Thread = {
     worker,
-    connections: 0,
+    connections: new Set(),
     used: false,
     ended: once(worker, 'exit').catch(() => undefined),
   };
   worker.on('message', (message: FromImageWorker) => {
-    if (message.kind === 'closed') thread.connections--;
-    else void worker.terminate();
+    if (message.kind === 'entered') hear.entered(message.id);
+    else if (message.kind === 'closed') {
+      thread.connections.delete(message.id);
+      hear.left(message.id);
+    } else void worker.terminate();
   });
   worker.on('error', (error) => options.log.error({ error: String(error) }, 'a thread failed'));
-  worker.once('exit', onLost);
+  worker.once('exit', () => {
+    for (const id of thread.connections) hear.left(id);
+    onLost();
+  });
   return thread;
 }
 
 /** Gives the thread a descriptor of its own; ours is closed, which does not end the connection. */
-function handOver(socket: Socket, thread: Thread): void {
+function handOver(socket: Socket, thread: Thread, id: number): void {
   // The one place where Node has no public door: the descriptor of an accepted socket.
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   const copy = duplicate(fd);
-  thread.connections++;
+  thread.connections.add(id);
   thread.used = true;
-  thread.worker.postMessage({ kind: 'serve', fd: copy } satisfies ToImageWorker);
+  thread.worker.postMessage({ kind: 'serve', id, fd: copy } satisfies ToImageWorker);
   socket.destroy();
 }
 

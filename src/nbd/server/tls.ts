@@ -45,7 +45,7 @@ export function verifiesPeers(settings: TlsSettings): boolean {
 
 /** Reads the files. Throws NBD_TLS naming what is missing, UNSAFE_FILE if other users may read a key or change a file. */
 export async function loadTls(settings: TlsSettings): Promise<TlsOptions> {
-  const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 20_000 };
+  const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 10_000 };
   if ('psk' in settings) {
     const keys = parseKeys((await readCredential(settings.psk, 'secret')).toString('utf8'), settings.psk);
     options.pskCallback = (_socket, identity) => keys.get(identity) ?? null;
@@ -72,10 +72,15 @@ export function acceptTls(wire: Wire, options: TlsOptions): Promise<Wire> {
       );
     // Node verifies client certificates in its server alone, so this one is made for one connection.
     const server = createServer(options);
-    server.once('secureConnection', (socket) => resolve(new Wire(socket)));
+    server.once('secureConnection', (socket) => {
+      socket.allowHalfOpen = true;
+      resolve(new Wire(socket));
+    });
     server.once('tlsClientError', failed);
     server.once('error', failed);
     void wire.closed.then(() => failed(wire.failure));
+    // One that leaves before TLS runs has no answer to wait for; half-open it would be kept until the time is over.
+    wire.stream.allowHalfOpen = false;
     server.emit('connection', wire.stream);
   });
 }

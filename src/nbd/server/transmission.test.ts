@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { NBD_CMD, NBD_CMD_FLAG } from '../protocol/constants.ts';
 import { BackendError } from './backend.ts';
+import { MemoryBudget } from './memory-budget.ts';
 import {
   ask,
   clientFlags,
@@ -207,6 +208,57 @@ test('a client that never reads costs bounded memory, and gets everything in the
   });
   client.stream.destroy();
   await client.connection.done;
+});
+
+test('a large read is read as the client takes it, whole for the client, and an error on the way ends the connection', async () => {
+  const size = 24 * MiB;
+  for (const [structured, failing] of [
+    [false, false],
+    [true, false],
+    [false, true],
+    [true, true],
+  ] as const) {
+    const backend = new MemoryBackend(size);
+    for (let at = 0; at < size; at += 4096) backend.bytes.writeUInt32LE(at, at);
+    const client = await entered(memoryExports(backend), { structured });
+    if (failing)
+      backend.before = (call) => {
+        if (call.startsWith(`read ${20 * MiB}+`)) throw Object.assign(new Error('bad'), { code: 'EIO' });
+      };
+    const read = Buffer.alloc(size);
+    client.data.set(2, read);
+    client.stream.pause();
+    client.send(ask(READ, 0, size, { cookie: 2, flags: structured ? DF : 0 }));
+    client.send(ask(TRIM, 0, 512, { cookie: 3 }));
+    for (let i = 0; i < 200; i++) await turn();
+    const bytes = backend.calls.filter((call) => call.startsWith('read')).length * MiB;
+    assert.ok(bytes <= 3 * MiB, `${bytes} bytes are read for a client that takes none`);
+    client.stream.resume();
+    if (failing) await assert.rejects(client.answered(2), /the server closed/);
+    else {
+      await client.answered(2);
+      assert.ok(read.subarray(512).equals(backend.bytes.subarray(512)));
+      assert.equal(client.replies.at(-1), '3 ok', 'no reply comes in between');
+    }
+    client.stream.destroy();
+    await client.connection.done;
+  }
+});
+
+test('clients that share too little memory take turns, and one that keeps it without need is cut off', async () => {
+  const budget = new MemoryBudget({ shared: 8 * MiB, own: 64 * KiB, patienceMs: 100 });
+  const backend = new MemoryBackend(8 * MiB);
+  const join = () => entered(memoryExports(backend), { structured: false }, { budget });
+  const stuck = await join();
+  stuck.send(ask(WRITE, 0, 8 * MiB), Buffer.alloc(MiB, 1));
+  while (budget.used === 0) await turn();
+  const clients = await Promise.all([join(), join(), join()]);
+  for (const client of clients)
+    client.send(...[1, 2, 3].map((cookie) => ask(WRITE, 0, Buffer.alloc(5 * MiB, cookie), { cookie })));
+  for (const client of clients) await client.answered(3);
+  await stuck.connection.done;
+  for (const client of clients) await goodbye(client);
+  assert.equal(budget.used, 0);
 });
 
 test('what a client asked for before it vanished is not read for nobody', async () => {

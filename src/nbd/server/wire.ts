@@ -25,6 +25,10 @@ const readBufferBytes = 64 * KiB;
 const headBytes = 4 * KiB;
 /** Replies are gathered until they make a write of this size. */
 const gatherBytes = 128 * KiB;
+/** What the kernel is given at once. */
+const batchBytes = 512 * KiB;
+/** Bytes under way at which there is room for more. */
+const fewBytes = 64 * KiB;
 
 export class Wire {
   readonly stream: Duplex;
@@ -34,8 +38,13 @@ export class Wire {
   #receiver: Receiver | undefined;
   #onEnd: (() => void) | undefined;
   #onSent: (() => void) | undefined;
-  #gathered: Uint8Array[] = [];
-  #releases: (() => void)[] = [];
+  #gathered: Part[] = [];
+  /** Waits for the batch that the kernel is taking. */
+  readonly #queue: Part[] = [];
+  #sending = false;
+  #ending = false;
+  #sent = 0;
+  readonly #roomWanted: (() => void)[] = [];
   #gatheredBytes = 0;
   #gathering = false;
   #pending = 0;
@@ -54,6 +63,7 @@ export class Wire {
       stream.once('close', () => {
         this.#ended = true;
         this.#onEnd?.();
+        this.#drop();
         resolve();
       });
     });
@@ -97,6 +107,11 @@ export class Wire {
     return this.stream.destroyed;
   }
 
+  /** Bytes that the kernel has taken. */
+  get sentBytes(): number {
+    return this.#sent;
+  }
+
   /** Bytes handed to `send` that the kernel has not taken yet. */
   get pendingBytes(): number {
     return this.#pending;
@@ -127,18 +142,24 @@ export class Wire {
   /** Queues bytes; `release` is called when they are no longer needed, in every case. */
   send(parts: readonly Uint8Array[], release?: () => void): void {
     for (const part of parts) {
-      this.#gathered.push(part);
+      this.#gathered.push({ bytes: part, release: undefined });
       this.#gatheredBytes += part.length;
       this.#pending += part.length;
     }
-    if (release !== undefined) this.#releases.push(release);
+    if (release !== undefined) this.#gathered.push({ bytes: nothing, release });
     if (!this.#gathering || this.#gatheredBytes >= gatherBytes) this.#flush();
+  }
+
+  /** Resolves once few bytes wait for the kernel, or nothing can be sent any more. */
+  room(): Promise<void> {
+    if (this.#pending <= fewBytes || this.broken) return Promise.resolve();
+    return new Promise((resolve) => this.#roomWanted.push(resolve));
   }
 
   /** Sends what waits and then ends our side; `closed` resolves when the other has ended too. */
   end(): void {
+    this.#ending = true;
     this.#flush();
-    this.stream.end();
     // The peer has nothing more to say to us; read on, so that its end is noticed.
     this.#receiver = { push: () => undefined };
     this.#onSent = undefined;
@@ -180,24 +201,69 @@ export class Wire {
   }
 
   #flush(): void {
-    const { stream } = this;
-    const parts = this.#gathered;
-    const releases = this.#releases;
-    const bytes = this.#gatheredBytes;
-    if (parts.length === 0 && releases.length === 0) return;
+    this.#queue.push(...this.#gathered);
     this.#gathered = [];
-    this.#releases = [];
     this.#gatheredBytes = 0;
-    const last = parts.pop();
+    this.#pump();
+  }
+
+  /** Hands the kernel one batch at a time, so that a slow reader's progress can be seen in `pendingBytes`. */
+  #pump(): void {
+    if (this.#sending) return;
+    const { stream } = this;
+    if (stream.destroyed) {
+      this.#drop();
+      return;
+    }
+    const batch: Part[] = [];
+    let bytes = 0;
+    let part: Part | undefined;
+    while (bytes < batchBytes && (part = this.#queue.shift()) !== undefined) {
+      const most = batchBytes - bytes;
+      if (part.bytes.length > most) {
+        this.#queue.unshift({ bytes: part.bytes.subarray(most), release: part.release });
+        part = { bytes: part.bytes.subarray(0, most), release: undefined };
+      }
+      batch.push(part);
+      bytes += part.bytes.length;
+    }
+    if (batch.length === 0) {
+      if (this.#ending) stream.end();
+      this.#ending = false;
+      return;
+    }
+    this.#sending = true;
     stream.cork();
-    for (const part of parts) stream.write(part);
-    stream.write(last ?? nothing, () => {
+    for (const each of batch.slice(0, -1)) if (each.bytes.length > 0) stream.write(each.bytes);
+    stream.write(batch.at(-1)!.bytes, () => {
+      this.#sending = false;
       this.#pending -= bytes;
-      for (const release of releases) release();
+      this.#sent += bytes;
+      for (const each of batch) each.release?.();
       this.#onSent?.();
+      this.#tellOfRoom();
+      this.#pump();
     });
     stream.uncork();
   }
+
+  /** Nothing can be sent any more. */
+  #drop(): void {
+    const left = this.#queue.splice(0);
+    this.#pending -= left.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    for (const { release } of left) release?.();
+    this.#tellOfRoom();
+  }
+
+  #tellOfRoom(): void {
+    if (this.#pending > fewBytes && !this.broken) return;
+    for (const resolve of this.#roomWanted.splice(0)) resolve();
+  }
+}
+
+interface Part {
+  readonly bytes: Uint8Array;
+  readonly release: (() => void) | undefined;
 }
 
 const nothing = Buffer.alloc(0);

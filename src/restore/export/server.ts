@@ -9,7 +9,9 @@ import type { Log } from '../../base/log.ts';
 import { isLoopback } from '../../base/loopback.ts';
 import type { ExportProvider } from '../../nbd/server/backend.ts';
 import { type TcpAddress, resolveAddress } from '../../nbd/server/address.ts';
+import { Admission } from '../../nbd/server/admission.ts';
 import { type ServedConnection, serveConnection } from '../../nbd/server/connection.ts';
+import { MemoryBudget } from '../../nbd/server/memory-budget.ts';
 import { Wire } from '../../nbd/server/wire.ts';
 import { formatNbdUri } from '../../nbd/client/uri.ts';
 
@@ -38,17 +40,30 @@ export interface ExportServer {
 export async function startExportServer(options: ExportServerOptions): Promise<ExportServer> {
   const { exports, log, listen, maximumConnections = 16 } = options;
   const where = listen.kind === 'unix' ? { path: listen.path } : await ownAddress(listen);
-  const connections = new Set<ServedConnection>();
+  const connections = new Map<number, ServedConnection>();
+  const admission = new Admission<number>(maximumConnections);
+  const budget = new MemoryBudget();
+  let next = 0;
   const server = createServer({ allowHalfOpen: true }, (socket: Socket) => {
-    if (connections.size >= maximumConnections) {
-      log.warn({ connections: connections.size }, 'connection refused: there are too many');
+    const id = next++;
+    const admitted = admission.arrive(id, socket.remoteAddress ?? '');
+    if (admitted === 'refused') {
+      log.warn({ connections: maximumConnections }, 'connection refused: there are too many');
       socket.destroy();
       return;
     }
+    if (admitted.drop !== undefined)
+      connections.get(admitted.drop)?.drop('too many clients negotiate: the oldest one makes room');
     socket.setNoDelay(true);
-    const connection = serveConnection(new Wire(socket), { exports, log });
-    connections.add(connection);
-    void connection.done.then(() => connections.delete(connection));
+    const connection = serveConnection(new Wire(socket), {
+      ...{ exports, log, budget },
+      entered: () => admission.enter(id),
+    });
+    connections.set(id, connection);
+    void connection.done.then(() => {
+      connections.delete(id);
+      admission.left(id);
+    });
   });
   await listenOn(server, where);
   const transport =
@@ -62,8 +77,8 @@ export async function startExportServer(options: ExportServerOptions): Promise<E
     },
     stop: async () => {
       server.close();
-      for (const connection of connections) connection.stop();
-      await Promise.all([...connections].map(({ done }) => done));
+      for (const connection of connections.values()) connection.stop();
+      await Promise.all([...connections.values()].map(({ done }) => done));
     },
   };
 }
