@@ -3,13 +3,24 @@
  * The folder is complete in itself, may be copied anywhere, and two builds of one commit are identical.
  * It is made beside the old one and then swapped in, so that a failed build leaves the old one alone.
  */
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  globSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { bundle } from './bundle.ts';
 import { findEntries } from './entries.ts';
 import { launcher } from './launcher.ts';
 import { thirdPartyLicences } from './licences.ts';
+import { sbom, sha256 } from './sbom.ts';
 
 const root = join(import.meta.dirname, '../..');
 const { values, positionals } = parseArgs({
@@ -56,6 +67,19 @@ copyFileSync(join(root, 'LICENSE'), join(fresh, 'LICENSE'));
 writeFileSync(join(fresh, 'THIRD_PARTY_LICENSES.txt'), thirdPartyLicences(root, packages));
 writeFileSync(join(fresh, 'VERSION'), `${version}\n`);
 
+const runtimeFile = { path: join(fresh, 'runtime/node'), versions: process.versions };
+writeFileSync(join(fresh, 'sbom.cdx.json'), sbom({ root, version, packages, runtime: runtimeFile }));
+writeFileSync(join(fresh, 'SHA256SUMS'), checksums(fresh));
+
 rmSync(final, { recursive: true, force: true });
 renameSync(fresh, final);
 say(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+
+/** Of all files in the folder, for `sha256sum --check`. */
+function checksums(folder: string): string {
+  const files = globSync('**', { cwd: folder }).filter((path) => lstatSync(join(folder, path)).isFile());
+  return files
+    .sort()
+    .map((path) => `${sha256(join(folder, path))}  ${path}\n`)
+    .join('');
+}

@@ -76,7 +76,10 @@ export async function bundle(options: BundleOptions): Promise<BundleResult> {
   });
   return {
     files: readdirSync(options.outdir).length,
-    packages: packagesOf(Object.keys(result.metafile.inputs)),
+    packages: packagesOf([
+      ...Object.keys(result.metafile.inputs),
+      ...natives.map(({ from }) => `node_modules/${from(process.arch)}`),
+    ]),
   };
 }
 

@@ -84,6 +84,46 @@ test('a copy of build/ runs without Node, sources and node_modules, through link
   }
 });
 
+test('the checksums hold, and the bill of materials lists what is in build/', () => {
+  const build = join(root, 'build');
+  execFileSync('sha256sum', ['--check', '--strict', '--quiet', 'SHA256SUMS'], { cwd: build });
+  const summed = readFileSync(join(build, 'SHA256SUMS'), 'utf8').trim().split('\n');
+  assert.equal(summed.length, Object.keys(fingerprints(build)).length - 1, 'all files but itself');
+
+  const text = readFileSync(join(build, 'sbom.cdx.json'), 'utf8');
+  assert.doesNotMatch(text, /https?:/);
+  const bill = JSON.parse(text) as {
+    bomFormat: string;
+    specVersion: string;
+    components: {
+      group?: string;
+      name: string;
+      version: string;
+      purl: string;
+      hashes: { content: string }[];
+    }[];
+  };
+  assert.equal(`${bill.bomFormat} ${bill.specVersion}`, 'CycloneDX 1.6');
+  const named = bill.components.map(
+    ({ group, name, version }) => `${group === undefined ? '' : `${group}/`}${name} ${version}`,
+  );
+  const licences = readFileSync(join(build, 'THIRD_PARTY_LICENSES.txt'), 'utf8');
+  const licensed = [...licences.matchAll(/^(@?[\w./-]+ \d+\.\d+\.\S+) \(/gm)].map(([, name]) => name);
+  assert.deepEqual(named.filter((name) => !name.startsWith('node ')).sort(), licensed.sort());
+  assert.ok(named.includes(`node ${process.versions.node}`));
+  for (const { name, purl, hashes } of bill.components) {
+    assert.match(purl, /^pkg:(npm|generic)\/[^@]+@\d/, name);
+    assert.match(hashes[0]?.content ?? '', /^[0-9a-f]{64,128}$/, name);
+  }
+  const node = bill.components.find(({ name }) => name === 'node');
+  assert.equal(
+    node?.hashes[0]?.content,
+    createHash('sha256')
+      .update(readFileSync(join(build, 'runtime/node')))
+      .digest('hex'),
+  );
+});
+
 test('no program of build/ has a debugger that SIGUSR1 opens, or leaves a core dump', async (t) => {
   const paths = daemonPaths();
   const places: readonly (readonly [string, readonly string[]])[] = [
