@@ -91,6 +91,7 @@ const xfsLater = await (async () => {
 interface Mounting {
   readonly method?: MountRecord['method'];
   readonly partition?: number;
+  readonly over?: boolean;
 }
 
 /** Mounts, and takes down whatever is left at the end of the test. */
@@ -111,10 +112,16 @@ async function mount(
   return { ...record, directory };
 }
 
-async function assertNothingLeft(record: MountRecord): Promise<void> {
+async function assertNothingLeft(record: MountRecord, ...places: string[]): Promise<void> {
   assert.deepEqual(await listMounts(runDirectory), []);
   assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
-  assert.ok(!(await readFile('/proc/self/mountinfo', 'utf8')).includes(scratch));
+  const left = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '');
+  assert.deepEqual(
+    left.filter((path) => path.startsWith(scratch)),
+    places,
+  );
   for (const process of [record.server, record.fuse]) assert.ok(!isAlive(process!.pid));
   const loops = (await exec('losetup', ['--list', '--noheadings', '--output', 'BACK-FILE'])).stdout;
   assert.ok(!loops.includes(runDirectory), loops);
@@ -177,6 +184,9 @@ test('umount cleans up after its server or FUSE process was killed, and after an
     } else {
       await endProcess(record[victim]!.pid, 'SIGKILL');
       assert.equal(await state(), 'broken');
+      // Without its caches the kernel no longer finds the file behind the loop device, and calls it deleted.
+      writeFileSync('/proc/sys/vm/drop_caches', '3');
+      await readFile(join(record.directory, 'big')).catch(() => undefined);
       await unmountImage(runDirectory, record.directory);
     }
     await assertNothingLeft(record);
@@ -430,6 +440,45 @@ const racing = `
     quietly(() => fs.unlinkSync(dest + '/etc'));
   }
 `;
+
+test('over mount points, places of devices and the vault itself only if that is said', async (t) => {
+  const place = join(scratch, 'a-mount-point');
+  mkdirSync(place);
+  await exec('mount', ['-t', 'tmpfs', 'none', place]);
+  try {
+    const common = { image: ext4.spec, subject: { point: '', device: 'd' }, sectorSize: 512, runDirectory };
+    const refused = (directory: string, why: RegExp, more: object = {}): Promise<void> =>
+      assert.rejects(mountImage({ ...common, directory, ...more }), { code: 'FILE_EXISTS', message: why });
+    await refused(place, /it is a mount point \(tmpfs none\)/);
+    await refused(join(scratch, 'place'), /the place of a device/, { knownPlaces: [join(scratch, 'place')] });
+    await refused(join(scratch, 'store/vault/packs'), /the point is read from/);
+    await refused(runDirectory, /run directory/, { over: true });
+    assert.ok(!existsSync(join(scratch, 'place')));
+    assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
+    const record = await mount(t, ext4.spec, 'a-mount-point', { over: true });
+    await unmountImage(runDirectory, record.directory);
+    await assertOnlyMount(place);
+
+    // Its server still sees what the mount hides, and cleaning up finds everything.
+    const vault = join(scratch, 'store/vault');
+    const over = await mount(t, ext4.spec, 'store/vault', { over: true });
+    writeFileSync('/proc/sys/vm/drop_caches', '3');
+    assert.equal(await listTree(vault), ext4.listing);
+    await unmountImage(runDirectory, vault);
+    assert.ok(existsSync(join(vault, 'vault.json')));
+    await assertNothingLeft(over, place);
+  } finally {
+    await exec('umount', [place]);
+  }
+});
+
+async function assertOnlyMount(place: string): Promise<void> {
+  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  assert.deepEqual(
+    lines.filter((line) => line.includes(scratch)).map((line) => line.split(' ')[4]),
+    [place],
+  );
+}
 
 test('an image that asks for a panic at damage is mounted so that the machine goes on', async (t) => {
   const image = join(scratch, 'panic.img');

@@ -38,7 +38,7 @@ test('the launchers, the freeze guard and the process that serves a mount have n
   truncateSync(image, 65536);
   const served = await startExportProcess(
     { image: { kind: 'file', path: image }, name: 'image', listen: { kind: 'unix', path: socket } },
-    join(directory, 'log'),
+    { logFile: join(directory, 'log'), ownMounts: false },
     () => Promise.resolve(),
   );
   try {

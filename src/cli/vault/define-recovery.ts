@@ -72,11 +72,9 @@ export function mount(run: Run): Command {
     )
     .argument('[point]', pointArgument[1])
     .argument('[directory]', 'made where it is missing');
-  addDeviceOption(command).option(
-    '--partition <number>',
-    'of a whole disk, this partition',
-    toCount('--partition'),
-  );
+  addDeviceOption(command)
+    .option('--partition <number>', 'of a whole disk, this partition', toCount('--partition'))
+    .option('--over', 'also over a mount point, the place of a device, or the vault itself');
   return addRunDirectory(addVaultOptions(command)).action(
     run(async (context, self) => (await import('./mount.ts')).mount(context, self)),
   );

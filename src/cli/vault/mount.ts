@@ -8,7 +8,10 @@ import {
   mountImage,
   unmountImage,
 } from '../../restore/mount/mount.ts';
+import { layoutPlaces } from '../../restore/mount/over.ts';
 import type { MountRecord } from '../../restore/mount/record.ts';
+import type { Point } from '../../vault/points/point.ts';
+import { thisProcess } from '../../vault/writing/owner.ts';
 import type { Context } from '../context.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderTable } from '../render/table.ts';
@@ -19,6 +22,7 @@ import { withVault } from './session.ts';
 interface Values extends VaultValues {
   readonly device?: string;
   readonly partition?: number;
+  readonly over?: true;
   readonly runDir: string;
 }
 
@@ -38,7 +42,7 @@ export interface MountDocument {
 
 export async function mount(context: Context, self: Command): Promise<number> {
   const [name, directory] = self.args;
-  const { runDir: runDirectory, device, partition } = self.opts<Values>();
+  const { runDir: runDirectory, stateDir: stateDirectory, device, partition, over } = self.opts<Values>();
   if (name === undefined) return showMounts(context, runDirectory);
   if (directory === undefined)
     throw new AgentError('BAD_USAGE', `Nothing says where ${name} is to be mounted`, {
@@ -55,6 +59,9 @@ export async function mount(context: Context, self: Command): Promise<number> {
       partition,
       directory: toPath(directory),
       runDirectory,
+      stateDirectory,
+      over: over === true,
+      knownPlaces: await ownPlaces(image.point),
       signal: session.signal,
     });
   });
@@ -65,6 +72,12 @@ export async function mount(context: Context, self: Command): Promise<number> {
       `${printable(record.device)} of ${record.point} is mounted on ${printable(record.directory ?? '')}, read-only\n`,
   );
   return 0;
+}
+
+/** Where the devices of this machine were mounted when the point was made; those of other machines do not matter here. */
+async function ownPlaces({ machine }: Point): Promise<string[]> {
+  const { machine: here } = await thisProcess();
+  return machine.id === here ? layoutPlaces(machine.layout) : [];
 }
 
 async function showMounts(context: Context, runDirectory: string): Promise<number> {

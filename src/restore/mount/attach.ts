@@ -5,7 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
@@ -26,6 +26,8 @@ export interface AttachOptions {
   /** Only this one, for tests and for those who know better. */
   readonly method?: AttachMethod | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** The server of the image keeps the mounts of now: what it reads from is about to be hidden by a mount. */
+  readonly ownMounts?: boolean;
 }
 
 const readyMs = 20_000;
@@ -39,7 +41,7 @@ export async function attach(record: MountRecord, options: AttachOptions): Promi
   const socket = join(place, 'nbd');
   await startExportProcess(
     { image, name: 'image', listen: { kind: 'unix', path: socket } },
-    join(place, 'server.log'),
+    { logFile: join(place, 'server.log'), ownMounts: options.ownMounts === true },
     async (identity) => {
       record.server = identity;
       await writeRecord(runDirectory, record);
@@ -201,8 +203,7 @@ async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<
   // A crash between losetup and the record's writing leaves a loop device that only its file tells.
   const found = loop ?? (file === undefined ? undefined : await loopOf(file));
   if (found === undefined || file === undefined) return;
-  const place = join('/sys/block', found.replace('/dev/', ''));
-  const isOurs = async (): Promise<boolean> => (await attribute(place, 'loop/backing_file')) === file;
+  const isOurs = async (): Promise<boolean> => (await fileOfLoop(found)) === file;
   const deadline = performance.now() + endMs;
   while (await isOurs()) {
     await runTool('losetup', ['--detach', found], { allow: 'any' });
@@ -217,12 +218,20 @@ async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<
   await writeRecord(runDirectory, record);
 }
 
+/** By sysfs alone: losetup looks at the file itself, which does not answer if its server is gone. */
 async function loopOf(file: string): Promise<string | undefined> {
-  const { stdout } = await runTool('losetup', ['--associated', file, '--noheadings', '--output', 'NAME'], {
-    allow: 'any',
-  });
-  const name = stdout.trim().split('\n')[0];
-  return name === '' ? undefined : name;
+  for (const name of await readdir('/sys/block'))
+    if (/^loop\d+$/.test(name) && (await fileOfLoop(`/dev/${name}`)) === file) return `/dev/${name}`;
+  return undefined;
+}
+
+/**
+ * The kernel says that the file is deleted if it no longer finds its name: also if the FUSE process has died and caches were
+ * dropped.
+ */
+async function fileOfLoop(device: string): Promise<string | undefined> {
+  const place = join('/sys/block', device.replace('/dev/', ''));
+  return (await attribute(place, 'loop/backing_file'))?.replace(/ \(deleted\)$/, '');
 }
 
 async function takeAwayFile(record: MountRecord, runDirectory: string): Promise<void> {

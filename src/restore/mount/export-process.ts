@@ -7,7 +7,7 @@ import { entryPath, nodeFlags } from '../../base/entry.ts';
 import { AgentError, type ErrorDocument } from '../../base/errors.ts';
 import { identifyProcess, type ProcessIdentity } from '../../linux/process.ts';
 import type { ExportOptions } from '../export/export-image.ts';
-import { toolEnvironment } from './tools.ts';
+import { needTool, toolEnvironment } from './tools.ts';
 
 export type ExportOrder = Omit<ExportOptions, 'log'>;
 export type ExportAnswer = { readonly uri: string } | { readonly error: ErrorDocument };
@@ -20,16 +20,26 @@ export interface ExportProcess {
 /** Bringing the index up to date may take a while; a vault that does not answer has time-outs of its own. */
 const startMs = 120_000;
 
-/** `logFile` gets what it has to say. `started` is told of the process before it is known to serve. */
+export interface ExportProcessOptions {
+  /** Gets what it has to say. */
+  readonly logFile: string;
+  /** It gets a mount namespace of its own, so that later mounts hide nothing from it. */
+  readonly ownMounts: boolean;
+}
+
+/** `started` is told of the process before it is known to serve. */
 export async function startExportProcess(
   order: ExportOrder,
-  logFile: string,
+  { logFile, ownMounts }: ExportProcessOptions,
   started: (identity: ProcessIdentity) => Promise<void>,
   signal?: AbortSignal,
 ): Promise<ExportProcess> {
+  // unshare(1) becomes the program under the same pid.
+  const own = ownMounts ? [await needTool('unshare'), '--mount', '--propagation', 'private', '--'] : [];
   const log = openSync(logFile, 'a', 0o600);
   const entry = fileURLToPath(entryPath(import.meta.url, './export-main.ts'));
-  const child = spawn(process.execPath, [...nodeFlags, entry], {
+  const [program, ...args] = [...own, process.execPath, ...nodeFlags, entry];
+  const child = spawn(program, args, {
     cwd: '/',
     detached: true,
     // Credentials of a bucket may be in the environment.

@@ -8,9 +8,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { type MountEntry, readMounts } from '../../linux/mountinfo.ts';
 import { bootId, identifyProcess, isAlive } from '../../linux/process.ts';
-import { openImage } from '../image/open-image.ts';
+import { openImage, placeOfImage } from '../image/open-image.ts';
 import { type AttachOptions, attach, detach, loopOver } from './attach.ts';
 import { type ChosenFilesystem, chooseFilesystem, findFilesystems } from './filesystem-choice.ts';
+import { type Hidden, fstabPlaces, hiddenBy, realPlace, refuseHiding } from './over.ts';
 import { type MountRecord, type MountSubject, newRecord, readRecords, writeRecord } from './record.ts';
 import { runTool } from './tools.ts';
 
@@ -21,6 +22,11 @@ export interface MountOptions extends AttachOptions {
   /** Where the image is a whole disk. */
   readonly partition?: number | undefined;
   readonly purpose?: MountRecord['purpose'];
+  /** Also where it hides something that matters (over.ts). */
+  readonly over?: boolean;
+  /** Mount points of the machine that was backed up. */
+  readonly knownPlaces?: readonly string[];
+  readonly stateDirectory?: string | undefined;
 }
 
 export interface MountStatus extends MountRecord {
@@ -30,10 +36,11 @@ export interface MountStatus extends MountRecord {
 
 /**
  * Mounts it. Throws BAD_USAGE (which partition), NOT_SUPPORTED (no means, or nothing mountable), FILE_EXISTS (something of
- * ours is mounted there), MOUNT_FAILED, and what the image throws. Nothing is left behind a failure.
+ * ours is mounted there, or something is hidden by it), MOUNT_FAILED, and what the image throws. Nothing is left behind a failure.
  */
 export async function mountImage(options: MountOptions): Promise<MountRecord> {
   const { runDirectory, subject, sectorSize, signal } = options;
+  const hidden = await whatIsHidden(options);
   const made = await makeDirectory(options.directory);
   const record = await newRecord(
     runDirectory,
@@ -44,9 +51,9 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
   record.madeDirectory = made;
   try {
     record.directory = await realpath(options.directory);
-    await refuseSecond(runDirectory, record);
     // Both begin with starting something and opening the image, and neither needs the other.
-    const [chosen] = await settled([inspect(options), attach(record, options)]);
+    const ownMounts = hidden?.image === true;
+    const [chosen] = await settled([inspect(options), attach(record, { ...options, ownMounts })]);
     record.partition = chosen.partition;
     record.filesystem = chosen.type;
     const part = chosen.partition === undefined ? undefined : chosen;
@@ -59,6 +66,29 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
     await takeDown(record, runDirectory).catch(() => undefined);
     throw error;
   }
+}
+
+/** Throws FILE_EXISTS where it matters, and nothing says that it is meant. */
+async function whatIsHidden(options: MountOptions): Promise<Hidden | undefined> {
+  if ((options.purpose ?? 'mount') !== 'mount') return undefined;
+  const { runDirectory, stateDirectory, over = false } = options;
+  const place = placeOfImage(options.image);
+  const directory = await realPlace(options.directory);
+  const boot = await bootId();
+  const records = await readRecords(runDirectory);
+  refuseSecond(
+    records.filter((each) => each.boot === boot),
+    directory,
+  );
+  const hidden = hiddenBy(directory, {
+    mounts: await readMounts(),
+    known: [...(await fstabPlaces()), ...(options.knownPlaces ?? [])],
+    image: place === undefined ? undefined : await realPlace(place),
+    stateDirectory: stateDirectory === undefined ? undefined : await realPlace(stateDirectory),
+    runDirectory: await realPlace(runDirectory),
+  });
+  refuseHiding(directory, hidden, over);
+  return hidden;
 }
 
 async function inspect({ image: spec, signal, ...options }: MountOptions): Promise<ChosenFilesystem> {
@@ -178,14 +208,12 @@ async function makeDirectory(path: string): Promise<boolean> {
   return true;
 }
 
-async function refuseSecond(runDirectory: string, record: MountRecord): Promise<void> {
-  const other = (await readRecords(runDirectory)).find(
-    (each) => each.id !== record.id && each.directory === record.directory && each.boot === record.boot,
-  );
+function refuseSecond(records: readonly MountRecord[], directory: string): void {
+  const other = records.find((each) => each.directory === directory);
   if (other !== undefined)
     throw new AgentError(
       'FILE_EXISTS',
-      `${record.directory ?? ''} has ${other.device} of a recovery point mounted already`,
+      `${directory} has ${other.device} of a recovery point mounted already`,
       {
         hint: `umount it first (${other.id})`,
       },

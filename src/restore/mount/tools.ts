@@ -21,6 +21,7 @@ const packages: Readonly<Record<string, string>> = {
   e2fsck: 'e2fsprogs',
   xfs_repair: 'xfsprogs',
   cp: 'coreutils',
+  unshare: 'util-linux',
 };
 
 /** Of the tool's file; undefined where it is not installed. */
