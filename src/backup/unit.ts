@@ -66,9 +66,7 @@ export function isLive(unit: Pick<JobUnit, 'mounts'>): boolean {
 
 /** The blocks that the target lacks and that are in use. */
 export function missing(unit: JobUnit): Bitmap {
-  const set = unit.chain.pending.clone();
-  set.and(unit.pool.used);
-  return set;
+  return unit.chain.pending.intersection(unit.pool.used);
 }
 
 export function initialStatus(pair: DevicePair, target: string): DeviceStatus {

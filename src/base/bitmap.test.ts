@@ -153,6 +153,10 @@ test('bitmaps of many pages, most of them empty or full', () => {
         (mine) => mine.and(right),
         (x, y) => x & y,
       );
+      check(
+        left.intersection(right),
+        leftBits.map((bit, i) => bit & rightBits[i]!),
+      );
       both(
         (mine) => mine.andNot(right),
         (x, y) => x & (1 - y),

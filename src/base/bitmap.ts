@@ -131,6 +131,18 @@ export class Bitmap {
       }
   }
 
+  /** What both hold, as a new bitmap: memory of it is used only for what is set. */
+  intersection(other: Bitmap): Bitmap {
+    this.#sameShape(other);
+    const result = new Bitmap(this.size, this.unit);
+    for (const [from, to] of other.#pages())
+      for (let i = from; i < to; i++) {
+        const word = this.words[i]! & other.words[i]!;
+        if (word !== 0) result.words[i] = word;
+      }
+    return result;
+  }
+
   clone(): Bitmap {
     const copy = new Bitmap(this.size, this.unit);
     copy.copy(this);
