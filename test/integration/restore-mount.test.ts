@@ -21,7 +21,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { cp, open, readFile, stat, truncate } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
@@ -440,6 +440,35 @@ const racing = `
     quietly(() => fs.unlinkSync(dest + '/etc'));
   }
 `;
+
+test('a btrfs point is mounted beside its source, and shows what it held', async (t) => {
+  const source = await makeLoop(t, { size: 128 * MiB, directory: scratch });
+  await exec('mkfs.btrfs', ['--quiet', '--nodiscard', source.device]);
+  const live = join(scratch, 'btrfs-live');
+  await mountDevice(source.device, live);
+  atEnd(t, () => unmount(live));
+  writeFileSync(join(live, 'which'), 'first');
+  await exec('sync', ['--file-system', live]);
+  const spec = await storeImage(join(scratch, 'store'), source.image);
+  writeFileSync(join(live, 'which'), 'second');
+  await exec('sync', ['--file-system', live]);
+  const [, major, minor] = /^(\d+)\.(\d+)/.exec(release())!;
+  if (Number(major) * 1000 + Number(minor) < 6007) {
+    const hint = /another btrfs with its UUID \([0-9a-f-]{36}\) is mounted here/;
+    await assert.rejects(mount(t, spec, 'btrfs'), { code: 'MOUNT_FAILED', message: hint });
+    return;
+  }
+  const record = await mount(t, spec, 'btrfs');
+  const shown = await Promise.all(
+    [record.directory, live].map((each) => readFile(join(each, 'which'), 'utf8')),
+  );
+  assert.deepEqual(shown, ['first', 'second']);
+  const to = join(scratch, 'btrfs-files');
+  const subject = { point: '', device: 'btrfs' };
+  await restoreFiles({ image: spec, subject, sectorSize: 512, runDirectory, paths: ['/which'], to });
+  assert.equal(await readFile(join(to, 'which'), 'utf8'), 'first');
+  await unmountImage(runDirectory, record.directory);
+});
 
 test('over mount points, places of devices and the vault itself only if that is said', async (t) => {
   const place = join(scratch, 'a-mount-point');

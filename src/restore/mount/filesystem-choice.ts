@@ -13,6 +13,7 @@ export interface FoundFilesystem {
   readonly size: number;
   /** blkid's name; undefined where it is unknown. */
   readonly type: string | undefined;
+  readonly uuid: string | undefined;
   readonly label: string | undefined;
 }
 
@@ -27,7 +28,8 @@ export async function findFilesystems(image: ImageReader, sectorSize: number): P
   const table = await readPartitionTable(readAtOf(image), image.size, sectorSize);
   if (table === undefined || table.partitions.length === 0) {
     const found = await probe(readAtOf(image), image.size);
-    return [{ partition: undefined, offset: 0, size: image.size, type: found?.type, label: found?.label }];
+    const { type, uuid, label } = found ?? {};
+    return [{ partition: undefined, offset: 0, size: image.size, type, uuid, label }];
   }
   if (table.problem !== undefined)
     throw new AgentError('FILESYSTEM_UNREADABLE', `${image.name}: ${table.problem}`);
@@ -35,8 +37,8 @@ export async function findFilesystems(image: ImageReader, sectorSize: number): P
   for (const { number, start, size, container, label } of table.partitions) {
     if (container) continue;
     const filesystem = await probe(readAtOf(sliceOf(image, start, size)), size);
-    const { type } = filesystem ?? {};
-    found.push({ partition: number, offset: start, size, type, label: filesystem?.label ?? label });
+    const { type, uuid } = filesystem ?? {};
+    found.push({ partition: number, offset: start, size, type, uuid, label: filesystem?.label ?? label });
   }
   return found;
 }

@@ -58,7 +58,11 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
     record.filesystem = chosen.type;
     const part = chosen.partition === undefined ? undefined : chosen;
     const device = await loopOver(record, runDirectory, part, sectorSize);
-    await runTool('mount', ['-t', chosen.type, '-o', chosen.options, device, record.directory], { signal });
+    await runTool('mount', ['-t', chosen.type, '-o', chosen.options, device, record.directory], {
+      signal,
+    }).catch(async (error: unknown) => {
+      throw await explained(error, chosen);
+    });
     record.ready = true;
     await writeRecord(runDirectory, record);
     return record;
@@ -66,6 +70,24 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
     await takeDown(record, runDirectory).catch(() => undefined);
     throw error;
   }
+}
+
+/** The kernel knows a btrfs by its UUID alone, and before Linux 6.7 it does not mount two with one UUID. */
+async function explained(error: unknown, { type, uuid }: ChosenFilesystem): Promise<unknown> {
+  if (!(error instanceof AgentError) || type !== 'btrfs' || uuid === undefined) return error;
+  const isMounted = await stat(`/sys/fs/btrfs/${uuid}`).then(
+    () => true,
+    () => false,
+  );
+  if (!isMounted) return error;
+  return new AgentError(
+    error.code,
+    `${error.message}; another btrfs with its UUID (${uuid}) is mounted here, and only Linux 6.7 and later mounts two of one device each`,
+    {
+      hint: 'Unmount that one in the meantime; or restore the point to a file, give it another UUID (btrfstune -u FILE) and mount it',
+      cause: error,
+    },
+  );
 }
 
 /** Throws FILE_EXISTS where it matters, and nothing says that it is meant. */
