@@ -104,7 +104,7 @@ export class BackupJob implements PreparedJob, RunningJob {
         this.#cancelling.signal,
         () => this.status(),
       );
-      if (this.#kind !== 'verify') this.#afterSuccess();
+      for (const unit of this.#units) this.#afterSuccess(unit);
     } catch (error) {
       outcome = this.#failure(error);
     }
@@ -134,32 +134,38 @@ export class BackupJob implements PreparedJob, RunningJob {
     return { state: 'FAILED', error };
   }
 
-  #afterSuccess(): void {
-    for (const { pool, pair, status } of this.#units) {
-      const device = pair.device.path;
-      if (!pool.facts.abilities.flush)
-        this.#warn(
-          'TARGET_CANNOT_FLUSH',
-          `${pool.targetName} offers no flush: the image is complete, but a power cut at the receiver may still lose it ` +
-            '(nbd-server: set "flush = true" and "fua = true" in its configuration)',
-          device,
-        );
-      if (status.read_errors.length > 0) {
-        const bytes = status.read_errors.reduce((sum, { length }) => sum + length, 0);
-        this.#warn(
-          'READ_ERRORS',
-          `${bytes} bytes of ${device} could not be read and are zeros in the image`,
-          device,
-        );
-      }
-      if (pool.reconnects > 0)
-        this.#warn(
-          'RECONNECTED',
-          `the connection to ${pool.targetName} was lost ${pool.reconnects} times and came back; what no flush had ` +
-            'confirmed was sent again',
-          device,
-        );
+  #afterSuccess({ pool, pair, status }: JobMember): void {
+    const device = pair.device.path;
+    if (this.#kind !== 'verify' && !pool.facts.abilities.flush)
+      this.#warn(
+        'TARGET_CANNOT_FLUSH',
+        `${pool.targetName} offers no flush: the image is complete, but a power cut at the receiver may still lose it ` +
+          '(nbd-server: set "flush = true" and "fua = true" in its configuration)',
+        device,
+      );
+    if (status.read_errors.length > 0) {
+      const bytes = status.read_errors.reduce((sum, { length }) => sum + length, 0);
+      this.#warn(
+        'READ_ERRORS',
+        `${bytes} bytes of ${device} could not be read and are zeros in the image`,
+        device,
+      );
     }
+    if (pool.reconnects > 0)
+      this.#warn(
+        'RECONNECTED',
+        `the connection to ${pool.targetName} was lost ${pool.reconnects} times and came back; samples of what it held ` +
+          'before were compared each time' +
+          (this.#kind === 'verify' ? '' : ', and what no flush had confirmed was sent again'),
+        device,
+      );
+    if (pool.refused !== undefined)
+      this.#warn(
+        'FEWER_CONNECTIONS',
+        `${pool.targetName} refused additional connections (${pool.refused}), so the job ran with fewer; raise the ` +
+          "server's limit of clients, or lower --connections",
+        device,
+      );
   }
 
   #warn(code: WarningCode, message: string, device?: string): void {

@@ -24,8 +24,15 @@ import { Samples } from './copy/samples.ts';
 import { SpoolRoom } from './copy/spool-room.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { Transfer } from './copy/transfer.ts';
+import { WitnessTaker } from './copy/witnesses.ts';
 import { openTarget } from './targets.ts';
 import { VaultTarget } from '../vault/writing/vault-target.ts';
+
+/**
+ * Milliseconds that asking the target for its zeros may take. The answers save sending, no more, so a server that gives
+ * them in small pieces, or slowly, is asked no further.
+ */
+const zeroMapMs = 120_000;
 
 const port = parentPort;
 if (port === null) throw new Error('copy-worker is started as a thread by the copy pool');
@@ -40,6 +47,7 @@ const found = new Bitmap(setup.deviceSize, fingerprintUnit, setup.found);
 const targetZero = new Bitmap(setup.deviceSize, fingerprintUnit, setup.targetZero);
 const samples = new Samples(setup.samples);
 const hasher = new UnitHasher(Buffer.from(setup.key));
+const witnesses = new WitnessTaker(hasher, setup.threads);
 
 const aborting = new AbortController();
 let source: DeviceSource | undefined;
@@ -63,7 +71,11 @@ const handlers: Handlers = {
     transfer = makeTransfer(connected().target);
     return undefined;
   },
-  reopenTarget: ({ waitMs }) => connect(waitMs),
+  reopenTarget: ({ waitMs }) => {
+    // Of what no flush has confirmed nothing is known any more.
+    witnesses.take();
+    return connect(waitMs);
+  },
   map: ({ state, used }) => {
     const from = opened();
     const read = () =>
@@ -84,10 +96,13 @@ const handlers: Handlers = {
   },
   zeroMap: async ({ used }) => {
     const to = connected().target;
+    const end = performance.now() + zeroMapMs;
     for (const { offset, length } of wholeUnits(new Bitmap(setup.deviceSize, setup.unit, used)))
       // The device may end within a block of the target.
-      for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock)))
+      for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock))) {
         markWholeUnits(zero.offset, zero.length);
+        if (performance.now() > end) return undefined;
+      }
     return undefined;
   },
   measure: ({ first, count }) => connected().measure(first, count),
@@ -110,6 +125,8 @@ const handlers: Handlers = {
   },
   trim: ({ freed }) => connected().trim(new Bitmap(setup.deviceSize, setup.unit, freed)),
   checkSamples: () => connected().checkSamples(),
+  takeWitnesses: () => Promise.resolve(witnesses.take()),
+  compare: ({ places }) => connected().compare(places),
   forgetBase: () => {
     if (target instanceof VaultTarget) target.forgetBase();
     return Promise.resolve(undefined);
@@ -172,6 +189,7 @@ function makeTransfer(to: Target): Transfer {
     found,
     targetZero,
     samples,
+    witnesses,
     hasher,
     fingerprints,
     rate: setup.rate,

@@ -8,7 +8,7 @@ import { wholeUnits } from './copy/segments.ts';
 import type { Feed } from './feed.ts';
 import { synced } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
-import { knownUnits } from './prepare-chain.ts';
+import { expectation, knownUnits } from './prepare-chain.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 import { unread } from './unproven.ts';
 
@@ -82,8 +82,14 @@ function isEpochEnd(error: unknown): error is Error {
  * may be older than the target: a block that is as it was then would be taken for one that the target holds.
  */
 export async function findByReadingTarget({ pool, chain }: JobUnit): Promise<void> {
-  const { found } = await pool.verify(knownUnits(chain, pool.used));
-  for (const { offset, length } of found.extents()) chain.pending.mark(offset, length);
+  let before;
+  do {
+    before = pool.reconnects;
+    const { found } = await pool.verify(knownUnits(chain, pool.used));
+    for (const { offset, length } of found.extents()) chain.pending.mark(offset, length);
+    // A server that was lost meanwhile may have come back with another image.
+  } while (pool.reconnects > before);
+  pool.expect(expectation(chain));
 }
 
 /** Marks the units that differ from their fingerprints as pending, durably; how many bytes that is. */

@@ -113,7 +113,16 @@ async function sendMissing(unit: JobUnit): Promise<void> {
   unit.held?.or(set);
   unit.chain.pending.andNot(set);
   unit.chain.besides = unproven(unit, set);
-  await unit.chain.savePending();
+  await saveSent(unit);
+}
+
+/**
+ * Durable: the target has what was sent. The record comes first, so that the next drift check reads some of it back
+ * even if this job never completes: the server may lose it, or be started again over an older copy of the image.
+ */
+export async function saveSent({ chain, recent, image }: JobUnit): Promise<void> {
+  if (image === undefined) await chain.save({ recent: recent.units });
+  await chain.savePending();
 }
 
 async function fitsAim(unit: JobUnit, bytes: number): Promise<boolean> {

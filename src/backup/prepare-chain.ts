@@ -6,6 +6,7 @@ import type { Device } from '../devices/device.ts';
 import { Chain, type ChainRecord, type ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { CopyPool } from './copy/pool.ts';
+import type { Expectation } from './copy/same-image.ts';
 import type { JobEnvironment } from './job.ts';
 import { type TargetSpec, targetName } from './targets.ts';
 
@@ -73,9 +74,9 @@ async function whyUnknown(chains: string, subject: ChainSubject, rivals: readonl
 }
 
 /**
- * Reads some of what the target is known to hold, always the areas of the superblocks and what the last job sent,
- * and compares it with the fingerprints. The reason if it differs. `wholly`: the job compares all of it (plan.ts,
- * `readTarget`), so nothing has to be read here.
+ * Reads some of what the target is known to hold, and compares it with the fingerprints. The reason where it differs.
+ * A server that was lost meanwhile may have come back with another image, so the check begins again then.
+ * `wholly`: the job compares all of it (plan.ts, `readTarget`), so nothing has to be read here.
  */
 export async function drift(
   pool: CopyPool,
@@ -84,27 +85,50 @@ export async function drift(
 ): Promise<string | undefined> {
   if (!pool.facts.abilities.read) return 'the target cannot be read, so its content is not known';
   if (wholly) return undefined;
+  if (pool.facts.size < chain.pending.size) return undefined;
+  for (;;) {
+    const { reconnects } = pool;
+    const { mismatches, firstMismatch } = await pool.verify(driftSample(chain));
+    if (mismatches > 0)
+      return `the target does not hold what the last backup left there (${mismatches} of the places looked at differ, the first at ${firstMismatch})`;
+    if (pool.reconnects === reconnects) return undefined;
+  }
+}
+
+/** What a reconnect has to find again at the target, besides what the job itself has sent (copy/same-image.ts). */
+export function expectation(chain: Chain): Expectation {
+  return {
+    known: () => driftSample(chain),
+    distrust: () => chain.save({ state: 'incomplete', torn: true }),
+  };
+}
+
+/**
+ * Some of what the target is known to hold: always the areas of the superblocks and what the last job sent, and others
+ * by chance.
+ */
+function driftSample(chain: Chain): Bitmap {
   const { size, unit } = chain.pending;
-  if (pool.facts.size < size) return undefined;
   const set = new Bitmap(size, unit);
   const units = Math.ceil(size / fingerprintUnit);
   const step = Math.max(1, Math.floor(units / driftSamples));
   const places = [0, 1, units - 1, ...(chain.record.recent ?? [])];
   for (let place = Math.floor(Math.random() * step); place < units; place += step) places.push(place);
   for (const place of places) if (place < units) set.mark(place * fingerprintUnit, fingerprintUnit);
-  const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, set));
-  return mismatches === 0
-    ? undefined
-    : `the target does not hold what the last backup left there (${mismatches} of the places looked at differ, the first at ${firstMismatch})`;
+  return knownUnits(chain, set);
 }
 
-/** The set without the fingerprint units of which the target lacks a part: their fingerprints do not count. */
+/**
+ * The set without the fingerprint units of which the target lacks a part, or may lack one: their fingerprints do not
+ * count.
+ */
 export function knownUnits(chain: Chain, set: Bitmap): Bitmap {
   const known = set.clone();
-  for (const { offset, length } of chain.pending.extents()) {
-    const first = Math.floor(offset / fingerprintUnit) * fingerprintUnit;
-    const end = Math.ceil((offset + length) / fingerprintUnit) * fingerprintUnit;
-    known.clear(first, end - first);
-  }
+  for (const lacking of [chain.pending, chain.besides])
+    for (const { offset, length } of lacking?.extents() ?? []) {
+      const first = Math.floor(offset / fingerprintUnit) * fingerprintUnit;
+      const end = Math.ceil((offset + length) / fingerprintUnit) * fingerprintUnit;
+      known.clear(first, end - first);
+    }
   return known;
 }

@@ -16,7 +16,7 @@ import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { type Plan, decide, isBehind } from './plan.ts';
-import { chainSubject, chainsDirectory, drift, openChain } from './prepare-chain.ts';
+import { chainSubject, chainsDirectory, drift, expectation, openChain } from './prepare-chain.ts';
 import { prepareSnapshot } from './prepare-snapshot.ts';
 import { startTracking } from './prepare-tracking.ts';
 import { RecentUnits } from './recent-units.ts';
@@ -126,12 +126,14 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       untracked: tracking.why,
     });
     refuseDoubt(plan, device, options);
+    // Otherwise the fingerprints count only when the target has been read (finding.ts).
+    if (plan.readTarget !== true) pool.expect(expectation(chain));
     return {
       pair,
       pool,
       chain,
       rivals,
-      recent: new RecentUnits(),
+      recent: new RecentUnits(plan.kind === 'full' ? [] : record?.recent),
       plan,
       tracking:
         tracking.tracked === undefined

@@ -2,12 +2,13 @@
  * A backup from the first read to the last flush, for all devices of a job: passes (passes.ts), one freeze for
  * all of them, and the proof at the end.
  */
-import { formatBytes } from '../base/bytes.ts';
+import { GiB, formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
 import { loseTracking, takeDirty, takeRest, toRead } from './finding.ts';
 import { spoolFull } from './copy/spool.ts';
+import { itemSize, spread } from './copy/segments.ts';
 import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
 import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
@@ -15,11 +16,14 @@ import type { JobEnvironment, JobOptions } from './job.ts';
 import { beginChain, completeChain } from './job-chain.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
+import { anotherPass, firstPass, furtherPasses, lastPass, saveSent } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
 import type { JobPhase, JobStatus } from './status.ts';
 import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
+
+/** Bytes; ten minutes at 100 MB/s. */
+const readBackMost = 64 * GiB;
 
 export interface ProcedureReport {
   phase(phase: JobPhase): void;
@@ -296,7 +300,7 @@ async function sendKept(
   chain.unpublished?.or(kept);
   unit.held?.or(kept);
   chain.pending.andNot(kept);
-  await chain.savePending();
+  await saveSent(unit);
 }
 
 /** What is true of the device's lines once everything has been sent and flushed. */
@@ -316,8 +320,9 @@ async function verify(unit: JobUnit, level: JobOptions['verify'], report: Proced
   try {
     pool.forgetSamples(chain.pending);
     await pool.checkSamples();
-    if (level === 'sample') return;
-    const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, pool.used));
+    const wanted = level === 'full' ? pool.used : sentBeforeReconnect(pool);
+    if (wanted === undefined) return;
+    const { mismatches, firstMismatch } = await pool.verify(knownUnits(chain, wanted));
     if (mismatches > 0)
       throw new AgentError(
         'TARGET_MISMATCH',
@@ -330,6 +335,19 @@ async function verify(unit: JobUnit, level: JobOptions['verify'], report: Proced
       await chain.save({ state: 'incomplete' });
     throw error;
   }
+}
+
+/**
+ * What samples cannot prove of a server that was lost and came back: that it has all of what it had confirmed before.
+ * That is read back, up to `readBackMost` bytes of it, evenly spread.
+ */
+function sentBeforeReconnect({ doubtful, used, fingerprinted }: JobUnit['pool']): Bitmap | undefined {
+  if (doubtful === undefined || !fingerprinted) return undefined;
+  const set = new Bitmap(used.size, used.unit);
+  const wanted =
+    doubtful.bytes() <= readBackMost ? doubtful.extents() : spread(doubtful, readBackMost / itemSize);
+  for (const { offset, length } of wanted) set.mark(offset, length);
+  return set;
 }
 
 /** Where the target is a vault: everything is durable there, but nobody's yet. */

@@ -11,7 +11,12 @@ const perPass = 16;
 const most = 32;
 
 export class RecentUnits {
-  #units: number[] = [];
+  #units: readonly number[];
+
+  /** `before`: those of the jobs before this one. */
+  constructor(before: readonly number[] = []) {
+    this.#units = before;
+  }
 
   get units(): readonly number[] {
     return this.#units;

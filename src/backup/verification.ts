@@ -11,7 +11,7 @@ import { BackupJob } from './backup-job.ts';
 import { CopyPool } from './copy/pool.ts';
 import { SpoolRoom } from './copy/spool-room.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob } from './job.ts';
-import { chainSubject, chainsDirectory, knownUnits } from './prepare-chain.ts';
+import { chainSubject, chainsDirectory, expectation, knownUnits } from './prepare-chain.ts';
 import { stopWith, untrackedUnit } from './prepare-unit.ts';
 import { together } from './procedure.ts';
 import { parseTarget, targetName } from './targets.ts';
@@ -106,6 +106,7 @@ async function prepareOne(
     await close();
     throw error;
   }
+  pool.expect(expectation(chain));
   const all = new Bitmap(device.size, unit);
   all.fill(true);
   pool.used.or(knownUnits(chain, all));

@@ -7,7 +7,8 @@ const table = {
   TARGET_CANNOT_FLUSH: 'The target offers no flush, so it cannot confirm that the image is durable.',
   NOT_VERIFIED: 'The target cannot be read, so nothing was read back from it.',
   RECONNECTED:
-    'The connection to the target was lost and came back; what no flush had confirmed was sent again.',
+    'The connection to the target was lost and came back; samples of what it held before were the same.',
+  FEWER_CONNECTIONS: 'The target refused additional connections, so the job ran with fewer than wanted.',
   FILESYSTEM_WARNING:
     'Something about the filesystem that the image cannot show, such as an external journal.',
   NOT_FROZEN:

@@ -9,6 +9,7 @@ import type { PassMode } from '../../src/backup/copy/messages.ts';
 import { Samples } from '../../src/backup/copy/samples.ts';
 import { SegmentCursor, maximumItems } from '../../src/backup/copy/segments.ts';
 import { SpoolRoom } from '../../src/backup/copy/spool-room.ts';
+import { WitnessTaker } from '../../src/backup/copy/witnesses.ts';
 import { Transfer } from '../../src/backup/copy/transfer.ts';
 import { Bitmap } from '../../src/base/bitmap.ts';
 import { AgentError } from '../../src/base/errors.ts';
@@ -130,6 +131,7 @@ export interface Rig {
   found: Bitmap;
   targetZero: Bitmap;
   samples: Samples;
+  witnesses: WitnessTaker;
   /** Blocks that the spool holds: a test takes out what it writes to the source. */
   stashed: Bitmap;
   /** `set`: what is copied or kept; of comparing modes, what is compared. */
@@ -177,6 +179,8 @@ export function rig(
     atEnd(t, () => file.close());
     fingerprints = file;
   }
+  const hasher = new UnitHasher(Buffer.alloc(32, 1));
+  const witnesses = new WitnessTaker(hasher, 1);
   const transfer = new Transfer(target, {
     thread: 0,
     source,
@@ -188,7 +192,8 @@ export function rig(
     found,
     targetZero,
     samples,
-    hasher: new UnitHasher(Buffer.alloc(32, 1)),
+    witnesses,
+    hasher,
     fingerprints,
     rate: undefined,
     onReadError: options.onReadError ?? 'fail',
@@ -214,7 +219,7 @@ export function rig(
   };
   return {
     ...{ source, target, transfer, control, unconfirmed, found, targetZero, samples, stashed },
-    ...{ run, sendSpool, all },
+    ...{ witnesses, run, sendSpool, all },
   };
 }
 

@@ -4,6 +4,7 @@
  * flush had confirmed is past saving; and the next full is right after each.
  */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -14,6 +15,7 @@ import {
   ask,
   assertNothingLeft,
   backUp,
+  backUpWell,
   childrenOf,
   daemonFor,
   scratchFor,
@@ -24,10 +26,11 @@ import {
   untilJob,
 } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { dattocli, waitFor } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillDevice, fillWithFiles } from '../helpers/files.ts';
 import { assertSameUsed, assertWhole } from '../helpers/image-proof.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
 import type { NbdServerProcess } from '../helpers/nbd-process.ts';
 import { startPlainNbdServer } from '../helpers/nbd-server.ts';
 import { startNbdkit } from '../helpers/nbdkit.ts';
@@ -251,6 +254,108 @@ for (const [what, code, change] of [
     assert.deepEqual([status.state, status.error?.code], ['FAILED', code], JSON.stringify(status.error));
     assert.ok((status.error?.hint ?? '').length > 10);
     await assertNothingLeft(daemon, { devices: [idle.device] });
+  });
+
+/** Puts an older copy of the image in the place of a killed server's. */
+async function comeBackOlder(
+  t: EndingTest,
+  server: NbdServerProcess & { socket: string },
+  image: string,
+  older: string,
+): Promise<void> {
+  await server.kill();
+  await exec('cp', ['--sparse=always', older, image]);
+  await serve(t, image, { socket: server.socket });
+}
+
+/** A file of random bytes on the idle device. */
+async function writeOn(name: string, bytes: number): Promise<void> {
+  const mountPoint = join(idle.directory, 'writing');
+  await mountDevice(idle.device, mountPoint);
+  await writeFile(join(mountPoint, name), randomBytes(bytes)).finally(() => unmount(mountPoint));
+}
+
+async function assertNotBelieved(job: string): Promise<void> {
+  const status = await untilEnded(daemon, job);
+  assert.deepEqual([status.state, status.error?.code], ['FAILED', 'TARGET_MISMATCH']);
+  assert.match(status.error?.message ?? '', /came back with other data: \d+ of \d+ places/);
+}
+
+test('an image from before the last backup comes back: the job fails, and the next one is a full', async (t) => {
+  const image = await imageFile('older.img');
+  const older = join(scratch, 'older-copy.img');
+  const server = await serve(t, image);
+  const args = ['--device', idle.device, '--target', server.uri];
+  await backUpWell(daemon, args);
+  await exec('cp', ['--sparse=always', image, older]);
+  await writeOn('second', 8 * MiB);
+  await backUp(daemon, args, '--incremental');
+  await writeOn('third', 24 * MiB);
+  const job = await startJob(daemon, [...args, '--rate', '8M'], '--incremental');
+  await untilJob(daemon, job, 'a third is sent', (status) => sent(status) > 8 * MiB);
+  await comeBackOlder(t, server, image, older);
+  await assertNotBelieved(job);
+  const { status } = await backUp(daemon, args, '--incremental');
+  assert.deepEqual(
+    [status.state, codes(status), status.devices[0]?.kind],
+    ['SUCCEEDED', ['FELL_BACK'], 'full'],
+  );
+  await assertWhole('ext4', image);
+  await assertSameUsed('ext4', idle.device, image, size);
+});
+
+test('an older image comes back while frozen: the job fails', async (t) => {
+  const image = await imageFile('older-frozen.img');
+  const [reached, go] = [join(memory, 'reached-older'), join(memory, 'go-older')];
+  const hook = await scriptIn(scratch, 'wait', [
+    `: > ${reached}`,
+    `for i in $(seq 300); do [ -e ${go} ] && exit 0; sleep 0.05; done`,
+  ]);
+  const churn = await startWriterOn(t);
+  const server = await serve(t, image);
+  const job = await startJob(daemon, [
+    ...['--device', live.device, '--target', server.uri, '--frozen-hook', hook, '--max-freeze', '20s'],
+  ]);
+  await untilFile(reached);
+  await comeBackOlder(t, server, image, await imageFile('empty.img'));
+  await writeFile(go, '');
+  await assertNotBelieved(job);
+  await churn.stop();
+});
+
+for (const [what, begin] of [
+  [
+    'is read back',
+    (uri: string) => startJob(daemon, ['--device', idle.device, '--target', uri, '--verify', 'full']),
+  ],
+  [
+    'is verified',
+    async (uri: string) => {
+      // Follows the job, so it ends with it.
+      const following = dattocli(['verify', '--device', idle.device, '--target', uri], daemon);
+      atEnd(whole, async () => void (await following));
+      let job: string | undefined;
+      await waitFor('the verification runs', 10_000, async () => {
+        const jobs = await ask<JobStatus[]>(daemon.socket, '/v1/jobs');
+        job = jobs.find(({ kind, state }) => kind === 'verify' && state === 'IN_PROGRESS')?.uuid;
+        return job !== undefined;
+      });
+      return job!;
+    },
+  ],
+] as const)
+  test(`an older image comes back while the image ${what}: the job fails`, async (t) => {
+    const image = await imageFile('older-read.img');
+    const trigger = join(scratch, 'reads-fail');
+    atEnd(t, () => rm(trigger, { force: true }));
+    const settings = ['error-pread=ESHUTDOWN', 'error-pread-rate=100%', `error-pread-file=${trigger}`];
+    const server = await serve(t, image, { filters: ['--threads=1', '--filter=error'], settings });
+    await backUpWell(daemon, ['--device', idle.device, '--target', server.uri]);
+    await writeFile(trigger, '');
+    const job = await begin(server.uri);
+    await untilJob(daemon, job, 'it reads', ({ phase }) => phase === 'verifying');
+    await comeBackOlder(t, server, image, await imageFile('older-read-empty.img'));
+    await assertNotBelieved(job);
   });
 
 test('a server without flush: everything is sent again, and the job says what it cannot know', async (t) => {

@@ -7,6 +7,7 @@ import type { ExpectedFilesystems } from '../expected-filesystems.ts';
 import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import type { SpoolRoomSetup } from './spool-room.ts';
+import type { Witness } from './witnesses.ts';
 
 /**
  * What is done with the items of a segment, which are whole fingerprint units:
@@ -100,6 +101,14 @@ export interface RunArguments {
   readonly mayOverflow: boolean;
 }
 
+export interface CompareResult {
+  /** Places that were compared: all but those whose content is not known. */
+  readonly compared: number;
+  readonly differ: number;
+  /** Offset in bytes of the first that differs; -1 if there is none. */
+  readonly first: number;
+}
+
 /** The calls by name, with their arguments and results. */
 export interface ThreadCalls {
   /** Opens source and target. `waitMs`: how long a target that does not answer is waited for. */
@@ -125,6 +134,10 @@ export interface ThreadCalls {
   trim: { args: { freed: SharedArrayBuffer }; result: { bytes: number } };
   /** Reads the sampled units back; how many bytes were compared. Throws TARGET_MISMATCH. */
   checkSamples: { args: undefined; result: { bytes: number } };
+  /** What was chosen of all that the thread has sent since the last call. */
+  takeWitnesses: { args: undefined; result: readonly Witness[] };
+  /** Reads these places from the target and holds them to their hashes. */
+  compare: { args: { places: readonly Witness[] }; result: CompareResult };
   /** Only for a vault: the image begins as zeros and not as an earlier one. */
   forgetBase: { args: undefined; result: undefined };
   /** Only where the target seals: see Target. */

@@ -9,6 +9,7 @@ import type { Target } from '../../block/target.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
 import { allMarked, clearShared, markShared } from './atomic-bitmap.ts';
 import type { Control } from './control.ts';
+import type { WitnessTaker } from './witnesses.ts';
 
 /** Bytes per read and per write request. */
 export const requestSize = 1024 * 1024;
@@ -24,6 +25,7 @@ export class Outgoing {
   readonly #thread: number;
   readonly #unconfirmed: Bitmap;
   readonly #targetZero: Bitmap;
+  readonly #witnesses: WitnessTaker;
   readonly #free: Slot[];
   #target: Target;
   #underWay = 0;
@@ -39,6 +41,7 @@ export class Outgoing {
       readonly thread: number;
       readonly unconfirmed: Bitmap;
       readonly targetZero: Bitmap;
+      readonly witnesses: WitnessTaker;
       readonly depth: number;
     },
   ) {
@@ -47,6 +50,7 @@ export class Outgoing {
     this.#thread = parts.thread;
     this.#unconfirmed = parts.unconfirmed;
     this.#targetZero = parts.targetZero;
+    this.#witnesses = parts.witnesses;
     this.#free = Array.from({ length: parts.depth }, () => ({
       buffer: alignedBuffer(requestSize),
       users: 0,
@@ -111,6 +115,7 @@ export class Outgoing {
   }
 
   #send(buffer: Buffer, from: number, offset: number, length: number, done: () => void): void {
+    this.#witnesses.sends(offset, buffer.subarray(from, from + length));
     let end = from + length;
     if (offset + length === this.#unconfirmed.size) {
       // The tail of a device may be no multiple of the target's block; what follows it there is nobody's.
@@ -138,6 +143,7 @@ export class Outgoing {
   /** True (and counted as done) where the range is known to read as zeros at the target already. */
   areZero(offset: number, length: number): boolean {
     if (!allMarked(this.#targetZero, offset, length)) return false;
+    this.#witnesses.zeroes(offset, length);
     markShared(this.#unconfirmed, offset, length);
     this.#control.add(this.#thread, 'zero', length);
     this.#control.add(this.#thread, 'done', length);
@@ -146,6 +152,7 @@ export class Outgoing {
 
   /** Makes the range zero at the target, together with its neighbours, later. */
   zeroes(offset: number, length: number): void {
+    this.#witnesses.zeroes(offset, length);
     // From now on and not when the run is sent: what a failure leaves unsent must be sent again.
     markShared(this.#unconfirmed, offset, length);
     if (this.#zeroOffset + this.#zeroLength !== offset) this.sendZeroes();

@@ -6,7 +6,7 @@
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import { alignedOut, merged, totalLength } from '../../base/extents.ts';
+import { type Extent, alignedOut, merged, totalLength } from '../../base/extents.ts';
 import type { SealedBytes } from '../../block/target.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
@@ -16,8 +16,10 @@ import type { Counters } from './control.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts } from './messages.ts';
 import type { Samples } from './samples.ts';
 import { SegmentCursor, spread, wholeUnits } from './segments.ts';
+import type { Expectation } from './same-image.ts';
 import { ownReads } from './stripes.ts';
 import { CopyThreads, type PoolSetup, type SharedMemory } from './threads.ts';
+import { witnessesPerFlush } from './witnesses.ts';
 
 /** Aim of the time between two flushes, and the bounds of a segment in bytes. */
 const segmentSeconds = 30;
@@ -68,6 +70,26 @@ export class CopyPool {
   /** How often the connection was lost and came back. */
   get reconnects(): number {
     return this.#threads.reconnects;
+  }
+
+  /** Why fewer connections than wanted are in use; undefined if none was refused. */
+  get refused(): string | undefined {
+    return this.#threads.refused;
+  }
+
+  /** Whether the fingerprints of what is sent are kept. */
+  get fingerprinted(): boolean {
+    return this.#setup.fingerprintPath !== undefined;
+  }
+
+  /** Fingerprint units that were sent and confirmed before the last reconnect; undefined if there was none. */
+  get doubtful(): Bitmap | undefined {
+    return this.#threads.image.doubtful;
+  }
+
+  /** What the target is to be held to after a reconnect, besides this job's own writes. */
+  expect(expectation: Expectation): void {
+    this.#threads.image.expectation = expectation;
   }
 
   /** True where a connection lost from now on cannot be made good from the source as it is. */
@@ -122,8 +144,10 @@ export class CopyPool {
 
   /** Learns which used units already read as zeros at the target, where it can tell. */
   async readZeroMap(): Promise<void> {
-    if (this.facts.abilities.zeroMap)
-      await this.#threads.first.call('zeroMap', { used: this.used.words.buffer });
+    await this.#threads.untilFlushed(async () => {
+      if (this.facts.abilities.zeroMap)
+        await this.#threads.first.call('zeroMap', { used: this.used.words.buffer });
+    });
   }
 
   /** Bytes per second at which all threads together read and hash; Infinity for an empty set. */
@@ -173,6 +197,7 @@ export class CopyPool {
    */
   async copy(set: Bitmap): Promise<void> {
     this.#memory.send.copy(set);
+    this.#threads.image.witnesses.forget(set);
     await this.#sending(set, () => this.#segments('copy', set));
   }
 
@@ -239,6 +264,7 @@ export class CopyPool {
     { mayOverflow }: { readonly mayOverflow: boolean },
   ): Promise<{ kept: Bitmap; overflow: number }> {
     this.stashed.fill(false);
+    this.#threads.keepAll = true;
     this.#memory.found.fill(false);
     this.#memory.send.copy(send);
     const set = send.clone();
@@ -250,6 +276,8 @@ export class CopyPool {
     );
     const kept = send.clone();
     for (const { offset, length } of this.#memory.found.extents()) kept.mark(offset, length);
+    // Overwritten from now on, by `sendSpool`; what overflowed was so already.
+    this.#threads.image.witnesses.forget(kept);
     return { kept, overflow };
   }
 
@@ -268,9 +296,12 @@ export class CopyPool {
     wanted.andNot(this.stashed);
     const chosen = this.#withNeighbours(wanted);
     this.#memory.send.copy(chosen);
+    this.#threads.keepAll = true;
     const results = await this.#runAll(mode, 0, mayOverflow && this.canOverflow);
     this.stashed.or(chosen);
-    return { overflow: results.reduce((sum, { overflow }) => sum + overflow, 0) };
+    const overflow = results.reduce((sum, result) => sum + result.overflow, 0);
+    if (overflow > 0) this.#threads.image.witnesses.forget(chosen);
+    return { overflow };
   }
 
   /**
@@ -298,6 +329,7 @@ export class CopyPool {
    */
   async trim(freed: Bitmap): Promise<number> {
     const set = freed.clone();
+    this.#threads.image.witnesses.forget(set);
     return this.#threads.untilFlushed(async (again) => {
       if (again && this.hasUnconfirmed) throw this.#threads.lostUnconfirmed();
       return (await this.#threads.first.call('trim', { freed: set.words.buffer })).bytes;
@@ -326,6 +358,7 @@ export class CopyPool {
       const segment = cursor.next(this.#memory.items, size);
       if (segment.count === 0) return sum;
       const start = performance.now();
+      const { reconnects } = this;
       const results = await this.#segment(mode, segment.count, mayOverflow);
       for (const { overflow, mismatches } of results) {
         sum.overflow += overflow;
@@ -334,9 +367,25 @@ export class CopyPool {
           sum.firstMismatch = mismatches.first;
         sum.mismatches += mismatches.count;
       }
-      const seconds = (performance.now() - start) / 1000;
+      // What a verification has read counts as long as the server stays the same.
+      if (mode === 'verify' && this.#setup.access === 'read' && sum.mismatches === 0)
+        this.#threads.image.verified(this.#someItems(segment.count));
+      // Where connections do not hold, little is to be lost with the next one.
+      const seconds = reconnects < this.reconnects ? Infinity : (performance.now() - start) / 1000;
       size = Math.min(largestSegment, Math.max(smallestSegment, (segment.bytes / seconds) * segmentSeconds));
     }
+  }
+
+  /** Up to `witnessesPerFlush` of the segment's items, by chance. */
+  #someItems(count: number): Extent[] {
+    const { items } = this.#memory;
+    const step = Math.max(1, count / witnessesPerFlush);
+    const chosen: Extent[] = [];
+    for (let at = Math.random() * step; at < count; at += step) {
+      const item = Math.floor(at) * 2;
+      chosen.push({ offset: items[item] ?? 0, length: items[item + 1] ?? 0 });
+    }
+    return chosen;
   }
 
   async #segment(mode: PassMode, count: number, mayOverflow: boolean): Promise<RunResult[]> {
@@ -344,7 +393,11 @@ export class CopyPool {
     const items = this.#memory.items.slice(0, count * 2);
     return this.#threads.untilFlushed(async (again) => {
       if (again && mode === 'verify' && this.hasUnconfirmed) throw this.#threads.lostUnconfirmed();
-      if (again && mode === 'copy') await this.#resend();
+      if (again && mode === 'copy') {
+        await this.#resend();
+        // Parts of it are sent once more now, and may have changed in between.
+        await this.#threads.takeWitnesses();
+      }
       this.#memory.items.set(items);
       return this.#runAll(mode, count);
     });
@@ -389,7 +442,9 @@ export class CopyPool {
     const lacking = await this.#threads.all((thread) => thread.call('spoolLacks', undefined));
     // A vault reads back only what is in packs that are closed.
     if (lacking.some((granules) => granules > 0)) await this.seal();
-    await this.#sending(this.granular(set), () =>
+    const granules = this.granular(set);
+    this.#threads.image.witnesses.forget(granules);
+    await this.#sending(granules, () =>
       this.#threads.untilFlushed(async (again) => {
         if (again && !resendable) throw this.#threads.lostUnconfirmed();
         await this.#threads.all((thread) => thread.call('sendSpool', undefined));
@@ -404,6 +459,7 @@ export class CopyPool {
   async dropSpool(): Promise<void> {
     this.stashed.fill(false);
     await this.#threads.all((thread) => thread.call('dropSpool', undefined));
+    this.#threads.keepAll = false;
   }
 
   /** For a vault: see ThreadCalls. */

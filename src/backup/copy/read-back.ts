@@ -3,12 +3,15 @@
  * just written.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
+import { isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Target } from '../../block/target.ts';
+import { each } from '../../nbd/client/pieces.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { markShared } from './atomic-bitmap.ts';
 import type { ChunkParts } from './chunk.ts';
-import type { RunResult } from './messages.ts';
+import type { CompareResult, RunResult } from './messages.ts';
+import type { Witness } from './witnesses.ts';
 
 export interface ReadBackParts extends Pick<
   ChunkParts,
@@ -75,6 +78,31 @@ export class ReadBack {
       control.add(thread, 'verified', length);
     }
     return { bytes };
+  }
+
+  /** Holds what the target has at these places to their hashes, `width` of them at once. */
+  async compare(places: readonly Witness[], width: number): Promise<CompareResult> {
+    const result = { compared: 0, differ: 0, first: -1 };
+    await each(places, width, async (place) => {
+      const same = await this.#isSame(place);
+      if (same === undefined) return;
+      result.compared++;
+      if (same) return;
+      result.differ++;
+      if (result.first < 0 || place.offset < result.first) result.first = place.offset;
+    });
+    return result;
+  }
+
+  /** Undefined if it is not known what the place should hold. */
+  async #isSame({ offset, length, hash }: Witness): Promise<boolean | undefined> {
+    const { hasher, fingerprints } = this.#parts;
+    const known = Buffer.alloc(fingerprintSize);
+    if (hash === 'recorded') fingerprints?.read(offset / fingerprintUnit, known);
+    else if (hash !== 'zeros') known.set(hash);
+    if (hash !== 'zeros' && known.every((byte) => byte === 0)) return undefined;
+    const data = await this.read(offset, length);
+    return hash === 'zeros' ? isZero(data) : hasher.hash(data).equals(known);
   }
 
   /** Reads from the target; rounds up to its block at the tail of the device. */

@@ -5,18 +5,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
 import { AgentError } from '../../base/errors.ts';
-import { errorKinds } from '../../base/error-codes.ts';
+import { type ErrorCode, errorKinds } from '../../base/error-codes.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { ExpectedFilesystems } from '../expected-filesystems.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { checkTarget } from './check-target.ts';
 import { Control } from './control.ts';
-import type { TargetFacts, ThreadSetup } from './messages.ts';
+import type { CompareResult, TargetFacts, ThreadSetup } from './messages.ts';
 import { Patience } from './patience.ts';
+import { SameImage } from './same-image.ts';
 import { Samples } from './samples.ts';
 import { maximumItems } from './segments.ts';
 import type { SpoolRoom } from './spool-room.ts';
 import { CopyThread } from './thread.ts';
+import type { Witness } from './witnesses.ts';
 
 export interface PoolSetup {
   /** Path the bytes are read from. */
@@ -49,6 +51,9 @@ export interface PoolSetup {
 const depthAlone = 8;
 const depthShared = 4;
 
+/** How long a server that is back may refuse a further connection that can be done without, in milliseconds. */
+const refusalMs = 2000;
+
 /** Memory that all threads of a pool and their coordinator see; the bitmaps are described with ThreadSetup. */
 export class SharedMemory {
   readonly control: Control;
@@ -72,15 +77,20 @@ export class SharedMemory {
 
 export class CopyThreads {
   readonly memory: SharedMemory;
+  readonly image: SameImage;
   readonly #setup: PoolSetup;
-  readonly #threads: CopyThread[] = [];
+  #threads: CopyThread[] = [];
   readonly #patience: Patience;
   #facts: TargetFacts | undefined;
   #reconnects = 0;
+  #refused: string | undefined;
+  /** Threads keep data in memory that no other has, so none of them can be given up. */
+  keepAll = false;
 
   constructor(setup: PoolSetup) {
     this.#setup = setup;
     this.memory = new SharedMemory(setup);
+    this.image = new SameImage(setup.deviceSize);
     this.#patience = new Patience(setup.reconnectMs);
   }
 
@@ -108,6 +118,11 @@ export class CopyThreads {
     return this.#reconnects;
   }
 
+  /** Why fewer connections than wanted are in use; undefined if none was refused. */
+  get refused(): string | undefined {
+    return this.#refused;
+  }
+
   /** Connects, checks the target, and adds threads where it takes several connections. */
   async open(): Promise<TargetFacts> {
     const { target, threads } = this.#setup;
@@ -118,9 +133,30 @@ export class CopyThreads {
     this.#check(facts);
     this.#facts = facts;
     if (facts.abilities.multiConnection) this.#addThreads(threads);
-    const others = this.#threads.slice(1).map((thread) => thread.call('open', { waitMs: 0 }));
-    for (const each of await Promise.all(others)) this.#check(each);
+    await this.#openOthers((thread) => thread.call('open', { waitMs: 0 }));
     return facts;
+  }
+
+  /**
+   * Opens further connections. A server may refuse them, by its limit of clients for one: the job then goes on with
+   * fewer, unless a thread keeps what no other has.
+   */
+  async #openOthers(open: (thread: CopyThread) => Promise<TargetFacts>): Promise<void> {
+    const [first, ...others] = this.#threads;
+    if (first === undefined) return;
+    const outcomes = await Promise.allSettled(others.map(async (thread) => this.#check(await open(thread))));
+    const refused = new Map<CopyThread, unknown>();
+    for (const [i, outcome] of outcomes.entries())
+      if (outcome.status === 'rejected') refused.set(others[i]!, outcome.reason);
+    const [failure] = [...refused.values()].filter((error) => this.keepAll || !isRefusal(error));
+    if (failure !== undefined) throw failure as Error;
+    for (const [thread, error] of refused) await this.#dismiss(thread, messageOf(error));
+  }
+
+  async #dismiss(thread: CopyThread, why: string): Promise<void> {
+    this.#refused ??= why;
+    this.#threads = this.#threads.filter((other) => other !== thread);
+    await thread.close();
   }
 
   #addThreads(wanted: number): void {
@@ -179,6 +215,14 @@ export class CopyThreads {
       source: this.#setup.sourcePath,
       size: this.#setup.deviceSize,
     });
+    const before = this.#facts;
+    if (before !== undefined && (facts.size !== before.size || facts.minimumBlock > before.minimumBlock))
+      throw new AgentError(
+        'TARGET_MISMATCH',
+        `${this.targetName} came back with ${facts.size} bytes in blocks of ${facts.minimumBlock} instead of ` +
+          `${before.size} in blocks of ${before.minimumBlock}`,
+        { hint: 'another image is served now; start the backup again' },
+      );
   }
 
   /** Waits for all threads, also where one fails; a failure that is not a lost connection comes first. */
@@ -212,19 +256,17 @@ export class CopyThreads {
     let facts;
     try {
       facts = await this.first.call('reopenTarget', { waitMs });
-      for (const thread of this.#threads.slice(1)) this.#check(await thread.call('reopenTarget', { waitMs }));
+      this.#check(facts);
+      if (!facts.abilities.multiConnection && !this.keepAll)
+        for (const thread of this.#threads.slice(1))
+          await this.#dismiss(thread, 'the server came back without support for several connections');
+      const othersWaitMs = Math.min(waitMs, this.keepAll ? waitMs : refusalMs);
+      await this.#openOthers((thread) => thread.call('reopenTarget', { waitMs: othersWaitMs }));
     } catch (error) {
       if (!isLost(error)) throw error;
       throw this.#gone(cause, error);
     }
     this.#patience.connected();
-    this.#check(facts);
-    if (facts.size !== this.facts.size)
-      throw new AgentError(
-        'TARGET_MISMATCH',
-        `${this.targetName} came back with ${facts.size} bytes instead of ${this.facts.size}`,
-        { hint: 'another image is served now; start the backup again' },
-      );
     this.#facts = facts;
   }
 
@@ -248,14 +290,16 @@ export class CopyThreads {
   }
 
   /**
-   * Runs `work` and flushes; after a lost connection reconnects and does so again. Only then are the units
-   * that were written confirmed.
+   * Runs `work` and flushes; after a lost connection reconnects, proves that the target still has the same image,
+   * and does so again. Only then are the units that were written confirmed.
    */
   async untilFlushed<Result>(work: (again: boolean) => Promise<Result>): Promise<Result> {
     for (let again = false; ; again = true) {
       try {
+        if (again) await this.image.prove(this.targetName, (places) => this.#compare(places));
         const result = await work(again);
         await this.#flush();
+        this.#patience.progressed();
         return result;
       } catch (error) {
         // What a sealing target had gathered is gone with its connection.
@@ -271,7 +315,18 @@ export class CopyThreads {
     if (!flush) return;
     if (seals === true) await this.all((thread) => thread.call('flush', undefined));
     else await this.first.call('flush', undefined);
+    this.image.confirm(this.memory.unconfirmed, await this.takeWitnesses());
     this.memory.unconfirmed.fill(false);
+  }
+
+  /** The witnesses of what was sent since this was asked last. */
+  async takeWitnesses(): Promise<Witness[]> {
+    return (await this.all((thread) => thread.call('takeWitnesses', undefined))).flat();
+  }
+
+  /** By every connection: each may be answered by a server of its own. */
+  #compare(places: readonly Witness[]): Promise<CompareResult[]> {
+    return this.all((thread) => thread.call('compare', { places }));
   }
 
   /** True where a connection lost from now on cannot be made good from the source as it is. */
@@ -303,6 +358,20 @@ export class CopyThreads {
 function isLost(error: unknown): boolean {
   return error instanceof AgentError && errorKinds[error.code].retry === true;
 }
+
+/** Whether an additional connection that failed so can be done without. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof AgentError && refusals.has(error.code);
+}
+
+const refusals: ReadonlySet<ErrorCode> = new Set([
+  'TARGET_UNREACHABLE',
+  'NBD_CONNECTION_LOST',
+  'NBD_REFUSED',
+  'NBD_EXPORT_UNKNOWN',
+  'NBD_PROTOCOL',
+  'NBD_TLS',
+]);
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -11,12 +11,19 @@ import type { Target } from '../../block/target.ts';
 import { allMarked, markShared } from './atomic-bitmap.ts';
 import { ChunkReader, type ChunkParts } from './chunk.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
-import { type PassMode, type RunArguments, type RunResult, isFrozen } from './messages.ts';
+import {
+  type CompareResult,
+  type PassMode,
+  type RunArguments,
+  type RunResult,
+  isFrozen,
+} from './messages.ts';
 import { Outgoing, requestSize, type Slot } from './outgoing.ts';
 import { ReadBack } from './read-back.ts';
 import { Spool, type SpooledGranule, spoolFull } from './spool.ts';
 import type { SpoolRoom } from './spool-room.ts';
 import { ownReads } from './stripes.ts';
+import type { Witness, WitnessTaker } from './witnesses.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
 
 /** Bytes of one trim: between two a job can be cancelled. */
@@ -31,6 +38,7 @@ export interface TransferParts extends ChunkParts {
   readonly stashed: Bitmap;
   readonly found: Bitmap;
   readonly targetZero: Bitmap;
+  readonly witnesses: WitnessTaker;
   readonly rate: number | undefined;
   readonly room: SpoolRoom;
   /** Requests under way at once. */
@@ -242,6 +250,11 @@ export class Transfer {
   /** Reads the sampled units back. Throws TARGET_MISMATCH. */
   checkSamples(): Promise<{ bytes: number }> {
     return this.#readBack.checkSamples();
+  }
+
+  /** Reads the places from the target and holds them to their hashes. */
+  compare(places: readonly Witness[]): Promise<CompareResult> {
+    return this.#readBack.compare(places, this.#parts.depth);
   }
 
   /** Runs `work`, then waits for all that it began, and throws the first failure of either. */

@@ -19,15 +19,15 @@ export function inward(offset: number, length: number, alignment: number): Exten
 }
 
 /**
- * Runs `work` for every extent, at most `width` at once. After a failure nothing new begins; rejects with the
+ * Runs `work` for every item, at most `width` at once. After a failure nothing new begins; rejects with the
  * first failure when nothing is under way any more.
  */
-export async function each(
-  extents: Iterable<Extent>,
+export async function each<Item>(
+  items: Iterable<Item>,
   width: number,
-  work: (extent: Extent) => Promise<void>,
+  work: (item: Item) => Promise<void>,
 ): Promise<void> {
-  const iterator = extents[Symbol.iterator]();
+  const iterator = items[Symbol.iterator]();
   let failed = false;
   const run = async (): Promise<void> => {
     for (let next = iterator.next(); next.done !== true && !failed; next = iterator.next()) {

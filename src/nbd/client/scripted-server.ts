@@ -23,6 +23,8 @@ import { StreamCutter } from '../protocol/stream-cutter.ts';
 
 export interface Script {
   readonly size?: number;
+  /** The image, if several servers share it; instead of `size`. */
+  readonly memory?: Buffer;
   /** NBD_FLAG bits; default everything but READ_ONLY. */
   readonly flags?: number;
   readonly style?: 'oldstyle' | 'newstyle' | 'fixed newstyle';
@@ -34,7 +36,8 @@ export interface Script {
   /** Replaces the answer to an option; undefined leaves the usual one. */
   readonly option?: (option: number, data: Buffer, server: ScriptedServer) => Buffer | 'hang up' | undefined;
   /** Replaces the answer to a request; true where it was dealt with. */
-  readonly request?: (request: Request, payload: Uint8Array | undefined, server: ScriptedServer) => boolean;
+  readonly request?:
+    ((request: Request, payload: Uint8Array | undefined, server: ScriptedServer) => boolean) | undefined;
 }
 
 const allFlags =
@@ -59,10 +62,13 @@ export class ScriptedServer {
   readonly #script: Script;
   #structured = false;
 
-  constructor(script: Script = {}) {
-    [this.client, this.#wire] = duplexPair();
+  /** `wire`: a connection that was accepted; without it, `client` is the other end of a pair in memory. */
+  constructor(script: Script = {}, wire?: Duplex) {
+    const [client, server] = wire === undefined ? duplexPair() : [wire, wire];
+    this.client = client;
+    this.#wire = server;
     this.#script = script;
-    this.memory = Buffer.alloc(script.size ?? 2 ** 22);
+    this.memory = script.memory ?? Buffer.alloc(script.size ?? 2 ** 22);
     this.#serve();
   }
 

@@ -1,0 +1,263 @@
+/**
+ * Proves that a server that comes back with another image than this job's is never believed, whatever connection it
+ * was and whatever the job was doing, and that connections that a job can do without do not end it.
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { atEnd } from '../../../test/helpers/cleanup.ts';
+import { listenScripted } from '../../../test/helpers/scripted-listener.ts';
+import { Bitmap } from '../../base/bitmap.ts';
+import { MiB } from '../../base/bytes.ts';
+import type { Script } from '../../nbd/client/scripted-server.ts';
+import { NBD_CMD } from '../../nbd/protocol/constants.ts';
+import { createFingerprintFile, fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { parseTarget } from '../targets.ts';
+import { CopyPool } from './pool.ts';
+import { SpoolRoom } from './spool-room.ts';
+
+const size = 4 * MiB;
+const unit = 4096;
+const units = size / fingerprintUnit;
+
+interface Bench {
+  readonly pool: CopyPool;
+  readonly data: Buffer;
+  readonly distrusted: () => number;
+}
+
+async function bench(
+  t: TestContext,
+  uri: string,
+  options: { threads?: number; known?: readonly number[]; zeroUnits?: number } = {},
+): Promise<Bench> {
+  const directory = mkdtempSync(join(tmpdir(), 'pool-'));
+  atEnd(t, () => rmSync(directory, { recursive: true, force: true }));
+  const data = randomBytes(size).fill(0, 0, (options.zeroUnits ?? 0) * fingerprintUnit);
+  const sourcePath = join(directory, 'source');
+  writeFileSync(sourcePath, data);
+  const fingerprintPath = join(directory, 'prints');
+  createFingerprintFile(fingerprintPath, size);
+  const pool = new CopyPool({
+    sourcePath,
+    deviceSize: size,
+    livePartitions: [],
+    target: parseTarget(uri),
+    threads: options.threads ?? 1,
+    unit,
+    fingerprintPath,
+    key: Buffer.alloc(32, 7),
+    rate: undefined,
+    onReadError: 'fail',
+    room: SpoolRoom.create(4 * MiB),
+    reconnectMs: 10_000,
+  });
+  atEnd(t, () => pool.close());
+  await pool.open();
+  pool.used.fill(true);
+  let distrusted = 0;
+  pool.expect({
+    known: () => marked(options.known ?? [], fingerprintUnit),
+    distrust: () => {
+      distrusted++;
+      return Promise.resolve();
+    },
+  });
+  return { pool, data, distrusted: () => distrusted };
+}
+
+/** Whole fingerprint units, by number. */
+function marked(numbers: readonly number[], bytes = unit): Bitmap {
+  const set = new Bitmap(size, bytes);
+  for (const number of numbers) set.mark(number * fingerprintUnit, fingerprintUnit);
+  return set;
+}
+
+/** Blocks of 4 KiB at the start of each of these fingerprint units. */
+function blocks(numbers: readonly number[]): Bitmap {
+  const set = new Bitmap(size, unit);
+  for (const number of numbers) set.mark(number * fingerprintUnit, unit);
+  return set;
+}
+
+const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
+
+/** Ends the connection at the request that `at` chooses, once. */
+function cutOnce(at: (type: number) => boolean, then: () => void = () => undefined): Script['request'] {
+  let cut = false;
+  return (request, _payload, server) => {
+    if (cut || !at(request.type)) return false;
+    cut = true;
+    then();
+    server.hangUp();
+    return true;
+  };
+}
+
+const mismatch = { code: 'TARGET_MISMATCH' };
+
+test('the same image comes back: the job goes on, and nothing is lost', async (t) => {
+  const memory = Buffer.alloc(size);
+  let armed = false;
+  const request = cutOnce((type) => armed && type === NBD_CMD.WRITE);
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool, data, distrusted } = await bench(t, server.uri);
+  await pool.copy(marked(range(0, 20)));
+  armed = true;
+  await pool.copy(marked(range(20, units)));
+  assert.deepEqual([pool.reconnects, distrusted()], [1, 0]);
+  assert.ok(memory.equals(data));
+  assert.equal(pool.doubtful?.bytes(), 20 * fingerprintUnit);
+});
+
+for (const [what, first, second] of [
+  ['whole units', marked(range(0, 20)), marked(range(20, units))],
+  ['single blocks', blocks(range(0, 20)), blocks(range(20, units))],
+  ['one block', blocks([3]), blocks([5])],
+] as const)
+  test(`an image older by one flush comes back after ${what} were sent: the job fails`, async (t) => {
+    const memory = randomBytes(size);
+    const older = Buffer.from(memory);
+    let armed = false;
+    const request = cutOnce(
+      (type) => armed && type === NBD_CMD.WRITE,
+      () => older.copy(memory),
+    );
+    const server = await listenScripted(t, () => ({ memory, request }));
+    const { pool, distrusted } = await bench(t, server.uri);
+    await pool.copy(first);
+    armed = true;
+    await assert.rejects(pool.copy(second), mismatch);
+    assert.equal(distrusted(), 1);
+  });
+
+test('an image older by the last of many flushes comes back: the job fails', async (t) => {
+  const memory = Buffer.alloc(size);
+  const older = Buffer.alloc(size);
+  let armed = false;
+  const request = cutOnce(
+    (type) => armed && type === NBD_CMD.WRITE,
+    () => older.copy(memory),
+  );
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool } = await bench(t, server.uri);
+  for (const number of range(0, 40)) {
+    memory.copy(older);
+    await pool.copy(marked([number]));
+  }
+  armed = true;
+  await assert.rejects(pool.copy(marked([50])), mismatch);
+});
+
+test('an older image that lacks only what was zeroed comes back: the job fails', async (t) => {
+  const memory = Buffer.alloc(size, 0xaa);
+  const older = Buffer.from(memory);
+  let armed = false;
+  const request = cutOnce(
+    (type) => armed && type === NBD_CMD.WRITE,
+    () => older.copy(memory),
+  );
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool } = await bench(t, server.uri, { zeroUnits: 4 });
+  await pool.copy(marked(range(0, 4)));
+  armed = true;
+  await assert.rejects(pool.copy(marked([9])), mismatch);
+});
+
+test('what the target held before the job is compared too', async (t) => {
+  const memory = Buffer.alloc(size);
+  let armed = false;
+  const request = cutOnce(
+    (type) => armed && type === NBD_CMD.WRITE,
+    () => memory.fill(0x11, 2 * fingerprintUnit, 2 * fingerprintUnit + 1),
+  );
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool, distrusted } = await bench(t, server.uri, { known: [2] });
+  await pool.copy(marked([2]));
+  // As if another job had sent it: this one has no witness of it any more.
+  await pool.trim(marked([2]));
+  armed = true;
+  await assert.rejects(pool.copy(marked([3])), mismatch);
+  assert.equal(distrusted(), 1);
+});
+
+test('blocks that were overwritten, kept in the freeze or trimmed since prove nothing', async (t) => {
+  const memory = Buffer.alloc(size);
+  let armed = false;
+  const request = cutOnce((type) => armed && type === NBD_CMD.FLUSH);
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool, data } = await bench(t, server.uri);
+  await pool.copy(marked(range(0, units)));
+  await pool.freeze(marked(range(10, 20)), { mayOverflow: false });
+  armed = true;
+  await pool.sendSpool(marked(range(10, 20)), true);
+  assert.equal(pool.reconnects, 1);
+  assert.ok(memory.equals(data));
+});
+
+test('of two connections one is answered from an older copy after the reconnect: the job fails', async (t) => {
+  const memory = Buffer.alloc(size);
+  const older = Buffer.alloc(size);
+  let armed = false;
+  const request = cutOnce((type) => armed && type === NBD_CMD.WRITE);
+  const server = await listenScripted(t, (connection) => ({
+    memory: connection === 4 ? older : memory,
+    request,
+  }));
+  const { pool, distrusted } = await bench(t, server.uri, { threads: 2 });
+  await pool.copy(marked(range(0, 20)));
+  armed = true;
+  await assert.rejects(pool.copy(marked(range(20, units))), mismatch);
+  assert.deepEqual([server.connections, distrusted()], [4, 1]);
+});
+
+test('an older copy that comes back while the image is read back is found', async (t) => {
+  const memory = Buffer.alloc(size);
+  const older = Buffer.alloc(size);
+  let reads = 0;
+  let armed = false;
+  const request = cutOnce(
+    (type) => armed && type === NBD_CMD.READ && ++reads > 2,
+    () => older.copy(memory),
+  );
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool } = await bench(t, server.uri);
+  await pool.copy(marked(range(0, units)));
+  armed = true;
+  await assert.rejects(pool.verify(marked(range(0, units))), mismatch);
+});
+
+test('lost at the first block status: asked again', async (t) => {
+  const memory = Buffer.alloc(size);
+  const request = cutOnce((type) => type === NBD_CMD.BLOCK_STATUS);
+  const server = await listenScripted(t, () => ({ memory, request }));
+  const { pool } = await bench(t, server.uri);
+  await pool.readZeroMap();
+  assert.equal(pool.reconnects, 1);
+});
+
+for (const [what, refuse] of [
+  ['refuses', (connection: number) => connection === 2],
+  ['refuses again after a reconnect', (connection: number) => connection === 4],
+] as const)
+  test(`a server that ${what} the second connection gets the backup by one`, async (t) => {
+    const memory = Buffer.alloc(size);
+    let armed = false;
+    const request = cutOnce((type) => armed && type === NBD_CMD.WRITE);
+    const server = await listenScripted(t, (connection) =>
+      refuse(connection) || connection > 4 ? undefined : { memory, request },
+    );
+    const { pool, data } = await bench(t, server.uri, { threads: 2 });
+    armed = refuse(4);
+    await pool.copy(marked(range(0, units)));
+    assert.ok(memory.equals(data));
+    assert.match(pool.refused ?? '', /closed the connection/);
+  });
+
+test('a second connection that leads to another image ends the job', async (t) => {
+  const server = await listenScripted(t, (connection) => ({ size: connection === 2 ? 2 * size : size }));
+  await assert.rejects(bench(t, server.uri, { threads: 2 }), mismatch);
+});
