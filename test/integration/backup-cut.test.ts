@@ -333,7 +333,9 @@ for (const [what, begin] of [
     async (uri: string) => {
       // Follows the job, so it ends with it.
       const following = dattocli(['verify', '--device', idle.device, '--target', uri], daemon);
-      atEnd(whole, async () => void (await following));
+      atEnd(whole, async () => {
+        await following;
+      });
       let job: string | undefined;
       await waitFor('the verification runs', 10_000, async () => {
         const jobs = await ask<JobStatus[]>(daemon.socket, '/v1/jobs');
