@@ -44,9 +44,17 @@ export function cut(parts: readonly Uint8Array[], start: number, end: number): U
   return cuts;
 }
 
-/** Reads an answer's body; throws VAULT_UNREACHABLE where it ends early. */
-export async function readBody(body: unknown, length: number | undefined): Promise<Buffer> {
+/** Reads an answer's body of at most `most` bytes; throws VAULT_UNREACHABLE where it ends early. */
+export async function readBody(body: unknown, length: number | undefined, most: number): Promise<Buffer> {
   if (!(body instanceof Readable)) throw new AgentError('VAULT_STORE_ERROR', 'the answer has no body');
+  if (length !== undefined && length > most) {
+    body.destroy();
+    throw new AgentError(
+      'VAULT_STORE_ERROR',
+      `the server answered ${length} bytes where at most ${most} were asked for`,
+      { hint: 'check that the endpoint is an S3 server' },
+    );
+  }
   if (length === undefined) return Buffer.concat((await body.toArray()) as Buffer[]);
   const whole = Buffer.allocUnsafeSlow(length);
   let done = 0;

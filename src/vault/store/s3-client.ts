@@ -8,9 +8,9 @@ import { Agent as HttpsAgent } from 'node:https';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { S3Client } from '@aws-sdk/client-s3';
-import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { checkTrusted, readTrusted } from '../../base/trusted-file.ts';
+import { BoundedHandler } from './s3-bounds.ts';
 
 export interface S3Settings {
   /** Default `us-east-1`, which every server but AWS takes. */
@@ -50,6 +50,7 @@ export async function connectS3(endpoint: string, settings: S3Settings): Promise
   const httpsAgent = new HttpsAgent({ ...pool, ...(ca === undefined ? {} : { ca }) });
   const credentials = credentialsOf(settings);
   if (credentials === undefined) await checkCredentialsOfAws();
+  const idleTimeoutMs = settings.idleTimeoutMs ?? 60_000;
   const client = new S3Client({
     endpoint,
     forcePathStyle: true,
@@ -62,14 +63,17 @@ export async function connectS3(endpoint: string, settings: S3Settings): Promise
     // It costs a connection of its own for each request, and six seconds with servers that do not know it.
     expectContinueHeader: false,
     defaultsMode: 'standard',
-    requestHandler: new NodeHttpHandler({
-      httpAgent,
-      httpsAgent,
-      connectionTimeout: settings.connectTimeoutMs ?? 10_000,
-      // Of silence, not of the whole request: a slow line may take long over a large object.
-      socketTimeout: settings.idleTimeoutMs ?? 60_000,
-      logger: silent,
-    }),
+    requestHandler: new BoundedHandler(
+      {
+        httpAgent,
+        httpsAgent,
+        connectionTimeout: settings.connectTimeoutMs ?? 10_000,
+        // Of silence, not of the whole request: a slow line may take long over a large object.
+        socketTimeout: idleTimeoutMs,
+        logger: silent,
+      },
+      idleTimeoutMs,
+    ),
     logger: silent,
   });
   return {

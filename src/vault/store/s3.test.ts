@@ -5,7 +5,9 @@ import { once } from 'node:events';
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
 import { MiB } from '../../base/bytes.ts';
+import { AgentError } from '../../base/errors.ts';
 import { collect } from '../../../test/helpers/collect.ts';
 import { manualClock } from '../../../test/helpers/manual-clock.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -276,6 +278,154 @@ test('an answer that stops in the middle ends so too, and one that is slow does 
   const slow = store.get('slow');
   await assert.rejects(store.get('stops'), { code: 'VAULT_UNREACHABLE' });
   assert.equal((await slow).toString(), '12345678');
+});
+
+test('a byte now and then is no answer, in the header or in the body', async (t) => {
+  const { store } = await serve(
+    t,
+    ({ url }, response) => {
+      const socket = response.socket!;
+      socket.write(url.includes('header') ? 'HTTP/1.1 200 OK\r\nx: ' : 'HTTP/1.1 200 OK\r\n\r\n');
+      const timer = setInterval(() => (socket.destroyed ? clearInterval(timer) : socket.write('x')), 20);
+    },
+    { idleTimeoutMs: 100 },
+  );
+  for (const key of ['header', 'body'])
+    await assert.rejects(store.get(key), { code: 'VAULT_UNREACHABLE', message: /stopped answering/ });
+  await assert.rejects(collect(store.list('')), { code: 'VAULT_UNREACHABLE' });
+});
+
+test('a body without end is cut off, whatever it was to be', async (t) => {
+  let sent = 0;
+  const { store } = await serve(t, ({ url }, response) => {
+    const chunk = Buffer.alloc(64 * 1024, url.includes('list-type') ? 'x' : 'y');
+    response.writeHead(url.includes('error') ? 500 : 200, { 'content-type': 'application/xml' });
+    const go = (): void => {
+      while (!response.destroyed && response.write(chunk)) sent += chunk.length;
+      sent += chunk.length;
+      if (!response.destroyed) response.once('drain', go);
+    };
+    go();
+  });
+  const before = process.memoryUsage().arrayBuffers;
+  await assert.rejects(store.get('whole'), { code: 'VAULT_STORE_ERROR', message: /longer than 80/ });
+  for (const [what, ask] of [
+    ['list', () => collect(store.list(''))],
+    ['error', () => store.get('error')],
+    ['delete', () => store.delete('k')],
+  ] as const) {
+    sent = 0;
+    await assert.rejects(ask(), { code: 'VAULT_STORE_ERROR' }, what);
+    assert.ok(sent < 32 * MiB, `${what}: ${sent} bytes`);
+  }
+  assert.ok(process.memoryUsage().arrayBuffers - before < 256 * MiB);
+});
+
+test('more than was asked for is refused before memory is made for it', async (t) => {
+  const { store } = await serve(t, ({ headers }, response) => {
+    response.writeHead(headers.range === undefined ? 200 : 206, {
+      'content-length': String(2 ** 40),
+      ...(headers.range === undefined ? {} : { 'content-range': `bytes 0-9/${2 ** 40}` }),
+    });
+    response.write('x');
+  });
+  await assert.rejects(store.get('k', { offset: 0, length: 10 }), { code: 'VAULT_STORE_ERROR' });
+  await assert.rejects(store.get('k', { suffix: 10 }), { code: 'VAULT_STORE_ERROR' });
+  await assert.rejects(store.get('k'), { code: 'VAULT_STORE_ERROR' });
+});
+
+for (const [what, page] of [
+  ['the same page again', () => ({ keys: ['a', 'b'], token: 'next' })],
+  ['earlier keys again', (number: number) => ({ keys: [`${9 - (number % 9)}`], token: `t${number}` })],
+  ['empty pages', (number: number) => ({ keys: [], token: `t${number}` })],
+  ['a circle of empty pages', (number: number) => ({ keys: [], token: `t${number % 3}` })],
+  ['keys of another place', () => ({ keys: ['../../other'], token: 't', place: 'other/' })],
+] as const)
+  test(`a list that gives ${what} without end breaks off`, async (t) => {
+    const { store, requests } = await serve(t, (_request, response, number) => {
+      const {
+        keys,
+        token,
+        place = 'pre/fix/',
+      } = page(number) as {
+        keys: readonly string[];
+        token: string;
+        place?: string;
+      };
+      const contents = keys.map((key) => `<Contents><Key>${place}${key}</Key><Size>1</Size></Contents>`);
+      ok(
+        response,
+        `<?xml version="1.0"?><ListBucketResult><IsTruncated>true</IsTruncated>${contents.join('')}` +
+          `<NextContinuationToken>${token}</NextContinuationToken></ListBucketResult>`,
+      );
+    });
+    await assert.rejects(collect(store.list('')), { code: 'VAULT_STORE_ERROR' });
+    assert.ok(requests.length < 120, `${requests.length} pages`);
+  });
+
+test('any answer ends in an error of ours or in what was asked for', async (t) => {
+  let answer: { status: number; body: Uint8Array; length: number | undefined; cut: boolean };
+  const { store } = await serve(
+    t,
+    (_request, response) => {
+      const { status, body, length, cut } = answer;
+      response.writeHead(status, length === undefined ? {} : { 'content-length': String(length) });
+      response.write(body);
+      if (cut) response.destroy();
+      else response.end();
+    },
+    { idleTimeoutMs: 60 },
+  );
+  const xml = fc
+    .array(
+      fc.constantFrom(
+        ...['<ListBucketResult>', '</ListBucketResult>', '<IsTruncated>', 'true', 'false', '</IsTruncated>'],
+        ...[
+          '<Contents>',
+          '<Key>',
+          'pre/fix/a',
+          '%zz',
+          '</Key>',
+          '<Size>',
+          '-1',
+          '1e99',
+          '</Size>',
+          '</Contents>',
+        ],
+        ...[
+          '<?xml version="1.0"?>',
+          '<!DOCTYPE a [<!ENTITY b "cc">]>',
+          '&b;',
+          '<Error>',
+          '<Code>',
+          'SlowDown',
+          '</Code>',
+        ],
+      ),
+      { maxLength: 12 },
+    )
+    .map((parts) => Buffer.from(parts.join('')));
+  await fc.assert(
+    fc.asyncProperty(
+      fc.record({
+        status: fc.constantFrom(200, 206, 204, 301, 400, 403, 404, 412, 416, 500, 503, 599),
+        body: fc.oneof(xml, fc.uint8Array({ maxLength: 50 })),
+        length: fc.option(fc.nat(100), { nil: undefined }),
+        cut: fc.boolean(),
+      }),
+      fc.constantFrom(...all(store)),
+      async (given, [what, ask]) => {
+        answer = given;
+        try {
+          await ask();
+        } catch (error) {
+          assert.ok(error instanceof AgentError, `${what}: ${String(error)}`);
+          assert.match(error.code, /^VAULT_/);
+        }
+      },
+    ),
+    { numRuns: Number(process.env['HOSTILE_RUNS'] ?? 150) },
+  );
 });
 
 test('a connection that breaks off, before or in the middle of an answer, is noticed', async (t) => {

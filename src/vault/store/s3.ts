@@ -39,6 +39,7 @@ import {
   rangeWithin,
 } from './object-store.ts';
 import { bodyOf, contentMd5, readBody } from './s3-body.ts';
+import { ListProgress, largestObject } from './s3-bounds.ts';
 import { type S3Connection, type S3Settings, connectS3 } from './s3-client.ts';
 import {
   type Condition,
@@ -180,8 +181,9 @@ class S3Store implements ObjectStore {
           this.#client.send(new GetObjectCommand({ ...this.#object(key), Range }), how),
         );
         this.#bucketSeen = true;
-        const body = await readBody(found.Body, found.ContentLength);
         // A server may answer the whole object.
+        const most = found.ContentRange === undefined ? undefined : (options.length ?? options.suffix);
+        const body = await readBody(found.Body, found.ContentLength, most ?? largestObject);
         if (Range === undefined || found.ContentRange !== undefined) return body;
         const { start, end } = rangeWithin(body.length, options);
         return body.subarray(start, end);
@@ -261,6 +263,7 @@ class S3Store implements ObjectStore {
         ? {}
         : { StartAfter: this.#before + options.after }),
     } as const;
+    const progress = new ListProgress(this.name);
     do {
       const page = await this.#explained('listing it', options, () =>
         this.#send(options, (how) =>
@@ -269,10 +272,16 @@ class S3Store implements ObjectStore {
       );
       // An empty list would look like a vault that has lost everything.
       if (page.IsTruncated === undefined) throw notS3(this.name);
-      for (const { Key = '', Size = 0, LastModified } of page.Contents ?? []) {
-        const key = decodeURIComponent(Key.replaceAll('+', ' ')).slice(this.#before.length);
-        yield { key, size: Size, modified: LastModified?.getTime() ?? 0 };
-      }
+      const found = (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified }) => ({
+        key: this.#keyOf(Key),
+        size: Size,
+        modified: LastModified?.getTime() ?? 0,
+      }));
+      progress.page(
+        found.map(({ key }) => key),
+        page.IsTruncated ? page.NextContinuationToken : undefined,
+      );
+      yield* found;
       ContinuationToken = page.IsTruncated ? page.NextContinuationToken : undefined;
       if (page.IsTruncated && ContinuationToken === undefined)
         throw new AgentError(
@@ -280,6 +289,18 @@ class S3Store implements ObjectStore {
           `${this.name}: a list breaks off without saying how to go on`,
         );
     } while (ContinuationToken !== undefined);
+  }
+
+  /** As a list gives it. A list of another place is not one of ours. */
+  #keyOf(listed: string): string {
+    let key;
+    try {
+      key = decodeURIComponent(listed.replaceAll('+', ' '));
+    } catch {
+      throw notS3(this.name);
+    }
+    if (!key.startsWith(this.#before)) throw notS3(this.name);
+    return key.slice(this.#before.length);
   }
 
   /** A HEAD tells a missing key from a missing bucket by nothing. */
