@@ -3,11 +3,11 @@
  * through the server's open files where it is an NBD server of this machine.
  */
 import { stat } from 'node:fs/promises';
-import { networkInterfaces } from 'node:os';
 import { AgentError } from '../base/errors.ts';
 import { statIfExisting } from '../block/write-errors.ts';
 import type { Device } from '../devices/device.ts';
 import { type LocalAddress, filesServedAt } from '../devices/local-server.ts';
+import { isThisMachine } from '../devices/own-address.ts';
 import { type Stack, liesOn, refuseSelf, withLowers } from '../devices/stacking.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import { type TargetSpec, targetName } from './targets.ts';
@@ -43,7 +43,7 @@ async function servedAt(
   target: Extract<TargetSpec, { kind: 'nbd' }>,
   size: number,
 ): ReturnType<typeof filesServedAt> {
-  const local = localAddress(target);
+  const local = await localAddress(target);
   return local === undefined ? [] : filesServedAt(local, size);
 }
 
@@ -85,12 +85,9 @@ export async function refuseSelfVault(directory: string, device: Device, stack: 
   );
 }
 
-function localAddress(target: Extract<TargetSpec, { kind: 'nbd' }>): LocalAddress | undefined {
+async function localAddress(target: Extract<TargetSpec, { kind: 'nbd' }>): Promise<LocalAddress | undefined> {
   const { transport } = target.address;
   if (transport.kind === 'unix') return transport;
-  const own = Object.values(networkInterfaces()).flatMap((each) => each?.map(({ address }) => address) ?? []);
   const { host, port } = transport;
-  return host === 'localhost' || host.startsWith('127.') || own.includes(host)
-    ? { kind: 'tcp', port }
-    : undefined;
+  return (await isThisMachine(host)) ? { kind: 'tcp', port } : undefined;
 }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, openSync, closeSync, ftruncateSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, closeSync, ftruncateSync, rmSync, symlinkSync } from 'node:fs';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative as pathFrom } from 'node:path';
 import test from 'node:test';
 import { filesServedAt, tcpListeners, unixListeners } from './local-server.ts';
 
@@ -19,9 +19,9 @@ test('listeners are read from /proc/net', () => {
     'Num       RefCount Protocol Flags    Type St Inode Path',
     '0000000000000000: 00000002 00000000 00010000 0001 01 22715 /run/a socket',
     '0000000000000000: 00000003 00000000 00000000 0001 03 22716',
+    '0000000000000000: 00000003 00000000 00000000 0001 03 22717 /run/connected',
   ].join('\n');
-  assert.deepEqual(unixListeners(unix, '/run/a socket'), new Set(['22715']));
-  assert.deepEqual(unixListeners(unix, '/run/a'), new Set());
+  assert.deepEqual(unixListeners(unix), [{ inode: '22715', path: '/run/a socket' }]);
 });
 
 test('a server of this machine is found with the images it may write, and only these', async (t) => {
@@ -37,12 +37,22 @@ test('a server of this machine is found with the images it may write, and only t
   open('image', 'r+', 1 << 20);
   open('log', 'a', 100);
   open('read-only', 'r', 1 << 20);
-  for (const where of [0, join(directory, 'socket')]) {
+  symlinkSync(directory, `${directory}-link`);
+  t.after(() => rmSync(`${directory}-link`));
+  const socket = join(directory, 'socket');
+  const relative = pathFrom(process.cwd(), socket);
+  for (const [where, named] of [
+    [0, ''],
+    [socket, socket],
+    [socket, join(`${directory}-link`, 'socket')],
+    [join(`${directory}-link`, 'socket'), socket],
+    [relative, socket],
+  ] as const) {
     const server = createServer().listen(where);
     await once(server, 'listening');
     const address =
       typeof where === 'string'
-        ? ({ kind: 'unix', path: where } as const)
+        ? ({ kind: 'unix', path: named } as const)
         : ({ kind: 'tcp', port: (server.address() as AddressInfo).port } as const);
     const files = (await filesServedAt(address, 1 << 20)).filter(({ name }) => name.startsWith(directory));
     server.close();

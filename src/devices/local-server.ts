@@ -28,11 +28,11 @@ export async function filesServedAt(
   minimumSize: number,
   proc = '/proc',
 ): Promise<ServedFile[]> {
-  const inodes = await listeningInodes(address, proc);
-  if (inodes.size === 0) return [];
-  const sockets = new Set([...inodes].map((inode) => `socket:[${inode}]`));
+  const listeners = await listenersAt(address, proc);
+  if (listeners.size === 0) return [];
   const processes = readProcesses(proc);
-  const servers = new Set(processes.filter(({ pid }) => holdsAny(pid, sockets, proc)).map(({ pid }) => pid));
+  const servers = new Set<number>();
+  for (const { pid } of processes) if (await isServer(pid, address, listeners, proc)) servers.add(pid);
   // nbd-server answers each connection in a child; listing parents before children is not promised, so go round.
   for (let before = -1; before !== servers.size;) {
     before = servers.size;
@@ -42,10 +42,41 @@ export async function filesServedAt(
   return files.flat();
 }
 
-async function listeningInodes(address: LocalAddress, proc: string): Promise<Set<string>> {
-  if (address.kind === 'unix') return unixListeners(await readText(join(proc, 'net/unix')), address.path);
-  const tables = await Promise.all(['net/tcp', 'net/tcp6'].map((name) => readText(join(proc, name))));
-  return new Set(tables.flatMap((text) => [...tcpListeners(text, address.port)]));
+/** Sockets that may be the one at the address, by the link that a process has to it, with the path that they are bound to. */
+async function listenersAt(address: LocalAddress, proc: string): Promise<Map<string, string>> {
+  const found =
+    address.kind === 'unix'
+      ? unixListeners(await readText(join(proc, 'net/unix')))
+      : (await Promise.all(['net/tcp', 'net/tcp6'].map((name) => readText(join(proc, name))))).flatMap(
+          (text) => [...tcpListeners(text, address.port)].map((inode) => ({ inode, path: '' })),
+        );
+  return new Map(found.map(({ inode, path }) => [`socket:[${inode}]`, path]));
+}
+
+async function isServer(
+  pid: number,
+  address: LocalAddress,
+  listeners: ReadonlyMap<string, string>,
+  proc: string,
+): Promise<boolean> {
+  for (const { path } of openFiles(pid, proc)) {
+    const bound = listeners.get(linkOf(path));
+    if (bound === undefined) continue;
+    if (address.kind === 'tcp' || (await isSameSocket(pid, address.path, bound, proc))) return true;
+  }
+  return false;
+}
+
+/**
+ * A path can lead to the socket by a link, from another directory, or in another mount namespace, so the files are
+ * compared, and the path that the server was given is taken as the server sees it.
+ */
+async function isSameSocket(pid: number, path: string, bound: string, proc: string): Promise<boolean> {
+  if (path === bound) return true;
+  // Not `join`: what `..` means is for the kernel to say, behind the link.
+  const seen = `${proc}/${pid}/${bound.startsWith('/') ? 'root' : 'cwd'}/${bound}`;
+  const [wanted, found] = await Promise.all([path, seen].map((each) => stat(each).catch(() => undefined)));
+  return wanted !== undefined && wanted.ino === found?.ino && wanted.dev === found.dev;
 }
 
 /** Inodes of the sockets in state LISTEN (0A) at the port, from /proc/net/tcp or tcp6. */
@@ -59,12 +90,14 @@ export function tcpListeners(text: string, port: number): Set<string> {
   return found;
 }
 
-/** Inodes of the sockets bound to the path, from /proc/net/unix. */
-export function unixListeners(text: string, path: string): Set<string> {
-  const found = new Set<string>();
+/** Inodes of the sockets that listen at a path, and the paths as they were bound, from /proc/net/unix. */
+export function unixListeners(text: string): { readonly inode: string; readonly path: string }[] {
+  const found = [];
   for (const line of text.split('\n').slice(1)) {
-    const match = /^\S+ \S+ \S+ \S+ \S+ \S+\s+(\d+) (.*)$/.exec(line.trim());
-    if (match?.[2] === path && match[1] !== undefined) found.add(match[1]);
+    // The fourth field has __SO_ACCEPTCON (10000) for sockets that listen.
+    const match = /^\S+ \S+ \S+ (\S+) \S+ \S+\s+(\d+) (.*)$/.exec(line.trimStart());
+    const [, flags = '0', inode = '', path = ''] = match ?? [];
+    if (path !== '' && (Number.parseInt(flags, 16) & 0x10000) !== 0) found.push({ inode, path });
   }
   return found;
 }
@@ -82,10 +115,6 @@ function readProcesses(proc: string): { pid: number; parent: number }[] {
         .split(' ');
       return { pid: Number(name), parent: Number(fields[1] ?? 0) };
     });
-}
-
-function holdsAny(pid: number, links: ReadonlySet<string>, proc: string): boolean {
-  return openFiles(pid, proc).some(({ path }) => links.has(linkOf(path)));
 }
 
 async function writableFiles(pid: number, minimumSize: number, proc: string): Promise<ServedFile[]> {
