@@ -28,12 +28,6 @@ import { WitnessTaker } from './copy/witnesses.ts';
 import { openTarget } from './targets.ts';
 import { VaultTarget } from '../vault/writing/vault-target.ts';
 
-/**
- * Milliseconds that asking the target for its zeros may take. The answers save sending, no more, so a server that gives
- * them in small pieces, or slowly, is asked no further.
- */
-const zeroMapMs = 120_000;
-
 const port = parentPort;
 if (port === null) throw new Error('copy-worker is started as a thread by the copy pool');
 
@@ -96,13 +90,10 @@ const handlers: Handlers = {
   },
   zeroMap: async ({ used }) => {
     const to = connected().target;
-    const end = performance.now() + zeroMapMs;
     for (const { offset, length } of wholeUnits(new Bitmap(setup.deviceSize, setup.unit, used)))
       // The device may end within a block of the target.
-      for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock))) {
+      for await (const zero of to.zeroExtents(offset, alignUp(length, to.minimumBlock)))
         markWholeUnits(zero.offset, zero.length);
-        if (performance.now() > end) return undefined;
-      }
     return undefined;
   },
   measure: ({ first, count }) => connected().measure(first, count),

@@ -1,7 +1,8 @@
 /**
  * The transmission phase of one connection: requests out, many at once, replies matched by cookie in whatever
  * order they come. A header and its payload leave in one write. Whatever the server does wrong ends the
- * connection, and with it everything under way; nothing waits for ever.
+ * connection, and with it everything under way; nothing waits for ever: progress is a request that was answered, or
+ * some payload, and not a byte now and then.
  */
 import type { Log } from '../../base/log.ts';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
@@ -21,12 +22,17 @@ export interface ChannelOptions {
   readonly structured: boolean;
   /** Id of base:allocation, or undefined. */
   readonly allocationContext: number | undefined;
-  /** Longest silence in milliseconds while something is under way. */
+  /** Longest time without progress in milliseconds while something is under way. */
   readonly timeoutMs: number;
   /** The same while a flush, zeroes or a trim are under way, which may keep a server busy for long. */
   readonly slowTimeoutMs: number;
+  /** Longest time for any one request in milliseconds, whatever progress there is. */
+  readonly requestTimeoutMs: number;
   readonly log: Log | undefined;
 }
+
+/** So many bytes of payload count as progress. */
+const progressBytes = 16 * 1024;
 
 export class Channel {
   /** Requests under way. */
@@ -38,6 +44,7 @@ export class Channel {
   readonly #slots: Pending[] = [];
   readonly #free: Pending[] = [];
   #slow = 0;
+  #received = 0;
   readonly #silence: SilenceWatch;
   #idle: (() => void)[] = [];
 
@@ -48,13 +55,22 @@ export class Channel {
     this.#silence = new SilenceWatch({
       intervalMs: timeoutMs,
       limitMs: () => (this.outstanding === 0 ? 0 : this.#slow > 0 ? slowTimeoutMs : timeoutMs),
+      latest: () => this.#oldest() + options.requestTimeoutMs,
       unsent: () => this.#stream.writableLength,
-      onSilence: (ms) => this.fail(this.#lost(`was silent for ${ms} ms`)),
+      onSilence: (ms) =>
+        this.fail(
+          this.#lost(
+            ms >= timeoutMs
+              ? `made no progress for ${ms} ms`
+              : `left a request unanswered for ${options.requestTimeoutMs} ms`,
+          ),
+        ),
     });
     const decoder = new ReplyDecoder(this.#handler(), options.structured);
     const receive = (chunk: Uint8Array): void => {
       if (this.failure !== undefined) return;
-      this.#silence.heard();
+      this.#received += chunk.length;
+      if (this.#received >= progressBytes) this.#progress();
       try {
         decoder.push(chunk);
       } catch (error) {
@@ -149,7 +165,7 @@ export class Channel {
     slot.begin(command, offset, length, into);
     this.outstanding++;
     if (isSlow(command)) this.#slow++;
-    if (this.outstanding === 1) this.#silence.heard();
+    if (this.outstanding === 1) this.#progress();
     this.#silence.start();
     encodeRequest(slot.header, 0, flags, command, slot.generation, slot.index, offset, length);
     const done = new Promise<void>((resolve, reject) => {
@@ -173,6 +189,19 @@ export class Channel {
     return done;
   }
 
+  #progress(): void {
+    this.#received = 0;
+    this.#silence.heard();
+  }
+
+  /** When the oldest request under way began. */
+  #oldest(): number {
+    return this.#slots.reduce(
+      (oldest, { busy, since }) => (busy ? Math.min(oldest, since) : oldest),
+      Infinity,
+    );
+  }
+
   #sendDisconnect(): void {
     const header = Buffer.alloc(REQUEST_BYTES);
     encodeRequest(header, 0, 0, NBD_CMD.DISC, 0, 0xffffffff, 0, 0);
@@ -193,7 +222,7 @@ export class Channel {
       simple: (high, low, error) => {
         const slot = this.#find(high, low);
         if (error !== 0) {
-          slot.setError(error, '');
+          slot.setError(name, error, '');
           return undefined;
         }
         if (slot.command !== NBD_CMD.READ) return undefined;
@@ -216,7 +245,7 @@ export class Channel {
         if (slot.descriptors !== undefined) throw protocolError(`${name} sent a block status twice`);
         slot.descriptors = descriptors;
       },
-      error: (high, low, error, message) => this.#find(high, low).setError(error, message),
+      error: (high, low, error, message) => this.#find(high, low).setError(name, error, message),
       done: (high, low) => this.#done(this.#find(high, low)),
     };
   }
@@ -251,6 +280,7 @@ export class Channel {
     this.#free.push(slot);
     this.outstanding--;
     if (isSlow(command)) this.#slow--;
+    this.#progress();
     if (error !== 0) {
       const failure = requestError(name, command, offset, length, error, message);
       reject(failure);

@@ -24,7 +24,10 @@ import { type NbdAddress, formatNbdUri } from './uri.ts';
 export interface ConnectOptions {
   /** Ends the attempt, and later the connection with everything under way (CANCELLED). */
   readonly signal?: AbortSignal | undefined;
-  /** Longest silence while something is under way, milliseconds; default 60 s. Flush, zero, trim: 10 times that. */
+  /**
+   * Longest time without progress while something is under way, milliseconds; default 60 s. Flush, zero, trim: 10 times
+   * that. Any one request: 30 times that.
+   */
   readonly timeoutMs?: number;
   /** For connecting and the handshake, each; milliseconds, default 15 s and never more than `timeoutMs`. */
   readonly connectTimeoutMs?: number;
@@ -77,6 +80,7 @@ export function openTarget(
     allocationContext: negotiated.allocationContext,
     timeoutMs,
     slowTimeoutMs: 10 * timeoutMs,
+    requestTimeoutMs: 30 * timeoutMs,
     log,
   });
   const target = new NbdTarget(channel, negotiated, address, name);

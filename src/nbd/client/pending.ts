@@ -8,6 +8,9 @@ import { REQUEST_BYTES } from '../protocol/request.ts';
 import { protocolError } from '../protocol/wire.ts';
 import { Coverage } from './coverage.ts';
 
+/** Error chunks of one reply: a server may send one for each place that it could not read. */
+const mostErrors = 64;
+
 export class Pending {
   readonly index: number;
   readonly header = Buffer.allocUnsafeSlow(REQUEST_BYTES);
@@ -17,6 +20,8 @@ export class Pending {
   command = 0;
   offset = 0;
   length = 0;
+  /** When it began, by the clock of `performance.now`. */
+  since = 0;
   /** Where the data of a read goes. */
   into: Buffer = nothing;
   readonly coverage = new Coverage();
@@ -24,6 +29,7 @@ export class Pending {
   /** An NBD_ERROR once the server told one. */
   error = 0;
   message = '';
+  #errors = 0;
   resolve: () => void = noop;
   reject: (error: Error) => void = noop;
 
@@ -36,11 +42,13 @@ export class Pending {
     this.command = command;
     this.offset = offset;
     this.length = length;
+    this.since = performance.now();
     this.into = into;
     this.coverage.reset();
     this.descriptors = undefined;
     this.error = 0;
     this.message = '';
+    this.#errors = 0;
   }
 
   end(): void {
@@ -65,8 +73,10 @@ export class Pending {
     return this.into.subarray(start, start + length);
   }
 
-  /** The first error of a reply counts. */
-  setError(error: number, message: string): void {
+  /** The first error of a reply counts. Throws NBD_PROTOCOL if there are more than a server can mean. */
+  setError(name: string, error: number, message: string): void {
+    if (++this.#errors > mostErrors)
+      throw protocolError(`${name} sent more than ${mostErrors} errors in one reply`);
     if (this.error !== 0) return;
     this.error = error;
     this.message = message;

@@ -1,15 +1,18 @@
 /**
- * Notices a server that has gone silent while something is under way. One timer, whatever the number of requests;
- * hearing something costs a look at the clock and no more.
+ * Notices a server that makes no progress while something is under way. One timer, whatever the number of requests;
+ * noting progress costs a look at the clock and no more.
  */
 export interface SilenceOptions {
-  /** How often to look, milliseconds. */
+  /** How often to check, milliseconds. */
   readonly intervalMs: number;
-  /** Longest allowed silence at this moment; 0 where nothing is under way, which ends the watch. */
+  /** Longest time without progress that is allowed at this moment; 0 if nothing is under way, which ends the watch. */
   readonly limitMs: () => number;
-  /** Bytes of ours that wait to be sent. While these become fewer, the server is not silent: the line is slow. */
+  /** When the oldest request under way has to be answered, whatever else is: by the clock of `performance.now`. */
+  readonly latest: () => number;
+  /** Bytes of ours that wait to be sent. While these become fewer, there is progress: the line is slow. */
   readonly unsent: () => number;
-  readonly onSilence: (silentMs: number) => void;
+  /** `idleMs`: time since the last progress. */
+  readonly onSilence: (idleMs: number) => void;
 }
 
 export class SilenceWatch {
@@ -23,7 +26,7 @@ export class SilenceWatch {
     this.#options = options;
   }
 
-  /** Something was heard, or begins to be waited for. */
+  /** There was progress, or something begins to be waited for. */
   heard(): void {
     this.#lastHeard = performance.now();
   }
@@ -66,13 +69,13 @@ export class SilenceWatch {
     this.#timer = setTimeout(this.#look, Math.min(left + 1, this.#options.intervalMs));
   }
 
-  /** Milliseconds until the silence is too long; undefined where there is nothing to wait for. */
+  /** Milliseconds until the time is over; undefined where there is nothing to wait for. */
   #left(): number | undefined {
     const limit = this.#options.limitMs();
     if (limit === 0) return undefined;
     const unsent = this.#options.unsent();
     if (unsent < this.#unsent) this.heard();
     this.#unsent = unsent;
-    return this.#lastHeard + limit - performance.now();
+    return Math.min(this.#lastHeard + limit, this.#options.latest()) - performance.now();
   }
 }

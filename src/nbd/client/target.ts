@@ -17,6 +17,7 @@ import {
 import type { Channel } from './channel.ts';
 import type { Negotiated } from './negotiate.ts';
 import { cutAt, each, inward } from './pieces.ts';
+import { StatusBudget } from './status-budget.ts';
 import { NbdRequestError, exportAdvice, nbdUserHint } from './refusals.ts';
 import type { NbdAddress } from './uri.ts';
 
@@ -58,6 +59,7 @@ export class NbdTarget implements Target {
   /** What an operator should look at where the target is read-only or too small; or undefined. */
   readonly advice: string | undefined;
   readonly #channel: Channel;
+  readonly #statusBudget = new StatusBudget();
   /** Larger zero requests were refused by the server. */
   #zeroLimit = HOLE_PIECE;
   #zeroesRefused = false;
@@ -145,7 +147,9 @@ export class NbdTarget implements Target {
     let start = offset;
     let at = offset;
     while (at < end) {
+      if (!this.#statusBudget.lasts()) return;
       const want = Math.min(STATUS_PIECE, end - at);
+      const before = at;
       for (const descriptor of await this.#status(at, want)) {
         // The last descriptor may reach past what was asked for.
         const next = Math.min(at + descriptor.length, end);
@@ -156,6 +160,7 @@ export class NbdTarget implements Target {
         at = next;
         if (at === end) break;
       }
+      this.#statusBudget.answered(at - before, want);
     }
     if (at > start) yield { offset: start, length: at - start };
   }
