@@ -4,6 +4,7 @@
  * wait in memory between `hold()` and `release()`.
  */
 import { pino } from 'pino';
+import { visible } from './visible.ts';
 
 export type Log = pino.Logger;
 
@@ -38,7 +39,8 @@ export function holdableSink(write: (text: string) => void): LogSink {
 }
 
 export function createLog(sink: LogSink, level = 'info'): Log {
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
+  const write = (line: string): void => sink.write(visible(line));
+  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write });
 }
 
 /** A log that goes nowhere, for libraries' defaults and tests. */

@@ -3,6 +3,7 @@
  * end through here, so that every error is one line with its next step, and one JSON object under `--json`.
  */
 import { type AgentError, toAgentError } from './errors.ts';
+import { visible, visibleLine } from './visible.ts';
 
 export interface ErrorReport {
   /** One line without its end: `PROGRAM: MESSAGE (HINT)`, or the JSON object `{code, message, hint}`. */
@@ -17,11 +18,11 @@ export function reportError(program: string, thrown: unknown, options: { json?: 
   const hint = error.hint === undefined ? '' : ` (${oneLine(error.hint)})`;
   const line =
     options.json === true
-      ? JSON.stringify(error.toDocument())
+      ? visible(JSON.stringify(error.toDocument()))
       : `${program}: ${oneLine(error.message)}${hint}`;
   return { line, exitCode: error.exitCode, error };
 }
 
 function oneLine(text: string): string {
-  return text.trim().replaceAll(/\s*\n\s*/g, '; ');
+  return visibleLine(text.trim().replaceAll(/\s*\n\s*/g, '; '));
 }

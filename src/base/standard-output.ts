@@ -7,6 +7,7 @@
  */
 import { fstatSync, fsyncSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from './errors.ts';
+import { visible } from './visible.ts';
 
 /** Wait between two tries while a pipe that does not block is full, milliseconds. */
 const fullPipeMs = 5;
@@ -35,7 +36,7 @@ export class StandardOutput {
 
   /** Writes all of it. Does not throw: `finish` does. After a failure nothing more is written. */
   write(text: string): void {
-    const data = Buffer.from(text, 'utf8');
+    const data = Buffer.from(visible(text), 'utf8');
     try {
       for (let done = 0; done < data.length && !this.hasEnded;) done += this.#some(data.subarray(done));
     } catch (error) {

@@ -9,6 +9,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { createLog } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
+import { writeError, writeOut } from '../base/visible.ts';
 import { checkedListenAddress, parseListenAddress } from '../nbd/server/address.ts';
 import { parseExportName } from '../nbd/server/export-name.ts';
 import { type ImageServerOptions, startImageServer } from '../nbd/server/image-server.ts';
@@ -149,8 +150,11 @@ async function main(): Promise<void> {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);
   });
-  if (given.json) console.log(JSON.stringify({ listening: server.uri }));
-  else console.log(`dattosrv ${agentVersion} serves ${options.exports.directory} at ${server.uri}`);
+  writeOut(
+    given.json
+      ? `${JSON.stringify({ listening: server.uri })}\n`
+      : `dattosrv ${agentVersion} serves ${options.exports.directory} at ${server.uri}\n`,
+  );
   const signal = await Promise.race([ended, server.failed]);
   options.log.info({ signal }, 'ending');
   await server.stop();
@@ -164,8 +168,11 @@ try {
     process.exitCode = thrown.exitCode === 0 ? 0 : 2;
   } else {
     const error = toAgentError(thrown);
-    if (process.argv.includes('--json')) console.error(JSON.stringify(error.toDocument()));
-    else console.error(`dattosrv: ${error.message}${error.hint ? `\n  hint: ${error.hint}` : ''}`);
+    writeError(
+      process.argv.includes('--json')
+        ? `${JSON.stringify(error.toDocument())}\n`
+        : `dattosrv: ${error.message}${error.hint ? `\n  hint: ${error.hint}` : ''}\n`,
+    );
     process.exitCode = error.exitCode;
     // Whatever still runs would keep the process alive.
     if (error.code === 'INTERNAL') process.exit();

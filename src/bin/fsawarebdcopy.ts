@@ -18,6 +18,7 @@ import { freshUuid } from '../base/random.ts';
 import { reportError } from '../base/report.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
+import { writeError } from '../base/visible.ts';
 
 const output = new StandardOutput();
 
@@ -66,7 +67,7 @@ async function follow(job: RunningJob): Promise<void> {
   const status = await job.done;
   clearInterval(progress);
   clearProgress();
-  for (const { message } of status.warnings) process.stderr.write(`fsawarebdcopy: warning: ${message}\n`);
+  for (const { message } of status.warnings) writeError(`fsawarebdcopy: warning: ${message}\n`);
   if (status.error !== null) throw AgentError.fromDocument(status.error);
   const [device] = status.devices;
   output.write(
@@ -99,7 +100,7 @@ try {
     process.exitCode = 2;
   } else {
     const { line, exitCode } = reportError('fsawarebdcopy', error);
-    process.stderr.write(`${line}\n`);
+    writeError(`${line}\n`);
     process.exitCode = exitCode;
   }
 }

@@ -4,6 +4,7 @@ import { refuseMounted, offlineDevice } from '../backup/offline.ts';
 import { reportError } from '../base/report.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
+import { writeError } from '../base/visible.ts';
 import { openDeviceSource } from '../block/device-source.ts';
 import { readVerifiedUsedMap } from '../filesystems/verified.ts';
 
@@ -25,7 +26,7 @@ const program = new Command('in_use_sectors')
         source.size,
         source.sectorSize,
       );
-      for (const warning of map.warnings) process.stderr.write(`in_use_sectors: ${warning}\n`);
+      for (const warning of map.warnings) writeError(`in_use_sectors: ${warning}\n`);
       for await (const extents of map.extents) {
         output.write(
           extents.map(({ offset, length }) => `0x${offset.toString(16)} 0x${length.toString(16)}\n`).join(''),
@@ -48,7 +49,7 @@ try {
     process.exitCode = 2;
   } else {
     const { line, exitCode } = reportError('in_use_sectors', error);
-    process.stderr.write(`${line}\n`);
+    writeError(`${line}\n`);
     process.exitCode = exitCode;
   }
 }

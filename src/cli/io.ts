@@ -3,6 +3,7 @@
  * terminal.
  */
 import { StandardOutput } from '../base/standard-output.ts';
+import { visibleLine, writeError } from '../base/visible.ts';
 import { askAtTerminal } from './ask.ts';
 
 export interface Io {
@@ -32,13 +33,13 @@ export function processIo(): Io {
   return {
     out: (text) => output.write(text),
     finishOut: (needed) => output.finish(needed),
-    err: (text) => process.stderr.write(text),
+    err: writeError,
     isTerminal: process.stderr.isTTY,
     onInterrupt: (callback) => {
       process.on('SIGINT', callback).on('SIGTERM', callback);
       return () => process.off('SIGINT', callback).off('SIGTERM', callback);
     },
-    askSecret: (question) => askAtTerminal(question, process.stdin, process.stderr),
+    askSecret: (question) => askAtTerminal(visibleLine(question), process.stdin, process.stderr),
     quit: (code) => process.exit(code),
   };
 }

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { resolve } from 'node:path';
 import { AgentError } from '../base/errors.ts';
 import { agentVersion } from '../base/version.ts';
+import { writeOut } from '../base/visible.ts';
 import { type DaemonSettings, defaultSettings, logLevels } from './settings.ts';
 
 interface Values {
@@ -19,7 +20,7 @@ interface Values {
 }
 
 /** Builds the parser; `write` gets the texts of `--help` and `--version`. */
-export function daemonCommand(write: (text: string) => void = (text) => process.stdout.write(text)): Command {
+export function daemonCommand(write: (text: string) => void = writeOut): Command {
   const defaults = defaultSettings;
   return new Command('dattod')
     .description('Backs up block devices of this machine when dattocli (or the API) asks for it.')

@@ -5,6 +5,7 @@
 import type { Collaborators } from './collaborators.ts';
 import { claimInstance } from './instance.ts';
 import type { DaemonSettings } from './settings.ts';
+import { writeOut } from '../base/visible.ts';
 
 /** Says what it removed; the exit code. Throws DAEMON_ALREADY_RUNNING, or DEVICE_BUSY where another process tracks. */
 export async function removeTracking(
@@ -17,7 +18,7 @@ export async function removeTracking(
     const removed: string[] = [];
     for (const candidate of trackerCandidates({ pinDirectory, runDirectory }))
       removed.push(...((await candidate.removeLeft?.()) ?? []));
-    process.stdout.write(
+    writeOut(
       removed.length === 0
         ? 'nothing of tracking was left in the kernel\n'
         : removed.map((what) => `removed ${what}\n`).join(''),

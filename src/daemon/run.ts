@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
+import { writeError } from '../base/visible.ts';
 import { exitNow } from '../linux/exit.ts';
 import type { Collaborators } from './collaborators.ts';
 import { parseDaemonArguments } from './command-line.ts';
@@ -34,7 +35,7 @@ export async function runDattod(
   } catch (thrown) {
     const { line, exitCode, error } = reportError('dattod', thrown);
     await reportStart({ error: error.toDocument() });
-    process.stderr.write(`${line}\n`);
+    writeError(`${line}\n`);
     return exitCode;
   }
 }
@@ -76,7 +77,7 @@ function reopenLog(daemon: Daemon): void {
 function guardAgainstCrashes(daemon: Daemon): void {
   const crash = (err: unknown) => {
     daemon.log.fatal({ err }, 'dattod has a defect and ends');
-    process.stderr.write(`${reportError('dattod', err).line}\n`);
+    writeError(`${reportError('dattod', err).line}\n`);
     void daemon.crash().finally(() => exitNow(1));
   };
   process.on('uncaughtException', crash);

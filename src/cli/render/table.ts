@@ -1,4 +1,5 @@
 /** Tables without borders, and what every cell goes through. */
+import { visibleLine } from '../../base/visible.ts';
 import Table from 'cli-table3';
 
 const invisible = {
@@ -34,7 +35,5 @@ export function renderList(entries: readonly (readonly [string, string])[]): str
   return entries.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}\n`).join('');
 }
 
-/** Control characters (of a label, a mount point) may not act on the terminal. */
-export function printable(text: string): string {
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, '?');
-}
+/** A label or a mount point may neither act on the terminal nor end the line that it stands in. */
+export const printable = visibleLine;

@@ -127,7 +127,7 @@ test('points are shown with digits that tell them apart, a row a device', () => 
   assert.match(lines[1]!, /^aaaaaaaa0000 +2024-05-01 \S+ +alpha +\/dev\/sda1 +ext4 root .* no$/);
   assert.match(lines[2]!, /^ +\/b /);
   assert.match(lines[3]!, /^aaaaaaaab000 \(protected\) .* whole: read 50%$/);
-  assert.equal(lines[4], 'damaged: points/x: torn?');
+  assert.equal(lines[4], 'damaged: points/x: torn\\u001b');
 });
 
 test('damage that a check found is shown until it is cleared, whatever was checked since', () => {

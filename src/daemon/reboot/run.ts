@@ -12,6 +12,7 @@ import { defaultSettings } from '../settings.ts';
 import { writeOutcome, type RebootOutcome } from './outcome.ts';
 import { resumeAfterReboot } from './resume.ts';
 import { type Saved, saveReboot } from './save.ts';
+import { writeOut } from '../../base/visible.ts';
 
 interface Values {
   stateDir: string;
@@ -66,19 +67,16 @@ export function rebootCommand(
 export async function runReboot(
   args: readonly string[],
   load: () => Promise<Collaborators>,
-  say: Say = (line) => process.stdout.write(`${line}\n`),
+  say: Say = (line) => writeOut(`${line}\n`),
 ): Promise<number> {
-  const command = rebootCommand(
-    async (what, values, device) => {
-      if (process.getuid?.() !== 0)
-        throw new AgentError('NO_PERMISSION', 'dattod needs root, to read block devices', {
-          hint: 'run it with sudo',
-        });
-      if (what === 'prepare') await prepareRecordDevice(device ?? '');
-      else await work(what, values, load, say);
-    },
-    (text) => process.stdout.write(text),
-  );
+  const command = rebootCommand(async (what, values, device) => {
+    if (process.getuid?.() !== 0)
+      throw new AgentError('NO_PERMISSION', 'dattod needs root, to read block devices', {
+        hint: 'run it with sudo',
+      });
+    if (what === 'prepare') await prepareRecordDevice(device ?? '');
+    else await work(what, values, load, say);
+  }, writeOut);
   try {
     await command.parseAsync(args, { from: 'user' });
     return 0;
