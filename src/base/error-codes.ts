@@ -114,7 +114,10 @@ const table = {
   JOB_INTERRUPTED: { exit: 1, summary: 'The daemon ended while the job was running.' },
   CANCELLED: { exit: 4, summary: 'The work was cancelled.' },
   DAEMON_UNREACHABLE: { exit: 3, summary: 'The daemon does not answer on its socket.' },
-  DAEMON_ALREADY_RUNNING: { exit: 1, summary: 'Another daemon holds the pid file.' },
+  DAEMON_ALREADY_RUNNING: {
+    exit: 1,
+    summary: 'Another daemon holds the pid file, the state directory or the pins.',
+  },
   NO_PERMISSION: { exit: 1, summary: 'Root is needed for this.' },
 
   // files and everything else

@@ -5,7 +5,7 @@
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
 import { shownPoints } from '../restore/mount/record.ts';
@@ -52,8 +52,12 @@ export async function createDaemon(
   const undo: (() => void)[] = [];
   try {
     makeDirectory(settings.runDirectory, '--run-dir');
+    const { pinDirectory, runDirectory, stateDirectory } = settings;
+    const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
     const instance = claimInstance(settings.pidFile, collaborators.tryLock);
     undo.push(() => instance.release());
+    claimTracking(trackers, pinDirectory);
+    undo.push(() => void trackers.close());
     const logFile = new LogFile(settings.logFile);
     undo.push(() => logFile.close());
     const log = createLog(logFile, settings.logLevel);
@@ -73,8 +77,6 @@ export async function createDaemon(
     // Not waited for: lvm2 may be busy with other things.
     void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
 
-    const { pinDirectory, runDirectory, stateDirectory } = settings;
-    const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
     const resumed = await readOutcome(runDirectory);
     const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
     const reboot = marks?.outcome;
@@ -141,6 +143,20 @@ export async function createDaemon(
   } catch (error) {
     for (const step of undo.toReversed()) step();
     throw error;
+  }
+}
+
+/** Throws DAEMON_ALREADY_RUNNING if another process uses what earlier daemons left in the kernel. */
+function claimTracking(trackers: TrackerChoice, pinDirectory: string): void {
+  try {
+    trackers.claim();
+  } catch (thrown) {
+    const error = toAgentError(thrown);
+    if (error.code !== 'DEVICE_BUSY') throw error;
+    throw new AgentError('DAEMON_ALREADY_RUNNING', `Another process uses the pins in ${pinDirectory}`, {
+      hint: 'stop the other dattod, or give this one its own --pin-dir',
+      cause: error,
+    });
   }
 }
 

@@ -1,7 +1,9 @@
 /** The trackers of this program, the best first. What they need is loaded when one is opened. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { errnoCode } from '../base/errors.ts';
 import type { TrackerCandidate } from './choose.ts';
+import { PinLock } from './ebpf/pin-lock.ts';
 
 export interface TrackerPlaces {
   /** On a bpffs: where the programs and maps that outlive the daemon are pinned. */
@@ -11,12 +13,15 @@ export interface TrackerPlaces {
 }
 
 export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces): TrackerCandidate[] {
+  const lock = new PinLock(pinDirectory);
   return [
     {
       kind: 'ebpf',
       support: async () => (await import('./ebpf/support.ts')).trackingSupport(),
-      open: async () => (await import('./ebpf/tracker.ts')).EbpfTracker.open({ pinDirectory }),
+      open: async () => (await import('./ebpf/tracker.ts')).EbpfTracker.open({ pinDirectory, lock }),
       leftSomething: () => hasEntries(pinDirectory),
+      claim: () => void lock.acquire(),
+      release: () => lock.release(),
       removeLeft: async () =>
         (await (await import('./ebpf/installation.ts')).removeAllPins(pinDirectory)).map((name) =>
           join(pinDirectory, name),
@@ -40,7 +45,8 @@ export function trackerCandidates({ pinDirectory, runDirectory }: TrackerPlaces)
 function hasEntries(directory: string): boolean {
   try {
     return readdirSync(directory).length > 0;
-  } catch {
-    return false;
+  } catch (thrown) {
+    if (errnoCode(thrown) === 'ENOENT') return false;
+    throw thrown;
   }
 }

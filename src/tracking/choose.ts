@@ -24,6 +24,12 @@ export interface TrackerCandidate {
   /** True where an earlier process may have left something that tracks on. Quick. */
   leftSomething(): boolean;
   /**
+   * Keeps what earlier processes left, if they left something, from other processes until `release`. Throws DEVICE_BUSY
+   * if another process has it.
+   */
+  claim?(): void;
+  release?(): void;
+  /**
    * Removes from the kernel all that processes which have ended left there, whatever their version; what it removed,
    * for people. Throws DEVICE_BUSY where a process still uses it.
    */
@@ -57,6 +63,11 @@ export class TrackerChoice {
   /** `candidates`: the best first. */
   constructor(candidates: readonly TrackerCandidate[]) {
     this.#candidates = candidates;
+  }
+
+  /** Takes what earlier processes left, so that no other process can. Throws DEVICE_BUSY. */
+  claim(): void {
+    for (const candidate of this.#candidates) candidate.claim?.();
   }
 
   readonly start: StartTracking = async (device, wish) => {
@@ -126,6 +137,7 @@ export class TrackerChoice {
     const open = [...this.#open.values()];
     this.#open.clear();
     await Promise.all(open.map(async (tracker) => (await tracker.catch(() => undefined))?.close()));
+    for (const candidate of this.#candidates) candidate.release?.();
   }
 
   /** The trackers that hold something: those in use, and those of which an earlier process left something. */

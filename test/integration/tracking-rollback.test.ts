@@ -24,7 +24,7 @@ import type { DeviceStatus } from '../../src/daemon/documents.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { assertNothingLeft, backUp, scratchFor } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
-import { dattocli, startDaemon, type TestDaemon } from '../helpers/daemon.ts';
+import { daemonPaths, dattocli, runProgram, startDaemon, type TestDaemon } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
 import { vaultFor } from '../helpers/vault.ts';
@@ -250,5 +250,38 @@ test('vaults: an older copy of the state directory put back', { skip }, async (t
     await tracked.backUp(target, 'incremental');
     await same(number, 'in the end');
   }
+  await tracked.leavesNothing();
+});
+
+test('two daemons never have one pin directory, and what the other took is noticed', { skip }, async (t) => {
+  const tracked = await Tracked.make(t);
+  const [a, b] = images(tracked);
+  await tracked.backUp(a, 'full');
+  const own = daemonPaths();
+  atEnd(t, () => rmSync(own.directory, { recursive: true, force: true }));
+  const { pinDirectory } = tracked.daemon;
+  const paths = { ...own, pinDirectory, arguments: [...own.arguments, '--pin-dir', pinDirectory] };
+  const refusal = await runProgram('src/bin/dattod.ts', ['--foreground', ...paths.arguments]);
+  assert.deepEqual([refusal.code, refusal.stdout], [1, '']);
+  assert.equal(
+    refusal.stderr,
+    `dattod: Another process uses the pins in ${pinDirectory} (stop the other dattod, or give this one its own --pin-dir)\n`,
+  );
+  await tracked.write(2 * MiB, MiB);
+
+  // The lock ends with the process, whatever ended it.
+  await tracked.daemon.kill();
+  const other = await startDaemon({ paths, tracking: true });
+  try {
+    await tracked.backUp(b, 'full', other);
+    await tracked.write(3 * MiB, MiB);
+    await tracked.backUp(b, 'incremental', other);
+    tracked.same(b, 'by the other daemon');
+  } finally {
+    await other.end();
+  }
+  await tracked.startAgain();
+  await tracked.backUp(a, 'differential');
+  tracked.same(a, 'after another daemon took from the maps');
   await tracked.leavesNothing();
 });

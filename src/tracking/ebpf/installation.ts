@@ -7,10 +7,11 @@
  *     DIRECTORY/gone-request, gone-bio                  what stands for a range that is tracked no longer
  *     DIRECTORY/range-MAJOR:MINOR                       a device's map (range.ts)
  */
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
+import { unlessAbsent } from '../../base/files.ts';
 import { agentVersion } from '../../base/version.ts';
 import { Assembler, helpers } from '../../linux/bpf/assembler.ts';
 import { Btf } from '../../linux/bpf/btf.ts';
@@ -18,9 +19,9 @@ import type { MappedMap } from '../../linux/bpf/mapped.ts';
 import { deleteFromMap, lookupMap, mapInfo, mapKeys, mapValues, updateMap } from '../../linux/bpf/maps.ts';
 import { acceptsTracingProgram } from '../../linux/bpf/programs.ts';
 import { isBpffs, mountBpffs, raiseLockedMemoryLimit } from '../../linux/bpffs.ts';
-import { tryLock } from '../../linux/flock.ts';
 import { type KernelTypes, readKernelTypes, type TracepointName } from './kernel-types.ts';
 import { inFlightKeySize, inFlightValueSize, rangeKey, rangesPerDisk, type Style } from './layout.ts';
+import { PinLock } from './pin-lock.ts';
 import { loadSet, openSet, type ProgramSet, programsDigest, removeSet, type SetName } from './program-set.ts';
 import { type InFlight, readInFlight } from './programs/bio.ts';
 import { type ProgramMaps, tracepointNumbers } from './programs/frame.ts';
@@ -38,6 +39,8 @@ const btfPath = '/sys/kernel/btf/vmlinux';
 
 export interface InstallationOptions extends SharedOptions {
   readonly directory: string;
+  /** Of the directory, where the caller keeps it for longer than this is open. */
+  readonly lock?: PinLock | undefined;
 }
 
 export class Installation {
@@ -49,13 +52,14 @@ export class Installation {
   readonly #control: MappedMap;
   readonly #gone: Readonly<Record<SetName, { readonly fd: number; readonly id: number }>>;
   readonly #inFlightEntries: number;
-  readonly #lock: number;
+  /** Undefined: the caller's. */
+  readonly #lock: PinLock | undefined;
   readonly #types: KernelTypes;
   readonly #sets = new Map<SetName, ProgramSet>();
 
   private constructor(
     directory: string,
-    lock: number,
+    lock: PinLock | undefined,
     types: KernelTypes,
     { maps, gone, control, description }: Shared,
     doubt: string | undefined,
@@ -80,15 +84,16 @@ export class Installation {
     const types = readKernelTypes(new Btf(readFileSync(btfPath)));
     raiseLockedMemoryLimit();
     await preparePinDirectory(directory);
-    const lock = lockPins(directory);
+    const own = options.lock === undefined ? new PinLock(directory) : undefined;
     try {
+      (options.lock ?? own)?.acquire();
       const found = openUsable(directory, types);
-      if (typeof found === 'object') return new Installation(directory, lock, types, found, undefined);
+      if (typeof found === 'object') return new Installation(directory, own, types, found, undefined);
       await clearPins(directory);
       const made = await createShared(directory, options, (style) => programsDigest(types, style));
-      return new Installation(directory, lock, types, made, found);
+      return new Installation(directory, own, types, made, found);
     } catch (thrown) {
-      closeSync(lock);
+      own?.release();
       throw thrown;
     }
   }
@@ -196,7 +201,7 @@ export class Installation {
     const { ranges, inFlight, requests, nesting, control } = this.#maps;
     for (const fd of [ranges, inFlight, requests, nesting, control, this.#gone.request.fd, this.#gone.bio.fd])
       closeSync(fd);
-    closeSync(this.#lock);
+    this.#lock?.release();
   }
 
   /** Detaches everything and removes all pins; closes. */
@@ -204,8 +209,9 @@ export class Installation {
     await removeSet(this.directory, 'request');
     await removeSet(this.directory, 'bio');
     await clearPins(this.directory);
-    this.close();
+    // Before the lock goes: another process would have it in a directory that is gone.
     await rmdir(this.directory).catch(() => undefined);
+    this.close();
   }
 
   #remembered(name: SetName): number {
@@ -223,26 +229,16 @@ export class Installation {
  * Throws DEVICE_BUSY where a process uses them.
  */
 export async function removeAllPins(directory: string = defaultPinDirectory): Promise<string[]> {
-  if (!isBpffs(directory)) return [];
-  const lock = lockPins(directory);
+  const lock = new PinLock(directory);
+  if (!isBpffs(directory) || !lock.acquire()) return [];
   try {
     const names = await readdir(directory);
     await clearPins(directory);
     await rmdir(directory).catch(() => undefined);
     return names.sort();
   } finally {
-    closeSync(lock);
+    lock.release();
   }
-}
-
-/** One process at a time; held until the descriptor is closed. Throws DEVICE_BUSY. */
-function lockPins(directory: string): number {
-  const lock = openSync(directory, 'r');
-  if (tryLock(lock)) return lock;
-  closeSync(lock);
-  throw new AgentError('DEVICE_BUSY', `another process tracks devices with the pins in ${directory}`, {
-    hint: 'stop the other dattod, or give each its own --pin-dir',
-  });
 }
 
 /** What is pinned, or why it cannot be used; undefined where there is nothing. */
@@ -280,7 +276,7 @@ async function preparePinDirectory(directory: string): Promise<void> {
 }
 
 async function clearPins(directory: string): Promise<void> {
-  for (const name of await readdir(directory).catch(() => []))
+  for (const name of (await unlessAbsent(directory, readdir(directory))) ?? [])
     await rm(join(directory, name), { force: true });
 }
 

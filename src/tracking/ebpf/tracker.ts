@@ -21,6 +21,7 @@ import { defaultPinDirectory, Installation } from './installation.ts';
 import { defaultBudget, shapeFor, type Style } from './layout.ts';
 import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
 import { checkDescribed, type LiveDevice, markDifference, marksOf, readLiveDevice } from './marks.ts';
+import type { PinLock } from './pin-lock.ts';
 import type { ProgramSet } from './program-set.ts';
 import { Range, rangePin, unpinRange } from './range.ts';
 import type { TracepointName } from './kernel-types.ts';
@@ -29,6 +30,8 @@ import { explainRefusal } from './support.ts';
 export interface EbpfTrackerOptions {
   /** On a bpffs, which is mounted where there is none. Default /sys/fs/bpf/dattod. */
   readonly pinDirectory?: string;
+  /** Of that directory, where the caller keeps it for longer than the tracker is open. */
+  readonly lock?: PinLock;
   /** Bytes of kernel memory for the map of one device. Default 64 MiB. */
   readonly budget?: number;
   /** Default: bits where the kernel has an atomic OR. */
