@@ -1,7 +1,7 @@
 /** The chain of a device and its target as a job finds it, and what can be known of the target before it begins. */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
+import { makeDirectory } from '../base/files.ts';
 import type { Device } from '../devices/device.ts';
 import { Chain, type ChainRecord, type ChainSubject } from '../tracking/chain.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
@@ -15,7 +15,7 @@ const driftSamples = 64;
 
 export async function chainsDirectory(environment: Pick<JobEnvironment, 'stateDirectory'>): Promise<string> {
   const directory = join(environment.stateDirectory, 'chains');
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory);
   return directory;
 }
 

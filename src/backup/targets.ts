@@ -1,4 +1,5 @@
 /** Names of targets: what a person writes, what a thread gets, and how it is opened. */
+import type { Stats } from 'node:fs';
 import { rm, truncate } from 'node:fs/promises';
 import { AgentError } from '../base/errors.ts';
 import { openFileTarget } from '../block/file-target.ts';
@@ -48,7 +49,13 @@ export function targetName(spec: TargetSpec): string {
 export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>> {
   if (spec.kind !== 'file') return () => Promise.resolve();
   const { path } = spec;
-  const before = await statIfExisting(path).catch(() => undefined);
+  let before: Stats | undefined;
+  try {
+    before = await statIfExisting(path);
+  } catch {
+    // An image may be there. Opening it says what is wrong.
+    return () => Promise.resolve();
+  }
   // Nothing may have come to be there: the error that is on its way to the caller says why.
   if (before === undefined) return () => rm(path).catch(() => undefined);
   return async () => {

@@ -26,5 +26,9 @@ test('what is not there, or is no directory, is not synced', async () => {
   const path = join(directory, 'file');
   await writeFile(path, '');
   await assert.rejects(syncDirectory(path), { code: 'ENOTDIR' });
-  await assert.rejects(replaceFile(join(directory, 'nowhere', 'file'), ''), { code: 'ENOENT' });
+  const missing = join(directory, 'nowhere', 'file');
+  await assert.rejects(replaceFile(missing, ''), {
+    code: 'FILE_ERROR',
+    message: `${missing} cannot be written: ENOENT`,
+  });
 });

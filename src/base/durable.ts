@@ -5,6 +5,7 @@
 import { constants } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { fileFailure } from './files.ts';
 
 /** Makes durable which names the directory has. */
 export async function syncDirectory(path: string): Promise<void> {
@@ -18,17 +19,21 @@ export async function syncDirectory(path: string): Promise<void> {
 
 /**
  * Puts a file of mode 0600 in the place of the one before: written beside it (`PATH.new`), synced, renamed. Durable when
- * it resolves. For one writer at a time.
+ * it resolves. For one writer at a time. Throws FILE_ERROR; the one before is still there then.
  */
 export async function replaceFile(path: string, ...parts: readonly (string | Uint8Array)[]): Promise<void> {
   const beside = `${path}.new`;
-  const file = await open(beside, 'w', 0o600);
   try {
-    for (const part of parts) await file.writeFile(part);
-    await file.datasync();
-  } finally {
-    await file.close();
+    const file = await open(beside, 'w', 0o600);
+    try {
+      for (const part of parts) await file.writeFile(part);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await rename(beside, path);
+    await syncDirectory(dirname(path));
+  } catch (thrown) {
+    throw fileFailure(path, 'written', thrown);
   }
-  await rename(beside, path);
-  await syncDirectory(dirname(path));
 }

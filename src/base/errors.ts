@@ -44,12 +44,31 @@ export class AgentError extends Error {
   }
 }
 
+/** The next step for errors of the system that no caller causes, by their code. */
+export const systemHints: Readonly<Record<string, string>> = {
+  ENOSPC: 'make room on its filesystem (df, df -i), then start again',
+  EDQUOT: 'raise the quota or make room on its filesystem, then start again',
+  EROFS:
+    'make its filesystem writable again (one with errors becomes read-only: see dmesg), then start again',
+  EMFILE: 'raise the limit of open files of the daemon (LimitNOFILE= in its unit), then start again',
+  ENFILE: 'raise the limit of open files of the machine (sysctl fs.file-max), then start again',
+  EIO: 'check the disk below its filesystem (dmesg, smartctl), then start again',
+};
+
+/** What the machine lacks, which is no defect wherever it shows. An I/O error may be one of a device. */
+function lacking(thrown: unknown): boolean {
+  const code = errnoCode(thrown);
+  return code !== undefined && code !== 'EIO' && code in systemHints;
+}
+
 /** Turns whatever was thrown into an AgentError; a stranger becomes INTERNAL with its cause kept. */
 export function toAgentError(thrown: unknown): AgentError {
   if (thrown instanceof AgentError) return thrown;
   if (thrown instanceof Error && thrown.name === 'AbortError')
     return new AgentError('CANCELLED', 'Cancelled', { cause: thrown });
   const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const hint = lacking(thrown) ? systemHints[errnoCode(thrown)!] : undefined;
+  if (hint !== undefined) return new AgentError('FILE_ERROR', message, { hint, cause: thrown });
   return new AgentError('INTERNAL', message, { cause: thrown });
 }
 

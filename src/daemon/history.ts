@@ -5,7 +5,7 @@
  * write-ahead log, whose shared memory would have to be written for reading too.
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import { AgentError } from '../base/errors.ts';
+import { AgentError, systemHints } from '../base/errors.ts';
 import type { JobStatus } from './documents.ts';
 
 export interface HistoryOptions {
@@ -178,8 +178,22 @@ function openDatabase(path: string): DatabaseSync {
         cause: error,
       });
     throw new AgentError('FILE_ERROR', `The job history ${path} cannot be used: ${message}`, {
-      hint: 'move the file away to begin a new one',
+      hint: hints[resultCode(error)] ?? 'move the file away to begin a new one',
       cause: error,
     });
   }
+}
+
+/** By SQLite's primary result code (sqlite3.h): READONLY, IOERR, FULL, CANTOPEN. */
+const hints: Readonly<Record<number, string>> = {
+  8: systemHints['EROFS']!,
+  10: systemHints['EIO']!,
+  13: systemHints['ENOSPC']!,
+  14: 'see that the state directory is there and can be written',
+};
+
+/** 0 for what is not SQLite's. */
+function resultCode(error: unknown): number {
+  const code = error instanceof Error && 'errcode' in error ? error.errcode : undefined;
+  return typeof code === 'number' ? code & 0xff : 0;
 }

@@ -173,10 +173,16 @@ class GuardedFreezer implements Freezer {
     clearTimeout(this.#watchdog);
     const { runDirectory, mounts, log } = this.#options;
     const path = recordPath(runDirectory, this.#guard?.pid ?? 0);
-    const record = readRecord(path);
+    let named = mounts;
+    try {
+      named = (readRecord(path)?.mounts ?? []).map((mount) => mount.path);
+    } catch (err) {
+      // It names some of these; what is not frozen says so.
+      log.warn({ err }, 'the record of a freeze could not be read');
+    }
     const failures: string[] = [];
     const thawed: string[] = [];
-    for (const { path: mount } of record?.mounts.toReversed() ?? []) {
+    for (const mount of named.toReversed()) {
       const handle = this.#opened[mounts.indexOf(mount)];
       if (handle === undefined) continue;
       const outcome = thawIfFrozen(handle.fd);

@@ -36,7 +36,13 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
   if (restoreGracePeriods(runDirectory))
     log.info('put back a setting of the kernel that an earlier run had changed');
   for (const path of listRecords(runDirectory)) {
-    const record = readRecord(path);
+    let record: FreezeRecord | undefined;
+    try {
+      record = readRecord(path);
+    } catch (thrown) {
+      result.failures.push(`what ${path} names is not known (${errnoCode(thrown) ?? String(thrown)})`);
+      continue;
+    }
     if (record?.bootId !== boot) {
       removeRecord(path);
       continue;
@@ -61,7 +67,10 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
 /** The last frozen first. */
 async function thawRecorded(record: FreezeRecord, result: Leftovers): Promise<void> {
   for (const mount of record.mounts.toReversed()) {
-    const handle = await openAgain(mount);
+    const handle = await openAgain(mount).catch((thrown: unknown) => {
+      result.failures.push(`${mount.path} cannot be opened (${errnoCode(thrown) ?? String(thrown)})`);
+      return undefined;
+    });
     // Not mounted any more: then it is not frozen either (umount waits for the thaw).
     if (handle === undefined) continue;
     try {
@@ -86,17 +95,23 @@ export function thawIfFrozen(fd: number): string {
   }
 }
 
-/** Opens the filesystem by its recorded path, or by any other mount of it. */
+/**
+ * Opens the filesystem by its recorded path, or by any other mount of it; undefined if it is not mounted any more. Throws
+ * if it is, and cannot be opened.
+ */
 async function openAgain(mount: RecordedMount): Promise<FileHandle | undefined> {
   const { major, minor } = splitDeviceNumber(mount.dev);
+  let trouble: { readonly thrown: unknown } | undefined;
   const elsewhere = (await readMounts()).filter((each) => each.major === major && each.minor === minor);
   for (const path of [mount.path, ...elsewhere.map((each) => each.path)])
     try {
       const handle = await boundedOpen(path, constants.O_RDONLY | constants.O_NONBLOCK);
       if ((await handle.stat()).dev === mount.dev) return handle;
       await handle.close();
-    } catch {
+    } catch (thrown) {
       // Covered, renamed, gone or hung: the next one.
+      if (errnoCode(thrown) !== 'ENOENT') trouble ??= { thrown };
     }
+  if (trouble !== undefined && elsewhere.length > 0) throw trouble.thrown;
   return undefined;
 }

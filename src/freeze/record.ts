@@ -42,15 +42,25 @@ export function removeRecord(path: string): void {
   rmSync(`${path}.new`, { force: true });
 }
 
-/** Undefined where there is none, or where it cannot be understood. */
+/** Undefined if there is none, or it cannot be understood. Throws if it cannot be read. */
 export function readRecord(path: string): FreezeRecord | undefined {
-  let value: unknown;
+  let text: string;
   try {
-    value = JSON.parse(readFileSync(path, 'utf8'));
+    text = readFileSync(path, 'utf8');
+  } catch (thrown) {
+    if (errnoCode(thrown) === 'ENOENT') return undefined;
+    throw thrown;
+  }
+  return parseRecord(text);
+}
+
+function parseRecord(text: string): FreezeRecord | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isRecord(value) ? value : undefined;
   } catch {
     return undefined;
   }
-  return isRecord(value) ? value : undefined;
 }
 
 /** Paths of all records in the directory. */

@@ -1,6 +1,7 @@
 /** This process as the kernel sees it: locked memory, its identity across pid reuse, and the boot. */
 import { readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { errnoCode } from '../base/errors.ts';
 import { checked, declare } from './libc.ts';
 
 const MCL_CURRENT = 1;
@@ -26,8 +27,13 @@ export interface ProcessIdentity {
 
 /** Undefined where no such process exists, or where it has ended and waits to be reaped. */
 export async function identifyProcess(pid: number, proc = '/proc'): Promise<ProcessIdentity | undefined> {
-  const text = await readFile(join(proc, String(pid), 'stat'), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : parseProcessStat(text);
+  try {
+    return parseProcessStat(await readFile(join(proc, String(pid), 'stat'), 'utf8'));
+  } catch (thrown) {
+    // ESRCH: it ended while its file was read. Any other error says nothing of it.
+    if (['ENOENT', 'ESRCH'].includes(errnoCode(thrown) ?? '')) return undefined;
+    throw thrown;
+  }
 }
 
 /** proc_pid_stat(5). The second field is in brackets and may hold anything, brackets too. */

@@ -1,6 +1,7 @@
 /** Who uses a block device: what an open with O_EXCL that gave EBUSY does not tell. */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { unlessAbsent } from '../base/files.ts';
 import { unescapeOctal, readMounts } from './mountinfo.ts';
 import { readBlockDevices } from './sysfs.ts';
 
@@ -47,7 +48,8 @@ export async function describeUses(
 
 /** Block devices that the kernel swaps to. */
 async function readSwaps(proc = '/proc'): Promise<{ major: number; minor: number }[]> {
-  const text = await readFile(join(proc, 'swaps'), 'utf8').catch(() => '');
+  const swaps = join(proc, 'swaps');
+  const text = (await unlessAbsent(swaps, readFile(swaps, 'utf8'))) ?? '';
   const found: { major: number; minor: number }[] = [];
   for (const line of text.split('\n').slice(1)) {
     const [path, type] = line.split(/\s+/);

@@ -8,12 +8,12 @@
  * time, never data.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { open, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { replaceFile, syncDirectory } from '../base/durable.ts';
 import { type AgentError, toAgentError } from '../base/errors.ts';
-import { unlessAbsent } from '../base/files.ts';
+import { makeDirectory, unlessAbsent, writingAsync } from '../base/files.ts';
 import { freshBytes } from '../base/random.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
 import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
@@ -128,8 +128,8 @@ export class Chain {
   ): Promise<Chain> {
     const id = chainId(subject);
     const directory = join(parent, `${id}${beside}`);
-    await rm(directory, { recursive: true, force: true });
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await writingAsync(directory, () => rm(directory, { recursive: true, force: true }));
+    await makeDirectory(directory);
     createFingerprintFile(join(directory, 'fingerprints'), subject.size);
     const pending = new Bitmap(subject.size, options.unit);
     pending.fill(true);
@@ -158,10 +158,12 @@ export class Chain {
   async adopt(): Promise<void> {
     if (!this.#directory.endsWith(beside)) return;
     const place = this.#directory.slice(0, -beside.length);
-    await rm(place, { recursive: true, force: true });
-    await rename(this.#directory, place);
-    this.#directory = place;
-    await syncDirectory(dirname(place));
+    await writingAsync(place, async () => {
+      await rm(place, { recursive: true, force: true });
+      await rename(this.#directory, place);
+      this.#directory = place;
+      await syncDirectory(dirname(place));
+    });
   }
 
   /**
@@ -222,12 +224,14 @@ export class Chain {
 
   /** Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. */
   async savePending(): Promise<void> {
-    const fingerprints = await open(this.fingerprintPath, 'r');
-    try {
-      await fingerprints.datasync();
-    } finally {
-      await fingerprints.close();
-    }
+    await writingAsync(this.fingerprintPath, async () => {
+      const fingerprints = await open(this.fingerprintPath, 'r');
+      try {
+        await fingerprints.datasync();
+      } finally {
+        await fingerprints.close();
+      }
+    });
     let { pending } = this;
     if (this.besides !== undefined || this.unpublished !== undefined) {
       pending = pending.clone();
@@ -305,15 +309,17 @@ export class Chain {
   /** All fingerprints become "not known", durably. */
   async forgetFingerprints(): Promise<void> {
     // In place: the copying threads have the file open.
-    const file = await open(this.fingerprintPath, 'r+');
-    try {
-      const { size } = await file.stat();
-      await file.truncate(0);
-      await file.truncate(size);
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
+    await writingAsync(this.fingerprintPath, async () => {
+      const file = await open(this.fingerprintPath, 'r+');
+      try {
+        const { size } = await file.stat();
+        await file.truncate(0);
+        await file.truncate(size);
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
+    });
   }
 
   async remove(): Promise<void> {

@@ -11,6 +11,7 @@ import { Blake3Hasher } from '@napi-rs/blake-hash';
 import fs from 'node:fs';
 import { alignUp } from '../base/bytes.ts';
 import { Descriptor } from '../base/descriptor.ts';
+import { writing } from '../base/files.ts';
 
 /** Bytes of device per fingerprint. */
 export const fingerprintUnit = 64 * 1024;
@@ -42,22 +43,30 @@ export function fingerprintFileSize(deviceSize: number): number {
   return (alignUp(deviceSize, fingerprintUnit) / fingerprintUnit) * fingerprintSize;
 }
 
-/** Makes the file for a device of `deviceSize` bytes: a hole. Replaces what was there. */
+/** Makes the file for a device of `deviceSize` bytes: a hole. Replaces what was there. Throws FILE_ERROR. */
 export function createFingerprintFile(path: string, deviceSize: number): void {
-  const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC, 0o600);
-  try {
-    fs.ftruncateSync(fd, fingerprintFileSize(deviceSize));
-  } finally {
-    fs.closeSync(fd);
-  }
+  writing(path, () => {
+    const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC, 0o600);
+    try {
+      fs.ftruncateSync(fd, fingerprintFileSize(deviceSize));
+    } finally {
+      fs.closeSync(fd);
+    }
+  });
 }
 
-/** Synchronous access, for a copying thread. */
+/** Synchronous access, for a copying thread. Throws FILE_ERROR. */
 export class FingerprintFile {
   readonly #file: Descriptor;
+  readonly #path: string;
 
   constructor(path: string) {
-    this.#file = new Descriptor(fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME), path);
+    this.#path = path;
+    const flags = fs.constants.O_RDWR | fs.constants.O_NOATIME;
+    this.#file = new Descriptor(
+      writing(path, () => fs.openSync(path, flags)),
+      path,
+    );
   }
 
   /** Fills `into` with the fingerprints of the units from `firstUnit` on; what lies past the end is unknown. */
@@ -67,8 +76,16 @@ export class FingerprintFile {
   }
 
   write(firstUnit: number, from: Buffer): void {
-    for (let done = 0; done < from.length;)
-      done += fs.writeSync(this.#file.fd, from, done, from.length - done, firstUnit * fingerprintSize + done);
+    writing(this.#path, () => {
+      for (let done = 0; done < from.length;)
+        done += fs.writeSync(
+          this.#file.fd,
+          from,
+          done,
+          from.length - done,
+          firstUnit * fingerprintSize + done,
+        );
+    });
   }
 
   close(): void {

@@ -4,6 +4,8 @@
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { unlessAbsent } from '../../base/files.ts';
 import type { StartTracking } from '../../tracking/choose.ts';
 
 export interface DeviceOutcome {
@@ -32,12 +34,20 @@ export async function writeOutcome(runDirectory: string, outcome: RebootOutcome)
   await rename(`${path}.new`, path);
 }
 
-/** Undefined where this boot has had no `dattod reboot resume`. */
+/**
+ * Undefined if this boot has had no `dattod reboot resume`. Throws FILE_ERROR if what came of it cannot be read: without it
+ * the epochs go on, and what a boot loader wrote is missed.
+ */
 export async function readOutcome(runDirectory: string): Promise<RebootOutcome | undefined> {
+  const path = join(runDirectory, fileName);
+  const text = await unlessAbsent(path, readFile(path, 'utf8'));
   try {
-    return JSON.parse(await readFile(join(runDirectory, fileName), 'utf8')) as RebootOutcome;
-  } catch {
-    return undefined;
+    return text === undefined ? undefined : (JSON.parse(text) as RebootOutcome);
+  } catch (cause) {
+    throw new AgentError('FILE_ERROR', `${path} is not what 'dattod reboot resume' writes`, {
+      hint: "run 'dattod --remove-tracking', so that the next backups compare, remove the file, and start again",
+      cause,
+    });
   }
 }
 

@@ -3,9 +3,10 @@
  * removed, so that a daemon that starts after a crash knows what its predecessor left. One JSON document a file,
  * `STATE/snapshots/NAME.json`.
  */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { replaceFile } from '../../base/durable.ts';
+import { makeDirectory, unlessAbsent } from '../../base/files.ts';
 
 export interface SnapshotRecord {
   readonly version: 1;
@@ -34,7 +35,7 @@ export function snapshotsDirectory(stateDirectory: string): string {
 
 /** Durable when it resolves. */
 export async function writeRecord(directory: string, record: SnapshotRecord): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await makeDirectory(directory);
   await replaceFile(pathOf(directory, record.name), `${JSON.stringify(record)}\n`);
 }
 
@@ -42,13 +43,13 @@ export async function removeRecord(directory: string, name: string): Promise<voi
   await rm(pathOf(directory, name), { force: true });
 }
 
-/** Whatever cannot be read or names nothing of ours is left out. */
+/** What names nothing of ours is left out. Throws FILE_ERROR if the directory or a file cannot be read. */
 export async function readRecords(directory: string): Promise<SnapshotRecord[]> {
   const records: SnapshotRecord[] = [];
-  for (const file of await readdir(directory).catch(() => [])) {
+  for (const file of (await unlessAbsent(directory, readdir(directory))) ?? []) {
     if (!file.endsWith('.json')) continue;
-    const text = await readFile(join(directory, file), 'utf8').catch(() => '');
-    const record = parse(text);
+    const path = join(directory, file);
+    const record = parse((await unlessAbsent(path, readFile(path, 'utf8'))) ?? '');
     if (record !== undefined && `${record.name}.json` === file) records.push(record);
   }
   return records;

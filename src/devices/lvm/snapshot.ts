@@ -236,7 +236,11 @@ async function removeVolume(groupUuid: string, name: string): Promise<void> {
 export async function removeLeftoverSnapshots(stateDirectory: string, log: Log): Promise<string[]> {
   const directory = snapshotsDirectory(stateDirectory);
   const removed: string[] = [];
-  for (const { name, origin, group, groupUuid, at } of await readRecords(directory))
+  const records = await readRecords(directory).catch((err: unknown) => {
+    log.error({ err }, 'the records of snapshots could not be read; the next start tries again');
+    return [];
+  });
+  for (const { name, origin, group, groupUuid, at } of records)
     try {
       const resumed = await resumeVolumes(groupUuid, listVolumes);
       if (resumed.length > 0) {

@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
+import { unlessAbsent } from '../../base/files.ts';
 import type { Device } from '../../devices/device.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
 import type { NbdAttachment } from './nbd-device.ts';
@@ -87,14 +88,14 @@ export async function writeRecord(runDirectory: string, record: MountRecord): Pr
   await rename(`${path}.new`, path);
 }
 
-/** By age. What is no record is left out. */
+/** By age. What is no record is left out. Throws FILE_ERROR if one cannot be read. */
 export async function readRecords(runDirectory: string): Promise<MountRecord[]> {
-  const ids = await readdir(join(runDirectory, 'mounts')).catch(() => []);
+  const mounts = join(runDirectory, 'mounts');
+  const ids = (await unlessAbsent(mounts, readdir(mounts))) ?? [];
   const records: MountRecord[] = [];
   for (const id of ids) {
-    const text = await readFile(join(placeOf(runDirectory, id), 'record.json'), 'utf8').catch(
-      () => undefined,
-    );
+    const path = join(placeOf(runDirectory, id), 'record.json');
+    const text = await unlessAbsent(path, readFile(path, 'utf8'));
     if (text === undefined) continue;
     try {
       const record = JSON.parse(text) as MountRecord;

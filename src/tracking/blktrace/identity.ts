@@ -1,7 +1,7 @@
 /** Whether a device is still the one whose tracking began: by sysfs, which no freeze holds up. */
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { toAgentError } from '../../base/errors.ts';
+import { errnoCode, toAgentError } from '../../base/errors.ts';
 import { markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/marks.ts';
 import type { TrackedDevice } from '../tracker.ts';
 
@@ -33,8 +33,9 @@ export function unseenHolder(place: string): string | undefined {
   let holders: string[];
   try {
     holders = readdirSync(join(place, 'holders'));
-  } catch {
-    return undefined;
+  } catch (thrown) {
+    const code = errnoCode(thrown) ?? String(thrown);
+    return code === 'ENOENT' ? undefined : `what lies on ${basename(place)} cannot be listed: ${code}`;
   }
   const passing = holders.find((name) => /^(md|bcache|drbd)/.test(name));
   return passing === undefined

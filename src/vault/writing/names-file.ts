@@ -7,6 +7,7 @@
  */
 import fs from 'node:fs';
 import { Descriptor } from '../../base/descriptor.ts';
+import { writing } from '../../base/files.ts';
 import { nameLength } from '../names.ts';
 
 /** No hash: two to the power of 256 minus one. */
@@ -14,19 +15,21 @@ export const clearedName: Buffer = Buffer.alloc(nameLength, 0xff);
 
 export class NamesFile {
   readonly #file: Descriptor;
+  readonly #path: string;
 
-  private constructor(file: Descriptor) {
+  private constructor(file: Descriptor, path: string) {
     this.#file = file;
+    this.#path = path;
   }
 
-  /** Makes the file, empty, in place of what was there. */
+  /** Makes the file, empty, in place of what was there. Throws FILE_ERROR. */
   static create(path: string): void {
-    fs.closeSync(fs.openSync(path, 'w', 0o600));
+    writing(path, () => fs.closeSync(fs.openSync(path, 'w', 0o600)));
   }
 
   static open(path: string): NamesFile {
     const fd = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_NOATIME);
-    return new NamesFile(new Descriptor(fd, path));
+    return new NamesFile(new Descriptor(fd, path), path);
   }
 
   /** The entries of `count` chunks from `first` on, in a new buffer. */
@@ -40,9 +43,12 @@ export class NamesFile {
     return names;
   }
 
+  /** Throws FILE_ERROR. */
   write(first: number, names: Uint8Array): void {
-    for (let done = 0; done < names.length;)
-      done += fs.writeSync(this.#file.fd, names, done, names.length - done, first * nameLength + done);
+    writing(this.#path, () => {
+      for (let done = 0; done < names.length;)
+        done += fs.writeSync(this.#file.fd, names, done, names.length - done, first * nameLength + done);
+    });
   }
 
   close(): void {

@@ -5,6 +5,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
+import { unlessAbsent } from '../../base/files.ts';
 import { bootId, identifyProcess, isAlive, pidNamespace } from '../../linux/process.ts';
 
 export interface Owner {
@@ -34,9 +35,10 @@ export async function thisProcess(): Promise<Owner> {
   };
 }
 
-/** /etc/machine-id, or an empty string. */
+/** /etc/machine-id; an empty string if there is none. Throws FILE_ERROR. */
 export async function machineId(): Promise<string> {
-  return (await readFile('/etc/machine-id', 'utf8').catch(() => '')).trim();
+  const path = '/etc/machine-id';
+  return ((await unlessAbsent(path, readFile(path, 'utf8'))) ?? '').trim();
 }
 
 /**
