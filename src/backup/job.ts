@@ -83,8 +83,11 @@ export interface JobEnvironment {
   readonly stateDirectory: string;
   /** Not given: nothing is backed up into a vault. */
   readonly vaults?: VaultContext;
-  /** Bytes of memory that each job may fill until the thaw. Not given: a share of what the machine has. */
-  readonly spoolBytes?: number;
+  /**
+   * Bytes of memory that each job may fill until the thaw, and whether what has no room may go to files. Not given: a share
+   * of what the machine has, and files.
+   */
+  readonly spool?: { readonly memory: number; readonly files: boolean };
   /** On a tmpfs: the freeze guard's record lives there. */
   readonly runDirectory: string;
 }

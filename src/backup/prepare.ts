@@ -7,6 +7,7 @@ import { readStack } from '../devices/stacking.ts';
 import { checkHook } from '../freeze/hooks.ts';
 import { BackupJob } from './backup-job.ts';
 import { SpoolRoom } from './copy/spool-room.ts';
+import { spillPlace } from './spill-place.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
 import { prepareUnit } from './prepare-unit.ts';
@@ -32,7 +33,12 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
   const vaults = new VaultJobs(signal);
-  const room = SpoolRoom.create(environment.spoolBytes);
+  const room = SpoolRoom.create(
+    environment.spool?.memory,
+    environment.spool?.files === false
+      ? undefined
+      : await spillPlace(environment.stateDirectory, pairs, stack),
+  );
   const undo = async (): Promise<void> => {
     await Promise.all(units.map((unit) => unit.discard()));
     await vaults.end();

@@ -6,9 +6,11 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { type TestContext, after, test } from 'node:test';
+import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import type { JobStatus } from '../../src/daemon/documents.ts';
 import { backUp, backUpWell, daemonFor, scratchFor, scriptIn } from '../helpers/backup.ts';
@@ -22,6 +24,10 @@ import { startNbdkit } from '../helpers/nbdkit.ts';
 import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
 import { type TestDirectoryVault, vaultFor } from '../helpers/vault.ts';
 import { startStamper } from '../helpers/writers.ts';
+
+/** Of statfs(2). */
+const ext4Magic = 0xef53;
+const xfsMagic = 0x58465342;
 
 const whole = { after };
 const scratch = scratchFor(whole, { memory: true });
@@ -142,7 +148,7 @@ test('a freeze that finds more than memory holds, or lasts too long: another try
     ]);
     const { status } = await backUp(daemon, [...pair, '--pre-freeze-hook', late], '--incremental');
     assert.deepEqual([status.state, status.error?.code], ['FAILED', 'FREEZE_TOO_LONG']);
-    assert.match(status.error?.message ?? '', /than the 8\.00 MiB of memory/);
+    assert.match(status.error?.message ?? '', /than the 8\.00 MiB of memory and files/);
     assert.equal(readFileSync(tries, 'utf8').length, 3);
     assert.equal((await vault.points()).length, 1);
 
@@ -157,6 +163,36 @@ test('a freeze that finds more than memory holds, or lasts too long: another try
   }
   await assertPoint(vault, await backUpWell(daemon, [...pair, ...args], '--incremental'));
 });
+
+test('what memory has no room for goes to files, if the state directory lies elsewhere', async (t) => {
+  const daemon = await trackedDaemonWithFiles(t);
+  if (daemon === undefined) return;
+  const vault = await vaultFor(t, daemon.stateDirectory);
+  const size = 96 * MiB;
+  const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
+  const file = join(disk.mountPoint!, 'file');
+  writeFileSync(file, randomBytes(24 * MiB));
+  const pair = ['--device', disk.device, '--target', vault.target];
+  await backUpWell(daemon, pair);
+  const late = await scriptIn(scratch, 'write-spilled', [
+    `dd if=/dev/urandom of=${file} bs=1M count=16 conv=notrunc,fsync status=none`,
+  ]);
+  const { args, assertPoint } = await pointProof('spilled', disk.device, size);
+  const status = await backUpWell(daemon, [...pair, ...args, '--pre-freeze-hook', late], '--incremental');
+  assert.equal(status.devices[0]!.kind, 'incremental');
+  await assertPoint(vault, status);
+});
+
+/** Undefined if nothing can track here, or the daemon's directory is on no filesystem that may take files. */
+async function trackedDaemonWithFiles(t: TestContext) {
+  const { type } = statfsSync(tmpdir());
+  if (!(await trackingSupport()).supported || (type !== ext4Magic && type !== xfsMagic)) return undefined;
+  return daemonFor(t, {
+    tracking: true,
+    entry: 'test/helpers/dattod-room.ts',
+    environment: { DATTO_ROOM: '4M', DATTO_FILES: 'yes' },
+  });
+}
 
 test('a change that comparing finds inside the freeze is in the recovery point, far from all others too', async (t) => {
   const daemon = await daemonFor(t);

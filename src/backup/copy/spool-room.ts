@@ -1,6 +1,6 @@
 /**
- * The memory that the spools of all devices of a job may take together. Threads take it in slabs from one shared counter,
- * so that a busy device can use what idle ones do not need.
+ * The memory, and the space in files, that the spools of all devices of a job may take together. Threads take it in slabs
+ * from shared counters, so that a busy device can use what idle ones do not need.
  */
 import { GiB, KiB, MiB } from '../../base/bytes.ts';
 
@@ -12,12 +12,32 @@ const share = 1 / 4;
 const least = 32 * MiB;
 const most = 4 * GiB;
 
-/** Can be cloned to a thread. */
-export interface SpoolRoomSetup {
-  readonly counter: SharedArrayBuffer;
+/** Of the memory, what the rounds before the freeze leave to the freeze if there is a file for theirs. */
+const forFreeze = 1 / 4;
+
+/** Of the free space of the filesystem that spills go to, and its most in bytes. */
+const spaceShare = 1 / 4;
+const mostSpace = 16 * GiB;
+
+/** Where memory that is full spills to. */
+export interface SpillPlace {
+  /** On no device of the job. */
+  readonly directory: string;
   /** Bytes. */
   readonly limit: number;
 }
+
+/** Can be cloned to a thread. */
+export interface SpoolRoomSetup {
+  /** Slabs of memory that are taken, and slabs of files. */
+  readonly counters: SharedArrayBuffer;
+  /** Bytes of memory. */
+  readonly limit: number;
+  readonly spill: SpillPlace | undefined;
+}
+
+const memory = 0;
+const files = 1;
 
 export class SpoolRoom {
   readonly setup: SpoolRoomSetup;
@@ -25,34 +45,50 @@ export class SpoolRoom {
 
   constructor(setup: SpoolRoomSetup) {
     this.setup = setup;
-    this.#taken = new Int32Array(setup.counter);
+    this.#taken = new Int32Array(setup.counters);
   }
 
   /** Default: a share of the memory that the machine, and the control group of this process, have available now. */
-  static create(limit = roomIn(process.availableMemory())): SpoolRoom {
-    return new SpoolRoom({ counter: new SharedArrayBuffer(4), limit });
+  static create(limit = roomIn(process.availableMemory()), spill?: SpillPlace): SpoolRoom {
+    return new SpoolRoom({ counters: new SharedArrayBuffer(8), limit, spill });
   }
 
-  /** Bytes. */
+  /** Bytes of memory and files. */
   get limit(): number {
-    return this.setup.limit;
+    return this.setup.limit + (this.setup.spill?.limit ?? 0);
   }
 
   /** Bytes that no thread has taken. */
   get free(): number {
-    return Math.max(0, this.limit - Atomics.load(this.#taken, 0) * slabSize);
+    return this.#free(memory, this.setup.limit) + this.#free(files, this.setup.spill?.limit ?? 0);
   }
 
-  /** Takes one slab. False: none is left. */
-  take(): boolean {
-    if ((Atomics.add(this.#taken, 0, 1) + 1) * slabSize <= this.limit) return true;
-    Atomics.sub(this.#taken, 0, 1);
+  #free(what: number, limit: number): number {
+    return Math.max(0, limit - Atomics.load(this.#taken, what) * slabSize);
+  }
+
+  /** Takes one slab: of memory, or of the file. Undefined: none is left. `frozen`: also of what is left to the freeze. */
+  take({ frozen }: { readonly frozen: boolean }): 'memory' | 'file' | undefined {
+    const { limit, spill } = this.setup;
+    if (this.#take(memory, frozen || spill === undefined ? limit : limit * (1 - forFreeze))) return 'memory';
+    return spill !== undefined && this.#take(files, spill.limit) ? 'file' : undefined;
+  }
+
+  #take(what: number, limit: number): boolean {
+    if ((Atomics.add(this.#taken, what, 1) + 1) * slabSize <= limit) return true;
+    Atomics.sub(this.#taken, what, 1);
     return false;
   }
 
-  giveBack(slabs: number): void {
-    Atomics.sub(this.#taken, 0, slabs);
+  giveBack(slabs: { readonly memory: number; readonly files: number }): void {
+    Atomics.sub(this.#taken, memory, slabs.memory);
+    Atomics.sub(this.#taken, files, slabs.files);
   }
+}
+
+/** `free`: bytes of the filesystem that unprivileged programs could still use. */
+export function spaceIn(free: number): number {
+  return Math.floor(Math.min(mostSpace, free * spaceShare));
 }
 
 /** `available`: bytes of memory. */

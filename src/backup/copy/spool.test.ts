@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
 import test from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, KiB, MiB } from '../../base/bytes.ts';
-import { SpoolRoom, roomIn, slabSize } from './spool-room.ts';
+import { SpoolRoom, roomIn, slabSize, spaceIn } from './spool-room.ts';
 import { Spool } from './spool.ts';
 
 test('the room is a share of what is available, within bounds, and is shared by all', () => {
@@ -13,10 +14,18 @@ test('the room is a share of what is available, within bounds, and is shared by 
   assert.equal(roomIn(256 * GiB), 4 * GiB);
   const first = SpoolRoom.create(2 * slabSize);
   const second = new SpoolRoom(first.setup);
-  assert.deepEqual([first.take(), second.take(), first.take()], [true, true, false]);
+  const takes = (rooms: readonly SpoolRoom[], frozen = false) => rooms.map((room) => room.take({ frozen }));
+  assert.deepEqual(takes([first, second, first]), ['memory', 'memory', undefined]);
   assert.equal(second.free, 0);
-  first.giveBack(1);
-  assert.deepEqual([second.free, second.take()], [slabSize, true]);
+  first.giveBack({ memory: 1, files: 0 });
+  assert.deepEqual([second.free, ...takes([second])], [slabSize, 'memory']);
+
+  assert.deepEqual([spaceIn(1024 * GiB), spaceIn(GiB)], [16 * GiB, 256 * MiB]);
+  const spilling = SpoolRoom.create(4 * slabSize, { directory: '/', limit: 2 * slabSize });
+  const many = Array.from({ length: 6 }, () => spilling);
+  // The rounds before the freeze leave some memory to it.
+  assert.deepEqual(takes(many), ['memory', 'memory', 'memory', 'file', 'file', undefined]);
+  assert.deepEqual(takes([spilling, spilling], true), ['memory', undefined]);
 });
 
 test('a spool holds the last content of each block, whatever came before', () => {
@@ -29,8 +38,10 @@ test('a spool holds the last content of each block, whatever came before', () =>
     { maxLength: 6 },
   );
   fc.assert(
-    fc.property(rounds, fc.constantFrom(1, 4, 16), (all, perGranule) => {
-      const room = SpoolRoom.create(4 * MiB);
+    fc.property(rounds, fc.constantFrom(1, 4, 16), fc.boolean(), (all, perGranule, spills) => {
+      const room = spills
+        ? SpoolRoom.create(0, { directory: tmpdir(), limit: 4 * MiB })
+        : SpoolRoom.create(4 * MiB);
       const spool = new Spool(room, { size, block });
       const keep = new Bitmap(size, block);
       const expected = new Map<number, Buffer>();

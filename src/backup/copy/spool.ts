@@ -1,10 +1,12 @@
 /**
  * Blocks of the device as they were when a copying thread read them last, kept in memory until they are sent after the
- * thaw. Blocks of zeros take no room. Nothing here lies in the heap of the thread, which is small.
+ * thaw, or in a file on another device if memory has no room. Blocks of zeros take no room. Nothing here lies in the heap
+ * of the thread, which is small.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { formatBytes, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
+import { SpillFile } from './spill-file.ts';
 import { type SpoolRoom, slabSize } from './spool-room.ts';
 
 /** Slot of a block of zeros. */
@@ -25,7 +27,10 @@ export class Spool {
   readonly #room: SpoolRoom;
   readonly #size: number;
   readonly #block: number;
-  readonly #slabs: Buffer[] = [];
+  /** Memory, or the slab's position in the file. */
+  readonly #slabs: (Buffer | number)[] = [];
+  #file: SpillFile | undefined;
+  #fileEnd = 0;
   readonly #freeSlots: number[] = [];
   #count = 0;
   #offsets = new Float64Array(1024);
@@ -43,13 +48,16 @@ export class Spool {
     return this.#count;
   }
 
-  /** Copies one block (the last one of the device may be short). False: there is no room for it. */
-  add(offset: number, data: Uint8Array): boolean {
+  /**
+   * Copies one block (the last one of the device may be short). False: there is no room for it. `frozen`: this is inside
+   * the freeze.
+   */
+  add(offset: number, data: Uint8Array, { frozen = false }: { readonly frozen?: boolean } = {}): boolean {
     let slot = zeroSlot;
     if (!isZero(data)) {
-      if (this.#freeSlots.length === 0 && !this.#grow()) return false;
+      if (this.#freeSlots.length === 0 && !this.#grow(frozen)) return false;
       slot = this.#freeSlots.pop()!;
-      this.#bytes(slot).set(data);
+      if (!this.#store(slot, data)) return false;
     }
     if (this.#count === this.#offsets.length) this.#resize(this.#count * 2);
     this.#offsets[this.#count] = offset;
@@ -71,8 +79,12 @@ export class Spool {
   }
 
   clear(): void {
-    this.#room.giveBack(this.#slabs.length);
+    const memory = this.#slabs.filter((slab) => typeof slab !== 'number').length;
+    this.#room.giveBack({ memory, files: this.#slabs.length - memory });
     this.#slabs.length = 0;
+    this.#file?.close();
+    this.#file = undefined;
+    this.#fileEnd = 0;
     this.#freeSlots.length = 0;
     this.#count = 0;
     this.#resize(1024);
@@ -100,22 +112,47 @@ export class Spool {
       const length = Math.min(this.#block, granule.length - from);
       const slot = this.#slots[entry++]!;
       if (slot === zeroSlot) into.fill(0, from, from + length);
-      else into.set(this.#bytes(slot).subarray(0, length), from);
+      else this.#load(slot, into.subarray(from, from + length));
     }
   }
 
-  #bytes(slot: number): Buffer {
-    const perSlab = slabSize / this.#block;
-    const at = (slot % perSlab) * this.#block;
-    return this.#slabs[Math.floor(slot / perSlab)]!.subarray(at, at + this.#block);
+  #store(slot: number, data: Uint8Array): boolean {
+    const { slab, at } = this.#place(slot);
+    if (typeof slab === 'number') return this.#file!.write(data, slab + at);
+    slab.set(data, at);
+    return true;
   }
 
-  #grow(): boolean {
-    if (!this.#room.take()) return false;
+  #load(slot: number, into: Uint8Array): void {
+    const { slab, at } = this.#place(slot);
+    if (typeof slab === 'number') this.#file!.read(into, slab + at);
+    else into.set(slab.subarray(at, at + into.length));
+  }
+
+  #place(slot: number): { slab: Buffer | number; at: number } {
     const perSlab = slabSize / this.#block;
-    const first = this.#slabs.push(Buffer.allocUnsafeSlow(slabSize)) * perSlab - perSlab;
+    return { slab: this.#slabs[Math.floor(slot / perSlab)]!, at: (slot % perSlab) * this.#block };
+  }
+
+  #grow(frozen: boolean): boolean {
+    const slab = this.#newSlab(frozen);
+    if (slab === undefined) return false;
+    const perSlab = slabSize / this.#block;
+    const first = this.#slabs.push(slab) * perSlab - perSlab;
     for (let slot = first + perSlab - 1; slot >= first; slot--) this.#freeSlots.push(slot);
     return true;
+  }
+
+  #newSlab(frozen: boolean): Buffer | number | undefined {
+    const kind = this.#room.take({ frozen });
+    if (kind !== 'file') return kind && Buffer.allocUnsafeSlow(slabSize);
+    this.#file ??= SpillFile.open(this.#room.setup.spill!.directory);
+    if (this.#file === undefined) {
+      this.#room.giveBack({ memory: 0, files: 1 });
+      return undefined;
+    }
+    this.#fileEnd += slabSize;
+    return this.#fileEnd - slabSize;
   }
 
   #resize(length: number): void {
@@ -154,8 +191,12 @@ export class Spool {
 export function spoolFull(target: string, bytes: number): AgentError {
   return new AgentError(
     'FREEZE_TOO_LONG',
-    `more has changed since the last pass to ${target} than the ${formatBytes(bytes)} of memory that the job may use, ` +
-      'and it has to be kept there while the filesystem is frozen',
-    { hint: 'start the backup again when the device is less busy, or give the machine more memory' },
+    `more has changed since the last pass to ${target} than the ${formatBytes(bytes)} of memory and files that the job ` +
+      'may use, and it has to be kept there while the filesystem is frozen',
+    {
+      hint:
+        'start the backup again when the device is less busy, give the machine more memory, or put the state directory on a ' +
+        'device that is not backed up with it',
+    },
   );
 }

@@ -296,7 +296,10 @@ export class Transfer {
         const start = performance.now();
         await this.#reader.fill(offset, slot.buffer.subarray(0, length));
         for (const extent of clipped(send.extents(offset, offset + length), offset, offset + length))
-          this.#keep(slot, extent.offset - offset, extent.offset, extent.length, mayOverflow);
+          this.#keep(slot, extent.offset - offset, extent.offset, extent.length, {
+            frozen: isFrozen(mode),
+            mayOverflow,
+          });
         control.add(thread, 'scattered', 1);
         control.add(thread, 'scatteredMs', performance.now() - start);
       } finally {
@@ -346,7 +349,7 @@ export class Transfer {
     const runs = this.#runs(offset, length, (unit) => this.#reader.differs(unit));
     for (const { from, length: bytes } of runs) {
       control.add(thread, 'different', bytes);
-      this.#keep(slot, from, offset + from, bytes, mayOverflow);
+      this.#keep(slot, from, offset + from, bytes, { frozen: true, mayOverflow });
     }
   }
 
@@ -390,11 +393,17 @@ export class Transfer {
   }
 
   /** Keeps whole blocks in the spool. Those that have no room are sent at once, if they may be. */
-  #keep(slot: Slot, from: number, offset: number, length: number, mayOverflow: boolean): void {
+  #keep(
+    slot: Slot,
+    from: number,
+    offset: number,
+    length: number,
+    { frozen, mayOverflow }: { readonly frozen: boolean; readonly mayOverflow: boolean },
+  ): void {
     for (let at = 0; at < length; at += this.#block) {
       const bytes = Math.min(this.#block, length - at);
       const data = slot.buffer.subarray(from + at, from + at + bytes);
-      if (this.#spool.add(offset + at, data)) continue;
+      if (this.#spool.add(offset + at, data, { frozen })) continue;
       if (!mayOverflow) throw spoolFull(this.target.name, this.#parts.room.limit);
       this.#overflow += bytes;
       this.#overflown.add(Math.floor((offset + at) / fingerprintUnit));
