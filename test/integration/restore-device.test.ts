@@ -4,7 +4,7 @@
  * not written; that what is in use or holds something else is refused; and that a cut restore goes on.
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -275,7 +275,18 @@ test('a restore that was cut does not go on over what was put there since', asyn
   const disk = await makeLoop(t, { size: ext4.size });
   const unfinishedDirectory = join(scratch, 'reused');
   const again = (): Promise<RestoreResult> => restore(ext4, disk.device, { unfinishedDirectory });
+  const forgetRanges = (): void => {
+    for (const name of readdirSync(unfinishedDirectory).filter((each) => each.endsWith('.ranges')))
+      truncateSync(join(unfinishedDirectory, name), 0);
+  };
+  // Killed before anything was recorded: its own beginning is known all the same.
   await interrupt(ext4, disk.device, unfinishedDirectory);
+  forgetRanges();
+  await again();
+  await assertRestored(ext4, disk.device);
+
+  await fillWithJunk(disk.device, ext4.size);
+  await interrupt(ext4, disk.device, unfinishedDirectory, { force: disk.device });
   await exec('mkfs.ext4', ['-q', '-F', '-L', 'PRECIOUS', disk.device]);
   const mountPoint = join(scratch, 'reused-mounted');
   await mountDevice(disk.device, mountPoint);
@@ -291,6 +302,9 @@ test('a restore that was cut does not go on over what was put there since', asyn
   await mountDevice(disk.device, mountPoint);
   assert.equal(await readFile(join(mountPoint, 'thesis'), 'utf8'), 'years of work');
   await unmount(mountPoint);
+
+  forgetRanges();
+  await assert.rejects(again(), refusedWith('TARGET_OCCUPIED', /before anything of it was recorded/));
 
   // With its name typed again it begins anew, and one changed byte of what it has restored is enough.
   await interrupt(ext4, disk.device, unfinishedDirectory, { force: disk.device });

@@ -39,6 +39,11 @@ export interface Demands {
   readonly place: string | undefined;
 }
 
+export interface ResumeCheck extends CheckedRanges {
+  /** And its beginning is not what was begun. */
+  readonly nothingRecorded: boolean;
+}
+
 export interface CheckOptions {
   /** The destination's name, typed out again: what is on it may go. */
   readonly force?: string | undefined;
@@ -46,7 +51,7 @@ export interface CheckOptions {
    * An earlier restore of the same image to this very destination was interrupted: reads the destination and tells the
    * first range that is not what was restored there. Absent: there was none.
    */
-  readonly resume?: ((readAt: ReadAt) => Promise<CheckedRanges>) | undefined;
+  readonly resume?: ((readAt: ReadAt) => Promise<ResumeCheck>) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly topology?: TopologyOptions | undefined;
 }
@@ -303,16 +308,16 @@ async function refuseOccupied(
   { resume }: CheckOptions,
 ): Promise<void> {
   if (resume === undefined) throw occupied(name, contents);
-  const { differs, ranges } = await resume(readAt);
+  const { differs, nothingRecorded } = await resume(readAt);
   if (differs !== undefined)
     throw occupied(
       name,
       `${contents}. An earlier restore of the same image was interrupted, and since then the ${differs.length} bytes at ${differs.offset} were changed`,
     );
-  if (ranges === 0)
+  if (nothingRecorded)
     throw occupied(
       name,
-      `${contents}. An earlier restore of the same image was interrupted before anything of it was recorded`,
+      `${contents}. An earlier restore of the same image was interrupted before anything of it was recorded, and this is not what it had begun to write`,
     );
 }
 

@@ -7,7 +7,7 @@
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { Bitmap } from '../../base/bitmap.ts';
-import { KiB, MiB } from '../../base/bytes.ts';
+import { KiB, MiB, isZero } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { open } from 'node:fs/promises';
@@ -96,12 +96,16 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
     const table = await readPartitionTable(readAt, image.size, options.sectorSize);
     const filesystem = table === undefined ? await probe(readAt, image.size) : undefined;
     const unfinished = new UnfinishedRestore(options.unfinishedDirectory, to, options.imageId);
+    const onRead = (done: number, total: number): void => {
+      const rate = (done * 1000) / Math.max(1, performance.now() - started);
+      options.onProgress?.({ phase: 'checking', done, total, written: 0, rate });
+    };
     const resume = (await unfinished.wasBegun())
-      ? (destination: ReadAt) =>
-          unfinished.check(destination, signal, (done, total) => {
-            const rate = (done * 1000) / Math.max(1, performance.now() - started);
-            options.onProgress?.({ phase: 'checking', done, total, written: 0, rate });
-          })
+      ? async (destination: ReadAt) => {
+          const found = await unfinished.check(destination, signal, onRead);
+          const isOurs = found.ranges > 0 || (await isHeadBegun(destination, image));
+          return { ...found, nothingRecorded: !isOurs };
+        }
       : undefined;
     const held = await holdDestination(
       to,
@@ -132,6 +136,24 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
 
 /** The beginning of a destination, where filesystems, volume managers and partition tables have their signatures. */
 const headBytes = MiB;
+/** Writes that were under way are torn at sectors. */
+const tornUnit = 512;
+
+/**
+ * Interrupted before anything was recorded: the beginning of the destination, which was empty, holds nothing but zeros and
+ * what the image has there.
+ */
+async function isHeadBegun(destination: ReadAt, image: ImageReader): Promise<boolean> {
+  const length = Math.min(headBytes, image.size);
+  const there = Buffer.from(await destination(0, length));
+  const wanted = await image.read(0, length);
+  for (let at = 0; at < length; at += tornUnit) {
+    const unit = there.subarray(at, at + tornUnit);
+    if (!isZero(unit) && !unit.equals(wanted.subarray(at, at + tornUnit))) return false;
+  }
+  return true;
+}
+
 /** Chunks are used once; what is read ahead has to fit. */
 const threadCacheBytes = 12 * MiB;
 
