@@ -271,6 +271,7 @@ void describe('S3 that fails', () => {
     await writeFile(
       join(directory, 'credentials'),
       `[backup]\naws_access_key_id = ${user.accessKeyId}\naws_secret_access_key = ${user.secretAccessKey}\n`,
+      { mode: 0o600 },
     );
     assert.equal(await get({ profile: 'backup' }), 'x');
     await assert.rejects(get({ profile: 'other' }), { code: 'VAULT_DENIED' });
