@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import {
   existsSync,
   readdirSync,
@@ -17,6 +18,9 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
+import { NBD_OPT } from '../../src/nbd/protocol/constants.ts';
+import { encodeClientFlags, encodeOption } from '../../src/nbd/protocol/handshake.ts';
+import { encodeInfoRequest } from '../../src/nbd/protocol/options.ts';
 import { startDattosrv } from '../helpers/dattosrv.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
@@ -291,7 +295,14 @@ test('clients that talk nonsense, or are too many, trouble nobody else', async (
     await closed;
   }
   const idle = Array.from({ length: 4 }, () => connect(server.socket));
-  await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('data', resolve))));
+  const go = encodeOption(NBD_OPT.GO, encodeInfoRequest({ name: 'disk', requests: [] }));
+  // Those that have chosen an export count; the reply to that is longer than the greeting.
+  await Promise.all(
+    idle.map(async (socket) => {
+      socket.write(Buffer.concat([encodeClientFlags(3), go]));
+      for (let bytes = 0; bytes <= 18;) bytes += ((await once(socket, 'data')) as [Buffer])[0].length;
+    }),
+  );
   const refused = await exec('nbdinfo', ['--size', server.uriOf('disk')], { allow: [1] });
   assert.equal(refused.code, 1);
   assert.match(server.stderr(), /--max-connections/);

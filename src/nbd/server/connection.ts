@@ -28,13 +28,12 @@ export interface ServerOptions {
   readonly blockSizes?: BlockSizes;
   /** How long a client may take to choose an export, milliseconds. */
   readonly handshakeTimeoutMs?: number;
+  /** How long a client may take to fetch what is left for it when the connection ends, milliseconds. */
+  readonly goodbyeMs?: number;
 }
 
 /** Any offset, holes in pages, and payloads as large as every server should take. */
 const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
-
-/** How long a client may take to fetch what is left for it when the connection ends. */
-const goodbyeMs = 5000;
 
 export interface ServedConnection {
   /** Resolves when the connection is closed and nothing of it runs; never rejects. */
@@ -58,6 +57,7 @@ export function serveConnection(wire: Wire, options: ServerOptions): ServedConne
 async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>): Promise<void> {
   const { log } = options;
   let current = wire;
+  const { goodbyeMs = 5000 } = options;
   try {
     const agreed = await withinTime(wire, options, stopped);
     if (agreed === undefined) return;
@@ -76,7 +76,7 @@ async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>)
     }
     current.destroy();
   } finally {
-    wireMustClose(current);
+    wireMustClose(current, goodbyeMs);
     await current.closed;
     wire.destroy();
   }
@@ -147,7 +147,7 @@ function reasonOf(wire: Wire): { error?: string } {
 }
 
 /** A client that does not end its side after we ended ours gets a little time, not for ever. */
-function wireMustClose(wire: Wire): void {
+function wireMustClose(wire: Wire, goodbyeMs: number): void {
   const timer = setTimeout(() => wire.destroy(), goodbyeMs);
   timer.unref();
   void wire.closed.then(() => clearTimeout(timer));
