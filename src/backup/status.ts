@@ -5,7 +5,8 @@
 import type { ErrorDocument } from '../base/errors.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 
-export type JobState = 'NOT_STARTED' | 'IN_PROGRESS' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED';
+/** `UNKNOWN`: of the history alone, see History.failInterrupted. */
+export type JobState = 'NOT_STARTED' | 'IN_PROGRESS' | 'SUCCEEDED' | 'FAILED' | 'CANCELLED' | 'UNKNOWN';
 
 export type JobPhase =
   'preparing' | 'mapping' | 'copying' | 'freezing' | 'frozen' | 'finishing' | 'verifying' | 'done';

@@ -83,12 +83,23 @@ export async function createDaemon(
     const start = withReasonOfReboot(trackers.start, reboot);
     const findDevice: Collaborators['findDevice'] = async (devices, name) =>
       collaborators.findDevice(devices, name, await shownPoints(runDirectory));
-    const jobs = new JobTable({
+    // The image that a job makes in its freeze shows the job there, and a restored machine knows it by that.
+    const atFreeze = {
+      hold: () => {
+        jobs.record();
+        history.hold();
+      },
+      release: () => {
+        history.release();
+        jobs.record();
+      },
+    };
+    const jobs: JobTable = new JobTable({
       collaborators: { ...collaborators, findDevice },
       history,
       environment: {
         log,
-        holdWhileFrozen: [logFile, history],
+        holdWhileFrozen: [logFile, atFreeze],
         startTracking: untrackFirst(start, marks?.stillTracked ?? new Set(), trackers),
         vaults: { vaults: config.vaults, stateDirectory },
         stateDirectory,

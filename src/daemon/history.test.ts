@@ -151,3 +151,24 @@ test('a write that fails is told, and tried again with the next one', () => {
   assert.equal(again.get('a')?.state, 'SUCCEEDED');
   again.close();
 });
+
+test('on a machine that was restored from the image that a job made, how the job ended is not known', () => {
+  const frozen = new History(path, { bootId: 'one' });
+  frozen.put({ ...status('a', 'IN_PROGRESS'), phase: 'freezing' });
+  frozen.put({ ...status('b', 'IN_PROGRESS'), phase: 'frozen' });
+  frozen.close();
+  const restored = new History(path, { bootId: 'two' });
+  const [a, b] = restored.failInterrupted(new Date());
+  assert.deepEqual([a?.state, b?.state], ['UNKNOWN', 'FAILED']);
+  assert.match(a?.error?.message ?? '', /restored from what the job made/);
+  restored.close();
+  const killed = new History(path, { bootId: 'two' });
+  killed.put({ ...status('c', 'IN_PROGRESS'), phase: 'freezing' });
+  killed.close();
+  const again = new History(path, { bootId: 'two' });
+  assert.deepEqual(
+    again.failInterrupted(new Date()).map(({ state }) => state),
+    ['FAILED'],
+  );
+  again.close();
+});

@@ -88,6 +88,9 @@ export class History {
   /**
    * Marks jobs that an earlier daemon left unfinished as FAILED with the reason. Returns them. Call once,
    * before any job starts.
+   *
+   * The image of a filesystem that holds this history shows the job that made the image at its freeze, since that is
+   * recorded right before (daemon.ts). On a machine that was restored from the image, such a job is UNKNOWN.
    */
   failInterrupted(now: Date): JobStatus[] {
     const rows = this.#database
@@ -96,19 +99,24 @@ export class History {
     return rows.map((row) => {
       const restarted = this.#bootId !== '' && row['boot_id'] !== this.#bootId;
       const status = statusOf(row)!;
+      const atFreeze = restarted && status.phase === 'freezing';
       const failed: JobStatus = {
         ...status,
-        state: 'FAILED',
+        state: atFreeze ? 'UNKNOWN' : 'FAILED',
         paused: false,
         rate: 0,
         seconds_left: null,
         finished_at: now.toISOString(),
         error: {
           code: 'JOB_INTERRUPTED',
-          message: restarted
-            ? `The machine was restarted during the job (phase: ${status.phase})`
-            : `dattod was killed or crashed during the job (phase: ${status.phase})`,
-          hint: 'start the backup again; the image is not complete until one succeeds',
+          message: atFreeze
+            ? 'How this job ended is not known here: the machine was restored from what the job made, or restarted in its freeze'
+            : restarted
+              ? `The machine was restarted during the job (phase: ${status.phase})`
+              : `dattod was killed or crashed during the job (phase: ${status.phase})`,
+          hint: atFreeze
+            ? "look at the target ('dattocli points'), or start the backup again"
+            : 'start the backup again; the image is not complete until one succeeds',
         },
       };
       this.put(failed);

@@ -174,6 +174,11 @@ export class JobTable {
     ].slice(0, limit);
   }
 
+  /** Records how the running jobs do now. */
+  record(): void {
+    for (const { job } of this.#running.values()) this.#history.put(job.status());
+  }
+
   /** The statuses of the jobs that run. */
   running(): JobStatus[] {
     return [...this.#running.values()].map(({ job }) => job.status());

@@ -1,14 +1,16 @@
 /**
  * Proves that a full or read-only state directory is said to be one: each job and each start that needs it ends with an
- * error that names the path, the cause and the next step, nothing is lost by it, and all works again afterwards.
+ * error that names the path, the cause and the next step, nothing is lost by it, and all works again afterwards. And that
+ * a machine that is restored from an image does not list the job that made the image as failed.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
+import { History } from '../../src/daemon/history.ts';
 import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
-import { backUpWell, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
+import { backUpWell, daemonFor, refused, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { dattocli, runProgram } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
@@ -26,7 +28,16 @@ test('a full and a read-only state directory', async (t) => {
   const vault = await vaultFor(t, state);
   const image = join(scratch, 'image');
   const to = (target: string) => ['--device', disk.device, '--target', target];
-  await backUpWell(daemon, to(image));
+  // What a machine that is restored from the image has for its history.
+  const copied = join(scratch, 'history.sqlite');
+  const hook = await scriptIn(scratch, 'copy-history', [`cp ${state}/history.sqlite ${copied}`]);
+  await backUpWell(daemon, [...to(image), '--frozen-hook', hook, '--max-freeze', '20s']);
+  const history = new History(copied, { bootId: 'another boot' });
+  assert.deepEqual(
+    history.failInterrupted(new Date()).map(({ state: ended }) => ended),
+    ['UNKNOWN'],
+  );
+  history.close();
 
   const lacking = async (said: RegExp, next: RegExp): Promise<void> => {
     const known = (error: ErrorDocument | null, path: RegExp): void => {
