@@ -6,6 +6,7 @@
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError } from './errors.ts';
+import { filePath } from './file-name.ts';
 
 export interface CallLimits {
   /** Milliseconds that the caller waits. Default 5000. */
@@ -67,7 +68,7 @@ export async function boundedOpen(path: string, flags: number): Promise<FileHand
   let abandoned = false;
   try {
     return await boundedCall('open', path, async () => {
-      const handle = await open(path, flags);
+      const handle = await open(filePath(path), flags);
       if (abandoned) await handle.close();
       return handle;
     });

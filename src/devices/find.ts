@@ -5,6 +5,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import { AgentError } from '../base/errors.ts';
+import { shownName } from '../base/file-name.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import type { Device } from './device.ts';
 
@@ -76,7 +77,9 @@ async function byPath(devices: readonly Device[], path: string): Promise<Device[
     withoutSlash(path),
     (await ifThere('realpath', path, (each) => realpath(each))) ?? withoutSlash(path),
   ]);
-  return devices.filter((device) => device.mounts.some((mount) => wanted.has(mount.path)));
+  return devices.filter((device) =>
+    device.mounts.some((mount) => mount.covered !== true && wanted.has(shownName(mount.path))),
+  );
 }
 
 /**

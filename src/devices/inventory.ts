@@ -6,6 +6,7 @@
 import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
+import { filePath } from '../base/file-name.ts';
 import type { SysBlockDevice } from '../linux/sysfs.ts';
 import { describeBackup } from './backup-manner.ts';
 import type { Probed, ProbedPartition } from './probe-device.ts';
@@ -143,7 +144,7 @@ function mountsDirectlyOn(topology: Topology, name: string): Mount[] {
 }
 
 async function usedByStatfs(mountPoint: string): Promise<number | undefined> {
-  const { blocks, bfree, bsize } = await statfs(mountPoint);
+  const { blocks, bfree, bsize } = await statfs(filePath(mountPoint));
   return (blocks - bfree) * bsize;
 }
 

@@ -4,15 +4,14 @@
  *
  * Between `freeze` and `thaw` nothing here writes to a file or a log.
  */
-import { constants } from 'node:fs';
 import { type FileHandle, stat } from 'node:fs/promises';
-import { boundedOpen, isNoAnswer } from '../base/bounded-call.ts';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { machineMilliseconds } from '../linux/process.ts';
 import { GuardProcess } from './guard-process.ts';
 import type { FreezeReport } from './messages.ts';
 import { thawIfFrozen } from './leftovers.ts';
+import { openMount } from './open-mount.ts';
 import { readRecord, recordPath, removeRecord } from './record.ts';
 
 export interface FreezerOptions {
@@ -230,18 +229,6 @@ class GuardedFreezer implements Freezer {
     const outcome = failures.length === 0 ? 'the agent thawed in its place' : failures.join('; ');
     return new AgentError('FREEZE_FAILED', `The freeze guard was killed during the freeze; ${outcome}`, {
       hint: 'start the backup again',
-    });
-  }
-}
-
-async function openMount(path: string): Promise<FileHandle> {
-  try {
-    return await boundedOpen(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NONBLOCK);
-  } catch (cause) {
-    if (isNoAnswer(cause)) throw cause;
-    throw new AgentError('FREEZE_FAILED', `${path} cannot be opened (${errnoCode(cause) ?? String(cause)})`, {
-      hint: 'check that it is still mounted',
-      cause,
     });
   }
 }

@@ -3,15 +3,16 @@
  * deadline, when its standard input ends (the agent died, by whatever signal), or at SIGTERM. It keeps its
  * memory locked and opens everything beforehand, so that nothing it needs lies on what it freezes.
  */
-import { constants, fstatSync, openSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { constants as osConstants, setPriority } from 'node:os';
-import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
+import { AgentError, toAgentError } from '../base/errors.ts';
 import { freezeFilesystem, thawFilesystem } from '../linux/ioctl.ts';
 import { bootId, identifyProcess, lockMemory, machineMilliseconds } from '../linux/process.ts';
 import { isInMemory, syncFilesystem } from '../linux/syncfs.ts';
 import { restoreGracePeriods } from './grace-periods.ts';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
 import { type Answer, type Command, encodeLine, lineSplitter } from './messages.ts';
+import { openMountNow } from './open-mount.ts';
 import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
 
 let guard: FreezeGuard | undefined;
@@ -47,7 +48,7 @@ function prepared(): FreezeGuard {
 }
 
 async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<FreezeGuard> {
-  const fds = command.mounts.map(openMount);
+  const fds = command.mounts.map(openMountNow);
   const mounts = command.mounts.map((path, index) => ({ path, dev: fstatSync(fds[index]!).dev }));
   const self = await identifyProcess(process.pid);
   if (self === undefined) throw new AgentError('INTERNAL', 'the guard cannot find itself in /proc');
@@ -86,17 +87,6 @@ async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<Fr
 
 /** What to add to `performance.now()` for milliseconds of CLOCK_MONOTONIC. */
 const origin = machineMilliseconds() - performance.now();
-
-function openMount(path: string): number {
-  try {
-    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NONBLOCK);
-  } catch (cause) {
-    throw new AgentError('FREEZE_FAILED', `${path} cannot be opened (${errnoCode(cause) ?? String(cause)})`, {
-      hint: 'check that it is still mounted',
-      cause,
-    });
-  }
-}
 
 /** What helps against starvation; each may be forbidden (in a container), which is no reason to give up. */
 function hardenSelf(): void {

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import { checkedAsync, declare } from './libc.ts';
+import { filePath } from '../base/file-name.ts';
 import { splitDeviceNumber } from './usage.ts';
 
 // include/uapi/asm-generic/fcntl.h; Node has no name for it.
@@ -26,7 +27,7 @@ export function mountIdOf(path: string): Promise<number | undefined> {
 }
 
 async function readMountId(path: string): Promise<number | undefined> {
-  const handle = await open(path, constants.O_RDONLY | O_PATH);
+  const handle = await open(filePath(path), constants.O_RDONLY | O_PATH);
   try {
     const info = await readFile(`/proc/self/fdinfo/${handle.fd}`, 'utf8');
     const id = /^mnt_id:\s*(\d+)$/m.exec(info)?.[1];

@@ -7,22 +7,21 @@ import { join } from 'node:path';
 import { type MountEntry, parseMountinfo, readMounts, visibleMounts } from './mountinfo.ts';
 
 /**
- * The reachable mounts of this process's namespace, then those of block devices that are mounted in other
- * namespaces alone, with paths that work from here. Processes that end meanwhile are left out.
+ * All mounts of this process's namespace, those that another mount covers among them; then those of block devices that
+ * can be reached in other namespaces alone, with paths that work from here. Processes that end meanwhile are left out.
  */
 export async function readAllMounts(proc = '/proc'): Promise<MountEntry[]> {
-  const own = visibleMounts(await readMounts(proc));
-  const known = new Set(own.map(deviceKey));
+  const own = await readMounts(proc);
+  const known = new Set(visibleMounts(own).map(deviceKey));
   const result = [...own];
   for (const pid of await onePerNamespace(proc)) {
     const text = await readFile(join(proc, pid, 'mountinfo')).catch(() => undefined);
     if (text === undefined) continue;
     const root = join('/proc', pid, 'root');
-    const foreign = visibleMounts(parseMountinfo(text)).filter(
-      (entry) => isBlock(entry) && !known.has(deviceKey(entry)),
-    );
+    const entries = parseMountinfo(text);
+    const foreign = entries.filter((entry) => isBlock(entry) && !known.has(deviceKey(entry)));
     for (const entry of foreign) result.push({ ...entry, path: join(root, entry.path) });
-    for (const entry of foreign) known.add(deviceKey(entry));
+    for (const entry of visibleMounts(foreign)) known.add(deviceKey(entry));
   }
   return result;
 }

@@ -38,6 +38,25 @@ test('a read-only mount of a writable filesystem is told from a read-only filesy
   assert.deepEqual([whole?.readOnly, whole?.filesystemReadOnly], [true, true]);
 });
 
+test('a name that is not UTF-8 keeps its bytes', () => {
+  const line = Buffer.concat([
+    Buffer.from('33 27 8:1 / /mnt/latin1-'),
+    Buffer.of(0xe4, 0xff),
+    Buffer.from('\u20ac rw - ext4 /dev/sda1 rw\n'),
+  ]);
+  assert.equal(parseMountinfo(line)[0]?.path, '/mnt/latin1-\udce4\udcff\u20ac');
+});
+
+test('a filesystem that takes no writes after an error or a shutdown is read-only', () => {
+  for (const option of ['ro', 'emergency_ro', 'shutdown'])
+    assert.equal(
+      parseMountinfo(Buffer.from(`33 27 8:1 / /mnt rw - ext4 /dev/sda1 rw,${option}\n`))[0]
+        ?.filesystemReadOnly,
+      true,
+      option,
+    );
+});
+
 test('what is no mountinfo line is left out', () => {
   fc.assert(
     fc.property(fc.string(), (noise) => {

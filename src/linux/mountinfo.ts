@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { decodeName } from '../base/file-name.ts';
 
 export interface MountEntry {
   readonly id: number;
@@ -33,29 +34,40 @@ export async function readMounts(proc = '/proc'): Promise<MountEntry[]> {
 /** Lines that do not have the documented form are left out. */
 export function parseMountinfo(contents: Uint8Array): MountEntry[] {
   const entries: MountEntry[] = [];
-  for (const line of Buffer.from(contents).toString('utf8').split('\n')) {
+  // One character a byte, since a name may be any bytes.
+  for (const line of Buffer.from(contents).toString('latin1').split('\n')) {
     const [left, right] = line.split(' - ');
     if (left === undefined || right === undefined) continue;
     const [id, parent, device, root, path, options] = left.split(' ');
     const [type, source, superOptions] = right.split(' ');
     const numbers = /^(\d+):(\d+)$/.exec(device ?? '');
     if (numbers === null || root === undefined || path === undefined || type === undefined) continue;
-    const filesystemReadOnly = hasOption(superOptions, 'ro');
+    const filesystemReadOnly = takesNoWrites.some((option) => hasOption(superOptions, option));
     entries.push({
       id: Number(id),
       parentId: Number(parent),
       major: Number(numbers[1]),
       minor: Number(numbers[2]),
-      root: unescapeOctal(root),
-      path: unescapeOctal(path),
-      type: unescapeOctal(type),
-      source: unescapeOctal(source ?? ''),
+      root: nameOf(root),
+      path: nameOf(path),
+      type: nameOf(type),
+      source: nameOf(source ?? ''),
       readOnly: filesystemReadOnly || hasOption(options, 'ro'),
       filesystemReadOnly,
-      superOptions: unescapeOctal(superOptions ?? ''),
+      superOptions: nameOf(superOptions ?? ''),
     });
   }
   return entries;
+}
+
+/**
+ * Super options of a filesystem that takes no writes. After an error that makes it read-only, ext4 says `emergency_ro`
+ * and not `ro` (Linux 6.15, fs/ext4/super.c); `shutdown` is ext4's and f2fs's after a forced shutdown.
+ */
+const takesNoWrites = ['ro', 'emergency_ro', 'shutdown'];
+
+function nameOf(field: string): string {
+  return decodeName(Buffer.from(unescapeOctal(field), 'latin1'));
 }
 
 /** The kernel writes space, tab, newline, backslash and `#` as three octal digits after a backslash. */
