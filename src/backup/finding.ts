@@ -9,7 +9,7 @@ import type { Feed } from './feed.ts';
 import { synced } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
 import { expectation, knownUnits } from './prepare-chain.ts';
-import { type JobUnit, isLive, missing } from './unit.ts';
+import { type JobUnit, missing } from './unit.ts';
 import { unread } from './unproven.ts';
 
 /** Takes the dirty map, so that what was sent before is proven. Throws EPOCH_ENDED. */
@@ -18,17 +18,6 @@ export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Pro
   unit.chain.besides = unread(unit);
   unit.pool.forgetStashed(inUnit(dirty, unit.pool.stashed.unit));
   return dirty;
-}
-
-/** A device that is not frozen at the end: what was written to it since the last pass is pending for the next job. */
-export async function takeRest(unit: JobUnit, report: ProcedureReport): Promise<void> {
-  if (isLive(unit) || unit.tracking === undefined || unit.chain.besides === undefined) return;
-  try {
-    await takeDirty(unit, unit.tracking.feed, false);
-    await unit.tracking.feed.secure();
-  } catch (error) {
-    loseTracking(unit, error, report, 'the next backup compares it');
-  }
 }
 
 /**
@@ -54,13 +43,8 @@ export async function findByTracker(
   }
 }
 
-/** Rethrows what is not the end of an epoch. `therefore`: for people. */
-export function loseTracking(
-  unit: JobUnit,
-  error: unknown,
-  report: ProcedureReport,
-  therefore = 'it was compared instead',
-): void {
+/** Rethrows what is not the end of an epoch. */
+export function loseTracking(unit: JobUnit, error: unknown, report: ProcedureReport): void {
   if (!isEpochEnd(error)) throw error;
   const { chain } = unit;
   unit.tracking = undefined;
@@ -68,7 +52,7 @@ export function loseTracking(
   if (chain.besides !== undefined) chain.pending.or(inUnit(chain.besides, chain.pending.unit));
   report.warn(
     'TRACKING_LOST',
-    `tracking of ${unit.pair.device.path} ended during the job (${error.message}); ${therefore}`,
+    `tracking of ${unit.pair.device.path} ended during the job (${error.message}); it was compared instead`,
     unit.pair.device.path,
   );
 }

@@ -27,7 +27,7 @@ export interface JobOptions {
   readonly verify: 'none' | 'sample' | 'full';
   /**
    * Whether what a full backup sends is fingerprinted. Without, it takes less processor time, and the next backup to
-   * the same target is a full one again. A live device that nothing tracks is fingerprinted all the same.
+   * the same target is a full one again. A device that nothing tracks is fingerprinted all the same.
    */
   readonly fingerprints: boolean;
   /** Which tracker is used; `auto` takes the best there is. */

@@ -1,6 +1,8 @@
 /** Reading the used map that a pass is planned with. */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { lookAtWrites } from '../devices/write-watch.ts';
+import { filePath } from '../base/file-name.ts';
 import { syncFilesystem } from '../linux/syncfs.ts';
 import type { MapResult } from './copy/messages.ts';
 import { freezeWindow } from './freeze-window.ts';
@@ -23,6 +25,7 @@ export async function mapUnit(
   if (unit.map !== undefined) return;
   if (!isLive(unit)) {
     await flushDevice(unit);
+    unit.look = await lookAtWrites(unit.pair.device);
     acceptMap(unit, await unit.pool.map('idle'));
     return;
   }
@@ -33,19 +36,35 @@ export async function mapUnit(
   else acceptMap(unit, map);
 }
 
-/** Reads the map anew for a further pass; keeps the old one where the new one contradicts itself. */
+/** Reads the map of a live device anew for a further pass; keeps the old one where the new one contradicts itself. */
 export async function remap(
   unit: JobUnit,
   options: JobOptions,
   environment: JobEnvironment,
   signal: AbortSignal,
 ): Promise<void> {
-  if (!isLive(unit)) return flushDevice(unit);
   await syncMounts(unit);
   if (synced(unit)) {
     const map = await unit.pool.map('live');
     if (!map.everything) acceptMap(unit, map);
   } else if (unit.tracking === undefined) await mapFrozen(unit, options, environment, signal);
+}
+
+/**
+ * The map of an idle device that was written to. One that contradicts itself may have been read in the middle of a
+ * write, so it is believed only if the next one does so too.
+ */
+export async function remapIdle(unit: JobUnit): Promise<void> {
+  const { pool } = unit;
+  const used = pool.used.clone();
+  const map = await pool.map('idle');
+  if (map.everything && unit.map?.everything === false && unit.mapped) {
+    pool.used.copy(used);
+    unit.mapped = false;
+    return;
+  }
+  unit.mapped = true;
+  acceptMap(unit, map);
 }
 
 /** True where syncing is enough to have the map on the device. */
@@ -76,7 +95,7 @@ export function acceptMap(unit: JobUnit, map: MapResult): void {
 }
 
 /** What was written to the device itself may still be in its page cache, where no tracker sees it. */
-async function flushDevice({ hold, pair }: JobUnit): Promise<void> {
+export async function flushDevice({ hold, pair }: JobUnit): Promise<void> {
   if (hold !== undefined) return hold.sync();
   if (pair.device.kind === 'file') return;
   const device = await open(pair.device.path, constants.O_RDONLY);
@@ -90,7 +109,7 @@ async function flushDevice({ hold, pair }: JobUnit): Promise<void> {
 /** What is only in the page cache is neither on the device nor in the map; each pass is to find what it can. */
 export async function syncMounts(unit: JobUnit): Promise<void> {
   for (const { path } of unit.mounts) {
-    const directory = await open(path, constants.O_RDONLY);
+    const directory = await open(filePath(path), constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       await syncFilesystem(directory.fd);
     } finally {

@@ -4,11 +4,12 @@
  */
 import { MiB } from '../base/bytes.ts';
 import { findByComparing, findByReadingTarget, findByTracker, readingBytes, toRead } from './finding.ts';
+import { settleIdle, wasWritten } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
-import { remap, syncMounts } from './mapping.ts';
+import { remap, remapIdle, syncMounts } from './mapping.ts';
 import type { ProcedureReport } from './procedure.ts';
+import { sendMissing } from './send-missing.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
-import { unproven } from './unproven.ts';
 
 /** The reading inside the freeze that passes aim at, in milliseconds. */
 const freezeAimMs = 25;
@@ -35,6 +36,8 @@ export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise
   if (unit.plan.readTarget === true) await findByReadingTarget(unit);
   if (unit.plan.kind === 'differential') await findByComparing(unit);
   if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report))) await findByComparing(unit);
+  // What was written while the map was read is known to the tracker, and to later takes no more.
+  if (!isLive(unit) && unit.tracking !== undefined && (await wasWritten(unit))) await remapIdle(unit);
   await sendMissing(unit);
 }
 
@@ -49,11 +52,13 @@ export async function furtherPasses(
   report: ProcedureReport,
   signal: AbortSignal,
 ): Promise<void> {
+  if (!isLive(unit)) {
+    if (unit.tracking !== undefined) await settleIdle(unit, options.maxPasses, report, signal);
+    return;
+  }
   let before = Math.max(unit.pool.counters().done, littleToTell);
   while (unit.status.pass < options.maxPasses) {
     signal.throwIfAborted();
-    // An untracked device that nobody writes to is done.
-    if (!isLive(unit) && unit.tracking === undefined) return;
     unit.status.pass++;
     await remap(unit, options, environment, signal);
     const tracked = await findByTracker(unit, report, true);
@@ -62,7 +67,7 @@ export async function furtherPasses(
     unit.status.bytes_unsynced = left;
     if (left === 0) return;
     const enough = tracked ? await fitsAim(unit, left) : false;
-    if (enough && isLive(unit)) return;
+    if (enough) return;
     await sendMissing(unit);
     if (!tracked && (left > before / 2 || differed <= smallDifference)) return;
     if (left > before * stillShrinking) return;
@@ -100,29 +105,6 @@ export async function anotherPass(unit: JobUnit, report: ProcedureReport): Promi
 async function sendAgain(unit: JobUnit): Promise<void> {
   await unit.pool.dropSpool();
   await sendMissing(unit);
-}
-
-/** Sends what is missing and in use; when it returns, that is confirmed and no longer pending. */
-async function sendMissing(unit: JobUnit): Promise<void> {
-  // The target gets whole blocks of its own, as they were read: all of that is on it then.
-  const set = unit.pool.granular(missing(unit));
-  if (set.isEmpty()) return;
-  await unit.pool.copy(set);
-  unit.recent.note(set);
-  unit.chain.unpublished?.or(set);
-  unit.held?.or(set);
-  unit.chain.pending.andNot(set);
-  unit.chain.besides = unproven(unit, set);
-  await saveSent(unit);
-}
-
-/**
- * Durable: the target has what was sent. The record comes first, so that the next drift check reads some of it back
- * even if this job never completes: the server may lose it, or be started again over an older copy of the image.
- */
-export async function saveSent({ chain, recent, image }: JobUnit): Promise<void> {
-  if (image === undefined) await chain.save({ recent: recent.units });
-  await chain.savePending();
 }
 
 async function fitsAim(unit: JobUnit, bytes: number): Promise<boolean> {

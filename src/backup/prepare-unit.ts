@@ -6,8 +6,10 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { MiB } from '../base/bytes.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
+import { type Attachment, readAttachment } from '../devices/attachment.ts';
 import type { Device } from '../devices/device.ts';
-import { type MountedFilesystem, type Stack, filesystemsOn } from '../devices/stacking.ts';
+import { type MountedFilesystem, type Stack, filesystemsOn, liesOn } from '../devices/stacking.ts';
+import { swapPaths } from '../linux/usage.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { CopyPool } from './copy/pool.ts';
 import type { SpoolRoom } from './copy/spool-room.ts';
@@ -63,6 +65,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     for (let next = undo.pop(); next !== undefined; next = undo.pop()) await next();
   };
   try {
+    const attachment = attachmentOf(device);
     const hold = mounts.length === 0 ? await holdIdle(device, warnings) : undefined;
     if (hold !== undefined) undo.push(() => hold.close());
     const tracking = await startTracking(device, context, undo);
@@ -86,7 +89,10 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     if (image !== undefined) undo.push(() => image.end());
     const compared = mounts.length > 0 && tracking.tracked === undefined;
     const kept = options.fingerprints && environment.offline !== true;
-    const fingerprinted = context.kind !== 'full' || compared || kept || options.verify === 'full';
+    // A device that nothing tracks is compared if its counters of writes do not prove that it was idle.
+    const untracked = tracking.tracked === undefined && environment.offline !== true;
+    const fingerprinted =
+      context.kind !== 'full' || compared || untracked || kept || options.verify === 'full';
     const threads = context.pairs > 2 ? 1 : options.connections;
     const pool = new CopyPool({
       sourcePath: device.path,
@@ -158,6 +164,11 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       },
       discard,
       map: undefined,
+      mapped: true,
+      attachment,
+      look: undefined,
+      watched: await isWatched(device, stack),
+      comparable: fingerprinted,
       image,
       held: undefined,
       status: {
@@ -194,6 +205,30 @@ async function removeSnapshot({ snapshot }: UnitSnapshot, { log }: JobEnvironmen
   await snapshot.remove().catch((err: unknown) => {
     log.error({ err, snapshot: snapshot.volume }, 'the snapshot could not be removed');
   });
+}
+
+/** Throws DEVICE_GONE if the device is not the one of the inventory any more. */
+function attachmentOf(device: Device): Attachment {
+  const found = readAttachment(device);
+  if (found?.size === device.size) return found;
+  throw new AgentError(
+    'DEVICE_GONE',
+    `${device.path} had ${device.size} bytes a moment ago, and ${found === undefined ? 'is gone' : `has ${found.size}`} now`,
+    { hint: 'start the backup again' },
+  );
+}
+
+/**
+ * Whether writes inside the freeze mean that the image is torn. Swap on the device is written there as well, and what a
+ * filesystem that cannot be frozen may do is in a warning of its own.
+ */
+async function isWatched(device: Device, stack: Stack): Promise<boolean> {
+  if (device.kind === 'file') return false;
+  const writable = filesystemsOn(stack, [device.kernelName]).filter((mount) => !mount.readOnly);
+  if (writable.some((mount) => !freezable(mount.type))) return false;
+  for (const path of await swapPaths())
+    if ((await liesOn(stack, path, device.kernelName).catch(() => undefined)) !== undefined) return false;
+  return true;
 }
 
 function refuseDoubt(plan: Plan, device: Device, options: JobOptions): void {

@@ -6,19 +6,23 @@ import { GiB, formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
-import { loseTracking, takeDirty, takeRest, toRead } from './finding.ts';
+import { refuseChanged } from '../devices/attachment.ts';
+import { lookAtWrites, nothingWritten } from '../devices/write-watch.ts';
+import { loseTracking, takeDirty, toRead } from './finding.ts';
 import { spoolFull } from './copy/spool.ts';
 import { itemSize, spread } from './copy/segments.ts';
 import { endHeld } from './freed.ts';
 import { freezeWindow } from './freeze-window.ts';
 import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
+import { proveInstant } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { beginChain, completeChain } from './job-chain.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
-import { anotherPass, firstPass, furtherPasses, lastPass, saveSent } from './passes.ts';
+import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
+import { saveSent } from './send-missing.ts';
 import type { JobPhase, JobStatus } from './status.ts';
 import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
 
@@ -62,8 +66,9 @@ export async function runBackup(
   await together(others, (unit) => furtherPasses(unit, options, environment, report, signal));
 
   const live = units.filter(isLive);
+  const idle = units.filter((unit) => !isLive(unit));
   if (live.length > 0) await frozenPass(live, options, environment, report, signal);
-  const instant = new Date();
+  let instant = new Date();
   if (snapshots.length > 0) {
     report.phase('copying');
     await together(snapshots, async (unit) => {
@@ -74,7 +79,11 @@ export async function runBackup(
 
   report.phase('finishing');
   await refuseNewWriters(units);
-  await together(units, (unit) => takeRest(unit, report));
+  await together(idle, async (unit) => {
+    await proveInstant(unit, report, signal);
+    refuseChanged(unit.pair.device, unit.attachment);
+  });
+  if (live.length === 0) instant = new Date();
   for (const unit of units) settle(unit);
   await together(units, (unit) => endHeld(unit, options, report));
   await together(units, seal);
@@ -164,6 +173,8 @@ interface FrozenResult {
   readonly kept: Bitmap;
   readonly overflow: number;
   readonly resendable: boolean;
+  /** Something wrote to the device although its filesystems were frozen. */
+  readonly written: boolean;
 }
 
 async function frozenPass(
@@ -195,6 +206,7 @@ async function frozenPass(
     warnOfMap(unit, report);
     const result = results.get(unit);
     if (result !== undefined) await sendKept(unit, result, report);
+    if (result?.written === true) warnOfWriter(unit, report);
   });
 }
 
@@ -255,14 +267,24 @@ async function freezeOnce(
   return results;
 }
 
+function warnOfWriter({ pair }: JobUnit, report: ProcedureReport): void {
+  const { path } = pair.device;
+  report.warn(
+    'NOT_ONE_INSTANT',
+    `${path} was written to although its mounted filesystems were frozen; the image may hold blocks of different moments`,
+    path,
+  );
+}
+
 /** What one device needs inside the freeze: take, then read. */
 async function lookOnce(
   unit: JobUnit,
   { mayOverflow }: { readonly mayOverflow: boolean },
   report: ProcedureReport,
 ): Promise<FrozenResult> {
-  const { pool, chain } = unit;
+  const { pool, chain, pair } = unit;
   unit.status.pass++;
+  const before = unit.watched ? await lookAtWrites(pair.device) : undefined;
   const resendable = !pool.hasUnconfirmed;
   try {
     if (unit.tracking !== undefined) await takeDirty(unit, unit.tracking.feed, true);
@@ -276,7 +298,10 @@ async function lookOnce(
       ? await pool.freezeComparing(set, pool.used, { mayOverflow })
       : { kept: set, ...(await pool.freeze(set, { mayOverflow })) };
   chain.pending.or(kept);
-  return { kept, overflow, resendable: resendable && overflow === 0 };
+  const written =
+    before !== undefined && nothingWritten(pair.device, before, await lookAtWrites(pair.device)) === false;
+  refuseChanged(pair.device, unit.attachment);
+  return { kept, overflow, resendable: resendable && overflow === 0, written };
 }
 
 async function sendKept(

@@ -4,8 +4,10 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import type { Bitmap } from '../base/bitmap.ts';
+import type { Attachment } from '../devices/attachment.ts';
 import type { LvmSnapshot } from '../devices/lvm/snapshot.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
+import type { WriteLook } from '../devices/write-watch.ts';
 import type { Chain, ChainBase } from '../tracking/chain.ts';
 import type { Epoch } from '../tracking/tracker.ts';
 import type { MapResult } from './copy/messages.ts';
@@ -45,6 +47,16 @@ export interface JobUnit extends JobMember {
   /** Why there is none; empty where nobody would expect one. */
   readonly noSnapshot: string;
   map: MapResult | undefined;
+  /** Of an idle device: `map` is the one that was read last. False after a reading that contradicted itself. */
+  mapped: boolean;
+  /** What the device's number stood for when the job was prepared. */
+  readonly attachment: Attachment;
+  /** Of an idle device: its counters of writes before the last pass read anything of it. */
+  look: WriteLook | undefined;
+  /** Of a live device: programs that no freeze stops can be told from the kernel's own writes (swap). */
+  readonly watched: boolean;
+  /** Passes can compare, since what is sent is fingerprinted. */
+  readonly comparable: boolean;
   /** Where the target is a vault. */
   readonly image: VaultImage | undefined;
   /** What the next backup builds on, once the recovery point is there. */

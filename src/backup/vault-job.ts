@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { Bitmap } from '../base/bitmap.ts';
 import { AgentError } from '../base/errors.ts';
 import { agentVersion } from '../base/version.ts';
+import type { WarningCode } from '../base/warning-codes.ts';
 import type { Device } from '../devices/device.ts';
 import { deviceIdentity } from '../devices/identity.ts';
 import { machineLayout } from '../devices/machine-layout.ts';
@@ -233,13 +234,14 @@ async function describeMachine(): Promise<PointMachine> {
   return { id, name: host, boot, layout: { ...layout } };
 }
 
+/** Warnings after which an image may be torn. */
+const tearing: ReadonlySet<WarningCode> = new Set(['IN_USE', 'NOT_FROZEN', 'NOT_ONE_INSTANT']);
+
 async function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): Promise<PointDevice> {
   const { device } = unit.pair;
   const identity = await deviceIdentity(device);
   const { status } = unit;
-  const torn = job.warnings.some(
-    ({ code, device: about }) => about === device.path && (code === 'IN_USE' || code === 'NOT_FROZEN'),
-  );
+  const torn = job.warnings.some(({ code, device: about }) => about === device.path && tearing.has(code));
   return {
     path: device.path,
     size: device.size,

@@ -15,6 +15,8 @@ const table = {
     'A mounted filesystem cannot be frozen; what is written to it meanwhile may be torn in the image.',
   IN_USE:
     'Something that cannot be frozen holds the device; what it writes meanwhile may be torn in the image.',
+  NOT_ONE_INSTANT:
+    'Something that cannot be frozen wrote to the device while it was read; the image may be torn.',
   FREEZE_OVERFLOW:
     'More changed than memory may hold, also after further passes, so the target was written inside the freeze.',
   SNAPSHOT_LEFT: 'The temporary LVM snapshot could not be removed; the next start of the daemon tries again.',

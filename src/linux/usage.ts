@@ -46,6 +46,16 @@ export async function describeUses(
   return uses;
 }
 
+/** Files and devices that the kernel swaps to. */
+export async function swapPaths(proc = '/proc'): Promise<string[]> {
+  const text = await readFile(join(proc, 'swaps'), 'utf8').catch(() => '');
+  const names = text
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split(/\s+/)[0] ?? '');
+  return names.filter((name) => name.startsWith('/')).map(unescapeOctal);
+}
+
 /** Block devices that the kernel swaps to. */
 async function readSwaps(proc = '/proc'): Promise<{ major: number; minor: number }[]> {
   const swaps = join(proc, 'swaps');

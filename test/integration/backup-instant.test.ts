@@ -1,0 +1,213 @@
+/**
+ * Proves that the image of a device that is not frozen is of one instant or says that it is not: filesystems that are
+ * writable for a while during their backup, programs that write to a device without an exclusive open, and devices that
+ * become other ones. Judged by cmp, e2fsck and the files.
+ */
+import assert from 'node:assert/strict';
+import { constants } from 'node:fs';
+import { open, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { MiB } from '../../src/base/bytes.ts';
+import type { JobStatus } from '../../src/daemon/documents.ts';
+import { backUp, scratchFor, scriptIn, startJob, untilEnded, untilJob } from '../helpers/backup.ts';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
+import { exec } from '../helpers/exec.ts';
+import { fillWithFiles } from '../helpers/files.ts';
+import { assertSameFiles, assertWhole } from '../helpers/image-proof.ts';
+import { type LoopDisk, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
+
+const whole = { after };
+const scratch = scratchFor(whole);
+const daemon = await trackedDaemonFor(whole);
+
+/** A device without a filesystem is copied as a whole, and one that nothing tracks is compared. */
+const expected = ['EVERYTHING_USED', 'FELL_BACK'];
+const codes = ({ warnings }: JobStatus): string[] =>
+  warnings.map(({ code }) => code).filter((code) => !expected.includes(code));
+
+/** A slow full backup that has copied something; the data is written behind the reader and before it. */
+async function slowBackup(device: string, target: string, options: readonly string[] = []): Promise<string> {
+  const job = await startJob(daemon, [
+    ...['--device', device, '--target', target, '--rate', '8M', '--verify', 'full', ...options],
+  ]);
+  await untilJob(daemon, job, 'a part is copied', ({ devices: [it] }) => (it?.bytes_sent ?? 0) > 4 * MiB);
+  return job;
+}
+
+/** Writes 4 KiB at changing places of the device itself, as a virtual machine does: no O_EXCL. */
+function startRawWriter(t: EndingTest, device: string, from: number, to: number): () => Promise<void> {
+  const state = { going: true };
+  const ended = (async () => {
+    const file = await open(device, constants.O_RDWR | constants.O_DSYNC);
+    for (let n = 0; state.going; n++) {
+      await file.write(Buffer.alloc(4096, n), 0, 4096, from + ((n * 7 * 4096) % (to - from)));
+    }
+    await file.close();
+  })();
+  const stop = (): Promise<void> => {
+    state.going = false;
+    return ended;
+  };
+  atEnd(t, stop);
+  return stop;
+}
+
+async function fillDevice(disk: LoopDisk, size: number): Promise<void> {
+  const file = await open(disk.device, constants.O_RDWR);
+  for (let at = 0; at < size; at += MiB) await file.write(Buffer.alloc(MiB, 1 + (at / MiB) * 3), 0, MiB, at);
+  await file.sync();
+  await file.close();
+}
+
+for (const [type, options] of [
+  ['ext4', ['--max-passes', '1']],
+  ['ext4', ['--tracker', 'none']],
+  ['xfs', ['--tracker', 'none', '--no-fingerprints']],
+] as const)
+  test(`${type}, read-only, is written to for a while during its backup (${options.join(' ')})`, async (t) => {
+    const size = type === 'xfs' ? 320 * MiB : 64 * MiB;
+    const disk = await makeLoop(t, { size, filesystem: type, mount: true });
+    const mountPoint = disk.mountPoint!;
+    await fillWithFiles(mountPoint, 16 * MiB);
+    await exec('mount', ['-o', 'remount,ro', mountPoint]);
+    const image = join(scratch, `ro-${type}-${options.join('')}`);
+    const job = await slowBackup(disk.device, image, options);
+    await exec('mount', ['-o', 'remount,rw', mountPoint]);
+    await writeFile(join(mountPoint, 'during'), Buffer.alloc(6 * MiB, 'during'));
+    for (let n = 0; n < 50; n++) await writeFile(join(mountPoint, `n${n}`), String(n));
+    await exec('mount', ['-o', 'remount,ro', mountPoint]);
+    const status = await untilEnded(daemon, job);
+    assert.deepEqual([status.state, codes(status)], ['SUCCEEDED', []]);
+    await assertWhole(type, image, 'frozen');
+    await assertSameFiles(type, image, mountPoint, scratch);
+  });
+
+for (const tracker of ['auto', 'none'])
+  test(`a program writes to an unmounted device without O_EXCL (--tracker ${tracker})`, async (t) => {
+    const size = 24 * MiB;
+    const disk = await makeLoop(t, { size });
+    await fillDevice(disk, size);
+    const image = join(scratch, `raw-${tracker}`);
+    const options = ['--tracker', tracker];
+
+    // For a while: the image is the device.
+    const job = await slowBackup(disk.device, image, options);
+    const first = startRawWriter(t, disk.device, 0, size);
+    await untilJob(daemon, job, 'more is copied', ({ devices: [it] }) => (it?.bytes_sent ?? 0) > 10 * MiB);
+    await first();
+    const status = await untilEnded(daemon, job);
+    assert.deepEqual([status.state, codes(status)], ['SUCCEEDED', []]);
+    await exec('cmp', [disk.device, image]);
+
+    // All the time: the job says so.
+    const stop = startRawWriter(t, disk.device, 0, size);
+    const torn = await backUp(
+      daemon,
+      ['--device', disk.device, '--target', image, ...options],
+      '--incremental',
+    );
+    await stop();
+    assert.deepEqual(
+      [torn.status.state, codes(torn.status), torn.code],
+      ['SUCCEEDED', ['NOT_ONE_INSTANT'], 5],
+    );
+
+    // And the next one makes it good.
+    const good = await backUp(
+      daemon,
+      ['--device', disk.device, '--target', image, ...options],
+      '--incremental',
+    );
+    assert.deepEqual([good.status.state, codes(good.status)], ['SUCCEEDED', []]);
+    await exec('cmp', [disk.device, image]);
+  });
+
+test('a write to the file behind a loop device, which neither tracker nor counters see', async (t) => {
+  const size = 24 * MiB;
+  const disk = await makeLoop(t, { size });
+  await fillDevice(disk, size);
+  for (const tracker of ['auto', 'none']) {
+    const image = join(scratch, `behind-${tracker}`);
+    const job = await slowBackup(disk.device, image, ['--tracker', tracker]);
+    const file = await open(disk.image, 'r+');
+    await file.write(Buffer.alloc(4096, tracker), 0, 4096, 0);
+    await file.write(Buffer.alloc(4096, tracker), 0, 4096, size - 4096);
+    await file.close();
+    const status = await untilEnded(daemon, job);
+    assert.deepEqual([status.state, codes(status)], ['SUCCEEDED', []]);
+    await exec('cmp', [disk.image, image]);
+  }
+});
+
+test('a program writes to one partition while the filesystem of another one is frozen', async (t) => {
+  const disk = await makeLoop(t, { size: 96 * MiB, partitions: 'label: gpt\nsize=64M\nsize=16M\n' });
+  await exec('mkfs.ext4', ['-q', '-F', disk.partition(1)]);
+  const mountPoint = join(disk.directory, 'mnt');
+  await mountDevice(disk.partition(1), mountPoint);
+  atEnd(t, () => unmount(mountPoint));
+  await fillWithFiles(mountPoint, 4 * MiB);
+  const hook = await scriptIn(scratch, 'wait', ['sleep 0.3']);
+  for (const [device, warned] of [
+    [disk.device, ['NOT_ONE_INSTANT']],
+    // The other partition is no part of this one.
+    [disk.partition(1), []],
+  ] as const) {
+    const stop = startRawWriter(t, disk.partition(2), 0, 4 * MiB);
+    const image = join(scratch, `frozen-${warned.length}`);
+    const { status } = await backUp(daemon, [
+      ...['--device', device, '--target', image, '--frozen-hook', hook],
+    ]);
+    await stop();
+    assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, warned]);
+  }
+});
+
+test('a device that grows, shrinks, or gets another file before its backup ends', async (t) => {
+  const size = 24 * MiB;
+  const other = join(scratch, 'other');
+  await writeFile(other, '');
+  await truncate(other, size);
+  const changes: readonly [name: string, change: (disk: LoopDisk) => Promise<unknown>, message: RegExp][] = [
+    ['grown', (disk) => resize(disk, 32 * MiB), /has 33554432 bytes now, and had 25165824/],
+    ['shrunk', (disk) => resize(disk, 20 * MiB), /25165824 bytes .*20971520/],
+    // LOOP_CHANGE_FD: the device stays open all the time.
+    [
+      'exchanged',
+      (disk) =>
+        exec('python3', [
+          '-c',
+          'import fcntl,os,sys;fcntl.ioctl(os.open(sys.argv[1],0),0x4C06,os.open(sys.argv[2],0))',
+          ...[disk.device, other],
+        ]),
+      /is another device .* disk sequence number|changed/,
+    ],
+  ];
+  for (const [name, change, message] of changes)
+    for (const mountOptions of name === 'exchanged' ? [undefined] : [undefined, 'rw']) {
+      const disk = await makeLoop(t, { size, readOnly: name === 'exchanged' });
+      if (name === 'exchanged') {
+        const file = await open(disk.image, 'r+');
+        for (let at = 0; at < size; at += MiB) await file.write(Buffer.alloc(MiB, 1), 0, MiB, at);
+        await file.close();
+      } else if (mountOptions === undefined) await fillDevice(disk, size);
+      else {
+        await exec('mkfs.ext4', ['-q', '-F', disk.device]);
+        const mountPoint = join(disk.directory, 'mnt');
+        await mountDevice(disk.device, mountPoint);
+        atEnd(t, () => unmount(mountPoint));
+        await fillWithFiles(mountPoint, 12 * MiB);
+      }
+      const job = await slowBackup(disk.device, join(scratch, `${name}-${mountOptions ?? 'idle'}`));
+      await change(disk);
+      const status = await untilEnded(daemon, job);
+      assert.deepEqual([status.state, status.error?.code], ['FAILED', 'DEVICE_GONE'], name);
+      assert.match(status.error?.message ?? '', message);
+    }
+});
+
+async function resize(disk: LoopDisk, size: number): Promise<void> {
+  await truncate(disk.image, size);
+  await exec('losetup', ['--set-capacity', disk.device]);
+}
