@@ -7,6 +7,7 @@
 import { readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { within } from '../base/patience.ts';
 import type { Device } from './device.ts';
 
 export interface WriteLook {
@@ -118,14 +119,6 @@ function attributeOf(place: string, name: string): string | undefined {
 }
 
 async function stateOfFile(path: string): Promise<string> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, filePatience, undefined);
-  });
-  try {
-    const node = await Promise.race([stat(path, { bigint: true }).catch(() => undefined), late]);
-    return node === undefined ? '' : [node.dev, node.ino, node.size, node.mtimeNs, node.ctimeNs].join(':');
-  } finally {
-    clearTimeout(timer);
-  }
+  const node = await within(filePatience, stat(path, { bigint: true }));
+  return node === undefined ? '' : [node.dev, node.ino, node.size, node.mtimeNs, node.ctimeNs].join(':');
 }
