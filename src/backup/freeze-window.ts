@@ -9,6 +9,7 @@ import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
 import { expediteGracePeriods } from '../freeze/grace-periods.ts';
 import { runHook } from '../freeze/hooks.ts';
+import { freezeTurn } from '../freeze/turns.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { mountsToFreeze } from './mounts-now.ts';
 import { type JobUnit, isLive } from './unit.ts';
@@ -18,6 +19,13 @@ const hookTimeoutMs = 60_000;
 export interface WindowReport {
   phase(phase: 'freezing' | 'frozen'): void;
   warn(code: WarningCode, message: string, device?: string): void;
+}
+
+export interface WindowSteps {
+  /** Called when everything is ready for the freeze. */
+  readonly before?: () => Promise<void>;
+  /** Called inside the freeze. */
+  readonly look: () => Promise<void>;
 }
 
 /**
@@ -30,16 +38,34 @@ export async function freezeWindow(
   options: JobOptions,
   environment: JobEnvironment,
   report: WindowReport,
-  steps: {
-    /** Called when everything is ready for the freeze. */
-    readonly before?: () => Promise<void>;
-    /** Called inside the freeze. */
-    readonly look: () => Promise<void>;
-  },
+  steps: WindowSteps,
   signal: AbortSignal,
 ): Promise<void> {
   const live = units.filter(isLive);
+  const end = await freezeTurn(await filesystemsOf(live), signal);
+  try {
+    await windowOf(live, options, environment, report, steps, signal);
+  } finally {
+    end();
+  }
+}
+
+/** By the kernel names of their devices. */
+async function filesystemsOf(live: readonly JobUnit[]): Promise<Set<string>> {
+  const mounts = await mountsToFreeze(live);
+  return new Set([...mounts.values()].flat().map(({ device }) => device));
+}
+
+async function windowOf(
+  live: readonly JobUnit[],
+  options: JobOptions,
+  environment: JobEnvironment,
+  report: WindowReport,
+  steps: WindowSteps,
+  signal: AbortSignal,
+): Promise<void> {
   const hookEnvironment = { DATTO_DEVICES: live.map((unit) => unit.pair.device.path).join(' ') };
+  // Mounts may have come and gone while this freeze waited for its turn.
   const mounts = await mountsToFreeze(live);
   const freezer = await createFreezer({
     mounts: freezeOrder(ours(mounts)).map((mount) => mount.path),

@@ -18,7 +18,8 @@ import {
   withImageMounted,
 } from '../helpers/image-proof.ts';
 import { type LoopDisk, makeLoop } from '../helpers/loop.ts';
-import { startAlternating } from '../helpers/writers.ts';
+import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
+import { startAlternating, startChurn } from '../helpers/writers.ts';
 
 const whole = { after };
 const scratch = scratchFor(whole);
@@ -122,4 +123,23 @@ test('a filesystem on a loop file on the other one: frozen from the inside out, 
     devices: [outer.device, inner.device],
     mountPoints: [outer.mountPoint!, inner.mountPoint!],
   });
+});
+
+test('freezes of one job that have a filesystem in common take turns', async (t) => {
+  // Tracking that begins freezes each device once more, while the others are mapped.
+  const tracked = await trackedDaemonFor(t);
+  const outer = await makeLoop(t, { size: 128 * MiB, filesystem: 'ext4', mount: true });
+  const inner = await makeLoop(t, {
+    ...{ size: 32 * MiB, filesystem: 'ext4', mount: true, directory: outer.mountPoint! },
+  });
+  const writers = [await startChurn(t, outer.mountPoint!), await startChurn(t, inner.mountPoint!)];
+  const pairs = [outer, inner].map(({ device }, i) => [
+    ...['--device', device, '--target', join(scratch, `turns-${i}`)],
+  ]);
+  for (const order of [pairs, pairs.toReversed()]) {
+    const { status, stderr } = await backUp(tracked, order.flat());
+    assert.deepEqual([status.state, status.error], ['SUCCEEDED', null], stderr);
+    for (const i of pairs.keys()) await assertWhole('ext4', join(scratch, `turns-${i}`), 'frozen');
+  }
+  for (const writer of writers) await writer.stop();
 });
