@@ -17,6 +17,7 @@ import { expectedFilesystems } from './expected-filesystems.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
+import { refuseOwn } from './own-devices.ts';
 import { type Plan, decide, isBehind } from './plan.ts';
 import { chainSubject, chainsDirectory, drift, expectation, openChain } from './prepare-chain.ts';
 import { prepareSnapshot } from './prepare-snapshot.ts';
@@ -57,6 +58,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
   const target = parseTarget(pair.target);
   if (!device.backup.possible)
     throw new AgentError('DEVICE_BUSY', `${device.path} cannot be backed up: ${device.backup.how}`);
+  await refuseOwn(device, context, environment);
   // A file target is made when it is opened, so this comes first for it.
   if (target.kind === 'file') await refuseSelfTarget(target, device, stack);
   const mounts = writableMounts(device, stack, warnings);

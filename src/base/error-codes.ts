@@ -24,6 +24,7 @@ const table = {
   DEVICE_GONE: { exit: 1, summary: 'The device vanished or changed its size while it was being read.' },
   DEVICE_READ_ERROR: { exit: 1, summary: 'The device could not be read at some place (bad sectors).' },
   SAME_DEVICE: { exit: 1, summary: 'The target lies on the device that is to be backed up.' },
+  SOURCE_IS_BACKUP: { exit: 1, summary: 'The device shows a recovery point, so it is not backed up.' },
   FILESYSTEM_UNREADABLE: { exit: 1, summary: 'The filesystem metadata could not be read or is damaged.' },
 
   // tracking

@@ -104,6 +104,7 @@ export async function createDaemon(
         vaults: { vaults: config.vaults, stateDirectory },
         stateDirectory,
         runDirectory,
+        shownPoints: () => shownPoints(runDirectory),
       },
       defaults: config.job_options,
       log,

@@ -2,12 +2,14 @@
  * Devices and mounts brought together, as the kernel has them now: which device each mount lies on, and which
  * device lies below each loop device's file.
  */
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isNoAnswer } from '../base/bounded-call.ts';
 import { type FileIdentity, loopBackingOf, mountIdOf } from '../linux/locate.ts';
 import { readAllMounts } from '../linux/mount-namespaces.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
 import { readBlockDevices, type SysBlockDevice } from '../linux/sysfs.ts';
+import { splitDeviceNumber } from '../linux/usage.ts';
 import { blockDeviceOf, numberKey } from './block-device-of.ts';
 
 export interface TopologyOptions {
@@ -64,7 +66,9 @@ export async function readTopology(options: TopologyOptions = {}): Promise<Topol
         if (isNoAnswer(thrown)) return;
       }
       if (file !== undefined) backings.set(device.name, file);
-      const carrier = await carrierOf(device.loop.file, file, mounts, mountId);
+      const carrier =
+        (await deviceAt(device.loop.file, devices)) ??
+        (await carrierOf(device.loop.file, file, mounts, mountId));
       if (carrier !== undefined) lowers.set(device.name, [carrier]);
     }),
   );
@@ -96,6 +100,16 @@ async function mountOf(
   } catch (thrown) {
     return isNoAnswer(thrown) ? entry.id : undefined;
   }
+}
+
+/** Kernel name of the block device at the path: a loop device may be attached to one. Undefined for a file. */
+async function deviceAt(path: string, devices: readonly SysBlockDevice[]): Promise<string | undefined> {
+  // Others are files, and to ask for one may wait for a hung filesystem.
+  if (!path.startsWith('/dev/')) return undefined;
+  const node = await stat(path).catch(() => undefined);
+  if (node?.isBlockDevice() !== true) return undefined;
+  const { major, minor } = splitDeviceNumber(node.rdev);
+  return devices.find((each) => each.major === major && each.minor === minor)?.name;
 }
 
 /** By the file's device number, which holds for deleted files too, or by its path where that is anonymous. */

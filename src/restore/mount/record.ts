@@ -9,7 +9,8 @@ import { freshBytes } from '../../base/random.ts';
 import { unlessAbsent } from '../../base/files.ts';
 import type { Device } from '../../devices/device.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
-import type { NbdAttachment } from './nbd-device.ts';
+import { readMounts } from '../../linux/mountinfo.ts';
+import { type NbdAttachment, nbdUser } from './nbd-device.ts';
 
 export interface MountSubject {
   /** Id of the recovery point; empty for an image file. */
@@ -107,6 +108,9 @@ export async function readRecords(runDirectory: string): Promise<MountRecord[]> 
   return records.sort((a, b) => a.created.localeCompare(b.created));
 }
 
+/** Files that nbdfuse and qemu-storage-daemon show (attach.ts): known by their place, if the record of it is lost. */
+const shownFile = /\/mounts\/[0-9a-f]{8}\/(?:fuse\/)?image$/;
+
 /**
  * Tells devices that only show a recovery point: they bear the UUID and the labels of the device that was backed up, and are
  * not it.
@@ -116,7 +120,16 @@ export async function shownPoints(
 ): Promise<(device: Pick<Device, 'path' | 'partition' | 'backingFile'>) => boolean> {
   const boot = await bootId();
   const records = (await readRecords(runDirectory)).filter((record) => record.boot === boot);
-  const shown = new Set(records.flatMap(({ file, loop }) => [file, loop]));
+  const shown = new Set<string | undefined>();
+  for (const { file, loop, method, nbd } of records) {
+    // Another program may have got the same nbd device since.
+    if (method === 'nbd-client' && file !== undefined && (await nbdUser(file, nbd)) === 'other') continue;
+    shown.add(file).add(loop);
+  }
+  for (const { type, path } of await readMounts())
+    if (type.startsWith('fuse'))
+      for (const file of [path, join(path, 'image')]) if (shownFile.test(file)) shown.add(file);
+  shown.delete(undefined);
   // A loop device is known by the file behind it, since its number may be another's when a mount fell apart.
   return ({ path, partition, backingFile }) =>
     shown.has(backingFile ?? path) || (partition !== undefined && shown.has(partition.disk));
