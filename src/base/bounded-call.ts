@@ -7,6 +7,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError } from './errors.ts';
 import { filePath } from './file-name.ts';
+import { afterOwnTime } from './patience.ts';
 
 export interface CallLimits {
   /** Milliseconds that the caller waits. Default 5000. */
@@ -136,15 +137,18 @@ function pass(): void {
   else next();
 }
 
-/** Settles as `work` does, or rejects with `late()` when the deadline (on performance.now()'s clock) has passed. */
+/**
+ * Settles as `work` does, or rejects with `late()` when the deadline (on performance.now()'s clock) has passed; later, if
+ * this process did not run in the meantime.
+ */
 async function before<T>(deadline: number, work: Promise<T>, late: () => AgentError): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
+  let cancel: () => void = () => undefined;
   const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(late()), Math.max(0, deadline - performance.now()));
+    cancel = afterOwnTime(Math.max(0, deadline - performance.now()), () => reject(late()));
   });
   try {
     return await Promise.race([work, timeout]);
   } finally {
-    clearTimeout(timer);
+    cancel();
   }
 }

@@ -1,34 +1,44 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { within } from './patience.ts';
+import { boundedCall } from './bounded-call.ts';
+import { afterOwnTime } from './patience.ts';
 
 function stall(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
-test('work that takes longer, or fails, gives undefined', async () => {
-  const { promise } = Promise.withResolvers<number>();
-  assert.equal(await within(20, promise), undefined);
-  const failing = Promise.reject<number>(new Error('no'));
-  assert.equal(await within(1000, failing), undefined);
-  assert.equal(await within(1000, Promise.resolve(1)), 1);
+test('it calls back once, no earlier than the time says, unless it is cancelled', async () => {
+  const calls: number[] = [];
+  const start = performance.now();
+  afterOwnTime(150, () => calls.push(performance.now() - start));
+  afterOwnTime(10, () => calls.push(NaN))();
+  await sleep(800);
+  assert.equal(calls.length, 1);
+  assert.ok((calls[0] ?? 0) >= 149, String(calls[0]));
 });
 
-test('time in which the process did not run does not count', async () => {
-  // The answer is due long before the patience ends, but both are late together.
-  const answer = within(500, sleep(50, 'answer'));
-  await sleep(1);
-  stall(800);
-  assert.equal(await answer, 'answer');
-  // Also if the answer needs a few more turns of the event loop.
-  const later = within(
-    500,
-    sleep(50)
-      .then(() => sleep(50))
-      .then(() => 'later'),
+test('a stall of the process does not make a good answer a late one', async () => {
+  // Two turns of the event loop after the stall: by the clock, the limit is over before the answer is heard.
+  const answer = boundedCall(
+    'answering',
+    '/dev/test',
+    () =>
+      sleep(50)
+        .then(() => sleep(50))
+        .then(() => 'answer'),
+    { limitMs: 500 },
   );
   await sleep(1);
-  stall(800);
-  assert.equal(await later, 'later');
+  stall(900);
+  assert.equal(await answer, 'answer');
+});
+
+test('what does not answer is given up', async () => {
+  const { promise, resolve } = Promise.withResolvers<undefined>();
+  await assert.rejects(
+    boundedCall('answering', '/dev/silent', () => promise, { limitMs: 20 }),
+    { code: 'NO_ANSWER' },
+  );
+  resolve(undefined);
 });

@@ -1,29 +1,22 @@
 /** Waiting for work that may never end. */
 
-/** Milliseconds of patience that one look at the clock uses up. */
+/** Milliseconds of patience that one turn of the timer uses up. */
 const tick = 100;
 
 /**
- * What the work resolves to; undefined if it fails or has not ended after `ms` milliseconds.
- *
- * Only time counts in which this process runs: if it was stopped, or if its main thread had other work for longer, its
- * timers are late, and the answer may be there already and only has to be heard.
+ * Calls back after `ms` milliseconds in which this process ran; returns what cancels it. If the process was stopped, or
+ * if its main thread had other work for long, its timers are late, and the answer that the caller waits for may be there
+ * already and only has to be heard.
  */
-export async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    let left = Math.ceil(ms / tick);
-    timer = setInterval(
-      () => {
-        left--;
-        if (left < 0) resolve(undefined);
-      },
-      Math.min(ms, tick),
-    );
-  });
-  try {
-    return await Promise.race([work.catch(() => undefined), late]);
-  } finally {
-    clearInterval(timer);
-  }
+export function afterOwnTime(ms: number, callback: () => void): () => void {
+  let left = Math.max(1, Math.ceil(ms / tick));
+  const timer = setInterval(
+    () => {
+      if (--left >= 0) return;
+      clearInterval(timer);
+      callback();
+    },
+    Math.min(ms, tick),
+  );
+  return () => clearInterval(timer);
 }

@@ -4,10 +4,10 @@
  *
  * Sectors are counted, not requests: a flush, which every pass of ours causes, is a write of no sectors.
  */
-import { readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { type BigIntStats, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { within } from '../base/patience.ts';
+import { boundedCall } from '../base/bounded-call.ts';
 import type { Device } from './device.ts';
 
 export interface WriteLook {
@@ -119,6 +119,7 @@ function attributeOf(place: string, name: string): string | undefined {
 }
 
 async function stateOfFile(path: string): Promise<string> {
-  const node = await within(filePatience, stat(path, { bigint: true }));
+  const ask = (): Promise<BigIntStats> => stat(path, { bigint: true });
+  const node = await boundedCall('stat', path, ask, { limitMs: filePatience }).catch(() => undefined);
   return node === undefined ? '' : [node.dev, node.ino, node.size, node.mtimeNs, node.ctimeNs].join(':');
 }
