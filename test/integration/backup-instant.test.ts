@@ -4,6 +4,8 @@
  * become other ones. Judged by cmp, e2fsck and the files.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { open, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -36,21 +38,34 @@ async function slowBackup(device: string, target: string, options: readonly stri
   return job;
 }
 
+const rawWriter = `
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_DSYNC)
+start, end = int(sys.argv[2]), int(sys.argv[3])
+n = 0
+while True:
+    n += 1
+    os.pwrite(fd, bytes([n % 251]) * 4096, start + n * 7 * 4096 % (end - start))
+    if n == 1: print("writing", flush=True)
+`;
+
 /** Writes 4 KiB at changing places of the device itself, as a virtual machine does: no O_EXCL. */
-function startRawWriter(t: EndingTest, device: string, from: number, to: number): () => Promise<void> {
-  const state = { going: true };
-  const ended = (async () => {
-    const file = await open(device, constants.O_RDWR | constants.O_DSYNC);
-    for (let n = 0; state.going; n++) {
-      await file.write(Buffer.alloc(4096, n), 0, 4096, from + ((n * 7 * 4096) % (to - from)));
-    }
-    await file.close();
-  })();
-  const stop = (): Promise<void> => {
-    state.going = false;
-    return ended;
+async function startRawWriter(
+  t: EndingTest,
+  device: string,
+  from: number,
+  to: number,
+): Promise<() => Promise<void>> {
+  const child = spawn('python3', ['-c', rawWriter, device, String(from), String(to)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = once(child, 'close');
+  const stop = async (): Promise<void> => {
+    child.kill('SIGKILL');
+    await ended;
   };
   atEnd(t, stop);
+  await once(child.stdout, 'data');
   return stop;
 }
 
@@ -94,7 +109,7 @@ for (const tracker of ['auto', 'none'])
 
     // For a while: the image is the device.
     const job = await slowBackup(disk.device, image, options);
-    const first = startRawWriter(t, disk.device, 0, size);
+    const first = await startRawWriter(t, disk.device, 0, size);
     await untilJob(daemon, job, 'more is copied', ({ devices: [it] }) => (it?.bytes_sent ?? 0) > 10 * MiB);
     await first();
     const status = await untilEnded(daemon, job);
@@ -102,7 +117,7 @@ for (const tracker of ['auto', 'none'])
     await exec('cmp', [disk.device, image]);
 
     // All the time: the job says so.
-    const stop = startRawWriter(t, disk.device, 0, size);
+    const stop = await startRawWriter(t, disk.device, 0, size);
     const torn = await backUp(
       daemon,
       ['--device', disk.device, '--target', image, ...options],
@@ -154,7 +169,7 @@ test('a program writes to one partition while the filesystem of another one is f
     // The other partition is no part of this one.
     [disk.partition(1), []],
   ] as const) {
-    const stop = startRawWriter(t, disk.partition(2), 0, 4 * MiB);
+    const stop = await startRawWriter(t, disk.partition(2), 0, 4 * MiB);
     const image = join(scratch, `frozen-${warned.length}`);
     const { status } = await backUp(daemon, [
       ...['--device', device, '--target', image, '--frozen-hook', hook],
