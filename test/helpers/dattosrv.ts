@@ -21,6 +21,8 @@ const program = fileURLToPath(new URL('../../src/bin/dattosrv.ts', import.meta.u
 export interface DattosrvOptions {
   /** Where the images are; default a fresh directory. */
   readonly directory?: string;
+  /** The Unix socket of an earlier server, to listen at again. */
+  readonly socket?: string;
   /** Loopback TCP instead of a Unix socket. */
   readonly tcp?: boolean;
   /** Records these system calls of the server in a file, by strace: `fdatasync,fallocate`. */
@@ -57,7 +59,7 @@ export async function startDattosrv(
 ): Promise<Dattosrv> {
   const scratch = mkdtempSync(join(tmpdir(), 'dattosrv-'));
   const images = options.directory ?? mkdtempSync(join(tmpdir(), 'dattosrv-images-'));
-  const socket = join(scratch, 'socket');
+  const socket = options.socket ?? join(scratch, 'socket');
   const traceFile = join(scratch, 'trace');
   const where = options.tcp === true ? ['--listen', '127.0.0.1:0'] : ['--unix', socket];
   const command = [process.execPath, program, '--json', ...where, ...parameters, images];
