@@ -1,6 +1,7 @@
 /**
- * The freeze window: hooks, freeze, the last look at the devices, thaw. Inside it nothing is written to a file
- * or a log, and the network has no part unless more changed than memory may hold.
+ * The freeze window: hooks, freeze, the last look at the devices, thaw. Inside it nothing is written to a log or a file,
+ * but to files without a name that lie on no device of the job (copy/spool.ts), and the network has no part unless more
+ * changed than has room there.
  */
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';

@@ -19,7 +19,7 @@ import type { Witness } from './witnesses.ts';
  *   each unit that differs from its fingerprint; mark these units in `found`.
  * - `verify`: read from the target, and mark in `found` the units that differ from their fingerprints.
  *
- * Inside the freeze no file is written. Blocks that the spool has no room for are sent at once if `mayOverflow` is set;
+ * Inside the freeze no file is written, but the spool's own, which lies on no device of the job. Blocks that the spool has no room for are sent at once if `mayOverflow` is set;
  * otherwise the run throws FREEZE_TOO_LONG.
  */
 export type PassMode = 'copy' | 'compare' | 'stash' | 'frozen' | 'frozen-compare' | 'verify';

@@ -318,6 +318,7 @@ export class CopyPool {
    * completed after the thaw, and all fingerprints are known.
    */
   #withNeighbours(set: Bitmap): Bitmap {
+    if (set.bytes() > littleToRead) return set;
     const whole = roundedOut(set, Math.max(this.facts.minimumBlock, fingerprintUnit));
     const bytes = whole.bytes();
     return bytes <= littleToRead && bytes <= this.roomLeft / 4 ? whole : set;
