@@ -1,5 +1,6 @@
 /** `in_use_sectors DEV`: prints the used ranges as the predecessor's tool did, `0xSTART 0xLENGTH` in bytes. */
 import { Command, CommanderError } from 'commander';
+import { expectedFilesystems } from '../backup/expected-filesystems.ts';
 import { refuseMounted, offlineDevice } from '../backup/offline.ts';
 import { reportError } from '../base/report.ts';
 import { StandardOutput } from '../base/standard-output.ts';
@@ -17,14 +18,16 @@ const program = new Command('in_use_sectors')
   .configureOutput({ writeOut: (text) => output.write(text) })
   .exitOverride()
   .action(async (name: string) => {
-    const { device } = await offlineDevice(name);
+    const { device, devices } = await offlineDevice(name);
     refuseMounted(device);
+    const expected = expectedFilesystems(device, devices);
     const source = await openDeviceSource(device.path);
     try {
       const map = await readVerifiedUsedMap(
         (offset, length) => source.readAt(offset, length),
         source.size,
         source.sectorSize,
+        { expected: expected.whole, partitionsExpected: new Map(expected.partitions) },
       );
       for (const warning of map.warnings) writeError(`in_use_sectors: ${warning}\n`);
       for await (const extents of map.extents) {
