@@ -43,3 +43,17 @@ for (const [taken, violated] of [
   test(`take and commit: the fault ${taken} is found`, async (t) => {
     assert.match(await verify(t, 'take-commit.pml', [taken]), violated);
   });
+
+for (const [what, definitions] of [
+  ['everybody may die before each request', ['MISTAKES=0']],
+  ['a writer that lives may be declared dead', ['DEATHS=0']],
+  ['two prune at once, since the lock was taken over', ['TWO_PRUNERS', 'DEATHS=0']],
+] as const)
+  test(`vault: what a point needs stays where ${what}`, async (t) => {
+    assertWhole(await verify(t, 'vault.pml', definitions));
+  });
+
+for (const fault of ['NO_WAITS', 'BUILD_ON_CONDEMNED', 'NO_LAST_LOOK', 'POINTS_FIRST', 'NO_SECOND_LOOK'])
+  test(`vault: the fault ${fault} is found`, async (t) => {
+    assert.match(await verify(t, 'vault.pml', [fault, 'DEATHS=0']), /assertion violated/);
+  });

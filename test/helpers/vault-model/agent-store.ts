@@ -12,7 +12,7 @@ import {
 } from '../../../src/vault/store/object-store.ts';
 import { type StoreRequest, WrappedStore } from '../../../src/vault/store/wrapped-store.ts';
 
-export type RequestFate = 'done' | 'failed' | 'failed, though it happened' | 'late' | 'done twice';
+export type RequestFate = 'done' | 'full' | 'failed' | 'failed, though it happened' | 'late' | 'done twice';
 
 export interface WaitingRequest {
   readonly what: StoreRequest;
@@ -74,6 +74,7 @@ export class AgentStore extends WrappedStore {
 
   async #settle<T>(what: StoreRequest, request: () => Promise<T>, fate: RequestFate): Promise<T> {
     if (fate === 'done') return request();
+    if (fate === 'full') throw new AgentError('VAULT_FULL', `${what.kind} ${what.key}: no room (injected)`);
     if (fate === 'late') this.#onLate(request);
     if (fate === 'failed, though it happened') await request();
     if (fate === 'done twice') {

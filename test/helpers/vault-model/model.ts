@@ -1,7 +1,8 @@
 /**
  * The vault against a plain model: a table of points and their images. Random steps: blocks written, backups, prunes and
  * checks that run beside one another request by request, processes killed in any request, requests that fail, or
- * happen late or twice, clock jumps, writers and pruners that are taken for dead and wake up. After it all every point
+ * happen late or twice, a full store, clock jumps, by years too, local indexes that are damaged or were used with a copy of
+ * the vault, random numbers that come again, writers and pruners that are taken for dead and wake up. After it all every point
  * that the model says is live must restore bit for bit. One seed, one course of events.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -59,10 +60,12 @@ export async function runVaultModel(options: ModelOptions): Promise<ModelCounts>
   const scratch = mkdtempSync(join(tmpdir(), 'vault-model-'));
   const { kernel, moment } = randomness;
   // Ids decide on orders, so they come from the seed too.
-  const bytes = seeded(options.seed ^ 0x5eed);
+  let bytes = seeded(options.seed ^ 0x5eed);
   randomness.kernel = (size) => Buffer.from(Array.from({ length: size }, () => Math.floor(bytes() * 256)));
   randomness.moment = () => '';
-  const model = new Model(options, scratch);
+  const model = new Model(options, scratch, (since) => {
+    bytes = seeded(options.seed ^ 0x5eed ^ since);
+  });
   try {
     await model.run();
     return model.counts;
@@ -83,8 +86,11 @@ class Model {
   readonly #random: () => number;
   readonly #options: ModelOptions;
   readonly #scratch: string;
+  readonly #revertNumbers: (since: number) => void;
   readonly #store: MemoryStore;
   #clock = 1_700_000_000_000;
+  /** The latest time that the store's clock has shown. */
+  #latest = 0;
   /** Time that has passed, without the jumps back. */
   #passed = 0;
   #vault!: Vault;
@@ -96,8 +102,10 @@ class Model {
   readonly #late: { readonly since: number; readonly request: () => Promise<unknown> }[] = [];
   #names = 0;
 
-  constructor(options: ModelOptions, scratch: string) {
+  /** `revert` begins the random numbers of ids and nonces again; the same number, the same course. */
+  constructor(options: ModelOptions, scratch: string, revert: (since: number) => void) {
     this.#options = options;
+    this.#revertNumbers = revert;
     this.#random = seeded(options.seed);
     this.#scratch = scratch;
     this.#store = this.#points.watching(openMemoryStore({ now: () => this.#clock }));
@@ -136,6 +144,10 @@ class Model {
       [3, 'land', () => this.#land()],
       [3, 'restore and compare', () => this.#verify()],
       [1.5, 'unlock', () => this.#unlock()],
+      [0.5, 'clock in the future', () => this.#goAhead()],
+      [1, 'damage an index', () => this.#damageIndex()],
+      [0.7, 'use a copy', () => this.#useCopy()],
+      [0.3, 'put back to a snapshot', () => this.#revert()],
     ];
     let at = this.#random() * steps.reduce((sum, [weight]) => sum + weight, 0);
     const [, name, work] = steps.find(([weight]) => (at -= weight) < 0)!;
@@ -209,7 +221,9 @@ class Model {
       owner,
       base: base === undefined ? undefined : { id: base[0], image: base[1].image },
       onPublish: (id) => {
-        point = this.#points.begin(id, image);
+        // A point of another course of events stays what it is.
+        const there = this.#points.get(id)?.state;
+        if (there !== 'live' && there !== 'doubtful') point = this.#points.begin(id, image);
       },
     };
     try {
@@ -267,6 +281,7 @@ class Model {
   #fate(isWrite: boolean): RequestFate {
     if (this.#random() > 0.01) return 'done';
     if (!isWrite) return 'failed';
+    if (this.#random() < 0.2) return 'full';
     return this.#pick<RequestFate>([
       'failed',
       'failed, though it happened',
@@ -327,8 +342,58 @@ class Model {
     this.#passTime(this.#random() * 60 * hourMs);
   }
 
+  /** A clock that was wrong: years ahead, or back where it was. */
+  async #goAhead(): Promise<void> {
+    await this.#land(Infinity);
+    const years = 20 * 365 * 24 * hourMs;
+    this.#clock += this.#clock > 1_700_000_000_000 + years / 2 ? -years : years;
+    this.#latest = Math.max(this.#latest, this.#clock);
+  }
+
+  /** What becomes of a file that nothing protects; whoever uses it must not notice but by more work. */
+  #damageIndex(): void {
+    const index = this.#pick([...this.#indexes.values()]);
+    const statement = this.#pick([
+      'DELETE FROM parts WHERE pack = (SELECT max(number) FROM packs)',
+      'DELETE FROM parts WHERE abs(random()) % 3 = 0',
+      'DELETE FROM packs WHERE number = (SELECT min(number) FROM packs)',
+      'UPDATE parts SET offset = offset + 16',
+      'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack',
+      `UPDATE packs SET id = zeroblob(16) WHERE number = (SELECT max(number) FROM packs)`,
+    ])!;
+    index?.database.exec(statement.replace('UPDATE ', 'UPDATE OR REPLACE '));
+  }
+
+  /** A copy of the vault at this moment, with an index of the original that nobody is using. */
+  async #useCopy(): Promise<void> {
+    const idle = [...this.#indexes].filter(([slot]) => this.#agents.every((agent) => agent.slot !== slot));
+    const [, index] = this.#pick(idle) ?? [];
+    if (index === undefined) return;
+    const copy = openMemoryStore({ now: () => this.#clock, objects: this.#store.picture() });
+    const vault = await Vault.open(copy, this.#vault.secrets);
+    const image = this.#pick(this.#images)!;
+    const made = await backUp(vault, index, { image, size: deviceSize }).catch((error: unknown) => {
+      if (!isExpected('backup', error)) throw error;
+    });
+    if (made === undefined) return;
+    const fresh = ChunkIndex.open(join(this.#scratch, `copy-${this.step}.sqlite`), vault.id);
+    try {
+      const wrong = difference(image, await readBack(vault, fresh, made.devices[0]!));
+      if (wrong !== undefined) throw new Error(`the point of the copy: ${wrong}`);
+    } finally {
+      fresh.close();
+    }
+  }
+
+  /** The machines' memory: their random numbers come again, or another course of them begins. */
+  async #revert(): Promise<void> {
+    await this.#land(Infinity);
+    this.#revertNumbers(Math.floor(this.#random() * 3));
+  }
+
   #passTime(ms: number): void {
     this.#clock += ms;
+    this.#latest = Math.max(this.#latest, this.#clock);
     this.#passed += ms;
   }
 
@@ -382,6 +447,7 @@ class Model {
     while (this.#agents.length > 0) await this.#runToEnd(this.#agents[0]);
     await this.#land(Infinity);
     await this.#verify();
+    this.#clock = Math.max(this.#latest, this.#clock);
     const index = ChunkIndex.open(join(this.#scratch, 'last.sqlite'), this.#vault.id);
     for (let round = 0; round < 3; round++) {
       this.#passTime(31 * 24 * hourMs);
