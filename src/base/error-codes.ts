@@ -76,6 +76,7 @@ const table = {
 
   // what is in vaults
   VAULT_EXISTS: { exit: 1, summary: 'A vault, or what is left of one, is there already.' },
+  VAULT_EXCHANGED: { exit: 1, summary: 'Another vault is at this place than this machine has seen there.' },
   VAULT_TOO_NEW: { exit: 1, summary: 'The vault is of a later version than this program knows.' },
   VAULT_NO_KEY: { exit: 1, summary: 'No key was given, or the vault has no key of this kind or name.' },
   VAULT_WRONG_KEY: { exit: 1, summary: 'The passphrase, key file or recovery code does not open the vault.' },

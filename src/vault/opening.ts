@@ -13,6 +13,7 @@ import { readTrusted } from '../base/trusted-file.ts';
 import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { defaultLevel } from './packs/sealing.ts';
+import { expectSameVault, rememberVault } from './pins.ts';
 import type { NamedVaults, VaultSettings } from './settings.ts';
 import {
   type StoreLocation,
@@ -80,7 +81,10 @@ export interface OpenVaultOptions extends StoreOptions {
   readonly hooks?: StoreHooks | undefined;
 }
 
-/** Throws VAULT_NOT_FOUND, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and what the store throws. */
+/**
+ * Throws VAULT_NOT_FOUND, VAULT_EXCHANGED, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and what the store
+ * throws.
+ */
 export async function openVault(
   wanted: VaultLocation,
   context: VaultContext,
@@ -91,8 +95,11 @@ export async function openVault(
   const store = await openPlace(place, { hooks: options.hooks });
   try {
     const { id } = await readConfig(store, options);
+    const seenAt = formatVaultLocation(place.location);
+    await expectSameVault(context.stateDirectory, seenAt, id);
     const key = given ?? (await storedKey(place, id, context)).material;
     const vault = await Vault.open(store, key, options);
+    await rememberVault(context.stateDirectory, seenAt, id);
     const { location, settings, level } = place;
     return { vault, location, settings, level, indexPath: await indexPathOf(id, location, context) };
   } catch (error) {

@@ -21,6 +21,7 @@ import {
   readPassphrase,
   readSecret,
 } from '../../vault/opening.ts';
+import { rememberVault } from '../../vault/pins.ts';
 import { type StoreLocation, formatVaultLocation } from '../../vault/store/location.ts';
 import type { ObjectStore } from '../../vault/store/object-store.ts';
 import type { StoreHooks } from '../../vault/store/open-store.ts';
@@ -116,6 +117,7 @@ async function make(
     if (code !== undefined) keys.push({ material: { kind: 'recovery', code } });
     const { chunkSize, packSize } = values;
     const { config } = await Vault.init(store, { id, keys, chunkSize, packSize, signal });
+    await rememberVault(context.stateDirectory, formatVaultLocation(place.location), id);
     const { slots } = await readSlots(store, { signal });
     const document: InitDocument = {
       location: formatVaultLocation(place.location),

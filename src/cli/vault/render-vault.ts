@@ -43,6 +43,7 @@ export function renderInfo(info: InfoDocument): string {
     ...info.damaged_keys.map(({ id, message }): [string, string] => ['damaged', `key ${id}: ${message}`]),
   ];
   const { contents } = info;
+  entries.push(['', notProven]);
   if (contents === null) entries.push(['points', 'not to be seen without a key']);
   else {
     entries.push(['points', String(contents.points)]);
@@ -54,6 +55,10 @@ export function renderInfo(info: InfoDocument): string {
   }
   return renderList(entries);
 }
+
+/** Slots are in clear, and only the sealed key in them is authenticated. */
+const notProven =
+  'kinds, labels and times of keys are not proven: who can write to the store can change them';
 
 const kinds = { file: 'key file', passphrase: 'passphrase', recovery: 'recovery code' } as const;
 
@@ -67,7 +72,7 @@ export function renderKeyList({ keys, damaged }: KeyListDocument): string {
     [{ title: 'key' }, { title: 'kind' }, { title: 'label' }, { title: 'since' }],
     keys.map(({ id, kind, label, created }) => [id, kinds[kind], label, localTime(created)]),
   );
-  return `${table}${damaged.map(({ id, message }) => `damaged: ${id}: ${printable(message)}\n`).join('')}`;
+  return `${table}${notProven}\n${damaged.map(({ id, message }) => `damaged: ${id}: ${printable(message)}\n`).join('')}`;
 }
 
 export function renderKey({
