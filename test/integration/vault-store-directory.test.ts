@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync, symlinkSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -233,3 +233,24 @@ function startPutter(
   const child = spawn(node, [putter, root, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
   return { child, lines: createInterface(child.stdout) };
 }
+
+test('what root writes into a directory of another user belongs to that user, and follows no links there', async (t) => {
+  const { root } = await vaultOn(t, 24 * MiB);
+  await exec('chown', ['-R', '65534:65533', root]);
+  const store = await openDirectoryStore(root);
+  await store.put('packs/ab/one', Buffer.from('x'), { isNew: true });
+  await store.put('points/one', Buffer.from('x'));
+  for (const name of ['packs', 'packs/ab', 'packs/ab/one', 'points', 'points/one']) {
+    const { uid, gid } = statSync(join(root, name));
+    assert.deepEqual([name, uid, gid], [name, 65534, 65533]);
+  }
+  const elsewhere = await mkdtemp(join(tmpdir(), 'elsewhere-'));
+  t.after(() => rm(elsewhere, { recursive: true }));
+  symlinkSync(elsewhere, join(root, 'checks'));
+  const refused = { code: 'VAULT_DENIED', message: /checks is no folder/ };
+  await assert.rejects(store.put('checks/one', Buffer.from('x')), refused);
+  await rm(join(root, 'tmp'), { recursive: true });
+  symlinkSync(elsewhere, join(root, 'tmp'));
+  await assert.rejects(store.put('points/two', Buffer.from('x')), { code: 'VAULT_DENIED' });
+  assert.deepEqual(readdirSync(elsewhere), []);
+});

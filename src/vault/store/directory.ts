@@ -15,6 +15,7 @@ import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
 import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
+import { type Owner, giveFolder, ownerOf, refuseLinks } from './directory-owner.ts';
 import { directoryRoom, reserveName } from './directory-room.ts';
 import {
   DurableFolders,
@@ -77,7 +78,7 @@ export async function openDirectoryStore(
     if (!found.isDirectory()) throw new AgentError('VAULT_NOT_FOUND', `${root} is not a directory`);
     const marked = (await stat(join(root, marker)).catch(absentAsUndefined)) !== undefined;
     if (!marked && options.create !== true) throw unmarked(root, marker);
-    return new DirectoryStore(root, marker, marked);
+    return new DirectoryStore(root, marker, marked, ownerOf(found));
   } catch (thrown) {
     throw directoryFailure(root, 'opening it', thrown);
   }
@@ -90,22 +91,30 @@ class DirectoryStore implements ObjectStore {
   readonly #marker: string;
   /** The mark was there once, so it has to be there. */
   #marked: boolean;
+  readonly #owner: Owner | undefined;
   readonly #folders: DurableFolders;
   readonly #syncs = new FolderSync();
   /** O_NOATIME is for the owner of a file alone. */
   #readFlags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOATIME;
 
-  constructor(root: string, marker: string, marked: boolean) {
+  constructor(root: string, marker: string, marked: boolean, owner: Owner | undefined) {
     this.name = root;
     const room = directoryRoom(root);
     this.room = {
-      keep: (bytes) => this.#explained('keeping room', () => room.keep(bytes)),
+      keep: (bytes) =>
+        this.#explained('keeping room', async () => {
+          if (owner !== undefined) await refuseLinks(root, 'tmp');
+          await room.keep(bytes);
+        }),
       release: () => this.#explained('giving room back', () => room.release()),
     };
     this.#root = root;
     this.#marker = marker;
     this.#marked = marked;
-    this.#folders = new DurableFolders(root, FOLDER_MODE);
+    this.#owner = owner;
+    this.#folders = new DurableFolders(root, FOLDER_MODE, async (path) => {
+      if (owner !== undefined) await giveFolder(path, owner);
+    });
   }
 
   async put(key: string, data: ObjectData, { signal, isNew = false }: PutOptions = {}): Promise<void> {
@@ -204,8 +213,10 @@ class DirectoryStore implements ObjectStore {
   }
 
   async #write(path: string, parts: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<void> {
+    if (this.#owner !== undefined) await refuseLinks(this.#root, 'tmp');
     const handle = await this.#create(path);
     try {
+      if (this.#owner !== undefined) await handle.chown(this.#owner.uid, this.#owner.gid);
       await writeParts(handle, parts, signal);
       signal?.throwIfAborted();
       await handle.sync();
@@ -238,6 +249,7 @@ class DirectoryStore implements ObjectStore {
     for (let attempt = 0; ; attempt++)
       try {
         await this.#folders.make(folder);
+        if (this.#owner !== undefined && folder !== '') await refuseLinks(this.#root, folder);
         if (!isNew) await rename(temporary, path);
         else if (!(await renameToNew(temporary, path))) return false;
         break;

@@ -110,11 +110,14 @@ async function isSameFile(a: string, b: string): Promise<boolean> {
 export class DurableFolders {
   readonly #root: string;
   readonly #mode: number;
+  readonly #made: (path: string) => Promise<void>;
   readonly #durable = new Set<string>();
 
-  constructor(root: string, mode: number) {
+  /** `made` is called for each folder that was made here. */
+  constructor(root: string, mode: number, made: (path: string) => Promise<void> = () => Promise.resolve()) {
     this.#root = root;
     this.#mode = mode;
+    this.#made = made;
   }
 
   /**
@@ -126,9 +129,13 @@ export class DurableFolders {
     const slash = folder.lastIndexOf('/');
     const parent = slash < 0 ? '' : folder.slice(0, slash);
     await this.make(parent);
-    await mkdir(join(this.#root, folder), { mode: this.#mode }).catch((thrown: unknown) => {
+    const path = join(this.#root, folder);
+    try {
+      await mkdir(path, { mode: this.#mode });
+      await this.#made(path);
+    } catch (thrown) {
       if (errnoCode(thrown) !== 'EEXIST') throw thrown;
-    });
+    }
     await syncFolder(join(this.#root, parent));
     this.#durable.add(folder);
   }
