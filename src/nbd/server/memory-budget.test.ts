@@ -71,7 +71,8 @@ test('whatever is taken and given back, the sum is right and nobody is forgotten
       const held: { who: number; bytes: number; give(): void }[] = [];
       const shares: BudgetShare[] = [];
       const ask = (who: number): void => {
-        const bytes = wanted.get(who)!;
+        const bytes = wanted.get(who);
+        assert.ok(bytes !== undefined, `${who} is woken, but waits for nothing`);
         const taken = shares[who]!.take(bytes);
         if (taken === undefined) return;
         wanted.delete(who);

@@ -56,6 +56,7 @@ export class MemoryBudget {
         this.#used -= bytes;
         this.#wakeFirst();
       },
+      served: () => this.#served(share),
       leave: () => {
         this.#shares.delete(share);
         this.#forget(share);
@@ -88,6 +89,12 @@ export class MemoryBudget {
     this.#timer = undefined;
   }
 
+  #served(share: BudgetShare): void {
+    const wasFirst = this.#waiting[0] === share;
+    this.#forget(share);
+    if (wasFirst) this.#wakeFirst();
+  }
+
   #wakeFirst(): void {
     const first = this.#waiting[0];
     if (first === undefined) return;
@@ -117,6 +124,8 @@ interface Ledger {
   readonly own: number;
   readonly take: (bytes: number) => boolean;
   readonly give: (bytes: number) => void;
+  /** It waits no longer. */
+  readonly served: () => void;
   readonly leave: () => void;
 }
 
@@ -138,6 +147,8 @@ export class BudgetShare {
   take(bytes: number): { give(): void } | undefined {
     if (this.#own + bytes <= this.#ledger.own) {
       this.#own += bytes;
+      // It may have waited for this: whoever comes next must not wait behind it.
+      this.#ledger.served();
       return once(() => (this.#own -= bytes));
     }
     if (!this.#ledger.take(bytes)) return undefined;
