@@ -217,7 +217,7 @@ test('destinations that are mounted, too small or in the vault are refused befor
 });
 
 test('a store that cannot be written serves readers, and says so to the others', async (t) => {
-  const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
+  const disk = await makeLoop(t, { size: 48 * MiB, filesystem: 'ext4', mount: true });
   const inside = join(disk.mountPoint!, 'vault');
   await cp(vault, inside, { recursive: true });
   await exec('mount', ['-o', 'remount,ro', disk.mountPoint!]);
