@@ -1,9 +1,11 @@
 /**
  * A reporter for node:test that yields one line of JSON at the end: how many tests passed, failed and were
- * skipped, and the names of those that did. It runs beside `spec`, which is for people.
+ * skipped, and the names of those that did. It runs beside `spec`, which is for people but gives reasons only when all
+ * has ended: so each failure's reason goes to standard error at once, and a run that is cut short has said why.
  */
 import type { TestEvent } from 'node:test/reporters';
 import { relative } from 'node:path';
+import { inspect } from 'node:util';
 
 export interface Counts {
   passed: number;
@@ -33,9 +35,17 @@ export default async function* countReporter(events: AsyncIterable<TestEvent>): 
     } else {
       counts.failed++;
       counts.failures.push(name);
+      process.stderr.write(`\nFAILED: ${name}\n${reasonOf(event)}\n\n`);
     }
   }
   yield `${JSON.stringify(counts)}\n`;
+}
+
+/** The error that failed the test; the wrapper that node:test puts around it says nothing more. */
+function reasonOf(event: TestEvent): string {
+  if (event.type !== 'test:fail') return '';
+  const { error } = event.data.details;
+  return inspect(error.cause instanceof Error ? error.cause : error, { depth: 4 }).slice(0, 8000);
 }
 
 /** A suite that only failed because of a test in it is not counted beside that test. */
