@@ -56,6 +56,20 @@ test('a whole vault is whole, also read through', async () => {
   assert.deepEqual([strange.ok, strange.foreign], [true, ['README.txt', 'packs/aa/notes']]);
 });
 
+test('an altered row in the index stops neither a check nor a repair nor a backup', async () => {
+  const { vault, index } = await newVault();
+  await backUp(vault, index, { image: image(0, 40), size });
+  const flip = (): void => index.database.exec('UPDATE packs SET created = created + 1');
+  flip();
+  assert.equal((await checkVault(vault, index)).ok, true);
+  flip();
+  assert.equal((await repairVault(vault, index)).after.ok, true);
+  assert.equal([...index.packs()].length, 2);
+  flip();
+  await backUp(vault, index, { image: image(0, 40), size });
+  assert.equal([...index.packs()].length, 2);
+});
+
 test('a missing pack is named, with the ranges of the points that need it', async () => {
   const { vault, store, index, newIndex } = await newVault();
   await backUp(vault, index, { image: image(0, 5), size, finished: new Date(1000) });

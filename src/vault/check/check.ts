@@ -5,6 +5,7 @@
 import type { AgentError } from '../../base/errors.ts';
 import { listKeys } from '../keys.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { againIfDamaged } from '../index/damaged.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { packObject } from '../packs/format.ts';
 import { PartReader } from '../packs/part-reader.ts';
@@ -65,11 +66,15 @@ export interface CheckResult {
 const mostRounds = 4;
 
 /** Throws what the store throws, and the signal's reason; whatever is wrong with the vault is in the result. */
-export async function checkVault(
+export function checkVault(
   vault: Vault,
   index: ChunkIndex,
   options: CheckOptions = {},
 ): Promise<CheckResult> {
+  return againIfDamaged(index, () => checkOnce(vault, index, options));
+}
+
+async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions): Promise<CheckResult> {
   const { signal, progress } = options;
   const share = options.readData === true ? (options.sample ?? 1) : 0;
   // What a point needs was put before the point, so points come first, and what is there after them.

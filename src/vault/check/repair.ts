@@ -6,6 +6,7 @@
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { type PackKind, packObject } from '../packs/format.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
@@ -68,8 +69,7 @@ async function repair(
     await condemn(vault, damaged, signal);
   }
   // What the index says of packs that were altered is of no use, and the rest costs no more than the check did.
-  for (const { id } of [...index.packs()]) index.dropPack(id);
-  await refreshIndex(vault, index, { signal });
+  await rebuildIndex(vault, index, Date.now(), { signal });
   const after = await checkVault(vault, index, { signal, progress, readData: true });
   return { before, after, condemned: damaged, salvaged };
 }

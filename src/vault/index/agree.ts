@@ -4,7 +4,8 @@ import type { PackDirectory, PartPlace } from '../packs/format.ts';
 import { readDirectory } from '../packs/read-pack.ts';
 import type { VaultParts } from '../packs/vault-parts.ts';
 import type { StoreOptions } from '../store/object-store.ts';
-import type { ChunkIndex } from './chunk-index.ts';
+import type { ChunkIndex, IndexedPack } from './chunk-index.ts';
+import { isIndexDamage } from './damaged.ts';
 
 /** Whether all that the directory names is in the index, in the same places, and no other number of parts. */
 export function agrees(index: ChunkIndex, { id, size, parts }: PackDirectory): boolean {
@@ -29,7 +30,7 @@ export function isSamePlace(a: PartPlace, b: PartPlace): boolean {
 
 /**
  * Compares up to `count` packs of the index, picked at random, with what lies in the store. False where one of them is
- * another one there: then the index is not of this store, or damaged. Packs that are gone, and those that the store
+ * another one there, or the index turns out to be damaged. Packs that are gone, and those that the store
  * cannot open, say nothing.
  */
 export async function sampleAgrees(
@@ -39,10 +40,13 @@ export async function sampleAgrees(
   { signal }: StoreOptions = {},
 ): Promise<boolean> {
   const results = await Promise.all(
-    index.somePacks(count).map(async ({ id, size }) => {
+    somePacks(index, count).map(async (pack) => {
+      if (pack === undefined) return false;
+      const { id, size } = pack;
       try {
         return agrees(index, await readDirectory(vault, id, { size, signal }));
       } catch (error) {
+        if (isIndexDamage(error)) return false;
         if (error instanceof AgentError && ['VAULT_OBJECT_MISSING', 'VAULT_DAMAGED'].includes(error.code))
           return true;
         throw error;
@@ -50,4 +54,14 @@ export async function sampleAgrees(
     }),
   );
   return results.every(Boolean);
+}
+
+/** With one that is undefined if the index turns out to be damaged. */
+function somePacks(index: ChunkIndex, count: number): (IndexedPack | undefined)[] {
+  try {
+    return index.somePacks(count);
+  } catch (error) {
+    if (!isIndexDamage(error)) throw error;
+    return [undefined];
+  }
 }

@@ -224,9 +224,12 @@ export class ChunkIndex {
   /** All packs, in the order in which they were entered. What is added or dropped meanwhile may be there or not. */
   *packs(): Generator<IndexedPack> {
     for (let last: SQLOutputValue | undefined = 0; ;) {
-      const batch = this.guard(() => rows(this.#statements.packs, Number(last)));
-      yield* batch.map(toPack);
-      last = batch.at(-1)?.[8];
+      const batch: { readonly pack: IndexedPack; readonly number: SQLOutputValue | undefined }[] = this.guard(
+        () =>
+          rows(this.#statements.packs, Number(last)).map((row) => ({ pack: toPack(row), number: row[8] })),
+      );
+      yield* batch.map(({ pack }) => pack);
+      last = batch.at(-1)?.number;
       if (last === undefined) return;
     }
   }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   rmSync,
@@ -111,6 +112,25 @@ test('what is damaged in the store is damaged, and one look at its directory say
     ['VAULT_DAMAGED'],
   );
   assert.ok(built === 0 || index.builtAt() === built, 'the index is not built anew for it');
+});
+
+test('a pack whose row was altered is damage, and the sample does not agree', async (t) => {
+  const vault = testVault();
+  const path = indexPath(t);
+  const index = ChunkIndex.open(path, vault.id);
+  t.after(() => index.close());
+  await storeParts(vault, index, chunks.slice(0, 20));
+  const flip = (): void => index.database.exec('UPDATE packs SET writer = zeroblob(16) WHERE number = 1');
+  flip();
+  assert.equal(await sampleAgrees(vault, index, 4), false);
+  assert.equal(existsSync(path), false, 'it was put away');
+  index.reopenIfReplaced();
+  await refreshIndex(vault, index);
+  flip();
+  assert.throws(() => [...index.packs()], { code: 'VAULT_INDEX_DAMAGED' });
+  index.reopenIfReplaced();
+  await refreshIndex(vault, index);
+  assert.equal([...index.packs()].length, 1);
 });
 
 test('a sample of an index tells one that says more of a pack than the pack holds', async (t) => {

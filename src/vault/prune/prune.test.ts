@@ -211,6 +211,7 @@ test('a writer that ends between the look at the points and the list loses nothi
 for (const [what, statement] of [
   ['lacks the parts of a pack', 'DELETE FROM parts WHERE pack = (SELECT min(number) FROM packs)'],
   ['names other packs', 'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack'],
+  ['has an altered pack', 'UPDATE packs SET created = created + 1'],
   ['has other lengths', 'UPDATE parts SET encoded = encoded + 1'],
 ] as const)
   test(`an index that ${what} deletes nothing that is needed`, async () => {

@@ -7,6 +7,7 @@
  */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
+import { againIfDamaged } from '../index/damaged.ts';
 import { newId } from '../ids.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { listPoints } from '../points/points.ts';
@@ -71,19 +72,13 @@ export async function prune(
 }
 
 /** Where the index turns out to be damaged, it is built anew, and all looks are taken again. */
-async function pruneWith(
+function pruneWith(
   vault: Vault,
   index: ChunkIndex,
   options: PruneOptions,
   lock: PrunerLock | undefined,
 ): Promise<PruneResult> {
-  try {
-    return await pruneOnce(vault, index, options, lock);
-  } catch (error) {
-    if (!(error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED')) throw error;
-    index.reopenIfReplaced();
-    return pruneOnce(vault, index, options, lock);
-  }
+  return againIfDamaged(index, () => pruneOnce(vault, index, options, lock));
 }
 
 async function pruneOnce(

@@ -1,0 +1,18 @@
+/** The index turns out to be damaged in the middle of some work: the file is removed by then, and the work can begin again. */
+import { AgentError } from '../../base/errors.ts';
+import type { ChunkIndex } from './chunk-index.ts';
+
+export function isIndexDamage(error: unknown): boolean {
+  return error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED';
+}
+
+/** Does the work once more, with a new index, if the index turns out to be damaged. */
+export async function againIfDamaged<T>(index: ChunkIndex, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isIndexDamage(error)) throw error;
+    index.reopenIfReplaced();
+    return work();
+  }
+}
