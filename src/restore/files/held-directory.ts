@@ -4,11 +4,14 @@
  * that an unprivileged user could have put there.
  */
 import { constants, type Stats } from 'node:fs';
-import { type FileHandle, lstat, mkdir, open, readlink } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, readdir, readlink } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 
 /** As many as the kernel follows (MAXSYMLINKS). */
 const mostLinks = 40;
+
+/** A name as bytes where it comes from a filesystem: names need not be UTF-8. */
+export type Entry = string | Buffer;
 
 export class HeldDirectory {
   /** For messages. */
@@ -20,7 +23,7 @@ export class HeldDirectory {
     this.handle = handle;
   }
 
-  static async open(path: string, name = path): Promise<HeldDirectory> {
+  static async open(path: Entry, name = path.toString()): Promise<HeldDirectory> {
     const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
     return new HeldDirectory(name, await open(path, flags));
   }
@@ -30,16 +33,28 @@ export class HeldDirectory {
     return `/proc/${process.pid}/fd/${this.handle.fd}`;
   }
 
-  at(entry: string): string {
-    return `${this.path}/${entry}`;
+  at(entry: Entry): Entry {
+    return typeof entry === 'string'
+      ? `${this.path}/${entry}`
+      : Buffer.concat([Buffer.from(`${this.path}/`), entry]);
+  }
+
+  /** The names in it. */
+  entries(): Promise<Buffer[]> {
+    return readdir(this.path, 'buffer');
+  }
+
+  /** For messages. */
+  nameOf(entry: Entry): string {
+    return `${this.name === '/' ? '' : this.name}/${entry.toString()}`;
   }
 
   /** Throws ENOENT, and ENOTDIR or ELOOP for what is no directory (any more). */
-  child(entry: string): Promise<HeldDirectory> {
-    return HeldDirectory.open(this.at(entry), this.name === '/' ? `/${entry}` : `${this.name}/${entry}`);
+  child(entry: Entry): Promise<HeldDirectory> {
+    return HeldDirectory.open(this.at(entry), this.nameOf(entry));
   }
 
-  lstat(entry: string): Promise<Stats | undefined> {
+  lstat(entry: Entry): Promise<Stats | undefined> {
     return lstat(this.at(entry)).catch((error: unknown) => {
       if (errnoCode(error) === 'ENOENT') return undefined;
       throw error;
@@ -108,7 +123,7 @@ async function refuseForeignLink(parent: HeldDirectory, entry: string, link: Sta
   if (ours.includes(link.uid) && ours.includes(uid) && ((mode & 0o022) === 0 || sticky)) return;
   throw new AgentError(
     'FILE_ERROR',
-    `${parent.name === '/' ? '' : parent.name}/${entry} is a symbolic link that a user other than root could have made (owner ${link.uid}), and is not followed`,
+    `${parent.nameOf(entry)} is a symbolic link that a user other than root could have made (owner ${link.uid}), and is not followed`,
     { hint: 'Give the path that it leads to, if that is what you mean' },
   );
 }

@@ -5,11 +5,11 @@
  * destination is followed, whoever changes the destination in the meantime.
  */
 import type { Stats } from 'node:fs';
-import { mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { mkdir, rename, rm, rmdir } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { type Attributes, readAttributes, writeAttributes } from '../../linux/attributes.ts';
-import { HeldDirectory } from './held-directory.ts';
+import type { Entry, HeldDirectory } from './held-directory.ts';
 
 export interface PlaceOptions {
   /** Files that are there are replaced. */
@@ -41,7 +41,7 @@ export class Staging {
     try {
       const { uid, mode } = await outer.handle.stat();
       const isOurs = uid === process.geteuid?.() && (mode & 0o777) === 0o700;
-      if (!isOurs || (await readdir(outer.path)).length > 0)
+      if (!isOurs || (await outer.entries()).length > 0)
         throw new AgentError(
           'FILE_ERROR',
           `${outer.name} was replaced by somebody while files were restored`,
@@ -89,16 +89,17 @@ type Walk = PlaceOptions & { readonly inTheWay?: string[] };
 async function walk(from: HeldDirectory, to: HeldDirectory, how: Walk): Promise<void> {
   const [{ dev: here }, { dev: there }] = await Promise.all([from.handle.stat(), to.handle.stat()]);
   if (here !== there && how.inTheWay === undefined) return acrossDevices(from, to, how);
-  for (const entry of await readdir(from.path)) {
+  for (const entry of await from.entries()) {
     how.signal?.throwIfAborted();
     await placeEntry(from, to, entry, how);
   }
 }
 
-async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: string, how: Walk): Promise<void> {
+async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: Walk): Promise<void> {
   const [node, there] = await Promise.all([from.lstat(entry), to.lstat(entry)]);
-  if (node === undefined) return;
-  const path = `${to.name}/${entry}`;
+  if (node === undefined)
+    throw new AgentError('FILE_ERROR', `${from.nameOf(entry)} vanished while files were restored`);
+  const path = to.nameOf(entry);
   if (how.overwrite && node.isDirectory() && there?.isDirectory() === true)
     return merge(from, to, entry, how);
   const obstacle = there === undefined ? undefined : obstacleOf(node, there, how.overwrite);
@@ -132,13 +133,13 @@ function kindOf(node: Node): string {
   return node.isFile() ? 'a file' : 'something else';
 }
 
-async function merge(from: HeldDirectory, to: HeldDirectory, entry: string, how: Walk): Promise<void> {
+async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: Walk): Promise<void> {
   const source = await from.child(entry);
   try {
     const target = await to.child(entry).catch((cause: unknown) => {
       throw new AgentError(
         'FILE_ERROR',
-        `${to.name}/${entry} was replaced by somebody while files were restored`,
+        `${to.nameOf(entry)} was replaced by somebody while files were restored`,
         {
           cause,
         },
@@ -162,7 +163,7 @@ async function acrossDevices(from: HeldDirectory, to: HeldDirectory, how: PlaceO
   const staging = await Staging.make(to);
   try {
     await how.copy(from.path, staging.tree.path);
-    for (const entry of await readdir(staging.tree.path)) await placeEntry(staging.tree, to, entry, how);
+    for (const entry of await staging.tree.entries()) await placeEntry(staging.tree, to, entry, how);
   } finally {
     await staging.remove();
   }
