@@ -9,7 +9,8 @@
 import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { AgentError } from '../base/errors.ts';
-import { type HeldDirectory, holdDirectory } from './files/held-directory.ts';
+import { HeldDirectory, holdDirectory } from './files/held-directory.ts';
+import { removeUnproven } from './files/remove-unproven.ts';
 import { Staging, placeFiles, setAttributes } from './files/place-files.ts';
 import { type Attributes, readAttributes } from '../linux/attributes.ts';
 import { type MountOptions, mountImage, takeDown } from './mount/mount.ts';
@@ -79,35 +80,49 @@ async function copyInto(
   { overwrite = false, signal }: RestoreFilesOptions,
 ): Promise<void> {
   const complaints: string[] = [];
-  const copy = async (from: string, chosen: readonly string[], to: string): Promise<void> => {
-    const args = [...copyOptions, '--parents', `--target-directory=${to}`, '--', ...chosen];
-    const { code, stderr } = await runTool('cp', args, { cwd: from, allow: [1], signal });
-    if (code !== 0) complaints.push(stderr);
+  let removed = 0;
+  const copy = async (from: HeldDirectory, chosen: readonly string[], tree: HeldDirectory): Promise<void> => {
+    const args = [...copyOptions, '--parents', `--target-directory=${tree.path}`, '--', ...chosen];
+    const { code, stderr } = await runTool('cp', args, { cwd: from.path, allow: [1], signal });
+    if (code === 0) return;
+    complaints.push(stderr);
+    removed += await removeUnproven(from, tree, signal);
   };
+  const copyFailed = (): boolean => complaints.length > 0;
   let root: Attributes | undefined;
-  const staging = await Staging.make(destination);
+  const source = await HeldDirectory.open(directory);
   try {
-    await copy(directory, paths, staging.tree.path);
-    // All of the filesystem was asked for, so its root is restored, too.
-    if (paths.includes('.')) root = readAttributes(staging.tree.handle.fd);
-    await placeFiles(staging.tree, destination, {
-      overwrite,
-      copy: (from, to) => copy(from, ['.'], to),
-      signal,
-    });
+    const staging = await Staging.make(destination);
+    try {
+      await copy(source, paths, staging.tree);
+      // All of the filesystem was asked for, so its root is restored, too.
+      if (paths.includes('.')) root = readAttributes(staging.tree.handle.fd);
+      await placeFiles(staging.tree, destination, {
+        overwrite,
+        copy: (from, to) => copy(from, ['.'], to),
+        copyFailed,
+        signal,
+      });
+    } finally {
+      await staging.remove();
+    }
   } finally {
-    await staging.remove();
+    await source.close();
   }
-  if (root !== undefined) setAttributes(destination, root);
-  // What could be copied is there.
-  if (complaints.length > 0)
+  if (copyFailed()) {
+    const leftOut =
+      removed === 0
+        ? ''
+        : ` (${removed} ${removed === 1 ? 'file was' : 'files were'} not whole and not put into place)`;
     throw new AgentError(
       'FILE_ERROR',
-      `Not everything could be copied to ${destination.name}: ${lines(complaints.join('\n'))}`,
+      `Not everything could be copied to ${destination.name}${leftOut}: ${lines(complaints.join('\n'))}`,
       {
-        hint: 'the destination must be able to keep owners and extended attributes; see the message of cp',
+        hint: 'See the message of cp. The destination needs room, and must be able to keep owners and extended attributes',
       },
     );
+  }
+  if (root !== undefined) setAttributes(destination, root);
 }
 
 function lines(text: string): string {

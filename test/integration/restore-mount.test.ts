@@ -28,7 +28,7 @@ import { KiB, MiB } from '../../src/base/bytes.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { exportImage } from '../../src/restore/export/export-image.ts';
-import { holdDirectory } from '../../src/restore/files/held-directory.ts';
+import { HeldDirectory, holdDirectory } from '../../src/restore/files/held-directory.ts';
 import { Staging, placeFiles } from '../../src/restore/files/place-files.ts';
 import { restoreFiles } from '../../src/restore/files.ts';
 import type { ImageSpec } from '../../src/restore/image/open-image.ts';
@@ -355,6 +355,30 @@ test('files are restored over what is there, and never through a link', async (t
     await exec('umount', [join(dest, 'etc')]);
   }
 
+  // The copy runs out of room: what is not whole replaces nothing, and does not appear either.
+  await prepare();
+  await exec('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'none', dest]);
+  try {
+    const old = Buffer.alloc(2 * MiB, 'old');
+    const cutOff = {
+      code: 'FILE_ERROR',
+      message: /\(1 file was not whole and not put into place\).*No space left on device/,
+    };
+    mkdirSync(join(dest, 'etc'), { mode: 0o700 });
+    writeFileSync(join(dest, 'etc/shadow'), 'old');
+    for (const name of ['big', 'other']) {
+      writeFileSync(join(dest, name), old);
+      await assert.rejects(restoreFiles({ ...common, paths: ['/etc/shadow', '/big'] }), cutOff);
+      assert.ok((await readFile(join(dest, name))).equals(old));
+      assert.deepEqual(readdirSync(dest).sort(), [name, 'etc'].sort());
+      assert.equal(await readFile(join(dest, 'etc/shadow'), 'utf8'), 'secret\n');
+      assert.equal(lstatSync(join(dest, 'etc')).mode & 0o777, 0o700, 'as it was');
+      rmSync(join(dest, name));
+    }
+  } finally {
+    await exec('umount', [dest]);
+  }
+
   // The destination itself is a link that a user has put there; root's own are followed.
   before = await prepare();
   const theirs = join(place, 'theirs');
@@ -391,18 +415,19 @@ test('a user who changes the destination meanwhile gets nothing written elsewher
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const ended = once(racer, 'exit');
+  const origin = await HeldDirectory.open(source!);
   try {
     await once(racer.stdout, 'data');
     const counts = { placed: 0, refused: 0 };
-    const copy = async (from: string, to: string): Promise<void> => {
-      await exec('cp', ['-dR', '--preserve=all', `${from}/.`, to]);
+    const copy = async (from: HeldDirectory, to: HeldDirectory): Promise<void> => {
+      await exec('cp', ['-dR', '--preserve=all', `${from.path}/.`, to.path]);
     };
     for (let round = 0; round < 150; round++) {
       const held = await holdDirectory(dest!);
       const staging = await Staging.make(held).catch(() => undefined);
       try {
         if (staging === undefined) continue;
-        await copy(source!, staging.tree.path);
+        await copy(origin, staging.tree);
         await placeFiles(staging.tree, held, { overwrite: true, copy });
         counts.placed++;
       } catch (error) {
@@ -418,6 +443,7 @@ test('a user who changes the destination meanwhile gets nothing written elsewher
   } finally {
     racer.kill('SIGKILL');
     await ended;
+    await origin.close();
   }
   assert.equal(`${await listTree(victim!)}${(await stat(victim!)).mtimeMs}`, before);
 });

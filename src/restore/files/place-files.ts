@@ -14,8 +14,13 @@ import type { Entry, HeldDirectory } from './held-directory.ts';
 export interface PlaceOptions {
   /** Files that are there are replaced. */
   readonly overwrite: boolean;
-  /** Copies the contents of one directory into another, with all their metadata. */
-  readonly copy: (from: string, to: string) => Promise<void>;
+  /** Copies the contents of one directory into another, with all their metadata. What it leaves there is whole. */
+  readonly copy: (from: HeldDirectory, to: HeldDirectory) => Promise<void>;
+  /**
+   * A copy reported an error, so the metadata of staged directories are not proven: those of directories that are there
+   * stay. Default: no copy did.
+   */
+  readonly copyFailed?: () => boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -149,7 +154,7 @@ async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: 
       // Before the entries leave it, which alters its times.
       const attributes = readAttributes(source.handle.fd);
       await walk(source, target, how);
-      if (how.inTheWay === undefined) setAttributes(target, attributes);
+      if (how.inTheWay === undefined && how.copyFailed?.() !== true) setAttributes(target, attributes);
     } finally {
       await target.close();
     }
@@ -162,7 +167,7 @@ async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: 
 async function acrossDevices(from: HeldDirectory, to: HeldDirectory, how: PlaceOptions): Promise<void> {
   const staging = await Staging.make(to);
   try {
-    await how.copy(from.path, staging.tree.path);
+    await how.copy(from, staging.tree);
     for (const entry of await staging.tree.entries()) await placeEntry(staging.tree, to, entry, how);
   } finally {
     await staging.remove();
