@@ -102,6 +102,7 @@ const handlers: Handlers = {
     return isFrozen(args.mode) ? urgently(pass) : pass();
   },
   spoolLacks: () => Promise.resolve(connected().spoolLacks()),
+  spoolHolds: () => Promise.resolve(connected().spoolHolds()),
   sendSpool: async () => {
     await connected().sendSpool();
     return undefined;

@@ -97,6 +97,8 @@ export interface RunArguments {
   readonly count: number;
   /** Threads that take part: each has its own stripes of the device in modes without items. */
   readonly threads: number;
+  /** Index of this thread among those that take part, which is not its number after a connection was refused. */
+  readonly share: number;
   /** Whether blocks that the spool has no room for may go to the target at once. */
   readonly mayOverflow: boolean;
 }
@@ -126,6 +128,8 @@ export interface ThreadCalls {
   run: { args: RunArguments; result: RunResult };
   /** How many granules of the spool the target has to complete. */
   spoolLacks: { args: undefined; result: number };
+  /** Bytes of the blocks set in `send` that the spool holds, or that had no room and were sent within the freeze. */
+  spoolHolds: { args: undefined; result: number };
   /** Sends what the spool holds of the blocks that are set in `send`. It stays until `dropSpool`. */
   sendSpool: { args: undefined; result: undefined };
   dropSpool: { args: undefined; result: undefined };

@@ -32,7 +32,7 @@ interface Bench {
 async function bench(
   t: TestContext,
   uri: string,
-  options: { threads?: number; known?: readonly number[]; zeroUnits?: number } = {},
+  options: { threads?: number; known?: readonly number[]; zeroUnits?: number; room?: number } = {},
 ): Promise<Bench> {
   const directory = mkdtempSync(join(tmpdir(), 'pool-'));
   atEnd(t, () => rmSync(directory, { recursive: true, force: true }));
@@ -52,7 +52,7 @@ async function bench(
     key: Buffer.alloc(32, 7),
     rate: undefined,
     onReadError: 'fail',
-    room: SpoolRoom.create(4 * MiB),
+    room: SpoolRoom.create(options.room ?? 4 * MiB),
     reconnectMs: 10_000,
   });
   atEnd(t, () => pool.close());
@@ -256,6 +256,43 @@ for (const [what, refuse] of [
     assert.ok(memory.equals(data));
     assert.match(pool.refused ?? '', /closed the connection/);
   });
+
+for (const refused of [2, 3])
+  test(`three connections, of which number ${refused} is refused: the freeze loses no block`, async (t) => {
+    const memory = Buffer.alloc(size);
+    const server = await listenScripted(t, (connection) => (connection === refused ? undefined : { memory }));
+    const { pool, data } = await bench(t, server.uri, { threads: 3 });
+    assert.match(pool.refused ?? '', /closed the connection/);
+    assert.ok(await pool.stash(marked(range(0, units / 2))));
+    const everything = marked(range(0, units));
+    await pool.freeze(everything, { mayOverflow: false });
+    await pool.sendSpool(everything, true);
+    assert.ok(memory.equals(data));
+  });
+
+test('blocks that no thread read in the freeze are never taken for sent', async (t) => {
+  const memory = Buffer.alloc(size);
+  const server = await listenScripted(t, () => ({ memory }));
+  const { pool } = await bench(t, server.uri);
+  // As if a thread that is gone had them.
+  pool.stashed.mark(5 * fingerprintUnit, unit);
+  await pool.freeze(marked(range(0, 20)), { mayOverflow: false });
+  await assert.rejects(pool.sendSpool(marked(range(0, 20)), true), {
+    code: 'INTERNAL',
+    message: /read 1306624 bytes of .* in the freeze, and 1310720 had to be read/,
+  });
+});
+
+test('blocks that had no room and went out within the freeze count as read', async (t) => {
+  const memory = Buffer.alloc(size);
+  const server = await listenScripted(t, () => ({ memory }));
+  const { pool, data } = await bench(t, server.uri, { threads: 2, room: MiB });
+  const everything = marked(range(0, units));
+  const { overflow } = await pool.freeze(everything, { mayOverflow: true });
+  assert.ok(overflow >= 3 * MiB);
+  await pool.sendSpool(everything, false);
+  assert.ok(memory.equals(data));
+});
 
 test('a second connection that leads to another image ends the job', async (t) => {
   const server = await listenScripted(t, (connection) => ({ size: connection === 2 ? 2 * size : size }));

@@ -46,6 +46,8 @@ export class CopyPool {
   #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
+  /** Blocks that the spools have to hold since the freeze. */
+  #owed: Bitmap | undefined;
   readErrors: ReadErrorRecord[] = [];
 
   constructor(setup: PoolSetup) {
@@ -251,6 +253,7 @@ export class CopyPool {
    * if `mayOverflow` allows it; otherwise FREEZE_TOO_LONG is thrown.
    */
   async freeze(set: Bitmap, options: { readonly mayOverflow: boolean }): Promise<{ overflow: number }> {
+    this.#owed = set.clone();
     return this.#keep('frozen', set, options);
   }
 
@@ -276,6 +279,8 @@ export class CopyPool {
     );
     const kept = send.clone();
     for (const { offset, length } of this.#memory.found.extents()) kept.mark(offset, length);
+    // Of a block larger than a fingerprint unit only the units that differ are kept.
+    this.#owed = (kept.unit > fingerprintUnit ? send : kept).clone();
     // Overwritten from now on, by `sendSpool`; what overflowed was so already.
     this.#threads.image.witnesses.forget(kept);
     return { kept, overflow };
@@ -426,8 +431,8 @@ export class CopyPool {
   async #runAll(mode: PassMode, count: number, mayOverflow = false): Promise<RunResult[]> {
     this.#memory.control.rewind();
     const threads = this.#threads.count;
-    const results = await this.#threads.all((thread) =>
-      thread.call('run', { mode, count, threads, mayOverflow }),
+    const results = await this.#threads.all((thread, share) =>
+      thread.call('run', { mode, count, threads, share, mayOverflow }),
     );
     for (const { readErrors } of results) this.readErrors.push(...readErrors);
     return results;
@@ -438,6 +443,7 @@ export class CopyPool {
    * lost connection can be made good from memory. True bits of the result: units whose fingerprint is known now.
    */
   async sendSpool(set: Bitmap, resendable: boolean): Promise<Bitmap> {
+    await this.#refuseGaps();
     this.#memory.send.copy(set);
     this.#memory.found.fill(false);
     const lacking = await this.#threads.all((thread) => thread.call('spoolLacks', undefined));
@@ -456,8 +462,24 @@ export class CopyPool {
     return known;
   }
 
+  /** Throws INTERNAL if the threads together do not hold all that the freeze had to read. */
+  async #refuseGaps(): Promise<void> {
+    if (this.#owed === undefined) return;
+    this.#memory.send.copy(this.#owed);
+    const held = await this.#threads.all((thread) => thread.call('spoolHolds', undefined));
+    const bytes = held.reduce((sum, each) => sum + each, 0);
+    const owed = this.#owed.bytes();
+    if (bytes >= owed) return;
+    throw new AgentError(
+      'INTERNAL',
+      `the copying threads read ${bytes} bytes of ${this.#setup.sourcePath} in the freeze, and ${owed} had to be read`,
+      { hint: 'the image is not complete; start the backup again, and report this' },
+    );
+  }
+
   /** Nothing is in memory any more. */
   async dropSpool(): Promise<void> {
+    this.#owed = undefined;
     this.stashed.fill(false);
     await this.#threads.all((thread) => thread.call('dropSpool', undefined));
     this.#threads.keepAll = false;

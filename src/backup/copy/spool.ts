@@ -65,6 +65,16 @@ export class Spool {
     return true;
   }
 
+  /** Bytes of the blocks in the spool that are set in `wanted`. */
+  bytesOf(wanted: Bitmap): number {
+    let bytes = 0;
+    for (let entry = 0; entry < this.#count; entry++) {
+      const offset = this.#offsets[entry]!;
+      if (wanted.has(Math.floor(offset / wanted.unit))) bytes += Math.min(this.#block, this.#size - offset);
+    }
+    return bytes;
+  }
+
   /** Forgets the blocks that are not set in `keep`, which has at least as many bits as the device has blocks. */
   retain(keep: Bitmap): void {
     let kept = 0;

@@ -9,14 +9,17 @@ import { requestSize } from './outgoing.ts';
 /** Bytes between two blocks that are cheaper to read than another read is. */
 export const gap = 64 * KiB;
 
+/** One of the threads that take part in a run: its index among them, and how many they are. */
+export interface Share {
+  readonly thread: number;
+  readonly threads: number;
+}
+
 /**
  * The reads of one thread: ranges that hold all parts of `extents` (sorted) that lie in its stripes. No range crosses a
  * stripe's end, so none is longer than a request.
  */
-export function* ownReads(
-  extents: Iterable<Extent>,
-  { thread, threads }: { readonly thread: number; readonly threads: number },
-): Generator<Extent> {
+export function* ownReads(extents: Iterable<Extent>, { thread, threads }: Share): Generator<Extent> {
   let start = 0;
   let end = 0;
   for (const extent of extents) {

@@ -22,7 +22,7 @@ import { Outgoing, requestSize, type Slot } from './outgoing.ts';
 import { ReadBack } from './read-back.ts';
 import { Spool, type SpooledGranule, spoolFull } from './spool.ts';
 import type { SpoolRoom } from './spool-room.ts';
-import { ownReads } from './stripes.ts';
+import { type Share, ownReads } from './stripes.ts';
 import type { Witness, WitnessTaker } from './witnesses.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
 
@@ -55,6 +55,8 @@ export class Transfer {
   #overflow = 0;
   /** Fingerprint units of which a block was sent within a freeze, where nothing may be written to files. */
   readonly #overflown = new Set<number>();
+  /** All that was sent within a freeze since the spool was dropped. */
+  #overflownBytes = 0;
 
   constructor(target: Target, parts: TransferParts) {
     this.#parts = parts;
@@ -78,14 +80,15 @@ export class Transfer {
   }
 
   /** Works through the segment's items together with the other threads. Throws the first failure. */
-  async run({ mode, count, threads, mayOverflow }: RunArguments): Promise<RunResult> {
+  async run({ mode, count, threads, share, mayOverflow }: RunArguments): Promise<RunResult> {
     const { control, items, stashed } = this.#parts;
     this.#reader.readErrors = [];
     this.#overflow = 0;
     this.#readBack.takeMismatches();
     if (mode === 'stash' || isFrozen(mode)) this.#spool.retain(stashed);
     await this.#session(async () => {
-      if (mode === 'stash' || mode === 'frozen') await this.#stash(mode, threads, mayOverflow);
+      if (mode === 'stash' || mode === 'frozen')
+        await this.#stash(mode, { thread: share, threads }, mayOverflow);
       for (let item = control.takeItem(); item < count; item = control.takeItem()) {
         const offset = items[item * 2] ?? 0;
         const end = offset + (items[item * 2 + 1] ?? 0);
@@ -139,6 +142,11 @@ export class Transfer {
     let lacking = 0;
     for (const { whole } of this.#spool.granules(this.#granule)) if (!whole) lacking++;
     return lacking;
+  }
+
+  /** Bytes of the blocks set in `send` that this thread read for the freeze: in the spool, or sent for lack of room. */
+  spoolHolds(): number {
+    return this.#spool.bytesOf(this.#parts.send) + this.#overflownBytes;
   }
 
   /**
@@ -245,6 +253,7 @@ export class Transfer {
   dropSpool(): void {
     this.#spool.clear();
     this.#overflown.clear();
+    this.#overflownBytes = 0;
   }
 
   /** Reads the sampled units back. Throws TARGET_MISMATCH. */
@@ -287,9 +296,9 @@ export class Transfer {
   }
 
   /** Reads this thread's share of the blocks that are set in `send`, and keeps them. */
-  async #stash(mode: PassMode, threads: number, mayOverflow: boolean): Promise<void> {
+  async #stash(mode: PassMode, share: Share, mayOverflow: boolean): Promise<void> {
     const { control, thread, send } = this.#parts;
-    for (const { offset, length } of ownReads(send.extents(), { thread, threads })) {
+    for (const { offset, length } of ownReads(send.extents(), share)) {
       await this.#gate(mode);
       const slot = await this.#outgoing.slot();
       try {
@@ -406,6 +415,7 @@ export class Transfer {
       if (this.#spool.add(offset + at, data, { frozen })) continue;
       if (!mayOverflow) throw spoolFull(this.target.name, this.#parts.room.limit);
       this.#overflow += bytes;
+      this.#overflownBytes += bytes;
       this.#overflown.add(Math.floor((offset + at) / fingerprintUnit));
       // No rate limit here: it would make the freeze longer.
       this.#send(slot, from + at, offset + at, bytes, isZero(data));
