@@ -4,7 +4,7 @@
  * files away that lie elsewhere.
  */
 import { constants, type Stats } from 'node:fs';
-import { lstat, open } from 'node:fs/promises';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 
@@ -39,10 +39,28 @@ export async function refuseLinks(root: string, folder: string): Promise<void> {
   }
 }
 
-export async function giveFolder(path: string, { uid, gid }: Owner): Promise<void> {
+/** Errors of chown(2) for an owner that cannot be given: no CAP_CHOWN, root_squash, an unmapped id, no owners at all. */
+const notGivable: ReadonlySet<string | undefined> = new Set([
+  'EPERM',
+  'EINVAL',
+  'ENOSYS',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+]);
+
+/** Gives the open file or folder to its owner. If that is not possible, it stays with the process that made it. */
+export async function give(handle: Pick<FileHandle, 'chown'>, { uid, gid }: Owner): Promise<void> {
+  try {
+    await handle.chown(uid, gid);
+  } catch (thrown) {
+    if (!notGivable.has(errnoCode(thrown))) throw thrown;
+  }
+}
+
+export async function giveFolder(path: string, owner: Owner): Promise<void> {
   const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
-    await folder.chown(uid, gid);
+    await give(folder, owner);
   } finally {
     await folder.close();
   }

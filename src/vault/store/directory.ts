@@ -15,7 +15,7 @@ import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
 import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
-import { type Owner, giveFolder, ownerOf, refuseLinks } from './directory-owner.ts';
+import { type Owner, give, giveFolder, ownerOf, refuseLinks } from './directory-owner.ts';
 import { directoryRoom, reserveName } from './directory-room.ts';
 import {
   DurableFolders,
@@ -216,7 +216,7 @@ class DirectoryStore implements ObjectStore {
     if (this.#owner !== undefined) await refuseLinks(this.#root, 'tmp');
     const handle = await this.#create(path);
     try {
-      if (this.#owner !== undefined) await handle.chown(this.#owner.uid, this.#owner.gid);
+      if (this.#owner !== undefined) await give(handle, this.#owner);
       await writeParts(handle, parts, signal);
       signal?.throwIfAborted();
       await handle.sync();
