@@ -9,7 +9,7 @@
 import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { AgentError } from '../base/errors.ts';
-import { HeldDirectory, holdDirectory } from './files/held-directory.ts';
+import { HeldDirectory, holdDirectory } from '../base/held-directory.ts';
 import { removeUnproven } from './files/remove-unproven.ts';
 import { Staging, placeFiles, setAttributes } from './files/place-files.ts';
 import { type Attributes, readAttributes } from '../linux/attributes.ts';

@@ -28,7 +28,7 @@ import { KiB, MiB } from '../../src/base/bytes.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { exportImage } from '../../src/restore/export/export-image.ts';
-import { HeldDirectory, holdDirectory } from '../../src/restore/files/held-directory.ts';
+import { HeldDirectory, holdDirectory } from '../../src/base/held-directory.ts';
 import { Staging, placeFiles } from '../../src/restore/files/place-files.ts';
 import { restoreFiles } from '../../src/restore/files.ts';
 import type { ImageSpec } from '../../src/restore/image/open-image.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, statSync, symlinkSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -247,10 +247,25 @@ test('what root writes into a directory of another user belongs to that user, an
   const elsewhere = await mkdtemp(join(tmpdir(), 'elsewhere-'));
   t.after(() => rm(elsewhere, { recursive: true }));
   symlinkSync(elsewhere, join(root, 'checks'));
-  const refused = { code: 'VAULT_DENIED', message: /checks is no folder/ };
+  const refused = { code: 'VAULT_DENIED', message: /checks is not a folder/ };
   await assert.rejects(store.put('checks/one', Buffer.from('x')), refused);
   await rm(join(root, 'tmp'), { recursive: true });
   symlinkSync(elsewhere, join(root, 'tmp'));
   await assert.rejects(store.put('points/two', Buffer.from('x')), { code: 'VAULT_DENIED' });
   assert.deepEqual(readdirSync(elsewhere), []);
+  // A prune removes nothing elsewhere, and a put makes and gives away no folders there.
+  await writeFile(join(elsewhere, 'one'), 'x');
+  await utimes(join(elsewhere, 'one'), 1, 1);
+  for (const work of [
+    () => store.cleanTemporary(),
+    () => store.room!.keep(MiB),
+    () => store.room!.release(),
+    () => store.delete('checks/one'),
+  ])
+    await assert.rejects(work, { code: 'VAULT_DENIED' });
+  await rm(join(root, 'tmp'));
+  await rm(join(root, 'packs'), { recursive: true });
+  symlinkSync(elsewhere, join(root, 'packs'));
+  await assert.rejects(store.put('packs/cd/two', Buffer.from('x')), { code: 'VAULT_DENIED' });
+  assert.deepEqual(readdirSync(elsewhere), ['one']);
 });

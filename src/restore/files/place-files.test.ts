@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { holdDirectory } from './held-directory.ts';
+import { holdDirectory } from '../../base/held-directory.ts';
 import { Staging, placeFiles } from './place-files.ts';
 
 function scratch(t: TestContext): string {

@@ -9,7 +9,7 @@ import { mkdir, rename, rm, rmdir } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { type Attributes, readAttributes, writeAttributes } from '../../linux/attributes.ts';
-import type { Entry, HeldDirectory } from './held-directory.ts';
+import type { Entry, HeldDirectory } from '../../base/held-directory.ts';
 
 export interface PlaceOptions {
   /** Files that are there are replaced. */

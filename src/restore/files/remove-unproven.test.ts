@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../base/bytes.ts';
-import { HeldDirectory } from './held-directory.ts';
+import { HeldDirectory } from '../../base/held-directory.ts';
 import { removeUnproven } from './remove-unproven.ts';
 
 test('only files that are equal to their originals stay', async (t) => {

@@ -5,7 +5,7 @@
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, readlink, rm } from 'node:fs/promises';
 import { MiB } from '../../base/bytes.ts';
-import type { Entry, HeldDirectory } from './held-directory.ts';
+import type { Entry, HeldDirectory } from '../../base/held-directory.ts';
 
 /**
  * Removes all files of `copy` whose type or content differs from `original`, or whose original cannot be read. Directories

@@ -73,14 +73,14 @@ export async function* foreignNames(root: string, signal?: AbortSignal, folder =
   }
 }
 
-/** The files in `tmp/`, with absolute paths. */
+/** The files in the folder, which is `tmp/`. */
 export async function* listTemporary(
-  root: string,
+  folder: string,
   signal?: AbortSignal,
-): AsyncGenerator<{ path: string; size: number; modified: number }> {
-  for (const { name, kind } of await entriesOf(root, 'tmp', signal)) {
-    const found = kind === 'file' ? await look(root, name) : undefined;
-    if (found !== undefined) yield { path: join(root, name), size: found.size, modified: found.mtimeMs };
+): AsyncGenerator<{ name: string; size: number; modified: number }> {
+  for (const { name, kind } of await entriesOf(folder, '', signal)) {
+    const found = kind === 'file' ? await look(folder, name) : undefined;
+    if (found !== undefined) yield { name, size: found.size, modified: found.mtimeMs };
   }
 }
 

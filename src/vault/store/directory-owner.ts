@@ -1,12 +1,13 @@
 /**
  * Whose the files of a vault in a directory are. What root writes into a directory of another user belongs to that user,
- * who could neither read nor prune it otherwise. Folders there may not be links then: the user could make root give
- * files away that lie elsewhere.
+ * who could neither read nor prune it otherwise. Folders there may not be links then: the user could make root make,
+ * give away or remove files that lie elsewhere. The user can put a link there at any moment, so a check before the use
+ * would not do: root works below folders that it holds open.
  */
 import { constants, type Stats } from 'node:fs';
-import { type FileHandle, lstat, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
+import { HeldDirectory } from '../../base/held-directory.ts';
 
 export interface Owner {
   readonly uid: number;
@@ -18,25 +19,51 @@ export function ownerOf(directory: Stats, uid = process.getuid?.()): Owner | und
   return uid === 0 && directory.uid !== 0 ? { uid: directory.uid, gid: directory.gid } : undefined;
 }
 
-/** Throws VAULT_DENIED where a part of the folder (below the root) is a link or no folder. One that is missing is fine. */
-export async function refuseLinks(root: string, folder: string): Promise<void> {
-  let path = root;
-  for (const part of folder.split('/')) {
-    path = join(path, part);
-    const found = await lstat(path).catch((error: unknown) => {
-      if (errnoCode(error) !== 'ENOENT') throw error;
-      return undefined;
-    });
-    if (found === undefined) return;
-    if (!found.isDirectory())
+/**
+ * Runs `work` with a path of the folder (below the root, '' the root itself) that leads to this folder only, whatever the
+ * owner renames or links in the meantime. The path is valid until `work` settles. Throws VAULT_DENIED if a part of the
+ * folder is a link or not a folder, and if the root does not belong to the owner any more; ENOENT if the folder is missing.
+ */
+export async function withHeldFolder<T>(
+  root: string,
+  folder: string,
+  owner: Owner,
+  work: (path: string) => Promise<T>,
+): Promise<T> {
+  // The root itself may be a link; the owner may have made it, so it must still lead to a directory of the owner.
+  let at = await HeldDirectory.open(`${root}/.`, root);
+  try {
+    const { uid } = await at.handle.stat();
+    if (uid !== owner.uid)
       throw new AgentError(
         'VAULT_DENIED',
-        `${path} is no folder, in a directory that belongs to another user`,
+        `${root} belongs to user ${uid} now, and belonged to user ${owner.uid}`,
         {
-          hint: 'root follows no links there: give the directory to root, or run as its owner',
+          hint: 'see whether another directory or filesystem took its place, then try again',
         },
       );
+    for (const part of folder.split('/')) {
+      if (part === '') continue;
+      const next = await at.child(part).catch((thrown: unknown) => {
+        throw ['ELOOP', 'ENOTDIR'].includes(errnoCode(thrown) ?? '')
+          ? notAFolder(at.name, part, thrown)
+          : thrown;
+      });
+      await at.close();
+      at = next;
+    }
+    return await work(at.path);
+  } finally {
+    await at.close();
   }
+}
+
+function notAFolder(parent: string, name: string, cause: unknown): AgentError {
+  return new AgentError(
+    'VAULT_DENIED',
+    `${parent}/${name} is not a folder, in a directory that belongs to another user`,
+    { hint: 'root follows no links there: give the directory to root, or run as its owner', cause },
+  );
 }
 
 /** Errors of chown(2) for an owner that cannot be given: no CAP_CHOWN, root_squash, an unmapped id, no owners at all. */

@@ -8,39 +8,21 @@ import { MiB } from '../../base/bytes.ts';
 import { errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import type { Room } from './object-store.ts';
-import { writeParts } from './durable.ts';
+import { type WithinFolder, writeParts } from './durable.ts';
 
 /** The file's name in `tmp/`. */
 export const reserveName = 'reserve';
 /** At most this share of what is free. */
 const share = 1 / 8;
 
-export function directoryRoom(root: string): Room {
-  const path = join(root, 'tmp', reserveName);
+export function directoryRoom(within: WithinFolder): Room {
   return {
     keep: async (bytes) => {
-      if ((await stat(path).catch(absentAsUndefined)) !== undefined) return;
-      const { bavail, bsize } = await statfs(root);
-      if (bytes > bavail * bsize * share) return;
-      const making = `${path}-${freshBytes(8).toString('hex')}`;
-      const handle = await open(making, 'wx', 0o600).catch(absentAsUndefined);
-      try {
-        if (handle === undefined) return;
-        const block = freshBytes(MiB);
-        const parts = Array.from({ length: Math.ceil(bytes / MiB) }, () => block);
-        await writeParts(handle, parts);
-        await handle.sync();
-        await rename(making, path);
-      } catch (thrown) {
-        await unlink(making).catch(() => undefined);
-        throw thrown;
-      } finally {
-        await handle?.close();
-      }
+      await within('tmp', (folder) => keep(folder, bytes)).catch(absentAsUndefined);
     },
     release: async () => {
       try {
-        await unlink(path);
+        await within('tmp', (folder) => unlink(join(folder, reserveName)));
         return true;
       } catch (thrown) {
         absentAsUndefined(thrown);
@@ -48,6 +30,28 @@ export function directoryRoom(root: string): Room {
       }
     },
   };
+}
+
+/** Throws ENOENT if the folder is missing. */
+async function keep(folder: string, bytes: number): Promise<void> {
+  const path = join(folder, reserveName);
+  if ((await stat(path).catch(absentAsUndefined)) !== undefined) return;
+  const { bavail, bsize } = await statfs(folder);
+  if (bytes > bavail * bsize * share) return;
+  const making = `${path}-${freshBytes(8).toString('hex')}`;
+  const handle = await open(making, 'wx', 0o600);
+  try {
+    const block = freshBytes(MiB);
+    const parts = Array.from({ length: Math.ceil(bytes / MiB) }, () => block);
+    await writeParts(handle, parts);
+    await handle.sync();
+    await rename(making, path);
+  } catch (thrown) {
+    await unlink(making).catch(() => undefined);
+    throw thrown;
+  } finally {
+    await handle.close();
+  }
 }
 
 function absentAsUndefined(thrown: unknown): undefined {

@@ -9,19 +9,20 @@
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { boundedCall } from '../../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { directoryFailure } from './directory-errors.ts';
 import { foreignNames, listObjects, listTemporary } from './directory-list.ts';
-import { type Owner, give, giveFolder, ownerOf, refuseLinks } from './directory-owner.ts';
+import { type Owner, give, giveFolder, ownerOf, withHeldFolder } from './directory-owner.ts';
 import { directoryRoom, reserveName } from './directory-room.ts';
 import {
   DurableFolders,
   FolderSync,
   makeDirectories,
   readRange,
+  type WithinFolder,
   renameToNew,
   writeParts,
 } from './durable.ts';
@@ -99,20 +100,17 @@ class DirectoryStore implements ObjectStore {
 
   constructor(root: string, marker: string, marked: boolean, owner: Owner | undefined) {
     this.name = root;
-    const room = directoryRoom(root);
+    const within: WithinFolder = (folder, work) => this.#within(folder, work);
+    const room = directoryRoom(within);
     this.room = {
-      keep: (bytes) =>
-        this.#explained('keeping room', async () => {
-          if (owner !== undefined) await refuseLinks(root, 'tmp');
-          await room.keep(bytes);
-        }),
+      keep: (bytes) => this.#explained('keeping room', () => room.keep(bytes)),
       release: () => this.#explained('giving room back', () => room.release()),
     };
     this.#root = root;
     this.#marker = marker;
     this.#marked = marked;
     this.#owner = owner;
-    this.#folders = new DurableFolders(root, FOLDER_MODE, async (path) => {
+    this.#folders = new DurableFolders(within, FOLDER_MODE, async (path) => {
       if (owner !== undefined) await giveFolder(path, owner);
     });
   }
@@ -121,14 +119,14 @@ class DirectoryStore implements ObjectStore {
     checkKey(key);
     await this.#explained(`writing ${key}`, async () => {
       signal?.throwIfAborted();
-      const temporary = join(this.#root, 'tmp', `${process.pid}-${freshBytes(12).toString('hex')}`);
+      const temporary = temporaryName();
       try {
         await this.#write(temporary, dataParts(data), signal);
         if (await this.#place(temporary, key, isNew)) return;
         await expectSame(this, key, data, { signal });
-        await unlink(temporary);
+        await this.#unlink(`tmp/${temporary}`);
       } catch (thrown) {
-        await unlink(temporary).catch(() => undefined);
+        await this.#unlink(`tmp/${temporary}`).catch(() => undefined);
         throw thrown;
       }
     });
@@ -175,10 +173,9 @@ class DirectoryStore implements ObjectStore {
     checkKey(key);
     signal?.throwIfAborted();
     await this.#explained(`deleting ${key}`, async () => {
-      const path = join(this.#root, key);
       try {
-        await unlink(path);
-        await this.#syncs.sync(dirname(path));
+        await this.#unlink(key);
+        await this.#syncs.sync(dirname(join(this.#root, key)));
       } catch (thrown) {
         if (!isAbsent(thrown)) throw thrown;
         await this.#ensureThere();
@@ -191,19 +188,22 @@ class DirectoryStore implements ObjectStore {
     return this.#explained('removing temporary files', async () => {
       await this.#ensureThere();
       // The clock of the filesystem, which on NFS is the server's.
-      const clock = join(this.#root, 'tmp', `${process.pid}-${freshBytes(12).toString('hex')}`);
-      await (await this.#create(clock)).close();
-      const { mtimeMs: now } = await stat(clock).finally(() => unlink(clock));
+      const clock = temporaryName();
+      const handle = await this.#create(clock);
+      const { mtimeMs: now } = await handle.stat().finally(() => handle.close());
+      await this.#unlink(`tmp/${clock}`);
       let count = 0;
       let bytes = 0;
-      for await (const { path, size, modified } of listTemporary(this.#root, signal)) {
-        if (path === join(this.#root, 'tmp', reserveName)) continue;
-        // What is of a time to come was left when a clock was wrong, and would stay until then.
-        if (modified >= now - olderThanMs && modified <= now + DAY_MS) continue;
-        await unlink(path).catch(absentAsUndefined);
-        count++;
-        bytes += size;
-      }
+      await this.#within('tmp', async (folder) => {
+        for await (const { name, size, modified } of listTemporary(folder, signal)) {
+          if (name === reserveName) continue;
+          // What is of a time to come was left when a clock was wrong, and would stay until then.
+          if (modified >= now - olderThanMs && modified <= now + DAY_MS) continue;
+          await unlink(join(folder, name)).catch(absentAsUndefined);
+          count++;
+          bytes += size;
+        }
+      });
       return { count, bytes };
     });
   }
@@ -212,9 +212,28 @@ class DirectoryStore implements ObjectStore {
     return Promise.resolve();
   }
 
-  async #write(path: string, parts: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<void> {
-    if (this.#owner !== undefined) await refuseLinks(this.#root, 'tmp');
-    const handle = await this.#create(path);
+  /**
+   * Runs `work` with a path of the folder. Where root writes for another user, that one cannot lead the path elsewhere;
+   * it is valid until `work` settles.
+   */
+  async #within<T>(folder: string, work: (path: string) => Promise<T>): Promise<T> {
+    if (this.#owner === undefined) return work(join(this.#root, folder));
+    try {
+      return await withHeldFolder(this.#root, folder, this.#owner, work);
+    } catch (thrown) {
+      // A filesystem that was unmounted leaves a directory of another owner.
+      if (thrown instanceof AgentError && thrown.code === 'VAULT_DENIED') await this.#ensureThere();
+      throw thrown;
+    }
+  }
+
+  /** `name` is below the root. */
+  #unlink(name: string): Promise<void> {
+    return this.#within(folderOf(name), (folder) => unlink(join(folder, basename(name))));
+  }
+
+  async #write(name: string, parts: readonly Uint8Array[], signal: AbortSignal | undefined): Promise<void> {
+    const handle = await this.#create(name);
     try {
       if (this.#owner !== undefined) await give(handle, this.#owner);
       await writeParts(handle, parts, signal);
@@ -229,29 +248,34 @@ class DirectoryStore implements ObjectStore {
     signal?.throwIfAborted();
   }
 
-  /** A new file under `tmp/`, which is made where it is missing (a copy of a vault may lack it). */
-  async #create(path: string): Promise<FileHandle> {
+  /** A new file in `tmp/`, which is made where it is missing (a copy of a vault may lack it). */
+  async #create(name: string): Promise<FileHandle> {
+    const create = (): Promise<FileHandle> =>
+      this.#within('tmp', (folder) => open(join(folder, name), 'wx', FILE_MODE));
     try {
-      return await open(path, 'wx', FILE_MODE);
+      return await create();
     } catch (thrown) {
       if (errnoCode(thrown) !== 'ENOENT') throw thrown;
       await this.#ensureThere();
       this.#folders.forget();
       await this.#folders.make('tmp');
-      return open(path, 'wx', FILE_MODE);
+      return create();
     }
   }
 
   /** False where the object is there and has to be new. */
   async #place(temporary: string, key: string, isNew: boolean): Promise<boolean> {
     const path = join(this.#root, key);
-    const folder = key.includes('/') ? key.slice(0, key.lastIndexOf('/')) : '';
+    const folder = folderOf(key);
+    const place = (from: string, to: string): Promise<boolean> =>
+      isNew ? renameToNew(from, to) : rename(from, to).then(() => true);
     for (let attempt = 0; ; attempt++)
       try {
         await this.#folders.make(folder);
-        if (this.#owner !== undefined && folder !== '') await refuseLinks(this.#root, folder);
-        if (!isNew) await rename(temporary, path);
-        else if (!(await renameToNew(temporary, path))) return false;
+        const isPlaced = await this.#within('tmp', (from) =>
+          this.#within(folder, (to) => place(join(from, temporary), join(to, basename(key)))),
+        );
+        if (!isPlaced) return false;
         break;
       } catch (thrown) {
         if (errnoCode(thrown) !== 'ENOENT') throw thrown;
@@ -333,6 +357,15 @@ function unmarked(root: string, marker: string): AgentError {
   return new AgentError('VAULT_NOT_FOUND', `${root} holds no vault: ${marker} is not there`, {
     hint: 'is its filesystem mounted? A new vault is made with dattocli vault init',
   });
+}
+
+/** Of a name below the root; '' for one in the root itself. */
+function folderOf(name: string): string {
+  return name.slice(0, Math.max(0, name.lastIndexOf('/')));
+}
+
+function temporaryName(): string {
+  return `${process.pid}-${freshBytes(12).toString('hex')}`;
 }
 
 function isAbsent(thrown: unknown): boolean {

@@ -106,16 +106,19 @@ async function isSameFile(a: string, b: string): Promise<boolean> {
   return one.dev === other.dev && one.ino === other.ino;
 }
 
+/** Runs `work` with a path of the folder, which is relative to the root, '' the root itself. */
+export type WithinFolder = <T>(folder: string, work: (path: string) => Promise<T>) => Promise<T>;
+
 /** Makes the folders of keys under a root, each durable before it is used; remembers those that are. */
 export class DurableFolders {
-  readonly #root: string;
+  readonly #within: WithinFolder;
   readonly #mode: number;
   readonly #made: (path: string) => Promise<void>;
   readonly #durable = new Set<string>();
 
   /** `made` is called for each folder that was made here. */
-  constructor(root: string, mode: number, made: (path: string) => Promise<void> = () => Promise.resolve()) {
-    this.#root = root;
+  constructor(within: WithinFolder, mode: number, made: (path: string) => Promise<void>) {
+    this.#within = within;
     this.#mode = mode;
     this.#made = made;
   }
@@ -129,14 +132,16 @@ export class DurableFolders {
     const slash = folder.lastIndexOf('/');
     const parent = slash < 0 ? '' : folder.slice(0, slash);
     await this.make(parent);
-    const path = join(this.#root, folder);
-    try {
-      await mkdir(path, { mode: this.#mode });
-      await this.#made(path);
-    } catch (thrown) {
-      if (errnoCode(thrown) !== 'EEXIST') throw thrown;
-    }
-    await syncFolder(join(this.#root, parent));
+    await this.#within(parent, async (at) => {
+      const path = join(at, folder.slice(slash + 1));
+      try {
+        await mkdir(path, { mode: this.#mode });
+        await this.#made(path);
+      } catch (thrown) {
+        if (errnoCode(thrown) !== 'EEXIST') throw thrown;
+      }
+      await syncFolder(at);
+    });
     this.#durable.add(folder);
   }
 

@@ -5,7 +5,7 @@
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, readlink } from 'node:fs/promises';
-import { AgentError, errnoCode } from '../../base/errors.ts';
+import { AgentError, errnoCode } from './errors.ts';
 
 /** As many as the kernel follows (MAXSYMLINKS). */
 const mostLinks = 40;
