@@ -89,7 +89,8 @@ export function callsAreRunning(): boolean {
   return running.size > 0;
 }
 
-function noAnswer(what: string, path: string, limitMs: number): AgentError {
+/** The error for a path that did not answer within `limitMs` milliseconds. */
+export function noAnswer(what: string, path: string, limitMs: number): AgentError {
   return new AgentError('NO_ANSWER', `${path} does not answer: ${what} took longer than ${limitMs} ms`, {
     hint: 'check the filesystem that holds it: a network server that is down, a stopped FUSE program, or a dead disk',
   });

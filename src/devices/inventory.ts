@@ -15,15 +15,15 @@ import { fitness, readTopology, type Topology, type TopologyOptions } from './to
 import type { Device, Mount } from './device.ts';
 
 export interface InventoryOptions extends TopologyOptions {
-  /** What is on a device; undefined where it cannot be read. Default reads it. */
+  /** Returns what is on a device, undefined if it cannot be read; throws NO_ANSWER if it hangs. Default reads it. */
   readonly probe?: (path: string) => Promise<Probed | undefined>;
   /** Bytes in use of the filesystem mounted there. Default statfs. */
   readonly usedBytes?: (mountPoint: string) => Promise<number | undefined>;
-  /** Longest wait for one device or filesystem that does not answer, in milliseconds. Default 5000. */
+  /** Longest wait for a filesystem that does not answer, in milliseconds. Default 5000. */
   readonly patience?: number;
 }
 
-/** A device that hangs: it did not answer within the patience. */
+/** A device or filesystem that did not answer in time. */
 const hangs = 'hangs';
 
 /**
@@ -49,7 +49,7 @@ export async function listDevices(options: InventoryOptions = {}): Promise<Devic
       // A read of a suspended device would wait until it is resumed.
       if (each.dm?.suspended === true) return;
       const path = paths.get(each.name)!;
-      const probed = await answerOf('reading', path, () => probe(path), patience);
+      const probed = await answerOf(probe(path));
       if (probed === hangs) hung.add(each.name);
       else probes.set(each.name, probed);
     }),
@@ -153,19 +153,16 @@ async function usedOf(
   usedBytes: (mountPoint: string) => Promise<number | undefined>,
   patience: number,
 ): Promise<number | undefined> {
-  const used = await answerOf('statfs', mountPoint, () => usedBytes(mountPoint), patience);
+  const used = await answerOf(
+    boundedCall('statfs', mountPoint, () => usedBytes(mountPoint), { limitMs: patience }),
+  );
   return used === hangs ? undefined : used;
 }
 
-/** Returns what `call` gives, undefined if it fails, and `hangs` if it does not return in time. */
-async function answerOf<T>(
-  what: string,
-  path: string,
-  call: () => Promise<T>,
-  limitMs: number,
-): Promise<T | typeof hangs | undefined> {
+/** Returns what `call` gives, undefined if it fails, and `hangs` if it throws NO_ANSWER. */
+async function answerOf<T>(call: Promise<T>): Promise<T | typeof hangs | undefined> {
   try {
-    return await boundedCall(what, path, call, { limitMs });
+    return await call;
   } catch (thrown) {
     return isNoAnswer(thrown) ? hangs : undefined;
   }

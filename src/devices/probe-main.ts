@@ -6,10 +6,13 @@ import type { ProbeAnswer, ProbeQuestion } from './probe-process.ts';
 // An ordinary exit would wait for the reads that hang.
 process.on('disconnect', () => exitNow(0));
 
+const answer = (message: ProbeAnswer): void => void process.send?.(message);
+
 process.on('message', ({ id, path }: ProbeQuestion) => {
-  const answer = (message: ProbeAnswer): void => void process.send?.(message);
   probeDevice(path).then(
     (probed) => answer({ id, probed }),
     (thrown: unknown) => answer({ id, error: String(thrown) }),
   );
 });
+
+answer({ ready: true });

@@ -6,7 +6,9 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { noAnswer } from '../base/bounded-call.ts';
 import { entryPath, nodeFlags } from '../base/entry.ts';
+import { afterOwnTime } from '../base/patience.ts';
 import type { Probed } from './probe-device.ts';
 
 export interface ProbeQuestion {
@@ -16,77 +18,199 @@ export interface ProbeQuestion {
 }
 
 export type ProbeAnswer =
-  { readonly id: number; readonly probed: Probed } | { readonly id: number; readonly error: string };
+  /** The first message: the process is there. */
+  | { readonly ready: true }
+  | { readonly id: number; readonly probed: Probed }
+  | { readonly id: number; readonly error: string };
+
+export interface ProbeLimits {
+  /** Milliseconds that one device may take, from when it is asked. */
+  readonly limitMs: number;
+  /** Devices that are asked at once: many volumes may lie on one slow disk. */
+  readonly atOnce: number;
+  /** Devices that hang before the process is left to itself: each keeps one of its 64 threads. */
+  readonly mostHung: number;
+  /** Milliseconds until the process has to be there. */
+  readonly startMs: number;
+  /** Milliseconds without a question after which the process is not kept. */
+  readonly idleMs: number;
+}
+
+const defaultLimits: ProbeLimits = {
+  limitMs: 5000,
+  atOnce: 16,
+  mostHung: 40,
+  startMs: 30_000,
+  idleMs: 60_000,
+};
 
 interface Waiting {
+  readonly path: string;
   readonly resolve: (probed: Probed) => void;
   readonly reject: (error: Error) => void;
 }
 
-/** Milliseconds without a question after which the process is not kept. */
-const idleMs = 60_000;
+interface Asked extends Waiting {
+  /** Its caller has been told that it hangs. */
+  hangs: boolean;
+  /** Ends its patience. */
+  readonly heard: () => void;
+}
 
-class ProbeProcess {
-  #child: ChildProcess | undefined;
-  readonly #waiting = new Map<number, Waiting>();
+interface Reader {
+  readonly child: ChildProcess;
+  ready: boolean;
+  /** Ends the patience for its start. */
+  started: () => void;
+  readonly asked: Map<number, Asked>;
+}
+
+export class ProbeProcess {
+  readonly #limits: ProbeLimits;
+  readonly #startChild: () => ChildProcess;
+  #reader: Reader | undefined;
+  #queue: Waiting[] = [];
   #lastId = 0;
   #idle: NodeJS.Timeout | undefined;
 
+  constructor(limits: Partial<ProbeLimits> = {}, startChild: () => ChildProcess = startReader) {
+    this.#limits = { ...defaultLimits, ...limits };
+    this.#startChild = startChild;
+  }
+
+  /**
+   * Reads what is on the device, as `probeDevice` does. Throws NO_ANSWER if the device hangs: at once, if it hung before
+   * and has not answered since. Rejects if the device cannot be read.
+   */
   ask(path: string): Promise<Probed> {
-    const child = (this.#child ??= this.#start());
-    const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
+      if ([...(this.#reader?.asked.values() ?? [])].some((each) => each.hangs && each.path === path)) {
+        reject(noAnswer('reading', path, this.#limits.limitMs));
+        return;
+      }
       clearTimeout(this.#idle);
-      child.ref();
-      child.channel?.ref();
-      child.send({ id, path } satisfies ProbeQuestion, (error) => {
-        if (error !== null) this.#lost(child, error);
-      });
+      this.#queue.push({ path, resolve, reject });
+      this.#pump();
     });
   }
 
-  #start(): ChildProcess {
-    const entry = fileURLToPath(entryPath(import.meta.url, './probe-main.ts'));
-    const child = fork(entry, [], {
-      cwd: '/',
-      // No terminal's signals.
-      detached: true,
-      execArgv: [...nodeFlags],
-      env: { ...process.env, UV_THREADPOOL_SIZE: '64' },
-      serialization: 'advanced',
-      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  /** Asks what waits, as far as the limit allows. */
+  #pump(): void {
+    const reader = (this.#reader ??= this.#start());
+    if (!reader.ready) return;
+    for (;;) {
+      const asked = [...reader.asked.values()].filter((each) => !each.hangs).length;
+      if (asked >= this.#limits.atOnce) return;
+      const next = this.#queue.shift();
+      if (next === undefined) break;
+      this.#send(reader, next);
+    }
+    if ([...reader.asked.values()].every((each) => each.hangs)) this.#rest(reader);
+  }
+
+  #send(reader: Reader, waiting: Waiting): void {
+    const { limitMs } = this.#limits;
+    const id = ++this.#lastId;
+    const asked: Asked = {
+      ...waiting,
+      hangs: false,
+      heard: afterOwnTime(limitMs, () => {
+        asked.hangs = true;
+        waiting.reject(noAnswer('reading', waiting.path, limitMs));
+        this.#leaveIfHung(reader);
+        this.#pump();
+      }),
+    };
+    reader.asked.set(id, asked);
+    reader.child.ref();
+    reader.child.channel?.ref();
+    reader.child.send({ id, path: waiting.path } satisfies ProbeQuestion, (error) => {
+      if (error !== null) this.#lost(reader, error);
     });
-    child.on('message', (answer: ProbeAnswer) => this.#hear(child, answer));
-    child.once('error', (error) => this.#lost(child, error));
-    child.once('exit', () => this.#lost(child, new Error('the process that reads devices ended')));
-    return child;
   }
 
-  #hear(child: ChildProcess, answer: ProbeAnswer): void {
-    const waiting = this.#waiting.get(answer.id);
-    this.#waiting.delete(answer.id);
-    if ('probed' in answer) waiting?.resolve(answer.probed);
-    else waiting?.reject(new Error(answer.error));
-    if (this.#waiting.size > 0) return;
-    // Nothing is asked now: the process must not keep its parent.
-    child.unref();
-    child.channel?.unref();
-    this.#idle = setTimeout(() => child.disconnect(), idleMs).unref();
+  /** A process with too many reads that hang is replaced; it ends when they return. */
+  #leaveIfHung(reader: Reader): void {
+    const hung = [...reader.asked.values()].filter((each) => each.hangs).length;
+    if (hung < this.#limits.mostHung || this.#reader !== reader) return;
+    this.#reader = undefined;
+    for (const each of reader.asked.values()) {
+      each.heard();
+      if (!each.hangs) this.#queue.push(each);
+    }
+    reader.child.kill('SIGKILL');
+    reader.child.unref();
+    reader.child.channel?.unref();
   }
 
-  #lost(child: ChildProcess, error: Error): void {
-    if (this.#child !== child) return;
-    this.#child = undefined;
+  #start(): Reader {
+    const child = this.#startChild();
+    const reader: Reader = { child, ready: false, started: () => undefined, asked: new Map() };
+    reader.started = afterOwnTime(this.#limits.startMs, () =>
+      this.#lost(reader, new Error('the process that reads devices did not start in time')),
+    );
+    child.on('message', (answer: ProbeAnswer) => this.#hear(reader, answer));
+    child.once('error', (error) => this.#lost(reader, error));
+    child.once('exit', () => this.#lost(reader, new Error('the process that reads devices ended')));
+    return reader;
+  }
+
+  #hear(reader: Reader, answer: ProbeAnswer): void {
+    if (this.#reader !== reader) return;
+    if ('ready' in answer) {
+      reader.ready = true;
+      reader.started();
+    } else {
+      const asked = reader.asked.get(answer.id);
+      reader.asked.delete(answer.id);
+      asked?.heard();
+      if ('probed' in answer) asked?.resolve(answer.probed);
+      else asked?.reject(new Error(answer.error));
+    }
+    this.#pump();
+  }
+
+  /** No question is open: the process keeps its parent no longer, and ends if none comes. */
+  #rest(reader: Reader): void {
+    reader.child.unref();
+    reader.child.channel?.unref();
     clearTimeout(this.#idle);
-    for (const { reject } of this.#waiting.values()) reject(error);
-    this.#waiting.clear();
+    this.#idle = setTimeout(() => {
+      // Before its channel closes: a question that comes in between goes to a new process.
+      if (this.#reader === reader) this.#reader = undefined;
+      reader.child.disconnect();
+    }, this.#limits.idleMs).unref();
   }
+
+  #lost(reader: Reader, error: Error): void {
+    reader.started();
+    if (this.#reader !== reader) return;
+    this.#reader = undefined;
+    clearTimeout(this.#idle);
+    for (const each of reader.asked.values()) {
+      each.heard();
+      each.reject(error);
+    }
+    for (const { reject } of this.#queue.splice(0)) reject(error);
+  }
+}
+
+function startReader(): ChildProcess {
+  const entry = fileURLToPath(entryPath(import.meta.url, './probe-main.ts'));
+  return fork(entry, [], {
+    cwd: '/',
+    // No terminal's signals.
+    detached: true,
+    execArgv: [...nodeFlags],
+    env: { ...process.env, UV_THREADPOOL_SIZE: '64' },
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+  });
 }
 
 const reader = new ProbeProcess();
 
-/** Reads what is on the device, as `probeDevice` does, in the reader process. Rejects if the device cannot be read. */
+/** `ProbeProcess.ask` of the one reader process that this process has. */
 export function probeElsewhere(path: string): Promise<Probed> {
   return reader.ask(path);
 }

@@ -8,6 +8,7 @@ import { writeProc, writeSysfs } from '../../test/helpers/sysfs-tree.ts';
 import { parseMountinfo } from '../linux/mountinfo.ts';
 import type { Device } from './device.ts';
 import { listDevices } from './inventory.ts';
+import { noAnswer } from '../base/bounded-call.ts';
 import type { Probed } from './probe-device.ts';
 import { filesystemsOn, liesOn, readStack, withLowers, withUppers } from './stacking.ts';
 
@@ -130,7 +131,7 @@ function fakeProbe(path: string): Promise<Probed | undefined> {
       partitions: [{ number: 2, start: 102_400 * 512, uuid: 'aaaa', label: 'system' }],
     });
   if (path === '/dev/dm-0') return Promise.resolve(filesystem('ext4'));
-  if (path === '/dev/dm-2') return new Promise(() => undefined);
+  if (path === '/dev/dm-2') return Promise.reject(noAnswer('reading', path, 50));
   if (path === '/dev/sda2') return Promise.resolve(filesystem('LVM2_member'));
   if (path === '/dev/sdc') return Promise.reject(new Error('dead'));
   return Promise.resolve(filesystem('swap'));
