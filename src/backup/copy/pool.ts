@@ -266,7 +266,8 @@ export class CopyPool {
     compare: Bitmap,
     { mayOverflow }: { readonly mayOverflow: boolean },
   ): Promise<{ kept: Bitmap; overflow: number }> {
-    this.stashed.fill(false);
+    // Rounds before the freeze may have kept blocks until the tracker was lost.
+    await this.dropSpool();
     this.#threads.keepAll = true;
     this.#memory.found.fill(false);
     this.#memory.send.copy(send);

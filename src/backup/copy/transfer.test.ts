@@ -179,15 +179,34 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
   await transfer.checkSamples();
 });
 
+test('a frozen pass that compares keeps the changes of all its segments', async (t) => {
+  const data = device(20, []);
+  const { run, all, target, source, found, sendSpool } = rig(t, data, { fingerprints: true });
+  await run('copy', all);
+  randomBytes(data.length).copy(source.data);
+  const frozen = Buffer.from(source.data);
+  const first = all.clone();
+  first.clear(10 * fingerprintUnit, data.length - 10 * fingerprintUnit);
+  const second = all.clone();
+  second.andNot(first);
+  for (const segment of [first, second]) {
+    await run('frozen-compare', segment);
+    assert.deepEqual([...found.extents()], [...segment.extents()]);
+  }
+  await sendSpool(all);
+  assert.ok(target.data.equals(frozen));
+});
+
 test('more changes than memory may hold go to the target at once, and are counted', async (t) => {
   const data = device(40, []);
-  const { run, all, target, source, sendSpool } = rig(t, data, {
+  const { run, all, target, source, transfer, sendSpool } = rig(t, data, {
     fingerprints: true,
     spoolBytes: requestSize,
   });
   await run('copy', all);
   randomBytes(source.data.length).copy(source.data);
   await assert.rejects(run('frozen-compare', all), { code: 'FREEZE_TOO_LONG' });
+  transfer.dropSpool();
   const { overflow } = await run('frozen-compare', all, { mayOverflow: true });
   assert.equal(overflow, source.data.length - requestSize);
   await sendSpool(all);

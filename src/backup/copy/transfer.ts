@@ -85,7 +85,8 @@ export class Transfer {
     this.#reader.readErrors = [];
     this.#overflow = 0;
     this.#readBack.takeMismatches();
-    if (mode === 'stash' || isFrozen(mode)) this.#spool.retain(stashed);
+    // A comparing freeze has several segments, and the spool keeps the blocks of all of them.
+    if (mode === 'stash' || mode === 'frozen') this.#spool.retain(stashed);
     await this.#session(async () => {
       if (mode === 'stash' || mode === 'frozen')
         await this.#stash(mode, { thread: share, threads }, mayOverflow);
