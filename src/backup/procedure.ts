@@ -22,7 +22,7 @@ import { refuseNewWriters } from './mounts-now.ts';
 import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
-import { saveSent } from './send-missing.ts';
+import { noteKept } from './send-missing.ts';
 import type { JobPhase, JobStatus } from './status.ts';
 import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
 
@@ -322,10 +322,7 @@ async function sendKept(
     );
   const known = await pool.sendSpool(kept, resendable);
   unit.recent.note(known);
-  chain.unpublished?.or(kept);
-  unit.held?.or(kept);
-  chain.pending.andNot(kept);
-  await saveSent(unit);
+  await noteKept(unit, kept);
 }
 
 /** What is true of the device's lines once everything has been sent and flushed. */

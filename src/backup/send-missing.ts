@@ -1,6 +1,7 @@
 /** Sending what the target lacks. */
+import type { Bitmap } from '../base/bitmap.ts';
 import { type JobUnit, missing } from './unit.ts';
-import { unproven } from './unproven.ts';
+import { unproven, unread } from './unproven.ts';
 
 /** Sends what is missing and in use; when it returns, that is confirmed and no longer pending. */
 export async function sendMissing(unit: JobUnit): Promise<void> {
@@ -13,6 +14,19 @@ export async function sendMissing(unit: JobUnit): Promise<void> {
   unit.held?.or(set);
   unit.chain.pending.andNot(set);
   unit.chain.besides = unproven(unit, set);
+  await saveSent(unit);
+}
+
+/**
+ * The blocks that were read in the freeze are confirmed and no longer pending, except those that could not be read:
+ * they stay pending on disk, also if this job does not complete.
+ */
+export async function noteKept(unit: JobUnit, kept: Bitmap): Promise<void> {
+  const { chain } = unit;
+  chain.unpublished?.or(kept);
+  unit.held?.or(kept);
+  chain.pending.andNot(kept);
+  chain.besides = unread(unit);
   await saveSent(unit);
 }
 
