@@ -13,7 +13,7 @@ import { listenScripted } from '../../../test/helpers/scripted-listener.ts';
 import { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
 import type { Script } from '../../nbd/client/scripted-server.ts';
-import { NBD_CMD } from '../../nbd/protocol/constants.ts';
+import { NBD_CMD, NBD_FLAG } from '../../nbd/protocol/constants.ts';
 import { createFingerprintFile, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { parseTarget } from '../targets.ts';
 import { CopyPool } from './pool.ts';
@@ -292,6 +292,38 @@ test('blocks that had no room and went out within the freeze count as read', asy
   assert.ok(overflow >= 3 * MiB);
   await pool.sendSpool(everything, false);
   assert.ok(memory.equals(data));
+});
+
+test('a server that came back without support for several connections is flushed by each, then left with one', async (t) => {
+  const memory = Buffer.alloc(size);
+  let armed = false;
+  const cut = cutOnce((type) => armed && type === NBD_CMD.WRITE);
+  const server = await listenScripted(t, (connection) => {
+    const written: { offset: number; payload: Uint8Array }[] = [];
+    // Each connection has a cache of its own, and its flush covers nothing else.
+    const request: Script['request'] = (request, payload, scripted) => {
+      if (cut!(request, payload, scripted)) return true;
+      if (request.type === NBD_CMD.FLUSH)
+        for (const each of written.splice(0)) memory.set(each.payload, each.offset);
+      if (request.type !== NBD_CMD.WRITE) return false;
+      written.push({ offset: request.offset, payload: Buffer.from(payload!) });
+      scripted.answer(request);
+      return true;
+    };
+    const flags = NBD_FLAG.HAS_FLAGS | NBD_FLAG.SEND_FLUSH | (connection > 2 ? 0 : NBD_FLAG.CAN_MULTI_CONN);
+    return { memory, request, flags };
+  });
+  const { pool, data } = await bench(t, server.uri, { threads: 2 });
+  const everything = marked(range(0, units));
+  await pool.freeze(everything, { mayOverflow: false });
+  armed = true;
+  await pool.sendSpool(everything, true);
+  assert.deepEqual([pool.reconnects, server.connections], [1, 4]);
+  assert.ok(memory.equals(data));
+  assert.match(pool.refused ?? '', /without support for several connections/);
+  memory.fill(0);
+  await pool.copy(everything);
+  assert.ok(memory.equals(data), 'one connection sends all');
 });
 
 test('a second connection that leads to another image ends the job', async (t) => {

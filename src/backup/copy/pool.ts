@@ -483,7 +483,7 @@ export class CopyPool {
     this.#owed = undefined;
     this.stashed.fill(false);
     await this.#threads.all((thread) => thread.call('dropSpool', undefined));
-    this.#threads.keepAll = false;
+    await this.#threads.keepNone();
   }
 
   /** For a vault: see ThreadCalls. */

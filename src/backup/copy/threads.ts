@@ -159,6 +159,19 @@ export class CopyThreads {
     await thread.close();
   }
 
+  /** No thread keeps data that no other has any more. Everything that was written is flushed. */
+  async keepNone(): Promise<void> {
+    this.keepAll = false;
+    await this.#dismissOthers(this.facts);
+  }
+
+  /** All but the first, if the server does not support several connections. */
+  async #dismissOthers({ abilities }: TargetFacts): Promise<void> {
+    if (abilities.multiConnection) return;
+    for (const thread of this.#threads.slice(1))
+      await this.#dismiss(thread, 'the server came back without support for several connections');
+  }
+
   #addThreads(wanted: number): void {
     while (this.#threads.length < wanted) this.#addThread();
   }
@@ -257,9 +270,7 @@ export class CopyThreads {
     try {
       facts = await this.first.call('reopenTarget', { waitMs });
       this.#check(facts);
-      if (!facts.abilities.multiConnection && !this.keepAll)
-        for (const thread of this.#threads.slice(1))
-          await this.#dismiss(thread, 'the server came back without support for several connections');
+      if (!this.keepAll) await this.#dismissOthers(facts);
       const othersWaitMs = Math.min(waitMs, this.keepAll ? waitMs : refusalMs);
       await this.#openOthers((thread) => thread.call('reopenTarget', { waitMs: othersWaitMs }));
     } catch (error) {
@@ -311,9 +322,10 @@ export class CopyThreads {
   }
 
   async #flush(): Promise<void> {
-    const { flush, seals } = this.facts.abilities;
+    const { flush, seals, multiConnection } = this.facts.abilities;
     if (!flush) return;
-    if (seals === true) await this.all((thread) => thread.call('flush', undefined));
+    // Only a server that supports several connections promises that a flush on one covers the writes of the others.
+    if (seals === true || !multiConnection) await this.all((thread) => thread.call('flush', undefined));
     else await this.first.call('flush', undefined);
     this.image.confirm(this.memory.unconfirmed, await this.takeWitnesses());
     this.memory.unconfirmed.fill(false);
