@@ -326,6 +326,23 @@ test('a server that came back without support for several connections is flushed
   assert.ok(memory.equals(data), 'one connection sends all');
 });
 
+test('neighbours that memory holds already are not kept twice: the fingerprint of the unit is known', async (t) => {
+  const memory = Buffer.alloc(size);
+  const server = await listenScripted(t, () => ({ memory }));
+  const { pool, data } = await bench(t, server.uri);
+  // Too much to be rounded out, so that only these blocks are kept.
+  const first = marked(range(20, 40));
+  first.or(blocks([5]));
+  assert.ok(await pool.stash(first));
+  const set = first.clone();
+  set.mark(5 * fingerprintUnit + unit, unit);
+  await pool.freeze(set, { mayOverflow: false });
+  const known = await pool.sendSpool(set, true);
+  assert.ok(known.has(5));
+  const sent = 5 * fingerprintUnit;
+  assert.deepEqual(memory.subarray(sent, sent + 2 * unit), data.subarray(sent, sent + 2 * unit));
+});
+
 test('a second connection that leads to another image ends the job', async (t) => {
   const server = await listenScripted(t, (connection) => ({ size: connection === 2 ? 2 * size : size }));
   await assert.rejects(bench(t, server.uri, { threads: 2 }), mismatch);

@@ -301,6 +301,8 @@ export class CopyPool {
     const wanted = (this.facts.abilities.read ? set : this.granular(set)).clone();
     wanted.andNot(this.stashed);
     const chosen = this.#withNeighbours(wanted);
+    // Neighbours that are in memory already: a block that is there twice makes its granule look incomplete.
+    chosen.andNot(this.stashed);
     this.#memory.send.copy(chosen);
     this.#threads.keepAll = true;
     const results = await this.#runAll(mode, 0, mayOverflow && this.canOverflow);
