@@ -4,6 +4,7 @@
  */
 import { isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
+import type { Extent } from '../../base/extents.ts';
 import { isReadError, readSurvivors } from '../../block/read-errors.ts';
 import type { DirectSource } from '../../block/source.ts';
 import {
@@ -104,16 +105,28 @@ export class ChunkReader {
     return this.#read.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
   }
 
-  /** Fills `data` from `offset` of the source, and does nothing else. */
-  async fill(offset: number, data: Buffer): Promise<void> {
+  /**
+   * Fills `data` from `offset` of the source, and does nothing else. If that fails, only the `wanted` extents are read:
+   * a bad sector between them is not needed, and is no error.
+   */
+  async fill(
+    offset: number,
+    data: Buffer,
+    wanted: readonly Extent[] = [{ offset, length: data.length }],
+  ): Promise<void> {
     const { source, onReadError } = this.#parts;
     try {
       source.readInto(data, offset);
     } catch (error) {
       if (!isReadError(error)) throw error;
-      const bad = await readSurvivors((at, into) => source.readInto(into, at), offset, data, {
-        sectorSize: Math.max(source.sectorSize, source.alignment),
-      });
+      const sectorSize = Math.max(source.sectorSize, source.alignment);
+      const bad: Extent[] = [];
+      for (const { offset: at, length } of wanted) {
+        const into = data.subarray(at - offset, at - offset + length);
+        bad.push(
+          ...(await readSurvivors((from, part) => source.readInto(part, from), at, into, { sectorSize })),
+        );
+      }
       if (bad.length > 0 && onReadError === 'fail') throw badSectors(source.name, bad, error);
       this.readErrors.push(...bad);
     }

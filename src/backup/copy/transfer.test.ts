@@ -229,6 +229,36 @@ test('bad sectors fail the copy, or become zeros that are recorded to the sector
   assert.ok(lenient.target.data.equals(expected));
 });
 
+test('a bad sector between blocks that are read together is no error; one in a block is', async (t) => {
+  const block = 4096;
+  const data = device(2, []);
+  for (const onReadError of ['fail', 'zero'] as const) {
+    const { run, source, target, sendSpool } = rig(t, data, { unit: block, onReadError });
+    const set = new Bitmap(data.length, block);
+    for (const each of [1, 4]) set.mark(each * block, block);
+    source.bad.add(2 * block + 512);
+    for (const mode of ['stash', 'frozen'] as const) {
+      assert.deepEqual((await run(mode, set)).readErrors, []);
+      // Both modes read it.
+      if (mode === 'frozen') await sendSpool(set);
+    }
+    const expected = Buffer.alloc(data.length, 0xee);
+    for (const each of [1, 4]) data.copy(expected, each * block, each * block, (each + 1) * block);
+    assert.ok(target.data.equals(expected));
+  }
+  const strict = rig(t, data, { unit: block });
+  const set = new Bitmap(data.length, block);
+  for (const each of [1, 4]) set.mark(each * block, block);
+  strict.source.bad.add(2 * block + 512).add(4 * block + 512);
+  await assert.rejects(strict.run('frozen', set), {
+    code: 'DEVICE_READ_ERROR',
+    message: new RegExp(`cannot be read at ${4 * block + 512} \\(512 bytes in 1 places`),
+  });
+  const lenient = rig(t, data, { unit: block, onReadError: 'zero' });
+  lenient.source.bad.add(2 * block + 512).add(4 * block + 512);
+  assert.deepEqual((await lenient.run('frozen', set)).readErrors, [{ offset: 4 * block + 512, length: 512 }]);
+});
+
 test('a lost connection surfaces as such, and what was on the way stays unconfirmed', async (t) => {
   const data = device(160, []);
   const { run, all, target, unconfirmed } = rig(t, data);

@@ -304,8 +304,9 @@ export class Transfer {
       const slot = await this.#outgoing.slot();
       try {
         const start = performance.now();
-        await this.#reader.fill(offset, slot.buffer.subarray(0, length));
-        for (const extent of clipped(send.extents(offset, offset + length), offset, offset + length))
+        const wanted = [...clipped(send.extents(offset, offset + length), offset, offset + length)];
+        await this.#reader.fill(offset, slot.buffer.subarray(0, length), wanted);
+        for (const extent of wanted)
           this.#keep(slot, extent.offset - offset, extent.offset, extent.length, {
             frozen: isFrozen(mode),
             mayOverflow,
