@@ -355,6 +355,29 @@ test('files are restored over what is there, and never through a link', async (t
     await exec('umount', [join(dest, 'etc')]);
   }
 
+  // The kernel does not rename into a bind mount, nor into a directory with another project id, of one filesystem.
+  await prepare();
+  const disk = await makeLoop(t, { size: 320 * MiB, filesystem: 'xfs', directory: scratch });
+  await mountDevice(disk.device, dest);
+  try {
+    for (const path of ['etc', 'real', 'real/deep']) mkdirSync(join(dest, path));
+    writeFileSync(join(dest, 'real/shadow'), 'old');
+    await exec('mount', ['--bind', join(dest, 'real'), join(dest, 'etc')]);
+    await exec('chattr', ['+P', '-p', '4711', join(dest, 'real/deep')]);
+    try {
+      await restoreFiles({ ...common, paths: ['/etc', '/big'] });
+    } finally {
+      await exec('umount', [join(dest, 'etc')]);
+    }
+    assert.equal(await readFile(join(dest, 'real/shadow'), 'utf8'), 'secret\n');
+    assert.deepEqual(readdirSync(join(dest, 'etc')), []);
+    assert.match((await exec('lsattr', ['-p', join(dest, 'real/deep')])).stdout, /^ *4711 /m);
+    const listed = (await exec('find', [dest, '-name', '.dattod*'])).stdout;
+    assert.equal(listed, '');
+  } finally {
+    await unmount(dest);
+  }
+
   // The copy runs out of room: what is not whole replaces nothing, and does not appear either.
   await prepare();
   await exec('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'none', dest]);

@@ -96,32 +96,45 @@ async function walk(from: HeldDirectory, to: HeldDirectory, how: Walk): Promise<
   if (here !== there && how.inTheWay === undefined) return acrossDevices(from, to, how);
   for (const entry of await from.entries()) {
     how.signal?.throwIfAborted();
-    await placeEntry(from, to, entry, how);
+    // One filesystem may refuse, too: rename(2) never goes from mount to mount (a bind mount), nor into a directory that
+    // hands down another project id.
+    if (!(await placeEntry(from, to, entry, how))) return acrossDevices(from, to, how);
   }
 }
 
-async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: Walk): Promise<void> {
+/** Returns false if the kernel does not rename from one directory to the other (EXDEV). Nothing was changed then. */
+async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: Walk): Promise<boolean> {
   const [node, there] = await Promise.all([from.lstat(entry), to.lstat(entry)]);
   if (node === undefined)
     throw new AgentError('FILE_ERROR', `${from.nameOf(entry)} vanished while files were restored`);
   const path = to.nameOf(entry);
-  if (how.overwrite && node.isDirectory() && there?.isDirectory() === true)
-    return merge(from, to, entry, how);
+  if (how.overwrite && node.isDirectory() && there?.isDirectory() === true) {
+    await merge(from, to, entry, how);
+    return true;
+  }
   const obstacle = there === undefined ? undefined : obstacleOf(node, there, how.overwrite);
   if (obstacle !== undefined && how.inTheWay === undefined)
     throw new AgentError('FILE_EXISTS', `${path} ${obstacle}`);
   if (obstacle !== undefined) how.inTheWay?.push(`${path} ${obstacle}`);
-  if (how.inTheWay !== undefined) return;
-  await rename(from.at(entry), to.at(entry)).catch((cause: unknown) => {
-    throw new AgentError(
-      'FILE_ERROR',
-      `${path} cannot be put into its place: ${errnoCode(cause) ?? String(cause)}`,
-      {
-        hint: 'Another process changed the directory in the meantime; run the command again',
-        cause,
-      },
-    );
-  });
+  if (how.inTheWay !== undefined) return true;
+  try {
+    await rename(from.at(entry), to.at(entry));
+    return true;
+  } catch (error) {
+    if (errnoCode(error) === 'EXDEV') return false;
+    throw notPlaced(path, error);
+  }
+}
+
+function notPlaced(path: string, cause: unknown): AgentError {
+  return new AgentError(
+    'FILE_ERROR',
+    `${path} cannot be put into its place: ${errnoCode(cause) ?? String(cause)}`,
+    {
+      hint: 'Another process changed the directory in the meantime; run the command again',
+      cause,
+    },
+  );
 }
 
 type Node = Pick<Stats, 'isDirectory' | 'isSymbolicLink' | 'isFile'>;
@@ -163,12 +176,16 @@ async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: 
   }
 }
 
-/** Another filesystem is mounted there (or it is a subvolume), so the tree is staged there once more. */
+/**
+ * The kernel does not rename from `from` to `to` (another filesystem, a subvolume, a bind mount, another project id). So
+ * what is left in `from` is staged once more, inside `to`.
+ */
 async function acrossDevices(from: HeldDirectory, to: HeldDirectory, how: PlaceOptions): Promise<void> {
   const staging = await Staging.make(to);
   try {
     await how.copy(from, staging.tree);
-    for (const entry of await staging.tree.entries()) await placeEntry(staging.tree, to, entry, how);
+    for (const entry of await staging.tree.entries())
+      if (!(await placeEntry(staging.tree, to, entry, how))) throw notPlaced(to.nameOf(entry), 'EXDEV');
   } finally {
     await staging.remove();
   }
