@@ -424,6 +424,38 @@ test('files are restored over what is there, and never through a link', async (t
   assert.ok(!readdirSync(dest).some((name) => name.startsWith('.dattod')));
 });
 
+test('a filesystem that keeps no owners and modes is restored to if only root may write there', async (t) => {
+  const place = sharedPlace(t);
+  const disk = await makeLoop(t, { size: 32 * MiB, directory: scratch });
+  await exec('mkntfs', ['--force', '--quick', '--quiet', disk.device]);
+  const common = { image: ext4.spec, subject: { point: '', device: 'ext4' }, sectorSize: 512, runDirectory };
+  for (const options of ['umask=022', 'umask=000', 'uid=1000,umask=022']) {
+    await exec('ntfs-3g', ['-o', options, disk.device, place]);
+    try {
+      const to = join(place, 'to');
+      for (let tries = 0; tries < 2; tries++) {
+        const outcome = await restoreFiles({ ...common, paths: ['/big'], to, overwrite: true }).then(
+          () => 'done',
+          (error: unknown) => String(error),
+        );
+        if (options === 'umask=022') {
+          assert.match(outcome, /^done$|Not everything could be copied to [^(]*: /);
+          assert.equal(lstatSync(join(to, 'big')).size, 3 * MiB);
+        } else {
+          assert.match(
+            outcome,
+            /gives all files the owner \d+ and the mode 7[57][57], and keeps symbolic links/,
+          );
+        }
+        // So the next try is not refused since something is there.
+        assert.ok(!readdirSync(to).some((name) => name.startsWith('.dattod')));
+      }
+    } finally {
+      await unmount(place);
+    }
+  }
+});
+
 test('a user who changes the destination meanwhile gets nothing written elsewhere', async (t) => {
   const place = sharedPlace(t);
   const [victim, dest, source] = ['victim', 'dest', 'source'].map((name) => join(place, name));

@@ -10,6 +10,7 @@ import { AgentError, errnoCode } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
 import { type Attributes, readAttributes, writeAttributes } from '../../linux/attributes.ts';
 import type { Entry, HeldDirectory } from '../../base/held-directory.ts';
+import { provePrivate } from './private-directory.ts';
 
 export interface PlaceOptions {
   /** Files that are there are replaced. */
@@ -42,19 +43,18 @@ export class Staging {
   static async make(place: HeldDirectory): Promise<Staging> {
     const entry = `.dattod-restore-${freshBytes(8).toString('hex')}`;
     await mkdir(place.at(entry), { mode: 0o700 });
-    const outer = await place.child(entry);
     try {
-      const { uid, mode } = await outer.handle.stat();
-      const isOurs = uid === process.geteuid?.() && (mode & 0o777) === 0o700;
-      if (!isOurs || (await outer.entries()).length > 0)
-        throw new AgentError(
-          'FILE_ERROR',
-          `${outer.name} was replaced by somebody while files were restored`,
-        );
-      await mkdir(outer.at('tree'), { mode: 0o700 });
-      return new Staging(place, entry, outer, await outer.child('tree'));
+      const outer = await place.child(entry);
+      try {
+        await provePrivate(place, outer);
+        await mkdir(outer.at('tree'), { mode: 0o700 });
+        return new Staging(place, entry, outer, await outer.child('tree'));
+      } catch (error) {
+        await outer.close();
+        throw error;
+      }
     } catch (error) {
-      await outer.close();
+      await rmdir(place.at(entry)).catch(() => undefined);
       throw error;
     }
   }
