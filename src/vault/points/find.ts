@@ -2,7 +2,7 @@
 import { AgentError } from '../../base/errors.ts';
 import { DeviceIdentities } from './identity.ts';
 import type { Point, PointDevice } from './point.ts';
-import { type TimeFacts, believedTime, clockTolerance, isAhead } from './times.ts';
+import { type TimeFacts, believedTime, clockTolerance, isAhead, storedTime } from './times.ts';
 
 export interface PointFilter {
   /** Host name or machine id. */
@@ -61,8 +61,13 @@ export function latestOf(
   for (const name of [device, filter.device])
     if (name !== undefined) refuseSeveral(points, inOrder, name, text);
   const believed = inOrder.filter((point) => !isAhead(point, times.stored));
-  // If all are in the future, the clock here is wrong (a rescue system).
-  const present = believed.filter((point) => Date.parse(point.finished) <= times.now + clockTolerance);
+  // The clock here may be wrong (a rescue system), so it says nothing about points whose arrival the store knows. Without
+  // that, points in the future do not count; if all are, it is the clock here that is wrong.
+  const present = believed.filter(
+    (point) =>
+      storedTime(point.id, times.stored) !== undefined ||
+      Date.parse(point.finished) <= times.now + clockTolerance,
+  );
   return present.at(-1) ?? believed.at(-1) ?? inOrder.at(-1);
 }
 

@@ -201,6 +201,13 @@ test('the latest is none that is dated later than its arrival, as long as there 
   assert.deepEqual(await findPoint(vault, 'latest'), copied[1]);
   // A rescue system whose clock is wrong: all points are in the future, and one of them is the latest.
   assert.deepEqual(latestOf(copied, 'latest', {}, { now: 0 }), copied[1]);
+  // Its clock is between them: the store's times say that none of them is in the future.
+  const between = Date.parse(copied[0]!.finished) + 1000;
+  const stored = new Map(copied.map(({ id, finished }) => [id, Date.parse(finished) + 60_000]));
+  assert.deepEqual(latestOf(copied, 'latest', {}, { now: between, stored }), copied[1]);
+  assert.deepEqual(latestOf(copied, 'latest', {}, { now: between }), copied[0]);
+  const unknown = new Map([...stored, [copied[1]!.id, 0]] as const);
+  assert.deepEqual(latestOf(copied, 'latest', {}, { now: between, stored: unknown }), copied[2]);
 });
 
 test('a UUID or label that several devices have names none of them', async () => {
