@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { after, test } from 'node:test';
 import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
 import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
@@ -8,6 +9,7 @@ import { Vault } from '../vault.ts';
 import { WriterSession } from '../writing/writer-session.ts';
 import { PrunerLock } from './lock.ts';
 import { type PruneOptions, prune } from './prune.ts';
+import { dataLength } from '../store/object-store.ts';
 import { listAtWork, unlockVault } from './unlock.ts';
 
 const size = 5 * 1024 * 1024;
@@ -249,4 +251,46 @@ test('a writer and a lock of a time to come are dead a day after the clock was s
     [writer.id],
   );
   await lock.release();
+});
+
+test('the reserve serves the copies of a pack that is larger than the free room', async () => {
+  const { store, vault, index, newIndex } = await newVault();
+  const image = spreadImage(0, 250, () => randomBytes(4096));
+  const half = new Map([...image].filter(([chunk]) => chunk % 2 === 0));
+  const first = await backUp(vault, index, { image, size });
+  const second = await backUp(vault, index, { image: half, size });
+  await deletePoint(vault, first.id);
+  const used = (): number => [...store.objects.values()].reduce((sum, { data }) => sum + data.length, 0);
+  const free = 100_000;
+  const kept = vault.packSize + 1024 * 1024;
+  let reserve = kept;
+  let releases = 0;
+  const capacity = used() + reserve + free;
+  const full = await Vault.open(
+    {
+      ...store,
+      put: async (key, data, options) => {
+        if (used() + reserve + dataLength(data) > capacity) throw new AgentError('VAULT_FULL', 'full');
+        await store.put(key, data, options);
+      },
+      room: {
+        keep: (bytes) => {
+          if (reserve === 0 && used() + bytes <= capacity) reserve = bytes;
+          return Promise.resolve();
+        },
+        release: () => {
+          const had = reserve > 0;
+          if (had) releases++;
+          reserve = 0;
+          return Promise.resolve(had);
+        },
+      },
+    },
+    vault.secrets,
+  );
+  const result = await prune(full, index, { ...living, maxWaste: 0.1 });
+  assert.ok(result.copied.bytes > free, 'more than was free');
+  assert.deepEqual([result.noRoom, releases, reserve], [0, 1, kept]);
+  assert.ok(result.kept.waste < 50_000, String(result.kept.waste));
+  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), half);
 });

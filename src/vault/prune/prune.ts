@@ -209,6 +209,7 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
 
   const all = new Set([...condemned, ...chosen]);
   let left = [...partial].sort((a, b) => a.liveBytes - b.liveBytes).map(({ id }) => id);
+  let isReleased = false;
   for (let oneByOne = false; left.length > 0;) {
     const { damaged, gone, complete, isFull } = await copyOut(run, left, all, oneByOne);
     // Another pruner is at work, which may have taken the lock away.
@@ -217,6 +218,11 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
     if (!isFull) break;
     const isDone = new Set([...complete, ...gone, ...damaged.map(({ pack }) => pack)]);
     left = left.filter((pack) => !isDone.has(pack));
+    // The reserve is for the copies of one pack too.
+    if (waiting.packs === 0 && oneByOne && complete.length === 0 && !isReleased) {
+      isReleased = true;
+      if ((await run.vault.store.room?.release()) === true) continue;
+    }
     // Packs that wait for writers make no room.
     if (waiting.packs > 0 || (oneByOne && complete.length === 0)) {
       for (const pack of left) done.noRoom.add(pack);
