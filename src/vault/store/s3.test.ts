@@ -149,6 +149,34 @@ test('asks the server not to replace what has to be new, and looks first', async
   assert.deepEqual(conditions().slice(-3), ['*', undefined, undefined]);
 });
 
+test('only an answer about the condition turns it off', async (t) => {
+  let refusal: [status: number, code: string] | undefined;
+  const { store, requests } = await serve(t, ({ method, url }, response) => {
+    if (method === 'HEAD' && url.includes('/fix/')) error(response, 404);
+    else if (method === 'PUT' && refusal !== undefined) error(response, ...refusal);
+    else ok(response, '', { etag: '"x"' });
+  });
+  const put = async (): Promise<unknown[]> => {
+    requests.length = 0;
+    await store.put('a', Buffer.from('x'), { isNew: true }).catch(() => undefined);
+    return requests.filter(({ method }) => method === 'PUT').map(({ headers }) => headers['if-none-match']);
+  };
+  for (const code of ['RequestTimeout', 'ExpiredToken', 'BadDigest', 'IncompleteBody', '']) {
+    refusal = [400, code];
+    assert.deepEqual(await put(), ['*'], code);
+  }
+  refusal = undefined;
+  assert.deepEqual(await put(), ['*']);
+  for (const each of [
+    [501, 'NotImplemented'],
+    [400, 'InvalidArgument'],
+  ] as const) {
+    refusal = [...each];
+    // The server refuses both, so the condition stays on.
+    assert.deepEqual(await put(), ['*', undefined]);
+  }
+});
+
 test('sends large objects in parts, and gives up the upload where one fails', async (t) => {
   let fail = false;
   const answer: Answer = ({ method, url }, response) => {

@@ -116,8 +116,7 @@ class S3Store implements ObjectStore {
     try {
       return await request({ IfNoneMatch: '*' });
     } catch (thrown) {
-      const status = statusOf(thrown);
-      if (status !== 400 && status !== 501) throw thrown;
+      if (!refusesCondition(thrown)) throw thrown;
       const result = await request({});
       this.#takesConditions = false;
       return result;
@@ -341,6 +340,14 @@ class S3Store implements ObjectStore {
       throw s3Failure(this.name, what, thrown);
     }
   }
+}
+
+/** Codes of a 400 with which servers refuse a header that they do not know. Others are about this one request. */
+const headerRefusals: ReadonlySet<string> = new Set(['NotImplemented', 'InvalidArgument', 'InvalidRequest']);
+
+function refusesCondition(thrown: unknown): boolean {
+  const status = statusOf(thrown);
+  return status === 501 || (status === 400 && headerRefusals.has(nameOf(thrown)));
 }
 
 /** A proxy or a portal may answer 200 to everything. */
