@@ -294,3 +294,34 @@ test('the reserve serves the copies of a pack that is larger than the free room'
   assert.ok(result.kept.waste < 50_000, String(result.kept.waste));
   assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), half);
 });
+
+test('a writer whose point found no room ends, unless the point may still come', async () => {
+  const room = { keep: () => Promise.resolve(), release: () => Promise.resolve(false) };
+  for (const [what, isDirectory, isThere, waited] of [
+    ['a directory', true, false, 0],
+    ['a directory that reports it after the point is there', true, true, 1],
+    ['a bucket, where an earlier attempt may still take effect', false, false, 1],
+  ] as const) {
+    const { store, vault, index, newIndex } = await newVault();
+    const other = await Vault.open(
+      {
+        ...store,
+        ...(isDirectory ? { room } : {}),
+        put: async (key, data, options) => {
+          if (!key.startsWith('points/')) return store.put(key, data, options);
+          if (isThere) await store.put(key, data, options);
+          throw new AgentError('VAULT_FULL', 'no room');
+        },
+      },
+      vault.secrets,
+    );
+    await assert.rejects(backUp(other, newIndex(), { image: spreadImage(0, 20), size }), {
+      code: 'VAULT_FULL',
+    });
+    const ended = [...store.objects.keys()].filter((key) => key.endsWith('.end'));
+    assert.equal(ended.length, 1 - waited, what);
+    if (isThere) continue;
+    const { deleted } = await prune(vault, index, living);
+    assert.equal(deleted.packs, waited === 0 ? 2 : 0, what);
+  }
+});

@@ -127,13 +127,25 @@ export class WriterSession {
       throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the ids are not one`);
     await this.#expectStored(point);
     this.#isInDoubt = true;
-    const sealed = await putPoint(this.#vault, point).catch((error: unknown) => {
-      if (!(error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS')) throw error;
+    const sealed = await putPoint(this.#vault, point).catch(async (error: unknown) => {
+      if (!(error instanceof AgentError)) throw error;
+      if (error.code === 'VAULT_FULL') this.#isInDoubt = !(await this.#isCertainlyAbsent());
+      if (error.code !== 'VAULT_OBJECT_EXISTS') throw error;
       this.#isInDoubt = false;
       throw otherCourse(this.#vault, error);
     });
     if (!(await this.#isAlive())) await this.#expectWhole(point, sealed);
     this.#isInDoubt = false;
+  }
+
+  /** After a failed put of the point. Only a directory (which alone keeps room) ends a put before it reports the failure. */
+  async #isCertainlyAbsent(): Promise<boolean> {
+    const { store } = this.#vault;
+    if (store.room === undefined) return false;
+    return store.head(`points/${this.id}`).then(
+      (found) => found === undefined,
+      () => false,
+    );
   }
 
   /**
