@@ -8,8 +8,9 @@ import { resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { createLog } from '../base/log.ts';
+import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
-import { writeError, writeOut } from '../base/visible.ts';
+import { writeError } from '../base/visible.ts';
 import { checkedListenAddress, parseListenAddress } from '../nbd/server/address.ts';
 import { parseExportName } from '../nbd/server/export-name.ts';
 import { type ImageServerOptions, startImageServer } from '../nbd/server/image-server.ts';
@@ -32,6 +33,8 @@ interface Arguments {
   json: boolean;
   logLevel: string;
 }
+
+const output = new StandardOutput();
 
 const program = new Command('dattosrv')
   .description('Serves the image files of a directory over NBD.')
@@ -60,6 +63,7 @@ const program = new Command('dattosrv')
       .default('warn'),
   )
   .allowExcessArguments(false)
+  .configureOutput({ writeOut: (text) => output.write(text) })
   .exitOverride();
 
 /** More threads than processors only add memory. */
@@ -150,22 +154,33 @@ async function main(): Promise<void> {
     process.once('SIGTERM', resolve);
     process.once('SIGINT', resolve);
   });
-  writeOut(
+  output.write(
     given.json
       ? `${JSON.stringify({ listening: server.uri })}\n`
       : `dattosrv ${agentVersion} serves ${options.exports.directory} at ${server.uri}\n`,
   );
+  try {
+    // Without the ready line, the caller does not know that the server runs, nor where.
+    output.finish();
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
   const signal = await Promise.race([ended, server.failed]);
   options.log.info({ signal }, 'ending');
   await server.stop();
 }
 
 try {
-  await main();
+  await main().catch((thrown: unknown) => {
+    // Help and version are no errors.
+    if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
+  });
+  output.finish();
 } catch (thrown) {
   if (thrown instanceof CommanderError) {
-    // commander has printed it; help and version are no errors.
-    process.exitCode = thrown.exitCode === 0 ? 0 : 2;
+    // commander has printed it.
+    process.exitCode = 2;
   } else {
     const error = toAgentError(thrown);
     writeError(

@@ -1,6 +1,7 @@
 /** Holds dattosrv's command line to its manual: what is refused, what is printed, and that both name the same options. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -39,6 +40,21 @@ test('wrong usage ends with 2, one line, and the next step', async () => {
     assert.equal(code, 2, args.join(' '));
     assert.equal(stdout, '');
     assert.notEqual(stderr, '');
+  }
+});
+
+test('a ready line or a help text that cannot be written is a failure, and nothing is served', async () => {
+  const full = await open('/dev/full', 'w');
+  const socket = join(scratch, 'never');
+  try {
+    for (const args of [['--unix', socket, scratch], ['--unix', socket, '--json', scratch], ['--help']]) {
+      const { code, stderr } = await runProgram('src/bin/dattosrv.ts', args, { output: full.fd });
+      assert.equal(code, 1, args.join(' '));
+      assert.match(stderr, /could not be written to standard output: ENOSPC/);
+      assert.equal(existsSync(socket), false);
+    }
+  } finally {
+    await full.close();
   }
 });
 
