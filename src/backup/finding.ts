@@ -94,6 +94,11 @@ export function toRead(unit: JobUnit): Bitmap {
   return set;
 }
 
+/** Bytes of memory that reading it needs, besides those that are used again. */
+export function roomNeeded(unit: JobUnit): number {
+  return Math.max(0, toRead(unit).bytes() - unit.pool.roomToReuse);
+}
+
 /** Bytes of the fingerprint units that a pass would have to read now. */
 export function readingBytes(unit: JobUnit): number {
   let bytes = 0;

@@ -3,7 +3,14 @@
  * pending map shrink when it is confirmed (invariant 3).
  */
 import { MiB } from '../base/bytes.ts';
-import { findByComparing, findByReadingTarget, findByTracker, readingBytes, toRead } from './finding.ts';
+import {
+  findByComparing,
+  findByReadingTarget,
+  findByTracker,
+  readingBytes,
+  roomNeeded,
+  toRead,
+} from './finding.ts';
 import { settleIdle, wasWritten } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, remapIdle, syncMounts } from './mapping.ts';
@@ -88,7 +95,8 @@ export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<
     const left = toRead(unit).bytes();
     unit.status.bytes_unsynced = missing(unit).bytes();
     if (left <= littleLeft || left > before * shrinkingFast) break;
-    if (left > unit.pool.roomLeft || !(await unit.pool.stash(missing(unit)))) await sendAgain(unit);
+    if (roomNeeded(unit) > unit.pool.roomLeft || !(await unit.pool.stash(missing(unit))))
+      await sendAgain(unit);
     before = left;
   }
   await syncMounts(unit);

@@ -8,7 +8,7 @@ import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
 import { refuseChanged } from '../devices/attachment.ts';
 import { lookAtWrites, nothingWritten } from '../devices/write-watch.ts';
-import { loseTracking, takeDirty, toRead } from './finding.ts';
+import { loseTracking, roomNeeded, takeDirty, toRead } from './finding.ts';
 import { spoolFull } from './copy/spool.ts';
 import { itemSize, spread } from './copy/segments.ts';
 import { endHeld } from './freed.ts';
@@ -159,7 +159,7 @@ function refuseWithoutRoom(
   const bound = units.filter(
     (unit) => unit.tracking !== undefined && !(mayOverflow && unit.pool.canOverflow),
   );
-  const bytes = bound.reduce((sum, unit) => sum + toRead(unit).bytes(), 0);
+  const bytes = bound.reduce((sum, unit) => sum + roomNeeded(unit), 0);
   const [first] = bound;
   if (first !== undefined && bytes > first.pool.roomLeft)
     throw spoolFull(first.pool.targetName, first.pool.roomLeft);

@@ -343,6 +343,22 @@ test('neighbours that memory holds already are not kept twice: the fingerprint o
   assert.deepEqual(memory.subarray(sent, sent + 2 * unit), data.subarray(sent, sent + 2 * unit));
 });
 
+test('memory of blocks that were written since is used again', async (t) => {
+  const memory = Buffer.alloc(size);
+  const server = await listenScripted(t, () => ({ memory }));
+  const { pool, data } = await bench(t, server.uri, { room: 2 * MiB });
+  const set = marked(range(0, 24));
+  assert.ok(await pool.stash(set));
+  assert.deepEqual([pool.roomLeft, pool.roomToReuse], [MiB / 2, 0]);
+  pool.forgetStashed(marked(range(0, 20)));
+  assert.deepEqual([pool.roomLeft, pool.roomToReuse], [MiB / 2, 20 * fingerprintUnit]);
+  await pool.freeze(set, { mayOverflow: false });
+  assert.deepEqual([pool.roomLeft, pool.roomToReuse], [MiB / 2, 0]);
+  await pool.sendSpool(set, true);
+  assert.ok(memory.subarray(0, 24 * fingerprintUnit).equals(data.subarray(0, 24 * fingerprintUnit)));
+  assert.deepEqual([pool.roomLeft, pool.roomToReuse], [2 * MiB, 0]);
+});
+
 test('a second connection that leads to another image ends the job', async (t) => {
   const server = await listenScripted(t, (connection) => ({ size: connection === 2 ? 2 * size : size }));
   await assert.rejects(bench(t, server.uri, { threads: 2 }), mismatch);

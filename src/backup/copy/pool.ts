@@ -46,6 +46,8 @@ export class CopyPool {
   #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
+  /** Bytes of the blocks that the spools held after the last run that filled them. */
+  #kept = 0;
   /** Blocks that the spools have to hold since the freeze. */
   #owed: Bitmap | undefined;
   readErrors: ReadErrorRecord[] = [];
@@ -227,9 +229,14 @@ export class CopyPool {
     this.stashed.andNot(dirty);
   }
 
-  /** Bytes of memory that the job may still use for blocks that wait for the thaw. */
+  /** Bytes of memory that no device of the job uses yet for blocks that wait for the thaw. */
   get roomLeft(): number {
     return this.#setup.room.free;
+  }
+
+  /** Bytes of memory whose blocks were written since: the next run forgets them, and uses the memory again. */
+  get roomToReuse(): number {
+    return Math.max(0, this.#kept - this.stashed.bytes());
   }
 
   /**
@@ -307,6 +314,7 @@ export class CopyPool {
     this.#threads.keepAll = true;
     const results = await this.#runAll(mode, 0, mayOverflow && this.canOverflow);
     this.stashed.or(chosen);
+    this.#kept = this.stashed.bytes();
     const overflow = results.reduce((sum, result) => sum + result.overflow, 0);
     if (overflow > 0) this.#threads.image.witnesses.forget(chosen);
     return { overflow };
@@ -483,6 +491,7 @@ export class CopyPool {
   /** Nothing is in memory any more. */
   async dropSpool(): Promise<void> {
     this.#owed = undefined;
+    this.#kept = 0;
     this.stashed.fill(false);
     await this.#threads.all((thread) => thread.call('dropSpool', undefined));
     await this.#threads.keepNone();
