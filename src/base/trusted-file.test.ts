@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { promisify } from 'node:util';
 import { AgentError } from './errors.ts';
 import { checkTrusted, readTrusted, type TrustedKind } from './trusted-file.ts';
 
@@ -108,6 +109,26 @@ test('the owner must be root or the user', async (t) => {
   assert.equal(await verdict(path, 'secret', { uid: 1234 }), 'ok');
   chmodSync(path, 0o644);
   assert.equal(await verdict(path, 'secret', { uid: 1234 }), `Run: chmod 640 '${path}'`);
+});
+
+test('configuration and hooks are regular files, and a pipe without a writer holds no call up', async () => {
+  const pipe = join(directory, 'no-writer');
+  execFileSync('mkfifo', ['-m', '600', pipe]);
+  for (const kind of ['configuration', 'hook'] as const)
+    for (const path of [pipe, directory, '/dev/null']) {
+      const refused = { code: 'UNSAFE_FILE', message: /is not a regular file/ };
+      await assert.rejects(readTrusted(path, kind), refused);
+      await assert.rejects(checkTrusted(path, kind), refused);
+    }
+  assert.equal((await readTrusted('/dev/null', 'secret')).length, 0);
+});
+
+test('a secret comes from a shell in pieces', async () => {
+  const reading = `import { readTrusted } from ${JSON.stringify(new URL('trusted-file.ts', import.meta.url).href)};
+    process.stdout.write(await readTrusted(process.argv[1], 'secret'));`;
+  const script = '"$0" --input-type=module -e "$1" <(printf te; sleep 0.3; printf xt)';
+  const { stdout } = await promisify(execFile)('bash', ['-c', script, process.execPath, reading]);
+  assert.equal(stdout, 'text');
 });
 
 test('a pipe of the caller is taken, and what is missing is a system error', async () => {

@@ -10,12 +10,14 @@
  *
  * A secret of root's may be readable for its group if the program does not run as root (root:ssl-cert 0640). A
  * folder with the sticky bit, such as /tmp, may be writable for all: only the owner of a file can replace it there.
- * Pipes and terminals are not checked, so that a secret can come from another program.
+ * A secret may be a pipe or a terminal, which are not checked, so that it can come from another program. Configuration
+ * and hooks are regular files.
  */
 import { constants, type Stats } from 'node:fs';
-import { lstat, open, realpath, stat } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readFile, realpath, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { AgentError } from './errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { AgentError, errnoCode } from './errors.ts';
 
 export type TrustedKind = 'secret' | 'configuration' | 'hook';
 
@@ -28,12 +30,47 @@ const self = (): Who => ({ uid: process.geteuid?.() ?? 0 });
 
 /** The file's bytes. Throws UNSAFE_FILE, or a system error if it cannot be read. */
 export async function readTrusted(path: string, kind: TrustedKind, who = self()): Promise<Buffer> {
-  const handle = await open(path, constants.O_RDONLY);
+  // Without O_NONBLOCK, opening a FIFO that no program writes to would not return.
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    await check(path, await handle.stat(), kind, who);
-    return await handle.readFile();
+    const found = await handle.stat();
+    await check(path, found, kind, who);
+    if (found.isFIFO()) return await readPipe(path, handle);
+    if (found.isFile()) return await handle.readFile();
   } finally {
     await handle.close();
+  }
+  // A terminal, which is to be waited for.
+  return readFile(path);
+}
+
+/** How long a pipe waits for a program that writes to it, milliseconds. */
+const pipeMs = 10_000;
+const pollMs = 20;
+
+/** All that comes until no program has the pipe open for writing. Throws FILE_ERROR if none opens it. */
+async function readPipe(path: string, pipe: FileHandle): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  const deadline = performance.now() + pipeMs;
+  for (;;) {
+    const part = await pipe.read(Buffer.alloc(65_536)).catch((error: unknown) => {
+      // A program has the pipe open, and has not written yet.
+      if (errnoCode(error) === 'EAGAIN') return undefined;
+      throw error;
+    });
+    if (part?.bytesRead === 0) {
+      if (parts.length > 0) return Buffer.concat(parts);
+      if (performance.now() > deadline)
+        throw new AgentError(
+          'FILE_ERROR',
+          `${path} is a pipe, and no program wrote to it for ${pipeMs / 1000} s`,
+          {
+            hint: 'Start the program that writes to the pipe, or give a file',
+          },
+        );
+    }
+    if (part === undefined || part.bytesRead === 0) await sleep(pollMs);
+    else parts.push(part.buffer.subarray(0, part.bytesRead));
   }
 }
 
@@ -43,7 +80,16 @@ export async function checkTrusted(path: string, kind: TrustedKind, who = self()
 }
 
 async function check(path: string, file: Stats, kind: TrustedKind, who: Who): Promise<void> {
-  if (!file.isFile()) return;
+  if (!file.isFile()) {
+    if (kind === 'secret') return;
+    throw new AgentError(
+      'UNSAFE_FILE',
+      `${path} is not a regular file, so anything could come from it as ${kind}`,
+      {
+        hint: 'Give the path of a file',
+      },
+    );
+  }
   checkOwner(path, file, who);
   if (kind === 'secret') {
     const groupMayRead = file.uid === 0 && who.uid !== 0;
