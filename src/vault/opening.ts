@@ -79,6 +79,8 @@ export function openPlace(
 
 export interface OpenVaultOptions extends StoreOptions {
   readonly hooks?: StoreHooks | undefined;
+  /** Id of a vault that may be at this place, though this machine has seen only others there. */
+  readonly accept?: string | undefined;
 }
 
 /**
@@ -96,7 +98,7 @@ export async function openVault(
   try {
     const { id } = await readConfig(store, options);
     const seenAt = formatVaultLocation(place.location);
-    await expectSameVault(context.stateDirectory, seenAt, id);
+    if (options.accept !== id) await expectSameVault(context.stateDirectory, seenAt, id);
     const key = given ?? (await storedKey(place, id, context)).material;
     const vault = await Vault.open(store, key, options);
     await rememberVault(context.stateDirectory, seenAt, id);

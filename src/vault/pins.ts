@@ -1,6 +1,6 @@
 /**
- * Which vault this machine has seen at which place: one small file for each place in the state directory. A store that
- * answers with another vault (an exchanged disk or bucket, or one whose owner wants to be given the data) is refused before
+ * Which vaults this machine has seen at which place: one small file for each place in the state directory. Several
+ * vaults are seen at one place if disks take turns at a mount point. A store that answers with a vault not seen there (an exchanged disk or bucket, or one whose owner wants to be given the data) is refused before
  * anything is written to it. Of a vault of the same id and key, an older state is not noticed by this.
  */
 import { createHash } from 'node:crypto';
@@ -17,33 +17,59 @@ interface Pin {
   readonly id: string;
   /** ISO 8601. */
   readonly seen: string;
+  /** Vaults that were made or accepted there later. Files of earlier versions lack it. */
+  readonly others?: readonly SeenVault[];
 }
 
-/** Throws VAULT_EXCHANGED where another vault was seen there, FILE_ERROR where that cannot be read. */
+interface SeenVault {
+  readonly id: string;
+  /** ISO 8601. */
+  readonly seen: string;
+}
+
+/** Throws VAULT_EXCHANGED where only other vaults were seen there, FILE_ERROR where that cannot be read. */
 export async function expectSameVault(stateDirectory: string, location: string, id: string): Promise<void> {
-  const path = pinPath(stateDirectory, location);
-  const pin = await readPin(path);
-  if (pin === undefined || pin.id === id) return;
+  const pin = await readPin(pinPath(stateDirectory, location));
+  if (pin === undefined) return;
+  const known = seenVaults(pin);
+  if (known.some((each) => each.id === id)) return;
+  const seen = known.map((each) => `${each.id} since ${each.seen}`).join(' and ');
   throw new AgentError(
     'VAULT_EXCHANGED',
-    `${location} holds the vault ${id}, where this machine has seen the vault ${pin.id} since ${pin.seen}`,
+    `${location} holds the vault ${id}, where this machine has seen the vault ${seen}`,
     {
-      hint: `is it the right disk or bucket? If another vault is meant to be there now, remove ${path}`,
+      hint:
+        'is it the right disk or bucket? If this vault is meant to be there too, run ' +
+        `dattocli vault info --vault ${location} --accept-vault ${id}`,
     },
   );
 }
 
-/** To be called when a key has proven which vault it is. Throws FILE_ERROR. */
+/** Adds the vault to those of the place. To be called when a key has proven which vault it is. Throws FILE_ERROR. */
 export async function rememberVault(stateDirectory: string, location: string, id: string): Promise<void> {
   const path = pinPath(stateDirectory, location);
-  if ((await readPin(path))?.id === id) return;
-  const pin: Pin = { format: 1, location, id, seen: new Date().toISOString() };
+  const before = await readPin(path);
+  const now = { id, seen: new Date().toISOString() };
+  if (before !== undefined && seenVaults(before).some((each) => each.id === id)) return;
+  const pin: Pin =
+    before === undefined
+      ? { format: 1, location, ...now }
+      : { ...before, others: [...seenVaults(before).slice(1), now] };
   try {
     await mkdir(join(stateDirectory, 'vault-places'), { recursive: true, mode: 0o700 });
     await replaceFile(path, `${JSON.stringify(pin)}\n`);
   } catch (error) {
     throw fileError(path, 'written', error);
   }
+}
+
+function seenVaults({ id, seen, others }: Pin): readonly SeenVault[] {
+  return [{ id, seen }, ...(Array.isArray(others) ? (others as SeenVault[]) : []).filter(isSeenVault)];
+}
+
+function isSeenVault(value: unknown): value is SeenVault {
+  const { id, seen } = (value ?? {}) as Partial<SeenVault>;
+  return typeof id === 'string' && isId(id) && typeof seen === 'string';
 }
 
 function pinPath(stateDirectory: string, location: string): string {
@@ -62,9 +88,7 @@ async function readPin(path: string): Promise<Pin | undefined> {
   }
   try {
     const pin = JSON.parse(text) as Partial<Pin> | null;
-    return typeof pin?.id === 'string' && isId(pin.id) && typeof pin.seen === 'string'
-      ? (pin as Pin)
-      : undefined;
+    return isSeenVault(pin) ? (pin as Pin) : undefined;
   } catch {
     return undefined;
   }

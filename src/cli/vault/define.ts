@@ -49,7 +49,9 @@ function info(run: Run): Command {
     new Command('info').description(
       'Shows what a vault is, which keys it has, and, where there is a key, what it holds.',
     ),
-  ).action(run(async (context, self) => (await import('./info.ts')).showInfo(context, self)));
+  )
+    .option('--accept-vault <id>', 'accept this vault at a place where others were seen, if the key opens it')
+    .action(run(async (context, self) => (await import('./info.ts')).showInfo(context, self)));
 }
 
 function stats(run: Run): Command {

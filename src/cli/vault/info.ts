@@ -37,8 +37,9 @@ export interface InfoDocument {
 
 export async function showInfo(context: Context, self: Command): Promise<number> {
   const wanted = await readWanted(context.io, self);
+  const { acceptVault: accept } = self.opts<{ acceptVault?: string }>();
   const document = await untilInterrupted(context.io, (signal) =>
-    gather(wanted, { signal, hooks: waitingHooks(context) }),
+    gather(wanted, { signal, hooks: waitingHooks(context), accept }),
   );
   context.print(document, () => renderInfo(document));
   return document.damaged_keys.length > 0 || (document.contents?.damaged_points ?? 0) > 0 ? 5 : 0;
@@ -50,6 +51,12 @@ async function gather(wanted: Wanted, options: OpenVaultOptions): Promise<InfoDo
   const store = await openPlace(place, { hooks });
   try {
     const config = await readConfig(store, { signal });
+    if (options.accept !== undefined && options.accept !== config.id)
+      throw new AgentError(
+        'VAULT_EXCHANGED',
+        `${formatVaultLocation(place.location)} holds the vault ${config.id}, not ${options.accept}`,
+        { hint: 'see whether the right disk is mounted; --accept-vault takes the whole id' },
+      );
     const { slots, damaged } = await readSlots(store, { signal });
     return {
       location: formatVaultLocation(place.location),
@@ -72,7 +79,8 @@ async function contentsOf(wanted: Wanted, options: OpenVaultOptions): Promise<In
     opened = await openVault(wanted.location, wanted.context, wanted.key, options);
   } catch (error) {
     // What is to be seen without a key is shown; a key that was given and does not fit is an error.
-    if (wanted.key === undefined && error instanceof AgentError && error.code === 'VAULT_NO_KEY') return null;
+    const mayLackKey = wanted.key === undefined && options.accept === undefined;
+    if (mayLackKey && error instanceof AgentError && error.code === 'VAULT_NO_KEY') return null;
     throw error;
   }
   try {
