@@ -104,7 +104,10 @@ test('a filesystem that hangs stops neither the daemon nor the backups of other 
     const { result, ms } = await timed(dattocli(['startbackup', '--full', ...args], daemon));
     assert.equal(result.code, 1, `${what}: ${result.stdout}${result.stderr}`);
     assert.match(result.stderr, /does not answer/, what);
-    assert.ok(ms < 25_000, `${what} was refused after ${ms} ms`);
+    // A vault may lie on a disk that sleeps.
+    const limit = what === 'a vault there' ? 60_000 : 5000;
+    assert.match(result.stderr, new RegExp(`longer than ${limit} ms`), what);
+    assert.ok(ms < limit + 20_000, `${what} was refused after ${ms} ms`);
   }
 
   const ending = await timed(daemon.end());

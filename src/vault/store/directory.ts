@@ -56,6 +56,8 @@ export interface DirectoryStoreOptions {
 
 const FILE_MODE = 0o600;
 const FOLDER_MODE = 0o700;
+/** An automounter or a disk that sleeps takes its time for the first answer. Milliseconds. */
+const ROOT_MS = 60_000;
 /** Where a handle went stale (NFS) the file is opened again, this often in all. */
 const OPENS = 3;
 
@@ -69,7 +71,9 @@ export async function openDirectoryStore(
 ): Promise<ObjectStore> {
   const marker = options.marker ?? 'vault.json';
   try {
-    const before = await boundedCall('stat', root, () => stat(root)).catch(absentAsUndefined);
+    const before = await boundedCall('stat', root, () => stat(root), { limitMs: ROOT_MS }).catch(
+      absentAsUndefined,
+    );
     if (before === undefined && options.create === true) await makeDirectories(root, FOLDER_MODE);
     const found = before ?? (await stat(root).catch(absentAsUndefined));
     if (found === undefined)
