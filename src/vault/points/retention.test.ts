@@ -255,6 +255,34 @@ test('points whose time is far from the time at which they came to the store tak
   assert.equal(copied!.keep.length, 10);
 });
 
+test('a point that came late displaces none, and goes when no rule would keep it at either of its times', () => {
+  const good = every(dayMs, 10, '2029-12-20T02:00:00Z').map((time) => at(time));
+  const slow = at('2029-12-22T12:00:00Z');
+  // The clock was decades behind.
+  const behind = at('1999-01-01T00:00:00Z');
+  const points = [...good, slow, behind];
+  const chosen = (rules: RetentionRules, arrived: string, more: Partial<RetentionOptions> = {}) => {
+    const stored = new Map([
+      ...good.map(({ id, finished }): [string, number] => [id, Date.parse(finished) + hourMs]),
+      ...[slow, behind].map(({ id }): [string, number] => [id, Date.parse(arrived)]),
+    ]);
+    const [group] = choosePoints(points, rules, { now, timeZone: 'UTC', stored, ...more });
+    assert.ok(good.slice(-3).every(({ id }) => group!.keep.some(({ point }) => point.id === id)));
+    return [slow, behind].map(({ id }) => group!.keep.some(({ point }) => point.id === id));
+  };
+  // At noon it would be the last of its day, whose good point stays all the same.
+  assert.deepEqual(chosen({ daily: 10 }, '2029-12-25T00:00:00Z'), [true, false]);
+  assert.deepEqual(chosen({ last: 3 }, '2029-12-25T00:00:00Z'), [false, false]);
+  // No good one is later than their arrival: they may be the newest that there is.
+  assert.deepEqual(chosen({ last: 3 }, '2029-12-30T00:00:00Z'), [true, true]);
+  const held = '2029-12-25T00:00:00Z';
+  assert.deepEqual(chosen({ last: 3 }, held, { protected: new Set([slow.id]) }), [true, false]);
+  assert.deepEqual(chosen({ last: 3 }, held, { damaged: new Set([slow.id]) }), [true, false]);
+  const stored = new Map([slow, behind].map(({ id }) => [id, Date.parse(held)]));
+  const grace = { ms: 10 * dayMs, storeNow: now, stored };
+  assert.deepEqual(chosen({ last: 3 }, held, { grace }), [true, true]);
+});
+
 test('a vault that was made by a clock that was ahead forgets as others do', () => {
   const vaultCreated = Date.parse('2029-12-01T00:00:00Z');
   const points = every(dayMs, 5, '2029-11-01T00:00:00Z').map((time) => at(time));

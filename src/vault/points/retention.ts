@@ -6,7 +6,9 @@
  * any time. So a time that is not believed (later than now, far from the time at which the point came to the store)
  * counts for no rule and its point is kept. And points displace others only after they were in the store for the grace
  * time, in which a person may notice what was added. `now` serves for the first alone, so a wrong clock here forgets
- * nothing more; the grace time goes by the store's clock.
+ * nothing more; the grace time goes by the store's clock. A point that came to the store long after its time displaces no
+ * other, and is forgotten only if no rule would keep it beside the believed ones, neither at its own time (a slow upload,
+ * a vault that was copied) nor at that of its arrival (a clock that was behind).
  *
  * Points of which it is not clear which device they are of (identity.ts) count for no rule either, and are kept.
  */
@@ -15,7 +17,7 @@ import { formatDuration } from '../../base/duration.ts';
 import type { Point } from './point.ts';
 import { Calendar, type Period } from './calendar.ts';
 import { DeviceIdentities } from './identity.ts';
-import { type StoredTimes, storedTime, timeDoubt } from './times.ts';
+import { type StoredTimes, isLate, storedTime, timeDoubt } from './times.ts';
 
 /** How many of each to keep; absent or 0: the rule keeps nothing. Infinity: all. */
 export interface RetentionRules {
@@ -142,6 +144,16 @@ function chooseOfGroup(
       if (isNew(point) && reasons.length === 0) reasons.push(`in the store for less than ${grace}`);
   }
 
+  const believed = old.filter(({ reasons }) => reasons.length > 0);
+  for (const { point, time, reasons } of latestFirst) {
+    const arrived = storedTime(point.id, options.stored);
+    // Not if it is protected, or a rule keeps it.
+    if (arrived === undefined || reasons.length !== 1 || !isOnlyLate(point, options) || isNew(point))
+      continue;
+    const isKept = [time, arrived].some((at) => wouldKeep({ point, time: at }, believed, rules, calendar));
+    if (!isKept) reasons.length = 0;
+  }
+
   const [first] = group;
   return {
     machine: first!.machine.name,
@@ -176,6 +188,20 @@ function applyRules(
   }
 }
 
+/** If the point counted beside `believed`, and no other in doubt did. */
+function wouldKeep(
+  candidate: Pick<Candidate, 'point' | 'time'>,
+  believed: readonly Candidate[],
+  rules: RetentionRules,
+  calendar: Calendar,
+): boolean {
+  const reasons: string[] = [];
+  const others = believed.map((each): Candidate => ({ ...each, reasons: [] }));
+  const all = [...others, { ...candidate, reasons }].sort((a, b) => b.time - a.time);
+  applyRules(all, rules, calendar, '');
+  return reasons.length > 0;
+}
+
 function newPoints({ grace }: RetentionOptions): (point: Point) => boolean {
   return ({ id }) => {
     const arrived = storedTime(id, grace?.stored);
@@ -185,6 +211,15 @@ function newPoints({ grace }: RetentionOptions): (point: Point) => boolean {
 
 function formatGrace(ms: number): string {
   return ms % 3600_000 === 0 ? `${ms / 3600_000} h` : formatDuration(ms);
+}
+
+/** Its late arrival is the only reason for which it counts for no rule. */
+function isOnlyLate(
+  point: Point,
+  options: RetentionOptions & { readonly identities: DeviceIdentities },
+): boolean {
+  const other = doubtOf(point, { ...options, stored: undefined, vaultCreated: undefined });
+  return isLate(point, options.stored) && other === undefined;
 }
 
 /** Why a point counts for no rule. */

@@ -54,6 +54,15 @@ export function isAhead({ id, finished }: Pick<Point, 'id' | 'finished'>, stored
 }
 
 /**
+ * The point came to the store long after its time: a slow first backup, a vault that was copied, a clock that was behind,
+ * or a time that a machine that was taken over has made up.
+ */
+export function isLate({ id, finished }: Pick<Point, 'id' | 'finished'>, stored?: StoredTimes): boolean {
+  const arrived = storedTime(id, stored);
+  return arrived !== undefined && arrived - Date.parse(finished) > farApart;
+}
+
+/**
  * The time by which `latest` goes: no point was finished after it came to the store. So one of the year 2099 is no later
  * than its arrival, and vaults that were copied (all objects are new) go by the points' own times.
  */
