@@ -358,7 +358,7 @@ class Model {
       'DELETE FROM parts WHERE abs(random()) % 3 = 0',
       'DELETE FROM packs WHERE number = (SELECT min(number) FROM packs)',
       'UPDATE parts SET offset = offset + 16',
-      'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack',
+      'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack WHERE EXISTS (SELECT 1 FROM packs)',
       `UPDATE packs SET id = zeroblob(16) WHERE number = (SELECT max(number) FROM packs)`,
     ])!;
     index?.database.exec(statement.replace('UPDATE ', 'UPDATE OR REPLACE '));
