@@ -188,7 +188,7 @@ export async function runProgram(
   const child = spawn(process.execPath, [join(root, entry), ...args], {
     stdio: ['ignore', options.output ?? 'pipe', 'pipe'],
     env: { ...process.env, ...options.environment },
-    timeout: 60_000,
+    timeout: 90_000,
     killSignal: 'SIGKILL',
   });
   options.signal?.addEventListener('abort', () => child.kill('SIGINT'), { once: true });
