@@ -4,8 +4,8 @@
  * with an object of this class: transactions are short, one per pack. Everything here blocks the thread, for
  * microseconds (lookups) or milliseconds (a pack).
  *
- * It is only a cache: where the file turns out to be damaged, it is removed and begun anew, empty. Looking a part up goes on
- * with the new file at once, everything else throws VAULT_INDEX_DAMAGED. So "not there" is true of the store only after a
+ * It is only a cache: where the file turns out to be damaged, it is removed and begun anew, empty. `lookup` and `isBuiltSince`
+ * go on with the new file at once, everything else throws VAULT_INDEX_DAMAGED. So "not there" is true of the store only after a
  * refresh, and a loss only after the index was built from the store (rebuild.ts).
  *
  * Not to be asked, nor told anything, while a filesystem is frozen: the file may lie on it, and with a write-ahead log
@@ -64,7 +64,10 @@ const statements = {
   countDropped: `UPDATE meta SET value = value + coalesce((SELECT parts FROM packs WHERE id = ?), 0)
                  WHERE key = 'dropped'`,
   built: `SELECT value FROM meta WHERE key = 'built'`,
-  setBuilt: `UPDATE meta SET value = ? WHERE key = 'built' AND value = 0`,
+  setBegun: `UPDATE meta SET value = ? WHERE key = 'begun' AND NOT EXISTS (SELECT 1 FROM packs)`,
+  // Files of earlier versions do not say when they were begun: long ago.
+  setBuilt: `UPDATE meta SET value = coalesce((SELECT value FROM meta WHERE key = 'begun'), 1)
+             WHERE key = 'built' AND value = 0`,
   countLoss: `UPDATE meta SET value = value + 1 WHERE key = 'losses'`,
   state: `SELECT group_concat(value, ' ') FROM (SELECT value FROM meta WHERE key IN ('file', 'losses') ORDER BY key)`,
   dropPack: 'DELETE FROM packs WHERE id = ?',
@@ -120,15 +123,7 @@ export class ChunkIndex {
 
   /** All packs' copies, those of the oldest pack first. */
   lookup(name: Uint8Array): PartLocation[] {
-    const look = (): PartLocation[] =>
-      rows(this.#statements.lookup, name).map((row) => toLocation(name, row));
-    try {
-      return this.guard(look);
-    } catch (error) {
-      if (!(error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED')) throw error;
-      this.reopenIfReplaced();
-      return this.guard(look);
-    }
+    return this.#guardTwice(() => rows(this.#statements.lookup, name).map((row) => toLocation(name, row)));
   }
 
   /** Another number whenever the file was replaced, so that what was prepared on the old one is of no use. */
@@ -136,14 +131,24 @@ export class ChunkIndex {
     return this.#generation;
   }
 
-  /** When the first refresh of this file ended, so that all in it came from the store; 0 before. Milliseconds since 1970. */
-  builtAt(): number {
-    return this.guard(() => Number(rows(this.#statements.built)[0]?.[0]));
+  /**
+   * Whether this file was empty at `since` (milliseconds since 1970) or later, and has seen all packs. When the first
+   * refresh ended does not count: an interrupted one may have entered most of the packs long before, and rows that were
+   * damaged since then are not entered again. A time to come is of a clock that was set back.
+   */
+  isBuiltSince(since: number): boolean {
+    const at = this.#guardTwice(() => Number(rows(this.#statements.built)[0]?.[0]));
+    return at >= since && at <= Date.now();
   }
 
-  /** For `refreshIndex`. */
-  noteBuilt(now: number): void {
-    this.guard(() => this.#statements.setBuilt.run(now));
+  /** For `refreshIndex`, when a refresh begins: as long as the file is empty, all that will be in it came after now. */
+  noteBegun(): void {
+    this.guard(() => this.#statements.setBegun.run(Date.now()));
+  }
+
+  /** For `refreshIndex`, when a refresh has ended. */
+  noteBuilt(): void {
+    this.guard(() => this.#statements.setBuilt.run());
   }
 
   /** Removes the file, and begins anew, empty. */
@@ -289,6 +294,17 @@ export class ChunkIndex {
         throw error;
       }
     });
+  }
+
+  /** Reads something; from the new, empty file if this one turns out to be damaged. */
+  #guardTwice<T>(read: () => T): T {
+    try {
+      return this.guard(read);
+    } catch (error) {
+      if (!(error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED')) throw error;
+      this.reopenIfReplaced();
+      return this.guard(read);
+    }
   }
 
   /** Runs something on the database; a damaged file is removed, so that the next one who opens it finds none. */

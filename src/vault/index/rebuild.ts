@@ -20,7 +20,7 @@ export async function rebuildIndex(
   const release = await refreshLock(index.path, options.signal);
   try {
     index.reopenIfReplaced();
-    if (index.builtAt() >= since) return;
+    if (index.isBuiltSince(since)) return;
     index.discard();
     await refreshLocked(vault, index, options);
   } finally {

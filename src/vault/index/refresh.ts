@@ -78,6 +78,7 @@ async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOpt
   const { signal } = options;
   // Before the list: a pack that is entered from here on was looked for by its writer after this.
   index.countRefresh();
+  index.noteBegun();
   const listing = new Listing(index);
   try {
     let batch: ListedPack[] = [];
@@ -102,7 +103,7 @@ async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOpt
       await turn();
     }
     await sweep(index, signal);
-    index.noteBuilt(Date.now());
+    index.noteBuilt();
     return { added: reading.added, dropped, damaged: reading.damaged };
   } finally {
     listing.close();

@@ -73,9 +73,10 @@ function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
       database.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${schemaVersion};`);
       database
         .prepare(
-          `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('built', 0), ('file', ?)`,
+          `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('built', 0), ('file', ?),
+             ('begun', ?)`,
         )
-        .run(vaultId, freshUuid());
+        .run(vaultId, freshUuid(), Date.now());
     }
     const known =
       numberOf(database, 'SELECT application_id AS n FROM pragma_application_id') === applicationId &&

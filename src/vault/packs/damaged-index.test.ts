@@ -102,7 +102,7 @@ test('what is damaged in the store is damaged, and one look at its directory say
   const altered = Buffer.from(object.data);
   altered[40]! ^= 1;
   vault.memory.objects.set(packObject(pack), { ...object, data: altered });
-  const built = index.builtAt();
+  const { generation } = index;
   const results = await Promise.allSettled(names.map((name) => new PartReader(vault, index).get(name)));
   const failed = results.flatMap((result) =>
     result.status === 'rejected' ? [result.reason as AgentError] : [],
@@ -111,7 +111,7 @@ test('what is damaged in the store is damaged, and one look at its directory say
     failed.map(({ code }) => code),
     ['VAULT_DAMAGED'],
   );
-  assert.ok(built === 0 || index.builtAt() === built, 'the index is not built anew for it');
+  assert.equal(index.generation, generation, 'the index is not built anew for it');
 });
 
 test('a pack whose row was altered is damage, and the sample does not agree', async (t) => {
@@ -151,4 +151,53 @@ test('a sample of an index tells one that says more of a pack than the pack hold
   } as const;
   index.addPack({ ...known, parts: [part] });
   assert.ok(!(await sampleAgrees(vault, index, 4)));
+});
+
+test('an index that lost parts before its first refresh ended loses nothing', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  // Entered by a writer, or by a refresh that was interrupted.
+  const names = await storeParts(vault, index, chunks.slice(0, 20));
+  index.database.exec(`DELETE FROM parts; UPDATE meta SET value = 1 WHERE key = 'begun'`);
+  const reader = new PartReader(vault, index);
+  await refreshIndex(vault, index);
+  for (const [i, plain] of (await reader.getMany(names)).entries()) assert.ok(plain.equals(chunks[i]!));
+});
+
+test('an index that was built when the clock was ahead loses nothing', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  const names = await storeParts(vault, index, chunks.slice(0, 20));
+  await refreshIndex(vault, index);
+  index.database.exec(
+    `DELETE FROM parts; UPDATE meta SET value = ${Date.now() + 3_600_000} WHERE key = 'built'`,
+  );
+  await new PartReader(vault, index).getMany(names);
+});
+
+test('what another reader does not find while the index is built anew is looked for again', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  const names = await storeParts(vault, index, chunks.slice(0, 20));
+  await refreshIndex(vault, index);
+  index.database.exec(`DELETE FROM parts WHERE name = (SELECT min(name) FROM parts);
+                       UPDATE meta SET value = 1 WHERE key = 'built'`);
+  const [missing] = names.filter((name) => !index.has(name));
+  const at = names.findIndex((name) => index.has(name));
+  let other: Promise<Buffer> | undefined;
+  const store = {
+    ...vault.memory,
+    list: (prefix: string, options: object) => {
+      // It searches the empty index now, and its refresh waits until all packs are entered again.
+      if (!index.has(names[at]!)) other ??= late.get(names[at]!);
+      return vault.memory.list(prefix, options);
+    },
+  };
+  const watched = { ...vault, store };
+  const late = new PartReader(watched, index);
+  await new PartReader(watched, index).get(missing!);
+  assert.ok((await other)?.equals(chunks[at]!));
 });

@@ -4,8 +4,8 @@
  * after the index was brought up to date if need be. What was read stays in a cache that is bounded in bytes.
  *
  * The index is only a cache, so it is not believed where it speaks of damage: a part counts as damaged where the pack's
- * own directory says that it lies in that place, and as lost where the index was built anew from the store since this
- * reader was made.
+ * own directory says that it lies in that place, and as lost where it is not found in an index that was built anew from
+ * the store since this reader was made.
  *
  * Opening happens in the calling thread, some 500 MiB/s: through zlib's thread pool it would cost twice the processor
  * time, and no more speed (measured on 2 cores). The thread is let go between a few parts.
@@ -223,6 +223,8 @@ export class PartReader {
     try {
       for (let round = 0; ; round++) {
         const began = Date.now();
+        // Before the search: an index that was built after it says nothing of what was not found.
+        const isBuilt = this.#index.isBuiltSince(this.#begun);
         const search = await this.#search(request);
         if (search.plain !== undefined) {
           this.#settle(request, { plain: search.plain });
@@ -232,7 +234,8 @@ export class PartReader {
         if (round === mostRounds) break;
         if (search.isDoubtful) await this.#rebuild(began);
         else if (await this.#refresh(search.isGone)) continue;
-        else if (damage !== undefined || !(await this.#rebuild(this.#begun))) break;
+        else if (damage !== undefined || isBuilt) break;
+        else await this.#rebuild(this.#begun);
       }
       throw damage ?? lost(this.#vault, request.name);
     } catch (error) {
@@ -278,11 +281,9 @@ export class PartReader {
     }
   }
 
-  /** Builds the index anew unless that was done since (milliseconds since 1970); false where it was. */
-  async #rebuild(since: number): Promise<boolean> {
-    if (this.#index.builtAt() >= since) return false;
-    await rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
-    return true;
+  /** Builds the index anew unless that was done since (milliseconds since 1970). */
+  #rebuild(since: number): Promise<void> {
+    return rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
   }
 
   /**
