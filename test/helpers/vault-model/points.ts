@@ -5,7 +5,7 @@ import type { TestImage } from '../vault-writer.ts';
 
 /**
  * `begun`: its writer may put it. `live`: it is there, and must be whole. `doubtful`: it came when its writer counted as
- * dead: it may be whole or not, until its writer says. `forgotten`: nobody asks.
+ * dead: it may be whole or not, until its writer says or it is taken back. `forgotten`: nobody asks.
  */
 export interface ModelPoint {
   readonly image: TestImage;
@@ -55,7 +55,9 @@ export class ModelPoints extends Map<string, ModelPoint> {
       delete: async (key, options) => {
         await store.delete(key, options);
         const point = this.get(/^points\/(.*)$/.exec(key)?.[1] ?? '');
-        if (point?.state !== 'live' || !point.mayBeTakenBack) return;
+        // A writer of another course of events may publish under the same id afterwards.
+        const isTakenBack = point?.state === 'doubtful' || (point?.state === 'live' && point.mayBeTakenBack);
+        if (point === undefined || !isTakenBack) return;
         point.state = 'forgotten';
         this.#count('taken back');
       },
