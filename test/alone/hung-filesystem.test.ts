@@ -72,46 +72,50 @@ interface ListedDevice {
 test('a filesystem that hangs stops neither the daemon nor the backups of other devices', async (t) => {
   const hanging = await makeHanging(t);
   const well = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4', mount: true });
+  const other = await makeLoop(t, { size: 8 * MiB });
   const scratch = scratchFor(t);
   const daemon = await daemonFor(t);
   await hanging.hang();
+  try {
+    const start = (device: string, target: string) =>
+      timed(dattocli(['startbackup', '--full', '--device', device, '--target', target], daemon));
+    // A vault may lie on a disk that sleeps: its directory has a minute, beside which all else goes on.
+    const intoVault = start(other.device, `vault:${hanging.mountPoint}/vault`);
+    const listings = Array.from({ length: 6 }, () => dattocli(['devices', '--json'], daemon));
+    const version = await timed(dattocli(['version'], daemon));
+    assert.equal(version.result.code, 0);
+    assert.ok(version.ms < 5000, `"version" took ${version.ms} ms beside listings that wait for the hang`);
+    for (const { code, stdout, stderr } of await Promise.all(listings)) {
+      assert.equal(code, 0, stderr);
+      const listed = JSON.parse(stdout) as ListedDevice[];
+      assert.equal(listed.find((each) => each.path === well.device)?.backup.possible, true);
+      const hung = listed.find((each) => each.path === hanging.loop)?.backup;
+      assert.deepEqual(hung, { possible: false, how: 'the device does not answer' });
+    }
 
-  const listings = Array.from({ length: 6 }, () => dattocli(['devices', '--json'], daemon));
-  const version = await timed(dattocli(['version'], daemon));
-  assert.equal(version.result.code, 0);
-  assert.ok(version.ms < 5000, `"version" took ${version.ms} ms beside listings that wait for the hang`);
-  for (const { code, stdout, stderr } of await Promise.all(listings)) {
-    assert.equal(code, 0, stderr);
-    const listed = JSON.parse(stdout) as ListedDevice[];
-    assert.equal(listed.find((each) => each.path === well.device)?.backup.possible, true);
-    const hung = listed.find((each) => each.path === hanging.loop)?.backup;
-    assert.deepEqual(hung, { possible: false, how: 'the device does not answer' });
+    const image = join(scratch, 'well.img');
+    await backUpWell(daemon, ['--device', well.device, '--target', image, '--verify', 'full']);
+
+    const refusals: [what: string, device: string, target: string][] = [
+      ['a device there', hanging.loop, join(scratch, 'hung.img')],
+      ['an image there', well.device, join(hanging.mountPoint, 'new.img')],
+      ['a path there', join(hanging.mountPoint, 'link'), join(scratch, 'x.img')],
+    ];
+    for (const [what, device, target] of refusals) {
+      const { result, ms } = await start(device, target);
+      assert.equal(result.code, 1, `${what}: ${result.stdout}${result.stderr}`);
+      assert.match(result.stderr, /does not answer/, what);
+      assert.ok(ms < 25_000, `${what} was refused after ${ms} ms`);
+    }
+    const { result, ms } = await intoVault;
+    assert.match(result.stderr, /does not answer: .* longer than 60000 ms/);
+    assert.ok(ms < 85_000, `the vault was given up after ${ms} ms`);
+
+    const ending = await timed(daemon.end());
+    assert.ok(ending.ms < 20_000, `the daemon ended ${ending.ms} ms after SIGTERM`);
+    assert.equal(daemon.child.exitCode, 0);
+  } finally {
+    // What the test made can only be removed from a filesystem that answers.
+    hanging.resume();
   }
-
-  const job = await backUpWell(daemon, [
-    ...['--device', well.device, '--target', join(scratch, 'well.img')],
-    ...['--verify', 'full'],
-  ]);
-  assert.equal(job.state, 'SUCCEEDED');
-
-  const refusals: [what: string, args: readonly string[]][] = [
-    ['a device there', ['--device', hanging.loop, '--target', join(scratch, 'hung.img')]],
-    ['an image there', ['--device', well.device, '--target', join(hanging.mountPoint, 'new.img')]],
-    ['a vault there', ['--device', well.device, '--target', `vault:${hanging.mountPoint}/vault`]],
-    ['a path there', ['--device', join(hanging.mountPoint, 'link'), '--target', join(scratch, 'x.img')]],
-  ];
-  for (const [what, args] of refusals) {
-    const { result, ms } = await timed(dattocli(['startbackup', '--full', ...args], daemon));
-    assert.equal(result.code, 1, `${what}: ${result.stdout}${result.stderr}`);
-    assert.match(result.stderr, /does not answer/, what);
-    // A vault may lie on a disk that sleeps.
-    const limit = what === 'a vault there' ? 60_000 : 5000;
-    assert.ok(ms < limit + 20_000, `${what} was refused after ${ms} ms`);
-    if (what === 'a vault there') assert.match(result.stderr, /longer than 60000 ms/);
-  }
-
-  const ending = await timed(daemon.end());
-  assert.ok(ending.ms < 20_000, `the daemon ended ${ending.ms} ms after SIGTERM`);
-  assert.equal(daemon.child.exitCode, 0);
-  hanging.resume();
 });
