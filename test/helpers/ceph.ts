@@ -30,6 +30,8 @@ export interface CephDaemon {
   signal(name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL' | 'SIGTERM'): Promise<void>;
   /** After its end: starts it again, on the same port. */
   start(): Promise<void>;
+  /** Kills it, if it runs. */
+  end(): Promise<void>;
 }
 
 export interface CephGateway extends CephDaemon {
