@@ -15,6 +15,7 @@ import { listDevices } from '../../src/devices/inventory.ts';
 import { filesystemsOn, liesOn, readStack, refuseSelf } from '../../src/devices/stacking.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
+import { giveUpForeignMounts } from '../helpers/foreign-mounts.ts';
 import { makeFilesystem, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
 
 const gpt = `label: gpt
@@ -217,7 +218,15 @@ test('a device that is mounted in another mount namespace alone is seen, and can
   await mkdir(place);
   const holder = spawn(
     'unshare',
-    ['--mount', 'sh', '-c', 'mount "$1" "$2" && echo mounted && exec sleep 600', '-', disk.device, place],
+    [
+      '--mount',
+      'sh',
+      '-c',
+      `${giveUpForeignMounts()} mount "$1" "$2" && echo mounted && exec sleep 600`,
+      '-',
+      disk.device,
+      place,
+    ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   atEnd(t, async () => {

@@ -8,6 +8,7 @@ import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from '
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { exec } from '../helpers/exec.ts';
+import { giveUpForeignMounts } from '../helpers/foreign-mounts.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -52,6 +53,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
   const [truncate = '', server = ''] = block('receive').replaceAll('SIZE', bytes).split(/\n/);
   const script = `
     set -eu
+    ${giveUpForeignMounts([disk.mountPoint!])}
     for private in /run /var/log /var/lib; do mount -t tmpfs tmpfs $private; done
     mount -t tmpfs tmpfs /mnt
     # What tracks on when the daemon has ended goes with this namespace.
