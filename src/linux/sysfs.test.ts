@@ -21,3 +21,21 @@ test('several jobs on a machine with 208 disks need few descriptors to read sysf
   assert.ok(readings.every((devices) => devices.length === 208));
   assert.ok(most > 0 && most < 100, `${most} descriptors at once`);
 });
+
+test('a loop device without a file is left out', async (t) => {
+  const sys = mkdtempSync(join(tmpdir(), 'sysfs-test-'));
+  t.after(() => rmSync(sys, { recursive: true }));
+  writeSysfs(sys, [
+    { name: 'loop1', dev: '7:1', size: 8, attributes: { 'loop/backing_file': '/a (deleted)' } },
+    { name: 'loop2', dev: '7:2', size: 0 },
+    { name: 'vda', dev: '8:0', size: 8 },
+  ]);
+  const devices = await readBlockDevices(sys);
+  assert.deepEqual(
+    devices.map(({ name, loop }) => [name, loop?.file]),
+    [
+      ['loop1', '/a'],
+      ['vda', undefined],
+    ],
+  );
+});

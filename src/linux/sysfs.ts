@@ -53,8 +53,10 @@ export async function readBlockDevices(sys = '/sys'): Promise<SysBlockDevice[]> 
   return groups.flat();
 }
 
+/** A loop device without a file is left out: a machine may keep hundreds of them, and they hold nothing. */
 async function readDisk(directory: string, name: string): Promise<SysBlockDevice[]> {
   const entries = await list(directory);
+  if (/^loop\d+$/.test(name) && !entries.includes('loop')) return [];
   const partitions: SysBlockDevice[] = [];
   const names = entries.filter((entry) => entry.startsWith(name)).sort(byNumber);
   const disk = await readDevice(directory, name, undefined, undefined);
