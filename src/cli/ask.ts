@@ -1,12 +1,12 @@
-/** Asks at the terminal for what may not be seen: a passphrase, a recovery code. */
+/** Asks at the terminal for a secret, such as a passphrase or a recovery code, without echo. */
 import type { ReadStream, WriteStream } from 'node:tty';
 import { AgentError } from '../base/errors.ts';
 
-/** A line as it is typed in raw mode: backspace and Ctrl-U work, Ctrl-C and Ctrl-D end it. */
+/** A line that is typed in raw mode. Backspace and Ctrl-U edit the line; Ctrl-C and Ctrl-D end it. */
 export class TypedLine {
   #characters: string[] = [];
 
-  /** The line once it is complete; undefined while it is not. Throws CANCELLED. */
+  /** Adds typed text. Returns the line when it is complete, else undefined. Throws CANCELLED. */
   feed(text: string): string | undefined {
     for (const character of text) {
       if (character === '\r' || character === '\n') return this.#characters.join('');
@@ -21,15 +21,15 @@ export class TypedLine {
   }
 }
 
-/** Throws BAD_USAGE without a terminal, CANCELLED. */
+/** Returns the typed line. Throws BAD_USAGE if `input` is not a terminal, CANCELLED at Ctrl-C or a hang-up. */
 export async function askAtTerminal(
   question: string,
   input: ReadStream,
   output: Pick<WriteStream, 'write'>,
 ): Promise<string> {
   if (!input.isTTY)
-    throw new AgentError('BAD_USAGE', `Nobody can be asked: ${question}? Standard input is no terminal`, {
-      hint: 'give a file: --passphrase-file, --recovery-code-file or --key-file',
+    throw new AgentError('BAD_USAGE', `Cannot ask for "${question}": standard input is not a terminal`, {
+      hint: 'use --passphrase-file, --recovery-code-file or --key-file',
     });
   output.write(`${question}: `);
   const line = new TypedLine();
@@ -41,10 +41,10 @@ export async function askAtTerminal(
       const done = line.feed(String(text));
       if (done !== undefined) return done;
     }
-    throw new AgentError('CANCELLED', 'Cancelled: the terminal is gone');
+    throw new AgentError('CANCELLED', 'Cancelled: the terminal was closed');
   } finally {
     input.setRawMode(false);
-    // Otherwise it would keep the process from ending.
+    // An open standard input would keep the process running.
     input.pause();
     input.unref();
     output.write('\n');

@@ -1,10 +1,10 @@
-/** The daemon's API as the command uses it: HTTP over the Unix socket (docs/api.md). */
+/** A client of the daemon's API: HTTP over the Unix socket (docs/api.md). */
 import { request, type IncomingMessage } from 'node:http';
 import { AgentError, type ErrorDocument, errnoCode } from '../base/errors.ts';
 import type { JobStatus } from '../daemon/documents.ts';
 import { EventParser } from './events.ts';
 
-/** A daemon that says nothing for so long is stopped or stuck; checks before a start may take their time. */
+/** Time limits for an answer, milliseconds. A POST may start a job, whose checks can take minutes. */
 const answerMs = 60_000;
 const startMs = 600_000;
 
@@ -15,7 +15,7 @@ export class Client {
     this.#socket = socket;
   }
 
-  /** Throws the daemon's own error, or DAEMON_UNREACHABLE. The caller knows what the route answers. */
+  /** Returns the answer of a route; the caller knows its type. Throws the daemon's own error, or DAEMON_UNREACHABLE. */
   async get<T>(path: string): Promise<T> {
     return (await this.#ask('GET', path)) as T;
   }
@@ -24,7 +24,7 @@ export class Client {
     return (await this.#ask('POST', path, body, signal)) as T;
   }
 
-  /** The events of a path until the daemon ends them. Throws DAEMON_UNREACHABLE where the connection breaks. */
+  /** The events of a path until the daemon ends the stream. Throws DAEMON_UNREACHABLE if the connection breaks. */
   async *events(path: string, signal?: AbortSignal): AsyncGenerator<JobStatus> {
     const response = await this.#open('GET', path, undefined, signal);
     if (response.statusCode !== 200) throw errorOf(await textOf(response));
@@ -62,11 +62,11 @@ export class Client {
         ...(signal === undefined ? {} : { signal }),
       });
       sent.once('response', (response) => {
-        // From here on the daemon may take its time: events come when there are any.
+        // No time limit after the first answer: a job may have no event to report for long.
         sent.setTimeout(0);
         resolve(response);
       });
-      sent.once('timeout', () => sent.destroy(new Error('it said nothing')));
+      sent.once('timeout', () => sent.destroy(new Error('it sent no answer in time')));
       sent.once('error', (error) => reject(this.#unreachable(error)));
       sent.end(body === undefined ? undefined : JSON.stringify(body));
     });
@@ -76,11 +76,11 @@ export class Client {
     if (error instanceof Error && (error instanceof AgentError || error.name === 'AbortError')) return error;
     const code = errnoCode(error);
     if (code === 'EACCES' || code === 'EPERM')
-      return new AgentError('NO_PERMISSION', `The socket ${this.#socket} is for root alone`, {
+      return new AgentError('NO_PERMISSION', `No permission to use the socket ${this.#socket}`, {
         hint: 'run dattocli with sudo',
         cause: error,
       });
-    const why = code === 'ENOENT' ? 'there is no socket' : (code ?? (error as Error).message);
+    const why = code === 'ENOENT' ? 'the socket does not exist' : (code ?? (error as Error).message);
     return new AgentError('DAEMON_UNREACHABLE', `dattod does not answer on ${this.#socket}: ${why}`, {
       hint: "start it with 'dattod', or name its socket with --socket",
       cause: error,
@@ -99,6 +99,6 @@ function errorOf(text: string): AgentError {
   try {
     return AgentError.fromDocument(JSON.parse(text) as ErrorDocument);
   } catch {
-    return new AgentError('INTERNAL', `What answers on the socket is not dattod: ${text.slice(0, 100)}`);
+    return new AgentError('INTERNAL', `The program on the socket is not dattod: ${text.slice(0, 100)}`);
   }
 }

@@ -1,4 +1,4 @@
-/** What every command gets, and the options that every command has. */
+/** The context that every command gets, and the options that every command has. */
 import type { Command } from 'commander';
 import { Client } from './client.ts';
 import type { Io } from './io.ts';
@@ -11,24 +11,24 @@ export interface CommonOptions {
 export interface Context {
   readonly io: Io;
   readonly client: Client;
-  /** Documents instead of text. */
+  /** Print JSON documents instead of text. */
   readonly json: boolean;
-  /** Prints a document under `--json`, else the text. */
+  /** Prints the document with `--json`, else the text. */
   readonly print: (document: unknown, render: () => string) => void;
-  /** Prints what is nowhere else, such as a recovery code. Throws FILE_ERROR if it did not arrive. */
+  /** Prints a result that exists nowhere else, such as a recovery code. Throws FILE_ERROR if the write failed. */
   readonly deliver: (document: unknown, render: () => string) => void;
 }
 
-/** Makes a command's action of its work, which gives the exit code. */
+/** Turns the work of a command into its action. The work returns the exit code. */
 export type Run = (
   work: (context: Context, command: Command) => Promise<number>,
 ) => (this: Command) => Promise<void>;
 
 const defaultSocket = '/run/dattod.sock';
 
-/** `socket`: the command asks the daemon. */
+/** Adds the common options. `socket`: the command talks to the daemon, so it has `--socket`. */
 export function addCommonOptions(command: Command, socket = true): Command {
-  command.option('--json', 'print JSON documents, also for errors');
+  command.option('--json', 'print JSON documents, for errors too');
   if (socket) command.option('--socket <path>', `socket of dattod (default: ${defaultSocket})`);
   return command.helpOption('-h, --help', 'print this help');
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { EventParser } from './events.ts';
 
-test('events come out whole wherever the text is split', () => {
+test('events come out whole for every split of the text', () => {
   const data = ['{"a":1}', '{"b":"two"}', '{"c":[3]}'];
   const text = data.map((each, i) => `${i === 1 ? ': \n\n' : ''}event: status\ndata: ${each}\n\n`).join('');
   fc.assert(
@@ -16,7 +16,7 @@ test('events come out whole wherever the text is split', () => {
   );
 });
 
-test('an event that is not complete waits', () => {
+test('an incomplete event is not reported yet', () => {
   const parser = new EventParser();
   assert.deepEqual(parser.feed('data: x\n'), []);
   assert.deepEqual(parser.feed('\n'), ['x']);

@@ -1,6 +1,6 @@
-/** Reads server-sent events (the `text/event-stream` format of the HTML standard): text in, data out. */
+/** A parser of server-sent events (the `text/event-stream` format of the HTML standard). */
 
-/** Feeds on text in pieces of any size; gives the `data` of each complete event. */
+/** Takes text in pieces of any size and returns the `data` of each complete event. */
 export class EventParser {
   #rest = '';
 

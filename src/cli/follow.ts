@@ -1,10 +1,10 @@
-/** Follows a job to its end through the daemon's events, also over a restart of the daemon. */
+/** Follows a job to its end through the daemon's events, across a restart of the daemon. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../base/errors.ts';
 import type { JobStatus } from '../daemon/documents.ts';
 import type { Client } from './client.ts';
 
-/** How long a daemon that went away is waited for, milliseconds. */
+/** How long to wait for a daemon that stopped to return, milliseconds. */
 const returnMs = 10_000;
 
 export interface FollowOptions {
@@ -12,7 +12,7 @@ export interface FollowOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Resolves with the final status. Throws DAEMON_UNREACHABLE where the daemon stays away. */
+/** Resolves with the final status. Throws DAEMON_UNREACHABLE if the daemon does not return. */
 export async function followJob(client: Client, uuid: string, options: FollowOptions): Promise<JobStatus> {
   let lostAt: number | undefined;
   for (;;) {
@@ -27,8 +27,8 @@ export async function followJob(client: Client, uuid: string, options: FollowOpt
     }
     lostAt ??= performance.now();
     if (performance.now() - lostAt > returnMs)
-      throw new AgentError('DAEMON_UNREACHABLE', `dattod went away while job ${uuid} was running`, {
-        hint: `start it again; 'dattocli backupstatus ${uuid}' then tells how the job ended`,
+      throw new AgentError('DAEMON_UNREACHABLE', `dattod stopped while job ${uuid} was running`, {
+        hint: `start dattod; 'dattocli backupstatus ${uuid}' then shows how the job ended`,
       });
     await sleep(200, undefined, options.signal === undefined ? {} : { signal: options.signal });
   }

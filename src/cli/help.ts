@@ -1,9 +1,9 @@
-/** The help of every command, for the manual and for the test that holds the two together. */
+/** The help of every command, for the manual and for the test that compares them. */
 import type { Command } from 'commander';
 import type { Io } from './io.ts';
 import { createProgram } from './program.ts';
 
-/** Texts by the command's name (`tracking stop`), `dattocli` being the program's own. */
+/** Returns the help texts by command name (`tracking stop`); `dattocli` names the program's own. */
 export function helpTexts(): ReadonlyMap<string, string> {
   const nowhere: Io = {
     out: () => undefined,

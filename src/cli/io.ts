@@ -1,34 +1,31 @@
-/**
- * Where the command writes, what it asks and what it hears of Ctrl-C, as an argument, so that tests stand in for a
- * terminal.
- */
+/** The terminal as an argument: output, questions and Ctrl-C. Tests replace it. */
 import { StandardOutput } from '../base/standard-output.ts';
 import { visibleLine, writeError } from '../base/visible.ts';
 import { askAtTerminal } from './ask.ts';
 
 export interface Io {
-  /** Results alone, which scripts read. Does not throw: `finishOut` does. */
+  /** Writes results, which scripts read. Never throws; `finishOut` reports a failed write. */
   out(text: string): void;
   /**
-   * Throws FILE_ERROR if a result could not be written. `needed`: the result is nowhere else (a recovery code), so a
-   * reader that has left is a failure too; otherwise it is none (`| head -1`).
+   * Throws FILE_ERROR if a result could not be written. A reader that closed the pipe (`| head -1`) is no failure,
+   * unless `needed`: the result exists nowhere else (a recovery code).
    */
   finishOut(needed?: boolean): void;
-  /** For people: progress, warnings, errors. */
+  /** Writes text for people: progress, warnings, errors. */
   err(text: string): void;
-  /** Standard error is a terminal, so progress may be a bar. */
+  /** Standard error is a terminal, so progress can be a bar. */
   readonly isTerminal: boolean;
   /** Calls back at every Ctrl-C (and SIGTERM) until the returned function is called. */
   onInterrupt(callback: () => void): () => void;
-  /** Asks for something that is not echoed. Throws BAD_USAGE where nobody can be asked, CANCELLED at Ctrl-C. */
+  /** Asks for a secret without echo. Throws BAD_USAGE without a terminal, CANCELLED at Ctrl-C. */
   askSecret(question: string): Promise<string>;
-  /** Ends the process at once; nothing that is under way is waited for. */
+  /** Ends the process at once, without waiting for work in progress. */
   quit(code: number): void;
 }
 
 export function processIo(): Io {
   const output = new StandardOutput();
-  // A reader of progress and warnings that has left ends neither the command nor the job it waits for.
+  // If the reader of standard error closes the pipe, the command and its job continue.
   process.stderr.on('error', () => undefined);
   return {
     out: (text) => output.write(text),

@@ -16,7 +16,7 @@ export interface JobOptionValues {
   tracker?: 'auto' | 'ebpf' | 'blktrace' | 'none';
   snapshot?: 'auto' | 'never';
   snapshotSize?: number;
-  /** Commander's name for --no-fallback: true unless it is given. */
+  /** Commander's name for --no-fallback: true unless the option is given. */
   fallback?: boolean;
   /** True unless --no-fingerprints is given. */
   fingerprints?: boolean;
@@ -29,33 +29,33 @@ export interface JobOptionValues {
 
 export function addJobOptions(command: Command): Command {
   return command
-    .option('--max-freeze <time>', 'longest allowed freeze, like 500ms or 2s (5s)', (text) =>
+    .option('--max-freeze <time>', 'longest freeze to allow, like 500ms or 2s (5s)', (text) =>
       atLeastOne(parseDuration(text, '--max-freeze'), '--max-freeze', text),
     )
-    .option('--rate <bytes>', 'limit per second over the whole job, like 50M (none)', (text) =>
+    .option('--rate <bytes>', 'bytes per second of the whole job, like 50M (no limit)', (text) =>
       atLeastOne(parseBytes(text, '--rate'), '--rate', text),
     )
     .addOption(
-      new Option('--on-read-error <what>', 'a bad sector fails the job, or becomes zeros (fail)').choices([
+      new Option('--on-read-error <what>', 'on a bad sector: fail the job, or write zeros (fail)').choices([
         'fail',
         'zero',
       ]),
     )
-    .option('--connections <number>', 'connections to each target that allows several (2)', (text) =>
+    .option('--connections <number>', 'connections to each target, if it allows several (2)', (text) =>
       parseCount(text, '--connections', 16),
     )
-    .option('--reconnect <time>', 'how long a lost target is waited for (60s)', (text) =>
+    .option('--reconnect <time>', 'how long to wait for a lost target (60s)', (text) =>
       parseDuration(text, '--reconnect'),
     )
     .addOption(
-      new Option('--verify <how>', 'how much is read back and compared at the end (sample)').choices([
+      new Option('--verify <how>', 'how much to read back and compare at the end (sample)').choices([
         'none',
         'sample',
         'full',
       ]),
     )
     .addOption(
-      new Option('--tracker <which>', 'what tracks changed blocks (auto)').choices([
+      new Option('--tracker <which>', 'tracker of changed blocks (auto)').choices([
         'auto',
         'ebpf',
         'blktrace',
@@ -63,35 +63,35 @@ export function addJobOptions(command: Command): Command {
       ]),
     )
     .addOption(
-      new Option(
-        '--snapshot <when>',
-        'read what nothing tracks from a temporary LVM snapshot (auto)',
-      ).choices(['auto', 'never']),
+      new Option('--snapshot <when>', 'read untracked devices from a temporary LVM snapshot (auto)').choices([
+        'auto',
+        'never',
+      ]),
     )
     .option(
       '--snapshot-size <bytes>',
-      'for a snapshot of a thick volume (a tenth of it, at least 1G)',
+      'size of the snapshot of a thick volume (a tenth of the volume, at least 1G)',
       (text) => parseBytes(text, '--snapshot-size'),
     )
     .option(
       '--no-fingerprints',
-      'a full takes less processor time; the next backup to its target is a full again',
+      'make a full use less processor time; the next backup to its target is then a full, too',
     )
-    .option('--no-fallback', 'fail instead of making a differential of an incremental in doubt')
-    .option('--trim', 'let the target free the space of what is no longer in use')
-    .option('--max-passes <number>', 'copying passes before the freeze, at most (8)', (text) =>
+    .option('--no-fallback', 'fail if the requested kind is not possible, instead of making another kind')
+    .option('--trim', 'let the target free the space of blocks that are no longer in use')
+    .option('--max-passes <number>', 'most copy passes before the freeze (8)', (text) =>
       parseCount(text, '--max-passes', 100),
     )
     .option(
       '--pre-freeze-hook <path>',
-      'executable to run before the freeze; its failure ends the job',
+      'executable to run before the freeze; if it fails, the job fails',
       toPath,
     )
     .option('--post-thaw-hook <path>', 'executable to run after the thaw', toPath)
     .option('--frozen-hook <path>', 'executable to run while frozen, within --max-freeze', toPath);
 }
 
-/** What was given; what was not is left to the daemon's configuration. */
+/** The options that were given. The daemon's configuration decides the others. */
 export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument {
   return {
     ...(values.maxFreeze === undefined ? {} : { max_freeze_ms: values.maxFreeze }),
@@ -114,19 +114,18 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
 }
 
 function atLeastOne(value: number, option: string, text: string): number {
-  if (value < 1)
-    throw new AgentError('BAD_USAGE', `${option} "${text}" is too small`, { hint: 'it must be above 0' });
+  if (value < 1) throw new AgentError('BAD_USAGE', `${option} "${text}" must be more than 0`);
   return value;
 }
 
 function parseCount(text: string, option: string, most: number): number {
   const count = Number(text);
   if (!/^\d+$/.test(text) || count < 1 || count > most)
-    throw new AgentError('BAD_USAGE', `${option} "${text}" is no number from 1 to ${most}`);
+    throw new AgentError('BAD_USAGE', `${option} "${text}" must be a whole number from 1 to ${most}`);
   return count;
 }
 
-/** The daemon's directory is another, so paths are made absolute here. */
+/** Makes a path absolute: the working directory of the daemon is a different one. */
 function toPath(text: string): string {
   return resolve(text);
 }

@@ -1,4 +1,4 @@
-/** dattocli in this process, against a daemon in this process whose engine copies nothing. */
+/** Tests of dattocli in this process, against a daemon in this process whose engine copies nothing. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { type Said, dattocliHere } from '../../test/helpers/dattocli-here.ts';
@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** `interrupt` presses Ctrl-C as soon as its text was written to standard output or error. */
+/** Runs dattocli. Presses Ctrl-C as soon as `interrupt` matches standard output or error. */
 function run(args: readonly string[], interrupt?: RegExp): Promise<Said> {
   const here = [...args, '--socket', server.socket];
   return dattocliHere(here, interrupt === undefined ? {} : { interrupt });
@@ -32,7 +32,7 @@ test('startbackup prints the UUID and returns; stopbackup ends the job', async (
   assert.match(busy.err, /^dattocli: Device is already being backed up: \/dev\/fda1 \(wait for job .*\)\n$/);
   assert.match((await run(['pausebackup', job])).out, / is paused\n$/);
   assert.match((await run(['backupstatus'])).out, /IN_PROGRESS \(paused, /);
-  assert.match((await run(['resumebackup', job.slice(0, 8)])).out, / goes on\n$/);
+  assert.match((await run(['resumebackup', job.slice(0, 8)])).out, / is resumed\n$/);
   assert.deepEqual(await run(['stopbackup', job]), { code: 0, out: `${job} has ended\n`, err: '' });
   const again = await run(['stopbackup', job]);
   assert.equal(again.code, 1);
@@ -57,7 +57,7 @@ test('--wait exits with the outcome', async () => {
   }
 });
 
-test('the table at the end says for how long it was frozen', async () => {
+test('the table at the end shows how long the filesystem was frozen', async () => {
   const { out } = await run(start('done', '--wait'));
   assert.match(out, /^.{36}\n\ndevice .* frozen for .*\n\/dev\/fda1 .* 13 ms .*nbd:\/\/h\/done\n$/);
 });
@@ -70,7 +70,7 @@ test('Ctrl-C cancels the job and exits with 4', async () => {
   assert.match((await run(['backupstatus', job])).out, /^state {4}CANCELLED$/m);
 });
 
-test('--json: one document, errors as one object, one document a line with --follow', async () => {
+test('--json prints one document, an error as one object, and with --follow one document per line', async () => {
   const waited = await run(start('warn', '--wait', '--json'));
   assert.equal(waited.code, 5);
   const status = JSON.parse(waited.out) as JobStatus;
@@ -102,14 +102,14 @@ test('--json: one document, errors as one object, one document a line with --fol
   assert.deepEqual(Object.keys(JSON.parse(wrong.err) as object), ['code', 'message', 'hint']);
 });
 
-test('tracking shows what tracks each device, and tracking stop ends it', async () => {
+test('tracking shows the tracker of each device, and tracking stop ends it', async () => {
   await run(start('done', '--wait'));
   const shown = await run(['tracking']);
   assert.equal(shown.code, 0);
   assert.match(shown.out, /^test: yes, it is a fake$/m);
   assert.match(
     shown.out,
-    /^\/dev\/fda1 +test +2001-09-\S+ \S+ +fake-epo +4\.00 KiB +8\.00 KiB +2\.00 KiB +goes on$/m,
+    /^\/dev\/fda1 +test +2001-09-\S+ \S+ +fake-epo +4\.00 KiB +8\.00 KiB +2\.00 KiB +continues$/m,
   );
   assert.match(
     shown.out,
@@ -117,38 +117,38 @@ test('tracking shows what tracks each device, and tracking stop ends it', async 
   );
   assert.deepEqual(await run(['tracking', 'stop', '/dev/fda1']), {
     code: 0,
-    out: '/dev/fda1 is not tracked any more\n',
+    out: '/dev/fda1 is no longer tracked\n',
     err: '',
   });
-  assert.equal((await run(['tracking', 'stop'])).out, 'nothing was tracked\n');
+  assert.equal((await run(['tracking', 'stop'])).out, 'no device was tracked\n');
   const unknown = await run(['tracking', 'stop', '/dev/none']);
   assert.deepEqual([unknown.code, unknown.out], [1, '']);
   assert.equal((await run(['tracking', 'halt'])).code, 2);
   assert.equal((await run(['chains'])).out, 'no backups yet\n');
 });
 
-test('wrong usage exits with 2, says what is wrong, and starts nothing', async () => {
+test('wrong usage exits with 2, names the mistake, and starts nothing', async () => {
   const before = (await run(['jobs', '--json'])).out;
   const pair = ['--device-pair', '/dev/fda1', 'h', '1'];
   const cases: [string[], RegExp][] = [
     [['nonsense'], /Unknown command 'nonsense'/],
     [['jobs', 'extra'], /[Tt]oo many arguments/],
     [['stopbackup'], /Missing required argument 'job'/],
-    [['startbackup', ...pair], /one of --full, --incremental and --differential/],
-    [['startbackup', '-f', '-i', ...pair], /one of --full, --incremental and --differential/],
+    [['startbackup', ...pair], /one of --full, --incremental or --differential/],
+    [['startbackup', '-f', '-i', ...pair], /one of --full, --incremental or --differential/],
     [['startbackup', '-f'], /No devices given to backup/],
     [['startbackup', '-f', '--device-pair', '/dev/fda1', 'h'], /needs DEVICE HOST PORT/],
     [['startbackup', '-f', ...pair, 'extra'], /[Tt]oo many arguments/],
-    [['startbackup', '-f', '--vector', '/dev/fda1', 'h', '99999'], /"99999" is no port/],
+    [['startbackup', '-f', '--vector', '/dev/fda1', 'h', '99999'], /"99999" is not a port/],
     [['startbackup', '-f', ...pair, '--device', '/dev/fda1'], /has no --target after it/],
     [['verify', '--device', '/dev/fda1'], /has no --target after it/],
     [['verify', ...pair, '--level', 'read'], /--level and --sample are for recovery points/],
-    [['verify', 'latest', ...pair], /targets or several devices/],
-    [['vault'], /another word is needed/],
+    [['verify', 'latest', ...pair], /with a recovery point/],
+    [['vault'], /Missing subcommand/],
     [['vault', 'nonsense'], /Unknown command 'nonsense'/],
     [['startbackup', '-f', '--target', 'nbd://h'], /has no --device before it/],
     [['startbackup', '-f', ...pair, '--max-freeze', 'soon'], /--max-freeze "soon"/],
-    [['startbackup', '-f', ...pair, '--max-freeze', '0'], /--max-freeze "0" is too small/],
+    [['startbackup', '-f', ...pair, '--max-freeze', '0'], /--max-freeze "0" must be more than 0/],
     [['startbackup', '-f', ...pair, '--rate', 'fast'], /--rate "fast"/],
     [['startbackup', '-f', ...pair, '--connections', '17'], /--connections "17"/],
     [
@@ -168,18 +168,18 @@ test('wrong usage exits with 2, says what is wrong, and starts nothing', async (
   assert.equal((await run(['jobs', '--json'])).out, before);
 });
 
-test('without a daemon the exit code is 3 and the hint says how to start one', async () => {
+test('if the daemon does not run, the exit code is 3 and the hint tells how to start it', async () => {
   const nowhere = ['--socket', '/no/such.sock'];
   assert.deepEqual(await dattocliHere(['jobs', ...nowhere]), {
     code: 3,
     out: '',
-    err: "dattocli: dattod does not answer on /no/such.sock: there is no socket (start it with 'dattod', or name its socket with --socket)\n",
+    err: "dattocli: dattod does not answer on /no/such.sock: the socket does not exist (start it with 'dattod', or name its socket with --socket)\n",
   });
   assert.equal((await dattocliHere(['version', ...nowhere])).code, 0);
   assert.equal((await dattocliHere([])).code, 2);
 });
 
-test('help is no error', async () => {
+test('help exits with 0', async () => {
   for (const args of [['--help'], ['help'], ['startbackup', '--help'], ['help', 'jobs'], ['--version']]) {
     const { code, out, err } = await run(args);
     assert.deepEqual([code, err], [0, ''], args.join(' '));

@@ -1,4 +1,4 @@
-/** The one way into dattocli: arguments in, exit code out. Every error is told here. */
+/** The entry of dattocli: arguments in, exit code out. Every error is reported here. */
 import { CommanderError } from 'commander';
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
@@ -15,9 +15,11 @@ export async function runDattocli(args: readonly string[], io: Io): Promise<numb
       exitCode = code;
     });
     if (args.length === 0)
-      throw new AgentError('BAD_USAGE', 'No command was given', { hint: "'dattocli --help' lists them" });
+      throw new AgentError('BAD_USAGE', 'No command was given', {
+        hint: "'dattocli --help' lists the commands",
+      });
     await program.parseAsync(joinPairs(args), { from: 'user' }).catch(unlessHelp);
-    // A command that failed has said why already.
+    // A command that failed has reported its error already.
     if (exitCode === 0 || exitCode === exitWithWarnings) io.finishOut();
     return exitCode;
   } catch (thrown) {
@@ -27,7 +29,7 @@ export async function runDattocli(args: readonly string[], io: Io): Promise<numb
   }
 }
 
-/** Help and the version, which commander has printed. */
+/** Ignores what commander throws after it printed the help or the version. */
 function unlessHelp(thrown: unknown): void {
   if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
 }
@@ -35,8 +37,8 @@ function unlessHelp(thrown: unknown): void {
 function usageError(thrown: unknown): unknown {
   if (!(thrown instanceof CommanderError)) return thrown;
   if (thrown.code === 'commander.help')
-    return new AgentError('BAD_USAGE', 'The command is not complete: another word is needed', {
-      hint: "'--help' after it lists what there is",
+    return new AgentError('BAD_USAGE', 'Missing subcommand', {
+      hint: 'add --help to list the subcommands',
     });
   const message = thrown.message.replace(/^error: /, '').replaceAll('\u0000', ' ');
   return new AgentError('BAD_USAGE', message.charAt(0).toUpperCase() + message.slice(1), {

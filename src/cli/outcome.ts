@@ -1,4 +1,4 @@
-/** What a job that has ended means for the exit code (docs/cli.md). */
+/** The exit code for the outcome of a job (docs/cli.md). */
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
 import type { JobStatus } from '../daemon/documents.ts';
@@ -6,7 +6,7 @@ import type { Io } from './io.ts';
 
 export const exitWithWarnings = 5;
 
-/** Says on standard error why the job did not succeed; gives the exit code. */
+/** Reports on standard error why the job did not succeed. Returns the exit code. */
 export function concludeJob(
   status: JobStatus,
   io: Pick<Io, 'err'>,
@@ -18,7 +18,7 @@ export function concludeJob(
   }
   const error =
     status.error === null
-      ? new AgentError('INTERNAL', `The job ended as ${status.state} without saying why`)
+      ? new AgentError('INTERNAL', `The job ended as ${status.state} without a reason`)
       : AgentError.fromDocument(status.error);
   io.err(`${reportError('dattocli', error, options).line}\n`);
   return status.state === 'CANCELLED' ? 4 : 1;

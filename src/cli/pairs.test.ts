@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { absoluteTarget, joinPairs, nbdUri, PairList, parseJoinedPair } from './pairs.ts';
 
-test('three words become one, wherever they stand', () => {
+test('three words become one at any place', () => {
   const joined = joinPairs([
     'startbackup',
     '-f',
@@ -29,7 +29,7 @@ test('three words become one, wherever they stand', () => {
   assert.deepEqual(joinPairs(['--device-pair=A', 'h', '1', 'x']), ['--device-pair', 'A\0h\u00001', 'x']);
 });
 
-test('a missing word is noticed at its own option', () => {
+test('the error for a missing word names its own option', () => {
   assert.throws(() => joinPairs(['--device-pair', 'A', 'h', '--device-pair', 'B', 'h', '1', 'x']), {
     code: 'BAD_USAGE',
     message: '--device-pair needs DEVICE HOST PORT, but has "A h"',
@@ -37,7 +37,7 @@ test('a missing word is noticed at its own option', () => {
   assert.throws(() => joinPairs(['--vector']), { code: 'BAD_USAGE' });
 });
 
-test('words of other options are left alone', () => {
+test('words of other options are not changed', () => {
   fc.assert(
     fc.property(
       fc.array(fc.string().filter((word) => !/^--(device-pair|vector)(=|$)/.test(word))),
@@ -54,12 +54,12 @@ test('host and port become a URI, IPv6 in brackets', () => {
   assert.equal(nbdUri('::1', '10809'), 'nbd://[::1]:10809/');
   assert.equal(nbdUri('[2001:db8::1]', '1'), 'nbd://[2001:db8::1]:1/');
   assert.equal(nbdUri('fe80::1%eth0', '1'), 'nbd://[fe80::1%25eth0]:1/');
-  // Whatever is let through is a URI with this very host.
+  // Every accepted host becomes a URI with exactly this host.
   for (const host of ['a', 'a-b.c', 'a_b', '10.0.0.1'])
     assert.equal(new URL(nbdUri(host, '1')).hostname, host);
 });
 
-test('what is no host or no port is refused', () => {
+test('an invalid host or port is refused', () => {
   for (const host of ['', 'a/b', 'a b', 'a@b', 'h:1', '-h', 'a?', '1:2:3', '[x]'])
     assert.throws(() => nbdUri(host, '1'), { code: 'BAD_USAGE' }, host);
   for (const port of ['', '0', '65536', '-1', '1.5', '0x10', 'ten', '999999'])
@@ -92,7 +92,7 @@ test('a device without a target and a target without a device are refused', () =
   });
 });
 
-test('where no target is named, devices go to the default vault; where some are, all have to have one', () => {
+test('without any target, devices go to the default vault; if one has a target, all need one', () => {
   const devices = new PairList();
   devices.addDevice('A');
   devices.addDevice('B');

@@ -1,7 +1,7 @@
 /**
  * Pairs of device and target on the command line. `--device-pair DEVICE HOST PORT` takes three words, which no
- * option parser knows; `joinPairs` makes one word of them first, so that a missing or an extra word is noticed
- * where it is.
+ * option parser supports. `joinPairs` makes one word of them first, so that the error for a missing or an extra word
+ * names the right option.
  */
 import { type Command, Option } from 'commander';
 import { isIPv6 } from 'node:net';
@@ -16,7 +16,7 @@ export interface Pair {
 const pairOptions = ['--device-pair', '--vector'];
 const separator = '\u0000';
 
-/** Rewrites `--device-pair A B C` to `--device-pair A<NUL>B<NUL>C`. Throws BAD_USAGE for fewer words. */
+/** Rewrites `--device-pair A B C` to `--device-pair A<NUL>B<NUL>C`. Throws BAD_USAGE if a word is missing. */
 export function joinPairs(args: readonly string[]): string[] {
   const joined: string[] = [];
   for (let at = 0; at < args.length; at++) {
@@ -39,37 +39,37 @@ export function joinPairs(args: readonly string[]): string[] {
   return joined;
 }
 
-/** The pair out of one word that `joinPairs` made. Throws BAD_USAGE naming what is wrong. */
+/** Parses a word that `joinPairs` made. Throws BAD_USAGE. */
 export function parseJoinedPair(joined: string): Pair {
   const [device = '', host = '', port = ''] = joined.split(separator);
-  if (device === '') throw new AgentError('BAD_USAGE', 'A device of --device-pair is empty');
+  if (device === '') throw new AgentError('BAD_USAGE', 'The device of a --device-pair is empty');
   return { device, target: nbdUri(host, port) };
 }
 
-/** `nbd://HOST:PORT/`, the default export there. */
+/** Returns `nbd://HOST:PORT/`, the URI of the default export. */
 export function nbdUri(host: string, port: string): string {
   const bare = host.replace(/^\[(.*)\]$/, '$1');
   if (!isIPv6(bare) && !/^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_.])?$/.test(host))
-    throw new AgentError('BAD_USAGE', `"${host}" is no host name and no address`, {
-      hint: '--device-pair takes DEVICE HOST PORT; anything else goes with --device and --target',
+    throw new AgentError('BAD_USAGE', `"${host}" is neither a host name nor an address`, {
+      hint: '--device-pair takes DEVICE HOST PORT; use --device and --target for other targets',
     });
   if (!/^\d{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65535)
-    throw new AgentError('BAD_USAGE', `"${port}" is no port from 1 to 65535`, {
+    throw new AgentError('BAD_USAGE', `"${port}" is not a port from 1 to 65535`, {
       hint: '--device-pair takes DEVICE HOST PORT',
     });
   return `nbd://${isIPv6(bare) ? `[${bare.replace('%', '%25')}]` : host}:${Number(port)}/`;
 }
 
-/** A target as the daemon wants it: URIs as they are, paths made absolute, since its directory is another. */
+/** Returns URIs as they are and makes paths absolute: the daemon has a different working directory. */
 export function absoluteTarget(target: string): string {
   return /^[a-z][a-z0-9+.-]*:/i.test(target) ? target : resolve(target);
 }
 
-/** Where a device goes of which nothing is said. */
+/** The target of devices that are named without one. */
 const defaultTarget = 'vault:default';
 
 /**
- * Gathers `--device NAME --target URI` in their order; each device is followed by its target. Where no target is named at
+ * Collects `--device NAME --target URI` in their order; each device is followed by its target. If no target is named at
  * all, devices go to the default vault.
  */
 export class PairList {
@@ -100,24 +100,28 @@ export class PairList {
     this.#open = [];
   }
 
-  /** All pairs. Throws BAD_USAGE where a device has no target. */
+  /** Returns all pairs. Throws BAD_USAGE if a device has no target. */
   finish(): Pair[] {
     this.#refuseOpen();
     return this.#pairs;
   }
 
-  /** All pairs, devices that stand alone with the default vault. Throws BAD_USAGE where only some do. */
+  /** Returns all pairs. If no device has a target, the default vault is. Throws BAD_USAGE if only some have one. */
   finishWithDefault(): Pair[] {
     if (this.#named) return this.finish();
     return this.#open.map((device) => ({ device, target: defaultTarget }));
   }
 
-  /** The one `--device`, or none, where there is nothing to pair it with. Throws BAD_USAGE. */
+  /** Returns the one `--device`, or undefined without any. Throws BAD_USAGE for several devices or a target. */
   onlyDevice(): string | undefined {
     if (this.#named || this.#open.length > 1)
-      throw new AgentError('BAD_USAGE', 'A recovery point is named, and targets or several devices, too', {
-        hint: 'give a POINT with one --device at most, or devices and targets',
-      });
+      throw new AgentError(
+        'BAD_USAGE',
+        'Targets or several devices cannot be combined with a recovery point',
+        {
+          hint: 'give a POINT and at most one --device, or give devices and targets',
+        },
+      );
     return this.#open[0];
   }
 
@@ -130,11 +134,11 @@ export class PairList {
   }
 }
 
-/** The options that name devices and targets, gathered in `pairs`. */
+/** Adds the options that name devices and targets; `pairs` collects their values. */
 export function addPairOptions(
   command: Command,
   pairs: PairList,
-  devices = 'this device and the --target that follows; repeatable',
+  devices = 'a device; its --target follows; repeatable',
 ): Command {
   const keep = (add: (value: string) => void) => (value: string) => {
     add(value);
@@ -144,7 +148,7 @@ export function addPairOptions(
     .addOption(
       new Option(
         '--device-pair <DEVICE HOST PORT>',
-        'DEVICE and the NBD server at HOST and PORT; repeatable',
+        'a device and the NBD server at HOST and PORT; repeatable',
       ).argParser(keep((value) => pairs.addPair(value))),
     )
     .addOption(

@@ -40,10 +40,10 @@ const commands = [
   version,
 ];
 
-/** These ask no daemon. */
+/** The commands that do not talk to the daemon. */
 const offline = new Set(['points', 'diff', 'restore', 'mount', 'umount', 'export', 'forget', 'vault']);
 
-/** `onExit` gets the exit code of the command that ran. Errors are thrown. */
+/** Returns the program. `onExit` gets the exit code of the command that ran. Errors are thrown. */
 export function createProgram(io: Io, onExit: (code: number) => void): Command {
   const run: Run = (work) =>
     async function action(this: Command) {
@@ -51,14 +51,14 @@ export function createProgram(io: Io, onExit: (code: number) => void): Command {
     };
   const output = {
     writeOut: (text: string) => io.out(text),
-    // What went wrong is told in one place, main.ts.
+    // main.ts reports all errors.
     writeErr: () => undefined,
     getOutHelpWidth: () => 100,
   };
   const program = addCommonOptions(
     new Command('dattocli')
       .description(
-        'Asks dattod for backups of block devices and shows how they do; keeps vaults, and restores from them.',
+        'Starts and shows backups of block devices, which dattod makes. Manages vaults and restores from them.',
       )
       .version(agentVersion, '--version', 'print the version'),
   )

@@ -1,4 +1,4 @@
-/** Starts a job, follows it with a progress bar to its end, and gives the exit code; Ctrl-C cancels it. */
+/** Starts a job, follows it with a progress bar to its end, and returns the exit code. Ctrl-C cancels the job. */
 import { AgentError } from '../base/errors.ts';
 import type { JobStatus, StartDocument } from '../daemon/documents.ts';
 import type { Context } from './context.ts';
@@ -17,11 +17,11 @@ export async function runJob(
   const gone = new AbortController();
   let job: string | undefined;
   let interrupts = 0;
-  // The first Ctrl-C ends the job, be it that its start is not answered yet; the second does not wait for that.
+  // The first Ctrl-C cancels the job, also if the daemon has not answered its start yet. The second one stops waiting.
   const cancel = () => {
     if (job !== undefined) client.post(`/v1/jobs/${job}/stop`).catch(() => undefined);
   };
-  // Under --json standard error is for the error object alone.
+  // With --json, standard error carries only the error object.
   const progress = json ? undefined : await startProgress(io);
   const stopListening = io.onInterrupt(() => {
     if (++interrupts === 1) cancel();
@@ -42,11 +42,11 @@ export async function runJob(
   } catch (error) {
     progress?.stop();
     if (!gone.signal.aborted) throw error;
-    throw new AgentError('CANCELLED', 'Left before the end of the job was known', {
+    throw new AgentError('CANCELLED', 'Stopped waiting before the job had ended', {
       hint:
         job === undefined
-          ? "'dattocli jobs' shows whether it was started"
-          : `see 'dattocli backupstatus ${job}'`,
+          ? "run 'dattocli jobs' to see whether the job was started"
+          : `run 'dattocli backupstatus ${job}' to see how the job ends`,
     });
   } finally {
     stopListening();

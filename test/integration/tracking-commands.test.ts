@@ -62,7 +62,7 @@ test('tracking: nothing before the first backup, all about it after, and its end
   assert.deepEqual([chain?.complete, chain?.torn, chain?.epoch], [true, false, shown.epoch]);
 
   const stopped = await dattocli(['tracking', 'stop', disk.mountPoint!], daemon);
-  assert.deepEqual([stopped.code, stopped.stdout], [0, `${disk.device} is not tracked any more\n`]);
+  assert.deepEqual([stopped.code, stopped.stdout], [0, `${disk.device} is no longer tracked\n`]);
   assert.equal((await look())?.tracker, null);
   const { status, code } = await backUp(daemon, args, '--incremental');
   assert.deepEqual([status.state, status.devices[0]?.kind, code], ['SUCCEEDED', 'differential', 5]);

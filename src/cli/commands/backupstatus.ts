@@ -1,4 +1,4 @@
-/** `backupstatus`: how a job does, once or until it has ended. */
+/** `backupstatus`: shows the status of a job, once or until the job ends. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { JobStatus } from '../../daemon/documents.ts';
@@ -16,8 +16,8 @@ interface Options {
 
 export function backupStatus(run: Run): Command {
   return new Command('backupstatus')
-    .description('Shows how a job does. Without JOB: the newest that runs, or else the newest.')
-    .argument('[job]', 'UUID of the job, or a beginning of it that no other job has (4 characters at least)')
+    .description('Shows the status of a job. Without JOB: of the newest running job, or else of the newest.')
+    .argument('[job]', 'UUID of the job, or a unique beginning of it (at least 4 characters)')
     .option('--follow', 'follow the job and exit with its outcome; Ctrl-C leaves it running')
     .option('--strict', 'with --follow: warnings make the exit code 1 instead of 5')
     .action(

@@ -1,4 +1,4 @@
-/** `stopbackup`, `pausebackup`, `resumebackup`: one word to a running job. */
+/** `stopbackup`, `pausebackup`, `resumebackup`: one request about a running job. */
 import { Command } from 'commander';
 import type { JobStatus } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';
@@ -6,7 +6,7 @@ import type { Run } from '../context.ts';
 function changeJob(run: Run, name: string, description: string, verb: string, done: string): Command {
   return new Command(name)
     .description(description)
-    .argument('<job>', 'UUID of the job, or a beginning of it that no other job has (4 characters at least)')
+    .argument('<job>', 'UUID of the job, or a unique beginning of it (at least 4 characters)')
     .action(
       run(async ({ client, print }, { args: [job = ''] }) => {
         const status = await client.post<JobStatus>(`/v1/jobs/${encodeURIComponent(job)}/${verb}`);
@@ -20,16 +20,16 @@ export function stopBackup(run: Run): Command {
   return changeJob(
     run,
     'stopbackup',
-    'Cancels a running job. Returns when nothing of it runs any more and everything is thawed.',
+    'Cancels a running job. Returns when the job has ended and all its filesystems are thawed.',
     'stop',
     'has ended',
   );
 }
 
 export function pauseBackup(run: Run): Command {
-  return changeJob(run, 'pausebackup', 'Lets a running job rest until resumebackup.', 'pause', 'is paused');
+  return changeJob(run, 'pausebackup', 'Pauses a running job.', 'pause', 'is paused');
 }
 
 export function resumeBackup(run: Run): Command {
-  return changeJob(run, 'resumebackup', 'Lets a paused job go on.', 'resume', 'goes on');
+  return changeJob(run, 'resumebackup', 'Resumes a paused job.', 'resume', 'is resumed');
 }

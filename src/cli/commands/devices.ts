@@ -1,4 +1,4 @@
-/** `devices`: what there is to back up, and how. */
+/** `devices`: lists the block devices and how each can be backed up. */
 import { Command } from 'commander';
 import type { DeviceDocument } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';
@@ -6,7 +6,7 @@ import { renderDeviceList } from '../render/devices.ts';
 
 export function devices(run: Run): Command {
   return new Command('devices')
-    .description('Lists the block devices of this machine and whether and how each can be backed up.')
+    .description('Lists the block devices of this machine, and how each can be backed up, or why not.')
     .action(
       run(async ({ client, print }) => {
         const found = await client.get<DeviceDocument[]>('/v1/devices');

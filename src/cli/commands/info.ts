@@ -1,4 +1,4 @@
-/** `basicinfo` and `completeinfo`: what the machine is. */
+/** `basicinfo` and `completeinfo`: show facts about the machine. */
 import { Command } from 'commander';
 import type { BasicInfoDocument, CompleteInfoDocument } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';

@@ -1,4 +1,4 @@
-/** `jobs`: the history, the newest first. */
+/** `jobs`: lists the jobs, the newest first. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { JobStatus } from '../../daemon/documents.ts';
@@ -11,8 +11,8 @@ interface Options {
 
 export function jobs(run: Run): Command {
   return new Command('jobs')
-    .description('Lists the jobs that run and those that have ended, the newest first.')
-    .option('--limit <number>', 'show no more than this many', parseLimit)
+    .description('Lists running and ended jobs, the newest first.')
+    .option('--limit <number>', 'show at most this many', parseLimit)
     .action(
       run(async ({ client, print }, self) => {
         const { limit } = self.opts<Options>();
@@ -26,6 +26,6 @@ export function jobs(run: Run): Command {
 
 function parseLimit(text: string): number {
   if (!/^[1-9]\d{0,5}$/.test(text))
-    throw new AgentError('BAD_USAGE', `--limit "${text}" is no number from 1 to 999999`);
+    throw new AgentError('BAD_USAGE', `--limit "${text}" must be a whole number from 1 to 999999`);
   return Number(text);
 }

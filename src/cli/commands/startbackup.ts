@@ -1,4 +1,4 @@
-/** `startbackup`: asks the daemon for a backup; with `--wait` follows it to its end. */
+/** `startbackup`: asks the daemon for a backup. With `--wait`, follows the job to its end. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { JobKind, JobStatus, StartDocument } from '../../daemon/documents.ts';
@@ -20,16 +20,16 @@ export function startBackup(run: Run): Command {
   const pairs = new PairList();
   const command = new Command('startbackup')
     .description(
-      'Starts a backup of one or more devices, which end at one instant. Prints the UUID of the job on the ' +
-        'first line. A device is named by filesystem UUID, path, mount point, label or partition UUID.',
+      'Starts a backup of one or more devices. All devices are backed up as of the same instant. Prints the UUID ' +
+        'of the job on the first line. Name a device by filesystem UUID, path, mount point, label or partition UUID.',
     )
     .option('-f, --full', 'copy every used block')
-    .option('-i, --incremental', 'send what was written since the last backup to the same target')
-    .option('-d, --differential', 'read every used block, and send those that the target has otherwise');
+    .option('-i, --incremental', 'send the blocks that changed since the last backup to the target')
+    .option('-d, --differential', 'read every used block, and send those that differ from the target');
   addPairOptions(
     command,
     pairs,
-    'this device and the --target that follows; repeatable; without any --target to vault:default',
+    'a device; its --target follows; repeatable; without any --target: to vault:default',
   );
   return addJobOptions(command)
     .option('--wait', 'follow the job with a progress bar and exit with its outcome; Ctrl-C cancels it')
@@ -55,8 +55,8 @@ function kindOf(options: Options): JobKind {
   const given = (['full', 'incremental', 'differential'] as const).filter((kind) => options[kind] === true);
   const [kind, ...others] = given;
   if (kind === undefined || others.length > 0)
-    throw new AgentError('BAD_USAGE', 'Say one of --full, --incremental and --differential', {
-      hint: 'the first backup to a target is a --full',
+    throw new AgentError('BAD_USAGE', 'Choose one of --full, --incremental or --differential', {
+      hint: 'use --full for the first backup to a target',
     });
   return kind;
 }

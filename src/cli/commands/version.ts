@@ -1,4 +1,4 @@
-/** `version`: of this command, and of the daemon where one runs. */
+/** `version`: shows the version of this command and of a running daemon. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { agentVersion } from '../../base/version.ts';
@@ -8,13 +8,13 @@ import type { Run } from '../context.ts';
 
 export function version(run: Run): Command {
   return new Command('version')
-    .description('Shows the version of dattocli, and of dattod where it runs.')
+    .description('Shows the version of dattocli, and of dattod if it is running.')
     .action(
       run(async ({ client, print }) => {
         const daemon = await daemonVersion(client);
         print(
           { dattocli: agentVersion, dattod: daemon },
-          () => `dattocli ${agentVersion}\ndattod ${daemon ?? 'does not run'}\n`,
+          () => `dattocli ${agentVersion}\ndattod ${daemon ?? 'is not running'}\n`,
         );
         return 0;
       }),

@@ -1,4 +1,4 @@
-/** What is known of targets, for people. */
+/** The table of `chains`. */
 import { formatBytes } from '../../base/bytes.ts';
 import type { ChainDocument } from '../../daemon/documents.ts';
 import { localTime } from './job.ts';
@@ -28,6 +28,6 @@ export function renderChains(chains: readonly ChainDocument[]): string {
 }
 
 function stateText({ complete, torn }: ChainDocument): string {
-  if (!complete) return 'incomplete: the next backup is a full';
-  return torn ? 'torn: a job that wrote to it has not ended well' : 'complete';
+  if (!complete) return 'incomplete: the next backup must be a full';
+  return torn ? 'torn: the last job that wrote to it did not succeed' : 'complete';
 }

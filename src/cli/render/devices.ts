@@ -1,4 +1,4 @@
-/** The block devices for people. */
+/** The table of `devices`. */
 import { formatBytes } from '../../base/bytes.ts';
 import type { DeviceDocument } from '../../daemon/documents.ts';
 import { renderTable } from './table.ts';

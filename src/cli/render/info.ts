@@ -1,4 +1,4 @@
-/** Facts about the machine for people. */
+/** The output of `basicinfo` and `completeinfo`. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { BasicInfoDocument, CompleteInfoDocument } from '../../daemon/documents.ts';

@@ -1,11 +1,11 @@
-/** One job for people: a line on how it is, a table of its devices, its warnings. */
+/** The text form of one job: its state, a table of its devices, its warnings. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
 import { printable, renderList, renderTable } from './table.ts';
 import { tookMs, totalsOf } from './totals.ts';
 
-/** The answer of `backupstatus`. */
+/** The output of `backupstatus`. */
 export function renderJob(status: JobStatus): string {
   const { done, left, pass } = totalsOf(status);
   const entries: [string, string][] = [
@@ -31,7 +31,7 @@ export function renderJob(status: JobStatus): string {
 /** The table at the end of `startbackup --wait`. */
 export function renderDevices(status: JobStatus): string {
   const took = tookMs(status);
-  // Bytes that a vault has stored are fewer than were sent to it: what it had already, and what was compressed.
+  // A vault stores fewer bytes than were sent: it deduplicates and compresses them.
   const inVault = status.devices.some(({ bytes_stored: stored }) => stored !== null);
   return renderTable(
     [
@@ -85,7 +85,7 @@ export function renderVerified(status: JobStatus): string {
   );
 }
 
-/** One line a warning, each with its code; then the bad places. */
+/** One line for each warning with its code, then one for each unreadable range. */
 export function renderWarnings(status: JobStatus): string {
   const warnings = status.warnings.map(({ code, message }) => `warning ${code}: ${printable(message)}\n`);
   const places = status.devices.flatMap((device) =>
@@ -110,7 +110,7 @@ function hintOf(hint: string | undefined): string {
   return hint === undefined ? '' : ` (${hint})`;
 }
 
-/** `2026-11-24 06:03:47` in the zone of the terminal. */
+/** Returns `2026-11-24 06:03:47` in the local time zone. */
 export function localTime(iso: string): string {
   const at = new Date(iso);
   const pad = (value: number) => String(value).padStart(2, '0');

@@ -1,4 +1,4 @@
-/** The job history for people. */
+/** The table of `jobs`. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
@@ -45,7 +45,7 @@ function storedText({ devices }: JobStatus): string {
   return devices.some(isInVault) ? formatBytes(stored) : '-';
 }
 
-/** One for each vault of the job. */
+/** The recovery points of a job, one for each vault. */
 function pointsText({ devices }: JobStatus): string {
   return [...new Set(devices.map(({ point }) => point).filter((point) => point !== null))].join(' ') || '-';
 }

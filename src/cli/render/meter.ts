@@ -1,18 +1,18 @@
-/** How far work is, on standard error: a bar on a terminal, else a line every few seconds and at every new phase. */
+/** Progress on standard error: a bar on a terminal, else a line at every new phase and every few seconds. */
 import type { Io } from '../io.ts';
 
 export interface Reading {
   /** A word. */
   readonly phase: string;
-  /** From 0 to 1; undefined where nobody knows how much there is to do. */
+  /** From 0 to 1; undefined if the total is not known. */
   readonly fraction: number | undefined;
-  /** What else there is to say, such as bytes and rate. */
+  /** More facts, such as bytes and rate. */
   readonly parts: readonly string[];
 }
 
 export interface Meter {
   show(reading: Reading): void;
-  /** Leaves the bar; lines may be written again. */
+  /** Ends the bar, so that lines can be written again. */
   stop(): void;
 }
 
@@ -47,7 +47,7 @@ async function meterBar(): Promise<Meter> {
     barsize: 24,
     hideCursor: true,
     stream: process.stderr,
-    // The bar may not decide what Ctrl-C means.
+    // Ctrl-C is handled by the command, not by the bar.
     gracefulExit: false,
   });
   let running = false;

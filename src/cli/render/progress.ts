@@ -1,4 +1,4 @@
-/** Progress of a job on standard error. */
+/** The progress of a job on standard error. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { JobStatus } from '../../daemon/documents.ts';
@@ -8,7 +8,7 @@ import { totalsOf } from './totals.ts';
 
 export interface Progress {
   show(status: JobStatus): void;
-  /** Leaves the bar; lines may be written again. */
+  /** Ends the bar, so that lines can be written again. */
   stop(): void;
 }
 
@@ -21,7 +21,7 @@ export function progressLines(io: Pick<Io, 'err'>, now?: () => number): Progress
   const meter = meterLines(io, now);
   return {
     show: (status) => {
-      // How it ended is told by what follows.
+      // The output after the progress reports how the job ended.
       if (status.finished_at === null) meter.show({ phase: phaseText(status), ...progressParts(status) });
     },
     stop: () => meter.stop(),
@@ -38,7 +38,7 @@ function onBar(meter: Meter): Progress {
   };
 }
 
-/** What both forms say: bytes, rate, time left, pass, and what is dirty. */
+/** The facts that both forms show: bytes, rate, time left, pass, and bytes that are left. */
 export function progressParts(status: JobStatus): { fraction: number; parts: string[] } {
   const { done, left, pass } = totalsOf(status);
   const total = done + left;

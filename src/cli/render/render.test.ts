@@ -49,7 +49,7 @@ const ended = (more: Partial<JobStatus> = {}) =>
     ...more,
   });
 
-test('progress says bytes, rate, time left, pass and what is left', () => {
+test('progress shows bytes, rate, time left, pass and bytes left', () => {
   const { fraction, parts } = progressParts(job());
   assert.equal(fraction, 0.25);
   assert.deepEqual(parts, [
@@ -65,7 +65,7 @@ test('progress says bytes, rate, time left, pass and what is left', () => {
   assert.equal(progressParts(job({ devices: [] })).fraction, 0);
 });
 
-test('lines come at every new phase and every five seconds, and not at the end', () => {
+test('a line is written at every new phase and every five seconds, but not at the end', () => {
   const lines: string[] = [];
   let now = 0;
   const progress = progressLines({ err: (text) => lines.push(text.split(' ')[0]!) }, () => now);
@@ -80,7 +80,7 @@ test('lines come at every new phase and every five seconds, and not at the end',
   assert.deepEqual(lines, ['copying', 'freezing', 'paused', 'paused']);
 });
 
-test('a job shows its freeze, warnings, bad places and its error', () => {
+test('a job shows its freeze, warnings, unreadable ranges and error', () => {
   const status = ended({ warnings: [{ code: 'READ_ERRORS', message: 'one\nplace' }] });
   status.devices[0]!.freeze_ms = 104.4;
   status.devices[0]!.read_errors = [{ offset: 4096, length: 512 }];
@@ -97,7 +97,7 @@ test('a job shows its freeze, warnings, bad places and its error', () => {
   assert.match(renderJob(job({ paused: true })), /^state {6}IN_PROGRESS \(paused, copying\)$/m);
 });
 
-test('jobs into a vault say what it stored, and the point', () => {
+test('jobs into a vault show the stored bytes and the recovery point', () => {
   const [device] = job().devices;
   const point = 'ab'.repeat(16);
   const into = ended({ devices: [{ ...device!, target: 'vault:default', point, bytes_stored: 3 * MiB }] });
@@ -125,7 +125,7 @@ test('freezes: unknown, none, short and long', () => {
   assert.match(frozen(1234.5), /1235 ms/);
 });
 
-test('the history has one line a job with what went wrong', () => {
+test('the history has one line per job with its error or warnings', () => {
   const lines = renderJobs([
     ended({ state: 'FAILED', error: { code: 'TARGET_FULL', message: 'm' } }),
     ended({ warnings: [{ code: 'NOT_VERIFIED', message: 'm' }] }),
@@ -135,7 +135,7 @@ test('the history has one line a job with what went wrong', () => {
   assert.match(lines[2]!, /SUCCEEDED.*NOT_VERIFIED$/);
 });
 
-test('devices: sizes, names, mounts with odd characters, and why one cannot be backed up', () => {
+test('devices: sizes, names, mount points with control characters, and why a device cannot be backed up', () => {
   const device: DeviceDocument = {
     path: '/dev/sda1',
     kernel_name: 'sda1',
@@ -180,11 +180,11 @@ test('chains: complete, torn and incomplete ones', () => {
     { ...chain, complete: false, torn: true, job: null, completed_at: null },
   ]).split('\n');
   assert.match(lines[1]!, /^\/dev\/sda1 +nbd:\/\/host\/ +complete +2026-11-24 .* ebpf +3\.00 MiB +job-uuid$/);
-  assert.match(lines[2]!, / torn: a job that wrote to it has not ended well /);
-  assert.match(lines[3]!, / incomplete: the next backup is a full +- +ebpf +3\.00 MiB +-$/);
+  assert.match(lines[2]!, / torn: the last job that wrote to it did not succeed /);
+  assert.match(lines[3]!, / incomplete: the next backup must be a full +- +ebpf +3\.00 MiB +-$/);
 });
 
-test('tracking: why nothing tracks a device, and where writes may have been missed', () => {
+test('tracking: why a device is not tracked, and that writes may have been missed', () => {
   const text = renderTracking({
     trackers: [{ kind: 'ebpf', supported: false, why: 'no BTF', help: 'a newer kernel' }],
     devices: [
@@ -209,6 +209,6 @@ test('control characters do not reach the terminal', () => {
   assert.equal(printable('a\u0000b\u001b[2Jc\u009bd\ne'), 'a\\u0000b\\u001b[2Jc\\u009bd\\u000ae');
 });
 
-test('an empty table is its head', () => {
+test('a table without rows is only its head', () => {
   assert.equal(renderTable([{ title: 'a' }, { title: 'b' }], []), 'a  b\n');
 });

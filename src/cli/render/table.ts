@@ -1,4 +1,4 @@
-/** Tables without borders, and what every cell goes through. */
+/** Tables without borders. Every cell is made printable. */
 import { visibleLine } from '../../base/visible.ts';
 import Table from 'cli-table3';
 
@@ -13,7 +13,7 @@ export interface Column {
   readonly align?: 'left' | 'right';
 }
 
-/** Lines of a table, each ended; nothing but the head where there are no rows. */
+/** Returns the lines of a table, each with its newline. Without rows, only the head. */
 export function renderTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
   const table = new Table({
     head: columns.map(({ title }) => title),
@@ -29,11 +29,11 @@ export function renderTable(columns: readonly Column[], rows: readonly (readonly
     .join('\n')}\n`;
 }
 
-/** `NAME  VALUE` lines with the values in one column. */
+/** Returns `NAME  VALUE` lines with the values in one column. */
 export function renderList(entries: readonly (readonly [string, string])[]): string {
   const width = Math.max(0, ...entries.map(([name]) => name.length));
   return entries.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}\n`).join('');
 }
 
-/** A label or a mount point may neither act on the terminal nor end the line that it stands in. */
+/** Escapes control characters: a label or mount point must not control the terminal or end its line. */
 export const printable = visibleLine;

@@ -1,4 +1,4 @@
-/** The numbers of a job over all its devices. */
+/** The numbers of a job, summed over its devices. */
 import type { JobStatus } from '../../daemon/documents.ts';
 
 export interface Totals {
@@ -6,7 +6,7 @@ export interface Totals {
   readonly done: number;
   readonly left: number;
   readonly sent: number;
-  /** The pass that the job is in, from 1. */
+  /** The number of the current pass, from 1. */
   readonly pass: number;
 }
 
@@ -21,7 +21,7 @@ export function totalsOf(status: JobStatus): Totals {
   };
 }
 
-/** Milliseconds from the start to the end, or to `now`. */
+/** Returns the milliseconds from the start to the end, or to `now` while the job runs. */
 export function tookMs(status: JobStatus, now = Date.now()): number {
   const end = status.finished_at === null ? now : Date.parse(status.finished_at);
   return Math.max(0, end - Date.parse(status.created_at));

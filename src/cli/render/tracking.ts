@@ -1,4 +1,4 @@
-/** How devices are tracked, for people. */
+/** The output of `tracking`. */
 import { formatBytes } from '../../base/bytes.ts';
 import type { DeviceTrackingDocument, TrackingDocument } from '../../daemon/documents.ts';
 import { localTime } from './job.ts';
@@ -34,7 +34,7 @@ function renderDevices(devices: readonly DeviceTrackingDocument[]): string {
       bytes(device.unit),
       bytes(device.dirty_bytes),
       bytes(device.memory),
-      device.pinned === null ? '-' : device.pinned ? 'goes on' : 'ends',
+      device.pinned === null ? '-' : device.pinned ? 'continues' : 'ends',
       [device.why, device.help, device.reboot].filter((text) => text !== null).join('; '),
     ]),
   );
