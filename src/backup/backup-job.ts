@@ -2,17 +2,13 @@
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { JobEnvironment, PreparedJob, RunningJob } from './job.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { RateMeter } from './rate-meter.ts';
 import type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning } from './status.ts';
 import { type JobMember, isLive } from './unit.ts';
 
 /** What a job does, from its start to its success. */
-export type JobWork = (
-  report: ProcedureReport,
-  signal: AbortSignal,
-  status: () => JobStatus,
-) => Promise<void>;
+export type JobWork = (report: JobReporter, signal: AbortSignal, status: () => JobStatus) => Promise<void>;
 
 export class BackupJob implements PreparedJob, RunningJob {
   readonly uuid: string;

@@ -7,7 +7,7 @@ import { inUnit } from '../tracking/chain.ts';
 import { wholeUnits } from './copy/segments.ts';
 import type { Feed } from './feed.ts';
 import { synced } from './mapping.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { expectation, knownUnits } from './prepare-chain.ts';
 import { type JobUnit, missing } from './unit.ts';
 import { unread } from './unproven.ts';
@@ -26,11 +26,7 @@ export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Pro
  *
  * False where tracking has ended, which is said, and from then on the device is compared.
  */
-export async function findByTracker(
-  unit: JobUnit,
-  report: ProcedureReport,
-  further = false,
-): Promise<boolean> {
+export async function findByTracker(unit: JobUnit, report: JobReporter, further = false): Promise<boolean> {
   if (unit.tracking === undefined) return false;
   try {
     const dirty = await takeDirty(unit, unit.tracking.feed, false);
@@ -44,7 +40,7 @@ export async function findByTracker(
 }
 
 /** Rethrows what is not the end of an epoch. */
-export function loseTracking(unit: JobUnit, error: unknown, report: ProcedureReport): void {
+export function loseTracking(unit: JobUnit, error: unknown, report: JobReporter): void {
   if (!isEpochEnd(error)) throw error;
   const { chain } = unit;
   unit.tracking = undefined;

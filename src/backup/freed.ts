@@ -6,7 +6,7 @@
 import type { ErrorCode } from '../base/error-codes.ts';
 import { AgentError } from '../base/errors.ts';
 import type { JobOptions } from './job.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import type { JobUnit } from './unit.ts';
 
 /** Before the first block goes out: what is about to be sent counts as held, also where the job is cut. Durable. */
@@ -23,7 +23,7 @@ export async function beginHeld(unit: JobUnit): Promise<void> {
 export async function endHeld(
   unit: JobUnit,
   options: Pick<JobOptions, 'trim'>,
-  report: ProcedureReport,
+  report: JobReporter,
 ): Promise<void> {
   const { chain, pool, held } = unit;
   if (held === undefined) return;
@@ -32,7 +32,7 @@ export async function endHeld(
   await chain.saveHeld(held);
 }
 
-async function trimFreed(unit: JobUnit, report: ProcedureReport): Promise<void> {
+async function trimFreed(unit: JobUnit, report: JobReporter): Promise<void> {
   const { chain, pool, pair, status } = unit;
   const freed = unit.held!.clone();
   freed.andNot(pool.used);

@@ -7,7 +7,7 @@ import { AgentError } from '../base/errors.ts';
 import { acceptMap } from './mapping.ts';
 import { beginChain } from './job-chain.ts';
 import { firstPass } from './passes.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { type JobUnit, missing, type UnitSnapshot } from './unit.ts';
 
 /** Inside the freeze window, or as all of it where LVM freezes by itself. */
@@ -18,7 +18,7 @@ export async function takeSnapshot(unit: JobUnit): Promise<void> {
 }
 
 /** Maps, sends what the target lacks, and removes the snapshot. Throws SNAPSHOT_OVERFLOW, SNAPSHOT_FAILED. */
-export async function copySnapshot(unit: JobUnit, report: ProcedureReport): Promise<void> {
+export async function copySnapshot(unit: JobUnit, report: JobReporter): Promise<void> {
   const { pool, pair } = unit;
   const { snapshot } = unit.snapshot!;
   const done = new AbortController();
@@ -49,7 +49,7 @@ export async function copySnapshot(unit: JobUnit, report: ProcedureReport): Prom
   await leave(unit, report);
 }
 
-async function copy(unit: JobUnit, report: ProcedureReport): Promise<void> {
+async function copy(unit: JobUnit, report: JobReporter): Promise<void> {
   const { pool } = unit;
   acceptMap(unit, await pool.map('frozen'));
   await beginChain(unit);
@@ -59,7 +59,7 @@ async function copy(unit: JobUnit, report: ProcedureReport): Promise<void> {
   await firstPass(unit, report);
 }
 
-async function leave(unit: JobUnit, report: ProcedureReport): Promise<void> {
+async function leave(unit: JobUnit, report: JobReporter): Promise<void> {
   try {
     await unit.snapshot!.snapshot.remove();
   } catch (error) {

@@ -11,7 +11,7 @@
 import { lookAtWrites, nothingWritten, writtenBehind } from '../devices/write-watch.ts';
 import { findByComparing, findByTracker } from './finding.ts';
 import { flushDevice, remapIdle } from './mapping.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { sendMissing } from './send-missing.ts';
 import { type JobUnit, missing } from './unit.ts';
 
@@ -25,7 +25,7 @@ const furtherPasses = 3;
 export async function settleIdle(
   unit: JobUnit,
   passes: number,
-  report: ProcedureReport,
+  report: JobReporter,
   signal: AbortSignal,
 ): Promise<boolean> {
   for (;;) {
@@ -53,11 +53,7 @@ function hasAll(unit: JobUnit): boolean {
 }
 
 /** Settles what passes before the freeze of other devices left, and warns if that is not possible. */
-export async function proveInstant(
-  unit: JobUnit,
-  report: ProcedureReport,
-  signal: AbortSignal,
-): Promise<void> {
+export async function proveInstant(unit: JobUnit, report: JobReporter, signal: AbortSignal): Promise<void> {
   if (await settleIdle(unit, unit.status.pass + furtherPasses, report, signal)) return;
   const { path } = unit.pair.device;
   report.warn(

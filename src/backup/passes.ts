@@ -14,7 +14,7 @@ import {
 import { settleIdle, wasWritten } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { remap, remapIdle, syncMounts } from './mapping.ts';
-import type { ProcedureReport } from './procedure.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { sendMissing } from './send-missing.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
 
@@ -36,7 +36,7 @@ const littleToTell = 32 * MiB;
 const smallDifference = 8 * MiB;
 
 /** The first pass by the kind of backup. */
-export async function firstPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
+export async function firstPass(unit: JobUnit, report: JobReporter): Promise<void> {
   unit.status.pass = 1;
   // What was written until now is read by this pass, and need not be read again by the next one.
   if (unit.plan.kind === 'full') await findByTracker(unit, report, true);
@@ -56,7 +56,7 @@ export async function furtherPasses(
   unit: JobUnit,
   options: JobOptions,
   environment: JobEnvironment,
-  report: ProcedureReport,
+  report: JobReporter,
   signal: AbortSignal,
 ): Promise<void> {
   if (!isLive(unit)) {
@@ -87,7 +87,7 @@ export async function furtherPasses(
  * each find less, however slow the target is, so that the freeze finds little. If memory has no room, it goes to the
  * target. And what is only in the page cache is written, so that freezing does not wait for it.
  */
-export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
+export async function lastPass(unit: JobUnit, report: JobReporter): Promise<void> {
   let before = Infinity;
   for (let round = 0; round < lastRounds && unit.tracking !== undefined; round++) {
     await syncMounts(unit);
@@ -103,7 +103,7 @@ export async function lastPass(unit: JobUnit, report: ProcedureReport): Promise<
 }
 
 /** After a freeze that found too much, or one that would be too long: all that is missing goes to the target. */
-export async function anotherPass(unit: JobUnit, report: ProcedureReport): Promise<void> {
+export async function anotherPass(unit: JobUnit, report: JobReporter): Promise<void> {
   unit.status.pass++;
   await syncMounts(unit);
   if (await findByTracker(unit, report, true)) await sendAgain(unit);

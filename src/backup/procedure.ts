@@ -4,7 +4,6 @@
  */
 import { GiB, formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
-import type { WarningCode } from '../base/warning-codes.ts';
 import { Bitmap } from '../base/bitmap.ts';
 import { refuseChanged } from '../devices/attachment.ts';
 import { lookAtWrites, nothingWritten } from '../devices/write-watch.ts';
@@ -17,22 +16,19 @@ import { bySnapshot, copySnapshot, takeSnapshot } from './from-snapshot.ts';
 import { proveInstant } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { beginChain, completeChain } from './job-chain.ts';
+import type { JobReporter } from './job-reporter.ts';
 import { acceptMap, mapUnit } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
 import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
 import { knownUnits } from './prepare-chain.ts';
 import { noteKept } from './send-missing.ts';
-import type { JobPhase, JobStatus } from './status.ts';
+import type { JobStatus } from './status.ts';
 import { type JobMember, type JobUnit, isLive, missing } from './unit.ts';
+import type { FinishedImage } from './vault-job.ts';
 
 /** Bytes; ten minutes at 100 MB/s. */
 const readBackMost = 64 * GiB;
-
-export interface ProcedureReport {
-  phase(phase: JobPhase): void;
-  warn(code: WarningCode, message: string, device?: string): void;
-}
 
 export interface JobIdentity {
   readonly uuid: string;
@@ -44,7 +40,7 @@ export async function runBackup(
   units: readonly JobUnit[],
   options: JobOptions,
   environment: JobEnvironment,
-  report: ProcedureReport,
+  report: JobReporter,
   signal: AbortSignal,
 ): Promise<void> {
   report.phase('mapping');
@@ -114,7 +110,7 @@ export async function together<Member extends JobMember>(
   if (first !== undefined) throw first.error;
 }
 
-function warnOfMap(unit: JobUnit, report: ProcedureReport): void {
+function warnOfMap(unit: JobUnit, report: JobReporter): void {
   const { map, pair } = unit;
   if (map === undefined) return;
   for (const message of map.warnings)
@@ -140,7 +136,7 @@ async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): 
 }
 
 /** Warns if the freeze was so long that the next one may be too long. Without a tracker its length is no surprise. */
-function warnOfLength(units: readonly JobUnit[], maxFreezeMs: number, report: ProcedureReport): void {
+function warnOfLength(units: readonly JobUnit[], maxFreezeMs: number, report: JobReporter): void {
   const tracked = units.filter(({ tracking }) => tracking !== undefined);
   const ms = Math.max(0, ...tracked.map(({ status }) => status.freeze_ms ?? 0));
   if (ms <= maxFreezeMs / 2) return;
@@ -181,7 +177,7 @@ async function frozenPass(
   live: readonly JobUnit[],
   options: JobOptions,
   environment: JobEnvironment,
-  report: ProcedureReport,
+  report: JobReporter,
   signal: AbortSignal,
 ): Promise<void> {
   const { snapshots, others } = bySnapshot(live);
@@ -224,7 +220,7 @@ async function freezeOnce(
   { mayOverflow }: { readonly mayOverflow: boolean },
   options: JobOptions,
   environment: JobEnvironment,
-  report: ProcedureReport,
+  report: JobReporter,
   signal: AbortSignal,
 ): Promise<Map<JobUnit, FrozenResult>> {
   const { snapshots, others } = bySnapshot(live);
@@ -267,7 +263,7 @@ async function freezeOnce(
   return results;
 }
 
-function warnOfWriter({ pair }: JobUnit, report: ProcedureReport): void {
+function warnOfWriter({ pair }: JobUnit, report: JobReporter): void {
   const { path } = pair.device;
   report.warn(
     'NOT_ONE_INSTANT',
@@ -280,7 +276,7 @@ function warnOfWriter({ pair }: JobUnit, report: ProcedureReport): void {
 async function lookOnce(
   unit: JobUnit,
   { mayOverflow }: { readonly mayOverflow: boolean },
-  report: ProcedureReport,
+  report: JobReporter,
 ): Promise<FrozenResult> {
   const { pool, chain, pair } = unit;
   unit.status.pass++;
@@ -307,7 +303,7 @@ async function lookOnce(
 async function sendKept(
   unit: JobUnit,
   { kept, overflow, resendable }: FrozenResult,
-  report: ProcedureReport,
+  report: JobReporter,
 ): Promise<void> {
   const { chain, pool, status } = unit;
   status.bytes_unsynced = kept.bytes();
@@ -332,7 +328,7 @@ function settle(unit: JobUnit): void {
   unit.status.freeze_ms ??= 0;
 }
 
-async function verify(unit: JobUnit, level: JobOptions['verify'], report: ProcedureReport): Promise<void> {
+async function verify(unit: JobUnit, level: JobOptions['verify'], report: JobReporter): Promise<void> {
   const { pool, chain, pair } = unit;
   if (level === 'none') return;
   if (!pool.facts.abilities.read) {
@@ -384,13 +380,21 @@ async function publish(units: readonly JobUnit[], job: JobIdentity, instant: Dat
   for (const [vault, members] of byVault) {
     if (vault === undefined) continue;
     const images = [];
-    for (const unit of members) images.push({ unit, built: await unit.pool.buildMap(touched(unit)) });
+    for (const unit of members) {
+      const built = await unit.pool.buildMap(touched(unit));
+      images.push({ device: unit.pair.device, status: unit.status, built, taken: howTaken(unit) });
+    }
     const bases = await vault.publish(images, job.status(), instant);
     for (const [i, unit] of members.entries()) {
       unit.base = bases[i];
       unit.status.point = bases[i]?.point ?? null;
     }
   }
+}
+
+function howTaken({ snapshot, mounts }: JobUnit): FinishedImage['taken'] {
+  if (snapshot !== undefined) return 'snapshot';
+  return mounts.length > 0 ? 'frozen' : 'idle';
 }
 
 /** What was written in this job, and what the image that it builds on holds although it is in use no more. */

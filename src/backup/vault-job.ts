@@ -22,8 +22,7 @@ import { NamesFile } from '../vault/writing/names-file.ts';
 import { thisProcess } from '../vault/writing/owner.ts';
 import { WriterSession, partingMs } from '../vault/writing/writer-session.ts';
 import type { JobEnvironment } from './job.ts';
-import type { JobStatus } from './status.ts';
-import type { JobUnit } from './unit.ts';
+import type { DeviceStatus, JobStatus } from './status.ts';
 
 /** What a device of the job has in the vault. */
 export interface VaultImage {
@@ -34,6 +33,15 @@ export interface VaultImage {
   readonly making: ImageInTheMaking;
   /** Frees what only the making needed. */
   readonly end: () => Promise<void>;
+}
+
+/** A device's image that is complete in the vault, and the facts that its recovery point records. */
+export interface FinishedImage {
+  readonly device: Device;
+  readonly status: DeviceStatus;
+  readonly built: ImageRoot;
+  /** How the image came to hold one instant. */
+  readonly taken: 'snapshot' | 'frozen' | 'idle';
 }
 
 /** The vaults of a job, each opened once. */
@@ -182,11 +190,7 @@ export class VaultJob {
   }
 
   /** Makes the recovery point of the devices appear; what the chains are to know of it, one for each device. */
-  async publish(
-    images: readonly { readonly unit: JobUnit; readonly built: ImageRoot }[],
-    status: JobStatus,
-    finished: Date,
-  ): Promise<ChainBase[]> {
+  async publish(images: readonly FinishedImage[], status: JobStatus, finished: Date): Promise<ChainBase[]> {
     const { id } = this.#session;
     try {
       await this.#session.publish({
@@ -199,7 +203,7 @@ export class VaultJob {
         agent: agentVersion,
         machine: await this.#machine,
         warnings: status.warnings.map((warning) => ({ ...warning })),
-        devices: await Promise.all(images.map(({ unit, built }) => pointDevice(unit, built, status))),
+        devices: await Promise.all(images.map((image) => pointDevice(image, status))),
       });
     } catch (error) {
       // A put that failed may land later, and the point has to be whole then.
@@ -237,10 +241,9 @@ async function describeMachine(): Promise<PointMachine> {
 /** Warnings after which an image may be torn. */
 const tearing: ReadonlySet<WarningCode> = new Set(['IN_USE', 'NOT_FROZEN', 'NOT_ONE_INSTANT']);
 
-async function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): Promise<PointDevice> {
-  const { device } = unit.pair;
+async function pointDevice(image: FinishedImage, job: JobStatus): Promise<PointDevice> {
+  const { device, status, built, taken } = image;
   const identity = await deviceIdentity(device);
-  const { status } = unit;
   const torn = job.warnings.some(({ code, device: about }) => about === device.path && tearing.has(code));
   return {
     path: device.path,
@@ -254,17 +257,12 @@ async function pointDevice(unit: JobUnit, built: ImageRoot, job: JobStatus): Pro
     used_bytes: status.used_bytes,
     stored_bytes: status.bytes_stored ?? 0,
     freeze_ms: status.freeze_ms ?? 0,
-    consistency: torn ? 'torn' : consistencyOf(unit),
+    consistency: torn ? 'torn' : taken,
     tracker: status.tracker,
     kind: status.kind,
     read_errors: status.read_errors.map(({ offset, length }) => ({ offset, length })),
     read_only: device.readOnly,
   };
-}
-
-function consistencyOf({ snapshot, mounts }: JobUnit): PointDevice['consistency'] {
-  if (snapshot !== undefined) return 'snapshot';
-  return mounts.length > 0 ? 'frozen' : 'idle';
 }
 
 function filesystemOf({ filesystem }: Device): PointDevice['filesystem'] {

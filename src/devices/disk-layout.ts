@@ -4,11 +4,8 @@ import { join } from 'node:path';
 import { KiB, MiB } from '../base/bytes.ts';
 import { openDeviceSource } from '../block/device-source.ts';
 import type { ReadAt } from '../block/source.ts';
-import {
-  type Partition,
-  type PartitionTable,
-  readPartitionTable,
-} from '../filesystems/disk/partition-table.ts';
+import { readPartitionTable } from '../filesystems/disk/partition-table.ts';
+import type { Partition, PartitionTable } from '../filesystems/disk/partition.ts';
 import type { OutputOf } from '../linux/program.ts';
 import type { Device } from './device.ts';
 import type { LayoutNotes } from './layout-notes.ts';

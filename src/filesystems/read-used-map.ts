@@ -8,7 +8,8 @@
  */
 import type { ReadAt } from '../block/source.ts';
 import { readDiskUsedMap } from './disk/disk.ts';
-import { type PartitionTable, readPartitionTable } from './disk/partition-table.ts';
+import { readPartitionTable } from './disk/partition-table.ts';
+import type { PartitionTable } from './disk/partition.ts';
 import { readFilesystemUsedMap } from './read-filesystem.ts';
 import { type Signature, findSignatures, typesOf } from './signatures/signatures.ts';
 import {

@@ -10,7 +10,8 @@ import { readFilesystemUsedMap } from '../read-filesystem.ts';
 import { findSignatures } from '../signatures/signatures.ts';
 import { type ExpectedFilesystem, type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
 import { unreadableReason, verifiedUsedMap } from '../verify.ts';
-import { type Partition, type PartitionTable, readPartitionTable } from './partition-table.ts';
+import { readPartitionTable } from './partition-table.ts';
+import type { Partition, PartitionTable } from './partition.ts';
 
 export interface DiskMapOptions {
   readonly signal?: AbortSignal;

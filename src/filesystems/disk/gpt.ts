@@ -11,7 +11,7 @@ import { crc32 } from 'node:zlib';
 import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { guidText, labelText } from '../uuid.ts';
-import type { Partition, PartitionTable } from './partition-table.ts';
+import type { Partition, PartitionTable } from './partition.ts';
 import { rangeProblem } from './ranges.ts';
 
 export interface GptHeader {

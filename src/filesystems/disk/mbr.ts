@@ -7,7 +7,7 @@
  * shape (EBR): data entries count from this sector, the link to the next EBR from the extended partition.
  */
 import type { ReadAt } from '../../block/source.ts';
-import type { Partition, PartitionTable } from './partition-table.ts';
+import type { Partition, PartitionTable } from './partition.ts';
 import { type NamedRange, rangeProblem } from './ranges.ts';
 
 export interface MbrEntry {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type MbrPart, writeGpt, writeMbr } from '../../../test/helpers/synthetic-gpt.ts';
-import { readPartitionTable, type PartitionTable } from './partition-table.ts';
+import { readPartitionTable } from './partition-table.ts';
+import type { PartitionTable } from './partition.ts';
 
 const sectors = 4096;
 

@@ -4,7 +4,7 @@
  * the free-space trees on disk are true, as in an image taken of a frozen filesystem. Pure; the format is in
  * docs/formats/xfs.md. Whatever looks different is not such a record.
  */
-import type { LogRecord } from './log.ts';
+import type { LogRecord } from './log-record.ts';
 
 const blockSize = 512;
 const clientTransaction = 0x69;

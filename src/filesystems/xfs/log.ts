@@ -5,6 +5,7 @@
  */
 import { readUInt64 } from './checksum.ts';
 import { logsOnlySuperblock } from './covering-record.ts';
+import type { LogRecord } from './log-record.ts';
 
 export interface LogReader {
   /** Length of the log in blocks of 512 bytes. */
@@ -15,19 +16,6 @@ export interface LogReader {
   readonly uuid: Buffer;
   /** Record headers may take several blocks. */
   readonly version2: boolean;
-}
-
-export interface LogRecord {
-  /** Block of its header. */
-  readonly block: number;
-  readonly cycle: number;
-  /** Blocks of header and of data. */
-  readonly headerBlocks: number;
-  readonly dataBlocks: number;
-  readonly operations: number;
-  readonly tailCycle: number;
-  readonly tailBlock: number;
-  readonly uuid: Buffer;
 }
 
 const blockSize = 512;

@@ -19,12 +19,8 @@ import { type NbdAddress, formatNbdUri, parseNbdUri } from '../../nbd/client/uri
 import { describeContents } from './contents.ts';
 import type { DestinationSpec } from './destination.ts';
 import type { SectorNeed } from './sectors.ts';
+import type { DestinationName } from './destination-name.ts';
 import type { CheckedRanges } from './unfinished.ts';
-
-/** `given`: as a person wrote it, and is to write it once more to overwrite what is there. */
-export type DestinationName =
-  | { readonly kind: 'nbd'; readonly address: NbdAddress; readonly given: string }
-  | { readonly kind: 'local'; readonly path: string; readonly given: string };
 
 /** What the image asks of its destination. */
 export interface Demands {

@@ -19,7 +19,7 @@ import { readBlockDevices } from '../../linux/sysfs.ts';
 import { splitDeviceNumber } from '../../linux/usage.ts';
 import { bootId } from '../../linux/process.ts';
 import { formatNbdUri } from '../../nbd/client/uri.ts';
-import type { DestinationName } from './check.ts';
+import type { DestinationName } from './destination-name.ts';
 import { decodeRange, encodeRange, recordBytes } from './written-ranges.ts';
 
 /** So many ranges prove enough; more would take more than 32 MiB of the state directory. */
