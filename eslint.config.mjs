@@ -1,66 +1,5 @@
-// Lint with types, and the layers of ARCHITECTURE.md: a room imports from the rooms below it, never up.
-import importX from 'eslint-plugin-import-x';
+// Lint with types. The layers of ARCHITECTURE.md are held by .dependency-cruiser.mjs.
 import tseslint from 'typescript-eslint';
-
-/** The rooms of src/, top to bottom; rooms on one line may not import each other. */
-const layers = [
-  ['bin'],
-  ['cli'],
-  ['daemon'],
-  ['backup', 'restore'],
-  ['vault'],
-  ['tracking'],
-  ['freeze'],
-  ['nbd'],
-  ['devices'],
-  ['filesystems'],
-  ['block'],
-  ['linux'],
-  ['base'],
-];
-
-const layerRules = layers.flatMap((rooms, level) =>
-  rooms.map((room) => {
-    const forbidden = layers
-      .slice(0, level + 1)
-      .flat()
-      .filter((other) => other !== room);
-    // The command talks to the daemon through its API alone; those of vaults work without it (below).
-    if (room === 'cli') forbidden.push('backup', 'restore', 'vault', 'tracking', 'freeze', 'nbd', 'devices');
-    return {
-      files: [`src/${room}/**/*.ts`],
-      ignores: ['**/*.test.ts', 'src/cli/vault/**'],
-      rules: {
-        'no-restricted-imports': [
-          'error',
-          {
-            patterns: forbidden.map((other) => ({
-              regex: `^(\\.\\./)+${other}/`,
-              message: `${room}/ may not import ${other}/ (see the layers in eslint.config.mjs)`,
-            })),
-          },
-        ],
-      },
-    };
-  }),
-);
-
-/** The commands of vaults read stores and write devices themselves, also on a rescue system without a daemon. */
-const offlineCommands = {
-  files: ['src/cli/vault/**/*.ts'],
-  ignores: ['**/*.test.ts'],
-  rules: {
-    'no-restricted-imports': [
-      'error',
-      {
-        patterns: ['bin', 'backup', 'tracking', 'freeze', 'nbd', 'linux'].map((other) => ({
-          regex: `^(\\.\\./)+${other}/`,
-          message: `cli/vault/ may not import ${other}/ (see the layers in eslint.config.mjs)`,
-        })),
-      },
-    ],
-  },
-};
 
 /** Only linux/ calls the kernel beyond what Node offers. */
 const kernelCalls = {
@@ -92,10 +31,8 @@ export default tseslint.config(
   {
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],
-    plugins: { 'import-x': importX },
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
-      'import-x/no-cycle': 'error',
       '@typescript-eslint/restrict-template-expressions': [
         'error',
         { allowNumber: true, allowBoolean: true },
@@ -116,7 +53,5 @@ export default tseslint.config(
     rules: { '@typescript-eslint/no-floating-promises': 'off', 'no-console': 'off' },
   },
   { files: ['src/bin/**/*.ts', 'src/cli/**/*.ts', 'scripts/**/*.ts'], rules: { 'no-console': 'off' } },
-  ...layerRules,
-  offlineCommands,
   ...oneDoorToTheKernel,
 );

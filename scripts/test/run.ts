@@ -38,7 +38,7 @@ const alone = globSync('test/alone/**/*.test.ts').sort();
 const chosen = (files: readonly string[]) => files.filter((file) => file.includes(pattern));
 
 if (pattern === '') {
-  for (const script of ['format:check', 'lint', 'prose', 'types'])
+  for (const script of ['format:check', 'lint', 'layers', 'prose', 'types'])
     await runStep(`npm run ${script}`, ['npm', 'run', '--silent', script], environment, total);
 }
 await runTestFiles('unit tests', chosen(unit), { environment, limitMs: 5 * 60_000, concurrency: 2 }, total);

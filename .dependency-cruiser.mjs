@@ -1,0 +1,87 @@
+// The rooms of ARCHITECTURE.md: a room imports from the rooms below it, never up, and no import leads in a circle.
+// Imports of types count too: two files that need each other's types are one thing, or there is a third one.
+
+/** The rooms of src/, top to bottom; rooms on one line do not import each other. */
+const layers = [
+  ['bin'],
+  ['cli'],
+  ['daemon'],
+  ['backup', 'restore'],
+  ['vault'],
+  ['tracking'],
+  ['freeze'],
+  ['nbd'],
+  ['devices'],
+  ['filesystems'],
+  ['block'],
+  ['linux'],
+  ['base'],
+];
+
+const inRoom = (rooms) => `^src/(?:${rooms.join('|')})/`;
+
+const layerRules = layers.flatMap((rooms, level) =>
+  rooms.map((room) => ({
+    name: `${room}-imports-downwards`,
+    comment: `Files of src/${room}/ import from their own room and the rooms below it. See the layers in .dependency-cruiser.mjs.`,
+    severity: 'error',
+    from: { path: inRoom([room]), pathNot: '\\.test\\.ts$' },
+    to: {
+      path: inRoom(
+        layers
+          .slice(0, level + 1)
+          .flat()
+          .filter((other) => other !== room)
+          .concat('none'),
+      ),
+    },
+  })),
+);
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+export default {
+  forbidden: [
+    ...layerRules,
+    {
+      name: 'command-uses-the-api',
+      comment:
+        'dattocli talks to the daemon through its API alone. The commands of vaults work without the daemon.',
+      severity: 'error',
+      from: { path: '^src/cli/', pathNot: ['^src/cli/vault/', '\\.test\\.ts$'] },
+      to: { path: inRoom(['backup', 'restore', 'vault', 'tracking', 'freeze', 'nbd', 'devices']) },
+    },
+    {
+      name: 'vault-commands-stay-above-the-kernel',
+      severity: 'error',
+      from: { path: '^src/cli/vault/', pathNot: '\\.test\\.ts$' },
+      to: { path: inRoom(['backup', 'tracking', 'freeze', 'nbd', 'linux']) },
+    },
+    { name: 'no-cycle', severity: 'error', from: { pathNot: '^src/cli/vault/' }, to: { circular: true } },
+    {
+      name: 'product-without-tests',
+      comment: 'What the product needs does not live among the tests.',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '\\.(?:test|contract)\\.ts$' },
+      to: { path: ['^test/', '^bench/', '\\.test\\.ts$'] },
+    },
+    {
+      name: 'declared-packages',
+      comment: 'A package that is imported is declared in package.json.',
+      severity: 'error',
+      from: {},
+      to: { dependencyTypes: ['npm-no-pkg', 'npm-unknown', 'unknown', 'undetermined'] },
+    },
+    {
+      name: 'product-without-development-packages',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '\\.(?:test|contract)\\.ts$' },
+      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only'] },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'types'] },
+  },
+};
