@@ -1,4 +1,5 @@
 /** The configuration file of dattod (docs/dattod.md): JSON with defaults for the options of jobs. */
+import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { readTrusted } from '../base/trusted-file.ts';
 import type { JobOptionsDocument } from './documents.ts';
@@ -25,6 +26,11 @@ export const defaultConfig: DaemonConfig = {
   reboot_continuity: true,
   reboot_record: null,
 };
+
+/** Where the record of a shutdown lies. */
+export function recordPlace(config: DaemonConfig, stateDirectory: string): string {
+  return config.reboot_record ?? join(stateDirectory, 'reboot-record');
+}
 
 /** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE, FILE_ERROR or UNSAFE_FILE. */
 export async function readConfig(path: string, required: boolean): Promise<DaemonConfig> {

@@ -12,7 +12,7 @@ import { shownPoints } from '../restore/mount/record.ts';
 import { TrackerChoice } from '../tracking/choose.ts';
 import { createApi, listen } from './api.ts';
 import type { Collaborators } from './collaborators.ts';
-import type { DaemonConfig } from './config.ts';
+import { type DaemonConfig, recordPlace } from './config.ts';
 import type { EventStream } from './event-stream.ts';
 import { History } from './history.ts';
 import { claimInstance, type Instance } from './instance.ts';
@@ -20,6 +20,7 @@ import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
 import { markBootLoaderFiles, untrackFirst } from './reboot/boot-loader.ts';
 import { readOutcome, withReasonOfReboot } from './reboot/outcome.ts';
+import { checkUnusedRecord } from './reboot/unused.ts';
 import type { DaemonSettings } from './settings.ts';
 import { listChains, Tracking } from './tracking.ts';
 
@@ -77,7 +78,10 @@ export async function createDaemon(
     // Not waited for: lvm2 may be busy with other things.
     void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
 
-    const resumed = await readOutcome(runDirectory);
+    const waiting = await (config.reboot_continuity
+      ? checkUnusedRecord(recordPlace(config, stateDirectory), readBootId(), log)
+      : undefined);
+    const resumed = (await readOutcome(runDirectory)) ?? waiting;
     const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
     const reboot = marks?.outcome;
     const start = withReasonOfReboot(trackers.start, reboot);

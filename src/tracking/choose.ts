@@ -4,7 +4,14 @@
  */
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
-import type { DeviceNumbers, TrackedDevice, TrackedEpoch, Tracker, TrackingState } from './tracker.ts';
+import type {
+  DeviceNumbers,
+  Remains,
+  TrackedDevice,
+  TrackedEpoch,
+  Tracker,
+  TrackingState,
+} from './tracker.ts';
 
 export type TrackerWish = 'auto' | 'ebpf' | 'blktrace' | 'none';
 
@@ -114,6 +121,15 @@ export class TrackerChoice {
   /** The devices that have a map of an earlier process or of this one, as far as their trackers can list them. */
   async tracked(): Promise<(DeviceNumbers & Pick<TrackedDevice, 'path' | 'size'>)[]> {
     return (await this.#running()).flatMap((tracker) => tracker.tracked?.() ?? []);
+  }
+
+  /** The map that is left of a device, which may be gone. */
+  async remains(device: DeviceNumbers): Promise<Remains | undefined> {
+    for (const tracker of await this.#running()) {
+      const remains = tracker.remains?.(device);
+      if (remains !== undefined) return remains;
+    }
+    return undefined;
   }
 
   /** Counts extents of a device as dirty that were written where no tracker could see it. */

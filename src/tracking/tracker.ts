@@ -71,6 +71,18 @@ export interface TrackingState {
   readonly dirtyBytes: number;
 }
 
+/** The pinned map of a device that may be gone, as it is now; a look, not a take. */
+export interface Remains extends TrackedEpoch {
+  /** Of the filesystem when the epoch began, or empty. */
+  readonly uuid: string;
+  /** What a take would yield. */
+  readonly dirty: Bitmap;
+  /** Why the device under these numbers is not the one of the map (any more); undefined if it is. */
+  readonly gone: string | undefined;
+  /** Why writes may have been missed while the device was there; undefined if none were. */
+  readonly lost: string | undefined;
+}
+
 export interface Tracker {
   readonly kind: TrackingState['kind'];
   /**
@@ -106,6 +118,8 @@ export interface Tracker {
   state(device: TrackedDevice): TrackingState | undefined;
   /** Why writes may have been missed since the epoch began; undefined where none were. A look, like `state`. */
   doubt?(device: TrackedDevice): string | undefined;
+  /** What is known of a device that has a map, also if the device is gone. Trackers whose maps end with it have none. */
+  remains?(device: DeviceNumbers): Remains | undefined;
   /** Ends tracking of a device, pins and maps included. */
   untrack(device: DeviceNumbers): Promise<void>;
   /** Devices with a map, also those that an earlier process began with and this one was not asked for yet. */

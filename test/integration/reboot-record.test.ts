@@ -1,6 +1,6 @@
 /**
  * Proves that a device for the record of a shutdown is written to only where it was prepared for that, that nothing
- * that holds something can be prepared, and that a record is taken once. Needs root, e2fsprogs.
+ * that holds something can be prepared, and that a record is marked as used and removed. Needs root, e2fsprogs.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -8,8 +8,14 @@ import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { Bitmap } from '../../src/base/bitmap.ts';
 import { MiB } from '../../src/base/bytes.ts';
-import { consumeRecord, prepareRecordDevice, writeRecord } from '../../src/tracking/reboot/place.ts';
-import { decodeRecord, encodeNothing, encodeRecord } from '../../src/tracking/reboot/record.ts';
+import {
+  markRecordUsed,
+  prepareRecordDevice,
+  readRecord,
+  removeRecord,
+  writeRecord,
+} from '../../src/tracking/reboot/place.ts';
+import { decodeRecord, encodeNothing, encodeRecord, usedBy } from '../../src/tracking/reboot/record.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
 function recordFor(size: number): Buffer {
@@ -23,29 +29,34 @@ function recordFor(size: number): Buffer {
   return encodeRecord({ bootId: 'b', at: 1, devices: [device], leftOut: [] });
 }
 
-test('a device holds a record, and gives it once', async (t) => {
+test('a device holds a record until it is removed', async (t) => {
   const disk = await makeLoop(t, { size: 2 * MiB });
   await prepareRecordDevice(disk.device);
-  assert.equal(await consumeRecord(disk.device), undefined);
+  assert.equal(await readRecord(disk.device), undefined);
   const record = recordFor(8192 * MiB);
   for (let round = 0; round < 2; round++) {
     await writeRecord(disk.device, record);
     await writeRecord(disk.device, record);
-    const taken = await consumeRecord(disk.device);
-    assert.ok(taken !== undefined && taken.equals(record));
-    assert.ok(typeof decodeRecord(taken) === 'object');
-    assert.equal(await consumeRecord(disk.device), undefined);
+    const found = await readRecord(disk.device);
+    assert.ok(found !== undefined && found.equals(record));
+    await markRecordUsed(disk.device, found, '01234567-89ab-4cde-8f01-23456789abcd');
+    const marked = await readRecord(disk.device);
+    assert.ok(marked !== undefined && marked.subarray(64).equals(record.subarray(64)));
+    assert.equal(usedBy(marked), '01234567-89ab-4cde-8f01-23456789abcd');
+    assert.ok(typeof decodeRecord(marked) === 'object');
+    await removeRecord(disk.device);
+    assert.equal(await readRecord(disk.device), undefined);
   }
-  // One that was used may be prepared again; one that is too long leaves the one before, which signs decide on.
+  // One that holds a record may be prepared again; one that is too long leaves the one before, which signs decide on.
   await writeRecord(disk.device, record);
   await prepareRecordDevice(disk.device);
-  assert.equal(await consumeRecord(disk.device), undefined);
+  assert.equal(await readRecord(disk.device), undefined);
   await writeRecord(disk.device, record);
   await assert.rejects(writeRecord(disk.device, recordFor(65536 * MiB)), {
     code: 'FILE_ERROR',
     message: /has 2097152 bytes, and the record needs/,
   });
-  assert.ok((await consumeRecord(disk.device))?.equals(record));
+  assert.ok((await readRecord(disk.device))?.equals(record));
 });
 
 test('nothing else is ever written to', async (t) => {
@@ -55,7 +66,8 @@ test('nothing else is ever written to', async (t) => {
     code: 'FILE_ERROR',
     message: /no place/,
   });
-  await assert.rejects(consumeRecord(disk.device), { code: 'FILE_ERROR', message: /no place for records/ });
+  await assert.rejects(readRecord(disk.device), { code: 'FILE_ERROR', message: /no place for records/ });
+  await assert.rejects(removeRecord(disk.device), { code: 'FILE_ERROR', message: /no place for records/ });
   await assert.rejects(prepareRecordDevice(disk.device), { code: 'DEVICE_BUSY', message: /hold something/ });
   assert.ok((await readFile(disk.image)).equals(before));
   const mounted = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });

@@ -12,12 +12,20 @@ import { Bitmap } from '../../src/base/bitmap.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import { resumeAfterReboot } from '../../src/daemon/reboot/resume.ts';
 import { saveReboot } from '../../src/daemon/reboot/save.ts';
+import type { RebootOutcome } from '../../src/daemon/reboot/outcome.ts';
 import type { Device } from '../../src/devices/device.ts';
 import { probeDevice } from '../../src/devices/probe-device.ts';
 import { TrackerChoice } from '../../src/tracking/choose.ts';
-import { consumeRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
+import { markRecordUsed, readRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
 import { newGeneration } from '../../src/tracking/generation.ts';
-import type { Epoch, TrackedDevice, TrackedEpoch, Tracker } from '../../src/tracking/tracker.ts';
+import type {
+  DeviceNumbers,
+  Epoch,
+  Remains,
+  TrackedDevice,
+  TrackedEpoch,
+  Tracker,
+} from '../../src/tracking/tracker.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import { fakeDevice } from '../helpers/fake-device.ts';
@@ -27,6 +35,10 @@ class MemoryTracker implements Tracker {
   readonly kind = 'ebpf';
   readonly devices = new Map<string, TrackedEpoch & { device: TrackedDevice; dirty: Bitmap }>();
   lost: string | undefined;
+  /** The devices that are detached; their maps remain. */
+  gone = false;
+  /** Never settles, as where the kernel takes long to load a program. */
+  hangs = false;
   #number = 0;
 
   #key({ major, minor }: Pick<TrackedDevice, 'major' | 'minor'>): string {
@@ -42,7 +54,14 @@ class MemoryTracker implements Tracker {
       dirty: new Bitmap(device.size, 4096),
     };
     this.devices.set(key, known);
+    if (this.hangs) return new Promise(() => undefined);
     return Promise.resolve({ ...known, doubt: undefined });
+  }
+
+  remains(device: DeviceNumbers): Remains | undefined {
+    const known = this.devices.get(this.#key(device));
+    const { gone, lost } = this;
+    return known && { ...known, uuid: known.device.uuid, gone: gone ? 'it is gone' : undefined, lost };
   }
 
   take(device: TrackedDevice): ReturnType<Tracker['take']> {
@@ -88,17 +107,27 @@ interface Machine {
   /** The device as the inventory would describe it now. */
   readonly look: (more?: Partial<Device>) => Promise<Device>;
   /** A clean shutdown in which these blocks had been dirtied; the epoch. */
-  readonly shutDown: (how?: { blocks?: number[]; lost?: string; more?: Partial<Device> }) => Promise<{
-    epoch: Epoch;
-    leftOut: readonly string[];
-  }>;
+  readonly shutDown: (how?: {
+    blocks?: number[];
+    lost?: string;
+    more?: Partial<Device>;
+    /** What happens before a second save, at which the device is detached. */
+    detached?: (tracker: MemoryTracker) => unknown;
+  }) => Promise<{ epoch: Epoch; leftOut: readonly string[] }>;
   /** The boot after it: undefined where the epoch goes on, otherwise why not. */
   readonly start: (how?: {
     devices?: readonly Device[];
     bootId?: string;
     tracker?: MemoryTracker;
+    limitMs?: number;
+    report?: (outcome: RebootOutcome) => Promise<void>;
   }) => Promise<string | undefined>;
 }
+
+const boots = {
+  one: '11111111-1111-4111-8111-111111111111',
+  two: '22222222-2222-4222-8222-222222222222',
+} as const;
 
 async function machineFor(t: EndingTest): Promise<Machine> {
   const directory = await mkdtemp(join(tmpdir(), 'reboot-test-'));
@@ -128,7 +157,7 @@ async function machineFor(t: EndingTest): Promise<Machine> {
     image,
     place,
     look,
-    shutDown: async ({ blocks = [], lost, more } = {}) => {
+    shutDown: async ({ blocks = [], lost, more, detached } = {}) => {
       const tracker = new MemoryTracker();
       const trackers = choice(tracker);
       const device = await look(more);
@@ -141,19 +170,33 @@ async function machineFor(t: EndingTest): Promise<Machine> {
       const { epoch } = await tracker.track(described);
       for (const block of blocks) tracker.devices.get('4095:77')!.dirty.mark(block * 4096, 4096);
       tracker.lost = lost;
-      const { leftOut } = await saveReboot({ trackers, devices: [device], bootId: 'one', place });
+      const save = (devices: readonly Device[]) =>
+        saveReboot({ trackers, devices, bootId: boots.one, place });
+      let { leftOut } = await save([device]);
+      if (detached !== undefined) {
+        tracker.gone = true;
+        await detached(tracker);
+        // Another device has got its number.
+        ({ leftOut } = await save([{ ...device, path: '/dev/another', filesystem: undefined }]));
+      }
       return { epoch, leftOut: leftOut.map(({ why }) => why) };
     },
-    start: async ({ devices, bootId = 'two', tracker = new MemoryTracker() } = {}) => {
+    start: async ({
+      devices,
+      bootId = boots.two,
+      tracker = new MemoryTracker(),
+      limitMs = 60_000,
+      report = () => Promise.resolve(),
+    } = {}) => {
       const present = devices ?? [await look()];
       const tracked = tracker.devices.size;
       const outcome = await resumeAfterReboot({
         ...{ trackers: choice(tracker), listDevices: () => Promise.resolve(present), bootId, place },
-        ...{ waitMs: 300, bootedAt: Date.now() },
+        ...{ waitMs: 300, bootedAt: Date.now(), limitMs, report },
       });
       if (outcome.why !== null) return outcome.why;
       assert.equal(outcome.devices.length, 1);
-      if (tracked === 0)
+      if (tracked === 0 && !tracker.hangs)
         assert.equal(tracker.devices.size, outcome.devices[0]!.why === null ? 1 : 0, 'nothing stays tracked');
       return outcome.devices[0]!.why ?? undefined;
     },
@@ -205,9 +248,9 @@ test('it does not where the filesystem shows signs of life', async (t) => {
 test('it does not in the same boot, with a damaged record, or where tracking began before', async (t) => {
   const machine = await machineFor(t);
   await machine.shutDown();
-  assert.match((await machine.start({ bootId: 'one' })) ?? '', /of this boot/);
+  assert.match((await machine.start({ bootId: boots.one })) ?? '', /of this boot/);
   await machine.shutDown();
-  const bytes = await consumeRecord(machine.place);
+  const bytes = await readRecord(machine.place);
   bytes![100]! ^= 1;
   await writeRecord(machine.place, bytes!);
   assert.match((await machine.start()) ?? '', /of no use: it is damaged$/);
@@ -225,4 +268,80 @@ test('at shutdown a device in doubt is left out, and the next boot says so', asy
   assert.equal(await machine.start(), lost);
   await machine.shutDown({ more: { kind: 'loop' } });
   assert.match((await machine.start()) ?? '', /^a loop device/);
+});
+
+test('a device that is detached between two saves keeps what was recorded, if nothing was written since', async (t) => {
+  const machine = await machineFor(t);
+  const { epoch, leftOut } = await machine.shutDown({ blocks: [3], detached: () => undefined });
+  assert.deepEqual(leftOut, []);
+  const tracker = new MemoryTracker();
+  assert.equal(await machine.start({ tracker }), undefined);
+  const [known] = tracker.devices.values();
+  assert.deepEqual(known!.epoch, epoch);
+
+  const written = await machine.shutDown({
+    blocks: [3],
+    detached: ({ devices }) => devices.get('4095:77')!.dirty.mark(5 * 4096, 4096),
+  });
+  assert.match(written.leftOut.join(), /^4\.00 KiB of it were written after it was recorded/);
+  assert.match(
+    (await machine.start()) ?? '',
+    /written after it was recorded/,
+    'the reason is found by its UUID',
+  );
+
+  // The record of another boot, and one that was used, count for nothing.
+  await machine.shutDown();
+  const bytes = await readRecord(machine.place);
+  await markRecordUsed(machine.place, bytes!, boots.two);
+  const after = await machine.shutDown({ more: { kind: 'loop' }, detached: () => undefined });
+  assert.match(after.leftOut.join(), /^a loop device is made anew/, 'the reason of the first save stays');
+  const untracked = await machine.shutDown({ detached: ({ devices }) => devices.clear() });
+  assert.deepEqual(untracked.leftOut, ['its tracking has ended since']);
+});
+
+test('wherever it is killed, the reason is known, and the record is not used again', async (t) => {
+  const machine = await machineFor(t);
+  const reports = (count: number, told: RebootOutcome[]) => (outcome: RebootOutcome) => {
+    told.push(outcome);
+    return told.length === count ? Promise.reject(new Error('killed')) : Promise.resolve();
+  };
+  for (const killedAt of [1, 2]) {
+    const { epoch } = await machine.shutDown();
+    const told: RebootOutcome[] = [];
+    const tracker = new MemoryTracker();
+    await assert.rejects(machine.start({ tracker, report: reports(killedAt, told) }), /killed/);
+    const [first] = told[0]!.devices;
+    assert.equal(first!.epoch, epoch.id, 'it may continue');
+    assert.match(first!.why ?? '', /did not continue it: it was ended before/);
+    if (killedAt === 1) {
+      assert.equal(tracker.devices.size, 0, 'nothing was used');
+      assert.equal(await machine.start(), undefined);
+    } else {
+      assert.match(
+        (await machine.start()) ?? '',
+        /^this boot began to use the record and did not come to an end$/,
+      );
+      await machine.shutDown();
+      await markRecordUsed(machine.place, (await readRecord(machine.place))!, boots.one);
+      assert.match((await machine.start()) ?? '', /^an earlier boot began to use the record/);
+    }
+    assert.match((await machine.start()) ?? '', /^there is no record/);
+  }
+});
+
+test('it ends in its time, and says of which devices it was not done', async (t) => {
+  const machine = await machineFor(t);
+  const { epoch } = await machine.shutDown();
+  const tracker = new MemoryTracker();
+  tracker.hangs = true;
+  const told: RebootOutcome[] = [];
+  const why = await machine.start({
+    ...{ tracker, limitMs: 500 },
+    report: (outcome) => Promise.resolve(void told.push(outcome)),
+  });
+  assert.match(why ?? '', /did not continue it: it was not done with this device after 1 s$/);
+  assert.equal(told.at(-1)!.devices[0]!.why, why);
+  assert.notEqual([...tracker.devices.values()][0]!.epoch.id, epoch.id);
+  assert.equal(await readRecord(machine.place), undefined);
 });

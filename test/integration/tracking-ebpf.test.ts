@@ -31,7 +31,7 @@ async function openTracker(
   return { tracker, directory, pins };
 }
 
-test('partitions of a loop device, across a restart of the tracker', { skip }, async (t) => {
+test('partitions of a loop device, across a restart of the tracker, and detached', { skip }, async (t) => {
   const { tracker, pins } = await openTracker(t);
   const disk = await makeLoop(t, {
     size: 64 * MiB,
@@ -58,7 +58,20 @@ test('partitions of a loop device, across a restart of the tracker', { skip }, a
     [],
     'programs stay attached although nothing is tracked',
   );
-  assert.match((await next.track(second)).doubt ?? 'none', /none/);
+  const again = await next.track(second);
+  assert.equal(again.doubt, undefined);
+
+  // A device that is detached, as at a shutdown: its map still tells what was written to it.
+  sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=9 count=1 oflag=direct conv=notrunc status=none`);
+  const there = next.remains(second);
+  assert.deepEqual([there?.gone, there?.lost, there?.epoch], [undefined, undefined, again.epoch]);
+  await disk.remove();
+  const remains = next.remains(second);
+  assert.match(remains?.gone ?? '', /there is no block device|its place in sysfs/);
+  assert.deepEqual([remains?.lost, remains?.epoch], [undefined, again.epoch]);
+  assert.deepEqual([...remains!.dirty.extents()], [{ offset: 36864, length: 4096 }]);
+  await next.untrack(second);
+  assert.equal(next.remains(second), undefined);
 });
 
 test('more ranges of one disk than there is room for: refused, and the others go on', { skip }, async (t) => {

@@ -7,13 +7,17 @@ import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { unlessAbsent } from '../../base/files.ts';
 import type { StartTracking } from '../../tracking/choose.ts';
+import type { RebootRecord } from '../../tracking/reboot/record.ts';
 
 export interface DeviceOutcome {
   readonly device: string;
   readonly uuid: string;
-  /** The epoch that goes on; null where none does. */
+  /** The epoch that goes on; null where none does. If `why` is not null: that may go on, see there. */
   readonly epoch: string | null;
-  /** Why it does not; null where it does. */
+  /**
+   * Why it does not; null where it does. With an epoch: `dattod reboot resume` did not come to the end of this device, so
+   * that the epoch of its tracker decides.
+   */
   readonly why: string | null;
 }
 
@@ -27,6 +31,7 @@ export interface RebootOutcome {
 
 const fileName = 'reboot.json';
 
+/** Durable enough for this boot: a process that is killed leaves this one or the one before. */
 export async function writeOutcome(runDirectory: string, outcome: RebootOutcome): Promise<void> {
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const path = join(runDirectory, fileName);
@@ -63,6 +68,22 @@ export function describeOutcome(
   if (found !== undefined && found.epoch !== null && found.epoch === epoch) return `continued over ${reboot}`;
   if (found !== undefined && found.why === null) return undefined;
   return `not continued over ${reboot}: ${found?.why ?? outcome.why ?? 'it was not tracked then'}`;
+}
+
+/**
+ * For a boot in which no `dattod reboot resume` has told what came of the record, though one lies there: it did not run,
+ * or it was ended before it had read the record.
+ */
+export function outcomeOfWaiting(record: Pick<RebootRecord, 'at'>, user: string | undefined): RebootOutcome {
+  const what =
+    user === undefined
+      ? "did not run in this boot, or was ended by its unit's time limit before it had read the record"
+      : 'began to use it in a boot and did not come to an end';
+  return {
+    shutdown: new Date(record.at).toISOString(),
+    why: `its record was not used before the filesystems were mounted: 'dattod reboot resume' ${what}`,
+    devices: [],
+  };
 }
 
 /** Gives a device that is tracked anew since the reboot the reason for it, which its next differential tells. */

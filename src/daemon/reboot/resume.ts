@@ -1,7 +1,8 @@
 /**
- * `dattod reboot resume`: early in a boot, before the filesystems are mounted, takes the record of the last shutdown
- * from its place and goes on with the epochs of the devices that nobody can have written to since
- * (docs/formats/reboot.md). Whatever is odd leaves a device to a differential, with the reason.
+ * `dattod reboot resume`: early in a boot, before the filesystems are mounted, uses the record of the last shutdown to
+ * continue the epochs of the devices that no process can have written to since (docs/formats/reboot.md). Whatever is odd
+ * leaves a device to a differential, with the reason. It may be killed at any point: what has come of each device by then
+ * has been reported, and the record is not used again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { trackedDevice } from '../../backup/tracked-device.ts';
@@ -10,8 +11,8 @@ import type { Device } from '../../devices/device.ts';
 import { isQuickLook, quickLookWrites } from '../../filesystems/ext/signs-of-life.ts';
 import { signDifference } from '../../filesystems/signs.ts';
 import type { TrackerChoice } from '../../tracking/choose.ts';
-import { consumeRecord } from '../../tracking/reboot/place.ts';
-import { decodeRecord, type RecordedDevice } from '../../tracking/reboot/record.ts';
+import { markRecordUsed, readRecord, removeRecord } from '../../tracking/reboot/place.ts';
+import { decodeRecord, type RecordedDevice, usedBy } from '../../tracking/reboot/record.ts';
 import type { TrackedDevice, Tracker } from '../../tracking/tracker.ts';
 import type { DeviceOutcome, RebootOutcome } from './outcome.ts';
 import { identityOf, mountedHow, type Mounted, signsOf, unsuitable } from './quiet.ts';
@@ -26,38 +27,94 @@ export interface Resuming {
   readonly place: string;
   /** How long devices that are not there yet are waited for, milliseconds. */
   readonly waitMs: number;
+  /** How long all of it may take, milliseconds. Devices that are not reached by then are left to a differential. */
+  readonly limitMs: number;
+  /** Gets what has come of the devices so far, before an epoch continues and after each device. */
+  readonly report: (outcome: RebootOutcome) => Promise<void>;
 }
 
+/** The outcome of a record without devices is not reported, but for one that is used. Throws FILE_ERROR. */
 export async function resumeAfterReboot(resuming: Resuming): Promise<RebootOutcome> {
-  const { bootId, place, waitMs } = resuming;
-  // Gone before anything comes of it: no record is used twice.
-  const bytes = await consumeRecord(place, { waitMs }).catch((thrown: unknown) => toAgentError(thrown));
+  const { bootId, place, waitMs, limitMs, report } = resuming;
+  const deadline = performance.now() + limitMs;
+  const bytes = await readRecord(place, { waitMs }).catch((thrown: unknown) => toAgentError(thrown));
   if (bytes instanceof AgentError) return nothing(bytes.message);
-  const record = bytes === undefined ? undefined : decodeRecord(bytes);
-  if (record === undefined)
+  const record = bytes && decodeRecord(bytes);
+  if (bytes === undefined || record === undefined)
     return nothing('there is no record of a clean shutdown (a power cut, or the shutdown was not saved)');
-  if (typeof record === 'string') return nothing(`the record of the shutdown is of no use: ${record}`);
-  const shutdown = new Date(record.at).toISOString();
-  if (record.bootId === bootId)
-    return { ...nothing('the record is of this boot: the machine was not restarted'), shutdown };
-  const left = record.leftOut.map(({ path, uuid, why }): DeviceOutcome => ({
-    device: path,
-    uuid,
-    epoch: null,
-    why,
-  }));
-  return { shutdown, why: null, devices: [...(await resumeAll(record.devices, resuming)), ...left] };
+  const user = usedBy(bytes);
+  const shutdown = typeof record === 'string' ? null : new Date(record.at).toISOString();
+  const useless =
+    typeof record === 'string'
+      ? `the record of the shutdown is of no use: ${record}`
+      : user !== undefined
+        ? `${user === bootId ? 'this boot' : 'an earlier boot'} began to use the record and did not come to an end`
+        : record.bootId === bootId
+          ? 'the record is of this boot: the machine was not restarted'
+          : undefined;
+  if (useless !== undefined || typeof record === 'string') {
+    await removeRecord(place).catch(() => undefined);
+    return { ...nothing(useless ?? ''), shutdown };
+  }
+
+  const outcomes = new Map<RecordedDevice, DeviceOutcome>(
+    record.devices.map((each) => [
+      each,
+      notReached(each, 'it was ended before it was done with this device'),
+    ]),
+  );
+  const left = record.leftOut.map(({ path, uuid, why }) => ({ device: path, uuid, epoch: null, why }));
+  const outcome = (): RebootOutcome => ({ shutdown, why: null, devices: [...outcomes.values(), ...left] });
+  // First told, then marked, then used: wherever this process is killed, the daemon knows the reason, and no record is
+  // used twice.
+  await report(outcome());
+  await markRecordUsed(place, bytes, bootId);
+  let late = false;
+  const all = resumeAll(record.devices, resuming, async (recorded, found) => {
+    // What ends after the time does not change what was said.
+    if (late) return;
+    outcomes.set(recorded, found);
+    await report(outcome());
+  });
+  if (await isLate(all, deadline - performance.now())) {
+    late = true;
+    const seconds = Math.round(limitMs / 1000);
+    for (const [recorded, { why, epoch }] of outcomes)
+      if (why !== null && epoch !== null)
+        outcomes.set(recorded, notReached(recorded, `it was not done with this device after ${seconds} s`));
+    await report(outcome());
+  }
+  // If it cannot be removed, its mark keeps it from being used again.
+  await removeRecord(place).catch(() => undefined);
+  return outcome();
+}
+
+/** True if the work is not done after so many milliseconds. */
+async function isLate(work: Promise<unknown>, ms: number): Promise<boolean> {
+  const done = new AbortController();
+  const time = sleep(Math.max(0, ms), true, { signal: done.signal }).catch(() => false);
+  try {
+    return await Promise.race([work.then(() => false), time]);
+  } finally {
+    done.abort();
+  }
 }
 
 function nothing(why: string): RebootOutcome {
   return { shutdown: null, why, devices: [] };
 }
 
+/** Of a device whose epoch may continue yet, or not. */
+function notReached({ path, uuid, epoch }: RecordedDevice, why: string): DeviceOutcome {
+  return { device: path, uuid, epoch: epoch.id, why: `'dattod reboot resume' did not continue it: ${why}` };
+}
+
+/** `tell` is called once for each device. */
 async function resumeAll(
   recorded: readonly RecordedDevice[],
   { trackers, listDevices, waitMs, bootedAt }: Resuming,
-): Promise<DeviceOutcome[]> {
-  const outcomes: DeviceOutcome[] = [];
+  tell: (recorded: RecordedDevice, outcome: DeviceOutcome) => Promise<void>,
+): Promise<void> {
   let waiting = [...recorded];
   for (const deadline = performance.now() + waitMs; ;) {
     const devices = await listDevices();
@@ -72,7 +129,7 @@ async function resumeAll(
       const why = await resumeOne(each, found, devices, trackers, bootedAt).catch(
         (thrown: unknown) => toAgentError(thrown).message,
       );
-      outcomes.push({
+      await tell(each, {
         device: found[0]?.path ?? each.path,
         uuid: each.uuid,
         epoch: why === undefined ? each.epoch.id : null,
@@ -80,7 +137,7 @@ async function resumeAll(
       });
     }
     waiting = absent;
-    if (waiting.length === 0) return outcomes;
+    if (waiting.length === 0) return;
     await sleep(200);
   }
 }

@@ -2,14 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { Command, CommanderError } from 'commander';
-import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { TrackerChoice } from '../../tracking/choose.ts';
-import { prepareRecordDevice, consumeRecord } from '../../tracking/reboot/place.ts';
+import { prepareRecordDevice, removeRecord } from '../../tracking/reboot/place.ts';
 import type { Collaborators } from '../collaborators.ts';
-import { readConfig } from '../config.ts';
+import { readConfig, recordPlace } from '../config.ts';
 import { defaultSettings } from '../settings.ts';
-import { writeOutcome, type RebootOutcome } from './outcome.ts';
+import { type DeviceOutcome, readOutcome, writeOutcome, type RebootOutcome } from './outcome.ts';
 import { resumeAfterReboot } from './resume.ts';
 import { type Saved, saveReboot } from './save.ts';
 import { writeOut } from '../../base/visible.ts';
@@ -21,6 +20,7 @@ interface Values {
   config: string;
   late?: true;
   wait?: string;
+  limit?: string;
 }
 
 type Say = (line: string) => void;
@@ -42,17 +42,24 @@ export function rebootCommand(
       .option('--pin-dir <path>', 'as for dattod', defaultSettings.pinDirectory)
       .option('--config <path>', 'as for dattod', defaultSettings.config);
   return configure(new Command('dattod reboot'))
-    .description('Lets incremental backups go on over a clean reboot (docs/tracking.md).')
+    .description('Lets incremental backups continue over a clean reboot (docs/tracking.md).')
     .addCommand(
       withPlaces(new Command('save'))
-        .description('at shutdown: records what was written to the filesystems that are not mounted any more')
-        .option('--late', 'only where the record has a device of its own, which can be written to the end')
+        .description(
+          'at shutdown: records what was written to filesystems that are not mounted for writing any more; adds to what this shutdown has recorded',
+        )
+        .option('--late', 'only if the record has a device of its own, which can be written to the end')
         .action((values: Values) => run('save', values)),
     )
     .addCommand(
       withPlaces(new Command('resume'))
-        .description('early in the boot: goes on with tracking where nothing can have been written since')
-        .option('--wait <seconds>', 'how long recorded devices that are not there yet are waited for', '5')
+        .description('early in the boot: continues tracking if nothing can have been written since')
+        .option('--wait <seconds>', 'how long recorded devices that are not there yet are waited for', '10')
+        .option(
+          '--limit <seconds>',
+          'how long all of it may take; less than the time limit of the unit',
+          '60',
+        )
         .action((values: Values) => run('resume', values)),
     )
     .addCommand(
@@ -96,10 +103,10 @@ async function work(
   say: Say,
 ): Promise<void> {
   const config = await readConfig(values.config, false);
-  const place = config.reboot_record ?? join(values.stateDir, 'reboot-record');
+  const place = recordPlace(config, values.stateDir);
   if (what === 'save' && values.late === true && !(await isBlockDevice(place))) return;
   if (!config.reboot_continuity) {
-    await consumeRecord(place);
+    await removeRecord(place);
     if (what === 'resume')
       await writeOutcome(values.runDir, {
         shutdown: null,
@@ -118,21 +125,34 @@ async function work(
       const saved = await saveReboot({ trackers, devices: await listDevices(), bootId, place });
       describeSaved(saved, say);
     } else {
-      const waitMs = Number(values.wait) * 1000;
       const outcome = await resumeAfterReboot({
-        trackers,
-        listDevices,
-        bootId,
-        place,
-        waitMs,
-        bootedAt: bootedAt(),
+        ...{ trackers, listDevices, bootId, place, bootedAt: bootedAt() },
+        waitMs: seconds('--wait', values.wait) * 1000,
+        limitMs: seconds('--limit', values.limit) * 1000,
+        report: (found) => writeOutcome(values.runDir, found),
       });
-      await writeOutcome(values.runDir, outcome);
+      // What an earlier run in this boot has told stays: this one had nothing to use.
+      if (outcome.devices.length === 0 && (await readOutcome(values.runDir)) === undefined)
+        await writeOutcome(values.runDir, outcome);
       describeResumed(outcome, say);
+      // Closing would wait for what took too long; it ends with the process.
+      if (outcome.devices.some(isUnfinished)) return;
     }
-  } finally {
+  } catch (thrown) {
     await trackers.close();
+    throw thrown;
   }
+  await trackers.close();
+}
+
+function isUnfinished({ epoch, why }: DeviceOutcome): boolean {
+  return epoch !== null && why !== null;
+}
+
+function seconds(option: string, text = ''): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 86_400) return value;
+  throw new AgentError('BAD_USAGE', `${option} must be a number of seconds from 0 to 86400, not "${text}"`);
 }
 
 function describeSaved({ devices, leftOut }: Saved, say: Say): void {

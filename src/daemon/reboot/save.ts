@@ -1,15 +1,24 @@
 /**
  * `dattod reboot save`: the last drain of all devices whose filesystems nobody can write to any more, with their signs
- * of life, into the record (docs/formats/reboot.md). It runs when the filesystems are unmounted, and again when root
- * has been remounted read-only, where the record's place can still be written then.
+ * of life, into the record (docs/formats/reboot.md). It runs several times in a shutdown: when the early unit stops, when
+ * all but root is unmounted, and when root has been remounted read-only. Each time adds to what this shutdown has
+ * recorded: devices that are detached by then keep their entries, if nothing was written to them since.
  */
 import { trackedDevice } from '../../backup/tracked-device.ts';
 import { toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { signDifference } from '../../filesystems/signs.ts';
 import type { TrackerChoice } from '../../tracking/choose.ts';
-import { writeRecord } from '../../tracking/reboot/place.ts';
-import { encodeRecord, type LeftOut, type RecordedDevice } from '../../tracking/reboot/record.ts';
+import { entryOfDetached } from '../../tracking/reboot/detached.ts';
+import { readRecord, writeRecord } from '../../tracking/reboot/place.ts';
+import {
+  decodeRecord,
+  encodeRecord,
+  type LeftOut,
+  type RebootRecord,
+  type RecordedDevice,
+  usedBy,
+} from '../../tracking/reboot/record.ts';
 import { heldBySomebody, identityOf, mountedHow, settle, signsOf, unsuitable } from './quiet.ts';
 
 export interface Saving {
@@ -25,22 +34,42 @@ export interface Saved {
   readonly leftOut: readonly LeftOut[];
 }
 
-/** Writes the record, also where no device is in it. Throws FILE_ERROR where it cannot be written. */
+/** Writes the record, also if no device is in it. Throws FILE_ERROR if it cannot be written; an earlier one stays then. */
 export async function saveReboot({ trackers, devices, bootId, place }: Saving): Promise<Saved> {
+  const earlier = await savedBefore(place, bootId);
   const saved: RecordedDevice[] = [];
   const leftOut: LeftOut[] = [];
+  const seen = new Set<string | undefined>();
   for (const numbers of await trackers.tracked()) {
+    const remains = await trackers.remains(numbers);
+    seen.add(remains?.epoch.id);
     const device = devices.find(({ major, minor }) => major === numbers.major && minor === numbers.minor);
-    const uuid = device?.filesystem?.uuid ?? '';
-    const result =
-      device === undefined
-        ? 'it is gone'
-        : await drain(device, devices, trackers).catch((thrown: unknown) => toAgentError(thrown).message);
-    if (typeof result === 'string') leftOut.push({ path: numbers.path, uuid, why: result });
-    else saved.push(result);
+    const there = remains?.gone === undefined ? device : undefined;
+    let result: RecordedDevice | string;
+    if (there !== undefined)
+      result = await drain(there, devices, trackers).catch((thrown: unknown) => toAgentError(thrown).message);
+    else result = remains === undefined ? 'it is gone' : entryOfDetached(earlier, remains);
+    if (typeof result !== 'string') saved.push(result);
+    else
+      leftOut.push({
+        path: numbers.path,
+        uuid: there?.filesystem?.uuid ?? remains?.uuid ?? '',
+        ...(remains === undefined ? {} : { epoch: remains.epoch.id }),
+        why: result,
+      });
   }
+  for (const { path, uuid, epoch } of earlier?.devices ?? [])
+    if (!seen.has(epoch.id))
+      leftOut.push({ path, uuid, epoch: epoch.id, why: 'its tracking has ended since' });
   await writeRecord(place, encodeRecord({ bootId, at: Date.now(), devices: saved, leftOut }));
   return { devices: saved.map(({ path, uuid }) => ({ path, uuid })), leftOut };
+}
+
+/** What this shutdown has recorded already. A record of another boot, or one that was used, is of no use here. */
+async function savedBefore(place: string, bootId: string): Promise<RebootRecord | undefined> {
+  const bytes = await readRecord(place);
+  const record = bytes && usedBy(bytes) === undefined ? decodeRecord(bytes) : undefined;
+  return typeof record === 'object' && record.bootId === bootId ? record : undefined;
 }
 
 /** What is recorded of a device, or why nothing is. */
@@ -64,9 +93,9 @@ async function drain(
   if (typeof signs === 'string') return signs;
   const { tracker } = await trackers.start(described, 'ebpf');
   if (tracker?.resume === undefined) return 'what tracks it does not outlive a reboot';
-  // Not committed: should the machine go on after all, nothing is lost.
+  // Not committed: if the machine continues after all, nothing is lost.
   const { epoch, generation, dirty } = await tracker.take(described);
-  if (epoch.id !== looked.state.epoch.id) return 'its epoch ended meanwhile';
+  if (epoch.id !== looked.state.epoch.id) return 'its epoch ended in the meantime';
   const late = await signsOf(device.path);
   if (typeof late === 'string') return late;
   const changed = signDifference(signs, late) ?? (await writable(device));

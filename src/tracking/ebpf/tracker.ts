@@ -11,6 +11,7 @@ import type { Generation } from '../generation.ts';
 import type {
   DeviceNumbers,
   Epoch,
+  Remains,
   Taken,
   TrackedDevice,
   TrackedEpoch,
@@ -115,6 +116,15 @@ export class EbpfTracker implements Tracker {
   doubt(device: TrackedDevice): string | undefined {
     const range = this.#ranges.get(keyOf(device));
     return range === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(range, device);
+  }
+
+  remains(device: DeviceNumbers): Remains | undefined {
+    const range = this.#ranges.get(keyOf(device));
+    if (range === undefined) return undefined;
+    const dirty = range.look(this.#inFlight(range));
+    const { marks } = range.description;
+    // Both after the look: what was lost before it counts.
+    return { ...tied(range), uuid: marks.uuid, dirty, gone: this.#gone(range), lost: this.#lost(range) };
   }
 
   resume(
@@ -225,7 +235,7 @@ export class EbpfTracker implements Tracker {
 
   /** Why writes to the device may have been missed since its epoch began; undefined where none were. */
   #doubt(range: Range, device: TrackedDevice, known?: LiveDevice): string | undefined {
-    const { marks, set: name, programs, skipped } = range.description;
+    const { marks } = range.description;
     let live: LiveDevice;
     try {
       live = known ?? readLiveDevice(device.major, device.minor);
@@ -237,6 +247,24 @@ export class EbpfTracker implements Tracker {
     if (live.handedDownBy !== undefined)
       return `what is written to ${live.handedDownBy}, which lies on it, is not seen`;
     if (device.size !== live.size) return `its size in bytes is ${live.size}, not ${device.size}`;
+    return this.#lost(range);
+  }
+
+  /** Why the device that has the numbers of the map now is not the one of the map. */
+  #gone(range: Range): string | undefined {
+    const { path, marks } = range.description;
+    try {
+      const live = readLiveDevice(marks.major, marks.minor);
+      // The UUID is not in sysfs; whether the filesystem is another one is for the caller to see.
+      return markDifference(marks, marksOf({ ...marks, path }, live, this.#bootId));
+    } catch (thrown) {
+      return toAgentError(thrown).message;
+    }
+  }
+
+  /** Why writes may have been missed, whether the device is still there or not. */
+  #lost(range: Range): string | undefined {
+    const { set: name, programs, skipped } = range.description;
     if (!this.#installation.hasRange(range.disk, range.id))
       return 'the programs do not know its map any more';
     const set = this.#installation.attachedSet(name);

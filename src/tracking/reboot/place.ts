@@ -4,15 +4,16 @@
  * configuration costs a disk. docs/formats/reboot.md.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { alignUp } from '../../base/bytes.ts';
 import { syncDirectory } from '../../base/durable.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
+import { unlessAbsent } from '../../base/files.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
 import { blockDeviceSize } from '../../linux/ioctl.ts';
-import { encodeNothing, headerSize, recordLength } from './record.ts';
+import { encodeNothing, headerSize, markUsed, recordLength } from './record.ts';
 
 /** Multiple of every sector size; what is in the first of them is the header. */
 const piece = 4096;
@@ -41,18 +42,63 @@ export async function writeRecord(path: string, record: Buffer): Promise<void> {
   }
 }
 
-/**
- * Takes the record from its place: it is gone, durably, when this resolves. Undefined where there is none. A device
- * is waited for. Throws FILE_ERROR.
- */
-export async function consumeRecord(
+/** The record that is there; undefined if there is none. A device is waited for. Throws FILE_ERROR. */
+export async function readRecord(
   path: string,
   options: { readonly waitMs?: number } = {},
 ): Promise<Buffer | undefined> {
   try {
-    return (await isDevice(path, options.waitMs)) ? await consumeFromDevice(path) : await consumeFile(path);
+    return (await isDevice(path, options.waitMs))
+      ? await readFromDevice(path)
+      : await unlessAbsent(path, readFile(path));
   } catch (thrown) {
-    throw failure(path, 'taken', thrown);
+    throw failure(path, 'read', thrown);
+  }
+}
+
+/** Names the boot that uses the record in its header, durably. `record` is what was read there. Throws FILE_ERROR. */
+export async function markRecordUsed(path: string, record: Buffer, bootId: string): Promise<void> {
+  const marked = markUsed(record, bootId);
+  try {
+    if (await isDevice(path)) {
+      const device = await openDevice(path);
+      try {
+        await checkPrepared(device, path);
+        await writePieces(device, 0, marked.subarray(0, piece));
+      } finally {
+        await device.close();
+      }
+    } else {
+      const file = await open(path, 'r+');
+      try {
+        await file.write(marked, 0, headerSize, 0);
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    }
+  } catch (thrown) {
+    throw failure(path, 'marked as used', thrown);
+  }
+}
+
+/** Removes the record, if there is one. It is gone, durably, when this resolves. Throws FILE_ERROR. */
+export async function removeRecord(path: string): Promise<void> {
+  try {
+    if (await isDevice(path)) {
+      const device = await openDevice(path);
+      try {
+        await checkPrepared(device, path);
+        await writePieces(device, 0, encodeNothing());
+      } finally {
+        await device.close();
+      }
+    } else if (await exists(path)) {
+      await rm(path);
+      await syncDirectory(dirname(path));
+    }
+  } catch (thrown) {
+    throw failure(path, 'removed', thrown);
   }
 }
 
@@ -86,22 +132,8 @@ async function writeToFile(path: string, record: Buffer): Promise<void> {
   await syncDirectory(dirname(path));
 }
 
-async function consumeFile(path: string): Promise<Buffer | undefined> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (thrown) {
-    if (errnoCode(thrown) === 'ENOENT') return undefined;
-    throw thrown;
-  }
-  try {
-    const record = await file.readFile();
-    await rm(path);
-    await syncDirectory(dirname(path));
-    return record;
-  } finally {
-    await file.close();
-  }
+async function exists(path: string): Promise<boolean> {
+  return (await unlessAbsent(path, stat(path))) !== undefined;
 }
 
 async function writeToDevice(path: string, record: Buffer): Promise<void> {
@@ -122,14 +154,12 @@ async function writeToDevice(path: string, record: Buffer): Promise<void> {
   }
 }
 
-async function consumeFromDevice(path: string): Promise<Buffer | undefined> {
-  const device = await openDevice(path);
+async function readFromDevice(path: string): Promise<Buffer | undefined> {
+  const device = await open(path, constants.O_RDONLY | constants.O_DIRECT);
   try {
     const length = await checkPrepared(device, path);
     const size = blockDeviceSize(device.fd);
-    const record = length <= headerSize || length > size ? undefined : await readPieces(device, length);
-    await writePieces(device, 0, encodeNothing());
-    return record;
+    return length <= headerSize || length > size ? undefined : await readPieces(device, length);
   } finally {
     await device.close();
   }

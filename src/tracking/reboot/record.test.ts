@@ -5,8 +5,15 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
-import { consumeRecord, writeRecord } from './place.ts';
-import { decodeRecord, encodeNothing, encodeRecord, recordLength, type RebootRecord } from './record.ts';
+import { markRecordUsed, readRecord, removeRecord, writeRecord } from './place.ts';
+import {
+  decodeRecord,
+  encodeNothing,
+  encodeRecord,
+  recordLength,
+  type RebootRecord,
+  usedBy,
+} from './record.ts';
 
 function recordOf(marks: readonly (readonly [offset: number, length: number])[], size: number): RebootRecord {
   const dirty = new Bitmap(size, 4096);
@@ -65,20 +72,29 @@ test('a damaged, cut or foreign record is of no use, and says why', () => {
   assert.equal(recordLength(bytes), bytes.length);
 });
 
-test('a record is taken from its place once', async () => {
+test('a record is read as often as need be, marked as used, and removed', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'reboot-record-'));
   try {
     const place = join(directory, 'deeper', 'record');
-    assert.equal(await consumeRecord(place), undefined);
+    assert.equal(await readRecord(place), undefined);
+    await removeRecord(place);
     await writeRecord(place, encodeRecord(example));
     await writeRecord(place, encodeRecord({ ...example, bootId: 'boot-two' }));
-    const bytes = await consumeRecord(place);
-    const record = bytes && decodeRecord(bytes);
+    const bytes = await readRecord(place);
+    assert.ok(bytes !== undefined);
+    assert.equal(usedBy(bytes), undefined);
+    const boot = '01234567-89ab-4cde-8f01-23456789abcd';
+    await markRecordUsed(place, bytes, boot);
+    const marked = await readRecord(place);
+    assert.ok(marked !== undefined);
+    assert.equal(usedBy(marked), boot);
+    const record = decodeRecord(marked);
     assert.ok(typeof record === 'object');
     assert.equal(record.bootId, 'boot-two');
-    assert.equal(await consumeRecord(place), undefined);
+    await removeRecord(place);
+    assert.equal(await readRecord(place), undefined);
     await assert.rejects(writeRecord('/dev/no-such-place', encodeNothing()), { code: 'FILE_ERROR' });
-    await assert.rejects(consumeRecord('/dev/no-such-place', { waitMs: 1 }), { code: 'FILE_ERROR' });
+    await assert.rejects(readRecord('/dev/no-such-place', { waitMs: 1 }), { code: 'FILE_ERROR' });
     assert.deepEqual(readdirSync(join(directory, 'deeper')), []);
   } finally {
     rmSync(directory, { recursive: true });

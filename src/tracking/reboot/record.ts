@@ -15,6 +15,9 @@ const version = 1;
 export const headerSize = 64;
 /** Of a record: as good as none. A raw place that has been prepared holds this. */
 const nothing = 0;
+/** Where the boot that uses the record is named, 16 bytes; zeros: it was not used yet. */
+const usedAt = 28;
+const usedSize = 16;
 
 export interface RecordedDevice {
   readonly path: string;
@@ -36,7 +39,10 @@ export interface RecordedDevice {
 /** A device that was tracked and cannot be taken up again, for the message. */
 export interface LeftOut {
   readonly path: string;
+  /** Of its filesystem. */
   readonly uuid: string;
+  /** Id of its epoch; undefined in records of older versions. */
+  readonly epoch?: string;
   readonly why: string;
 }
 
@@ -95,6 +101,23 @@ export function recordLength(header: Buffer): number | string {
   const found = header.readUInt32LE(8);
   if (found !== version) return `it has version ${found}, of another version of the agent, not ${version}`;
   return headerSize + Number(header.readBigUInt64LE(16));
+}
+
+/** The same record, named as used by a boot (its id is a UUID). Only the header changes. */
+export function markUsed(record: Buffer, bootId: string): Buffer {
+  const marked = Buffer.from(record);
+  const name = Buffer.from(bootId.replaceAll('-', ''), 'hex');
+  if (name.length !== usedSize) throw new RangeError(`a boot id of ${name.length} bytes, not ${usedSize}`);
+  name.copy(marked, usedAt);
+  marked.writeUInt32LE(crc32c(marked.subarray(0, headerSize - 4)), headerSize - 4);
+  return marked;
+}
+
+/** The boot that began to use the record (see `markUsed`); undefined if none did. */
+export function usedBy(record: Buffer): string | undefined {
+  const name = record.subarray(usedAt, usedAt + usedSize).toString('hex');
+  if (/^0*$/.test(name)) return undefined;
+  return name.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
 /** The record; undefined where there is none, a phrase where it cannot be used. */
