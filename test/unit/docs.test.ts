@@ -27,3 +27,16 @@ test('docs/README.md lists every page under docs/', () => {
     if (page.startsWith('docs/') && page !== 'docs/README.md')
       assert.ok(listed.has(page), `docs/README.md does not list ${page}`);
 });
+
+test('documents that comments, messages and scripts name exist', () => {
+  const sources = globSync(
+    ['{src,test,scripts,bench}/**/*.{ts,sh,mjs,txt}', '*.mjs', 'install_deps', 'run_tests'],
+    {
+      cwd: root,
+    },
+  );
+  const names = /(?<![\w/.-])(?:docs\/[\w/-]+|[A-Z]{4,})\.md\b/g;
+  for (const source of sources)
+    for (const [name] of readFileSync(join(root, source), 'utf8').matchAll(names))
+      assert.ok(existsSync(join(root, name)), `${source} names ${name}`);
+});
