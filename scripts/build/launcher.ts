@@ -54,6 +54,8 @@ esac
 unset NODE_OPTIONS
 # Each arena of glibc's malloc keeps what its threads have freed; two serve two busy threads.
 export MALLOC_ARENA_MAX=2
+# Large buffers go back to the kernel when they are freed; by default glibc keeps them after the first.
+export MALLOC_MMAP_THRESHOLD_=1048576
 # A core dump would hold the keys of vaults and what was read from disks.
 ulimit -S -c 0
 ${resultPrograms.includes(name) ? closedOutput : ''}${limits}exec "$here/runtime/node" ${flags} "$here/lib/${name}.js" "$@"

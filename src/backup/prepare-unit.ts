@@ -47,6 +47,8 @@ export interface UnitContext {
   readonly vaults: VaultJobs;
   /** Memory for what is kept until the thaw. */
   readonly room: SpoolRoom;
+  /** For each device. */
+  readonly connections: number;
   /** Ends the checks. */
   readonly signal: AbortSignal;
 }
@@ -95,14 +97,13 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
     const untracked = tracking.tracked === undefined && environment.offline !== true;
     const fingerprinted =
       context.kind !== 'full' || compared || untracked || kept || options.verify === 'full';
-    const threads = context.pairs > 2 ? 1 : options.connections;
     const pool = new CopyPool({
       sourcePath: device.path,
       deviceSize: device.size,
       livePartitions: livePartitions(device, devices),
       expected: expectedFilesystems(device, devices),
       target: image === undefined || target.kind !== 'vault' ? target : { ...target, making: image.making },
-      threads,
+      threads: context.connections,
       unit,
       fingerprintPath: fingerprinted ? chain.fingerprintPath : undefined,
       key: chain.key,

@@ -5,8 +5,10 @@
 import { AgentError } from '../base/errors.ts';
 import { readStack } from '../devices/stacking.ts';
 import { checkHook } from '../freeze/hooks.ts';
+import { availableMemory, giveBackMemory } from '../linux/memory.ts';
 import { BackupJob } from './backup-job.ts';
-import { SpoolRoom } from './copy/spool-room.ts';
+import { affordedConnections } from './memory-need.ts';
+import { SpoolRoom, roomIn } from './copy/spool-room.ts';
 import { spillPlace } from './spill-place.ts';
 import type { DevicePair, JobEnvironment, JobOptions, PreparedJob, PrepareJob } from './job.ts';
 import { checkPrediction, predictFreeze } from './prediction.ts';
@@ -33,8 +35,15 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
   const warnings: JobWarning[] = [];
   const units: JobUnit[] = [];
   const vaults = new VaultJobs(signal);
+  giveBackMemory();
+  const available = await availableMemory();
+  const connections = affordedConnections(
+    pairs.map(({ device, target }) => ({ size: device.size, intoVault: isVaultLocation(target) })),
+    pairs.length > 2 ? 1 : options.connections,
+    available,
+  );
   const room = SpoolRoom.create(
-    environment.spool?.memory,
+    environment.spool?.memory ?? roomIn(available.bytes),
     environment.spool?.files === false
       ? undefined
       : await spillPlace(environment.stateDirectory, pairs, stack),
@@ -58,6 +67,7 @@ export const prepareJob: PrepareJob = async (request, environment): Promise<Prep
           warnings,
           vaults,
           room,
+          connections,
           signal,
         }),
       );

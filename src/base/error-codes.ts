@@ -17,6 +17,12 @@ const table = {
   NO_DEVICES: { exit: 2, summary: 'A backup was asked for without naming a device.' },
   NOT_SUPPORTED: { exit: 2, summary: 'This is not offered (yet), or not by this kernel or peer.' },
 
+  NOT_ENOUGH_MEMORY: {
+    exit: 1,
+    retry: true,
+    summary: 'The machine, or the control group of the daemon, has too little memory for the job.',
+  },
+
   // devices and filesystems
   DEVICE_NOT_FOUND: { exit: 1, summary: 'No block device has this UUID, path, mount point or label.' },
   DEVICE_AMBIGUOUS: { exit: 1, summary: 'More than one block device answers to this name.' },

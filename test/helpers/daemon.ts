@@ -55,7 +55,10 @@ export interface StartOptions {
   readonly paths?: DaemonPaths;
   /** Further options of dattod. */
   readonly arguments?: readonly string[];
-  /** Program to run, relative to this repository; `test/helpers/dattod-fake.ts` has an engine that copies nothing. */
+  /**
+   * Program to run, relative to this repository; `test/helpers/dattod-fake.ts` has an engine that copies nothing, and
+   * `build/dattod` is the built one.
+   */
   readonly entry?: string;
   readonly environment?: Readonly<Record<string, string>>;
   /**
@@ -97,10 +100,11 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       paths.config,
       JSON.stringify(options.tracking === true ? {} : { job_options: { tracker: 'none' } }),
     );
+  const entry = resolve(root, options.entry ?? 'src/bin/dattod.ts');
   const child = spawn(
-    process.execPath,
+    entry.endsWith('.ts') ? process.execPath : entry,
     [
-      resolve(root, options.entry ?? 'src/bin/dattod.ts'),
+      ...(entry.endsWith('.ts') ? [entry] : []),
       '--foreground',
       ...paths.arguments,
       ...(given ? [] : ['--config', paths.config]),

@@ -26,13 +26,13 @@ export interface TestDirectoryVault {
   open(): Promise<OpenedVault>;
 }
 
-/** `stateDirectory`: that of the daemon which is to know the key. */
+/** `stateDirectory`: that of the daemon which is to know the key. `parent`: of the vault; default on a tmpfs. */
 export async function vaultFor(
   t: EndingTest,
   stateDirectory: string,
-  options: Omit<InitOptions, 'keys'> = {},
+  { parent, ...options }: Omit<InitOptions, 'keys'> & { readonly parent?: string } = {},
 ): Promise<TestDirectoryVault> {
-  const directory = join(scratchFor(t, { memory: true }), 'vault');
+  const directory = join(parent ?? scratchFor(t, { memory: true }), 'vault');
   const text = newKeyFileText();
   const store = await openDirectoryStore(directory, { create: true });
   const { id } = await Vault.init(store, {

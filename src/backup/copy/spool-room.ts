@@ -11,6 +11,9 @@ export const slabSize = 256 * KiB;
 const share = 1 / 4;
 const least = 32 * MiB;
 const most = 4 * GiB;
+/** Of little memory the least is no more than this share of it, but for these bytes. */
+const leastShare = 1 / 2;
+const atAnyRate = 8 * MiB;
 
 /** Of the memory, what the rounds before the freeze leave to the freeze if there is a file for theirs. */
 const forFreeze = 1 / 4;
@@ -48,8 +51,7 @@ export class SpoolRoom {
     this.#taken = new Int32Array(setup.counters);
   }
 
-  /** Default: a share of the memory that the machine, and the control group of this process, have available now. */
-  static create(limit = roomIn(process.availableMemory()), spill?: SpillPlace): SpoolRoom {
+  static create(limit: number, spill?: SpillPlace): SpoolRoom {
     return new SpoolRoom({ counters: new SharedArrayBuffer(8), limit, spill });
   }
 
@@ -91,7 +93,8 @@ export function spaceIn(free: number): number {
   return Math.floor(Math.min(mostSpace, free * spaceShare));
 }
 
-/** `available`: bytes of memory. */
+/** `available`: bytes of memory that the machine and the control groups of this process leave (linux/memory.ts). */
 export function roomIn(available: number): number {
-  return Math.floor(Math.min(most, Math.max(least, available * share)));
+  const lower = Math.max(atAnyRate, Math.min(least, available * leastShare));
+  return Math.floor(Math.min(most, Math.max(lower, available * share)));
 }

@@ -9,7 +9,9 @@ import { SpoolRoom, roomIn, slabSize, spaceIn } from './spool-room.ts';
 import { Spool } from './spool.ts';
 
 test('the room is a share of what is available, within bounds, and is shared by all', () => {
-  assert.equal(roomIn(0), 32 * MiB);
+  assert.equal(roomIn(0), 8 * MiB);
+  assert.equal(roomIn(40 * MiB), 20 * MiB);
+  assert.equal(roomIn(100 * MiB), 32 * MiB);
   assert.equal(roomIn(2 * GiB), 512 * MiB);
   assert.equal(roomIn(256 * GiB), 4 * GiB);
   const first = SpoolRoom.create(2 * slabSize);
