@@ -1,10 +1,10 @@
 /**
- * Single files and directories out of an image: mounted read-only for that time, and copied by cp, which keeps owners,
- * modes, times, extended attributes and with them ACLs and capabilities, hard links among what is copied, holes, symbolic
- * links and device nodes. Flags of chattr and project ids are not kept.
+ * Restores single files and directories from an image. The image is mounted read-only in the meantime, and cp copies the
+ * files. cp keeps owners, modes, times, extended attributes (also ACLs and capabilities), hard links among the copied
+ * files, holes, symbolic links and device nodes. It does not keep flags of chattr and project IDs.
  *
- * The destination may be another user's, who changes it while root restores into it. So cp copies into a staging directory
- * that only root can enter, and from there everything is renamed into its place (files/place-files.ts).
+ * The destination may belong to another user, who may change it while root restores into it. So cp copies into a staging
+ * directory that only root can enter. Then each entry is renamed into its place (files/place-files.ts).
  */
 import { mkdir, mkdtemp, readdir, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -18,16 +18,16 @@ import { runTool } from './mount/tools.ts';
 import { resolveInside } from './resolve-inside.ts';
 
 export interface RestoreFilesOptions extends Omit<MountOptions, 'directory' | 'purpose'> {
-  /** Within the filesystem; a leading slash means its root. `/` or `.` is all of it. */
+  /** Paths within the filesystem; a leading slash means its root. `/` or `.` is the whole filesystem. */
   readonly paths: readonly string[];
-  /** Each path is put below this directory with all of its parents. It is made, or has to be empty. */
+  /** Each path is put below this directory with all its parents. The directory is created, or must be empty. */
   readonly to: string;
-  /** Into a directory that holds something; files and links of the same name are replaced, directories merged. */
+  /** The directory may have entries. Files and links of the same name are replaced; directories are merged. */
   readonly overwrite?: boolean;
 }
 
 export interface RestoredFiles {
-  /** As they are below the destination. */
+  /** Paths below the destination. */
   readonly paths: readonly string[];
   readonly seconds: number;
 }
@@ -39,18 +39,17 @@ const copyOptions = [
   '--reflink=never',
 ];
 
-/** Throws FILE_ERROR (no such path, cp's complaints), FILE_EXISTS, and what mounting throws. */
+/** Throws FILE_ERROR (no such path, errors of cp), FILE_EXISTS, and the errors of mounting. */
 export async function restoreFiles(options: RestoreFilesOptions): Promise<RestoredFiles> {
   const { runDirectory, overwrite = false } = options;
   const started = performance.now();
-  if (options.paths.length === 0)
-    throw new AgentError('BAD_USAGE', 'No path was named that is to be restored');
+  if (options.paths.length === 0) throw new AgentError('BAD_USAGE', 'No path to restore is given');
   const to = resolve(options.to);
   const destination = await holdDirectory(to);
   try {
     if (!overwrite && (await readdir(destination.path)).length > 0)
       throw new AgentError('FILE_EXISTS', `${to} is not empty`, {
-        hint: 'choose a new directory, or replace what has the same name there (--overwrite)',
+        hint: 'choose an empty directory, or give --overwrite to replace files of the same name',
       });
     await mkdir(runDirectory, { recursive: true, mode: 0o700 });
     const directory = await mkdtemp(join(runDirectory, 'files-'));
@@ -72,7 +71,7 @@ export async function restoreFiles(options: RestoreFilesOptions): Promise<Restor
   }
 }
 
-/** `paths` below `directory`, by way of a staging directory in the destination. */
+/** Copies `paths` below `directory` to the destination, through a staging directory. */
 async function copyInto(
   destination: HeldDirectory,
   directory: string,
@@ -95,7 +94,7 @@ async function copyInto(
     const staging = await Staging.make(destination);
     try {
       await copy(source, paths, staging.tree);
-      // All of the filesystem was asked for, so its root is restored, too.
+      // The whole filesystem is restored, so the metadata of its root directory is restored too.
       if (paths.includes('.')) root = readAttributes(staging.tree.handle.fd);
       await placeFiles(staging.tree, destination, {
         overwrite,
@@ -118,7 +117,7 @@ async function copyInto(
       'FILE_ERROR',
       `Not everything could be copied to ${destination.name}${leftOut}: ${lines(complaints.join('\n'))}`,
       {
-        hint: 'See the message of cp. The destination needs room, and must be able to keep owners and extended attributes',
+        hint: 'See the message of cp. The destination needs free space, and must support owners and extended attributes',
       },
     );
   }

@@ -1,4 +1,4 @@
-/** Held to the kernel's own resolution: openat2(2) with RESOLVE_IN_ROOT. */
+/** Compares our path resolution with the kernel's: openat2(2) with RESOLVE_IN_ROOT. */
 import assert from 'node:assert/strict';
 import { closeSync, lstatSync, mkdtempSync, openSync, readlinkSync, realpathSync, constants } from 'node:fs';
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { errnoCode } from '../base/errors.ts';
 import { checked, declare } from '../linux/libc.ts';
 import { resolveInside } from './resolve-inside.ts';
 
-/** All of it is the system's; `root` in it is the image's. */
+/** `base` stands for the running system, `root` in it for the image. */
 const base = realpathSync(mkdtempSync(join(tmpdir(), 'resolve-inside-')));
 const root = join(base, 'root');
 before(async () => {
@@ -19,7 +19,7 @@ before(async () => {
 });
 after(() => rm(base, { recursive: true }));
 
-/** Links to make, by where they are. */
+/** Targets of the links to make, by the path of the link. */
 type Links = Readonly<Record<string, string>>;
 
 async function makeTree(links: Links): Promise<void> {
@@ -40,7 +40,7 @@ const openat2 = declare<[number: number, directory: number, path: string, how: U
   ['long', 'int', 'const char *', 'void *', 'size_t'],
 );
 
-/** Where the kernel ends, relative to the root, or the name of its error. */
+/** Returns the path that the kernel resolves to, relative to the root, or the name of its error. */
 function byKernel(path: string): string {
   // include/uapi/linux/openat2.h: struct open_how.
   const how = Buffer.alloc(24);
@@ -57,7 +57,7 @@ function byKernel(path: string): string {
           closeSync(fd);
         }
       } catch (thrown) {
-        // Somebody else's rename or mount, anywhere, meanwhile.
+        // A rename or mount by any other process in the meantime causes EAGAIN.
         if (errnoCode(thrown) !== 'EAGAIN') return errnoCode(thrown)!;
       }
   } finally {
@@ -65,7 +65,7 @@ function byKernel(path: string): string {
   }
 }
 
-/** No part of the way is a link, so that whoever walks it as a path of the system stays below the root. */
+/** Checks that no directory of the path is a link, so that the path stays below the root when the system resolves it. */
 function assertInside(path: string): void {
   const place = join(root, path);
   lstatSync(place);
@@ -73,7 +73,7 @@ function assertInside(path: string): void {
   if (path !== '.') assert.equal(realpathSync(dirname(place)), dirname(place), path);
 }
 
-/** What was found, or the error's name. */
+/** Returns the resolved path, or the name of the error. */
 async function resolved(path: string): Promise<string> {
   try {
     return await resolveInside(root, path);
@@ -83,7 +83,7 @@ async function resolved(path: string): Promise<string> {
   }
 }
 
-test('paths are those of the image, and links in it lead nowhere else', async () => {
+test('paths are resolved within the image, and its links do not lead out of it', async () => {
   await makeTree({
     up: '../../../..',
     absolute: '/a/b',
@@ -108,7 +108,7 @@ test('paths are those of the image, and links in it lead nowhere else', async ()
     ['a/beside/file', 'ENOENT'],
     ['loop/x', 'ELOOP'],
     ['file/x', 'ENOTDIR'],
-    // The last part may be a link, wherever it leads.
+    // The last component may be a link to any target.
     ['system', 'system'],
     ['a/beside/', 'a/beside'],
     ['loop', 'loop'],
@@ -120,7 +120,7 @@ test('paths are those of the image, and links in it lead nowhere else', async ()
   }
 });
 
-test('40 links are followed, as the kernel does', async (t) => {
+test('40 links are followed, like in the kernel', async (t) => {
   await makeTree({});
   if (byKernel('a') !== 'a') {
     t.skip(`openat2 fails with ${byKernel('a')}`);
@@ -133,7 +133,7 @@ test('40 links are followed, as the kernel does', async (t) => {
   assert.deepEqual([await resolved('l39/file'), await resolved('l40/file')], ['a/file', 'ELOOP']);
 });
 
-test('whatever the links are, a path ends where the kernel would end in that root', async (t) => {
+test('for any links, a path resolves as the kernel resolves it in that root', async (t) => {
   await makeTree({});
   if (byKernel('a') !== 'a') {
     t.skip(`openat2 fails with ${byKernel('a')}`);
@@ -170,9 +170,9 @@ test('whatever the links are, a path ends where the kernel would end in that roo
       for (const each of paths) {
         const found = await resolved(each);
         if (!/^E[A-Z]+$/.test(found)) assertInside(found);
-        // A link at the end is meant itself, also with a slash behind it.
+        // A link at the end is not followed, also with a slash after it.
         const kernel = byKernel(each.replace(/(?<=.)(\/\.?)+$/, '') || '.');
-        // The kernel minds `file/..`, too, which leads nowhere else.
+        // The kernel refuses `file/..`; we accept it, which does no harm.
         if (kernel !== 'ENOTDIR') assert.equal(found, kernel, `${each} with ${JSON.stringify(made)}`);
       }
     }),

@@ -1,22 +1,22 @@
 /**
- * Paths in a mounted image as that image means them: a symbolic link in it must not lead into the running system. As
- * openat2(2) with RESOLVE_IN_ROOT would, which Node does not have.
+ * Resolves paths within a mounted image, so that a symbolic link in it does not lead into the running system. Works like
+ * openat2(2) with RESOLVE_IN_ROOT, which Node does not offer.
  */
 import { lstat, readlink } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 
-/** As many as the kernel follows (MAXSYMLINKS). */
+/** The most links that the kernel follows (MAXSYMLINKS). */
 const mostLinks = 40;
 
 /**
- * The path below `root` that leads to `path` without symbolic links on its way, found as if `root` were the root: a link
- * in the image must not lead into the running system. The last component may be a link itself. Throws FILE_ERROR.
+ * Returns the path below `root` that `path` means, without symbolic links in its directories. Resolves links as if `root`
+ * were the root directory. The last component may be a link itself. Throws FILE_ERROR.
  */
 export async function resolveInside(root: string, path: string): Promise<string> {
   const missing = (code: string): AgentError =>
     new AgentError('FILE_ERROR', `The recovery point has no ${path} (${code})`, {
-      hint: 'paths begin at the root of the filesystem, not at where it was mounted; mount shows what is there',
+      hint: 'give paths from the root of the filesystem, without its mount point; use dattocli mount to see the files',
     });
   let left = path.split('/');
   let at: string[] = [];

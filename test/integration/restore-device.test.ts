@@ -124,7 +124,7 @@ for (const source of [ext4, xfs])
     await fillWithJunk(disk.device, source.size);
     await assert.rejects(
       restore(source, disk.device),
-      refusedWith('TARGET_OCCUPIED', /holds data of a kind that is not known/),
+      refusedWith('TARGET_OCCUPIED', /holds data of an unknown kind/),
     );
     const first = await restore(source, disk.device, { force: disk.device });
     assert.deepEqual([first.lost, first.warnings], [[], []]);
@@ -304,7 +304,7 @@ test('a restore that was cut does not go on over what was put there since', asyn
   await unmount(mountPoint);
 
   forgetRanges();
-  await assert.rejects(again(), refusedWith('TARGET_OCCUPIED', /before anything of it was recorded/));
+  await assert.rejects(again(), refusedWith('TARGET_OCCUPIED', /before any range was recorded/));
 
   // With its name typed again it begins anew, and one changed byte of what it has restored is enough.
   await interrupt(ext4, disk.device, unfinishedDirectory, { force: disk.device });

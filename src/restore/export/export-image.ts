@@ -1,4 +1,4 @@
-/** `export POINT`: an image served over NBD by this process until it is stopped. */
+/** `export POINT`: serves an image over NBD from this process until the caller stops it. */
 import type { Log } from '../../base/log.ts';
 import { type ImageSpec, openImage } from '../image/open-image.ts';
 import { ImageExports } from './image-backend.ts';
@@ -7,18 +7,18 @@ import { type ExportAddress, type ExportServer, startExportServer } from './serv
 
 export interface ExportOptions {
   readonly image: ImageSpec;
-  /** Of the export; clients may also ask for the default one. */
+  /** Name of the export. Clients may also ask for the default export. */
   readonly name: string;
   readonly description?: string;
   readonly listen: ExportAddress;
-  /** What clients write is kept until the end, in a file in this directory, and then forgotten. */
+  /** Makes the export writable: data that clients write goes to a file in this directory, and is lost at the end. */
   readonly overlay?: { readonly directory?: string | undefined } | undefined;
-  /** Bytes of the image that are kept in memory. Default 48 MiB. */
+  /** Size of the image cache in memory, bytes. Default 48 MiB. */
   readonly cacheBytes?: number;
   readonly log: Log;
 }
 
-/** Throws what opening the image throws, FILE_ERROR, BAD_USAGE. */
+/** Throws FILE_ERROR, BAD_USAGE, and the errors of opening the image. */
 export async function exportImage(options: ExportOptions): Promise<ExportServer> {
   const { name, listen, log, description = '' } = options;
   const image = await openImage(options.image, { cacheBytes: options.cacheBytes ?? 48 * 1024 * 1024 });

@@ -1,6 +1,6 @@
 /**
- * An image as an NBD export: read-only, or with an overlay that keeps what is written and is thrown away afterwards
- * (overlay.ts). All connections share the image, and with it what it has read ahead.
+ * An image as an NBD export: read-only, or writable with an overlay that is discarded at the end (overlay.ts). All
+ * connections share the image and its cache.
  */
 import { AgentError } from '../../base/errors.ts';
 import {
@@ -16,15 +16,15 @@ import type { ImageReader } from '../image/image-reader.ts';
 import type { Overlay } from './overlay.ts';
 
 export interface ImageExport {
-  /** What clients call it; the empty name means the first one. */
+  /** The name that clients ask for. The empty name means the first export. */
   readonly name: string;
   readonly description: string;
   readonly image: ImageReader;
-  /** Makes it writable. */
+  /** Makes the export writable. */
   readonly overlay?: Overlay | undefined;
 }
 
-/** The exports of one server; images and overlays stay the caller's. */
+/** The exports of one server. The caller closes images and overlays. */
 export class ImageExports implements ExportProvider {
   readonly #exports: readonly ImageExport[];
 
@@ -99,11 +99,11 @@ class ImageBackend implements ExportBackend {
   }
 
   trim(): void {
-    // What is thrown away soon needs no trimming.
+    // The overlay is discarded at the end, so trimming saves nothing.
   }
 
   flush(): void {
-    // Nothing of the overlay outlives this process.
+    // The overlay does not outlive this process, so it need not be durable.
   }
 
   async status(offset: number, length: number, limit: number): Promise<StatusExtent[]> {
@@ -116,7 +116,7 @@ class ImageBackend implements ExportBackend {
   }
 
   close(): void {
-    // Image and overlay belong to all connections.
+    // All connections share image and overlay; the caller closes them.
   }
 
   async #change(work: (overlay: Overlay) => Promise<void>): Promise<void> {
@@ -129,7 +129,7 @@ class ImageBackend implements ExportBackend {
   }
 }
 
-/** The runs of an image from `offset` on: what it does not hold reads as zeros. */
+/** Returns at most `limit` runs of an image from `offset` on. Ranges that the image does not hold read as zeros. */
 async function statusOf(
   image: ImageReader,
   offset: number,
@@ -150,7 +150,7 @@ async function statusOf(
   return runs;
 }
 
-/** What the vault has lost is an error of reading to the client; the message goes to the log. */
+/** Turns an error of the vault into a read error (EIO) for the client. The message goes to the log. */
 function ioError(error: unknown): unknown {
   return error instanceof AgentError ? new BackendError('EIO', error.message, { cause: error }) : error;
 }

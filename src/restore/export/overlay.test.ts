@@ -19,7 +19,7 @@ function imageOf(bytes: Buffer): ImageReader {
     chunkSize: 65536,
     read: (offset, length) => Promise.resolve(Buffer.from(bytes.subarray(offset, offset + length))),
     readInto: async (into, offset) => {
-      // Later, so that what is under way at once does get mixed.
+      // Answers later, so that concurrent requests overlap.
       await new Promise((resolve) => setImmediate(resolve));
       bytes.copy(into, 0, offset, offset + into.length);
     },
@@ -36,7 +36,7 @@ function imageOf(bytes: Buffer): ImageReader {
   };
 }
 
-test('an overlay gives back what was written over the image, whatever is under way at once', async () => {
+test('an overlay returns the data written over the image, also with concurrent requests', async () => {
   const range = fc.tuple(fc.nat(size - 1), fc.integer({ min: 1, max: 3 * 65536 }));
   await fc.assert(
     fc.asyncProperty(

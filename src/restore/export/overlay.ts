@@ -1,6 +1,6 @@
 /**
- * What clients write to an export of a recovery point: kept in a sparse file beside the image, which has no name any more
- * as soon as it is made, so that nothing of it is left however this process ends. Units are copied up whole.
+ * The data that clients write to an export of a recovery point, in a sparse file. The name of the file is removed at once,
+ * so the kernel frees the file when this process ends, also after a crash. Data is copied up in whole units.
  */
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -13,15 +13,15 @@ import { punchHole } from '../../linux/fallocate.ts';
 import type { StatusExtent } from '../../nbd/server/backend.ts';
 import type { ImageReader } from '../image/image-reader.ts';
 
-/** Bytes copied up for a write that covers less. */
+/** A write to a part of a unit copies the whole unit up first. Bytes. */
 const unit = 64 * KiB;
 
 export class Overlay {
   readonly #image: ImageReader;
   readonly #file: FileHandle;
-  /** The units that the file holds, and the image no longer. */
+  /** The units that are read from the file instead of the image. */
   readonly #present: Bitmap;
-  /** Changes are made one after the other, so that copying up never undoes another write to the same unit. */
+  /** Changes run one after the other. Otherwise a copy-up could overwrite a concurrent write to the same unit. */
   #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(image: ImageReader, file: FileHandle) {
@@ -30,7 +30,7 @@ export class Overlay {
     this.#present = new Bitmap(image.size, unit);
   }
 
-  /** `directory` has to have room for what will be written. Throws FILE_ERROR. */
+  /** Creates the file in `directory`, which needs room for the data that clients write. Throws FILE_ERROR. */
   static async create(image: ImageReader, directory = tmpdir()): Promise<Overlay> {
     try {
       const folder = await mkdtemp(join(directory, 'dattod-overlay-'));
@@ -44,7 +44,7 @@ export class Overlay {
     } catch (error) {
       throw new AgentError(
         'FILE_ERROR',
-        `An overlay of ${image.size} bytes cannot be made in ${directory}: ${errnoCode(error) ?? String(error)}`,
+        `Cannot create an overlay of ${image.size} bytes in ${directory}: ${errnoCode(error) ?? String(error)}`,
         { cause: error },
       );
     }
@@ -58,7 +58,7 @@ export class Overlay {
     }
   }
 
-  /** `data` must stay as it is until this resolves. */
+  /** The caller must not change `data` until this resolves. */
   write(data: Uint8Array, offset: number): Promise<void> {
     return this.#inTurn(async () => {
       await this.#raiseEdges(offset, offset + data.length);
@@ -100,7 +100,7 @@ export class Overlay {
     return this.#file.close();
   }
 
-  /** A range of the image; what was written over it counts as data. */
+  /** Adds the runs of a range of the image. Units that were written count as data. */
   #add(found: StatusExtent[], from: number, end: number, kind: { hole: boolean; zero: boolean }): void {
     if (from >= end) return;
     for (const run of this.#runs(from, end - from)) {
@@ -109,7 +109,7 @@ export class Overlay {
     }
   }
 
-  /** Copies up the units that the range begins or ends within, and no others, which are written whole. */
+  /** Copies up the units that the range covers only in part. The caller writes the other units completely. */
   async #raiseEdges(offset: number, end: number): Promise<void> {
     const first = alignDown(offset, unit);
     const last = alignDown(end - 1, unit);
@@ -156,7 +156,7 @@ export class Overlay {
   async #readFile(into: Buffer, offset: number): Promise<void> {
     for (let done = 0; done < into.length;) {
       const { bytesRead } = await this.#file.read(into, done, into.length - done, offset + done);
-      if (bytesRead === 0) throw new AgentError('FILE_ERROR', 'the overlay came to an early end');
+      if (bytesRead === 0) throw new AgentError('FILE_ERROR', 'The overlay file ends too early');
       done += bytesRead;
     }
   }

@@ -1,6 +1,6 @@
 /**
- * An NBD server in this process, for the exports of one recovery point or image: on a Unix socket that is its owner's, or
- * on loopback, where others of this machine can connect.
+ * An NBD server in this process for the exports of one recovery point or image. It listens on a Unix socket that only the
+ * owner can use, or on loopback, where every process of this machine can connect.
  */
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { AgentError } from '../../base/errors.ts';
@@ -29,14 +29,14 @@ export interface ExportServerOptions {
 }
 
 export interface ExportServer {
-  /** Of the default export. */
+  /** URI of the default export. */
   readonly uri: string;
   readonly connections: number;
-  /** Lets the requests under way finish, and closes. */
+  /** Finishes the requests in progress and closes all connections. */
   stop(): Promise<void>;
 }
 
-/** Throws FILE_ERROR and FILE_EXISTS where the address cannot be had, BAD_USAGE where it is not this machine's own. */
+/** Throws FILE_ERROR or FILE_EXISTS if the address cannot be used, BAD_USAGE if other machines can reach it. */
 export async function startExportServer(options: ExportServerOptions): Promise<ExportServer> {
   const { exports, log, listen, maximumConnections = 16 } = options;
   const where = listen.kind === 'unix' ? { path: listen.path } : await ownAddress(listen);
@@ -48,12 +48,17 @@ export async function startExportServer(options: ExportServerOptions): Promise<E
     const id = next++;
     const admitted = admission.arrive(id, socket.remoteAddress ?? '');
     if (admitted === 'refused') {
-      log.warn({ connections: maximumConnections }, 'connection refused: there are too many');
+      log.warn(
+        { connections: maximumConnections },
+        'connection refused: the limit of connections is reached',
+      );
       socket.destroy();
       return;
     }
     if (admitted.drop !== undefined)
-      connections.get(admitted.drop)?.drop('too many clients negotiate: the oldest one makes room');
+      connections
+        .get(admitted.drop)
+        ?.drop('dropped to make room for a new client: too many are still negotiating');
     socket.setNoDelay(true);
     const connection = serveConnection(new Wire(socket), {
       ...{ exports, log, budget },
@@ -88,8 +93,8 @@ async function ownAddress(address: { readonly host: string; readonly port: numbe
   if (!isLoopback(found.host))
     throw new AgentError(
       'BAD_USAGE',
-      `${found.host} can be reached from other machines, and nobody would have to prove who he is`,
-      { hint: 'listen on 127.0.0.1 or on a Unix socket, and forward it over ssh' },
+      `Other machines can reach ${found.host}, and the export has no authentication`,
+      { hint: 'listen on 127.0.0.1 or on a Unix socket, and forward it with ssh' },
     );
   return found;
 }

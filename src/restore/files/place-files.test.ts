@@ -12,7 +12,7 @@ function scratch(t: TestContext): string {
   return directory;
 }
 
-test('names that are not UTF-8 are placed like others', async (t) => {
+test('files whose names are not UTF-8 are put into place', async (t) => {
   const destination = scratch(t);
   const held = await holdDirectory(destination);
   t.after(() => held.close());

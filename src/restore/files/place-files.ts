@@ -1,8 +1,8 @@
 /**
- * Puts a tree that was copied into a staging directory into its place. The staging directory is beside the place, on the
- * same filesystem, and nobody but root can enter it. So files appear in the destination whole, with owners, setuid bits,
- * capabilities and ACLs, by one rename each (whole directories, where there is none yet), and no symbolic link of the
- * destination is followed, whoever changes the destination in the meantime.
+ * Moves a tree from a staging directory into its place. The staging directory is beside the place, on the same filesystem,
+ * and only root can enter it. So each file appears in the destination complete, with owners, setuid bits, capabilities and
+ * ACLs, by one rename. A directory that does not exist there yet is renamed as a whole. No symbolic link of the destination
+ * is followed, even if another process changes the destination in the meantime.
  */
 import type { Stats } from 'node:fs';
 import { mkdir, rename, rm, rmdir } from 'node:fs/promises';
@@ -13,20 +13,20 @@ import type { Entry, HeldDirectory } from '../../base/held-directory.ts';
 import { provePrivate } from './private-directory.ts';
 
 export interface PlaceOptions {
-  /** Files that are there are replaced. */
+  /** Existing files are replaced. */
   readonly overwrite: boolean;
-  /** Copies the contents of one directory into another, with all their metadata. What it leaves there is whole. */
+  /** Copies the contents of one directory into another, with all metadata. Leaves no incomplete file there. */
   readonly copy: (from: HeldDirectory, to: HeldDirectory) => Promise<void>;
   /**
-   * A copy reported an error, so the metadata of staged directories are not proven: those of directories that are there
-   * stay. Default: no copy did.
+   * True after a copy reported an error. The metadata of staged directories may then be wrong, so existing directories
+   * keep their own metadata. Default: always false.
    */
   readonly copyFailed?: () => boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
 export class Staging {
-  /** What is to be put into its place is copied into this one; the one around it keeps others out. */
+  /** The directory to copy into. Only root can enter the directory around it. */
   readonly tree: HeldDirectory;
   readonly #outer: HeldDirectory;
   readonly #place: HeldDirectory;
@@ -39,7 +39,7 @@ export class Staging {
     this.tree = tree;
   }
 
-  /** Throws FILE_ERROR if somebody interferes, and errno's errors. */
+  /** Throws FILE_ERROR if another process interferes, and system errors. */
   static async make(place: HeldDirectory): Promise<Staging> {
     const entry = `.dattod-restore-${freshBytes(8).toString('hex')}`;
     await mkdir(place.at(entry), { mode: 0o700 });
@@ -63,14 +63,14 @@ export class Staging {
     await this.tree.close();
     await rm(this.#outer.at('tree'), { recursive: true, force: true });
     await this.#outer.close();
-    // Not if it was moved away: what has its name then is somebody else's.
+    // If another process moved the directory away, this name belongs to that process. Then it is not empty or not ours.
     await rmdir(this.#place.at(this.#entry)).catch(() => undefined);
   }
 }
 
 /**
- * Puts what is in `from` into `to`. Directories that are there are merged, and get the metadata of the tree's. Throws
- * FILE_EXISTS before anything was changed if something is in the way that is not replaced, FILE_ERROR.
+ * Moves the entries of `from` into `to`. Existing directories are merged and get the metadata of the tree. Throws
+ * FILE_ERROR, and FILE_EXISTS before any change if an existing entry must not be replaced.
  */
 export async function placeFiles(
   from: HeldDirectory,
@@ -82,13 +82,13 @@ export async function placeFiles(
   if (inTheWay.length > 0) {
     const more = inTheWay.length > 3 ? ` and ${inTheWay.length - 3} more` : '';
     throw new AgentError('FILE_EXISTS', `${inTheWay.slice(0, 3).join('; ')}${more}`, {
-      hint: 'Nothing was changed. Remove what is in the way, or restore to another directory',
+      hint: 'Nothing was changed. Remove these entries, or restore to another directory',
     });
   }
   await walk(from, to, options);
 }
 
-/** With `inTheWay` nothing is changed. */
+/** With `inTheWay`, the walk only collects obstacles and changes nothing. */
 type Walk = PlaceOptions & { readonly inTheWay?: string[] };
 
 async function walk(from: HeldDirectory, to: HeldDirectory, how: Walk): Promise<void> {
@@ -96,13 +96,13 @@ async function walk(from: HeldDirectory, to: HeldDirectory, how: Walk): Promise<
   if (here !== there && how.inTheWay === undefined) return acrossDevices(from, to, how);
   for (const entry of await from.entries()) {
     how.signal?.throwIfAborted();
-    // One filesystem may refuse, too: rename(2) never goes from mount to mount (a bind mount), nor into a directory that
-    // hands down another project id.
+    // rename(2) can also fail within one filesystem: between two mounts (a bind mount), or into a directory that passes on
+    // another project ID.
     if (!(await placeEntry(from, to, entry, how))) return acrossDevices(from, to, how);
   }
 }
 
-/** Returns false if the kernel does not rename from one directory to the other (EXDEV). Nothing was changed then. */
+/** Returns false, without any change, if the kernel cannot rename between the two directories (EXDEV). */
 async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: Walk): Promise<boolean> {
   const [node, there] = await Promise.all([from.lstat(entry), to.lstat(entry)]);
   if (node === undefined)
@@ -129,7 +129,7 @@ async function placeEntry(from: HeldDirectory, to: HeldDirectory, entry: Entry, 
 function notPlaced(path: string, cause: unknown): AgentError {
   return new AgentError(
     'FILE_ERROR',
-    `${path} cannot be put into its place: ${errnoCode(cause) ?? String(cause)}`,
+    `Cannot put ${path} into its place: ${errnoCode(cause) ?? String(cause)}`,
     {
       hint: 'Another process changed the directory in the meantime; run the command again',
       cause,
@@ -139,9 +139,9 @@ function notPlaced(path: string, cause: unknown): AgentError {
 
 type Node = Pick<Stats, 'isDirectory' | 'isSymbolicLink' | 'isFile'>;
 
-/** Undefined if what is there is replaced. */
+/** Returns why the existing entry must not be replaced; undefined if it can be. */
 function obstacleOf(node: Node, there: Node, overwrite: boolean): string | undefined {
-  if (!overwrite) return 'is there already';
+  if (!overwrite) return 'exists already';
   if (node.isDirectory()) return `is a directory in the recovery point, and ${kindOf(there)} here`;
   return there.isDirectory() ? `is a directory here, and ${kindOf(node)} in the recovery point` : undefined;
 }
@@ -157,14 +157,14 @@ async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: 
     const target = await to.child(entry).catch((cause: unknown) => {
       throw new AgentError(
         'FILE_ERROR',
-        `${to.nameOf(entry)} was replaced by somebody while files were restored`,
+        `${to.nameOf(entry)} was replaced by another process while files were restored`,
         {
           cause,
         },
       );
     });
     try {
-      // Before the entries leave it, which alters its times.
+      // Read before the entries leave the directory, since that changes its times.
       const attributes = readAttributes(source.handle.fd);
       await walk(source, target, how);
       if (how.inTheWay === undefined && how.copyFailed?.() !== true) setAttributes(target, attributes);
@@ -177,8 +177,8 @@ async function merge(from: HeldDirectory, to: HeldDirectory, entry: Entry, how: 
 }
 
 /**
- * The kernel does not rename from `from` to `to` (another filesystem, a subvolume, a bind mount, another project id). So
- * what is left in `from` is staged once more, inside `to`.
+ * Copies the remaining entries of `from` into a second staging directory inside `to`. Needed if the kernel cannot rename
+ * from `from` to `to` (another filesystem, a subvolume, a bind mount, another project ID).
  */
 async function acrossDevices(from: HeldDirectory, to: HeldDirectory, how: PlaceOptions): Promise<void> {
   const staging = await Staging.make(to);
@@ -198,8 +198,8 @@ export function setAttributes(directory: HeldDirectory, attributes: Attributes):
   } catch (cause) {
     throw new AgentError(
       'FILE_ERROR',
-      `${directory.name} does not keep the metadata of the recovery point: ${errnoCode(cause) ?? String(cause)}`,
-      { hint: 'The destination must be able to keep owners and extended attributes', cause },
+      `${directory.name} cannot keep the metadata of the recovery point: ${errnoCode(cause) ?? String(cause)}`,
+      { hint: 'Restore to a filesystem that supports owners and extended attributes', cause },
     );
   }
 }

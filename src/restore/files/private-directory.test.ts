@@ -8,12 +8,12 @@ import { isAsMade, othersMayWrite, provePrivate } from './private-directory.ts';
 
 const owned = (uid: number, mode: number): { uid: number; mode: number } => ({ uid, mode });
 
-test('a directory is the one that was made if it is shown as a new file of the same place is', () => {
-  // Ext4 and the like: any difference shows another directory.
+test('a directory is trusted if it has the owner and mode of a new file of the same place', () => {
+  // On ext4 and similar filesystems, any difference shows that it is another directory.
   assert.ok(isAsMade(owned(0, 0o40700), owned(0, 0o100600)));
   assert.ok(!isAsMade(owned(0, 0o40755), owned(0, 0o100600)));
   assert.ok(!isAsMade(owned(1000, 0o40700), owned(0, 0o100600)));
-  // FAT and CIFS: one owner, one mode.
+  // FAT and CIFS have one owner and one mode for all files.
   assert.ok(isAsMade(owned(0, 0o40755), owned(0, 0o100755)));
   assert.ok(!isAsMade(owned(1000, 0o40755), owned(0, 0o100755)));
   // NFS with root_squash keeps modes.
@@ -21,7 +21,7 @@ test('a directory is the one that was made if it is shown as a new file of the s
   assert.ok(!isAsMade(owned(65534, 0o40777), owned(65534, 0o100600)));
 });
 
-test('who else may write', () => {
+test('owners and modes that let other users write', () => {
   for (const mode of [0o40700, 0o40755]) {
     assert.equal(othersMayWrite(owned(0, mode), 0), false);
     assert.equal(othersMayWrite(owned(65534, mode), 0), false);
@@ -30,7 +30,7 @@ test('who else may write', () => {
   for (const mode of [0o40770, 0o40757]) assert.equal(othersMayWrite(owned(0, mode), 0), true);
 });
 
-test('a directory that was put in the place of the new one is not believed', async (t) => {
+test('a directory that replaced the new one is refused', async (t) => {
   const scratch = mkdtempSync(join(tmpdir(), 'private-'));
   t.after(() => rmSync(scratch, { recursive: true }));
   const place = await holdDirectory(scratch);

@@ -31,7 +31,7 @@ test('only files that are equal to their originals stay', async (t) => {
   const sub = join(scratch, 'copy/sub');
   truncateSync(join(sub, 'cut'), 2 * MiB);
   truncateSync(join(sub, 'empty'), 0);
-  // Of full size: only the content tells.
+  // The size is right, so only the content shows the difference.
   writeFileSync(join(sub, 'altered'), Buffer.concat([content.subarray(0, -1), Buffer.from([0])]));
   rmSync(join(sub, 'other link'));
   symlinkSync('elsewhere', join(sub, 'other link'));

@@ -1,6 +1,6 @@
 /**
- * After a copy that reported an error (ENOSPC, EIO, a quota), the copied tree may hold files that are cut off or empty.
- * cp does not say by a code which ones. So each file is compared with its original, and removed if it differs.
+ * Removes incomplete files after a copy that reported an error (ENOSPC, EIO, a quota). cp does not report which files are
+ * truncated or empty. So each file is compared with its original, and removed if it differs.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, readlink, rm } from 'node:fs/promises';
@@ -66,7 +66,7 @@ async function isSame(original: Entry, before: Stats, copy: Entry, after: Stats)
   return before.rdev === after.rdev;
 }
 
-/** False also if one of them cannot be read. */
+/** Returns false also if one of the files cannot be read. */
 async function hasSameContent(original: Entry, copy: Entry): Promise<boolean> {
   const files: FileHandle[] = [];
   try {
@@ -87,7 +87,7 @@ async function hasSameContent(original: Entry, copy: Entry): Promise<boolean> {
   }
 }
 
-/** Less than the buffer's length only at the end of the file. */
+/** Returns the number of bytes read, which is less than the buffer's length only at the end of the file. */
 async function readFully(file: FileHandle, buffer: Buffer, position: number): Promise<number> {
   let done = 0;
   while (done < buffer.length) {

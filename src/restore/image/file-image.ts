@@ -1,4 +1,4 @@
-/** An image file (a mirror of a device, as dattosrv keeps it) as an image: its holes hold nothing. */
+/** An image file, such as a device image of dattosrv, as an image. Holes of the file are ranges without data. */
 import { type FileHandle, open } from 'node:fs/promises';
 import { KiB } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -14,7 +14,7 @@ export async function openFileImage(path: string): Promise<FileImage> {
     if (stat.isFile()) return new FileImage(path, handle, stat.size);
     await handle.close();
   } catch (error) {
-    throw new AgentError('FILE_ERROR', `${path} cannot be opened: ${errnoCode(error) ?? String(error)}`, {
+    throw new AgentError('FILE_ERROR', `Cannot open ${path}: ${errnoCode(error) ?? String(error)}`, {
       cause: error,
     });
   }
@@ -27,7 +27,7 @@ export class FileImage implements ImageReader {
   readonly chunkSize = 64 * KiB;
   readonly #handle: FileHandle;
 
-  /** Used by `openFileImage` alone; owns the handle. */
+  /** Only for `openFileImage`. Owns the handle. */
   constructor(name: string, handle: FileHandle, size: number) {
     this.name = name;
     this.size = size;
@@ -48,13 +48,13 @@ export class FileImage implements ImageReader {
       if (bytesRead === 0)
         throw new AgentError(
           'FILE_ERROR',
-          `${this.name} ends at ${offset + done} and had ${this.size} bytes`,
+          `${this.name} ends at byte ${offset + done}, but had ${this.size} bytes when it was opened`,
         );
       done += bytesRead;
     }
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- the shape is asynchronous, lseek is not
+  // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous, lseek is not
   async *extents(from = 0, to = this.size): AsyncGenerator<Extent> {
     const end = Math.min(to, this.size);
     for (let at = from; at < end;) {

@@ -1,24 +1,24 @@
 /**
- * An image as this room reads it: a device of a recovery point, or a plain image file. Restoring, exporting, mounting
- * and verifying know nothing else of where it comes from.
+ * A readable image: a device of a recovery point, or a plain image file. Restoring, exporting, mounting and verifying use
+ * only this interface.
  */
 import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
 
 export interface ImageReader {
-  /** For messages. */
+  /** Name for messages. */
   readonly name: string;
   /** Bytes. */
   readonly size: number;
-  /** Multiples in which it is stored, bytes: reading less costs as much. A power of two. */
+  /** The unit of storage in bytes, a power of two. Reading less than a unit takes as long. */
   readonly chunkSize: number;
-  /** Reads exactly `length` bytes, any alignment; the result is the caller's to keep. RangeError past the end. */
+  /** Reads exactly `length` bytes at any alignment. The caller owns the result. Throws RangeError past the end. */
   read(offset: number, length: number): Promise<Buffer>;
-  /** As `read`, into a buffer that holds zeros. */
+  /** Reads into a buffer, which must contain zeros; otherwise like `read`. */
   readInto(into: Buffer, offset: number): Promise<void>;
   /**
-   * Where it holds data within `[from, to)`, in order, disjoint and cut to that range; everything else reads as zeros. What
-   * holds data may be zeros too.
+   * The ranges with data within `[from, to)`, in order and disjoint. Everything else reads as zeros. A range with data may
+   * contain zeros, too.
    */
   extents(from?: number, to?: number): AsyncIterable<Extent>;
   close(): Promise<void>;
@@ -28,11 +28,13 @@ export function readAtOf(image: ImageReader): ReadAt {
   return (offset, length) => image.read(offset, length);
 }
 
-/** The image from byte `start` on, `size` bytes: a partition. Closing it closes nothing. */
+/** Returns `size` bytes of the image from byte `start` on, such as a partition. Closing the slice closes nothing. */
 export function sliceOf(image: ImageReader, start: number, size: number): ImageReader {
   const check = (offset: number, length: number): void => {
     if (offset < 0 || offset + length > size)
-      throw new RangeError(`${image.name}: ${length} bytes at ${offset} of a partition of ${size}`);
+      throw new RangeError(
+        `${image.name}: ${length} bytes at ${offset} are outside the partition of ${size} bytes`,
+      );
   };
   return {
     name: image.name,

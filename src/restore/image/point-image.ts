@@ -1,4 +1,4 @@
-/** A device of a recovery point as an image, with all that threads and processes of ours need to open it again. */
+/** A device of a recovery point as an image, and the data with which our threads and processes open it again. */
 import type { Extent } from '../../base/extents.ts';
 import { type ImageSource, PointImage } from '../../vault/image.ts';
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
@@ -9,7 +9,7 @@ import { type StoreSettings, openStore } from '../../vault/store/open-store.ts';
 import { Vault } from '../../vault/vault.ts';
 import type { ImageReader } from './image-reader.ts';
 
-/** Holds the vault's secrets: for threads, and for the input of child processes; never written anywhere. */
+/** Contains the secrets of the vault. It goes only to threads and to the input of child processes, never to a file. */
 export interface PointImageSpec {
   readonly kind: 'point';
   readonly location: StoreLocation;
@@ -24,7 +24,7 @@ export interface PointImageOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Throws what opening the store throws, VAULT_NOT_FOUND, VAULT_TOO_NEW, VAULT_DAMAGED. */
+/** Throws VAULT_NOT_FOUND, VAULT_TOO_NEW, VAULT_DAMAGED, and the errors of opening the store. */
 export async function openPointImage(
   spec: PointImageSpec,
   options: PointImageOptions = {},

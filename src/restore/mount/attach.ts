@@ -1,7 +1,7 @@
 /**
- * An image as a file or block device of this machine, nothing copied: a process serves it over NBD on a private socket,
- * and the kernel's nbd client, or else FUSE (nbdfuse, qemu-storage-daemon), shows it. Every step is recorded before it is
- * taken; `detach` takes them back in reverse order, whatever is left of them.
+ * Attaches an image to this machine as a file or block device, without copying it. A process serves the image over NBD on a
+ * private socket. The kernel's nbd client, or else FUSE (nbdfuse, qemu-storage-daemon), shows it. Every step is recorded
+ * before it is taken. `detach` undoes the steps in reverse order, also if only some of them are left.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -23,17 +23,17 @@ export interface AttachOptions {
   readonly image: ImageSpec;
   readonly sectorSize: number;
   readonly runDirectory: string;
-  /** Only this one, for tests and for those who know better. */
+  /** Use only this method. Default: the first one that works. */
   readonly method?: AttachMethod | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** The server of the image keeps the mounts of now: what it reads from is about to be hidden by a mount. */
+  /** The image server gets its own mount namespace: the coming mount would hide the vault that the server reads. */
   readonly ownMounts?: boolean;
 }
 
 const readyMs = 20_000;
 const endMs = 10_000;
 
-/** Fills in `record.file`. Throws NOT_SUPPORTED where the machine has no means, MOUNT_FAILED, and what the image throws. */
+/** Sets and returns `record.file`. Throws NOT_SUPPORTED without a usable method, MOUNT_FAILED, and errors of the image. */
 export async function attach(record: MountRecord, options: AttachOptions): Promise<string> {
   const { runDirectory, image, signal } = options;
   const methods = await usableMethods(options.method);
@@ -80,7 +80,7 @@ const attachments: Readonly<Record<AttachMethod, Attachment>> = {
     const directory = join(place, 'fuse');
     await mkdir(directory, { recursive: true });
     record.file = join(directory, 'image');
-    // `[ ]` and commands mean something to it; a plain path is a path.
+    // nbdfuse interprets `[ ]` and commands, but takes a plain path literally.
     const pidFile = join(place, 'nbdfuse.pid');
     const args = ['--readonly', '--pidfile', pidFile, record.file, '--unix', socket];
     await startFuse(record, options, place, 'nbdfuse', args, directory);
@@ -112,7 +112,7 @@ async function usableMethods(wanted: AttachMethod | undefined): Promise<AttachMe
   if (usable.length === 0)
     throw new AgentError(
       'NOT_SUPPORTED',
-      'nothing here can show an image as a file: there is neither nbdfuse, nor qemu-storage-daemon, nor nbd-client with the nbd module',
+      'No tool to show an image as a file: nbdfuse, qemu-storage-daemon, or nbd-client with the nbd module is needed',
       {
         hint: "install Debian's libnbd-bin (nbdfuse on later releases), Red Hat's nbdfuse, or qemu-storage-daemon",
       },
@@ -147,12 +147,12 @@ async function startFuse(
     const lives = record.fuse !== undefined && (await isAlive(record.fuse));
     if (!lives || performance.now() > deadline) {
       const said = await readFile(log, 'utf8').catch(() => '');
-      const why = lives ? `is not ready after ${readyMs / 1000} s` : 'ended at its start';
+      const why = lives ? `was not ready after ${readyMs / 1000} s` : 'failed to start';
       throw new AgentError(
         'MOUNT_FAILED',
         `${tool} ${why}: ${said.trim().split('\n').slice(-2).join('; ')}`,
         {
-          hint: 'FUSE needs /dev/fuse (modprobe fuse), and root',
+          hint: 'run as root, and load FUSE (modprobe fuse) if /dev/fuse is missing',
         },
       );
     }
@@ -164,7 +164,7 @@ async function isFuseMounted(path: string): Promise<boolean> {
   return (await readMounts()).some((mount) => mount.path === path && mount.type.startsWith('fuse'));
 }
 
-/** A loop device over the attached file, or a part of it; the device itself where it is one and all is wanted. */
+/** Makes a loop device over the attached file or a part of it. Returns the nbd device itself if all of it is wanted. */
 export async function loopOver(
   record: MountRecord,
   runDirectory: string,
@@ -181,12 +181,12 @@ export async function loopOver(
       await writeRecord(runDirectory, record);
       return record.loop;
     } catch (error) {
-      // Two may be after the same free number.
+      // Another losetup may have taken the same free number.
       if (attempt === 5) throw error;
     }
 }
 
-/** Takes an attachment apart, and forgets it. Throws DEVICE_BUSY where somebody uses it still. */
+/** Removes an attachment and its record. Throws DEVICE_BUSY if another process still uses it. */
 export async function detach(record: MountRecord, runDirectory: string): Promise<void> {
   await takeAwayLoop(record, runDirectory);
   await takeAwayFile(record, runDirectory);
@@ -198,9 +198,9 @@ export async function detach(record: MountRecord, runDirectory: string): Promise
 
 async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<void> {
   const { loop, file, method, nbd } = record;
-  // Loop devices over what somebody else has connected there since are not ours.
+  // If another process has connected the nbd device since, its loop devices are not ours.
   if (method === 'nbd-client' && file !== undefined && (await nbdUser(file, nbd)) === 'other') return;
-  // A crash between losetup and the record's writing leaves a loop device that only its file tells.
+  // A crash between losetup and the write of the record leaves a loop device that is not in the record.
   const found = loop ?? (file === undefined ? undefined : await loopOf(file));
   if (found === undefined || file === undefined) return;
   const isOurs = async (): Promise<boolean> => (await fileOfLoop(found)) === file;
@@ -209,16 +209,20 @@ async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<
     await runTool('losetup', ['--detach', found], { allow: 'any' });
     if (!(await isOurs())) break;
     if (performance.now() > deadline)
-      throw new AgentError('DEVICE_BUSY', `${found} is still in use, so ${record.device} cannot be let go`, {
-        hint: `see findmnt ${found} and fuser -vm ${found}`,
-      });
+      throw new AgentError(
+        'DEVICE_BUSY',
+        `${found} is still in use, so ${record.device} cannot be detached`,
+        {
+          hint: `find its users with findmnt ${found} and fuser -vm ${found}`,
+        },
+      );
     await sleep(50);
   }
   record.loop = undefined;
   await writeRecord(runDirectory, record);
 }
 
-/** By sysfs alone: losetup looks at the file itself, which does not answer if its server is gone. */
+/** Finds the loop device in sysfs. losetup would access the file, which does not answer if its server has ended. */
 async function loopOf(file: string): Promise<string | undefined> {
   for (const name of await readdir('/sys/block'))
     if (/^loop\d+$/.test(name) && (await fileOfLoop(`/dev/${name}`)) === file) return `/dev/${name}`;
@@ -226,8 +230,8 @@ async function loopOf(file: string): Promise<string | undefined> {
 }
 
 /**
- * The kernel says that the file is deleted if it no longer finds its name: also if the FUSE process has died and caches were
- * dropped.
+ * Returns the file behind a loop device. The kernel appends "(deleted)" if it no longer finds the name, also if the FUSE
+ * process has died and caches were dropped.
  */
 async function fileOfLoop(device: string): Promise<string | undefined> {
   const place = join('/sys/block', device.replace('/dev/', ''));
@@ -246,9 +250,9 @@ async function takeAwayFile(record: MountRecord, runDirectory: string): Promise<
       if (performance.now() > deadline)
         throw new AgentError(
           'DEVICE_BUSY',
-          `${mountPoint} is still in use, so ${record.device} cannot be let go`,
+          `${mountPoint} is still in use, so ${record.device} cannot be detached`,
           {
-            hint: `see fuser -vm ${mountPoint}`,
+            hint: `find its users with fuser -vm ${mountPoint}`,
           },
         );
       await sleep(50);
@@ -260,7 +264,7 @@ async function takeAwayFile(record: MountRecord, runDirectory: string): Promise<
   await writeRecord(runDirectory, record);
 }
 
-/** Waits for a process that is about to end, then asks it to, then makes it. */
+/** Ends a process with SIGTERM, and with SIGKILL if it still runs 5 s later. */
 async function endProcess(identity: ProcessIdentity | undefined): Promise<void> {
   if (identity === undefined) return;
   for (const [signal, ms] of [

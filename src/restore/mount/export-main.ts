@@ -1,7 +1,7 @@
 /**
- * The process that serves an image to a mount, on a private Unix socket, until it gets SIGTERM. It is told what to serve
- * by one JSON document on its standard input, since that holds the vault's secrets, and says on its standard output
- * when it is ready, or why not. Its log goes to its standard error.
+ * The process that serves an image to a mount, on a private Unix socket, until it gets SIGTERM. It reads its order as one
+ * JSON document from standard input, because the order contains the vault's secrets. It writes one answer to standard
+ * output: the URI when it is ready, or the error. Its log goes to standard error.
  */
 import { text } from 'node:stream/consumers';
 import { toAgentError } from '../../base/errors.ts';

@@ -1,4 +1,4 @@
-/** Starts the process that serves an image, and lets it go: it outlives whoever started it. */
+/** Starts the process that serves an image. The process continues to run after the caller ends. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { openSync, closeSync } from 'node:fs';
@@ -17,17 +17,17 @@ export interface ExportProcess {
   readonly uri: string;
 }
 
-/** Bringing the index up to date may take a while; a vault that does not answer has time-outs of its own. */
+/** Time limit of the start. Updating the index may take long; access to the vault has its own time limits. */
 const startMs = 120_000;
 
 export interface ExportProcessOptions {
-  /** Gets what it has to say. */
+  /** File for the log of the process. */
   readonly logFile: string;
-  /** It gets a mount namespace of its own, so that later mounts hide nothing from it. */
+  /** Gives the process its own mount namespace, so that later mounts hide nothing from it. */
   readonly ownMounts: boolean;
 }
 
-/** `started` is told of the process before it is known to serve. */
+/** Returns when the process serves the image. Calls `started` before that, so that the process can be recorded. */
 export async function startExportProcess(
   order: ExportOrder,
   { logFile, ownMounts }: ExportProcessOptions,
@@ -42,13 +42,13 @@ export async function startExportProcess(
   const child = spawn(program, args, {
     cwd: '/',
     detached: true,
-    // Credentials of a bucket may be in the environment.
+    // The environment may hold the credentials of a bucket.
     env: { ...process.env, ...toolEnvironment, MALLOC_ARENA_MAX: '2' },
     stdio: ['pipe', 'pipe', log],
   });
   closeSync(log);
   const failed = once(child, 'error').then(([cause]: unknown[]) => {
-    throw new AgentError('MOUNT_FAILED', `the server of the mount did not start: ${String(cause)}`, {
+    throw new AgentError('MOUNT_FAILED', `The image server for the mount did not start: ${String(cause)}`, {
       cause,
     });
   });
@@ -59,12 +59,12 @@ export async function startExportProcess(
     if (identity === undefined) throw await failed.catch((error: unknown) => error);
     await started(identity);
     const { stdin, stdout } = child;
-    if (stdin === null || stdout === null) throw new Error('a child without the pipes it was given');
+    if (stdin === null || stdout === null) throw new Error('the child process has no pipes');
     stdin.on('error', () => undefined);
     stdin.end(JSON.stringify(order));
     const answer = await Promise.race([firstLine(stdout), failed, late(signal)]);
     if (answer === undefined)
-      throw new AgentError('MOUNT_FAILED', 'the server of the mount ended at its start', {
+      throw new AgentError('MOUNT_FAILED', 'The image server for the mount ended at its start', {
         hint: `see ${logFile}`,
       });
     const parsed = JSON.parse(answer) as ExportAnswer;
@@ -94,5 +94,8 @@ async function late(signal: AbortSignal | undefined): Promise<never> {
   const either = signal === undefined ? timeout : AbortSignal.any([timeout, signal]);
   if (!either.aborted) await once(either, 'abort');
   if (signal?.aborted === true) throw new AgentError('CANCELLED', 'Cancelled while mounting');
-  throw new AgentError('MOUNT_FAILED', `the server of the mount was not ready within ${startMs / 1000} s`);
+  throw new AgentError(
+    'MOUNT_FAILED',
+    `The image server for the mount was not ready within ${startMs / 1000} s`,
+  );
 }

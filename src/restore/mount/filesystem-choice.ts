@@ -1,4 +1,4 @@
-/** Which filesystem of an image is mounted, and how: read-only, and without replaying its journal. */
+/** Chooses the filesystem of an image to mount, and its mount options: read-only, without journal replay. */
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { readPartitionTable } from '../../filesystems/disk/partition-table.ts';
@@ -6,24 +6,24 @@ import { probe } from '../../filesystems/probe.ts';
 import { type ImageReader, readAtOf, sliceOf } from '../image/image-reader.ts';
 
 export interface FoundFilesystem {
-  /** Undefined where the image has no partitions. */
+  /** Undefined if the image has no partitions. */
   readonly partition: number | undefined;
   /** Bytes from the start of the image. */
   readonly offset: number;
   readonly size: number;
-  /** blkid's name; undefined where it is unknown. */
+  /** The type as blkid names it; undefined if it is unknown. */
   readonly type: string | undefined;
   readonly uuid: string | undefined;
   readonly label: string | undefined;
 }
 
-/** One that can be mounted, with the options for it. */
+/** A filesystem that can be mounted, with its mount options. */
 export interface ChosenFilesystem extends FoundFilesystem {
   readonly type: string;
   readonly options: string;
 }
 
-/** The filesystems of an image: its own, or those of its partitions (containers excluded). Throws what reading throws. */
+/** Returns the filesystem of an image, or those of its partitions (not of extended ones). Throws the errors of reading. */
 export async function findFilesystems(image: ImageReader, sectorSize: number): Promise<FoundFilesystem[]> {
   const table = await readPartitionTable(readAtOf(image), image.size, sectorSize);
   if (table === undefined || table.partitions.length === 0) {
@@ -44,15 +44,15 @@ export async function findFilesystems(image: ImageReader, sectorSize: number): P
 }
 
 /**
- * Options of mount(8) by type. Types that are no filesystem, or cannot be mounted without being written, are not here. What
- * the kernel does when it meets damage is an option of the mount too. An image of ext may bring its own (`panic`: tune2fs -e, or
- * -E mount_opts), and damage of an image must not end the machine. The other types have none in their superblocks.
+ * Options of mount(8) by filesystem type. Only types that can be mounted without a write are here. ext needs `errors=`: an
+ * ext image may itself ask for `panic` on damage (tune2fs -e, or -E mount_opts), and a damaged image must not crash the
+ * machine. The superblocks of the other types have no such setting.
  */
 const options: Readonly<Record<string, string>> = {
   ext2: 'ro,errors=continue',
   ext3: 'ro,noload,errors=continue',
   ext4: 'ro,noload,errors=continue',
-  // Several points of one filesystem have one UUID.
+  // Several recovery points of one filesystem have the same UUID.
   xfs: 'ro,norecovery,nouuid',
   btrfs: 'ro,rescue=nologreplay',
   f2fs: 'ro,norecovery',
@@ -63,16 +63,16 @@ const options: Readonly<Record<string, string>> = {
   erofs: 'ro',
 };
 
-/** Nothing of an old image is to become a door into the running system. */
+/** An old image must not offer setuid programs or device nodes to the users of the running system. */
 const always = 'nosuid,nodev';
 
-/** Undefined where filesystems of this type are not mounted here. */
+/** Returns the mount options; undefined if filesystems of this type cannot be mounted. */
 export function mountOptions(type: string | undefined): string | undefined {
   const own = type === undefined || !Object.hasOwn(options, type) ? undefined : options[type];
   return own === undefined ? undefined : `${own},${always}`;
 }
 
-/** The one that is meant. Throws BAD_USAGE naming the choices, NOT_SUPPORTED for what cannot be mounted. */
+/** Returns the filesystem to mount. Throws BAD_USAGE with the choices, NOT_SUPPORTED if it cannot be mounted. */
 export function chooseFilesystem(
   found: readonly FoundFilesystem[],
   partition: number | undefined,
@@ -92,22 +92,22 @@ export function chooseFilesystem(
     if (found[0]?.partition === undefined)
       throw new AgentError(
         'BAD_USAGE',
-        `${name} has no partitions, so there is no partition ${partition ?? ''}`,
+        `${name} has no partitions, so partition ${partition ?? ''} does not exist`,
       );
     throw new AgentError(
       'BAD_USAGE',
       partition === undefined
-        ? `${name} holds ${found.length} partitions, and it has to be said which: ${list}`
+        ? `${name} has ${found.length} partitions, but none is chosen: ${list}`
         : `${name} has no partition ${partition}; it has ${list}`,
-      { hint: 'say which with --partition N' },
+      { hint: 'choose one with --partition N' },
     );
   }
   const how = mountOptions(chosen.type);
   if (how === undefined || chosen.type === undefined)
     throw new AgentError(
       'NOT_SUPPORTED',
-      `${name}${chosen.partition === undefined ? '' : `, partition ${chosen.partition}`} holds ${chosen.type ?? 'nothing that is known here'}, which cannot be mounted by itself`,
-      { hint: 'export it, and let the tools of LVM, md or cryptsetup have it' },
+      `${name}${chosen.partition === undefined ? '' : `, partition ${chosen.partition}`} contains ${chosen.type ?? 'no known filesystem'}, which cannot be mounted directly`,
+      { hint: 'export it, and use the tools of LVM, md or cryptsetup on the export' },
     );
   return { ...chosen, type: chosen.type, options: how };
 }

@@ -1,6 +1,6 @@
 /**
- * `mount POINT DIR`, `umount DIR` and the list of mounts: a recovery point as a directory, read-only, in a moment and
- * whatever its size. What is where is in the records (record.ts); nothing here needs the process that mounted.
+ * `mount POINT DIR`, `umount DIR` and the list of mounts. They show a recovery point as a read-only directory. Mounting
+ * takes the same short time for any size. All state is in the records (record.ts), so the process that mounted may end.
  */
 import { mkdir, realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -17,12 +17,12 @@ import { runTool } from './tools.ts';
 
 export interface MountOptions extends AttachOptions {
   readonly subject: MountSubject;
-  /** Made where it is missing. */
+  /** The mount point. A missing directory is created. */
   readonly directory: string;
-  /** Where the image is a whole disk. */
+  /** The partition to mount if the image is a whole disk. */
   readonly partition?: number | undefined;
   readonly purpose?: MountRecord['purpose'];
-  /** Also where it hides something that matters (over.ts). */
+  /** Mount even if the mount hides important directories (over.ts). */
   readonly over?: boolean;
   /** Mount points of the machine that was backed up. */
   readonly knownPlaces?: readonly string[];
@@ -30,13 +30,14 @@ export interface MountOptions extends AttachOptions {
 }
 
 export interface MountStatus extends MountRecord {
-  /** `unmounted`: by hand, and not yet cleaned up; `broken`: its server or FUSE process has died. */
+  /** `unmounted`: unmounted by hand, but not cleaned up yet. `broken`: its server or FUSE process has died. */
   readonly state: 'mounting' | 'mounted' | 'unmounted' | 'broken';
 }
 
 /**
- * Mounts it. Throws BAD_USAGE (which partition), NOT_SUPPORTED (no means, or nothing mountable), FILE_EXISTS (something of
- * ours is mounted there, or something is hidden by it), MOUNT_FAILED, and what the image throws. Nothing is left behind a failure.
+ * Mounts an image, or leaves nothing behind. Throws BAD_USAGE (no partition chosen), NOT_SUPPORTED (no tool, or nothing to
+ * mount), MOUNT_FAILED, and the errors of the image. Throws FILE_EXISTS if a recovery point is mounted there, or if the
+ * mount would hide something.
  */
 export async function mountImage(options: MountOptions): Promise<MountRecord> {
   const { runDirectory, subject, sectorSize, signal } = options;
@@ -51,7 +52,7 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
   record.madeDirectory = made;
   try {
     record.directory = await realpath(options.directory);
-    // Both begin with starting something and opening the image, and neither needs the other.
+    // Both open the image, and neither needs the other, so they run in parallel.
     const ownMounts = hidden?.image === true;
     const [chosen] = await settled([inspect(options), attach(record, { ...options, ownMounts })]);
     record.partition = chosen.partition;
@@ -72,7 +73,7 @@ export async function mountImage(options: MountOptions): Promise<MountRecord> {
   }
 }
 
-/** The kernel knows a btrfs by its UUID alone, and before Linux 6.7 it does not mount two with one UUID. */
+/** Explains a failed mount of btrfs: before Linux 6.7, the kernel cannot mount two btrfs with the same UUID. */
 async function explained(error: unknown, { type, uuid }: ChosenFilesystem): Promise<unknown> {
   if (!(error instanceof AgentError) || type !== 'btrfs' || uuid === undefined) return error;
   const isMounted = await stat(`/sys/fs/btrfs/${uuid}`).then(
@@ -82,15 +83,15 @@ async function explained(error: unknown, { type, uuid }: ChosenFilesystem): Prom
   if (!isMounted) return error;
   return new AgentError(
     error.code,
-    `${error.message}; another btrfs with its UUID (${uuid}) is mounted here, and only Linux 6.7 and later mounts two of one device each`,
+    `${error.message}; another btrfs with the same UUID (${uuid}) is mounted, and Linux before 6.7 cannot mount both`,
     {
-      hint: 'Unmount that one in the meantime; or restore the point to a file, give it another UUID (btrfstune -u FILE) and mount it',
+      hint: 'Unmount the other one first; or restore the point to a file, change its UUID (btrfstune -u FILE) and mount it',
       cause: error,
     },
   );
 }
 
-/** Throws FILE_EXISTS where it matters, and nothing says that it is meant. */
+/** Returns what the mount would hide. Throws FILE_EXISTS if that is important and `over` is not set. */
 async function whatIsHidden(options: MountOptions): Promise<Hidden | undefined> {
   if ((options.purpose ?? 'mount') !== 'mount') return undefined;
   const { runDirectory, stateDirectory, over = false } = options;
@@ -123,13 +124,13 @@ async function inspect({ image: spec, signal, ...options }: MountOptions): Promi
   }
 }
 
-/** As Promise.all, but when all have ended: what is under way still would outlive the cleaning up. */
+/** Like Promise.all, but waits until both have ended. Otherwise one could still run during the clean-up. */
 async function settled<A, B>(work: readonly [Promise<A>, Promise<B>]): Promise<[A, B]> {
   await Promise.allSettled(work);
   return Promise.all(work);
 }
 
-/** By age. */
+/** Returns the mounts of this boot, the oldest first. */
 export async function listMounts(runDirectory: string): Promise<MountStatus[]> {
   const mounts = await readMounts();
   const boot = await bootId();
@@ -138,8 +139,8 @@ export async function listMounts(runDirectory: string): Promise<MountStatus[]> {
 }
 
 /**
- * Takes down what is mounted on the directory, or has this id, whatever is left of it. Throws MOUNT_NOT_FOUND, and
- * DEVICE_BUSY where somebody uses it.
+ * Removes the mount on the directory, or with this ID, also if only a part of it is left. Throws MOUNT_NOT_FOUND, and
+ * DEVICE_BUSY if another process uses it.
  */
 export async function unmountImage(runDirectory: string, directoryOrId: string): Promise<MountRecord> {
   const wanted = await realpath(directoryOrId).catch(() => resolve(directoryOrId));
@@ -149,19 +150,19 @@ export async function unmountImage(runDirectory: string, directoryOrId: string):
       each.id === directoryOrId || each.directory === wanted || each.directory === resolve(directoryOrId),
   );
   if (found === undefined)
-    throw new AgentError('MOUNT_NOT_FOUND', `Nothing of ours is mounted on ${directoryOrId}`, {
+    throw new AgentError('MOUNT_NOT_FOUND', `No recovery point is mounted on ${directoryOrId}`, {
       hint:
         records.length === 0
           ? 'no recovery point is mounted'
-          : `mounted are ${records.map(({ directory, id }) => directory ?? id).join(', ')}`,
+          : `mounted: ${records.map(({ directory, id }) => directory ?? id).join(', ')}`,
     });
   await takeDown(found, runDirectory);
   return found;
 }
 
 /**
- * Clears away what nobody needs any more: mounts that were unmounted by hand, those of an earlier boot, and what commands
- * that died had attached for themselves. What is mounted stays, also where it is broken. Returns what was cleared.
+ * Removes stale mounts: those unmounted by hand, those of an earlier boot, and attachments of commands that died. A mount
+ * that is still mounted stays, even if it is broken. Returns the removed mounts.
  */
 export async function clearMounts(runDirectory: string): Promise<MountRecord[]> {
   const mounts = await readMounts();
@@ -181,7 +182,7 @@ export async function clearMounts(runDirectory: string): Promise<MountRecord[]> 
 export async function takeDown(record: MountRecord, runDirectory: string): Promise<void> {
   const { directory } = record;
   if (record.boot !== (await bootId())) {
-    // Numbers and processes of another boot mean nothing now.
+    // Device numbers and processes of an earlier boot are not valid now.
     const none = { server: undefined, fuse: undefined, file: undefined, nbd: undefined, loop: undefined };
     return detach({ ...record, ...none }, runDirectory);
   }
@@ -190,8 +191,8 @@ export async function takeDown(record: MountRecord, runDirectory: string): Promi
     const { code, stderr } = await runTool('umount', [directory], { allow: 'any' });
     if (code === 0) continue;
     if (performance.now() > deadline)
-      throw new AgentError('DEVICE_BUSY', `${directory} cannot be unmounted: ${stderr.trim()}`, {
-        hint: `see who uses it with fuser -vm ${directory}`,
+      throw new AgentError('DEVICE_BUSY', `Cannot unmount ${directory}: ${stderr.trim()}`, {
+        hint: `find its users with fuser -vm ${directory}`,
       });
     await sleep(100);
   }
@@ -206,24 +207,24 @@ async function stateOf(record: MountRecord, mounts: readonly MountEntry[]): Prom
   return record.directory !== undefined && isMounted(record, mounts) ? 'mounted' : 'unmounted';
 }
 
-/** Our device is mounted there, and not something else since. */
+/** Whether our device is mounted on the directory, and not another one that was mounted since. */
 function isMounted({ directory, loop, file }: MountRecord, mounts: readonly MountEntry[]): boolean {
   const device = loop ?? file;
   return mounts.some((mount) => mount.path === directory && mount.source === device);
 }
 
-/** True where it had to be made. */
+/** Creates the directory if it is missing. Returns true if it was created. */
 async function makeDirectory(path: string): Promise<boolean> {
   const node = await stat(path).catch(() => undefined);
   if (node?.isDirectory() === true) return false;
   if (node !== undefined)
-    throw new AgentError('FILE_ERROR', `${path} is no directory, so nothing is mounted there`);
+    throw new AgentError('FILE_ERROR', `Cannot mount on ${path}: it is not a directory`);
   try {
     await mkdir(path);
   } catch (cause) {
-    // The one directory is made, and goes again at the end; a path that is mistyped higher up is not.
-    throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(cause) ?? String(cause)}`, {
-      hint: 'name a directory, or one to be made in a directory that is there',
+    // Only the last directory of the path is created, and removed at the end. Parents are not: the path may be mistyped.
+    throw new AgentError('FILE_ERROR', `Cannot create ${path}: ${errnoCode(cause) ?? String(cause)}`, {
+      hint: 'name a directory, or a new directory inside an existing one',
       cause,
     });
   }
@@ -235,9 +236,9 @@ function refuseSecond(records: readonly MountRecord[], directory: string): void 
   if (other !== undefined)
     throw new AgentError(
       'FILE_EXISTS',
-      `${directory} has ${other.device} of a recovery point mounted already`,
+      `${other.device} of a recovery point is already mounted on ${directory}`,
       {
-        hint: `umount it first (${other.id})`,
+        hint: `unmount it first: dattocli umount ${other.id}`,
       },
     );
 }

@@ -1,4 +1,4 @@
-/** What is written down of an nbd device, and when it is disconnected: on a tree that stands for /sys. */
+/** Tests the records of nbd devices and when a device is disconnected, with a directory in place of /sys. */
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { attachNbdDevice, detachNbdDevice, type NbdTools } from './nbd-attach.ts
 import { nbdUser } from './nbd-device.ts';
 import type { MountRecord } from './record.ts';
 
-/** Devices nbd0 to nbd2, an nbd-client, and the record as it was last written. */
+/** Returns fakes: devices nbd0 to nbd2, an nbd-client, and a record. */
 function fake(t: TestContext) {
   const sys = mkdtempSync(join(tmpdir(), 'nbd-attach-'));
   t.after(() => rmSync(sys, { recursive: true }));
@@ -23,7 +23,7 @@ function fake(t: TestContext) {
   const freed = (device: string): void => {
     writeFileSync(join(place(device), 'size'), '0\n');
     const path = join(place(device), 'pid');
-    // Kept, so that its inode is not used again: the kernel counts on.
+    // The file is kept so that its inode is not reused: sysfs does not reuse inode numbers either.
     if (existsSync(path)) renameSync(path, join(sys, `gone-${connections++}`));
   };
   const connected = (device: string, pid: number): void => {
@@ -36,7 +36,7 @@ function fake(t: TestContext) {
   const saved: string[] = [];
   const disconnected: string[] = [];
   let pid = 100;
-  /** What nbd-client does, by device. */
+  /** The effect of nbd-client on a device. */
   let client: (device: string, pid: number) => void = connected;
   const tools: NbdTools = {
     sys,
@@ -65,7 +65,7 @@ function fake(t: TestContext) {
   };
 }
 
-test('the process is written down before it connects, and its device goes again', async (t) => {
+test('the process is recorded before it connects, and its device is disconnected again', async (t) => {
   const { record, saved, disconnected, attach, save, tools, connected, inode } = fake(t);
   connected('/dev/nbd0', 7);
   await attach();
@@ -75,7 +75,7 @@ test('the process is written down before it connects, and its device goes again'
   assert.equal(saved.at(-1), '- - -');
 });
 
-test('a device that somebody else was quicker to connect is left alone, and the next one taken', async (t) => {
+test('if another process connects the device first, the next device is taken', async (t) => {
   const { saved, disconnected, attach, connected, clientDoes, sys, inode } = fake(t);
   clientDoes((device, pid) => {
     if (device === '/dev/nbd0') {
@@ -95,7 +95,7 @@ test('a device that somebody else was quicker to connect is left alone, and the 
   assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'other');
 });
 
-test('a failure that is not about the device forgets it, and is told', async (t) => {
+test('a failure for another reason is reported, and the record forgets the device', async (t) => {
   const { record, saved, disconnected, attach, clientDoes } = fake(t);
   clientDoes(() => {
     throw new AgentError('MOUNT_FAILED', 'nbd-client failed (exit code 1): no such export');
@@ -105,7 +105,7 @@ test('a failure that is not about the device forgets it, and is told', async (t)
   assert.deepEqual(saved, ['/dev/nbd0 100 -', '- - -']);
 });
 
-test('what was connected although nbd-client failed or was cancelled is taken back', async (t) => {
+test('a device that was connected is disconnected if nbd-client failed or was cancelled', async (t) => {
   const { disconnected, attach, connected, clientDoes, sys } = fake(t);
   const cancelling = new AbortController();
   clientDoes((device, pid) => {
@@ -118,7 +118,7 @@ test('what was connected although nbd-client failed or was cancelled is taken ba
   assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'nobody');
 });
 
-test('a record of a process that died tells whose the device is', async (t) => {
+test('the record of a process that died shows whether the device is ours', async (t) => {
   const { record, disconnected, save, tools, connected, freed, inode, place } = fake(t);
   const detached = async (nbd: MountRecord['nbd']): Promise<boolean> => {
     record.file = '/dev/nbd2';
@@ -129,21 +129,21 @@ test('a record of a process that died tells whose the device is', async (t) => {
   };
   connected('/dev/nbd2', 55);
   const connection = inode('/dev/nbd2');
-  // The kernel may say anything of a process that has ended.
+  // The kernel may show any pid after the process has ended.
   writeFileSync(join(place('/dev/nbd2'), 'pid'), '7777\n');
   assert.equal(await detached({ pid: 55, connection }), true);
   freed('/dev/nbd2');
   assert.equal(await detached({ pid: 55, connection }), false);
-  // Somebody else's now, under a number that has come round again.
+  // The device now belongs to another process, which has got the same pid.
   connected('/dev/nbd2', 55);
   assert.equal(await detached({ pid: 55, connection }), false);
-  // It died before it saw the device connected.
+  // The process that made the record died before the device was connected.
   assert.equal(await detached({ pid: 55, connection: undefined }), true);
   connected('/dev/nbd2', 77);
   assert.equal(await detached({ pid: 55, connection: undefined }), false);
 });
 
-test('no device is free, or there is no nbd module', async (t) => {
+test('without a free device, attaching fails with NOT_SUPPORTED', async (t) => {
   const { attach, connected, place } = fake(t);
   for (const number of [0, 1, 2]) connected(`/dev/nbd${number}`, 7);
   await assert.rejects(attach(), { code: 'NOT_SUPPORTED', message: /no free nbd device/ });

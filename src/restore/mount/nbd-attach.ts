@@ -1,7 +1,7 @@
 /**
- * An export as a device of the kernel's nbd client, by nbd-client(8). Others may be after the same device at the same
- * moment, so what is written down before it is connected is the process that does it, and afterwards the connection:
- * whoever cleans up disconnects a device only where it is ours (nbd-device.ts).
+ * Attaches an export as a device of the kernel's nbd client, with nbd-client(8). Another process may connect the same device
+ * at the same time. So the record names the connecting process first, and then the connection. With these, a clean-up
+ * disconnects a device only if it is ours (nbd-device.ts).
  */
 import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
@@ -12,7 +12,7 @@ import type { MountRecord } from './record.ts';
 import { needTool, runTool, toolEnvironment } from './tools.ts';
 
 export interface NbdConnection {
-  /** Of the export `image`. */
+  /** Unix socket of the server, whose export is named `image`. */
   readonly socket: string;
   readonly sectorSize: number;
   readonly signal?: AbortSignal | undefined;
@@ -20,10 +20,10 @@ export interface NbdConnection {
   readonly save: () => Promise<void>;
 }
 
-/** The machine; a test has another. */
+/** The tools and the sysfs of the machine. Tests replace them. */
 export interface NbdTools {
   readonly sys: string;
-  /** Runs nbd-client to its end; `starting` is awaited when its pid is known and before it does anything. */
+  /** Runs nbd-client to its end. Awaits `starting` with the pid before nbd-client does anything. */
   connect(
     args: readonly string[],
     starting: (pid: number) => Promise<void>,
@@ -36,7 +36,7 @@ const attempts = 5;
 const seenMs = 10_000;
 const endMs = 10_000;
 
-/** Fills in `record.file` and `record.nbd`. Throws NOT_SUPPORTED (no free device), MOUNT_FAILED, CANCELLED. */
+/** Sets `record.file` and `record.nbd`. Throws NOT_SUPPORTED (no free device), MOUNT_FAILED, CANCELLED. */
 export async function attachNbdDevice(
   record: MountRecord,
   { socket, sectorSize, signal, save }: NbdConnection,
@@ -46,7 +46,7 @@ export async function attachNbdDevice(
     const device = await freeNbdDevice(tools.sys);
     if (device === undefined)
       throw new AgentError('NOT_SUPPORTED', 'the kernel has no free nbd device', {
-        hint: 'modprobe nbd',
+        hint: 'run modprobe nbd',
       });
     const starting = (pid: number): Promise<void> => {
       record.file = device;
@@ -63,13 +63,13 @@ export async function attachNbdDevice(
       const user = await nbdUser(device, record.nbd, tools.sys);
       await detachNbdDevice(record, save, tools);
       signal?.throwIfAborted();
-      // Somebody was quicker.
+      // Another process connected the device first: try the next one.
       if (user !== 'other' || attempt === attempts) throw error;
     }
   }
 }
 
-/** Disconnects the device where it is ours, and forgets it. Throws DEVICE_BUSY where it stays. */
+/** Disconnects the device if it is ours, and removes it from the record. Throws DEVICE_BUSY if it stays connected. */
 export async function detachNbdDevice(
   record: MountRecord,
   save: () => Promise<void>,
@@ -83,9 +83,13 @@ export async function detachNbdDevice(
     await tools.disconnect(file!);
     if (!(await isOurs())) break;
     if (performance.now() > deadline)
-      throw new AgentError('DEVICE_BUSY', `${file!} is still in use, so ${record.device} cannot be let go`, {
-        hint: `see findmnt ${file!} and fuser -vm ${file!}`,
-      });
+      throw new AgentError(
+        'DEVICE_BUSY',
+        `${file!} is still in use, so ${record.device} cannot be detached`,
+        {
+          hint: `find its users with findmnt ${file!} and fuser -vm ${file!}`,
+        },
+      );
     await sleep(50);
   }
   record.file = undefined;
@@ -93,7 +97,7 @@ export async function detachNbdDevice(
   await save();
 }
 
-/** An nbd-client without netlink leaves a process behind, which connects the device in a moment. */
+/** Waits for the connection. An nbd-client without netlink returns early, and its child process connects a little later. */
 async function seen(device: string, sys: string): Promise<NbdAttachment> {
   const deadline = performance.now() + seenMs;
   while (performance.now() < deadline) {
@@ -101,21 +105,24 @@ async function seen(device: string, sys: string): Promise<NbdAttachment> {
     if (found !== undefined) return found;
     await sleep(10);
   }
-  throw new AgentError('MOUNT_FAILED', `${device} is not connected ${seenMs / 1000} s after nbd-client`);
+  throw new AgentError(
+    'MOUNT_FAILED',
+    `${device} is still not connected ${seenMs / 1000} s after nbd-client ended`,
+  );
 }
 
 const systemTools: NbdTools = {
   sys: '/sys',
   connect: async (args, starting, signal) => {
     const path = await needTool('nbd-client');
-    // The shell waits for a line and then becomes nbd-client, under the same pid.
+    // The shell waits for a line and then becomes nbd-client, with the same pid.
     const child = spawn('/bin/sh', ['-c', 'read -r go && exec "$@"', 'sh', path, ...args], {
       cwd: '/',
       env: toolEnvironment,
       stdio: ['pipe', 'pipe', 'pipe'],
       ...(signal === undefined ? {} : { signal }),
     });
-    // Also where it is killed: what it did is looked at when nothing more comes of it.
+    // Resolves also if it is killed: the state of the device is checked only after it has ended.
     const ended = new Promise<string | undefined>((resolve) => {
       child.on('close', (code, killer) => {
         const how = killer === null ? `exit code ${code}` : `signal ${killer}`;
@@ -130,7 +137,7 @@ const systemTools: NbdTools = {
     try {
       if (child.pid !== undefined) await starting(child.pid);
     } catch (error) {
-      // Without the line nothing is connected.
+      // Without the line, the shell does not start nbd-client.
       child.kill('SIGKILL');
       throw error;
     }

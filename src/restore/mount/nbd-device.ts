@@ -1,22 +1,22 @@
 /**
- * The kernel's nbd client, where its module is loaded: which of its devices nobody uses, and whose one is. All of it is
- * in sysfs, where a file `pid` is made when a device is connected and removed when it is disconnected: so its inode is
- * another one for every connection. It names the process that connected the device, also after that has ended
- * (nbd-client does, where it speaks netlink); but then it may say anything before Linux 5.16.
+ * The devices of the kernel's nbd client: which one is free, and who uses one. All of it comes from sysfs. The kernel makes
+ * a file `pid` when a device is connected, and removes the file when it is disconnected. So the inode of the file is
+ * different for every connection. The file names the process that connected the device. With netlink, nbd-client ends at
+ * once; before Linux 5.16 the file may then show any number.
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attribute } from '../../linux/sysfs.ts';
 
-/** By what an attachment of ours is known again; only within one boot. */
+/** Identifies an attachment of ours, within one boot. */
 export interface NbdAttachment {
-  /** Of the process that connected the device; known before it does. */
+  /** The process that connects the device. Known before it connects. */
   readonly pid: number;
-  /** Inode of the file `pid`; undefined until the device was seen connected. */
+  /** Inode of the file `pid`; undefined until the device is connected. */
   readonly connection: string | undefined;
 }
 
-/** `/dev/nbd3`; undefined where there is none. A device in use has a pid, and a size. */
+/** Returns a free device such as `/dev/nbd3`; undefined if there is none. A device in use has a pid and a size. */
 export async function freeNbdDevice(sys = '/sys'): Promise<string | undefined> {
   const names = (await readdir(`${sys}/block`).catch(() => []))
     .filter((name) => /^nbd\d+$/.test(name))
@@ -29,7 +29,7 @@ export async function freeNbdDevice(sys = '/sys'): Promise<string | undefined> {
   return undefined;
 }
 
-/** Who has connected a device: nobody (any more), we, or somebody else, who is none of our business. */
+/** Returns whether a device is not connected (`nobody`), connected by us, or connected by another process. */
 export async function nbdUser(
   device: string,
   ours: NbdAttachment | undefined,
@@ -42,7 +42,7 @@ export async function nbdUser(
   return same ? 'ours' : 'other';
 }
 
-/** Undefined where it is not connected. */
+/** Returns the current connection of a device; undefined if it is not connected. */
 export async function nbdAttachment(
   device: string,
   sys = '/sys',

@@ -1,4 +1,4 @@
-/** What a mount would hide, and when it is refused. */
+/** Tests what a mount would hide, and when it is refused. */
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,16 +18,16 @@ const places: Places = {
   runDirectory: '/run/dattod',
 };
 
-test('mount points, places of devices, the vault and the state are hidden by what lies on or above them', () => {
+test('a mount on or above mount points, the vault or the state directory hides them', () => {
   const cases: [string, RegExp | undefined][] = [
     ['/mnt', undefined],
     ['/home/ann', undefined],
     ['/database', undefined],
     ['/backup/vault2', undefined],
     ['/run/dattod/mounts', undefined],
-    ['/home', /^it is a mount point \(xfs \/dev\/sdb1\)$/],
+    ['/home', /^\/home is a mount point \(xfs \/dev\/sdb1\)$/],
     ['/srv', /^\/srv\/a\/b is mounted below it \(nfs4 host:\/b\)$/],
-    ['/data', /^it is the place of a device: \/data$/],
+    ['/data', /^\/data is the mount point of a device$/],
     ['/backup/vault', /read from \/backup\/vault/],
     ['/backup/vault/packs', /read from \/backup\/vault/],
     ['/backup', /read from \/backup\/vault/],
@@ -49,7 +49,7 @@ test('mount points, places of devices, the vault and the state are hidden by wha
   assert.equal(hiddenBy('/backup/vault', { ...places, image: undefined }), undefined);
 });
 
-test('places from an fstab and from the layout of a point, whatever is in them', async () => {
+test('mount points are read from an fstab and from the layout of a point, also from malformed ones', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'over-'));
   try {
     const fstab = join(directory, 'fstab');

@@ -1,7 +1,7 @@
 /**
- * Where a recovery point is not mounted without being asked twice (`--over`): what lies below the directory is hidden as long
- * as the point is mounted. Over a mount point or the place of a device that is backed up, everyone (also the next backup by
- * path) would take the old state for the present one. Over the vault itself the point hides what it is read from.
+ * The directories on which a recovery point is mounted only with `--over`. A mount hides everything below its directory.
+ * On a mount point, or on the usual mount point of a device, programs would mistake the old state for the present one; so
+ * would the next backup by path. On the vault, the mount would hide the data that it is read from.
  */
 import { readFile, realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -10,28 +10,28 @@ import { type MountEntry, unescapeOctal } from '../../linux/mountinfo.ts';
 
 export interface Places {
   readonly mounts: readonly Pick<MountEntry, 'path' | 'type' | 'source'>[];
-  /** Mount points of /etc/fstab, and those that the machine of the point had when the point was made. */
+  /** Mount points of /etc/fstab, and those of the backed-up machine at the time of the recovery point. */
   readonly known: readonly string[];
-  /** Of the vault's directory or the image file; undefined for a bucket. */
+  /** Path of the vault's directory or of the image file; undefined for a bucket. */
   readonly image: string | undefined;
   readonly stateDirectory: string | undefined;
   readonly runDirectory: string;
 }
 
 export interface Hidden {
-  /** For people: `it is a mount point (ext4 /dev/sda1)`. */
+  /** A text for the message: `/home is a mount point (ext4 /dev/sda1)`. */
   readonly why: string;
-  /** What the point is read from would be hidden. */
+  /** The mount would hide the vault or image file that it is read from. */
   readonly image: boolean;
-  /** Not even with `--over`. */
+  /** Refused also with `--over`. */
   readonly never: boolean;
 }
 
-/** What a mount on the directory would hide; undefined if nothing that matters. All paths are real ones. */
+/** Returns what a mount on the directory would hide; undefined if nothing important. All paths are real paths. */
 export function hiddenBy(directory: string, places: Places): Hidden | undefined {
   const { mounts, known, image, stateDirectory, runDirectory } = places;
   if (isWithin(runDirectory, directory))
-    return { why: `it holds the run directory ${runDirectory}`, image: false, never: true };
+    return { why: `it contains the run directory ${runDirectory}`, image: false, never: true };
   if (image !== undefined && (isWithin(image, directory) || isWithin(directory, image)))
     return { why: `the point is read from ${image}`, image: true, never: false };
   const said = { image: false, never: false };
@@ -47,15 +47,15 @@ export function hiddenBy(directory: string, places: Places): Hidden | undefined 
       ...said,
       why:
         mounted.path === directory
-          ? `it is a mount point (${what})`
+          ? `${directory} is a mount point (${what})`
           : `${mounted.path} is mounted below it (${what})`,
     };
   }
   const place = known.find((path) => isWithin(path, directory));
-  return place === undefined ? undefined : { ...said, why: `it is the place of a device: ${place}` };
+  return place === undefined ? undefined : { ...said, why: `${place} is the mount point of a device` };
 }
 
-/** `path` is `directory`, or below it. */
+/** Whether `path` is `directory` or below it. */
 function isWithin(path: string, directory: string): boolean {
   return path === directory || directory === '/' || path.startsWith(`${directory}/`);
 }
@@ -63,14 +63,14 @@ function isWithin(path: string, directory: string): boolean {
 /** Throws FILE_EXISTS. */
 export function refuseHiding(directory: string, hidden: Hidden | undefined, over: boolean): void {
   if (hidden === undefined || (over && !hidden.never)) return;
-  throw new AgentError('FILE_EXISTS', `No recovery point is mounted on ${directory}: ${hidden.why}`, {
+  throw new AgentError('FILE_EXISTS', `Refusing to mount on ${directory}: ${hidden.why}`, {
     hint: hidden.never
-      ? 'Name another directory'
-      : 'Name another directory, or give --over to mount it there nevertheless',
+      ? 'choose another directory'
+      : 'choose another directory, or give --over to mount there anyway',
   });
 }
 
-/** The real path of a directory that may have to be made. */
+/** Returns the real path of a directory that may not exist yet. */
 export async function realPlace(path: string): Promise<string> {
   const whole = resolve(path);
   try {
@@ -80,7 +80,7 @@ export async function realPlace(path: string): Promise<string> {
   }
 }
 
-/** Mount points of an fstab (fstab(5)); none where there is none. */
+/** Returns the mount points of an fstab (fstab(5)); none if the file is missing. */
 export async function fstabPlaces(file = '/etc/fstab'): Promise<string[]> {
   const text = await readFile(file, 'utf8').catch(() => '');
   return text
@@ -90,7 +90,7 @@ export async function fstabPlaces(file = '/etc/fstab'): Promise<string[]> {
     .filter((path) => path.startsWith('/') && path !== '/');
 }
 
-/** Mount points in the layout of a machine (docs/formats/vault.md, "Points"), of which nothing is certain. */
+/** Returns the mount points in the layout of a machine (docs/formats/vault.md, "Points"). The layout may be malformed. */
 export function layoutPlaces(layout: Readonly<Record<string, unknown>>): string[] {
   const devices = Array.isArray(layout['devices']) ? (layout['devices'] as unknown[]) : [];
   return devices.flatMap((device) => {

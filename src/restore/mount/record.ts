@@ -1,6 +1,7 @@
 /**
- * What a mount consists of, written down before each step, so that it can be taken apart whatever died meanwhile:
- * `RUN_DIRECTORY/mounts/ID/record.json`, beside the socket and the directory of the FUSE mount. No secrets.
+ * The record of a mount: all its parts, written before each step. So the mount can be removed even if its processes died.
+ * The file is `RUN_DIRECTORY/mounts/ID/record.json`, beside the socket and the directory of the FUSE mount. It contains no
+ * secrets.
  */
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,9 +14,9 @@ import { readMounts } from '../../linux/mountinfo.ts';
 import { type NbdAttachment, nbdUser } from './nbd-device.ts';
 
 export interface MountSubject {
-  /** Id of the recovery point; empty for an image file. */
+  /** ID of the recovery point; empty for an image file. */
   readonly point: string;
-  /** The device in it, or the image file. */
+  /** The device of the recovery point, or the image file. */
   readonly device: string;
 }
 
@@ -23,18 +24,18 @@ export type AttachMethod = 'nbd-client' | 'nbdfuse' | 'qemu-storage-daemon';
 
 export interface MountRecord extends MountSubject {
   readonly id: string;
-  /** `mount` is a person's; the others end with the command that made them. */
+  /** A `mount` stays until `umount`; the others end with the command that made them. */
   readonly purpose: 'mount' | 'files' | 'check';
-  /** Where it is to be seen; undefined for what is only attached. */
+  /** The mount point; undefined if the image is only attached. */
   directory: string | undefined;
-  /** The directory was made for it, and goes with it. */
+  /** The directory was created for the mount and is removed with it. */
   madeDirectory: boolean;
   partition: number | undefined;
   filesystem: string | undefined;
   /** ISO 8601. */
   readonly created: string;
   readonly boot: string;
-  /** The process that made it: whoever cleans leaves alone what is still being made. */
+  /** The process that makes the mount. A clean-up does not touch a mount that this process is still making. */
   readonly maker: ProcessIdentity | undefined;
   server: ProcessIdentity | undefined;
   method: AttachMethod | undefined;
@@ -42,7 +43,7 @@ export interface MountRecord extends MountSubject {
   fuse: ProcessIdentity | undefined;
   /** The file that FUSE shows, or `/dev/nbdN`. */
   file: string | undefined;
-  /** By what `/dev/nbdN` is known to be ours still. */
+  /** Shows whether `/dev/nbdN` is still our connection. */
   nbd: NbdAttachment | undefined;
   /** `/dev/loopN`. */
   loop: string | undefined;
@@ -50,7 +51,7 @@ export interface MountRecord extends MountSubject {
   ready: boolean;
 }
 
-/** Directory of a mount's files. Short: a socket's path has 107 bytes at most. */
+/** Returns the directory of a mount's files. It is short because the path of a socket has at most 107 bytes. */
 export function placeOf(runDirectory: string, id: string): string {
   return join(runDirectory, 'mounts', id);
 }
@@ -67,7 +68,7 @@ export async function newRecord(
   if (Buffer.byteLength(socket) > 107)
     throw new AgentError(
       'BAD_USAGE',
-      `${runDirectory} is too long: a socket in it would have ${Buffer.byteLength(socket)} bytes, of 107`,
+      `${runDirectory} is too long: the path of a socket in it would have ${Buffer.byteLength(socket)} bytes, but at most 107 are possible`,
     );
   await mkdir(place, { recursive: true, mode: 0o700 });
   const { point, device } = subject;
@@ -89,7 +90,7 @@ export async function writeRecord(runDirectory: string, record: MountRecord): Pr
   await rename(`${path}.new`, path);
 }
 
-/** By age. What is no record is left out. Throws FILE_ERROR if one cannot be read. */
+/** Returns the records, the oldest first. Ignores malformed files. Throws FILE_ERROR if a record cannot be read. */
 export async function readRecords(runDirectory: string): Promise<MountRecord[]> {
   const mounts = join(runDirectory, 'mounts');
   const ids = (await unlessAbsent(mounts, readdir(mounts))) ?? [];
@@ -102,18 +103,18 @@ export async function readRecords(runDirectory: string): Promise<MountRecord[]> 
       const record = JSON.parse(text) as MountRecord;
       if (record.id === id) records.push(record);
     } catch {
-      // Written by nobody of ours: it is renamed into its place whole.
+      // Not written by us: our records are complete when they are renamed into place.
     }
   }
   return records.sort((a, b) => a.created.localeCompare(b.created));
 }
 
-/** Files that nbdfuse and qemu-storage-daemon show (attach.ts): known by their place, if the record of it is lost. */
+/** Files that nbdfuse and qemu-storage-daemon show (attach.ts). Their path identifies them if the record is lost. */
 const shownFile = /\/mounts\/[0-9a-f]{8}\/(?:fuse\/)?image$/;
 
 /**
- * Tells devices that only show a recovery point: they bear the UUID and the labels of the device that was backed up, and are
- * not it.
+ * Returns a test for devices that only show a recovery point. They have the UUID and the labels of the device that was
+ * backed up, but must not be mistaken for it.
  */
 export async function shownPoints(
   runDirectory: string,
@@ -122,7 +123,7 @@ export async function shownPoints(
   const records = (await readRecords(runDirectory)).filter((record) => record.boot === boot);
   const shown = new Set<string | undefined>();
   for (const { file, loop, method, nbd } of records) {
-    // Another program may have got the same nbd device since.
+    // Another program may have connected the same nbd device since.
     if (method === 'nbd-client' && file !== undefined && (await nbdUser(file, nbd)) === 'other') continue;
     shown.add(file).add(loop);
   }
@@ -130,7 +131,7 @@ export async function shownPoints(
     if (type.startsWith('fuse'))
       for (const file of [path, join(path, 'image')]) if (shownFile.test(file)) shown.add(file);
   shown.delete(undefined);
-  // A loop device is known by the file behind it, since its number may be another's when a mount fell apart.
+  // The file behind a loop device identifies it: after a broken mount, its number may belong to another process.
   return ({ path, partition, backingFile }) =>
     shown.has(backingFile ?? path) || (partition !== undefined && shown.has(partition.disk));
 }

@@ -1,16 +1,16 @@
-/** Runs the system's own tools (mount, losetup, nbdfuse, e2fsck, …) and says what is missing where one is. */
+/** Runs tools of the system (mount, losetup, nbdfuse, e2fsck, …), and names the package of a missing one. */
 import { MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { findProgram, type ProgramResult, programEnvironment, runProgram } from '../../linux/program.ts';
 
 export interface ToolOptions {
-  /** Exit codes that are no failure; default only 0. */
+  /** Exit codes other than 0 that are not an error. */
   readonly allow?: readonly number[] | 'any';
   readonly cwd?: string;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Which Debian package has it, for the hint. */
+/** The Debian package of each tool, for the hint. */
 const packages: Readonly<Record<string, string>> = {
   mount: 'mount',
   umount: 'mount',
@@ -24,41 +24,41 @@ const packages: Readonly<Record<string, string>> = {
   unshare: 'util-linux',
 };
 
-/** Of the tool's file; undefined where it is not installed. */
+/** Returns the path of a tool; undefined if it is not installed. */
 export function findTool(name: string): Promise<string | undefined> {
   return Promise.resolve(findProgram(name));
 }
 
-/** Throws NOT_SUPPORTED, naming the package. */
+/** Returns the path of a tool. Throws NOT_SUPPORTED, which names the package. */
 export async function needTool(name: string): Promise<string> {
   const path = await findTool(name);
   if (path !== undefined) return path;
   throw new AgentError('NOT_SUPPORTED', `${name} is not installed`, {
-    hint: `install Debian's package ${packages[name] ?? name}, or its like`,
+    hint: `install Debian's package ${packages[name] ?? name}, or the equivalent of your distribution`,
   });
 }
 
-/** What every tool runs with. */
+/** The environment of every tool. */
 export const toolEnvironment: Readonly<Record<string, string>> = programEnvironment();
 
-/** Runs a tool to its end. Throws NOT_SUPPORTED, MOUNT_FAILED with what it said, CANCELLED. */
+/** Runs a tool to its end. Throws NOT_SUPPORTED, MOUNT_FAILED with the tool's output, CANCELLED. */
 export async function runTool(
   name: string,
   args: readonly string[],
   { allow, cwd, signal }: ToolOptions = {},
 ): Promise<ProgramResult> {
   const path = await needTool(name);
-  // The session is shared so that a command that is left at once takes along what it runs.
+  // The tool shares our session, so that it ends with a command that is ended at once.
   const options = { cwd, signal, mostOutput: 64 * MiB, sharesSession: true };
   const result = await runProgram(path, args, options).catch((cause: unknown) => {
     if (signal?.aborted === true) throw new AgentError('CANCELLED', `Cancelled while ${name} ran`, { cause });
-    throw new AgentError('MOUNT_FAILED', `${name} cannot be run: ${String(cause)}`, { cause });
+    throw new AgentError('MOUNT_FAILED', `Cannot run ${name}: ${String(cause)}`, { cause });
   });
   const { code, stdout, stderr, cut } = result;
   const isAllowed = code === 0 || (code !== null && (allow === 'any' || allow?.includes(code) === true));
   if (isAllowed && !cut) return result;
   const said = (stderr.trim() === '' ? stdout : stderr).trim().split('\n').slice(-3).join('; ');
   const how =
-    code === null ? `signal ${result.signal ?? '?'}` : `exit code ${code}${cut ? ', printed too much' : ''}`;
+    code === null ? `signal ${result.signal ?? '?'}` : `exit code ${code}${cut ? ', too much output' : ''}`;
   throw new AgentError('MOUNT_FAILED', `${name} failed (${how}): ${said.slice(0, 600)}`);
 }

@@ -1,7 +1,8 @@
 /**
- * What may be restored onto: looked at in one flat list before anything is opened for writing. Refused is what is
- * mounted, held or swapped to, what is too small, what the image itself lies on, what has other sectors, and what holds
- * something, unless its name was typed out again. Then it is opened exclusively and held until the restore has ended.
+ * Checks a destination in one flat list before anything is opened for writing. Refuses a destination that is mounted, used
+ * as swap or held by another program. Refuses it also if it is too small, if the image itself is on it, or if its sectors
+ * do not fit. A destination with contents is refused unless its name was typed again. After the checks, the destination is
+ * opened exclusively and held until the restore ends.
  */
 import { realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -22,30 +23,30 @@ import type { SectorNeed } from './sectors.ts';
 import type { DestinationName } from './destination-name.ts';
 import type { CheckedRanges } from './unfinished.ts';
 
-/** What the image asks of its destination. */
+/** The requirements of the image for its destination. */
 export interface Demands {
   /** Bytes. */
   readonly size: number;
   readonly sectorSize: number;
-  /** It holds a partition table, whose numbers are sectors. */
+  /** The image has a partition table, whose numbers are sectors. */
   readonly partitioned: boolean;
-  /** Of what begins at its first byte, if it has no partition table. */
+  /** The sectors that the filesystem needs, if the image has no partition table. */
   readonly sectors: SectorNeed;
-  /** Of the vault's directory or image file on this machine. */
+  /** Path of the vault's directory or of the image file on this machine. */
   readonly place: string | undefined;
 }
 
 export interface ResumeCheck extends CheckedRanges {
-  /** And its beginning is not what was begun. */
+  /** No range was recorded, and the beginning of the destination does not come from the interrupted restore. */
   readonly nothingRecorded: boolean;
 }
 
 export interface CheckOptions {
-  /** The destination's name, typed out again: what is on it may go. */
+  /** The name of the destination, typed again: its contents may be overwritten. */
   readonly force?: string | undefined;
   /**
-   * An earlier restore of the same image to this very destination was interrupted: reads the destination and tells the
-   * first range that is not what was restored there. Absent: there was none.
+   * Present if an earlier restore of the same image to this destination was interrupted. Reads the destination and returns
+   * the first range that differs from the restored data.
    */
   readonly resume?: ((readAt: ReadAt) => Promise<ResumeCheck>) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -57,32 +58,32 @@ export interface HeldDestination {
   readonly name: string;
   /** Bytes. */
   readonly size: number;
-  /** It is a file that was made just now, so that it reads as zeros. */
+  /** The destination is a new file, so it reads as zeros. */
   readonly fresh: boolean;
   /** Several connections may write at once. */
   readonly parallel: boolean;
-  /** A whole disk, whose partitions the kernel is to read again. */
+  /** The destination is a whole disk, whose partition table the kernel must read again. */
   readonly isDisk: boolean;
   readonly sectorSize: number;
   release(): Promise<void>;
 }
 
-/** Reads what follows `--to`. Throws BAD_TARGET, BAD_USAGE. */
+/** Parses the value of `--to`. Throws BAD_TARGET, BAD_USAGE. */
 export function parseDestination(text: string): DestinationName {
   if (/^nbds?(\+unix)?:/i.test(text)) return { kind: 'nbd', address: parseNbdUri(text), given: text };
   if (text === '') throw new AgentError('BAD_USAGE', 'The destination is empty');
   if (/^(vault|vault\+s3):/.test(text))
     throw new AgentError(
       'BAD_USAGE',
-      `"${text}" is a vault; a restore goes to a device, a file or an NBD export`,
-      { hint: '--vault says which vault to restore from' },
+      `"${text}" is a vault, but the destination must be a device, a file or an NBD export`,
+      { hint: 'use --vault to name the vault to restore from' },
     );
   return { kind: 'local', path: resolve(text), given: text };
 }
 
 /**
- * Checks and holds it. Throws DEVICE_BUSY, TARGET_TOO_SMALL, TARGET_READ_ONLY, SAME_DEVICE, TARGET_OCCUPIED, NOT_SUPPORTED
- * (sectors), BAD_USAGE (`force` names something else), and what connecting or opening throws.
+ * Checks a destination and opens it exclusively. Throws DEVICE_BUSY, TARGET_TOO_SMALL, TARGET_READ_ONLY, SAME_DEVICE,
+ * TARGET_OCCUPIED, NOT_SUPPORTED (sectors), BAD_USAGE (`force` is another name), and the errors of connecting or opening.
  */
 export async function holdDestination(
   name: DestinationName,
@@ -99,9 +100,9 @@ export async function holdDestination(
   if (node === undefined && /^\/dev\/(?!shm\/)/.test(name.path))
     throw new AgentError(
       'DEVICE_NOT_FOUND',
-      `${name.path} does not exist, and no image file is made in /dev`,
+      `${name.path} does not exist, and image files are not created in /dev`,
       {
-        hint: 'dattocli devices lists the block devices of this machine',
+        hint: "run 'dattocli devices' to list the block devices of this machine",
       },
     );
   return holdFile(name.path, node?.size, demands, options);
@@ -119,26 +120,26 @@ async function holdDevice(
   const device = stack.devices.find(({ major, minor }) => major === number.major && minor === number.minor);
   if (device === undefined || device.size === 0)
     throw new AgentError('DEVICE_NOT_FOUND', `${path} has no medium`, {
-      hint: 'dattocli devices lists the block devices of this machine',
+      hint: "run 'dattocli devices' to list the block devices of this machine",
     });
 
   const uses = await describeUses(number);
   if (uses.length > 0)
-    throw new AgentError('DEVICE_BUSY', `${path} is not restored onto: it is ${uses.join(', ')}`, {
-      hint: 'unmount or stop what uses it, or boot a rescue system to restore the running system',
+    throw new AgentError('DEVICE_BUSY', `Cannot restore to ${path}: it is ${uses.join(', ')}`, {
+      hint: 'unmount it or stop its users, or boot a rescue system to restore the running system',
     });
   const self = place === undefined ? undefined : await liesOn(stack, place, device.name);
   if (self !== undefined)
     throw new AgentError(
       'SAME_DEVICE',
-      `${path} is not restored onto, since the image is read from it: ${self}`,
+      `Cannot restore to ${path}: the image is read from this device (${self})`,
       {
         hint: 'copy the vault elsewhere, or restore to another device',
       },
     );
   if (device.readOnly)
     throw new AgentError('TARGET_READ_ONLY', `${path} is a read-only block device`, {
-      hint: 'blockdev --setrw makes it writable, where the hardware allows',
+      hint: `run blockdev --setrw ${path}, if the hardware allows it`,
     });
   checkSize(path, device.size, size);
   checkSectors(path, device.sectorSize, demands);
@@ -176,11 +177,11 @@ async function holdFile(
   if (place !== undefined && existing !== undefined) {
     const [a, b] = await Promise.all([stat(path), stat(place)]);
     if (a.dev === b.dev && a.ino === b.ino)
-      throw new AgentError('SAME_DEVICE', `${path} is the very image that is to be restored`);
+      throw new AgentError('SAME_DEVICE', `${path} is the image to restore, so it cannot be the destination`);
   }
   if (place !== undefined && path.startsWith(`${resolve(place)}/`))
-    throw new AgentError('SAME_DEVICE', `${path} lies in the vault that it would be restored from`, {
-      hint: 'choose a file elsewhere',
+    throw new AgentError('SAME_DEVICE', `${path} is in the vault to restore from`, {
+      hint: 'choose a file outside the vault',
     });
   if (existing !== undefined && existing > 0) {
     checkSize(path, existing, size);
@@ -221,15 +222,15 @@ async function holdExport(
   try {
     if (target.readOnly)
       throw new AgentError('TARGET_READ_ONLY', `${name} is a read-only export`, {
-        hint: target.advice ?? 'start the server so that it can be written',
+        hint: target.advice ?? 'start the server with a writable export',
       });
     checkSize(name, target.size, demands.size);
     if (target.minimumBlock > demands.sectorSize) checkSectors(name, target.minimumBlock, demands);
     if (demands.size % target.minimumBlock !== 0)
       throw new AgentError(
         'NOT_SUPPORTED',
-        `${name} takes multiples of ${target.minimumBlock} bytes, and the image has ${demands.size}`,
-        { hint: 'start the server with smaller blocks' },
+        `${name} takes only multiples of ${target.minimumBlock} bytes, but the image has ${demands.size} bytes`,
+        { hint: 'start the server with a smaller minimum block size' },
       );
     if (options.force === undefined) {
       const readAt: ReadAt = async (offset, length) => {
@@ -253,7 +254,7 @@ async function holdExport(
       release: () => Promise.resolve(),
     };
   } finally {
-    // Some servers take one client only, and the threads connect by themselves.
+    // Some servers accept only one client, and the threads need that connection.
     await target.close();
   }
 }
@@ -266,8 +267,8 @@ function checkForce(force: string | undefined, names: readonly string[]): void {
   if (force === undefined || names.includes(force)) return;
   throw new AgentError(
     'BAD_USAGE',
-    `The name given to confirm is ${force}, but the destination is ${names[0] ?? ''}: nothing was written`,
-    { hint: 'give the name of the destination itself, as it was given' },
+    `The name given with --force is ${force}, but the destination is ${names[0] ?? ''}; nothing was written`,
+    { hint: 'give --force the same name as the destination' },
   );
 }
 
@@ -275,28 +276,31 @@ function checkSize(name: string, has: number, needs: number): void {
   if (has >= needs) return;
   throw new AgentError(
     'TARGET_TOO_SMALL',
-    `${name} has ${has} bytes (${formatBytes(has)}), and the image has ${needs} (${formatBytes(needs)})`,
+    `${name} has ${has} bytes (${formatBytes(has)}), but the image has ${needs} (${formatBytes(needs)})`,
     { hint: `choose a destination of ${needs} bytes or more` },
   );
 }
 
-/** Tables count in sectors; filesystems cannot be mounted where sectors are larger than their own units. */
+/**
+ * Throws NOT_SUPPORTED if the sectors do not fit. Partition tables count in sectors. A filesystem cannot be mounted if the
+ * sectors are larger than its own unit.
+ */
 function checkSectors(path: string, has: number, demands: Demands): void {
   const { sectorSize, partitioned, size, sectors } = demands;
   const refuse = (why: string): AgentError =>
     new AgentError(
       'NOT_SUPPORTED',
-      `${path} has sectors of ${has} bytes, and the image was taken of one with ${sectorSize}: ${why}`,
-      { hint: 'restore to a file, or to a device with the same sectors' },
+      `${path} has sectors of ${has} bytes, but the image is from a device with ${sectorSize}: ${why}`,
+      { hint: 'restore to a file, or to a device with the same sector size' },
     );
   if (has === sectorSize) return;
-  if (partitioned) throw refuse('its partition table counts in sectors, and would be read wrongly');
+  if (partitioned) throw refuse('its partition table counts in sectors and would be misread');
   if (has > sectorSize && (sectors.largest === undefined || sectors.largest < has))
-    throw refuse(`${sectors.why}, and might not be usable there`);
-  if (size % has !== 0) throw refuse(`its size of ${size} bytes is no multiple of them`);
+    throw refuse(`${sectors.why}, so it may not be usable there`);
+  if (size % has !== 0) throw refuse(`its size of ${size} bytes is not a multiple of the sector size`);
 }
 
-/** Throws TARGET_OCCUPIED, unless the contents are what an interrupted restore of the same image has put there. */
+/** Throws TARGET_OCCUPIED, unless the contents come from an interrupted restore of the same image. */
 async function refuseOccupied(
   name: string,
   contents: string,
@@ -308,17 +312,17 @@ async function refuseOccupied(
   if (differs !== undefined)
     throw occupied(
       name,
-      `${contents}. An earlier restore of the same image was interrupted, and since then the ${differs.length} bytes at ${differs.offset} were changed`,
+      `${contents}. An earlier restore of the same image was interrupted, and then the ${differs.length} bytes at ${differs.offset} were changed`,
     );
   if (nothingRecorded)
     throw occupied(
       name,
-      `${contents}. An earlier restore of the same image was interrupted before anything of it was recorded, and this is not what it had begun to write`,
+      `${contents}. An earlier restore of the same image was interrupted before any range was recorded, and these contents do not come from it`,
     );
 }
 
 function occupied(name: string, contents: string): AgentError {
   return new AgentError('TARGET_OCCUPIED', `${name} is not empty: it holds ${contents}`, {
-    hint: `look twice; then give its name once more to overwrite it (--force ${name})`,
+    hint: `check the contents; to overwrite them, give the name again: --force ${name}`,
   });
 }

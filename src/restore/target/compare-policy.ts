@@ -1,6 +1,6 @@
 /**
- * Whether to read what is there before writing. It is worth it as long as something of it is right; on a disk that holds
- * something else it would only cost a second reading, so after a row of misses one range in sixteen is still tried.
+ * Decides whether to read a range of the destination before writing. Reading saves writes if some of the data is equal.
+ * Otherwise it only costs time. So after 16 misses in a row, only one range in sixteen is compared.
  */
 export type CompareMode = 'auto' | 'always' | 'never';
 
@@ -16,7 +16,7 @@ export class ComparePolicy {
     this.#mode = mode;
   }
 
-  /** For the next range. */
+  /** Returns whether to compare the next range. */
   next(): boolean {
     if (this.#mode !== 'auto') return this.#mode === 'always';
     if (this.#misses < missesInARow) return true;
@@ -24,7 +24,7 @@ export class ComparePolicy {
     return this.#skipped === 0;
   }
 
-  /** What came of a range: whether it was compared, and how many bytes were right. */
+  /** Reports the result of a range: whether it was compared, and how many bytes were equal. */
   learn(compared: boolean, equal: number): void {
     if (!compared) return;
     this.#misses = equal > 0 ? 0 : this.#misses + 1;

@@ -1,4 +1,4 @@
-/** What is on a destination, in words, so that nobody overwrites what he did not mean. */
+/** Describes the contents of a destination in words, so that the user can see what a restore would overwrite. */
 import { MiB, formatBytes, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ReadAt } from '../../block/source.ts';
@@ -7,8 +7,8 @@ import { probe } from '../../filesystems/probe.ts';
 import type { FilesystemIdentity } from '../../filesystems/used-map.ts';
 
 /**
- * `ext4 "root" (UUID …)`, `a GPT with 2 partitions: 1 vfat "ESP", 2 xfs`. Undefined where the first MiB is all
- * zeros. What cannot be read hides what it holds.
+ * Returns a text like `ext4 "root" (UUID …)` or `a partition table (gpt) with 2 partitions: 1 vfat "ESP" of …`. Undefined if
+ * nothing is found and the first MiB is all zeros or cannot be read.
  */
 export async function describeContents(
   readAt: ReadAt,
@@ -33,10 +33,10 @@ export async function describeContents(
   const filesystem = await readable(probe(readAt, size));
   if (filesystem !== undefined) return identityText(filesystem);
   const start = await readable(readAt(0, Math.min(size, MiB)));
-  return start === undefined || isZero(start) ? undefined : 'data of a kind that is not known here';
+  return start === undefined || isZero(start) ? undefined : 'data of an unknown kind';
 }
 
-/** `ext4 "root" (UUID …)`. */
+/** Returns a text like `ext4 "root" (UUID …)`. */
 function identityText({ type, label, uuid }: FilesystemIdentity): string {
   const name = label === undefined || label === '' ? '' : ` "${label}"`;
   return `${type}${name}${uuid === undefined ? '' : ` (UUID ${uuid})`}`;

@@ -1,7 +1,7 @@
 /** The destination of a restore, as the command line names it. */
 import type { NbdAddress } from '../../nbd/client/uri.ts';
 
-/** `given`: as a person wrote it, and is to write it once more to overwrite what is there. */
+/** `given`: the name as the user wrote it, and must write it again to overwrite the contents. */
 export type DestinationName =
   | { readonly kind: 'nbd'; readonly address: NbdAddress; readonly given: string }
   | { readonly kind: 'local'; readonly path: string; readonly given: string };

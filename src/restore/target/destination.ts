@@ -1,7 +1,6 @@
 /**
- * Where a restore writes, as the restoring threads see it. A device or file is read and written with O_DIRECT where that
- * is possible: what is read back then comes from the disk, not from our own page cache. An NBD export is used as the
- * client gives it.
+ * The destination of a restore, as the restore threads use it. A device or file is accessed with O_DIRECT if possible, so
+ * that reading back reads the disk and not our own page cache. An NBD export is accessed through the NBD client.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -15,7 +14,7 @@ import { connectNbd } from '../../nbd/client/connect.ts';
 import type { NbdTarget } from '../../nbd/client/target.ts';
 import type { NbdAddress } from '../../nbd/client/uri.ts';
 
-/** Plain data. */
+/** The description of a destination, as plain data for threads. */
 export type DestinationSpec =
   | { readonly kind: 'local'; readonly path: string; readonly isDevice: boolean; readonly sectorSize: number }
   | { readonly kind: 'nbd'; readonly address: NbdAddress };
@@ -24,24 +23,24 @@ export interface Destination {
   readonly name: string;
   /** Bytes. */
   readonly size: number;
-  /** `read` gives what is there now. */
+  /** `read` returns the present contents. */
   readonly readable: boolean;
-  /** Multiples that offsets and lengths of `write` and `read` keep but at the very end; buffers are aligned to pages. */
+  /** Offsets and lengths of `write` and `read` are multiples of this, except at the end. Buffers are page-aligned. */
   readonly alignment: number;
   read(into: Buffer, offset: number): Promise<void>;
   write(data: Buffer, offset: number): Promise<void>;
   /**
-   * Makes the range read as zeros by the destination's own means, in little time and with room given back; false where
-   * there are no such means, and nothing was altered.
+   * Makes the range read as zeros quickly and frees its space, with a function of the destination. Returns false, without
+   * any change, if the destination has no such function.
    */
   zeroQuickly(offset: number, length: number): Promise<boolean>;
-  /** Makes all that was written durable, by whichever connection. */
+  /** Makes all written data durable, also that of other connections. */
   flush(): Promise<void>;
   close(): Promise<void>;
   destroy(): void;
 }
 
-/** A further opening of a destination that this process has checked and holds. */
+/** Opens a destination again that this process has checked and holds. */
 export function openDestination(spec: DestinationSpec, signal?: AbortSignal): Promise<Destination> {
   return spec.kind === 'nbd' ? NbdDestination.open(spec.address, signal) : LocalDestination.open(spec);
 }
@@ -54,7 +53,7 @@ class LocalDestination implements Destination {
   readonly readable = true;
   readonly alignment: number;
   readonly #plain: FileHandle;
-  /** Undefined where O_DIRECT is refused. */
+  /** Undefined if the filesystem refuses O_DIRECT. */
   readonly #direct: FileHandle | undefined;
   readonly #isDevice: boolean;
 
@@ -73,7 +72,7 @@ class LocalDestination implements Destination {
       plain = await open(spec.path, constants.O_RDWR);
       const size = spec.isDevice ? blockDeviceSize(plain.fd) : (await plain.stat()).size;
       const direct = await open(spec.path, constants.O_RDWR | constants.O_DIRECT).catch((error: unknown) => {
-        // tmpfs before Linux 6.6, some network filesystems.
+        // tmpfs before Linux 6.6 and some network filesystems refuse O_DIRECT.
         if (errnoCode(error) === 'EINVAL') return undefined;
         throw error;
       });
@@ -123,12 +122,12 @@ class LocalDestination implements Destination {
     await this.#plain.close();
   }
 
-  /** What the kernel has begun cannot be called back. */
+  /** Closes in the background: requests that the kernel has begun cannot be cancelled. */
   destroy(): void {
     void this.close().catch(() => undefined);
   }
 
-  /** All that is aligned goes the direct way; the rest is the end of a file of odd size. */
+  /** Moves the aligned part with O_DIRECT. The rest, the end of a file of odd size, goes through the page cache. */
   async #through(
     data: Buffer,
     offset: number,
@@ -150,7 +149,7 @@ class LocalDestination implements Destination {
       if (moved === 0)
         throw new AgentError(
           'TARGET_WRITE_ERROR',
-          `${this.name} ends at ${at}, of ${this.size} bytes: somebody cut it short`,
+          `${this.name} ends at byte ${at}, but had ${this.size} bytes: another process truncated it`,
         );
       done += moved;
     }

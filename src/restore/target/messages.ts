@@ -1,4 +1,4 @@
-/** What the restoring threads are asked, and what they answer. Everything is plain data. */
+/** The messages between the coordinator and the restore threads. All are plain data. */
 import type { ErrorDocument } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { ImageSpec } from '../image/open-image.ts';
@@ -8,50 +8,50 @@ export interface ThreadSetup {
   readonly image: ImageSpec;
   /** Undefined for threads that only read the image. */
   readonly destination: DestinationSpec | undefined;
-  /** Jobs under way at once. */
+  /** Number of concurrent jobs. */
   readonly lanes: number;
-  /** Bytes of the image that the thread keeps. */
+  /** Size of the thread's image cache, bytes. */
   readonly cacheBytes: number;
-  /** One number: not zero where the threads are to end. */
+  /** One number. Not zero: the threads must stop. */
   readonly stop: SharedArrayBuffer;
 }
 
-/** `offset` and `length` in bytes; the lengths of data are bounded by `longestJob`. */
+/** A job. `offset` and `length` are in bytes; a range of data is at most `longestJob` long. */
 export type Job =
-  /** Makes the range of the destination equal to the image's. */
+  /** Makes a range of the destination equal to the image. */
   | {
       readonly do: 'copy';
       readonly offset: number;
       readonly length: number;
-      /** Read what is there first, and write what differs. */
+      /** Read the destination first, and write only the blocks that differ. */
       readonly compare: boolean;
-      /** What the vault has lost becomes zeros, and is reported. */
+      /** Write zeros for data that the vault has lost, and report them. */
       readonly salvage: boolean;
     }
-  /** Makes the range read as zeros; where that is not quick, only if `must`, by writing what is not zero. */
+  /** Makes a range read as zeros. If that is not possible quickly: writes zeros with `must`, else leaves the range. */
   | { readonly do: 'zero'; readonly offset: number; readonly length: number; readonly must: boolean }
-  /** Compares the destination with a digest that a copy gave. */
+  /** Compares a range of the destination with the digest of a copy job. */
   | { readonly do: 'verify'; readonly offset: number; readonly length: number; readonly digest: Uint8Array }
-  /** Reads the image alone, and reports what cannot be read. */
+  /** Reads a range of the image only, and reports unreadable ranges. */
   | { readonly do: 'read'; readonly offset: number; readonly length: number }
   | { readonly do: 'write'; readonly offset: number; readonly data: Uint8Array }
   | { readonly do: 'flush' };
 
 export interface Lost extends Extent {
-  /** For people. */
+  /** A text for the user. */
   readonly reason: string;
 }
 
 export interface JobResult {
-  /** Bytes written; found equal; made zero without writing them; left as they were. */
+  /** Bytes that were written, were equal already, were zeroed without a write, or were left unchanged. */
   readonly written?: number;
   readonly equal?: number;
   readonly zeroed?: number;
   readonly left?: number;
-  /** Of what is in the range now; of `zero` only if anything was written. */
+  /** Digest of the new contents of the range. A `zero` job returns it only if it wrote something. */
   readonly digest?: Uint8Array;
   readonly lost?: readonly Lost[];
-  /** Of `verify`: what is there is not what was written. */
+  /** From `verify`: the destination differs from the data that was written. */
   readonly differs?: boolean;
 }
 
@@ -63,5 +63,5 @@ export interface ThreadRequest {
 export type ThreadReply =
   | { readonly id: number; readonly result: JobResult }
   | { readonly id: number; readonly error: ErrorDocument }
-  /** Once, when it is ready: what its destination turned out to be. */
+  /** Sent once, when the thread is ready. */
   | { readonly ready: true };

@@ -28,7 +28,7 @@ async function planned(
 
 const layout = fc.array(fc.constantFrom('data', 'used', 'unused'), { minLength: 1, maxLength: 400 });
 
-test('a plan covers the image once, copies what it holds, and leaves alone only what is unused', async () => {
+test('a plan covers the image once, copies its data, and leaves only unused ranges', async () => {
   await fc.assert(
     fc.asyncProperty(layout, fc.nat(unit - 1), fc.nat(4), async (units, short, more) => {
       const size = units.length * unit - (short - (short % 512));
@@ -60,7 +60,7 @@ test('a plan covers the image once, copies what it holds, and leaves alone only 
   );
 });
 
-test('nothing is made zero in a new file, and everything where zeros are quick', async () => {
+test('a new file needs no zeros; if zeros are quick, everything absent becomes zero', async () => {
   const size = 100 * MiB;
   const data = [{ offset: 20 * MiB, length: 20 * MiB }];
   const sum = (jobs: readonly PlannedJob[], kind: string): number =>
@@ -72,7 +72,7 @@ test('nothing is made zero in a new file, and everything where zeros are quick',
   assert.equal(quick.at(-1)!.offset, 149 * MiB);
 });
 
-test('comparing stops where nothing is right, is tried now and then, and resumes', () => {
+test('comparing stops if nothing is equal, is retried at times, and resumes', () => {
   const policy = new ComparePolicy('auto');
   let compared = 0;
   for (let i = 0; i < 1000; i++) {
@@ -88,7 +88,7 @@ test('comparing stops where nothing is right, is tried now and then, and resumes
   assert.equal(new ComparePolicy('always').next(), true);
 });
 
-test('written ranges come back as they were', () => {
+test('written ranges are returned unchanged', () => {
   const ranges = new WrittenRanges();
   const added = Array.from({ length: 1000 }, (_, i) => ({ offset: i * 2 ** 33 + 512, length: 4096 + i }));
   for (const [i, extent] of added.entries()) ranges.add(extent, Buffer.alloc(32, i));

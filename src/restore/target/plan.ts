@@ -1,37 +1,37 @@
 /**
- * Which ranges a restore copies, and which it makes zero. What is absent from an image reads as zeros: it was in use and
- * zero, or not in use at all, and the image does not say which. Where zeros cost next to nothing everything absent is
- * made so. Where they would have to be written (a hard disk), the filesystem in the image tells what is in use, and the
- * rest is left as it is, but for the first and last MiB: old signatures there make tools see what is gone.
+ * Plans which ranges a restore copies and which it zeroes. Ranges that are absent from an image read as zeros. They were
+ * either in use and zero, or not in use; the image does not tell which. If zeros are cheap, all absent ranges are zeroed. If
+ * zeros must be written (a hard disk), the filesystem in the image shows which ranges are in use. The others are left
+ * unchanged, except in the first and last MiB: old signatures there would mislead tools.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { Job } from './messages.ts';
 
-/** Bytes of one job: large enough to join reads of the vault, small enough that a cancelled restore ends soon. */
+/** The most bytes of a job: large enough to join reads of the vault, small enough that a cancelled restore ends soon. */
 export const longestJob = 8 * MiB;
-/** Of zeros that cost nothing. */
+/** The most bytes of a job that zeroes quickly. */
 const longestZeroing = 1024 * MiB;
 export const edgeBytes = MiB;
 
 export type PlannedJob = Extract<Job, { do: 'copy' | 'zero' }>;
 
 export interface PlanOptions {
-  /** Bytes of the image, and of the destination, which is no smaller. */
+  /** Bytes of the image, and of the destination, which is at least as large. */
   readonly size: number;
   readonly destinationSize: number;
   /**
-   * `none`: the destination is all zeros (a new file). `quick`: everything absent. A bitmap of the image: what of the
-   * absent is in use.
+   * The absent ranges to zero. `none`: no range, since the destination is a new file. `quick`: all. A bitmap of the image:
+   * those that it marks as in use.
    */
   readonly zeros: 'none' | 'quick' | Bitmap;
   readonly salvage: boolean;
-  /** Whether to read the destination before the next job. */
+  /** Returns whether the next job compares with the destination first. */
   readonly compare: () => boolean;
 }
 
-/** `data`: what the image holds, in order. */
+/** Returns the jobs in order of their offsets. `data`: the ranges of the image with data, in order. */
 export async function* planRestore(
   data: AsyncIterable<Extent>,
   options: PlanOptions,
@@ -46,7 +46,7 @@ export async function* planRestore(
   }
   yield* absent(at, size, options);
   if (options.zeros === 'none' || destinationSize === size) return;
-  // Behind the image nothing is anybody's, but what ends there of old signatures.
+  // After the end of the image, only old signatures at the end of the destination matter.
   for (const piece of cut(Math.max(size, destinationSize - edgeBytes), destinationSize, longestJob))
     yield { do: 'zero', ...piece, must: true };
 }
@@ -80,7 +80,7 @@ function* clip(from: number, to: number, start: number, end: number): Generator<
   if (length > 0) yield { offset, length };
 }
 
-/** Pieces whose cuts lie at multiples of `most`. */
+/** Returns the range in pieces, split at multiples of `most`. */
 function* cut(from: number, to: number, most: number): Generator<Extent> {
   for (let at = from; at < to;) {
     const end = Math.min(to, at - (at % most) + most);

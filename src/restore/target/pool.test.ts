@@ -15,7 +15,7 @@ after(() => rmSync(directory, { recursive: true }));
 
 const size = 512 * KiB;
 
-/** A disk in memory that forgets writes at one place, or fails there. */
+/** A disk in memory that loses writes to one byte, or fails there. */
 function memory(disk: Buffer, at: number, how: 'forgets' | 'fails' | 'works'): ExportProvider {
   const backend: ExportBackend = {
     size: disk.length,
@@ -47,7 +47,7 @@ function memory(disk: Buffer, at: number, how: 'forgets' | 'fails' | 'works'): E
   return { list: () => [], describe: () => description, open: () => backend };
 }
 
-test('a disk that forgets what was written is found out, one that fails is named, a good one holds the image', async () => {
+test('a disk that loses writes is detected, a failing one is reported, a good one gets the image', async () => {
   const bytes = Buffer.alloc(size);
   for (let i = 0; i < size; i += 4) if (i < 200 * KiB || i > 300 * KiB) bytes.writeUInt32LE(i | 1, i);
   const image = join(directory, 'image');

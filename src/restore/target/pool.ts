@@ -1,6 +1,6 @@
 /**
- * The restoring threads as the coordinator sees them: jobs go to whichever thread has a lane free, in the order in which
- * they come, and results come back in any order. The first failure ends all.
+ * The pool of restore threads. Jobs are started in their order, each on a thread with a free lane. Results arrive in any
+ * order. The first failure ends all jobs.
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
@@ -13,7 +13,7 @@ export interface PoolOptions extends Omit<ThreadSetup, 'stop'> {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A thread that was told to end and does not (a disk that does not answer) is ended by force after this. */
+/** Delay in ms before a thread that does not end (a disk that does not answer) is terminated. */
 const patienceMs = 5000;
 
 interface Thread {
@@ -43,7 +43,7 @@ export class ThreadPool {
     this.#flag = new Int32Array(new SharedArrayBuffer(4));
   }
 
-  /** Throws what opening the image or the destination throws, and CANCELLED. */
+  /** Throws CANCELLED, and the errors of opening the image or the destination. */
   static async start(options: PoolOptions): Promise<ThreadPool> {
     const pool = new ThreadPool(options);
     const { threads, signal, ...setup } = options;
@@ -82,20 +82,20 @@ export class ThreadPool {
         } else this.#settle(thread, reply.id)?.resolve(reply.result);
       });
       worker.once('error', (cause) => {
-        const error = new AgentError('INTERNAL', `a restoring thread failed: ${String(cause)}`, { cause });
+        const error = new AgentError('INTERNAL', `a restore thread failed: ${String(cause)}`, { cause });
         reject(error);
         this.#fail(error);
       });
       worker.once('exit', () => {
         this.#threads.splice(this.#threads.indexOf(thread), 1);
-        const error = new AgentError('INTERNAL', 'a restoring thread ended');
+        const error = new AgentError('INTERNAL', 'a restore thread ended unexpectedly');
         reject(error);
         if (thread.busy > 0) this.#fail(error);
       });
     });
   }
 
-  /** Does all jobs, and calls `done` with each one's result. Rejects with the first failure, when nothing is under way. */
+  /** Runs all jobs and calls `done` with each result. After a failure, rejects once no job is running any more. */
   async run<Each extends Job>(
     jobs: AsyncIterable<Each> | Iterable<Each>,
     done: (job: Each, result: JobResult) => void,
@@ -117,12 +117,12 @@ export class ThreadPool {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** One job by itself. */
+  /** Runs one job. */
   async one(job: Job): Promise<JobResult> {
     return this.#ask(await this.#idle(), job);
   }
 
-  /** One job by every thread. */
+  /** Runs a job on every thread. */
   async each(job: Job): Promise<void> {
     await Promise.all(this.#threads.map((thread) => this.#ask(thread, job)));
   }
@@ -148,7 +148,7 @@ export class ThreadPool {
         (best, each) => (best === undefined || each.busy < best.busy ? each : best),
         undefined,
       );
-      if (idlest === undefined) throw new AgentError('INTERNAL', 'the restoring threads have ended');
+      if (idlest === undefined) throw new AgentError('INTERNAL', 'all restore threads have ended');
       if (idlest.busy < this.#lanes) return idlest;
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }

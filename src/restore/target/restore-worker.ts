@@ -1,4 +1,4 @@
-/** A restoring thread: opens its image and its destination, and does the jobs that it is handed. */
+/** The entry of a restore thread: opens the image and the destination, and runs the jobs of the pool. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { toAgentError } from '../../base/errors.ts';
 import { openImage } from '../image/open-image.ts';

@@ -1,4 +1,4 @@
-/** Which sectors filesystems can live with. */
+/** Tests the largest sector size that each filesystem allows. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { FilesystemIdentity } from '../../filesystems/used-map.ts';
@@ -23,7 +23,7 @@ async function largest(type: string, blockSize?: number): Promise<number | undef
   return (await sectorNeed(readAt, identity)).largest;
 }
 
-test('each type by its own unit; containers are not known', async () => {
+test('the limit is the unit of each filesystem, and unknown for containers', async () => {
   assert.equal(await largest('ext4', 1024), 1024);
   assert.equal(await largest('ext2', 4096), 4096);
   assert.equal(await largest('xfs', 4096), 4096);

@@ -1,25 +1,24 @@
 /**
- * With which sectors a filesystem can be mounted: the kernel reads and writes whole sectors, so a filesystem whose own unit
- * is smaller than the device's sector is refused by it ("bad block size", "device supports … byte sectors but not …").
- * Partition tables count in sectors, and are another matter (check.ts).
+ * The largest sectors with which a filesystem can be mounted. The kernel reads and writes whole sectors. So it refuses a
+ * filesystem whose own unit is smaller than the sector ("bad block size", "device supports … byte sectors but not …").
+ * check.ts handles partition tables, which count in sectors.
  */
 import type { ReadAt } from '../../block/source.ts';
 import type { FilesystemIdentity } from '../../filesystems/used-map.ts';
 
 export interface SectorNeed {
-  /** Bytes; undefined if it is not known. */
+  /** Bytes; undefined if the limit is not known. */
   readonly largest: number | undefined;
-  /** For messages: `ext4 has blocks of 1024 bytes`. */
+  /** A text for messages: `ext4 has blocks of 1024 bytes`. */
   readonly why: string;
 }
 
-/** `readAt` is of the image. Offsets as in the kernel's headers: fs/xfs/libxfs/xfs_format.h, fs/btrfs, fs/exfat, fs/ntfs3. */
+/** `readAt` reads the image. The offsets are from the kernel: fs/xfs/libxfs/xfs_format.h, fs/btrfs, fs/exfat, fs/ntfs3. */
 export async function sectorNeed(
   readAt: ReadAt,
   filesystem: FilesystemIdentity | undefined,
 ): Promise<SectorNeed> {
-  if (filesystem === undefined)
-    return { largest: undefined, why: 'it holds no filesystem that is known here' };
+  if (filesystem === undefined) return { largest: undefined, why: 'it has no known filesystem' };
   const { type, blockSize } = filesystem;
   const unit = (largest: number | undefined, what: string): SectorNeed => ({
     largest,
@@ -47,7 +46,7 @@ export async function sectorNeed(
     case 'swap':
       return unit(4096, 'blocks');
     default:
-      return { largest: undefined, why: `what ${type} holds cannot be checked` };
+      return { largest: undefined, why: `the sectors that ${type} needs are not known` };
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * What a restoring thread does with its jobs. Several are under way at once (lanes), so that the disk works while chunks
- * are opened; opening them is what costs processor time, which is why there are several threads.
+ * Runs the jobs of a restore thread. Several jobs run at once (lanes), so that the disk works while chunks are decrypted and
+ * decompressed. That takes most of the processor time, so there are several threads.
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { isZero, KiB, MiB } from '../../base/bytes.ts';
@@ -11,9 +11,9 @@ import type { ImageReader } from '../image/image-reader.ts';
 import type { Destination } from './destination.ts';
 import type { Job, JobResult, Lost } from './messages.ts';
 
-/** Bytes that are read, compared and written at once. */
+/** The most bytes to read, compare and write at once. */
 const pieceBytes = MiB;
-/** What differs is found in units of this, and written in runs of them. */
+/** Differences are found in units of this size, and written in runs of units. */
 const compareUnit = 16 * KiB;
 
 interface Lane {
@@ -35,7 +35,7 @@ export class RestoreThread {
     this.#stopped = stopped;
   }
 
-  /** Throws what image and destination throw, and CANCELLED. */
+  /** Throws CANCELLED, and the errors of image and destination. */
   async run(job: Job): Promise<JobResult> {
     const lane = this.#free.pop() ?? { image: alignedBuffer(pieceBytes), other: alignedBuffer(pieceBytes) };
     try {
@@ -120,7 +120,7 @@ export class RestoreThread {
       await this.#to.read(there, at);
       hasher.update(there);
     }
-    // The list of what was written keeps the digest shortened.
+    // The list of written ranges keeps only the first bytes of a digest.
     return { differs: !hasher.digestBuffer().subarray(0, digest.length).equals(digest) };
   }
 
@@ -139,7 +139,7 @@ export class RestoreThread {
     return { written: data.length };
   }
 
-  /** Fills a buffer of zeros from the image. With `lost`, chunks that cannot be had stay zeros and are named there. */
+  /** Reads the image into a buffer of zeros. With `lost`, lost chunks stay zeros and are added there. */
   async #fill(into: Buffer, offset: number, lost: Lost[] | undefined): Promise<void> {
     try {
       await this.#image.readInto(into, offset);
@@ -173,7 +173,7 @@ export class RestoreThread {
   }
 }
 
-/** Maximal runs of units that differ. */
+/** Returns the runs of units that differ. */
 function* differing(a: Buffer, b: Buffer, unit: number): Generator<[from: number, end: number]> {
   if (a.equals(b)) return;
   let from = -1;

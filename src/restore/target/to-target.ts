@@ -1,9 +1,9 @@
 /**
- * Restores an image to a block device, an image file or an NBD export: what is there is compared and what differs is
- * written, by several threads; then it is made durable, and everything that was written is read back and compared. Run
- * again after a cut it compares its way to where it was.
+ * Restores an image to a block device, an image file or an NBD export. Several threads compare the image with the
+ * destination and write the differences. Then the data is made durable, and everything that was written is read back and
+ * compared. After an interruption, the next run skips the finished part by comparing it.
  *
- * The order of writes does not matter: nothing about the destination is true before the end.
+ * The order of writes does not matter: the destination is valid only at the end.
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { Bitmap } from '../../base/bitmap.ts';
@@ -32,30 +32,30 @@ import { WrittenRanges } from './written-ranges.ts';
 
 export interface RestoreProgress {
   readonly phase: 'checking' | 'restoring' | 'verifying' | 'finishing';
-  /** Bytes of the image's data that were dealt with, or read back; and of how many, where that is known. */
+  /** Bytes of the image's data that were restored or read back, and the total if it is known. */
   readonly done: number;
   readonly total: number | undefined;
   readonly written: number;
-  /** Bytes per second of this phase so far. */
+  /** Average of this phase in bytes per second. */
   readonly rate: number;
 }
 
 export interface RestoreOptions extends Pick<CheckOptions, 'force' | 'signal' | 'topology'> {
   readonly image: ImageSpec;
-  /** Tells the image from others, such as point and device; for resuming. */
+  /** Identifies the image, for example by point and device. Needed to resume. */
   readonly imageId: string;
-  /** Of the device that the image was taken of, bytes. */
+  /** Sector size of the device that was backed up, bytes. */
   readonly sectorSize: number;
   /** Bytes of data in the image, for progress. */
   readonly usedBytes?: number | undefined;
   readonly to: DestinationName;
-  /** Where restores that were cut are remembered; without it they need `force` again. */
+  /** Directory of the records of interrupted restores. Without it, a second run needs `force`. */
   readonly unfinishedDirectory?: string | undefined;
-  /** Default `auto`: reads what is there as long as that saves writing. */
+  /** Default `auto`: reads the destination first as long as that saves writes. */
   readonly compare?: CompareMode;
-  /** Makes everything unused zero, also where zeros have to be written. */
+  /** Zeroes all unused ranges, also if zeros must be written. */
   readonly zeroUnused?: boolean;
-  /** What the vault has lost becomes zeros, and the rest is restored. */
+  /** Restores zeros for data that the vault has lost. */
   readonly salvage?: boolean;
   /** Default true. */
   readonly verify?: boolean;
@@ -63,29 +63,29 @@ export interface RestoreOptions extends Pick<CheckOptions, 'force' | 'signal' | 
   readonly onProgress?: (progress: RestoreProgress) => void;
 }
 
-/** Bytes, but for what says otherwise. */
+/** The result of a restore. Numbers are bytes, unless stated otherwise. */
 export interface RestoreResult {
   readonly destination: string;
   readonly size: number;
   readonly written: number;
-  /** Found equal, and not written. */
+  /** Equal already, so not written. */
   readonly equal: number;
-  /** Made zero by the destination's own means. */
+  /** Zeroed by a function of the destination. */
   readonly zeroed: number;
-  /** Not in use by the filesystem, and left as it was. */
+  /** Not in use by the filesystem, so left unchanged. */
   readonly left: number;
   /** Read back and compared. */
   readonly verified: number;
   readonly lost: readonly Lost[];
   readonly warnings: readonly string[];
-  /** The partition table was fitted to a larger disk. */
+  /** The partition table was adapted to a larger disk. */
   readonly tableMoved: boolean;
-  /** Undefined where there are none to read. */
+  /** Whether the kernel has read the new partition table. Undefined if there is none. */
   readonly partitionsReread: boolean | undefined;
   readonly seconds: number;
 }
 
-/** Throws what the check throws (see `holdDestination`), the errors of targets and vaults, TARGET_MISMATCH, CANCELLED. */
+/** Throws TARGET_MISMATCH, CANCELLED, the errors of `holdDestination`, and those of targets and vaults. */
 export async function restoreToTarget(options: RestoreOptions): Promise<RestoreResult> {
   const { signal, to } = options;
   signal?.throwIfAborted();
@@ -135,14 +135,14 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
   }
 }
 
-/** The beginning of a destination, where filesystems, volume managers and partition tables have their signatures. */
+/** Length of the beginning of a destination, which has the signatures of filesystems, volume managers and partition tables. */
 const headBytes = MiB;
-/** Writes that were under way are torn at sectors. */
+/** An interrupted write ends at a sector. */
 const tornUnit = 512;
 
 /**
- * Interrupted before anything was recorded: the beginning of the destination, which was empty, holds nothing but zeros and
- * what the image has there.
+ * Whether the beginning of the destination can come from a restore that was interrupted before its first record. The
+ * destination was empty then, so each sector is either zero or equal to the image.
  */
 async function isHeadBegun(destination: ReadAt, image: ImageReader): Promise<boolean> {
   const length = Math.min(headBytes, image.size);
@@ -155,7 +155,7 @@ async function isHeadBegun(destination: ReadAt, image: ImageReader): Promise<boo
   return true;
 }
 
-/** Chunks are used once; what is read ahead has to fit. */
+/** Image cache of a thread. Each chunk is used once, so only the data that is read ahead must fit. */
 const threadCacheBytes = 12 * MiB;
 
 class Restore {
@@ -184,7 +184,7 @@ class Restore {
 
   async run(): Promise<Omit<RestoreResult, 'partitionsReread' | 'seconds'>> {
     const { signal, image, verify = true } = this.#options;
-    // Two keep a disk busy; each more costs some 80 MiB (docs/benchmarks.md).
+    // Two threads keep a disk busy; each further one takes about 80 MiB (docs/benchmarks.md).
     const threads = this.#options.threads ?? 2;
     const pool = await ThreadPool.start({
       image,
@@ -231,8 +231,8 @@ class Restore {
         progress(job.length);
       } else progress(0);
     };
-    // The beginning by itself, so that an interrupted restore always knows it again: whoever uses the destination for
-    // something else (mkfs, a partition table) changes it.
+    // The beginning is restored and recorded first. Any other use of the destination (mkfs, a partition table) changes it,
+    // so the next run can detect that use.
     for (let next = await plan.next(); next.done !== true; next = await plan.next()) {
       await pool.run([next.value], done);
       if (next.value.offset + next.value.length >= Math.min(headBytes, size)) break;
@@ -246,7 +246,7 @@ class Restore {
     try {
       await this.#image.readInto(head, 0);
     } catch (error) {
-      // With `salvage` it is not known what is there.
+      // With `salvage`, the restored beginning is not known exactly, so it is not recorded.
       if (isLoss(error)) return;
       throw error;
     }
@@ -254,7 +254,7 @@ class Restore {
     this.#unfinished.add({ offset: 0, length: head.length }, digest);
   }
 
-  /** Tries how the destination zeros; where that would mean writing, the filesystem says what has to be zero. */
+  /** Tests whether the destination can zero quickly. If not, returns the ranges that the filesystem in the image uses. */
   async #zerosFor(pool: ThreadPool): Promise<'quick' | Bitmap> {
     const { size } = this.#image;
     const gap = await firstGap(this.#image);
@@ -272,7 +272,7 @@ class Restore {
     });
     if (marked.everything)
       this.#warnings.push(
-        `everything that reads as zeros is compared and written, since it cannot be told from what is unused: ${marked.warnings.join('; ')}`,
+        `the unused ranges are not known, so all zeros are compared and written: ${marked.warnings.join('; ')}`,
       );
     return used;
   }
@@ -297,9 +297,9 @@ class Restore {
       if (differs === true)
         throw new AgentError(
           'TARGET_MISMATCH',
-          `${name}: what is read back between byte ${offset} and ${offset + length} is not what was written there`,
+          `${name}: the data read back from byte ${offset} to ${offset + length} differs from the data written there`,
           {
-            hint: 'do not trust this disk (see dmesg and smartctl), or see who else writes to it; restore elsewhere',
+            hint: 'check the disk (dmesg, smartctl) and whether another program writes to it; restore to another disk',
           },
         );
       verified += length;
@@ -308,7 +308,7 @@ class Restore {
     return verified;
   }
 
-  /** Reads the image's table, and not the destination's, which says the same. */
+  /** Adapts a GPT to a larger disk. Reads the table of the image, which is the same as that of the destination. */
   async #moveTable(pool: ThreadPool): Promise<boolean> {
     const { size } = this.#held;
     const move = await moveGptBackup(readAtOf(this.#image), this.#image.size, size, this.#options.sectorSize);
@@ -334,7 +334,7 @@ class Restore {
   }
 }
 
-/** Something that the image does not hold, up to 1 MiB of it. */
+/** Returns the first range that the image does not hold, at most 1 MiB. */
 async function firstGap(image: ImageReader): Promise<{ offset: number; length: number } | undefined> {
   let end = 0;
   for await (const extent of image.extents()) {
@@ -344,7 +344,7 @@ async function firstGap(image: ImageReader): Promise<{ offset: number; length: n
   return end < image.size ? { offset: end, length: Math.min(MiB, image.size - end) } : undefined;
 }
 
-/** False where the kernel goes on with the old ones. Whoever looks at new devices (udev) may hold it for a moment. */
+/** Returns false if the kernel keeps the old partitions. Retries, since udev may hold the device for a moment. */
 async function reread(path: string): Promise<boolean> {
   for (let attempt = 0; attempt < 20; attempt++) {
     const handle = await open(path, 'r');

@@ -1,12 +1,11 @@
 /**
- * Remembers a restore that was begun and not finished, so that running the same command again continues although the
- * destination is not empty any more. Permission rests on the content of the destination: the digests of the ranges that
- * were restored are kept, and if anything of them differs, the destination was used for something else in the meantime.
- * No progress is kept otherwise: what is there already is compared.
+ * The record of an unfinished restore. With it, the same command can continue although the destination is no longer empty.
+ * The record keeps the digests of the restored ranges. If one of these ranges differs, the destination was used for
+ * something else in the meantime, and the restore is refused. No other progress is kept: the next run compares the data.
  *
- * `KEY.json` names destination and image, `KEY.ranges` holds a record of 32 bytes a range (written-ranges.ts). A record is
- * added when its range is restored, so ranges that were under way at the end are in none. Neither is made durable: after a
- * reboot device numbers may mean other disks, and nothing is remembered.
+ * `KEY.json` names destination and image. `KEY.ranges` has a record of 32 bytes for each range (written-ranges.ts). A record
+ * is added after its range is restored, so ranges that were in progress at an interruption have none. The files need not be
+ * durable: device numbers may mean other disks after a reboot, so the record is not valid then.
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { createHash } from 'node:crypto';
@@ -22,12 +21,12 @@ import { formatNbdUri } from '../../nbd/client/uri.ts';
 import type { DestinationName } from './destination-name.ts';
 import { decodeRange, encodeRange, recordBytes } from './written-ranges.ts';
 
-/** So many ranges prove enough; more would take more than 32 MiB of the state directory. */
+/** The most ranges to record, which take 32 MiB of the state directory. They are proof enough. */
 const mostRanges = 2 ** 20;
 const pieceBytes = MiB;
 
 export interface CheckedRanges {
-  /** The first range that is not what was restored there; undefined if all are. */
+  /** The first range that differs from the restored data; undefined if all are equal. */
   readonly differs: Extent | undefined;
   readonly ranges: number;
 }
@@ -39,17 +38,17 @@ export class UnfinishedRestore {
   #begun: string | undefined;
   #log: FileHandle | undefined;
   #logged = 0;
-  /** Records are added one after the other. */
+  /** Resolves when the last record is written: records are added one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** `image` tells the image from all others. Without a directory nothing is remembered. */
+  /** `image` identifies the image. Without a directory, nothing is recorded. */
   constructor(directory: string | undefined, name: DestinationName, image: string) {
     this.#directory = directory;
     this.#name = name;
     this.#image = image;
   }
 
-  /** This very restore was begun before, and has not ended well. */
+  /** Whether the same restore was begun before and did not succeed. */
   async wasBegun(): Promise<boolean> {
     if (this.#directory === undefined) return false;
     const { path, text } = await this.#record(this.#directory);
@@ -57,8 +56,8 @@ export class UnfinishedRestore {
   }
 
   /**
-   * Reads what the interrupted restore has restored, and compares. `onRead` gets the bytes read so far and of how many.
-   * Throws what reading throws, and what `signal` was aborted with.
+   * Compares the destination with the recorded ranges. `onRead` gets the bytes read so far and the total. Throws the errors
+   * of reading, and the reason of `signal`.
    */
   async check(
     readAt: ReadAt,
@@ -82,19 +81,19 @@ export class UnfinishedRestore {
     return { differs: undefined, ranges: ranges.length };
   }
 
-  /** To be called when the destination is there. `anew`: what an interrupted restore has left of it does not count. */
-  async begin(anew: boolean): Promise<void> {
+  /** Starts the record. The destination must exist. `fresh`: ignore the record of an interrupted restore. */
+  async begin(fresh: boolean): Promise<void> {
     if (this.#directory === undefined) return;
     const { path, text } = await this.#record(this.#directory);
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    if (anew) await rm(`${path}.ranges`, { force: true });
-    this.#logged = anew ? 0 : (await this.#ranges()).length;
+    if (fresh) await rm(`${path}.ranges`, { force: true });
+    this.#logged = fresh ? 0 : (await this.#ranges()).length;
     this.#log = await open(`${path}.ranges`, 'a', 0o600);
     await writeFile(`${path}.json`, text, { mode: 0o600 });
     this.#begun = path;
   }
 
-  /** A range is restored; `digest` of all of it. A full state directory only means that a restart needs `--force`. */
+  /** Records a restored range with its digest. Ignores a full state directory: then the next run needs `--force`. */
   add(range: Extent, digest: Uint8Array): void {
     const log = this.#log;
     if (log === undefined || this.#logged++ >= mostRanges) return;
@@ -102,7 +101,7 @@ export class UnfinishedRestore {
     this.#turn = this.#turn.then(() => log.appendFile(record)).catch(() => undefined);
   }
 
-  /** Lets go of the record, which stays. */
+  /** Closes the record and keeps it. */
   async pause(): Promise<void> {
     await this.#turn;
     await this.#log?.close();
@@ -116,7 +115,7 @@ export class UnfinishedRestore {
     await rm(`${this.#begun}.ranges`, { force: true });
   }
 
-  /** By offset; of a range that was restored twice, as it was the last time. */
+  /** Returns the recorded ranges by offset. If a range was restored twice, the last record counts. */
   async #ranges(): Promise<(Extent & { readonly digest: Buffer })[]> {
     if (this.#directory === undefined) return [];
     const { path } = await this.#record(this.#directory);
@@ -129,7 +128,7 @@ export class UnfinishedRestore {
     return [...last.values()].sort((a, b) => a.offset - b.offset);
   }
 
-  /** Paths without their ends. */
+  /** Returns the path of the two files without its extension, and the text of `KEY.json`. */
   async #record(directory: string): Promise<{ path: string; text: string }> {
     const text = JSON.stringify({ destination: await identify(this.#name), image: this.#image });
     const key = createHash('sha256').update(text).digest('hex').slice(0, 32);
@@ -138,8 +137,8 @@ export class UnfinishedRestore {
 }
 
 /**
- * Numbers of devices are given anew, and behind a path or an address may be something else later: all of it means the
- * same within one boot alone, a disk within one attachment, and a file while it is the same one.
+ * Returns a text that identifies a destination. Device numbers, paths and addresses can mean something else later. So the
+ * text names the boot, for a disk also its attachment (disk sequence), and for a file its inode.
  */
 async function identify(name: DestinationName): Promise<string> {
   if (name.kind === 'nbd') return `${formatNbdUri(name.address)} ${await bootId()}`;

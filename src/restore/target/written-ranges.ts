@@ -1,11 +1,11 @@
-/** Which ranges were written, with their digests: 32 bytes each, so that those of a full disk of 10 TiB take 40 MiB. */
+/** The list of written ranges with their digests. A range takes 32 bytes, so a full disk of 10 TiB takes 40 MiB. */
 import type { Extent } from '../../base/extents.ts';
 import type { Job } from './messages.ts';
 
 const digestBytes = 20;
 export const recordBytes = 12 + digestBytes;
 
-/** Offset (8 bytes), length (4 bytes), digest, little-endian. */
+/** Encodes a range: offset (8 bytes), length (4 bytes), both little-endian, and digest. */
 export function encodeRange({ offset, length }: Extent, digest: Uint8Array): Buffer {
   const record = Buffer.alloc(recordBytes);
   record.writeUInt32LE(offset % 2 ** 32, 0);
@@ -28,12 +28,12 @@ export class WrittenRanges {
   #count = 0;
   #bytes = 0;
 
-  /** Sum of the lengths. */
+  /** The sum of the lengths, bytes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** `digest`: 32 bytes, of which 20 are kept. `length` below 2^32. */
+  /** Adds a range. `digest` has 32 bytes, of which 20 are kept. `length` is below 2^32. */
   add({ offset, length }: Extent, digest: Uint8Array): void {
     const at = this.#count * recordBytes;
     if (at === this.#records.length) {

@@ -1,5 +1,5 @@
 /**
- * The filesystems of an image as their own checkers see them, e2fsck and xfs_repair, which read them through an attachment
+ * Checks the filesystems of an image with their own checkers, e2fsck and xfs_repair. The checkers read the attached image
  * and change nothing. Journals are not replayed.
  */
 import { AgentError } from '../../base/errors.ts';
@@ -16,9 +16,9 @@ import { problemsOfExt, problemsOfXfs, saysLogIsDirty } from './complaints.ts';
 export interface CheckedFilesystem {
   readonly partition: number | undefined;
   readonly type: string | undefined;
-  /** No checker for this type. */
+  /** There is no checker for this type. */
   readonly skipped: boolean;
-  /** For people; empty where the filesystem is whole. */
+  /** Texts for the user; empty if the filesystem is intact. */
   readonly problems: readonly string[];
 }
 
@@ -26,7 +26,7 @@ export interface CheckFilesystemsOptions extends AttachOptions {
   readonly subject: MountSubject;
 }
 
-/** Throws what attaching throws, NOT_SUPPORTED (a checker is not installed), CANCELLED. */
+/** Throws NOT_SUPPORTED (a checker is not installed), CANCELLED, and the errors of attaching. */
 export async function checkFilesystems(options: CheckFilesystemsOptions): Promise<CheckedFilesystem[]> {
   const { signal } = options;
   const image = await openImage(options.image, { signal });
@@ -65,11 +65,11 @@ function checkerOf(type: string | undefined): Checker | undefined {
   if (type === 'xfs')
     return async (device, image, signal) => {
       const { code, stdout, stderr } = await runTool('xfs_repair', ['-n', device], { allow: [1, 2], signal });
-      // One that finds a log to replay does not look further without -L, which writes.
-      if (code === 2) return [`xfs_repair cannot look: ${stderr.trim().split('\n')[0] ?? ''}`];
+      // If the log must be replayed, xfs_repair checks no further without -L, which writes.
+      if (code === 2) return [`xfs_repair cannot check it: ${stderr.trim().split('\n')[0] ?? ''}`];
       const output = `${stdout}${stderr}`;
       if (!saysLogIsDirty(output)) return problemsOfXfs(output, false);
-      // Our own reader of the log tells that of a freeze, which does not matter, from one that is to be replayed.
+      // Our own reader distinguishes the harmless log of a freeze from one that must be replayed.
       const map = await readUsedMap(readAtOf(image), image.size, 512, { state: 'idle' });
       return [...problemsOfXfs(output, !map.everything), ...(map.everything ? map.warnings : [])];
     };
@@ -81,7 +81,10 @@ function checkerOf(type: string | undefined): Checker | undefined {
       });
       const problems = problemsOfExt(`${stdout}${stderr}`);
       if (code !== 0 && problems.length === 0)
-        throw new AgentError('MOUNT_FAILED', `e2fsck ended with ${code} and said nothing: ${stderr.trim()}`);
+        throw new AgentError(
+          'MOUNT_FAILED',
+          `e2fsck ended with exit code ${code}, but named no problem: ${stderr.trim()}`,
+        );
       return code === 0 ? [] : problems;
     };
   return undefined;

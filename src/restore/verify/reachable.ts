@@ -1,6 +1,6 @@
 /**
- * Whether every page and chunk that a point's device names is in a pack that is there, without reading any chunk: the
- * pages are read, and the index, brought up to date with the packs, is asked for the rest.
+ * Checks that every page and chunk of a device of a recovery point is in an existing pack. Reads the pages of its map. Looks
+ * up the chunks in the index, which is first updated from the packs, and reads none of them.
  */
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
 import { rebuildIndex } from '../../vault/index/rebuild.ts';
@@ -16,14 +16,14 @@ import type { PointImageSpec } from '../image/point-image.ts';
 import type { Lost } from '../target/messages.ts';
 
 export interface Reachability {
-  /** Chunks that the map names; of which so many are nowhere. */
+  /** Chunks in the map, and how many of them no pack holds. */
   readonly chunks: number;
   readonly missing: number;
-  /** What is missing, joined where it adjoins. A page that cannot be read hides what it names, and ends the walk. */
+  /** The missing ranges; adjacent ones are joined. The walk ends at an unreadable page, and counts the rest as lost. */
   readonly lost: readonly Lost[];
 }
 
-/** Throws what the store and the index throw, and CANCELLED. */
+/** Throws CANCELLED, and the errors of the store and the index. */
 export async function verifyReachable(
   spec: PointImageSpec,
   options: { readonly signal?: AbortSignal | undefined } = {},
@@ -38,7 +38,7 @@ export async function verifyReachable(
       const begun = Date.now();
       const found = await walk(vault, index, spec, signal);
       if (found.lost.length === 0) return found;
-      // The index is only a cache: nothing is lost before the packs themselves have said so.
+      // The index is only a cache. Data counts as lost only if a new index from the packs lacks it too.
       await rebuildIndex(vault, index, begun, { signal });
       return await walk(vault, index, spec, signal);
     } finally {
@@ -76,13 +76,17 @@ async function walk(
         const length = Math.min(chunkSize, size - offset);
         const last = lost.at(-1);
         if (last !== undefined && last.offset + last.length === offset) last.length += length;
-        else lost.push({ offset, length, reason: 'no pack of the vault holds what the map names here' });
+        else lost.push({ offset, length, reason: 'no pack of the vault holds this chunk' });
       }
       walked = (firstChunk + names.length / nameLength) * chunkSize;
     }
   } catch (error) {
     if (!isLoss(error)) throw error;
-    lost.push({ offset: walked, length: size - walked, reason: `a page of the map: ${error.message}` });
+    lost.push({
+      offset: walked,
+      length: size - walked,
+      reason: `a page of the map is lost: ${error.message}`,
+    });
   }
   return { chunks, missing, lost };
 }

@@ -1,6 +1,6 @@
 /**
- * Reads what an image holds and nothing else: every chunk is fetched, opened, and its name computed again. All of it, or a
- * sample that is spread over the device: as many places as the share asks for, one at random in each stretch.
+ * Reads the data of an image, without a destination: fetches, decrypts and decompresses each chunk, and checks it against
+ * its name. Reads all chunks, or a random sample that is spread evenly over the device.
  */
 import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
@@ -13,25 +13,25 @@ import { ThreadPool } from '../target/pool.ts';
 
 export interface VerifyReadOptions {
   readonly image: ImageSpec;
-  /** Share of what is to be read, above 0 and up to 1. Default 1. */
+  /** The share of the data to read, above 0 and up to 1. Default 1. */
   readonly sample?: number;
   readonly threads?: number;
   readonly signal?: AbortSignal | undefined;
-  /** Bytes read, and of how many. */
+  /** Called with the bytes read so far and the total. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
 export interface VerifiedRead {
-  /** Bytes that the image holds, and that were read. */
+  /** Bytes of data in the image, and bytes that were read. */
   readonly held: number;
   readonly read: number;
   readonly lost: readonly Lost[];
 }
 
-/** Bytes that are read in one go. */
+/** Bytes of one read. */
 const step = 8 * MiB;
 
-/** What is lost is in the result. Throws what the vault throws otherwise, and CANCELLED. */
+/** Returns lost ranges in the result. Throws CANCELLED, and the other errors of the vault. */
 export async function verifyRead(options: VerifyReadOptions): Promise<VerifiedRead> {
   const { image: spec, sample = 1, signal } = options;
   const image = await openImage(spec, { signal });
@@ -75,8 +75,8 @@ async function* sampled(
 }
 
 /**
- * The units of the extents (sorted, beginning at multiples of `unit`), or of each `1/share` of them one, chosen by
- * `random` (a whole number below its argument), the first stretch included.
+ * Returns one unit of every `1/share` units of the extents; all units if `share` is 1. The extents are sorted and begin at
+ * multiples of `unit`. `random` returns a whole number below its argument and chooses the unit.
  */
 export async function* sampleOf(
   extents: AsyncIterable<Extent>,

@@ -10,7 +10,7 @@ async function* stream(extents: readonly Extent[]): AsyncGenerator<Extent> {
   yield* extents;
 }
 
-test('a sample takes its share of the units, one of each stretch', async () => {
+test('a sample takes its share of the units, one from each section', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 2000 }),
@@ -40,7 +40,7 @@ test('a sample takes its share of the units, one of each stretch', async () => {
   );
 });
 
-test('what checkers say of whole filesystems is no problem, and what they say of others is', () => {
+test('the usual messages of the checkers are no problems; other messages are', () => {
   const clean =
     'e2fsck 1.47.0 (5-Feb-2023)\nPass 1: Checking inodes, blocks, and sizes\n/dev/loop0: 11/64 files (0.0% non-contiguous), 14/64 blocks\n';
   assert.deepEqual(problemsOfExt(clean), []);

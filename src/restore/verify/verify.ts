@@ -1,4 +1,4 @@
-/** `verify POINT`: one device of a point at one level, as it is kept with the point (vault/points/checks.ts). */
+/** `verify POINT`: checks one device of a point at one level. The result is stored with the point (vault/points/checks.ts). */
 import type { PointCheck } from '../../vault/points/checks.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ImageSpec } from '../image/open-image.ts';
@@ -12,7 +12,7 @@ export interface VerifyOptions {
   readonly image: ImageSpec;
   readonly subject: MountSubject;
   readonly level: 'reachable' | 'read' | 'filesystem';
-  /** Share of what is read, for `read`. Default 1. */
+  /** The share of the data to read, for `read`. Default 1. */
   readonly sample?: number;
   readonly sectorSize: number;
   readonly runDirectory: string;
@@ -23,18 +23,18 @@ export interface VerifyOptions {
 
 export interface Verification {
   readonly level: VerifyOptions['level'];
-  /** Share of what there was to look at, 0 to 1. */
+  /** The share that was checked, 0 to 1. */
   readonly coverage: number;
-  /** `unfinished`: nothing of it could be looked at, so nothing is known. */
+  /** `unfinished`: nothing could be checked. */
   readonly outcome: PointCheck['outcome'];
-  /** For people. */
+  /** Texts for the user. */
   readonly problems: readonly string[];
   readonly lost: readonly Lost[];
-  /** For people, where the level did not say anything about a part of it. */
+  /** Texts for the user about parts that this level cannot check. */
   readonly notes: readonly string[];
 }
 
-/** What is wrong with the point is in the result. Throws what keeps it from being looked at. */
+/** Returns the problems of the point in the result. Throws the errors that prevent the check. */
 export async function verifyImage(options: VerifyOptions): Promise<Verification> {
   const { level, image, signal } = options;
   switch (level) {
@@ -42,7 +42,7 @@ export async function verifyImage(options: VerifyOptions): Promise<Verification>
       if (image.kind !== 'point')
         throw new AgentError(
           'BAD_USAGE',
-          `${image.path} is an image file: only what is in a vault can be out of reach`,
+          `${image.path} is an image file, but the level "reachable" checks only recovery points of a vault`,
         );
       const { lost } = await verifyReachable(image, { signal });
       return conclude(level, 1, lost, [], []);
@@ -58,9 +58,7 @@ export async function verifyImage(options: VerifyOptions): Promise<Verification>
       );
       const notes = checked
         .filter(({ skipped }) => skipped)
-        .map(
-          ({ partition, type }) => `${placeText(partition)}${type ?? 'what it holds'} has no checker here`,
-        );
+        .map(({ partition, type }) => `${placeText(partition)}${type ?? 'unknown content'} has no checker`);
       const looked = checked.filter(({ skipped }) => !skipped).length;
       return conclude(level, checked.length === 0 ? 0 : looked / checked.length, [], problems, notes);
     }
