@@ -1,6 +1,6 @@
 /**
  * A reporter for node:test that yields one line of JSON at the end: how many tests passed, failed and were
- * skipped, and the names of those that did. It runs beside `spec`, which is for people but gives reasons only when all
+ * skipped, the names of those that did, and how long each file took. It runs beside `spec`, which is for people but gives reasons only when all
  * has ended: so each failure's reason goes to standard error at once, and a run that is cut short has said why.
  */
 import type { TestEvent } from 'node:test/reporters';
@@ -15,13 +15,27 @@ export interface Counts {
   failures: string[];
   /** `file: name (reason)`. */
   skips: string[];
+  /** How long each file took, from the start of its process to its end. */
+  files: { readonly file: string; readonly seconds: number }[];
 }
 
-export const noCounts = (): Counts => ({ passed: 0, failed: 0, skipped: 0, failures: [], skips: [] });
+export const noCounts = (): Counts => ({
+  passed: 0,
+  failed: 0,
+  skipped: 0,
+  failures: [],
+  skips: [],
+  files: [],
+});
 
 export default async function* countReporter(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {
   const counts = noCounts();
   for await (const event of events) {
+    if (event.type === 'test:complete' && isWholeFile(event.data))
+      counts.files.push({
+        file: relative('', event.data.name),
+        seconds: event.data.details.duration_ms / 1000,
+      });
     if (event.type !== 'test:pass' && event.type !== 'test:fail') continue;
     const { data } = event;
     if (data.details.type === 'suite' && !failedItself(event)) continue;
@@ -48,6 +62,15 @@ function reasonOf(event: TestEvent): string {
   return inspect(error.cause instanceof Error ? error.cause : error, { depth: 4 }).slice(0, 8000);
 }
 
+/** The runner takes a file for a test whose name is its path. */
+function isWholeFile({
+  name,
+  file,
+  nesting,
+}: Extract<TestEvent, { type: 'test:complete' }>['data']): boolean {
+  return nesting === 0 && file !== undefined && relative(file, name) === '';
+}
+
 /** A suite that only failed because of a test in it is not counted beside that test. */
 function failedItself(event: TestEvent): boolean {
   return (
@@ -63,4 +86,5 @@ export function addCounts(counts: Counts, more: Counts): void {
   counts.skipped += more.skipped;
   counts.failures.push(...more.failures);
   counts.skips.push(...more.skips);
+  counts.files.push(...more.files);
 }

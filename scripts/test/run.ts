@@ -6,7 +6,9 @@ import { randomUUID } from 'node:crypto';
 import { chmodSync, globSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { builtVariable } from '../../test/helpers/programs.ts';
 import { addCounts, noCounts } from './count-reporter.ts';
+import { longestFirst } from './order.ts';
 import { leftovers, marker, processesOf, takePicture } from './leftovers.ts';
 import { runStep, runTestFiles } from './steps.ts';
 
@@ -28,11 +30,18 @@ const run = randomUUID();
 const scratch = mkdtempSync(join(tmpdir(), 'at-'));
 // Debian's nbd-server reaches its images as the user nbd.
 chmodSync(scratch, 0o755);
-const environment = { ...process.env, [marker]: run, TMPDIR: scratch };
+const environment = {
+  ...process.env,
+  [marker]: run,
+  TMPDIR: scratch,
+  // Each test file and each program that it starts from the sources is a process of its own: none compiles again what
+  // another one has compiled.
+  NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/node-compile-cache'),
+};
 const before = takePicture(run, scratch);
 
 const unit = globSync(['src/**/*.test.ts', 'test/unit/**/*.test.ts']).sort();
-const integration = globSync('test/integration/**/*.test.ts').sort();
+const integration = longestFirst(globSync('test/integration/**/*.test.ts'));
 /** Tests that would slow down or disturb any other test beside them. */
 const alone = globSync('test/alone/**/*.test.ts').sort();
 const chosen = (files: readonly string[]) => files.filter((file) => file.includes(pattern));
@@ -42,19 +51,21 @@ if (pattern === '') {
     await runStep(`npm run ${script}`, ['npm', 'run', '--silent', script], environment, total);
 }
 await runTestFiles('unit tests', chosen(unit), { environment, limitMs: 5 * 60_000, concurrency: 2 }, total);
-await runStep('./one_step_build', ['./one_step_build'], environment, total);
+const isBuilt = await runStep('./one_step_build', ['./one_step_build'], environment, total);
+/** The integration tests run the programs that ship. */
+const withBuild = isBuilt ? { ...environment, [builtVariable]: join(root, 'build') } : environment;
 
 if (process.getuid?.() === 0) {
   await runTestFiles(
     'integration tests',
     chosen(integration),
-    { environment, limitMs: integrationLimit, concurrency: 2 },
+    { environment: withBuild, limitMs: integrationLimit, concurrency: 2 },
     total,
   );
   await runTestFiles(
     'tests that run alone',
     chosen(alone),
-    { environment, limitMs: 5 * 60_000, concurrency: 1 },
+    { environment: withBuild, limitMs: 5 * 60_000, concurrency: 1 },
     total,
   );
 } else {
@@ -83,6 +94,8 @@ addCounts(total, {
 if (left.length === 0) rmSync(scratch, { recursive: true, force: true });
 
 console.log(`\n== summary, after ${Math.round((performance.now() - started) / 1000)} s`);
+const slowest = total.files.toSorted((a, b) => b.seconds - a.seconds).slice(0, 10);
+for (const { file, seconds } of slowest) console.log(`SLOWEST: ${seconds.toFixed(1).padStart(6)} s ${file}`);
 for (const skip of total.skips) console.log(`SKIPPED: ${skip}`);
 for (const failure of total.failures) console.log(`FAILED: ${failure}`);
 if (total.passed + total.failed === 0) {

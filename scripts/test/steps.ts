@@ -18,18 +18,19 @@ export interface TestFilesOptions {
 /** One test may take this long, milliseconds. */
 const testLimit = 5 * 60_000;
 
-/** Runs a command that is right or wrong as a whole; a failure counts as one failed test. */
+/** Runs a command that is right or wrong as a whole; a failure counts as one failed test. Returns whether it was right. */
 export async function runStep(
   name: string,
   command: readonly string[],
   environment: Environment,
   total: Counts,
-): Promise<void> {
+): Promise<boolean> {
   console.log(`\n== ${name}`);
   const { outcome, seconds } = await run(command, environment, 10 * 60_000);
   console.log(`${outcome === undefined ? 'ok' : `FAILED: ${outcome}`}, ${seconds} s`);
   if (outcome !== undefined)
     addCounts(total, { ...noCounts(), failed: 1, failures: [`${name}: ${outcome}`] });
+  return outcome === undefined;
 }
 
 /** Runs test files with node:test and adds up what its reporter counted. */
@@ -46,13 +47,10 @@ export async function runTestFiles(
   const command = [
     process.execPath,
     '--disable-warning=ExperimentalWarning',
-    '--test',
-    `--test-concurrency=${options.concurrency}`,
-    `--test-timeout=${testLimit}`,
-    '--test-reporter=spec',
-    '--test-reporter-destination=stdout',
-    `--test-reporter=${join(import.meta.dirname, 'count-reporter.ts')}`,
-    `--test-reporter-destination=${results}`,
+    join(import.meta.dirname, 'run-files.ts'),
+    results,
+    String(options.concurrency),
+    String(testLimit),
     ...files,
   ];
   const { outcome, seconds } = await run(command, options.environment, options.limitMs);

@@ -1,6 +1,6 @@
 /**
- * Runs dattod and dattocli from the sources with every path in a temporary directory of their own, so that
- * tests run beside each other and beside an installed daemon. Needs root (dattod does).
+ * Runs dattod and dattocli (programs.ts: from build/ or the sources) with every path in a temporary directory of their
+ * own, so that tests run beside each other and beside an installed daemon. Needs root (dattod does).
  *
  *     const daemon = await startDaemon();
  *     try { const { code, stdout } = await dattocli(['devices', '--json'], daemon); }
@@ -11,10 +11,8 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
-import { basename, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-const root = fileURLToPath(new URL('../..', import.meta.url));
+import { basename, join } from 'node:path';
+import { programCommand } from './programs.ts';
 
 export interface ProgramResult {
   /** Exit code; null where a signal ended it. */
@@ -100,11 +98,11 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       paths.config,
       JSON.stringify(options.tracking === true ? {} : { job_options: { tracker: 'none' } }),
     );
-  const entry = resolve(root, options.entry ?? 'src/bin/dattod.ts');
+  const [program, ...first] = programCommand(options.entry ?? 'src/bin/dattod.ts');
   const child = spawn(
-    entry.endsWith('.ts') ? process.execPath : entry,
+    program,
     [
-      ...(entry.endsWith('.ts') ? [entry] : []),
+      ...first,
       '--foreground',
       ...paths.arguments,
       ...(given ? [] : ['--config', paths.config]),
@@ -183,13 +181,14 @@ export async function dattocli(
   return runProgram('src/bin/dattocli.ts', [...args, ...socket], options);
 }
 
-/** Runs a program of the sources to its end (60 s at most, then SIGKILL). */
+/** Runs a program to its end (90 s at most, then SIGKILL). */
 export async function runProgram(
   entry: string,
   args: readonly string[],
   options: RunOptions = {},
 ): Promise<ProgramResult> {
-  const child = spawn(process.execPath, [join(root, entry), ...args], {
+  const [program, ...first] = programCommand(entry);
+  const child = spawn(program, [...first, ...args], {
     stdio: ['ignore', options.output ?? 'pipe', 'pipe'],
     env: { ...process.env, ...options.environment },
     timeout: 90_000,

@@ -1,5 +1,5 @@
 /**
- * Starts dattosrv from the sources over a temporary directory of images, on a Unix socket or a free loopback
+ * Starts dattosrv over a temporary directory of images, on a Unix socket or a free loopback
  * port, and waits for its ready line.
  *
  *     const server = await startDattosrv(t, ['--create']);
@@ -12,11 +12,9 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { atEnd, type EndingTest } from './cleanup.ts';
 import { waitFor } from './nbd-process.ts';
-
-const program = fileURLToPath(new URL('../../src/bin/dattosrv.ts', import.meta.url));
+import { programCommand } from './programs.ts';
 
 export interface DattosrvOptions {
   /** Where the images are; default a fresh directory. */
@@ -62,7 +60,7 @@ export async function startDattosrv(
   const socket = options.socket ?? join(scratch, 'socket');
   const traceFile = join(scratch, 'trace');
   const where = options.tcp === true ? ['--listen', '127.0.0.1:0'] : ['--unix', socket];
-  const command = [process.execPath, program, '--json', ...where, ...parameters, images];
+  const command: string[] = [...programCommand('src/bin/dattosrv.ts'), '--json', ...where, ...parameters, images];
   if (options.trace !== undefined)
     command.unshift('strace', '-f', '-qq', '-e', `trace=${options.trace}`, '-o', traceFile);
   const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
