@@ -60,7 +60,13 @@ export async function startDattosrv(
   const socket = options.socket ?? join(scratch, 'socket');
   const traceFile = join(scratch, 'trace');
   const where = options.tcp === true ? ['--listen', '127.0.0.1:0'] : ['--unix', socket];
-  const command: string[] = [...programCommand('src/bin/dattosrv.ts'), '--json', ...where, ...parameters, images];
+  const command: string[] = [
+    ...programCommand('src/bin/dattosrv.ts'),
+    '--json',
+    ...where,
+    ...parameters,
+    images,
+  ];
   if (options.trace !== undefined)
     command.unshift('strace', '-f', '-qq', '-e', `trace=${options.trace}`, '-o', traceFile);
   const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
