@@ -18,6 +18,7 @@ import { History } from './history.ts';
 import { claimInstance, type Instance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
+import { readContinuity } from './reboot/armed.ts';
 import { markBootLoaderFiles, untrackFirst } from './reboot/boot-loader.ts';
 import { readOutcome, withReasonOfReboot } from './reboot/outcome.ts';
 import { checkUnusedRecord } from './reboot/unused.ts';
@@ -122,7 +123,10 @@ export async function createDaemon(
         listDevices,
         uptime,
         streams,
-        tracking: new Tracking({ trackers, jobs, listDevices, findDevice, log, reboot }),
+        tracking: new Tracking({
+          ...{ trackers, jobs, listDevices, findDevice, log, reboot },
+          continuity: () => readContinuity(config.reboot_continuity, recordPlace(config, stateDirectory)),
+        }),
         chains: () => listChains(join(stateDirectory, 'chains')),
       },
       log,

@@ -64,7 +64,17 @@ export interface DeviceDocument {
 export interface TrackingDocument {
   /** What this machine offers to track with, the best first. */
   trackers: { kind: string; supported: boolean; why: string; help: string | null }[];
+  /** Whether tracking would continue over the next clean reboot. */
+  continuity: ContinuityDocument;
   devices: DeviceTrackingDocument[];
+}
+
+export interface ContinuityDocument {
+  /** The next clean shutdown is recorded, and the record is used at the boot after it. */
+  armed: boolean;
+  why: string;
+  /** What would help; null if nothing has to be done. */
+  help: string | null;
 }
 
 export interface DeviceTrackingDocument {

@@ -10,6 +10,7 @@ import type { DeviceNumbers } from '../tracking/tracker.ts';
 import type { Collaborators } from './collaborators.ts';
 import type {
   ChainDocument,
+  ContinuityDocument,
   DeviceTrackingDocument,
   TrackingDocument,
   TrackingStoppedDocument,
@@ -23,6 +24,8 @@ export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'find
   readonly log: Log;
   /** What came of the record of the last shutdown; undefined where nobody looked. */
   readonly reboot?: RebootOutcome | undefined;
+  /** Whether it would continue over the next one. */
+  readonly continuity: () => Promise<ContinuityDocument>;
 }
 
 export class Tracking {
@@ -53,6 +56,7 @@ export class Tracking {
         why,
         help: help === '' ? null : help,
       })),
+      continuity: await this.#parts.continuity(),
       devices: documents,
     };
   }

@@ -187,6 +187,7 @@ test('chains: complete, torn and incomplete ones', () => {
 test('tracking: why a device is not tracked, and that writes may have been missed', () => {
   const text = renderTracking({
     trackers: [{ kind: 'ebpf', supported: false, why: 'no BTF', help: 'a newer kernel' }],
+    continuity: { armed: false, why: 'x is not enabled', help: 'systemctl enable x' },
     devices: [
       {
         ...{ device: '/dev/sda1', uuid: null, tracker: null, since: null, epoch: null, unit: null },
@@ -201,6 +202,7 @@ test('tracking: why a device is not tracked, and that writes may have been misse
     ],
   });
   assert.match(text, /^ebpf: no, no BTF \(a newer kernel\)$/m);
+  assert.match(text, /^over a reboot: no, x is not enabled \(systemctl enable x\)$/m);
   assert.match(text, /^\/dev\/sda1 +nothing +- .* no BTF; a newer kernel; continued over the reboot$/m);
   assert.match(text, /^\/dev\/sdb +blktrace .* 01234567 .* ends +3 records were lost$/m);
 });

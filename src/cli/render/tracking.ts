@@ -4,12 +4,14 @@ import type { DeviceTrackingDocument, TrackingDocument } from '../../daemon/docu
 import { localTime } from './job.ts';
 import { printable, renderTable } from './table.ts';
 
-export function renderTracking({ trackers, devices }: TrackingDocument): string {
+export function renderTracking({ trackers, continuity, devices }: TrackingDocument): string {
   const machine = trackers.map(
     ({ kind, supported, why, help }) =>
       `${kind}: ${supported ? 'yes' : 'no'}, ${printable(why)}${help === null ? '' : ` (${printable(help)})`}\n`,
   );
-  return `${machine.join('')}\n${renderDevices(devices)}`;
+  const { armed, why, help } = continuity;
+  const over = `over a reboot: ${armed ? 'yes' : 'no'}, ${printable(why)}${help === null ? '' : ` (${printable(help)})`}\n`;
+  return `${machine.join('')}${over}\n${renderDevices(devices)}`;
 }
 
 function renderDevices(devices: readonly DeviceTrackingDocument[]): string {

@@ -1,6 +1,7 @@
 /** `dattod reboot save|resume|prepare`: what the units of packaging/ run at shutdown and early in a boot. */
 import { readFileSync } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, realpath, stat } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { TrackerChoice } from '../../tracking/choose.ts';
@@ -81,7 +82,7 @@ export async function runReboot(
       throw new AgentError('NO_PERMISSION', 'dattod needs root, to read block devices', {
         hint: 'run it with sudo',
       });
-    if (what === 'prepare') await prepareRecordDevice(device ?? '');
+    if (what === 'prepare') await prepare(device ?? '');
     else await work(what, values, load, say);
   }, writeOut);
   try {
@@ -94,6 +95,18 @@ export async function runReboot(
       hint: 'see dattod reboot --help',
     });
   }
+}
+
+/** Throws NOT_SUPPORTED for a device that is gone when root is recorded, and as `prepareRecordDevice`. */
+async function prepare(path: string): Promise<void> {
+  const name = basename(await realpath(path).catch(() => path));
+  if (/^(dm-|md)/.test(name))
+    throw new AgentError(
+      'NOT_SUPPORTED',
+      `${path} is ${name}, which systemd-shutdown removes before root can be recorded`,
+      { hint: 'give a partition of a disk; without reboot_record all but root is recorded in a file' },
+    );
+  await prepareRecordDevice(path);
 }
 
 async function work(
