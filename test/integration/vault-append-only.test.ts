@@ -177,7 +177,7 @@ for (const bucket of ['plain', 'backups'])
     assert.equal(change.code, 5, change.err);
     const { removed, warning } = JSON.parse(change.out) as { removed: unknown; warning: string };
     assert.equal(removed, null);
-    assert.match(warning, /the old one \([0-9a-f]{32}\) may do so still/);
+    assert.match(warning, /the old key \([0-9a-f]{32}\) may still open it/);
     assert.notDeepEqual(readFileSync(keyFile), readFileSync(oldKey));
     for (const key of [[], ['--key-file', oldKey]])
       assert.deepEqual(await pointsOf([...asAgent, ...key]), [first, second]);

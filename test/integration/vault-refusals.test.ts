@@ -97,7 +97,7 @@ test('without the right key nothing is readable, and it is said which keys there
   });
   const info = await dattocliHere(['vault', 'info', ...nowhere]);
   assert.equal(info.code, 0, info.err);
-  assert.match(info.out, /^points +not to be seen without a key$/m);
+  assert.match(info.out, /^points +a key is needed to list them$/m);
 });
 
 test('no vault, not a vault, a second vault, a later version, a mistyped place', async () => {
@@ -146,7 +146,7 @@ test('a command whose result could not be written fails, and init and keys are a
     for (const more of [[], ['--json'], ['--no-recovery-code']])
       assert.match(
         await unwritten('vault', 'init', `vault:${lost}`, ...more, ...at.slice(2)),
-        /no vault was made/,
+        /no vault was created/,
       );
     await refusedHere(['points', '--vault', `vault:${lost}`, ...at.slice(2)], 'VAULT_NOT_FOUND');
     assert.equal(digestOf(join(state, 'vault-keys')), keys, 'the key file of a vault that is not there');
@@ -155,14 +155,14 @@ test('a command whose result could not be written fails, and init and keys are a
       for (const more of [[], ['--json']])
         assert.match(
           await unwritten('vault', 'key', 'add', '--new-recovery-code', ...more, ...at),
-          /the keys are as they were/,
+          /the keys are unchanged/,
         );
     });
     // The reader has gone: other results are not needed by anybody, a recovery code is.
     const gone = { output: { write: brokenPipe, sync: () => undefined } };
     assert.equal((await dattocliHere(['points', ...at], gone)).code, 0);
     const init = await dattocliHere(['vault', 'init', `vault:${lost}`, ...at.slice(2)], gone);
-    assert.match(`${init.code} ${init.err}`, /^1 .*EPIPE.*no vault was made/);
+    assert.match(`${init.code} ${init.err}`, /^1 .*EPIPE.*no vault was created/);
     const made = await documentOf<InitDocument>(['vault', 'init', `vault:${lost}`, ...at.slice(2)]);
     // A code that changes itself: the old one still opens, whether or not it was removed before the result was written.
     await writeFile(join(scratch, 'code'), made.recovery_code!, { mode: 0o600 });

@@ -1,4 +1,4 @@
-/** `vault check [--repair]`: what is damaged, which points that concerns, and which are whole. */
+/** `vault check [--repair]`: lists damaged data, the points that it affects, and the points that are whole. */
 import type { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -24,7 +24,7 @@ export interface CheckDocument {
   ok: boolean;
   packs: number;
   bytes: number;
-  /** Share of the bytes that was opened, from 0 to 1. */
+  /** Share of the bytes whose chunks were opened, from 0 to 1. */
   coverage: number;
   damaged_packs: { pack: string; reason: string; parts: number | null; condemned: boolean }[];
   missing_packs: readonly string[];
@@ -44,7 +44,7 @@ export interface CheckDocument {
       more_lost: boolean;
     }[];
   }[];
-  /** With --repair; otherwise null. All above is what is there after it. */
+  /** With --repair; otherwise null. The fields above describe the vault after the repair. */
   repair: {
     damaged_before: number;
     condemned_packs: readonly string[];
@@ -56,9 +56,9 @@ export interface CheckDocument {
 export async function checkThis(context: Context, self: Command): Promise<number> {
   const { readData, sample, repair } = self.opts<Values>();
   if (sample !== undefined && readData !== true)
-    throw new AgentError('BAD_USAGE', '--sample is for --read-data');
+    throw new AgentError('BAD_USAGE', '--sample needs --read-data');
   if (repair === true && sample !== undefined)
-    throw new AgentError('BAD_USAGE', '--repair reads all data, so there is no --sample of it');
+    throw new AgentError('BAD_USAGE', '--repair reads all data and cannot be used with --sample');
   const { document, name } = await withVault(context, self, ({ vault, opened, index, signal }) =>
     withMeter(context, async (show) => {
       const progress = (step: CheckStep, done: number, total?: number) => show(readingOf(step, done, total));
@@ -97,8 +97,10 @@ function damageOf(document: CheckDocument, name: string, repaired: boolean): Age
     hurt === 0 ? 'all its points are whole' : `${hurt} of ${document.points.length} points are not whole`;
   return new AgentError('VAULT_DAMAGED', `${name} is damaged; ${points}`, {
     hint: repaired
-      ? 'what is lost comes back where a backup meets it again; or put packs back from a copy of the vault'
-      : 'vault check --repair saves what can be opened; put packs that are missing back from a copy of the vault',
+      ? 'Run a backup of the affected machines: it stores lost data again if it reads it. Or put ' +
+        'packs back from a copy of the vault'
+      : 'Run dattocli vault check --repair to save the data that is readable. Put missing packs back ' +
+        'from a copy of the vault',
   });
 }
 
@@ -132,17 +134,19 @@ export function renderCheck(check: CheckDocument): string {
   const { points, coverage, repair } = check;
   const whole = points.filter((point) => point.whole).length;
   const read =
-    coverage === 0 ? 'directories alone' : `${Math.floor(coverage * 1000) / 10}% of the data opened`;
+    coverage === 0
+      ? 'pack headers and directories only'
+      : `${Math.floor(coverage * 1000) / 10}% of the data verified`;
   const entries: [string, string][] = [
     ['packs', `${check.packs}, ${formatBytes(check.bytes)}, ${read}`],
     ['points', `${points.length}, of which whole: ${whole}`],
-    ['verdict', check.ok ? 'nothing is wrong' : 'damaged'],
+    ['verdict', check.ok ? 'no damage' : 'damaged'],
   ];
   if (repair !== null)
     entries.push([
       'repaired',
       `${repair.condemned_packs.length} packs condemned, ${repair.salvaged_parts} parts (${formatBytes(repair.salvaged_bytes)}) ` +
-        `stored anew; points that were not whole: ${repair.damaged_before}`,
+        `stored again; points that were not whole: ${repair.damaged_before}`,
     ]);
   const lines = [
     ...check.damaged_packs.map(

@@ -1,6 +1,6 @@
 /**
- * The commands of vaults and their options. They work without the daemon. What they do is loaded when one of them is
- * run, so that the others start as quickly as without vaults.
+ * Defines the vault commands and their options. They work without the daemon. The code of a command is loaded when it
+ * runs, so all other commands start as fast as without vaults.
  */
 import { Command } from 'commander';
 import { parseBytes } from '../../base/bytes.ts';
@@ -10,7 +10,8 @@ import { addPlaceOptions, addVaultOption, addVaultOptions, toPath, toShare } fro
 export function vault(run: Run): Command {
   return new Command('vault')
     .description(
-      'Makes and tends vaults, which keep recovery points in a directory or an S3 bucket. Needs no daemon.',
+      'Creates and maintains vaults, which keep recovery points in a directory or an S3 bucket. ' +
+        'Needs no daemon.',
     )
     .helpCommand(false)
     .addCommand(init(run))
@@ -25,16 +26,16 @@ export function vault(run: Run): Command {
 function init(run: Run): Command {
   const command = new Command('init')
     .description(
-      'Makes a vault and its keys: a key file on this machine, a recovery code that is printed once, and a ' +
-        'passphrase where one is wanted.',
+      'Creates a vault and its keys: a key file on this machine, a recovery code that is printed ' +
+        'once, and a passphrase if you ask for one.',
     )
     .argument('[location]', 'vault:NAME, vault:/path or vault+s3://… (vault:default)');
   addVaultOption(command)
-    .option('--key-file <path>', 'key file to use or to make (STATE/vault-keys/ID.key)', toPath)
-    .option('--no-key-file', 'make none; needs a passphrase')
-    .option('--passphrase-file <path>', 'the passphrase in this file opens it, too', toPath)
-    .option('--passphrase', 'a passphrase that is asked for opens it, too')
-    .option('--no-recovery-code', 'make none')
+    .option('--key-file <path>', 'key file to use or to create (STATE/vault-keys/ID.key)', toPath)
+    .option('--no-key-file', 'create no key file; needs a passphrase')
+    .option('--passphrase-file <path>', 'also add the passphrase in this file', toPath)
+    .option('--passphrase', 'ask for a passphrase and also add it')
+    .option('--no-recovery-code', 'create no recovery code')
     .option('--chunk-size <bytes>', 'a power of two from 4K to 1M (64K)', (text) =>
       parseBytes(text, '--chunk-size'),
     )
@@ -47,32 +48,37 @@ function init(run: Run): Command {
 function info(run: Run): Command {
   return addVaultOptions(
     new Command('info').description(
-      'Shows what a vault is, which keys it has, and, where there is a key, what it holds.',
+      'Shows the settings and keys of a vault and, if a key opens it, a summary of its content.',
     ),
   )
-    .option('--accept-vault <id>', 'accept this vault at a place where others were seen, if the key opens it')
+    .option(
+      '--accept-vault <id>',
+      'accept this vault where a different one was seen before, if the key opens it',
+    )
     .action(run(async (context, self) => (await import('./info.ts')).showInfo(context, self)));
 }
 
 function stats(run: Run): Command {
   return addVaultOptions(
-    new Command('stats').description('Shows how much a vault holds, and how much of it is needed.'),
+    new Command('stats').description(
+      'Shows how much data a vault stores, and the effect of deduplication and compression.',
+    ),
   ).action(run(async (context, self) => (await import('./stats.ts')).showStats(context, self)));
 }
 
 function check(run: Run): Command {
   const command = new Command('check')
     .description(
-      'Looks at all packs and points of a vault: names what is damaged or missing, which points that concerns, ' +
-        'and which remain whole. Changes nothing without --repair.',
+      'Checks all packs and points of a vault. Lists damaged and missing data, the points that it ' +
+        'affects, and the points that are whole. Changes nothing without --repair.',
     )
-    .option('--read-data', 'open every chunk, too')
+    .option('--read-data', 'also decrypt and verify every chunk')
     .option(
       '--sample <share>',
-      'with --read-data: only this share of the packs, like 5%',
+      'with --read-data: check only this share of the packs, like 5%',
       toShare('--sample'),
     )
-    .option('--repair', 'store anew what can be opened of damaged packs, and condemn those; reads all data');
+    .option('--repair', 'store readable data of damaged packs again and condemn those packs; reads all data');
   return addVaultOptions(command).action(
     run(async (context, self) => (await import('./check.ts')).checkThis(context, self)),
   );
@@ -81,15 +87,16 @@ function check(run: Run): Command {
 function prune(run: Run): Command {
   const command = new Command('prune')
     .description(
-      'Deletes what no recovery point needs. May run beside backups, and may be cut anywhere: the next one goes on.',
+      'Deletes data that no recovery point references. Safe to run during backups. If interrupted, ' +
+        'run it again to continue.',
     )
-    .option('--dry-run', 'only say what would be done')
+    .option('--dry-run', 'only show what would be done')
     .option(
       '--max-waste <share>',
-      'packs with more than this of no use are copied (25%)',
+      'rewrite packs of which more than this share is unused (25%)',
       toShare('--max-waste'),
     )
-    .option('--allow-damage', 'also where what damaged points need is not known in full');
+    .option('--allow-damage', 'prune even if it is unknown which data damaged points need');
   return addVaultOptions(command).action(
     run(async (context, self) => (await import('./prune.ts')).pruneVault(context, self)),
   );
@@ -97,34 +104,35 @@ function prune(run: Run): Command {
 
 function key(run: Run): Command {
   const list = addPlaceOptions(addVaultOption(new Command('list')))
-    .description('Lists the keys of a vault. Needs none of them.')
+    .description('Lists the keys of a vault. Needs no key.')
     .action(run(async (context, self) => (await import('./key.ts')).showKeys(context, self)));
-  const add = new Command('add').description('Adds a key; another one has to open the vault.');
+  const add = new Command('add').description('Adds a key. An existing key must open the vault.');
   addVaultOptions(add)
-    .option('--new-passphrase', 'add a passphrase, which is asked for')
+    .option('--new-passphrase', 'add a passphrase and ask for it')
     .option('--new-passphrase-file <path>', 'add the passphrase in this file', toPath)
-    .option('--new-key-file <path>', 'add this key file; made where it is missing', toPath)
+    .option('--new-key-file <path>', 'add this key file; created if it is missing', toPath)
     .option('--new-recovery-code', 'add a recovery code, which is printed once')
-    .option('--label <text>', 'what the key is called')
+    .option('--label <text>', 'name of the key')
     .action(run(async (context, self) => (await import('./key.ts')).addNewKey(context, self)));
   const remove = new Command('remove')
     .description(
-      'Removes a key, but never the last one. Who has kept the key and a copy of the vault still reads that.',
+      'Removes a key, but never the last one. A removed key still opens copies of the vault that ' +
+        'were made before.',
     )
-    .argument('<key>', 'id, a beginning of it (4 digits at least), or label');
+    .argument('<key>', 'ID, its beginning (at least 4 digits), or label');
   addVaultOptions(remove).action(
     run(async (context, self) => (await import('./key.ts')).removeOneKey(context, self)),
   );
   const change = new Command('change').description(
-    'Replaces the key that opens the vault by a new one of its kind. A key file is rewritten.',
+    'Replaces the key that opens the vault with a new key of the same kind. Rewrites the key file.',
   );
   addVaultOptions(change)
     .option(
       '--new-passphrase-file <path>',
-      'take the new passphrase from this file; otherwise it is asked for',
+      'read the new passphrase from this file instead of asking for it',
       toPath,
     )
-    .option('--label <text>', 'what the key is called')
+    .option('--label <text>', 'name of the key')
     .action(run(async (context, self) => (await import('./key.ts')).changeThisKey(context, self)));
   return new Command('key')
     .description('Lists, adds, removes and changes the keys of a vault.')
@@ -138,10 +146,10 @@ function key(run: Run): Command {
 function unlock(run: Run): Command {
   const command = new Command('unlock')
     .description(
-      'Without ID: shows who writes to, prunes or repairs a vault. With ID: takes that one for dead, which is ' +
-        'for those of other machines that are certainly gone.',
+      'Lists active writers and locks. With ID: removes that writer or lock. Use this only if its ' +
+        'process is gone for good.',
     )
-    .argument('[id]', 'of a writer or a lock, or a beginning of it (4 digits at least)');
+    .argument('[id]', 'ID of a writer or lock, or its first digits (at least 4)');
   return addVaultOptions(command).action(
     run(async (context, self) => (await import('./unlock.ts')).unlockOne(context, self)),
   );

@@ -1,4 +1,7 @@
-/** `diff POINT POINT`: where two points of a device differ, in time that goes with the changes alone. */
+/**
+ * `diff POINT POINT`: the ranges of a device that differ between two points. The time needed grows with the changes
+ * alone.
+ */
 import type { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -24,10 +27,10 @@ interface Values extends VaultValues {
 export interface DiffDocument {
   from: string;
   to: string;
-  /** Path, in the first point and in the second. */
+  /** Path in the first point and in the second point. */
   devices: [string, string];
   sizes: [number, number];
-  /** Ranges are multiples of it. */
+  /** In bytes. Ranges are multiples of this size. */
   chunk_size: number;
   changed_bytes: number;
   changed_ranges: number;
@@ -71,7 +74,7 @@ export async function showDiff(context: Context, self: Command): Promise<number>
   return 0;
 }
 
-/** The device of the second point that the first one's is: by filesystem or partition UUID, else by its path. */
+/** Finds the same device in the second point: by filesystem or partition UUID, else by path. */
 function sameDevice(point: Point, device: PointDevice, text: string | undefined): PointDevice {
   const uuids = [device.filesystem?.uuid, device.partition?.uuid].filter(
     (uuid) => uuid !== undefined && uuid !== '',
@@ -84,8 +87,8 @@ function sameDevice(point: Point, device: PointDevice, text: string | undefined)
   const byPath = point.devices.find(({ path }) => path === device.path);
   if (byPath !== undefined && uuids.length === 0) return byPath;
   if (text !== undefined) return findDevice(point, text);
-  throw new AgentError('DEVICE_NOT_FOUND', `The recovery point ${point.id} has no ${device.path}`, {
-    hint: `it has ${point.devices.map(({ path }) => path).join(', ')}`,
+  throw new AgentError('DEVICE_NOT_FOUND', `The recovery point ${point.id} has no device ${device.path}`, {
+    hint: `Choose one of its devices: ${point.devices.map(({ path }) => path).join(', ')}`,
   });
 }
 
@@ -96,10 +99,10 @@ function partitionsNamed(point: Point, uuid: string | undefined): PointDevice[] 
 function renderDiff(diff: DiffDocument, [first = '', second = '']: readonly string[]): string {
   const { devices, sizes, changed_bytes: bytes, changed_ranges: count } = diff;
   const lines = (diff.ranges ?? []).map(({ offset, length }) => `${offset} ${length}\n`);
-  const grown = sizes[0] === sizes[1] ? '' : `, and its size went from ${sizes[0]} to ${sizes[1]} bytes`;
+  const grown = sizes[0] === sizes[1] ? '' : `, and its size changed from ${sizes[0]} to ${sizes[1]} bytes`;
   const what =
     count === 0
-      ? 'nothing differs'
+      ? 'no difference'
       : `${formatBytes(bytes)} in ${count} ${count === 1 ? 'range' : 'ranges'} differ, in chunks of ${formatBytes(diff.chunk_size)}`;
   return `${lines.join('')}${printable(devices[1])}, ${localTime(first)} to ${localTime(second)}: ${what}${grown}\n`;
 }

@@ -1,4 +1,7 @@
-/** What `--json` prints of vaults and points (docs/vault.md, "For scripts"). Fields are only ever added. */
+/**
+ * The `--json` documents of vaults and points (docs/vault.md, "For scripts"). Fields may be added, but are never
+ * changed.
+ */
 import type { KeySlot } from '../../vault/key-slots.ts';
 import type { StoredCheck } from '../../vault/points/checks.ts';
 import { standingDamage } from '../../vault/points/standing-damage.ts';
@@ -28,20 +31,20 @@ export interface PointDocument {
   agent: string;
   machine: { id: string; name: string; boot: string };
   protected: boolean;
-  /** When it came to the store, by the store's clock, ISO 8601; null if the store does not say. */
+  /** When the point arrived, by the store's clock, ISO 8601; null if the store does not report it. */
   stored: string | null;
-  /** Why `finished` is not believed; null if it is. */
+  /** Why `finished` is not trusted; null if it is. */
   time_doubt: string | null;
-  /** The last of each level, the latest first. */
+  /** The last check of each level, latest first. */
   checks: CheckDocument[];
-  /** The last that found damage which no check has cleared since. */
+  /** The last check that found damage, if no later check has cleared it. */
   damage: CheckDocument | null;
   warnings: { code: string; message: string; device?: string }[];
   devices: PointDeviceDocument[];
 }
 
 export type PointDeviceDocument = Omit<PointDevice, 'root' | 'levels' | 'identity'> & {
-  /** What tells the device from its clones; null if nothing does. */
+  /** Distinguishes the device from its clones; null if nothing does. */
   identity: string | null;
 };
 
@@ -88,7 +91,7 @@ function deviceDocument(device: PointDevice): PointDeviceDocument {
   };
 }
 
-/** `checks` by time. */
+/** `checks` are in order of time. */
 function lastChecks(checks: readonly StoredCheck[]): CheckDocument[] {
   const last = new Map<string, CheckDocument>();
   for (const check of checks) last.set(check.level, checkDocument(check));
@@ -101,13 +104,13 @@ function checkDocument({ level, at, coverage, outcome, problems }: StoredCheck):
 
 export interface ParticipantDocument {
   id: string;
-  /** `backup`, `prune` or `repair`; empty where its document cannot be read. */
+  /** `backup`, `prune` or `repair`; empty if its document cannot be read. */
   what: string;
   host: string | null;
   pid: number | null;
-  /** ISO 8601, by its own clock; empty where its document cannot be read. */
+  /** By the participant's own clock, ISO 8601; empty if its document cannot be read. */
   started: string;
-  /** ISO 8601, by the store's clock. */
+  /** By the store's clock, ISO 8601. */
   last_sign: string;
 }
 

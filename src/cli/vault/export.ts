@@ -1,4 +1,4 @@
-/** `export POINT`: the point over NBD, served by this process until Ctrl-C. */
+/** `export POINT`: serves the point over NBD from this process until Ctrl-C. */
 import type { Command } from 'commander';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -25,7 +25,7 @@ export interface ExportDocument {
   uri: string;
   point: string;
   device: string;
-  /** Bytes. */
+  /** In bytes. */
   size: number;
   writable: boolean;
 }
@@ -35,7 +35,7 @@ export async function exportPoint(context: Context, self: Command): Promise<numb
   const values = self.opts<Values>();
   const writable = values.writable === true;
   if (values.overlayDir !== undefined && !writable)
-    throw new AgentError('BAD_USAGE', '--overlay-dir is for --writable');
+    throw new AgentError('BAD_USAGE', '--overlay-dir needs --writable');
   const listen = addressOf(values);
   const { point, device, spec } = await withVault(context, self, (session) =>
     namedImage(session, name, values.device),
@@ -62,11 +62,11 @@ export async function exportPoint(context: Context, self: Command): Promise<numb
       const document: ExportDocument = {
         ...{ uri: server.uri, point: point.id, device: device.path, size: device.size, writable },
       };
-      // Without the address no client finds it.
+      // A client cannot connect without the address, so a failed print is an error.
       context.deliver(document, () => `${server.uri}\n`);
       if (!context.json)
         context.io.err(
-          `${device.path} of ${point.id}, ${formatBytes(device.size)}, ${writable ? 'writable: what is written is forgotten at the end' : 'read-only'}; until Ctrl-C\n`,
+          `${device.path} of ${point.id}, ${formatBytes(device.size)}, ${writable ? 'writable: writes are discarded at the end' : 'read-only'}; until Ctrl-C\n`,
         );
       await interrupted;
     } finally {
@@ -78,17 +78,18 @@ export async function exportPoint(context: Context, self: Command): Promise<numb
   return 0;
 }
 
-/** `PATH` or `HOST:PORT`; by default a socket in the run directory. Throws BAD_USAGE. */
+/** Parses `PATH` or `HOST:PORT`; default: a socket in the run directory. Throws BAD_USAGE. */
 export function addressOf({ listen, runDir }: Pick<Values, 'listen' | 'runDir'>): ExportAddress {
   if (listen === undefined)
     return { kind: 'unix', path: join(runDir, `export-${freshBytes(4).toString('hex')}.sock`) };
   const tcp = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/.exec(listen);
   if (tcp === null) {
     if (!listen.includes('/'))
-      throw new AgentError('BAD_USAGE', `--listen "${listen}" is neither HOST:PORT nor the path of a socket`);
+      throw new AgentError('BAD_USAGE', `--listen "${listen}" must be HOST:PORT or the path of a socket`);
     return { kind: 'unix', path: toPath(listen) };
   }
   const [, host = '', port = ''] = tcp;
-  if (Number(port) > 65535) throw new AgentError('BAD_USAGE', `--listen "${listen}": ${port} is no port`);
+  if (Number(port) > 65535)
+    throw new AgentError('BAD_USAGE', `--listen "${listen}": port ${port} is above 65535`);
   return { kind: 'tcp', host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
 }

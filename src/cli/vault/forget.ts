@@ -1,4 +1,4 @@
-/** `forget`: by rules, by name; and `--protect`, `--unprotect`, which keep points from it. */
+/** `forget`: forgets points by rules or by ID. `--protect` and `--unprotect` keep points from being forgotten. */
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { standingDamage } from '../../vault/points/standing-damage.ts';
@@ -39,25 +39,25 @@ interface Values extends VaultValues {
   readonly keepWeekly?: number;
   readonly keepMonthly?: number;
   readonly keepYearly?: number;
-  /** Milliseconds. */
+  /** In milliseconds. */
   readonly grace?: number;
   readonly trustTimes?: true;
 }
 
 export interface ForgetDocument {
   dry_run: boolean;
-  /** Ids; with --dry-run those that would be. */
+  /** IDs; with --dry-run, the points that would be forgotten. */
   forgotten: string[];
   protected: string[];
   unprotected: string[];
-  /** What the rules said, by machine and devices; empty where points were named. */
+  /** The result of the rules, by machine and set of devices; empty if points were given. */
   groups: {
     machine: string;
     devices: readonly string[];
     keep: { point: string; finished: string; reasons: readonly string[] }[];
     forget: { point: string; finished: string }[];
   }[];
-  /** Points that cannot be read: no rule touches them. */
+  /** Points that cannot be read. Rules do not touch them. */
   damaged: { key: string; message: string }[];
 }
 
@@ -89,19 +89,19 @@ function checkUsage(names: readonly string[], rules: RetentionRules | undefined,
   const { protect, unprotect, device, machine, dryRun } = values;
   const wrong = (message: string, hint: string): AgentError => new AgentError('BAD_USAGE', message, { hint });
   if (names.length === 0 && rules === undefined)
-    throw wrong('Nothing says what to forget', 'name points, or give rules such as --keep-daily 14');
+    throw wrong('No points and no rules are given', 'Give points, or rules such as --keep-daily 14');
   if (names.length > 0 && rules !== undefined)
-    throw wrong('Points are named, and rules are given', 'give one or the other');
+    throw wrong('Both points and rules are given', 'Give either points or rules');
   if (protect === true && unprotect === true)
-    throw wrong('Both --protect and --unprotect are given', 'give one of them');
+    throw wrong('Both --protect and --unprotect are given', 'Give one of them');
   if (rules !== undefined && (protect === true || unprotect === true))
-    throw wrong('--protect and --unprotect are for points that are named', 'name them');
+    throw wrong('--protect and --unprotect need points, not rules', 'Give the points instead of rules');
   if (rules === undefined && (device !== undefined || machine !== undefined))
-    throw wrong('--device and --machine are for rules', 'leave them out where points are named');
+    throw wrong('--device and --machine need rules', 'Omit them if you give points');
   if (rules === undefined && (values.grace !== undefined || values.trustTimes === true))
-    throw wrong('--grace and --trust-times are for rules', 'leave them out where points are named');
+    throw wrong('--grace and --trust-times need rules', 'Omit them if you give points');
   if ((protect === true || unprotect === true) && dryRun === true)
-    throw wrong('--dry-run is for forgetting', 'leave it out');
+    throw wrong('--dry-run cannot be used with --protect or --unprotect', 'Omit --dry-run');
 }
 
 async function byName(
@@ -119,7 +119,7 @@ async function byName(
     for (const id of ids) await unprotectPoint(vault, id, { signal });
     return { ...nothing, unprotected: ids };
   }
-  // All are looked at before the first one goes.
+  // All points are checked before the first one is forgotten.
   const kept = await listProtected(vault, { signal });
   const held = ids.find((id) => kept.has(id));
   if (held !== undefined)
@@ -127,7 +127,7 @@ async function byName(
       'POINT_PROTECTED',
       `The recovery point ${held} of ${vault.name} is protected: nothing was forgotten`,
       {
-        hint: `dattocli forget --unprotect ${held} lifts that`,
+        hint: `Run dattocli forget --unprotect ${held} to remove the protection`,
       },
     );
   if (dryRun !== true) for (const id of ids) await forgetPoint(vault, id, { signal });
@@ -138,7 +138,7 @@ const nothing: ForgetDocument = {
   ...{ dry_run: false, forgotten: [], protected: [], unprotected: [], groups: [], damaged: [] },
 };
 
-/** By their keys alone, so that points that cannot be read can be forgotten, too. */
+/** Compares object keys only, so that unreadable points can be forgotten too. */
 async function idsOf({ vault, signal }: Session, names: readonly string[]): Promise<string[]> {
   const keys = await listKeys(vault, 'points/', /^points\/[0-9a-f]{32}$/, { signal });
   const all = keys.map((key) => key.slice('points/'.length));
@@ -151,11 +151,11 @@ async function idsOf({ vault, signal }: Session, names: readonly string[]): Prom
     const [id, another] = idsBeginningWith(all, name);
     if (id === undefined)
       throw new AgentError('POINT_NOT_FOUND', `${vault.name} has no recovery point ${name}`, {
-        hint: 'dattocli points lists what there is',
+        hint: 'Run dattocli points to list the points',
       });
     if (another !== undefined)
-      throw new AgentError('POINT_AMBIGUOUS', `More than one recovery point begins with ${name}`, {
-        hint: 'give more digits',
+      throw new AgentError('POINT_AMBIGUOUS', `More than one recovery point ID begins with ${name}`, {
+        hint: 'Give more digits of the ID',
       });
     ids.add(id);
   }
@@ -189,7 +189,7 @@ async function byRules(session: Session, rules: RetentionRules, values: Values):
   };
 }
 
-/** Nothing is written for a dry run, so the clock here serves for it. */
+/** A dry run writes nothing, so this machine's clock is sufficient. */
 function clockFor({ vault, signal }: Session, dryRun: boolean): Promise<number> {
   return dryRun ? Promise.resolve(Date.now()) : storeClock(vault, 'to forget recovery points', { signal });
 }

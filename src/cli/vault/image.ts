@@ -1,4 +1,4 @@
-/** The device of a recovery point that a command names, as what restoring, mounting and exporting take. */
+/** The device of a recovery point that a command names, in the form that restore, mount and export take. */
 import type { ImageSpec } from '../../restore/image/open-image.ts';
 import { findDevice, isLatest } from '../../vault/points/find.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
@@ -14,7 +14,7 @@ export interface NamedImage {
 /** Throws POINT_NOT_FOUND, POINT_AMBIGUOUS, DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS, BAD_USAGE. */
 export async function namedImage(session: Session, name: string, device?: string): Promise<NamedImage> {
   const { vault, signal } = session;
-  // `latest` is the latest with this device, and refused if the name means several.
+  // `latest` means the latest point with this device. It is refused if the name matches several devices.
   const point = await findPoint(vault, name, isLatest(name) ? { device } : {}, { signal });
   const found = findDevice(point, device);
   return { point, device: found, spec: imageOf(session, found) };

@@ -1,4 +1,4 @@
-/** `vault info`: what a vault says of itself, and, where there is a key, what it holds. */
+/** `vault info`: the public settings of a vault and, if a key opens it, a summary of its content. */
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { readConfig } from '../../vault/config.ts';
@@ -17,19 +17,19 @@ export interface InfoDocument {
   location: string;
   id: string;
   created: string;
-  /** Bytes. */
+  /** In bytes. */
   chunk_size: number;
   pack_size: number;
   keys: KeyDocument[];
   /** Key slots that cannot be read. */
   damaged_keys: { id: string; message: string }[];
-  /** Null where this machine has no key. */
+  /** Null if this machine has no key. */
   contents: {
     points: number;
-    /** Objects that should be points, and cannot be read. */
+    /** Number of objects under `points/` that cannot be read. */
     damaged_points: number;
     machines: string[];
-    /** Of the first and the last point, ISO 8601; null without any. */
+    /** Times of the first and the last point, ISO 8601; null if there are no points. */
     first: string | null;
     last: string | null;
   } | null;
@@ -55,7 +55,7 @@ async function gather(wanted: Wanted, options: OpenVaultOptions): Promise<InfoDo
       throw new AgentError(
         'VAULT_EXCHANGED',
         `${formatVaultLocation(place.location)} holds the vault ${config.id}, not ${options.accept}`,
-        { hint: 'see whether the right disk is mounted; --accept-vault takes the whole id' },
+        { hint: 'Check that the right disk is mounted. --accept-vault takes the whole vault ID' },
       );
     const { slots, damaged } = await readSlots(store, { signal });
     return {
@@ -78,7 +78,7 @@ async function contentsOf(wanted: Wanted, options: OpenVaultOptions): Promise<In
   try {
     opened = await openVault(wanted.location, wanted.context, wanted.key, options);
   } catch (error) {
-    // What is to be seen without a key is shown; a key that was given and does not fit is an error.
+    // Without a key, the public part is shown. A given key that does not fit is an error.
     const mayLackKey = wanted.key === undefined && options.accept === undefined;
     if (mayLackKey && error instanceof AgentError && error.code === 'VAULT_NO_KEY') return null;
     throw error;

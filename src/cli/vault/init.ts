@@ -1,7 +1,7 @@
 /**
- * `vault init`: makes a vault and its keys. The key file is durable before the vault appears, so that there is never a
- * vault that nobody can open; where making the vault fails, it goes again. The recovery code is only on standard output,
- * so a vault whose code could not be written there is removed again.
+ * `vault init`: creates a vault and its keys. The key file is durable before the vault exists, so a vault always has
+ * a key. The key file is removed if creating the vault fails. The recovery code is only printed, so the vault is
+ * removed if printing fails.
  */
 import type { Command } from 'commander';
 import { rm } from 'node:fs/promises';
@@ -46,15 +46,15 @@ interface Values extends Pick<VaultValues, 'vault' | 'passphrase' | 'passphraseF
 }
 
 export interface InitDocument {
-  /** `vault:/path`, `vault+s3://…`. */
+  /** A location such as `vault:/path` or `vault+s3://…`. */
   location: string;
   id: string;
   created: string;
   chunk_size: number;
   pack_size: number;
-  /** Null where none was made or used. */
+  /** Null if no key file was created or used. */
   key_file: string | null;
-  /** Shown this once. */
+  /** Shown only once. */
   recovery_code: string | null;
   keys: KeyDocument[];
 }
@@ -63,7 +63,7 @@ export async function initVault(context: Context, self: Command): Promise<number
   const [argument] = self.args;
   const values = self.opts<Values>();
   if (argument !== undefined && values.vault !== undefined)
-    throw new AgentError('BAD_USAGE', `Two vaults are named: ${argument} and ${values.vault}`);
+    throw new AgentError('BAD_USAGE', `Two vaults are given: ${argument} and ${values.vault}`);
   const { location, context: places } = await readWanted(context.io, self, argument, { key: false });
   const place = await findVault(location, places);
   const passphrase = await newPassphrase(values, place, context.io);
@@ -87,7 +87,7 @@ interface MakeOptions {
   readonly passphrase: string | undefined;
   readonly signal: AbortSignal;
   readonly hooks: StoreHooks;
-  /** Prints the result. Throws FILE_ERROR if it did not arrive. */
+  /** Prints the result. Throws FILE_ERROR if that fails. */
   readonly deliver: (document: InitDocument) => void;
 }
 
@@ -142,7 +142,7 @@ async function make(
   }
 }
 
-/** Removes a vault that was made just now and whose result could not be written. Returns the error that is to be thrown. */
+/** Removes a new vault whose result could not be printed. Returns the error to throw. */
 async function takenBack(
   store: ObjectStore,
   slots: readonly KeySlot[],
@@ -152,7 +152,7 @@ async function takenBack(
   try {
     for (const { id } of slots) await store.delete(`keys/${id}.json`);
     await store.delete('vault.json');
-    return new AgentError(why.code, `${why.message}; no vault was made`, {
+    return new AgentError(why.code, `${why.message}; no vault was created`, {
       ...(why.hint === undefined ? {} : { hint: why.hint }),
       cause: why,
     });
@@ -160,7 +160,7 @@ async function takenBack(
     const lost = code === null ? '' : ', and its recovery code is lost';
     return new AgentError(
       why.code,
-      `${why.message}; the vault ${location} was made and cannot be removed again (${toAgentError(error).message})${lost}`,
+      `${why.message}; the vault ${location} was created and cannot be removed (${toAgentError(error).message})${lost}`,
       {
         hint: `Run dattocli vault key list --vault ${location}, remove the recovery code's key and add another one (vault key add --new-recovery-code)`,
         cause: why,
@@ -169,7 +169,7 @@ async function takenBack(
   }
 }
 
-/** The key file that the vault gets; undefined where it is to have none. Throws BAD_USAGE. */
+/** Returns the key file for the vault; undefined if it gets none. Throws BAD_USAGE. */
 function keyFilePath(
   { keyFile }: Values,
   place: VaultPlace,
@@ -179,11 +179,11 @@ function keyFilePath(
 ): string | undefined {
   if (keyFile === false && passphrase === undefined)
     throw new AgentError('BAD_USAGE', 'Without a key file the vault needs a passphrase', {
-      hint: 'give --passphrase or --passphrase-file too',
+      hint: 'Add --passphrase or --passphrase-file',
     });
   if (keyFile === false) return undefined;
   if (keyFile !== undefined || place.keyFile !== undefined) return keyFile ?? place.keyFile;
-  // A configuration that names a passphrase file has its key.
+  // If the configuration names a passphrase file, the passphrase is the key.
   return place.passphraseFile === undefined ? keyFileOf(id, context) : undefined;
 }
 
@@ -194,7 +194,7 @@ async function readIfThere(path: string): Promise<string | undefined> {
   });
 }
 
-/** True where it is certain that the vault has not come to be: a put that failed or was cut may have happened. */
+/** Returns true if the vault certainly does not exist. A put that failed or was interrupted may have created it. */
 async function isAbsent(store: ObjectStore, id: string): Promise<boolean> {
   try {
     return (await readConfig(store)).id !== id;
@@ -203,12 +203,12 @@ async function isAbsent(store: ObjectStore, id: string): Promise<boolean> {
   }
 }
 
-/** What the store says names a path or a bucket; here the hint may say more. */
+/** Adds a hint with the location to VAULT_EXISTS. */
 function withPlace(error: unknown, location: StoreLocation): unknown {
   if (!(error instanceof AgentError) || error.code !== 'VAULT_EXISTS' || error.hint !== undefined)
     return error;
   return new AgentError(error.code, error.message, {
-    hint: `nothing was changed; see dattocli vault info --vault ${formatVaultLocation(location)}`,
+    hint: `Nothing was changed. Run dattocli vault info --vault ${formatVaultLocation(location)} to see the vault`,
     cause: error,
   });
 }

@@ -1,4 +1,4 @@
-/** Ctrl-C for work in this process: the first ends it in good order, the second at once. */
+/** Ctrl-C for work in this process: the first one cancels the work cleanly, the second one quits at once. */
 import { AgentError } from '../../base/errors.ts';
 import type { Io } from '../io.ts';
 
@@ -12,7 +12,7 @@ export async function untilInterrupted<T>(io: Io, work: (signal: AbortSignal) =>
   try {
     return await work(controller.signal);
   } catch (error) {
-    // Whatever the end of the work looked like from within, it was asked for.
+    // After a cancellation any error is reported as the cancellation.
     if (controller.signal.aborted) throw controller.signal.reason;
     throw error;
   } finally {

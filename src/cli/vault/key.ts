@@ -34,19 +34,19 @@ export interface KeyListDocument {
 
 export interface KeyChangeDocument {
   added: KeyDocument;
-  /** The id of the key that was replaced; null where one was added, or the old one could not be removed. */
+  /** ID of the key that was replaced; null if a key was added or if the old one could not be removed. */
   removed: string | null;
-  /** Why the key that was to be replaced may open the vault still; null where it does not. */
+  /** Why the replaced key may still open the vault; null if it does not. */
   warning: string | null;
   key_file: string | null;
   recovery_code: string | null;
 }
 
-/** What is added, and what people are told of it. */
+/** A new key and where its file is. */
 interface NewKey {
   readonly material: KeyMaterial;
   readonly keyFile: string | undefined;
-  /** The file was made for it, so it goes where nothing comes of it. */
+  /** True if the file was created for this key. It is removed if adding the key fails. */
   readonly made: boolean;
 }
 
@@ -89,7 +89,10 @@ export async function addNewKey(context: Context, self: Command): Promise<number
   return 0;
 }
 
-/** Prints the result. A recovery code is nowhere else: if it did not arrive, `undo` is run and FILE_ERROR is thrown. */
+/**
+ * Prints the result. A recovery code is stored nowhere else, so if printing fails, `undo` runs and FILE_ERROR is
+ * thrown.
+ */
 async function show(context: Context, document: KeyChangeDocument, undo: () => Promise<void>): Promise<void> {
   const render = (): string => renderKey(document);
   if (document.recovery_code === null) {
@@ -101,9 +104,9 @@ async function show(context: Context, document: KeyChangeDocument, undo: () => P
   } catch (error) {
     const { code, message, hint } = toAgentError(error);
     const outcome = await undo().then(
-      () => 'the keys are as they were',
+      () => 'the keys are unchanged',
       (failure: unknown) =>
-        `the key ${document.added.id} was added and stays: ${toAgentError(failure).message}`,
+        `the key ${document.added.id} was added and not removed: ${toAgentError(failure).message}`,
     );
     throw new AgentError(code, `${message}; ${outcome}`, {
       ...(hint === undefined ? {} : { hint }),
@@ -113,8 +116,8 @@ async function show(context: Context, document: KeyChangeDocument, undo: () => P
 }
 
 /**
- * Replaces the key that opens the vault by a new one of its kind; cut anywhere, one of the two opens it. The new one is
- * shown before the old one goes: a recovery code is nowhere else.
+ * Replaces the key that opens the vault with a new one of its kind. If interrupted at any point, one of the two opens
+ * the vault. The new key is shown before the old one is removed, because a recovery code is stored nowhere else.
  */
 export async function changeThisKey(context: Context, self: Command): Promise<number> {
   const values = self.opts<Values>();
@@ -124,7 +127,7 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
     const { slot } = await unlock(vault.store, vault.id, present.material, { signal });
     const material = await sameKind(present.material.kind, values, context.io);
     const label = values.label ?? slot.label;
-    // Beside the old file first, so that no slot is ever without the file that opens it.
+    // The new file is written first, so that each slot always has a file that opens it.
     const draft = `${present.path ?? ''}.next`;
     const text = fileText(material);
     const rewrites = present.path !== undefined && text !== undefined;
@@ -144,11 +147,12 @@ export async function changeThisKey(context: Context, self: Command): Promise<nu
     if (failure !== undefined) {
       const { message, hint = '' } = failure;
       document.removed = null;
-      document.warning = `the new key opens the vault, and the old one (${slot.id}) may do so still: ${message}`;
+      document.warning = `the new key opens the vault, but the old key (${slot.id}) may still open it: ${message}`;
       const help = hint === '' ? '' : ` (${hint})`;
       if (!context.json) context.io.err(`warning: ${printable(document.warning)}${printable(help)}\n`);
     }
-    // One document says all, so it comes last; the old key is put back if the new code did not arrive.
+    // The JSON document reports the removal too, so it is printed last. If printing it fails, the old key is
+    // restored.
     if (context.json)
       await show(context, document, async () => {
         await restoreKey(vault, slot);
@@ -179,7 +183,7 @@ function changed(
   return { added, removed, warning: null, key_file: keyFile ?? null, recovery_code: code };
 }
 
-/** The key that opened the vault, and its file where it lies in one. */
+/** Returns the key that opened the vault, and its file if it has one. */
 async function presentKey(
   { wanted, vault }: Session,
   keyFile?: string,
@@ -188,7 +192,7 @@ async function presentKey(
   return storedKey(await findVault(wanted.location, wanted.context), vault.id, wanted.context);
 }
 
-/** What a file of this machine holds of it; recovery codes are on paper. */
+/** Returns the text of the file that holds this key. A recovery code has no file. */
 function fileText(material: KeyMaterial): string | undefined {
   if (material.kind === 'recovery') return undefined;
   return material.kind === 'file' ? material.text : `${material.passphrase}\n`;
@@ -197,8 +201,8 @@ function fileText(material: KeyMaterial): string | undefined {
 function checkChoice({ newPassphrase, newPassphraseFile, newKeyFile, newRecoveryCode: code }: Values): void {
   const given = [newPassphrase, newPassphraseFile, newKeyFile, code].filter((each) => each !== undefined);
   if (given.length !== 1)
-    throw new AgentError('BAD_USAGE', `${given.length} new keys are asked for`, {
-      hint: 'give one of --new-passphrase, --new-passphrase-file, --new-key-file and --new-recovery-code',
+    throw new AgentError('BAD_USAGE', `exactly one new key is needed, but ${given.length} are given`, {
+      hint: 'Give one of --new-passphrase, --new-passphrase-file, --new-key-file and --new-recovery-code',
     });
 }
 
@@ -223,8 +227,8 @@ async function newKey(values: Values, io: Io): Promise<NewKey> {
 async function sameKind(kind: KeyMaterial['kind'], values: Values, io: Io): Promise<KeyMaterial> {
   const { newPassphraseFile } = values;
   if (kind !== 'passphrase' && newPassphraseFile !== undefined)
-    throw new AgentError('BAD_USAGE', 'The key that opens the vault is no passphrase', {
-      hint: 'a key is changed to one of its kind; vault key add makes others',
+    throw new AgentError('BAD_USAGE', 'The key that opens the vault is not a passphrase', {
+      hint: 'vault key change creates a key of the same kind. For another kind, run dattocli vault key add',
     });
   switch (kind) {
     case 'file':

@@ -1,4 +1,4 @@
-/** `mount POINT DIR`, `mount` (what is mounted) and `umount DIR`. */
+/** `mount POINT DIR`, `mount` (lists the mounts) and `umount DIR`. */
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import {
@@ -45,8 +45,8 @@ export async function mount(context: Context, self: Command): Promise<number> {
   const { runDir: runDirectory, stateDir: stateDirectory, device, partition, over } = self.opts<Values>();
   if (name === undefined) return showMounts(context, runDirectory);
   if (directory === undefined)
-    throw new AgentError('BAD_USAGE', `Nothing says where ${name} is to be mounted`, {
-      hint: 'dattocli mount POINT DIR',
+    throw new AgentError('BAD_USAGE', `The directory to mount ${name} on is missing`, {
+      hint: 'Run dattocli mount POINT DIR',
     });
   needRoot('mount');
   const record = await withVault(context, self, async (session) => {
@@ -74,7 +74,7 @@ export async function mount(context: Context, self: Command): Promise<number> {
   return 0;
 }
 
-/** Where the devices of this machine were mounted when the point was made; those of other machines do not matter here. */
+/** Returns where devices were mounted when the point was made, if it was made on this machine. */
 async function ownPlaces({ machine }: Point): Promise<string[]> {
   const { machine: here } = await thisProcess();
   return machine.id === here ? layoutPlaces(machine.layout) : [];
@@ -101,7 +101,9 @@ export async function umount(context: Context, self: Command): Promise<number> {
 
 function needRoot(what: string): void {
   if (process.getuid?.() !== 0)
-    throw new AgentError('NO_PERMISSION', `Root is needed to ${what}`, { hint: 'run dattocli with sudo' });
+    throw new AgentError('NO_PERMISSION', `Root permission is needed to ${what}`, {
+      hint: 'Run dattocli with sudo',
+    });
 }
 
 function mountDocument(record: MountRecord, state: MountStatus['state']): MountDocument {

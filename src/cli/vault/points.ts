@@ -1,4 +1,4 @@
-/** `points [POINT]`: the recovery points of a vault, or all about one. */
+/** `points [POINT]`: lists the recovery points of a vault, or shows one. */
 import type { Command } from 'commander';
 import { filterPoints } from '../../vault/points/find.ts';
 import { listChecks } from '../../vault/points/checks.ts';
@@ -18,13 +18,13 @@ interface Values extends VaultValues {
 
 export interface PointsDocument {
   vault: { id: string; name: string };
-  /** The earliest first. */
+  /** Earliest first. */
   points: PointDocument[];
-  /** Objects that should be points, and cannot be read. */
+  /** Objects under `points/` that cannot be read. */
   damaged: { key: string; code: string; message: string }[];
 }
 
-/** All about one point, with the layout of its machine. */
+/** One point with the disk layout of its machine. */
 export interface OnePointDocument extends PointDocument {
   layout: Readonly<Record<string, unknown>>;
 }

@@ -1,4 +1,7 @@
-/** Progress of work in this process. Under `--json` standard error is for the error object alone, so there is none. */
+/**
+ * Progress of work in this process. With `--json` there is none, because standard error carries only the error
+ * object.
+ */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { Context } from '../context.ts';
@@ -16,7 +19,7 @@ export async function withMeter<T>(
   }
 }
 
-/** Of bytes, with rate and time left where they can be told. */
+/** Returns progress in bytes, with rate and time left if they are known. */
 export function bytesReading(
   phase: string,
   done: number,
@@ -38,7 +41,7 @@ export function bytesReading(
   };
 }
 
-/** Of things that are counted. */
+/** Returns progress in counted things. */
 export function countReading(phase: string, what: string, done: number, total?: number): Reading {
   const known = total !== undefined && total > 0;
   return {

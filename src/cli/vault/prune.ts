@@ -1,4 +1,4 @@
-/** `vault prune`: returns the space of what no point needs. */
+/** `vault prune`: frees the space of data that no point references. */
 import type { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { type PruneResult, type PruneStep, prune } from '../../vault/prune/prune.ts';
@@ -18,20 +18,20 @@ interface Values extends VaultValues {
   readonly allowDamage?: true;
 }
 
-/** Sizes in bytes. With --dry-run what would be done. */
+/** Sizes in bytes. With --dry-run, what would be done. */
 export interface PruneDocument {
   dry_run: boolean;
   points: number;
   deleted: { packs: number; bytes: number };
   copied: { parts: number; bytes: number };
-  /** Condemned packs, which go when the writers have ended. */
+  /** Condemned packs. A later prune deletes them when these writers have ended. */
   waiting: { packs: number; bytes: number; writers: ParticipantDocument[] };
   kept: { packs: number; bytes: number; waste: number };
-  /** Writers that were declared dead. */
+  /** Writers that were declared stale. */
   dead: ParticipantDocument[];
-  /** Points that came late from dead writers, and were removed. */
+  /** Incomplete points that stale writers published late, and that were removed. */
   withdrawn: readonly string[];
-  /** Packs that stay because there is no room for copies of what is needed of them. */
+  /** Number of packs that are kept because the store has no room for copies of their used data. */
   no_room: number;
   damaged: { pack: string; reason: string }[];
   leftovers: { count: number; bytes: number } | null;
@@ -90,22 +90,22 @@ function renderPrune(done: PruneDocument): string {
     `${formatBytes(bytes)} in ${count} packs`;
   const entries: [string, string][] = [
     [`${would}deleted`, packs(done.deleted)],
-    [`${would}copied`, `${formatBytes(done.copied.bytes)} out of packs that go`],
-    ['kept', `${packs(done.kept)}, of which nobody needs ${formatBytes(done.kept.waste)}`],
+    [`${would}copied`, `${formatBytes(done.copied.bytes)} from packs to be deleted`],
+    ['kept', `${packs(done.kept)}, of which ${formatBytes(done.kept.waste)} are unused`],
   ];
   if (done.waiting.packs > 0)
     entries.push([
       'waiting',
-      `${packs(done.waiting)} go with a later prune, when ${done.waiting.writers.length} writers have ended`,
+      `${packs(done.waiting)}; a later prune deletes them when ${done.waiting.writers.length} writers have ended`,
     ]);
   if ((done.leftovers?.count ?? 0) > 0)
-    entries.push(['leftovers', `${done.leftovers!.count} half-written files removed`]);
+    entries.push(['leftovers', `${done.leftovers!.count} partial files removed`]);
   const lines = [
     ...done.waiting.writers.map((writer) => `waits for ${renderParticipant(writer)}`),
-    ...done.dead.map((writer) => `${would}declared dead: ${renderParticipant(writer)}`),
-    ...done.withdrawn.map((point) => `${would}removed: point ${point}, which came late and is not whole`),
+    ...done.dead.map((writer) => `${would}declared stale: ${renderParticipant(writer)}`),
+    ...done.withdrawn.map((point) => `${would}removed: point ${point} of a stale writer, which is not whole`),
     ...(done.no_room > 0
-      ? [`no room to copy what is needed of ${done.no_room} packs: they stay, with what nobody needs of them`]
+      ? [`no room to copy the used data of ${done.no_room} packs: they stay, with their unused data`]
       : []),
     ...done.damaged.map(({ pack, reason }) => `damaged: pack ${pack}: ${printable(reason)}`),
   ];

@@ -1,10 +1,12 @@
-/** What was forgotten and what was kept, for people. */
+/** Renders the result of `forget` for people. */
 import { localTime } from '../render/job.ts';
 import { printable, renderTable } from '../render/table.ts';
 import type { ForgetDocument } from './forget.ts';
 import { digitsNeeded } from './render-points.ts';
 
-/** A table for each set of devices of a machine: every point, and why it stays. */
+/**
+ * Renders one table per machine and set of devices. Each row is a point with the reason why it is kept or forgotten.
+ */
 export function renderGroups({ groups, dry_run: dry }: ForgetDocument): string {
   const digits = digitsNeeded(
     groups.flatMap(({ keep, forget }) => [...keep, ...forget].map(({ point }) => point)),
@@ -17,7 +19,7 @@ export function renderGroups({ groups, dry_run: dry }: ForgetDocument): string {
         ...forget.map(({ point, finished }) => ({ point, finished, what: gone })),
       ].sort((a, b) => Date.parse(b.finished) - Date.parse(a.finished));
       const table = renderTable(
-        [{ title: 'point' }, { title: 'finished' }, { title: 'kept as' }],
+        [{ title: 'point' }, { title: 'finished' }, { title: 'kept by' }],
         rows.map(({ point, finished, what }) => [point.slice(0, digits), localTime(finished), what]),
       );
       return `${printable(machine)}: ${devices.map(printable).join(' ')}\n${table}\n`;
@@ -29,7 +31,7 @@ export function renderForgotten(document: ForgetDocument): string {
   const { forgotten, dry_run: dry, damaged } = document;
   const lines = [
     ...document.protected.map((id) => `${id} is protected`),
-    ...document.unprotected.map((id) => `${id} is not protected any more`),
+    ...document.unprotected.map((id) => `${id} is no longer protected`),
   ];
   if (lines.length === 0) {
     const points = forgotten.length === 1 ? '1 recovery point' : `${forgotten.length} recovery points`;
@@ -38,7 +40,7 @@ export function renderForgotten(document: ForgetDocument): string {
         ? 'nothing to forget'
         : dry
           ? `${points} would be forgotten`
-          : `${points} forgotten; dattocli vault prune returns the space`,
+          : `${points} forgotten; run dattocli vault prune to free the space`,
     );
   }
   lines.push(...damaged.map(({ key, message }) => `damaged, not touched: ${key}: ${printable(message)}`));

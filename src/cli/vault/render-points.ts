@@ -1,4 +1,4 @@
-/** Recovery points for people. */
+/** Renders recovery points for people. */
 import { formatBytes } from '../../base/bytes.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderList, renderTable } from '../render/table.ts';
@@ -7,7 +7,7 @@ import type { OnePointDocument, PointsDocument } from './points.ts';
 
 const shortest = 8;
 
-/** So many digits tell all the ids apart. */
+/** Returns the number of digits that distinguish all the IDs. */
 export function digitsNeeded(ids: readonly string[]): number {
   for (let digits = shortest; ; digits += 4)
     if (digits >= 32 || new Set(ids.map((id) => id.slice(0, digits))).size === new Set(ids).size)
@@ -38,7 +38,7 @@ const columns = [
   { title: 'checked' },
 ] as const;
 
-/** A row a device; what is of the whole point stands in the first. */
+/** Returns one row per device. Only the first row has the columns of the point. */
 function rowsOf(digits: number): (point: PointDocument) => string[][] {
   return (point) =>
     point.devices.map((device, at) => [
@@ -94,7 +94,7 @@ export function renderPoint(point: OnePointDocument): string {
   return renderList(entries);
 }
 
-/** The last of each level, and what found damage that stands still. */
+/** The last check of each level, and the check whose damage is not cleared. */
 function checksOf({ checks, damage }: PointDocument): CheckDocument[] {
   const isShown =
     damage === null || checks.some(({ at, level }) => at === damage.at && level === damage.level);

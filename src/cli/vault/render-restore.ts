@@ -1,4 +1,4 @@
-/** What was restored, for people. */
+/** Renders the result of `restore` for people. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import { printable, renderList } from '../render/table.ts';
@@ -14,9 +14,9 @@ export function renderRestored(done: RestoreDocument): string {
   if (done.zeroed > 0) entries.push(['zeroed', formatBytes(done.zeroed)]);
   if (done.left > 0) entries.push(['unused', `${formatBytes(done.left)}, left as it was`]);
   entries.push(['read back', done.verified === 0 ? 'nothing' : `${formatBytes(done.verified)}, as written`]);
-  if (done.table_moved) entries.push(['table', 'fitted to the larger disk']);
+  if (done.table_moved) entries.push(['table', 'backup GPT moved to the end of the larger disk']);
   if (done.partitions_reread === false)
-    entries.push(['partitions', 'the kernel goes on with the old ones: partprobe, or boot']);
+    entries.push(['partitions', 'the kernel still uses the old ones; run partprobe or reboot']);
   entries.push(['took', formatDuration(done.seconds * 1000)]);
   return renderList(entries);
 }

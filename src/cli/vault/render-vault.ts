@@ -1,4 +1,4 @@
-/** What the commands under `vault` say to people. */
+/** Renders the results of the `vault` commands for people. */
 import { formatBytes } from '../../base/bytes.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderList, renderTable } from '../render/table.ts';
@@ -17,14 +17,15 @@ export function renderInit({ location, id, key_file: keyFile, recovery_code: cod
   return `${renderList(entries)}${code === null ? '' : recoveryText(code)}`;
 }
 
-/** Two lines, since one would be broken by narrow paper. */
+/** Splits the code into two lines, because narrow paper would break a single line. */
 function recoveryText(code: string): string {
   const groups = code.split('-');
   const half = Math.ceil(groups.length / 2);
   return [
     '',
-    'The recovery code, shown this once. Print it and keep it elsewhere: whoever has it can read the vault,',
-    'and without any key nobody can.',
+    'This recovery code is shown only once. Print it and keep it in another place. Anyone who ' +
+      'has it can read the vault.',
+    'If all keys are lost, the vault cannot be read.',
     '',
     `    ${groups.slice(0, half).join('-')}-`,
     `    ${groups.slice(half).join('-')}`,
@@ -44,11 +45,11 @@ export function renderInfo(info: InfoDocument): string {
   ];
   const { contents } = info;
   entries.push(['', notProven]);
-  if (contents === null) entries.push(['points', 'not to be seen without a key']);
+  if (contents === null) entries.push(['points', 'a key is needed to list them']);
   else {
     entries.push(['points', String(contents.points)]);
     if (contents.damaged_points > 0)
-      entries.push(['damaged', `${contents.damaged_points} points; see dattocli vault check`]);
+      entries.push(['damaged', `${contents.damaged_points} points; run dattocli vault check`]);
     if (contents.machines.length > 0) entries.push(['machines', contents.machines.join(', ')]);
     if (contents.first !== null) entries.push(['first', localTime(contents.first)]);
     if (contents.last !== null) entries.push(['last', localTime(contents.last)]);
@@ -56,9 +57,10 @@ export function renderInfo(info: InfoDocument): string {
   return renderList(entries);
 }
 
-/** Slots are in clear, and only the sealed key in them is authenticated. */
+/** Key slots are stored in clear text. Only the sealed key in a slot is authenticated. */
 const notProven =
-  'kinds, labels and times of keys are not proven: who can write to the store can change them';
+  'Kinds, labels and times of keys are not verified: anyone with write access to the store can ' +
+  'change them';
 
 const kinds = { file: 'key file', passphrase: 'passphrase', recovery: 'recovery code' } as const;
 
@@ -89,7 +91,7 @@ export function renderKey({
 
 export function renderAtWork({ writers, locks }: AtWorkDocument): string {
   const all = [...writers, ...locks];
-  if (all.length === 0) return 'nobody is at work\n';
+  if (all.length === 0) return 'no active writers or locks\n';
   return renderTable(
     [
       { title: 'id' },
@@ -112,5 +114,5 @@ export function renderAtWork({ writers, locks }: AtWorkDocument): string {
 
 export function renderParticipant({ id, what, host, pid, started }: ParticipantDocument): string {
   if (host === null) return `${id}, whose document cannot be read`;
-  return `${id}, ${what} by process ${pid ?? '?'} of ${printable(host)}, begun ${started}`;
+  return `${id}, ${what} by process ${pid ?? '?'} of ${printable(host)}, started ${started}`;
 }

@@ -41,7 +41,7 @@ export interface RestoreDocument {
   zeroed: number;
   left: number;
   verified: number;
-  /** What the vault has lost: zeros there. */
+  /** Ranges that the vault has lost. They are zeros on the destination. */
   lost: { offset: number; length: number; reason: string }[];
   warnings: string[];
   table_moved: boolean;
@@ -53,7 +53,7 @@ export interface RestoreFilesDocument {
   point: string;
   device: string;
   to: string;
-  /** Below `to`. */
+  /** Relative to `to`. */
   paths: readonly string[];
   seconds: number;
 }
@@ -61,14 +61,14 @@ export interface RestoreFilesDocument {
 export async function restore(context: Context, self: Command): Promise<number> {
   const [name = '', ...paths] = self.args;
   const values = self.opts<Values>();
-  if (values.to === undefined) throw new AgentError('BAD_USAGE', '--to says where to restore to');
+  if (values.to === undefined) throw new AgentError('BAD_USAGE', '--to DESTINATION is missing');
   if (values.files === true) return restoreSome(context, self, name, paths, values.to, values);
   if (paths.length > 0)
-    throw new AgentError('BAD_USAGE', `"${paths[0] ?? ''}" is one word too many`, {
-      hint: 'with --files, paths are restored to the directory --to',
+    throw new AgentError('BAD_USAGE', `unexpected argument "${paths[0] ?? ''}"`, {
+      hint: 'To restore paths to the directory --to, add --files',
     });
   const wrong = (['partition', 'overwrite'] as const).find((each) => values[each] !== undefined);
-  if (wrong !== undefined) throw new AgentError('BAD_USAGE', `--${wrong} is for --files`);
+  if (wrong !== undefined) throw new AgentError('BAD_USAGE', `--${wrong} needs --files`);
   const to = parseDestination(values.to);
   const document = await withVault(context, self, (session) =>
     withMeter(context, async (show) => {
@@ -88,7 +88,8 @@ export async function restore(context: Context, self: Command): Promise<number> 
         signal: session.signal,
         force: values.force,
         onProgress: (progress) => {
-          // What is refused is refused in one line; a check of what an interrupted restore has left may take a while.
+          // A refused restore prints one line only. The check of an interrupted restore may take long, so it shows
+          // progress.
           if (progress.phase !== 'checking' || progress.total !== undefined) show(readingOf(progress));
         },
       });
@@ -130,8 +131,8 @@ async function restoreSome(
   values: Values,
 ): Promise<number> {
   if (paths.length === 0)
-    throw new AgentError('BAD_USAGE', 'No path is named that is to be restored', {
-      hint: 'restore --files POINT PATH… --to DIR; / is all of it',
+    throw new AgentError('BAD_USAGE', 'Paths to restore are missing', {
+      hint: 'Run restore --files POINT PATH… --to DIR; / restores everything',
     });
   const wrong = (['force', 'compare', 'zeroUnused', 'salvage'] as const).find(
     (each) => values[each] !== undefined,
@@ -139,7 +140,7 @@ async function restoreSome(
   if (wrong !== undefined)
     throw new AgentError(
       'BAD_USAGE',
-      `${wrong === 'zeroUnused' ? '--zero-unused' : `--${wrong}`} is not for --files`,
+      `${wrong === 'zeroUnused' ? '--zero-unused' : `--${wrong}`} cannot be used with --files`,
     );
   const runDirectory = values.runDir;
   const document = await withVault(context, self, async (session) => {

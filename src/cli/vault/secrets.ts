@@ -1,4 +1,7 @@
-/** The key that was given on the command line. Secrets are in files or typed, never among the arguments. */
+/**
+ * Reads the key that the options name. Secrets come from files or the terminal, never from arguments, which other
+ * users can see.
+ */
 import { AgentError } from '../../base/errors.ts';
 import type { KeyMaterial } from '../../vault/key-material.ts';
 import { readPassphrase, readSecret } from '../../vault/opening.ts';
@@ -10,13 +13,15 @@ type KeyValues = Pick<
   'keyFile' | 'passphraseFile' | 'passphrase' | 'recoveryCode' | 'recoveryCodeFile'
 >;
 
-/** Undefined where none was given. Throws BAD_USAGE for several, FILE_ERROR, CANCELLED. */
+/** Returns undefined if no key was given. Throws BAD_USAGE if several were given, FILE_ERROR, CANCELLED. */
 export async function givenKey(values: KeyValues, io: Io): Promise<KeyMaterial | undefined> {
   const { keyFile, passphraseFile, passphrase, recoveryCode, recoveryCodeFile } = values;
   const given = [keyFile, passphraseFile, passphrase, recoveryCode, recoveryCodeFile];
   if (given.filter((each) => each !== undefined).length > 1)
     throw new AgentError('BAD_USAGE', 'More than one key is given', {
-      hint: 'give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and --recovery-code',
+      hint:
+        'Give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and ' +
+        '--recovery-code',
     });
   if (keyFile !== undefined) return { kind: 'file', text: await readSecret(keyFile) };
   if (passphraseFile !== undefined)
@@ -27,11 +32,11 @@ export async function givenKey(values: KeyValues, io: Io): Promise<KeyMaterial |
   return undefined;
 }
 
-/** Asks twice. Throws BAD_USAGE where the two differ. */
+/** Asks twice. Throws BAD_USAGE if the two passphrases differ. */
 export async function askNewPassphrase(io: Io): Promise<string> {
   const first = await io.askSecret('New passphrase');
   if (first === '') throw new AgentError('BAD_USAGE', 'The passphrase is empty');
-  if ((await io.askSecret('The same again')) !== first)
+  if ((await io.askSecret('Repeat the passphrase')) !== first)
     throw new AgentError('BAD_USAGE', 'The two passphrases differ: nothing was changed');
   return first;
 }

@@ -1,4 +1,4 @@
-/** Opens the vault that a command names, does the work, and lets go of it, however the work ends. */
+/** Opens the vault that a command names, does the work, and always closes the vault. */
 import type { Command } from 'commander';
 import { readConfig } from '../../daemon/config.ts';
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
@@ -13,11 +13,11 @@ import { type VaultValues, defaultVault } from '../vault-options.ts';
 import { givenKey } from './secrets.ts';
 import { waitingHooks } from './waiting.ts';
 
-/** What a command says of its vault, before anything is opened. */
+/** The vault and the key that the options of a command name. Nothing is opened yet. */
 export interface Wanted {
   readonly location: VaultLocation;
   readonly context: VaultContext;
-  /** Undefined: the one that this machine has. */
+  /** Undefined: use the key on this machine. */
   readonly key: KeyMaterial | undefined;
 }
 
@@ -25,7 +25,7 @@ export interface Session {
   readonly wanted: Wanted;
   readonly opened: OpenedVault;
   readonly vault: Vault;
-  /** Of the vault on this machine; opened when it is first asked for. */
+  /** Returns the index of the vault on this machine. Opens it at the first call. */
   readonly index: () => ChunkIndex;
   readonly signal: AbortSignal;
 }

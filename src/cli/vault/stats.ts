@@ -1,4 +1,4 @@
-/** `vault stats`: what is in a vault, in numbers. */
+/** `vault stats`: amounts of data in a vault. */
 import type { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { type PartStats, vaultStats } from '../../vault/stats.ts';
@@ -13,17 +13,17 @@ export interface StatsDocument {
   machines: number;
   /** Devices of all points. */
   images: number;
-  /** In use on them: what restoring every point would write. */
+  /** In use on all images. Restoring every point would write this much. */
   used_bytes: number;
   packs: number;
   bytes: number;
   chunks: PartsDocument;
   pages: PartsDocument;
-  /** Packs that are going to be deleted. */
+  /** Packs that are marked for deletion. */
   condemned: { packs: number; bytes: number };
-  /** Bytes in use for each byte of chunks before compression; null without any. */
+  /** Used bytes per byte of chunks before compression; null if there are no chunks. */
   deduplication: number | null;
-  /** Bytes of chunks before compression for each that is stored; null without any. */
+  /** Bytes of chunks before compression per stored byte; null if there are no chunks. */
   compression: number | null;
 }
 
@@ -72,10 +72,13 @@ function renderStats(stats: StatsDocument): string {
     ['packs', `${stats.packs}, ${formatBytes(stats.bytes)}`],
     ['chunks', parts(stats.chunks)],
     ['map pages', parts(stats.pages)],
-    ['kept once', ratio(stats.deduplication)],
+    ['deduplicated', ratio(stats.deduplication)],
     ['compressed', ratio(stats.compression)],
   ];
   if (condemned.packs > 0)
-    entries.push(['going', `${condemned.packs} packs, ${formatBytes(condemned.bytes)}, with a later prune`]);
+    entries.push([
+      'condemned',
+      `${condemned.packs} packs, ${formatBytes(condemned.bytes)}, to be deleted by a later prune`,
+    ]);
   return renderList(entries);
 }

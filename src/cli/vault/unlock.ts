@@ -1,4 +1,4 @@
-/** `vault unlock [ID]`: shows who is at work in a vault, or takes one of them for dead. */
+/** `vault unlock [ID]`: lists active writers and locks, or removes one of them. */
 import type { Command } from 'commander';
 import { listAtWork, unlockVault } from '../../vault/prune/unlock.ts';
 import type { Context } from '../context.ts';
@@ -35,7 +35,7 @@ export async function unlockOne(context: Context, self: Command): Promise<number
   context.print(
     document,
     () =>
-      `${role === 'lock' ? 'the lock is removed' : 'the writer counts as dead'}: ${renderParticipant(document.unlocked)}\n`,
+      `${role === 'lock' ? 'the lock is removed' : 'the writer is declared stale'}: ${renderParticipant(document.unlocked)}\n`,
   );
   return 0;
 }

@@ -1,4 +1,4 @@
-/** What the commands of vaults read and say, without a vault. */
+/** Tests of the parsing and the output of the vault commands, without a vault. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { samplePoint, sampleDevice } from '../../../test/helpers/points.ts';
@@ -19,14 +19,14 @@ import { waitingHooks } from './waiting.ts';
 
 const noFacts = { protected: new Set<string>(), checks: [], stored: new Map<string, number>() };
 
-test('shares are above nothing and at most all', () => {
+test('a share must be above 0 and at most 1', () => {
   const share = toShare('--sample');
   assert.deepEqual(['5%', '0.05', '100%', '1', '0.5%'].map(share), [0.05, 0.05, 1, 1, 0.005]);
   for (const text of ['0', '0%', '101%', '1.5', '-1', 'half', ''])
     assert.throws(() => share(text), { code: 'BAD_USAGE' }, text);
 });
 
-test('where an export listens', () => {
+test('an export listens on a path or HOST:PORT', () => {
   const runDir = '/run/x';
   assert.match((addressOf({ runDir }) as { path: string }).path, /^\/run\/x\/export-[0-9a-f]{8}\.sock$/);
   assert.deepEqual(addressOf({ runDir, listen: '127.0.0.1:10809' }), {
@@ -40,7 +40,7 @@ test('where an export listens', () => {
     assert.throws(() => addressOf({ runDir, listen }), /listen/);
 });
 
-test('one key at most is given, and a new passphrase twice', async () => {
+test('at most one key may be given, and a new passphrase is asked for twice', async () => {
   await assert.rejects(givenKey({ passphrase: true, keyFile: '/k' }, silentIo()), { code: 'BAD_USAGE' });
   assert.equal(await givenKey({}, silentIo()), undefined);
   assert.deepEqual(await givenKey({ recoveryCode: true }, silentIo(['AB-CD'])), {
@@ -52,7 +52,7 @@ test('one key at most is given, and a new passphrase twice', async () => {
   await assert.rejects(askNewPassphrase(silentIo(['', ''])), { code: 'BAD_USAGE' });
 });
 
-test('the first Ctrl-C ends the work in good order, the second at once', async () => {
+test('the first Ctrl-C cancels the work cleanly, the second quits at once', async () => {
   let press = (): void => undefined;
   const left: number[] = [];
   const io = {
@@ -67,17 +67,17 @@ test('the first Ctrl-C ends the work in good order, the second at once', async (
     press();
     assert.ok(signal.aborted);
     press();
-    await Promise.reject(new Error('what the work says of it'));
+    await Promise.reject(new Error('the error of the work'));
   });
   await assert.rejects(work, { code: 'CANCELLED' });
   assert.deepEqual(left, [4]);
 });
 
-test('a store that does not answer is told of now and then', () => {
+test('a store that does not answer is reported every ten seconds', () => {
   const said: string[] = [];
   let time = 0;
   const io = { ...silentIo(), err: (text: string) => void said.push(text) };
-  const error = new AgentError('VAULT_UNREACHABLE', 's3: nobody listens there');
+  const error = new AgentError('VAULT_UNREACHABLE', 's3: no server listens there');
   const wait = (json: boolean, elapsedMs: number): void => {
     const wanted = {
       request: { kind: 'get', key: 'k', bytes: 0, signal: undefined } as const,
@@ -96,10 +96,10 @@ test('a store that does not answer is told of now and then', () => {
   time = 11_000;
   wait(false, 14_000);
   wait(true, 14_000);
-  assert.deepEqual(said, Array(2).fill('waiting: s3: nobody listens there\n'));
+  assert.deepEqual(said, Array(2).fill('waiting: s3: no server listens there\n'));
 });
 
-test('points are shown with digits that tell them apart, a row a device', () => {
+test('points are shown with digits that distinguish them, one row per device', () => {
   const a = samplePoint({
     id: 'aaaaaaaa'.padEnd(32, '0'),
     devices: [sampleDevice(), sampleDevice({ path: '/b' })],
@@ -130,7 +130,7 @@ test('points are shown with digits that tell them apart, a row a device', () => 
   assert.equal(lines[4], 'damaged: points/x: torn\\u001b');
 });
 
-test('damage that a check found is shown until it is cleared, whatever was checked since', () => {
+test('damage that a check found is shown until a later check of that level clears it', () => {
   const point = samplePoint();
   const check = (level: 'reachable' | 'read', outcome: 'whole' | 'damaged', day: number) => ({
     ...{ point: point.id, level, at: `2024-05-0${day}T00:00:00.000Z`, coverage: 1 },
@@ -145,7 +145,7 @@ test('damage that a check found is shown until it is cleared, whatever was check
   assert.match(shown([...found, check('read', 'whole', 3)]), / whole: read$/);
 });
 
-test('a document of a point has neither roots nor the layout, which is shown of one point alone', () => {
+test('a list of points has no roots and no layout; the layout is shown for a single point', () => {
   const point = samplePoint();
   const document = pointDocument(point, noFacts);
   assert.ok(!JSON.stringify(document).includes('a5a5'));
@@ -155,7 +155,7 @@ test('a document of a point has neither roots nor the layout, which is shown of 
   );
 });
 
-test('a check of some devices covers what they use of the point', () => {
+test('the coverage of a check of some devices is weighed by the used bytes of the point', () => {
   const devices = [
     { path: 'a', used_bytes: 300 },
     { path: 'b', used_bytes: 100 },
@@ -166,7 +166,7 @@ test('a check of some devices covers what they use of the point', () => {
   assert.equal(coverageOf(devices, [found('a', 0.5)]), 0.375);
 });
 
-test('what was forgotten, and why the rest stays', () => {
+test('the output lists forgotten points and why the others stay', () => {
   const document = {
     ...{ dry_run: true, protected: [], unprotected: [], damaged: [] },
     forgotten: ['b'.repeat(32)],
@@ -203,7 +203,7 @@ test('the recovery code is printed once, in two lines', () => {
   );
 });
 
-test('a check names what is lost, where, and what remains whole', () => {
+test('a check lists lost ranges and the points that are whole', () => {
   const device = { device: '/dev/a', size: 4096, whole: true, lost_bytes: 0, lost: [], more_lost: false };
   const torn = { ...device, whole: false, lost_bytes: 1024, lost: [{ offset: 512, length: 1024 }] };
   const of = { finished: '2024-05-01T12:00:00.000Z', machine: 'alpha' };
@@ -233,7 +233,7 @@ test('a check names what is lost, where, and what remains whole', () => {
   assert.match(text, /^missing pack p\nnot whole.*\nwhole.*\nforeign, ignored: note\n$/m);
 });
 
-test('progress has a fraction where there is a total', () => {
+test('progress has a fraction if there is a total', () => {
   assert.deepEqual(bytesReading('reading', 512, 1024, 256), {
     phase: 'reading',
     fraction: 0.5,

@@ -1,4 +1,4 @@
-/** `verify POINT`: looks at all devices of a point at one level, and keeps what it found with the point. */
+/** `verify POINT`: verifies all devices of a point at one level, and stores the result with the point. */
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { reportError } from '../../base/report.ts';
@@ -30,7 +30,7 @@ export interface VerifyDocument {
   point: string;
   level: Level;
   at: string;
-  /** Of all devices of the point, from 0 to 1. */
+  /** Over all devices of the point, from 0 to 1. */
   coverage: number;
   outcome: PointCheck['outcome'];
   devices: {
@@ -41,14 +41,14 @@ export interface VerifyDocument {
     notes: readonly string[];
     lost: { offset: number; length: number; reason: string }[];
   }[];
-  /** It is kept in the vault, and shown in `points`. */
+  /** True if the result is stored in the vault, where `points` shows it. */
   kept: boolean;
   warnings: string[];
 }
 
 type Looked = readonly { readonly device: PointDevice; readonly found: Verification }[];
 
-/** `device`: the only one to look at; otherwise all. */
+/** Verifies `device` alone, or all devices if it is undefined. */
 export async function verifyPoint(
   context: Context,
   self: Command,
@@ -58,7 +58,7 @@ export async function verifyPoint(
   const values = self.opts<Values>();
   const level = values.level ?? 'read';
   if (values.sample !== undefined && level !== 'read')
-    throw new AgentError('BAD_USAGE', `--sample is for --level read, not for ${level}`);
+    throw new AgentError('BAD_USAGE', `--sample needs --level read, not ${level}`);
   const document = await withVault(context, self, async (session) => {
     const { vault, signal } = session;
     const point = await findPoint(vault, name, {}, { signal });
@@ -70,7 +70,9 @@ export async function verifyPoint(
   if (!context.json) for (const text of document.warnings) context.io.err(`warning: ${printable(text)}\n`);
   if (document.outcome !== 'damaged') return document.warnings.length > 0 ? exitWithWarnings : 0;
   const damaged = new AgentError('VAULT_DAMAGED', `The recovery point ${document.point} is damaged`, {
-    hint: 'dattocli vault check tells what else is; restore --salvage gets what is left',
+    hint:
+      'Run dattocli vault check to find other damage. Run dattocli restore --salvage to restore ' +
+      'the rest',
   });
   const report = reportError('dattocli', damaged, { json: context.json });
   context.io.err(`${report.line}\n`);
@@ -132,7 +134,7 @@ async function conclude(
   );
   const warnings = looked
     .filter(({ found }) => found.outcome === 'unfinished')
-    .map(({ device }) => `nothing of ${device.path} could be looked at, so it is not verified at this level`);
+    .map(({ device }) => `nothing of ${device.path} could be read, so it is not verified at this level`);
   const devices = looked.map(({ device: { path }, found }) => ({
     path,
     coverage: found.coverage,
@@ -143,7 +145,7 @@ async function conclude(
     () => true,
     (error: unknown) => {
       if (!(error instanceof AgentError) || error.code === 'CANCELLED') throw error;
-      warnings.push(`the result is not kept with the point: ${error.message}`);
+      warnings.push(`the result is not stored with the point: ${error.message}`);
       return false;
     },
   );
@@ -160,12 +162,12 @@ async function conclude(
   };
 }
 
-/** Damage is worse than not to know, and that is worse than to know that all is well. */
+/** Returns the worst outcome. Damage is worse than an unfinished check. */
 function worst(outcomes: readonly PointCheck['outcome'][]): PointCheck['outcome'] {
   return (['damaged', 'unfinished'] as const).find((each) => outcomes.includes(each)) ?? 'whole';
 }
 
-/** Devices count by what they use; what was not looked at counts as nothing. */
+/** Weighs devices by their used bytes. A device that was not verified counts as 0. */
 export function coverageOf(
   devices: readonly { readonly path: string; readonly used_bytes: number }[],
   looked: readonly {
@@ -183,7 +185,7 @@ export function coverageOf(
 
 function renderVerification({ level, devices }: VerifyDocument): string {
   const table = renderTable(
-    [{ title: 'device' }, { title: 'level' }, { title: 'looked at', align: 'right' }, { title: 'outcome' }],
+    [{ title: 'device' }, { title: 'level' }, { title: 'verified', align: 'right' }, { title: 'outcome' }],
     devices.map(({ device, coverage, outcome }) => [
       device,
       level,
@@ -193,7 +195,7 @@ function renderVerification({ level, devices }: VerifyDocument): string {
   );
   const lines = devices.flatMap(({ device, problems, notes }) => [
     ...problems.slice(0, 20).map((text) => `${device}: ${text}`),
-    ...(problems.length > 20 ? [`${device}: and ${problems.length - 20} more (--json has them all)`] : []),
+    ...(problems.length > 20 ? [`${device}: and ${problems.length - 20} more (--json lists all)`] : []),
     ...notes.map((text) => `${device}: ${text}`),
   ]);
   return `${table}${lines.map((line) => `${printable(line)}\n`).join('')}`;

@@ -1,9 +1,9 @@
-/** Says on standard error that a store does not answer, while its requests are repeated (for minutes). */
+/** Reports on standard error that a store does not answer, while its requests are repeated (for minutes). */
 import type { StoreHooks } from '../../vault/store/open-store.ts';
 import type { Context } from '../context.ts';
 
 const everyMs = 10_000;
-/** A hiccup is nobody's business. */
+/** Shorter waits are not reported. */
 const quietMs = 2_000;
 
 export function waitingHooks(
