@@ -1,4 +1,6 @@
-/** `vault.json`: version, id and parameters of a vault, in clear, authenticated once a key is there. */
+/**
+ * `vault.json`: version, ID and parameters of a vault. It is in clear text, and is authenticated once a key is known.
+ */
 import { KiB, MiB } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { Fields } from './fields.ts';
@@ -11,28 +13,31 @@ export interface VaultConfig {
   readonly id: string;
   /** ISO 8601. */
   readonly created: string;
-  /** Bytes. */
+  /** In bytes. */
   readonly chunkSize: number;
   readonly packSize: number;
   readonly mac: Buffer;
-  /** What `mac` authenticates. */
+  /** The text that `mac` authenticates. */
   readonly authenticated: string;
 }
 
 const format = 'dattod vault';
 const version = 1;
-/** Neither this nor a key slot comes near; an object that somebody put there instead may be of any size. */
+/**
+ * Limit for `vault.json` and key slots, which are much smaller. Another party may have put an object of any size
+ * there.
+ */
 export const longestClearObject = 64 * KiB;
 
-/** The contents of `vault.json`. Throws BAD_USAGE for sizes that are not allowed. */
+/** Returns the content of `vault.json`. Throws BAD_USAGE if a size is out of range. */
 export function formatConfig(secrets: Secrets, created: Date, chunkSize: number, packSize: number): Buffer {
   if (!isChunkSize(chunkSize))
     throw new AgentError(
       'BAD_USAGE',
-      `A chunk of ${chunkSize} bytes: it has to be a power of two from 4 KiB to 1 MiB`,
+      `The chunk size ${chunkSize} must be a power of two from 4 KiB to 1 MiB`,
     );
   if (!isPackSize(packSize))
-    throw new AgentError('BAD_USAGE', `A pack of ${packSize} bytes: it has to have from 1 MiB to 64 MiB`);
+    throw new AgentError('BAD_USAGE', `The pack size ${packSize} must be from 1 MiB to 64 MiB`);
   const id = secrets.vaultId;
   const time = created.toISOString();
   const mac = secrets.configMac(authenticatedText(id, time, chunkSize, packSize)).toString('hex');
@@ -40,14 +45,14 @@ export function formatConfig(secrets: Secrets, created: Date, chunkSize: number,
   return Buffer.from(`${JSON.stringify(document, null, 2)}\n`, 'utf8');
 }
 
-/** Throws VAULT_DAMAGED, VAULT_TOO_NEW. `where` begins messages. */
+/** Throws VAULT_DAMAGED, VAULT_TOO_NEW. Messages begin with `where`. */
 function parseConfig(text: Uint8Array, where: string): VaultConfig {
   const fields = new Fields(parseJson(text, where), where);
   fields.choice('format', [format]);
   const found = fields.integer('version', 1);
   if (found !== version)
     throw new AgentError('VAULT_TOO_NEW', `${where} has version ${found}; this program knows ${version}`, {
-      hint: 'use a newer version of this program',
+      hint: 'Use a newer version of this program',
     });
   const id = fields.text('id', /^[0-9a-f]{32}$/);
   const created = fields.time('created');
@@ -61,8 +66,8 @@ function parseConfig(text: Uint8Array, where: string): VaultConfig {
 }
 
 /**
- * Reads the parameters of the vault in the store; without a key they are not proven. Throws VAULT_NOT_FOUND,
- * VAULT_TOO_NEW, VAULT_DAMAGED and what the store throws.
+ * Reads the parameters of the vault in the store. They are not verified until a key is known. Throws VAULT_NOT_FOUND,
+ * VAULT_TOO_NEW, VAULT_DAMAGED and errors of the store.
  */
 export async function readConfig(store: ObjectStore, options: StoreOptions = {}): Promise<VaultConfig> {
   let text: Buffer;
@@ -71,7 +76,7 @@ export async function readConfig(store: ObjectStore, options: StoreOptions = {})
   } catch (cause) {
     if (cause instanceof AgentError && cause.code === 'VAULT_OBJECT_MISSING')
       throw new AgentError('VAULT_NOT_FOUND', `There is no vault in ${store.name}: it has no vault.json`, {
-        hint: 'dattocli vault init makes one',
+        hint: 'Run dattocli vault init to create one',
         cause,
       });
     throw cause;

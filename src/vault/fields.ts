@@ -1,15 +1,15 @@
 /**
- * Reads the fields of JSON documents of a vault. What is missing or of another kind makes the document damaged; fields
- * that nobody asks for are ignored, since later versions may add some.
+ * Reads the fields of a vault's JSON documents. A missing field or one of another type makes the document damaged.
+ * Unknown fields are ignored, because later versions may add some.
  */
 import { AgentError } from '../base/errors.ts';
 
 export class Fields {
   readonly #values: Readonly<Record<string, unknown>>;
-  /** The document, then the place in it: `points/… of /mnt/vault`, `… devices[0]`. */
+  /** The document and the place in it: `points/… of /mnt/vault`, `… devices[0]`. */
   readonly #where: string;
 
-  /** Throws VAULT_DAMAGED where the value is no object. */
+  /** Throws VAULT_DAMAGED if the value is not an object. */
   constructor(value: unknown, where: string) {
     if (!isObject(value)) throw new AgentError('VAULT_DAMAGED', `${where} is not an object`);
     this.#values = value;
@@ -28,7 +28,7 @@ export class Fields {
     return value;
   }
 
-  /** A whole number from `least` to `most`. */
+  /** Returns an integer from `least` to `most`. */
   integer(name: string, least = 0, most: number = Number.MAX_SAFE_INTEGER): number {
     const value = this.number(name, least, most);
     if (!Number.isSafeInteger(value)) throw this.wrong(name);
@@ -47,14 +47,14 @@ export class Fields {
     return value;
   }
 
-  /** An instant, as `Date.toISOString` writes it. */
+  /** Returns a time in the form of `Date.toISOString`. */
   time(name: string): string {
     const value = this.text(name, timePattern);
     if (Number.isNaN(Date.parse(value))) throw this.wrong(name);
     return value;
   }
 
-  /** An object, with its fields as they are. */
+  /** Returns an object without checking its fields. */
   object(name: string): Readonly<Record<string, unknown>> {
     const value = this.#values[name];
     if (!isObject(value)) throw this.wrong(name);

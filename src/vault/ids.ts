@@ -1,7 +1,7 @@
-/** Ids of packs, points, writers and the like: 32 hexadecimal digits, random, so none is ever used twice. */
+/** IDs of packs, points, writers and others: 32 random hexadecimal digits, so no ID is ever used twice. */
 import { freshBytes } from '../base/random.ts';
 
-/** `content`: what the object of this id is going to hold, if that is known; it makes the id another one. */
+/** Returns a new ID. `content` is the content of the object, if it is known; it is mixed into the ID. */
 export function newId(...content: readonly Uint8Array[]): string {
   return freshBytes(16, ...content).toString('hex');
 }

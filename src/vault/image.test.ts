@@ -48,7 +48,7 @@ async function store(
   return { path: '/dev/test', size: content.length, root: root.toString('hex'), levels };
 }
 
-/** Data and holes of many chunks, over the border of two map pages, and a short end. */
+/** Data and holes of many chunks across the border of two map pages, and a short last chunk. */
 function someContent(): Buffer {
   const content = Buffer.alloc(1300 * chunkSize + 777);
   const random = seeded(5);
@@ -76,7 +76,7 @@ async function setUp(
   };
 }
 
-test('an image reads as the device was, wherever and however much', async (t) => {
+test('an image reads like the device at any offset and length', async (t) => {
   const content = someContent();
   const { image } = await setUp(t, content);
   const images = [image(), image({ cacheBytes: 5 * chunkSize }), image({ runAhead: 0 })];
@@ -99,7 +99,7 @@ test('an image reads as the device was, wherever and however much', async (t) =>
   }
 });
 
-test('all data is walked in order, and with the holes it is the device', async (t) => {
+test('data is walked in order and, with the holes, equals the device', async (t) => {
   const content = someContent();
   const { image } = await setUp(t, content);
   for (const options of [{}, { runAhead: 0 }, { runAhead: 3 * chunkSize }]) {
@@ -125,7 +125,7 @@ test('all data is walked in order, and with the holes it is the device', async (
   assert.equal(covered, content.length);
 });
 
-test('reads that follow one another are run ahead of; others are not', async (t) => {
+test('sequential reads are read ahead, random reads are not', async (t) => {
   const content = randomBytes(1024 * chunkSize);
   const { image, gets } = await setUp(t, content);
   const sequential = image({ runAhead: 256 * chunkSize });
@@ -142,7 +142,7 @@ test('reads that follow one another are run ahead of; others are not', async (t)
   assert.ok(gets() - before <= 55, `${gets() - before} requests for 50 reads`);
 });
 
-test('what is lost is told with the device and the place', async (t) => {
+test('an error about lost data names the device and the range', async (t) => {
   const content = randomBytes(20 * chunkSize);
   const { image, deletePack } = await setUp(t, content);
   const opened = image();
@@ -153,7 +153,7 @@ test('what is lost is told with the device and the place', async (t) => {
   });
 });
 
-test('an empty device, and one of nothing but zeros', async (t) => {
+test('an empty device and a device of zeros can be read', async (t) => {
   for (const content of [Buffer.alloc(0), Buffer.alloc(100 * chunkSize + 1)]) {
     const { image } = await setUp(t, content);
     assert.ok((await image().read(0, content.length)).equals(content));

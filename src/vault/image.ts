@@ -1,6 +1,6 @@
 /**
- * A device of a recovery point, for reading: what is absent from the map reads as zeros. Reads that follow one another
- * are run ahead of. Nothing is returned that does not carry its name.
+ * Reads a device of a recovery point. Ranges that are not in the map read as zeros. Sequential reads are read ahead.
+ * All returned data has been verified against its name.
  */
 import { AgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
@@ -11,11 +11,11 @@ import { type Name, isZeroName, nameLength } from './names.ts';
 import { PartReader, type PartReaderOptions } from './packs/part-reader.ts';
 import type { VaultParts } from './packs/vault-parts.ts';
 
-/** What of a point's device is needed to read it; `PointDevice` has it all. */
+/** The part of a point's device that reading needs; a `PointDevice` has all of it. */
 export interface ImageSource {
   /** For messages. */
   readonly path: string;
-  /** Bytes. */
+  /** In bytes. */
   readonly size: number;
   /** Hexadecimal. */
   readonly root: string;
@@ -23,13 +23,13 @@ export interface ImageSource {
 }
 
 export interface PointImageOptions {
-  /** How far is read ahead of sequential reads, bytes. Default 8 MiB; 0: not at all. */
+  /** How far to read ahead of sequential reads, in bytes. Default: 8 MiB; 0 disables it. */
   readonly runAhead?: number;
 }
 
 export interface ImageData {
   readonly offset: number;
-  /** Not to be written to. */
+  /** Read-only for the caller. */
   readonly data: Buffer;
 }
 
@@ -40,12 +40,12 @@ export class PointImage {
   readonly #reader: PartReader;
   readonly #chunkSize: number;
   readonly #runAhead: number;
-  /** Where the last read ended, how many followed one another, and how far was read ahead. */
+  /** The end of the last read, the number of sequential reads, and the end of the read-ahead. */
   #last = 0;
   #streak = 0;
   #ahead = 0;
 
-  /** The reader may be shared by several images. Throws VAULT_DAMAGED (levels that do not fit the size). */
+  /** Several images may share the reader. Throws VAULT_DAMAGED if the levels do not fit the size. */
   constructor(
     reader: PartReader,
     source: ImageSource,
@@ -71,8 +71,8 @@ export class PointImage {
   }
 
   /**
-   * Reads exactly `length` bytes, any alignment; the result is the caller's to keep. Throws RangeError past the end;
-   * VAULT_CHUNK_LOST and VAULT_DAMAGED name the device and the place.
+   * Reads exactly `length` bytes at any alignment. The caller owns the result. Throws RangeError past the end.
+   * VAULT_CHUNK_LOST and VAULT_DAMAGED name the device and the range.
    */
   async read(offset: number, length: number): Promise<Buffer> {
     const into = Buffer.alloc(length);
@@ -80,7 +80,7 @@ export class PointImage {
     return into;
   }
 
-  /** As `read`, into a buffer that holds zeros. */
+  /** Like `read`, into a buffer that holds zeros. */
   async readInto(into: Buffer, offset: number): Promise<void> {
     const end = offset + into.length;
     if (offset < 0 || end > this.size)
@@ -103,14 +103,14 @@ export class PointImage {
     await Promise.all(reads);
   }
 
-  /** Where the device holds data, in order; everything else reads as zeros. */
+  /** Yields the ranges that hold data, in order. All other ranges read as zeros. */
   extents(): AsyncGenerator<Extent> {
     return this.map.extents();
   }
 
   /**
-   * All data within `[from, to)` (multiples of the chunk size, or the end), chunk by chunk in order, without what reads
-   * as zeros; chunks are read ahead.
+   * Yields the data of `[from, to)` chunk by chunk in order, without zero chunks. Both bounds are multiples of the
+   * chunk size, or the end. Chunks are read ahead.
    */
   async *data(from = 0, to = this.size): AsyncGenerator<ImageData> {
     const range = {
@@ -167,7 +167,7 @@ export class PointImage {
     });
   }
 
-  /** Sees whether reads follow one another (several may be under way, a little out of order), and runs ahead of them. */
+  /** Detects sequential reads and starts to read ahead. Several reads may run at once, slightly out of order. */
   #follow(offset: number, end: number): void {
     const near = Math.max(this.#runAhead / 2, end - offset);
     if (Math.abs(offset - this.#last) <= near) this.#streak++;

@@ -8,7 +8,7 @@ import { makeKeyFile, replaceKeyFile } from './key-file.ts';
 const scratch = mkdtempSync(join(tmpdir(), 'key-file-'));
 after(() => rmSync(scratch, { recursive: true }));
 
-test('a key file is made with its directory, for its owner alone, and not over another', async () => {
+test('a key file is created with its directory, for its owner alone, and replaces no other file', async () => {
   const path = join(scratch, 'keys/deep/a.key');
   await makeKeyFile(path, 'text\n');
   assert.equal(readFileSync(path, 'utf8'), 'text\n');
@@ -19,7 +19,7 @@ test('a key file is made with its directory, for its owner alone, and not over a
   await assert.rejects(makeKeyFile(join(scratch, 'link.key'), 'x'), { code: 'FILE_EXISTS' });
 });
 
-test('a key file is replaced in one step, also where a draft was left', async () => {
+test('a key file is replaced in one step, even if a draft was left', async () => {
   const path = join(scratch, 'b.key');
   await makeKeyFile(path, 'old\n');
   mkdirSync(join(scratch, 'sub'));

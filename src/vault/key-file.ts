@@ -1,25 +1,25 @@
-/** Key files on this machine: 0600, durable before anybody relies on them, and never half-written. */
+/** Key files on this machine: mode 0600, replaced in one step, and durable before a vault uses them. */
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { makeDirectories, syncFolder } from './store/durable.ts';
 
-/** Makes the file, and its directory (0700) where it is missing. Throws FILE_EXISTS, FILE_ERROR. */
+/** Creates the file, and its directory (0700) if it is missing. Throws FILE_EXISTS, FILE_ERROR. */
 export async function makeKeyFile(path: string, text: string): Promise<void> {
   try {
     await makeDirectories(dirname(path), 0o700);
     await write(path, text);
   } catch (error) {
     if (errnoCode(error) === 'EEXIST')
-      throw new AgentError('FILE_EXISTS', `${path} is there already, and is not overwritten`, {
+      throw new AgentError('FILE_EXISTS', `${path} exists and is not overwritten`, {
         cause: error,
       });
     throw failed(path, error);
   }
 }
 
-/** Puts the new text in the place of the old one in one step. Throws FILE_ERROR. */
+/** Replaces the text in one step. Throws FILE_ERROR. */
 export async function replaceKeyFile(path: string, text: string): Promise<void> {
   const draft = `${path}.new`;
   try {
@@ -49,7 +49,7 @@ async function write(path: string, text: string): Promise<void> {
 
 function failed(path: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be written: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'vaults and their keys are made by root; --state-dir puts them elsewhere',
+    hint: 'Create vaults and keys as root, or choose another directory with --state-dir',
     cause: error,
   });
 }

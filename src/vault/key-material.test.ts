@@ -28,7 +28,7 @@ function base32(bits: bigint, digits: number): string {
 
 const secret = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes));
 
-test('a recovery code is 14 groups of 4, and gives its bytes back however it is typed', () => {
+test('a recovery code has 14 groups of 4 and is read back however it is typed', () => {
   fc.assert(
     fc.property(secret, (bytes) => {
       const code = formatRecoveryCode(bytes);
@@ -49,7 +49,7 @@ test('a recovery code is 14 groups of 4, and gives its bytes back however it is 
   );
 });
 
-test('a recovery code with one wrong character, or two that changed places, is refused', () => {
+test('a recovery code with a wrong character or two swapped characters is refused', () => {
   const code = formatRecoveryCode(Buffer.from('0123456789abcdef0123456789abcdef'));
   for (let at = 0; at < code.length; at++) {
     if (code[at] === '-') continue;
@@ -69,7 +69,7 @@ test('a recovery code with one wrong character, or two that changed places, is r
   );
 });
 
-test('new codes and key files are new', () => {
+test('each new code and key file is different', () => {
   assert.notEqual(newRecoveryCode(), newRecoveryCode());
   const text = newKeyFileText();
   assert.match(text, /^[0-9a-f]{64}\n$/);
@@ -77,7 +77,7 @@ test('new codes and key files are new', () => {
   assert.equal(keyFileBytes(text).toString('hex'), text.trim());
 });
 
-test('a file that is no key file is refused, and its contents are not told', () => {
+test('a file that is not a key file is refused without showing its content', () => {
   for (const text of [
     '',
     'secret',
@@ -91,7 +91,7 @@ test('a file that is no key file is refused, and its contents are not told', () 
     );
 });
 
-test('accents may be typed in either way', () => {
+test('accents may be typed in composed or decomposed form', () => {
   assert.deepEqual(passphraseBytes('e\u0301te\u0301'), Buffer.from('\u00e9t\u00e9'));
   assert.notDeepEqual(passphraseBytes(' a'), passphraseBytes('a'));
   assert.throws(() => passphraseBytes(''), isUsage);

@@ -1,6 +1,6 @@
 /**
- * What people hold of a vault's key: a passphrase, the text of a key file, or a recovery code that was printed
- * (docs/formats/vault.md, "Keys").
+ * The keys that people keep: a passphrase, the text of a key file, or a printed recovery code (docs/formats/vault.md,
+ * "Keys").
  */
 import { createHash } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
@@ -9,27 +9,29 @@ import { keyLength } from './secrets.ts';
 
 export type KeyMaterial =
   | { readonly kind: 'passphrase'; readonly passphrase: string }
-  /** The contents of the key file. */
+  /** The content of the key file. */
   | { readonly kind: 'file'; readonly text: string }
   | { readonly kind: 'recovery'; readonly code: string };
 
-/** The contents of a new key file. */
+/** Returns the content of a new key file. */
 export function newKeyFileText(): string {
   return `${freshBytes(keyLength).toString('hex')}\n`;
 }
 
-/** A new recovery code: 14 groups of 4 characters, joined by hyphens. */
+/** Returns a new recovery code: 14 groups of 4 characters, joined by hyphens. */
 export function newRecoveryCode(): string {
   return formatRecoveryCode(freshBytes(keyLength));
 }
 
-/** Equal passphrases give equal bytes, however the keyboard composes accents. Throws BAD_USAGE for an empty one. */
+/**
+ * Returns equal bytes for equal passphrases, however the keyboard composes accents. Throws BAD_USAGE if it is empty.
+ */
 export function passphraseBytes(passphrase: string): Buffer {
   if (passphrase === '') throw new AgentError('BAD_USAGE', 'The passphrase is empty');
   return Buffer.from(passphrase.normalize('NFC'), 'utf8');
 }
 
-/** Throws BAD_USAGE; the text is in no message. */
+/** Throws BAD_USAGE. No message contains the text. */
 export function keyFileBytes(text: string): Buffer {
   const digits = text.trim();
   if (!/^[0-9a-fA-F]{64}$/.test(digits))
@@ -37,7 +39,7 @@ export function keyFileBytes(text: string): Buffer {
       'BAD_USAGE',
       `The key file holds ${digits.length} characters, not 64 hexadecimal digits`,
       {
-        hint: 'dattocli vault key add makes key files; another file does not serve as one',
+        hint: 'Create a key file with dattocli vault key add; another file cannot be used',
       },
     );
   return Buffer.from(digits, 'hex');
@@ -45,7 +47,7 @@ export function keyFileBytes(text: string): Buffer {
 
 /** Crockford's base32: no I, L, O and U. */
 const alphabet = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
-/** Characters for 32 bytes: 256 bits and 4 zero bits. */
+/** Number of digits for 32 bytes: 256 bits and 4 zero bits. */
 const secretDigits = 52;
 const checkDigits = 4;
 
@@ -54,10 +56,10 @@ export function formatRecoveryCode(secret: Buffer): string {
   return digits.match(/.{4}/g)!.join('-');
 }
 
-/** Upper and lower case, spaces and hyphens are all one; O is 0, I and L are 1. Throws BAD_USAGE. */
+/** Ignores case, spaces and hyphens. O is read as 0, I and L as 1. Throws BAD_USAGE. */
 export function recoveryBytes(code: string): Buffer {
   const digits = code.toUpperCase().replace(/[\s-]/g, '').replace(/O/g, '0').replace(/[IL]/g, '1');
-  const hint = 'compare it with the print-out, group by group';
+  const hint = 'Compare it with the printed code, group by group';
   if (digits.length !== secretDigits + checkDigits)
     throw new AgentError(
       'BAD_USAGE',
@@ -75,7 +77,7 @@ export function recoveryBytes(code: string): Buffer {
     );
   const bits = digits.slice(0, secretDigits);
   const secret = fromBase32(bits);
-  // The four bits left over are zero, or another character was meant.
+  // The four spare bits must be zero; otherwise a character is mistyped.
   if (toBase32(secret, secretDigits) !== bits || checkOf(secret) !== digits.slice(secretDigits))
     throw new AgentError(
       'BAD_USAGE',
@@ -87,12 +89,12 @@ export function recoveryBytes(code: string): Buffer {
   return secret;
 }
 
-/** The first 20 bits of the SHA-256. */
+/** Returns the first 20 bits of the SHA-256. */
 function checkOf(secret: Buffer): string {
   return toBase32(createHash('sha256').update(secret).digest(), checkDigits);
 }
 
-/** The first `count` * 5 bits; zeros follow where the bytes end. */
+/** Returns the first `count` * 5 bits, padded with zeros. */
 function toBase32(bytes: Buffer, count: number): string {
   let text = '';
   for (let digit = 0; digit < count; digit++) {
@@ -104,7 +106,7 @@ function toBase32(bytes: Buffer, count: number): string {
   return text;
 }
 
-/** The first 32 bytes. */
+/** Returns the first 32 bytes. */
 function fromBase32(digits: string): Buffer {
   const bytes = Buffer.alloc(keyLength);
   for (let bit = 0; bit < keyLength * 8; bit++) {

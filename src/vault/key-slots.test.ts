@@ -34,7 +34,7 @@ function parse(id: string, document: unknown): ReturnType<typeof parseSlot> {
   return parseSlot(id, Buffer.from(JSON.stringify(document)), 'the slot');
 }
 
-test('each kind of slot gives the master key to its own material alone', async () => {
+test('a slot of each kind opens with its own material alone', async () => {
   for (const material of [passphrase, file, recovery]) {
     const slot = await makeSlot(master, vaultId, material, { cost, label: 'mine' });
     const again = parseSlot(slot.id, formatSlot(slot), 'the slot');
@@ -53,7 +53,7 @@ test('each kind of slot gives the master key to its own material alone', async (
   assert.deepEqual(await openSlot(slot, vaultId, decomposed), master);
 });
 
-test('a slot is sealed as the specification says', async () => {
+test('a slot is sealed as specified', async () => {
   const derive = {
     passphrase: (salt: Buffer) => scryptSync('caf\u00e9', salt, 32, { N: 1024, r: 8, p: 1 }),
     file: (salt: Buffer) =>
@@ -74,7 +74,7 @@ test('a slot is sealed as the specification says', async () => {
   }
 });
 
-test('parameters that a forger chose are refused before they are used', async () => {
+test('costly parameters of a forged slot are refused before they are used', async () => {
   const { id, document } = await slotText(passphrase);
   const forgeries: Record<string, unknown>[] = [
     { N: 2 ** 21 },
@@ -107,7 +107,7 @@ test('parameters that a forger chose are refused before they are used', async ()
     );
 });
 
-test('a slot that lacks a field, or has it of another kind, is damaged', async () => {
+test('a slot with a missing field or a field of another type is damaged', async () => {
   const { id, document } = await slotText(file);
   for (const name of Object.keys(document)) {
     assert.throws(() => parse(id, { ...document, [name]: undefined }), refused('VAULT_DAMAGED'), name);
@@ -122,7 +122,7 @@ test('a slot that lacks a field, or has it of another kind, is damaged', async (
   assert.equal(parse(id, { ...document, later: 1 }).id, id);
 });
 
-test('a bit flipped in any byte of the text opens nothing', async () => {
+test('a slot with any flipped bit opens nothing', async () => {
   const slot = await makeSlot(master, vaultId, file, { label: 'mine' });
   const text = formatSlot(slot);
   for (let at = 0; at < text.length; at++) {
@@ -132,7 +132,7 @@ test('a bit flipped in any byte of the text opens nothing', async () => {
     try {
       const parsed = parseSlot(slot.id, flipped, 'the slot');
       found = await openSlot(parsed, vaultId, file);
-      // Label, time and white space say nothing that matters.
+      // Changes of the label, the time and white space do not matter.
       if (found !== undefined)
         assert.deepEqual({ ...parsed, label: '', created: '' }, { ...slot, label: '', created: '' });
     } catch (error) {

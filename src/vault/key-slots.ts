@@ -1,7 +1,7 @@
 /**
- * Key slots: the master key of a vault, sealed under a passphrase, a key file or a recovery code
- * (docs/formats/vault.md, "Keys"). A slot lies in clear and unauthenticated in the store, so all of it is doubted:
- * parameters that would take much memory are refused before they are used.
+ * Key slots: the master key of a vault, sealed with a passphrase, a key file or a recovery code
+ * (docs/formats/vault.md, "Keys"). A slot is in clear text and not authenticated, so its fields are not trusted:
+ * parameters that need much memory are refused before use.
  */
 import { scrypt } from 'node:crypto';
 import { AgentError } from '../base/errors.ts';
@@ -16,13 +16,13 @@ import { hkdf, keyLength } from './secrets.ts';
 export type KeyKind = KeyMaterial['kind'];
 
 export interface ScryptCost {
-  /** A power of two from 2^10 to 2^20; 1024 * N bytes of memory. */
+  /** A power of two from 2^10 to 2^20. scrypt needs 1024 * N bytes of memory. */
   readonly N: number;
-  /** 1 to 16. */
+  /** From 1 to 16. */
   readonly p: number;
 }
 
-/** 64 MiB; some 0.4 seconds. Lower only in tests. */
+/** 64 MiB and about 0.4 seconds. Lower only in tests. */
 const defaultCost: ScryptCost = { N: 65536, p: 2 };
 
 export interface KeySlot {
@@ -57,7 +57,7 @@ export interface SlotOptions {
   readonly created?: Date | undefined;
 }
 
-/** Seals the master key of the vault. Throws BAD_USAGE for material that is none. */
+/** Seals the master key of the vault. Throws BAD_USAGE for invalid key material. */
 export async function makeSlot(
   master: Buffer,
   vaultId: string,
@@ -65,7 +65,10 @@ export async function makeSlot(
   { label = '', cost = defaultCost, created = new Date() }: SlotOptions = {},
 ): Promise<KeySlot> {
   if (label.length > longestLabel)
-    throw new AgentError('BAD_USAGE', `The label of a key has ${label.length} of ${longestLabel} characters`);
+    throw new AgentError(
+      'BAD_USAGE',
+      `The label of a key has ${label.length} characters; at most ${longestLabel} are allowed`,
+    );
   const id = newId();
   const salt = freshBytes(saltLength);
   const kdf: KeySlot['kdf'] =
@@ -75,8 +78,8 @@ export async function makeSlot(
 }
 
 /**
- * The master key; undefined where this material does not open this slot of this vault. Throws BAD_USAGE for material
- * that is none.
+ * Returns the master key; undefined if this material does not open this slot of this vault. Throws BAD_USAGE for
+ * invalid material.
  */
 export async function openSlot(
   slot: KeySlot,
@@ -88,7 +91,7 @@ export async function openSlot(
   return master?.length === keyLength ? master : undefined;
 }
 
-/** The contents of `keys/KEY.json`. */
+/** Returns the content of `keys/KEY.json`. */
 export function formatSlot({ id, kind, label, created, kdf, sealed }: KeySlot): Buffer {
   const { name, salt, ...cost } = kdf;
   const document = {
@@ -103,11 +106,14 @@ export function formatSlot({ id, kind, label, created, kdf, sealed }: KeySlot): 
   return Buffer.from(`${JSON.stringify(document, null, 2)}\n`, 'utf8');
 }
 
-/** `id`: KEY of the object's key; `where` begins messages. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
+/** `id` is KEY of the object key; messages begin with `where`. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
 export function parseSlot(id: string, text: Uint8Array, where: string): KeySlot {
   const fields = new Fields(parseJson(text, where), where);
   if (fields.integer('format', 1) !== 1)
-    throw new AgentError('VAULT_TOO_NEW', `${where} has format ${fields.integer('format')}; 1 is known`);
+    throw new AgentError(
+      'VAULT_TOO_NEW',
+      `${where} has format ${fields.integer('format')}; this program knows format 1`,
+    );
   const kind = fields.choice('kind', ['passphrase', 'file', 'recovery']);
   const kdf = fields.fields('kdf');
   const salt = Buffer.from(kdf.text('salt', /^(?:[0-9a-f]{2}){16,64}$/), 'hex');
@@ -159,9 +165,9 @@ async function wrappingKey(kdf: KeySlot['kdf'], material: KeyMaterial): Promise<
   }
 }
 
-/** In a thread of the pool. */
+/** Runs in a thread of the pool. */
 function scryptKey(passphrase: Buffer, { N, r, p, salt }: ScryptKdf): Promise<Buffer> {
-  // What OpenSSL counts: N blocks, p blocks and a few.
+  // OpenSSL counts N blocks, p blocks and a few more.
   const maxmem = 128 * r * (N + p + 4);
   return new Promise((resolve, reject) => {
     scrypt(passphrase, salt, keyLength, { N, r, p, maxmem }, (error, key) => {

@@ -19,7 +19,7 @@ function refused(code: ErrorDocument['code']): (error: unknown) => true {
   };
 }
 
-test('a key is added with a key, listed, found and removed', async () => {
+test('a key is added with an existing key, listed, found and removed', async () => {
   const store = openMemoryStore();
   const vault = await Vault.init(store, { keys: [{ material: first, label: 'desk' }], cost });
   await assert.rejects(addKey(vault, second, file), refused('VAULT_WRONG_KEY'));
@@ -44,7 +44,7 @@ test('a key is added with a key, listed, found and removed', async () => {
   await assert.rejects(removeKey(vault, 'ab'.repeat(16)), refused('VAULT_NO_KEY'));
 });
 
-test('slots that cannot be used are passed over, told, and can be removed', async () => {
+test('unusable slots are skipped, reported, and can be removed', async () => {
   const store = openMemoryStore();
   const vault = await Vault.init(store, { keys: [{ material: first }], cost });
   const id = '00'.repeat(16);
@@ -56,7 +56,7 @@ test('slots that cannot be used are passed over, told, and can be removed', asyn
     list.damaged.map(({ id: damaged }) => damaged),
     [id],
   );
-  // A slot that cannot be used is no other key.
+  // An unusable slot does not count as another key.
   await assert.rejects(removeKey(vault, list.slots[0]!.id), refused('VAULT_LAST_KEY'));
   await assert.rejects(Vault.open(store, second), (error) => {
     refused('VAULT_WRONG_KEY')(error);
@@ -66,7 +66,7 @@ test('slots that cannot be used are passed over, told, and can be removed', asyn
   assert.equal((await listKeys(vault)).damaged.length, 0);
 });
 
-test('the slots of one vault open no other vault that was put in its place', async () => {
+test('the slots of a vault do not open another vault in its place', async () => {
   const store = openMemoryStore();
   await Vault.init(store, { keys: [{ material: first }], cost });
   const other = openMemoryStore();

@@ -1,4 +1,4 @@
-/** Adding and removing the keys of a vault. */
+/** Lists, adds and removes the keys of a vault. */
 import { AgentError } from '../base/errors.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { type KeySlot, type SlotOptions, formatSlot, makeSlot } from './key-slots.ts';
@@ -9,14 +9,14 @@ import type { Vault } from './vault.ts';
 
 export type { KeySlots } from './unlock.ts';
 
-/** What a slot says of itself; nothing of it is proven. */
+/** Returns the key slots as stored. Nothing in them is verified. */
 export function listKeys(vault: Pick<Vault, 'store'>, options: StoreOptions = {}): Promise<KeySlots> {
   return readSlots(vault.store, options);
 }
 
 /**
- * Adds a key; `present` opens the vault already, since only that gives the master key. Throws VAULT_NO_KEY,
- * VAULT_WRONG_KEY, BAD_USAGE and what the store throws.
+ * Adds a key. `present` must open the vault, because only an existing key gives the master key. Throws VAULT_NO_KEY,
+ * VAULT_WRONG_KEY, BAD_USAGE and errors of the store.
  */
 export async function addKey(
   vault: Vault,
@@ -29,8 +29,8 @@ export async function addKey(
 }
 
 /**
- * Removes a slot. Who knows its key and has a copy of it, or of the master key, still reads the vault. Throws
- * VAULT_NO_KEY where there is none of this id, VAULT_LAST_KEY where no other is left that can be used.
+ * Removes a slot. A person with the removed key and a copy of the slot, or with the master key, can still read the
+ * vault. Throws VAULT_NO_KEY if there is no such slot, VAULT_LAST_KEY if no other usable slot is left.
  */
 export async function removeKey(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   const { slots, damaged } = await readSlots(vault.store, options);
@@ -38,17 +38,17 @@ export async function removeKey(vault: Vault, id: string, options: StoreOptions 
     throw new AgentError('VAULT_NO_KEY', `${vault.name} has no key ${id}`);
   if (!slots.some((each) => each.id !== id))
     throw new AgentError('VAULT_LAST_KEY', `${id} is the last key of ${vault.name}`, {
-      hint: 'add another one first; without a key nothing of the vault can be read',
+      hint: 'Add another key first. Without a key the vault cannot be read',
     });
   await asDeleter('to remove a key', () => vault.store.delete(slotKey(id), options));
 }
 
-/** Puts a slot back that was removed just now. Throws what the store throws. */
+/** Restores a slot that was just removed. Throws errors of the store. */
 export async function restoreKey(vault: Vault, slot: KeySlot, options: StoreOptions = {}): Promise<void> {
   await putSlot(vault, slot, options);
 }
 
-/** The id of the key that a person names by its label, its id or the first digits of it. Throws VAULT_NO_KEY. */
+/** Returns the ID of the key with this label, ID or first digits of an ID. Throws VAULT_NO_KEY. */
 export function findKey({ slots, damaged }: KeySlots, text: string): string {
   const ids = [...slots, ...damaged].map(({ id }) => id);
   const found = new Set([
@@ -58,11 +58,11 @@ export function findKey({ slots, damaged }: KeySlots, text: string): string {
   const [id] = found;
   if (id === undefined)
     throw new AgentError('VAULT_NO_KEY', `No key has the id or label "${text}"`, {
-      hint: 'dattocli vault key list shows them',
+      hint: 'Run dattocli vault key list to list the keys',
     });
   if (found.size > 1)
-    throw new AgentError('VAULT_NO_KEY', `"${text}" means ${found.size} keys: ${[...found].join(', ')}`, {
-      hint: 'give the whole id',
+    throw new AgentError('VAULT_NO_KEY', `"${text}" matches ${found.size} keys: ${[...found].join(', ')}`, {
+      hint: 'Give the complete ID',
     });
   return id;
 }

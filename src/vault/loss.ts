@@ -1,7 +1,7 @@
-/** What it means for a vault that something of it could not be read. */
+/** Distinguishes lost data from other errors. */
 import { AgentError } from '../base/errors.ts';
 
-/** The chunk or page is not to be had; anything else that fails says nothing about the vault. */
+/** Returns true if the error proves that a chunk or page is lost. Other errors prove nothing about the vault. */
 export function isLoss(error: unknown): error is AgentError {
   return error instanceof AgentError && ['VAULT_CHUNK_LOST', 'VAULT_DAMAGED'].includes(error.code);
 }

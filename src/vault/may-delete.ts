@@ -1,14 +1,16 @@
-/** Deleting with credentials that may add, but not delete (docs/vault.md, "Who may delete"): what the refusal means. */
+/** Explains a refused delete: credentials may be allowed to add but not to delete (docs/vault.md, "Who may delete"). */
 import { AgentError } from '../base/errors.ts';
 
-/** Runs deletes. Where the store refuses them, VAULT_DENIED says what it is that needs the right to delete. */
+/**
+ * Runs deletes. If the store refuses them, the hint of VAULT_DENIED names the work that needs the delete permission.
+ */
 export async function asDeleter<T>(what: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (!isDenied(error)) throw error;
     throw new AgentError('VAULT_DENIED', error.message, {
-      hint: `${what} takes credentials that may delete; those of machines that back up should not`,
+      hint: `Use credentials with delete permission ${what}. Machines that only back up should not have it`,
       cause: error,
     });
   }

@@ -1,9 +1,9 @@
 /**
- * From what a person calls a vault to the open vault: its settings, its credentials, its key. `vault:default` is the
- * vault in the state directory where the configuration names no other.
+ * Finds and opens the vault that the user names: its settings, credentials and key. `vault:default` is the vault in
+ * the state directory, unless the configuration names another one.
  *
- * The key is the one that was given; else that of the settings; else `vault-keys/ID.key` in the state directory,
- * where `dattocli vault init` leaves it.
+ * The key is the given one, else the one in the settings, else `vault-keys/ID.key` in the state directory, where
+ * `dattocli vault init` puts it.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, realpath, rm } from 'node:fs/promises';
@@ -25,19 +25,19 @@ import type { ObjectStore, StoreOptions } from './store/object-store.ts';
 import { type StoreHooks, type StoreSettings, openStore } from './store/open-store.ts';
 import { Vault } from './vault.ts';
 
-/** Where vaults are looked for on this machine. */
+/** The directories and the configuration in which vaults are found on this machine. */
 export interface VaultContext {
   readonly vaults: NamedVaults;
   readonly stateDirectory: string;
 }
 
-/** A vault's place with all that reaching it takes; plain data. */
+/** The location of a vault with everything needed to reach it, as plain data. */
 export interface VaultPlace {
   readonly location: StoreLocation;
   readonly settings: StoreSettings;
   readonly keyFile: string | undefined;
   readonly passphraseFile: string | undefined;
-  /** zstd's, 1 to 19. */
+  /** zstd level, from 1 to 19. */
   readonly level: number;
 }
 
@@ -46,11 +46,11 @@ export interface OpenedVault {
   readonly location: StoreLocation;
   readonly settings: StoreSettings;
   readonly level: number;
-  /** Of the vault's index on this machine; its directory is there. */
+  /** Path of the vault's index on this machine. Its directory exists. */
   readonly indexPath: string;
 }
 
-/** Throws BAD_TARGET for a name that the configuration does not have, FILE_ERROR for credentials that cannot be read. */
+/** Throws BAD_TARGET if the configuration does not have the name, FILE_ERROR if credentials cannot be read. */
 export async function findVault(location: VaultLocation, context: VaultContext): Promise<VaultPlace> {
   if (location.kind !== 'named') return placeOf(location, undefined);
   const named = Object.hasOwn(context.vaults, location.name) ? context.vaults[location.name] : undefined;
@@ -61,15 +61,15 @@ export async function findVault(location: VaultLocation, context: VaultContext):
   if (location.name === 'default')
     return placeOf({ kind: 'directory', path: join(context.stateDirectory, 'vault') }, undefined);
   const known = Object.keys(context.vaults);
-  throw new AgentError('BAD_TARGET', `No vault is called "${location.name}"`, {
+  throw new AgentError('BAD_TARGET', `The configuration has no vault "${location.name}"`, {
     hint:
       known.length === 0
-        ? 'the configuration has no "vaults"; vault:/path names a directory'
-        : `the configuration has ${known.join(', ')}`,
+        ? 'Name a directory as vault:/path, or add "vaults" to the configuration'
+        : `Choose one of ${known.join(', ')}`,
   });
 }
 
-/** Opens the store alone, without a key. */
+/** Opens only the store; needs no key. */
 export function openPlace(
   place: VaultPlace,
   { create, hooks }: { readonly create?: boolean; readonly hooks?: StoreHooks | undefined } = {},
@@ -79,13 +79,13 @@ export function openPlace(
 
 export interface OpenVaultOptions extends StoreOptions {
   readonly hooks?: StoreHooks | undefined;
-  /** Id of a vault that may be at this place, though this machine has seen only others there. */
+  /** ID of a vault to accept here although this machine has only seen other vaults at this location. */
   readonly accept?: string | undefined;
 }
 
 /**
- * Throws VAULT_NOT_FOUND, VAULT_EXCHANGED, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and what the store
- * throws.
+ * Throws VAULT_NOT_FOUND, VAULT_EXCHANGED, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_TOO_NEW, VAULT_DAMAGED, and errors of
+ * the store.
  */
 export async function openVault(
   wanted: VaultLocation,
@@ -111,8 +111,8 @@ export async function openVault(
 }
 
 /**
- * The index belongs to the vault and to its place: a copy of a vault has the same id, and other packs. Two ways to one
- * directory are one place.
+ * The index depends on the vault and its location: a copy of a vault has the same ID but other packs. Two paths to
+ * one directory are one location.
  */
 async function indexPathOf(
   id: string,
@@ -130,12 +130,12 @@ async function indexPathOf(
   return join(directory, place, 'index.sqlite');
 }
 
-/** Where the key file of a vault lies on this machine, if it has one. */
+/** Returns the path of the vault's key file on this machine. The file may not exist. */
 export function keyFileOf(vaultId: string, context: Pick<VaultContext, 'stateDirectory'>): string {
   return join(context.stateDirectory, 'vault-keys', `${vaultId}.key`);
 }
 
-/** The key that this machine has for the vault, and the file that it lies in. Throws VAULT_NO_KEY, FILE_ERROR. */
+/** Returns the key that this machine has for the vault, and its file. Throws VAULT_NO_KEY, FILE_ERROR. */
 export async function storedKey(
   place: VaultPlace,
   id: string,
@@ -155,8 +155,10 @@ export async function storedKey(
     if (error instanceof AgentError) throw error;
     if (errnoCode(error) !== 'ENOENT') throw unreadable(path, error);
     const name = formatVaultLocation(place.location);
-    throw new AgentError('VAULT_NO_KEY', `${name} is sealed, and there is no key for it in ${path}`, {
-      hint: 'give one with --key-file, --passphrase-file or --recovery-code, or name it in the configuration',
+    throw new AgentError('VAULT_NO_KEY', `${name} is encrypted, and ${path} has no key for it`, {
+      hint:
+        'Give a key with --key-file, --passphrase-file or --recovery-code, or name it in the ' +
+        'configuration',
     });
   }
 }
@@ -183,9 +185,13 @@ async function placeOf(location: StoreLocation, settings: VaultSettings | undefi
 
 async function readCredentials(path: string): Promise<{ accessKeyId: string; secretAccessKey: string }> {
   const wrong = (cause?: unknown): AgentError =>
-    new AgentError('FILE_ERROR', `${path} is no JSON object with "access_key_id" and "secret_access_key"`, {
-      cause,
-    });
+    new AgentError(
+      'FILE_ERROR',
+      `${path} is not a JSON object with "access_key_id" and "secret_access_key"`,
+      {
+        cause,
+      },
+    );
   let value: unknown;
   try {
     value = JSON.parse(await readSecret(path));
@@ -218,7 +224,9 @@ async function makeStateDirectory(path: string): Promise<void> {
     await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(error) ?? String(error)}`, {
-      hint: 'the index of the vault lies in the state directory: run as root, or give one with --state-dir',
+      hint:
+        'The index of the vault is in the state directory. Run as root, or choose another one with ' +
+        '--state-dir',
       cause: error,
     });
   }
@@ -226,7 +234,7 @@ async function makeStateDirectory(path: string): Promise<void> {
 
 function unreadable(path: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be read: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'see that the file is there, and that this user may read it',
+    hint: 'Check that the file exists and that this user may read it',
     cause: error,
   });
 }

@@ -18,7 +18,7 @@ function stateDirectory(t: { after(hook: () => void): void }): string {
   return directory;
 }
 
-test('a place is bound to the vault that was seen there, and to no other place', async (t) => {
+test('a location is bound to the vault that was seen there', async (t) => {
   const state = stateDirectory(t);
   const [one, other] = [newId(), newId()];
   await expectSameVault(state, 'vault:/a', one);
@@ -40,7 +40,7 @@ test('a place is bound to the vault that was seen there, and to no other place',
   });
 });
 
-test('a file of an earlier version is read, and added to', async (t) => {
+test('a file of an earlier version is read and extended', async (t) => {
   const state = stateDirectory(t);
   const [one, other] = [newId(), newId()];
   await rememberVault(state, 'vault:/a', one);
@@ -57,7 +57,7 @@ test('a file of an earlier version is read, and added to', async (t) => {
   }
 });
 
-test('a file that makes no sense binds nothing', async (t) => {
+test('an invalid file binds nothing', async (t) => {
   const state = stateDirectory(t);
   await rememberVault(state, 'vault:/a', newId());
   const [name] = readdirSync(join(state, 'vault-places')) as [string];
@@ -67,7 +67,7 @@ test('a file that makes no sense binds nothing', async (t) => {
   }
 });
 
-test('a vault in the place of another one is not opened, though the key fits', async (t) => {
+test('a vault that replaced another one is not opened, even if the key fits', async (t) => {
   const state = stateDirectory(t);
   const key = { kind: 'file', text: newKeyFileText() } as const;
   const place = join(state, 'vault');
@@ -87,7 +87,7 @@ test('a vault in the place of another one is not opened, though the key fits', a
   await make();
   await assert.rejects(open(), { code: 'VAULT_EXCHANGED' });
   await assert.rejects(open(newId()), { code: 'VAULT_EXCHANGED' });
-  // It is accepted by its id, if a key opens it.
+  // The vault is accepted by its ID if a key opens it.
   const { id } = await readConfig(await openDirectoryStore(place));
   const wrong = { kind: 'file', text: newKeyFileText() } as const;
   await assert.rejects(open(id, wrong), { code: 'VAULT_WRONG_KEY' });

@@ -1,7 +1,8 @@
 /**
- * Which vaults this machine has seen at which place: one small file for each place in the state directory. Several
- * vaults are seen at one place if disks take turns at a mount point. A store that answers with a vault not seen there (an exchanged disk or bucket, or one whose owner wants to be given the data) is refused before
- * anything is written to it. Of a vault of the same id and key, an older state is not noticed by this.
+ * Pins: the vaults that this machine has seen at each location, in one small file per location in the state
+ * directory. A location has several vaults if disks take turns at a mount point. A vault that was not seen there (an
+ * exchanged disk or bucket, or a store that tries to collect data) is refused before anything is written to it. An
+ * older state of the same vault is not detected.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -12,12 +13,12 @@ import { isId } from './ids.ts';
 
 interface Pin {
   readonly format: 1;
-  /** As a person writes it. */
+  /** As the user writes it. */
   readonly location: string;
   readonly id: string;
   /** ISO 8601. */
   readonly seen: string;
-  /** Vaults that were made or accepted there later. Files of earlier versions lack it. */
+  /** Vaults that were created or accepted there later. Files of earlier versions lack this field. */
   readonly others?: readonly SeenVault[];
 }
 
@@ -27,7 +28,7 @@ interface SeenVault {
   readonly seen: string;
 }
 
-/** Throws VAULT_EXCHANGED where only other vaults were seen there, FILE_ERROR where that cannot be read. */
+/** Throws VAULT_EXCHANGED if only other vaults were seen there, FILE_ERROR if the file cannot be read. */
 export async function expectSameVault(stateDirectory: string, location: string, id: string): Promise<void> {
   const pin = await readPin(pinPath(stateDirectory, location));
   if (pin === undefined) return;
@@ -36,16 +37,19 @@ export async function expectSameVault(stateDirectory: string, location: string, 
   const seen = known.map((each) => `${each.id} since ${each.seen}`).join(' and ');
   throw new AgentError(
     'VAULT_EXCHANGED',
-    `${location} holds the vault ${id}, where this machine has seen the vault ${seen}`,
+    `${location} holds the vault ${id}, but this machine has seen the vault ${seen} there`,
     {
       hint:
-        'is it the right disk or bucket? If this vault is meant to be there too, run ' +
+        `Check that it is the right disk or bucket. If this vault belongs there too, run ` +
         `dattocli vault info --vault ${location} --accept-vault ${id}`,
     },
   );
 }
 
-/** Adds the vault to those of the place. To be called when a key has proven which vault it is. Throws FILE_ERROR. */
+/**
+ * Adds the vault to the vaults of this location. Call it only after a key has proven the vault's ID. Throws
+ * FILE_ERROR.
+ */
 export async function rememberVault(stateDirectory: string, location: string, id: string): Promise<void> {
   const path = pinPath(stateDirectory, location);
   const before = await readPin(path);
@@ -77,7 +81,7 @@ function pinPath(stateDirectory: string, location: string): string {
   return join(stateDirectory, 'vault-places', `${name}.json`);
 }
 
-/** Undefined where there is none, or none that can be made sense of. */
+/** Returns undefined if the file is missing or invalid. */
 async function readPin(path: string): Promise<Pin | undefined> {
   let text: string;
   try {
@@ -96,7 +100,9 @@ async function readPin(path: string): Promise<Pin | undefined> {
 
 function fileError(path: string, what: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be ${what}: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'the state directory keeps which vault was seen at which place: run as root, or give one with --state-dir',
+    hint:
+      'The state directory records the vaults of each location. Run as root, or choose another one ' +
+      'with --state-dir',
     cause: error,
   });
 }

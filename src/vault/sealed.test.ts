@@ -16,7 +16,7 @@ function isDamage(error: unknown): boolean {
   return error instanceof AgentError && error.code === 'VAULT_DAMAGED';
 }
 
-test('any document comes back as it was', () => {
+test('any document is read back unchanged', () => {
   fc.assert(
     fc.property(fc.jsonValue(), (value) => {
       const again: unknown = JSON.parse(JSON.stringify(value));
@@ -26,7 +26,7 @@ test('any document comes back as it was', () => {
   );
 });
 
-test('it is laid out as the specification says', () => {
+test('the layout is as specified', () => {
   const sealed = sealDocument(secrets, key, document);
   const decipher = createDecipheriv('aes-256-gcm', secrets.documentKey, sealed.subarray(0, 12));
   decipher.setAAD(Buffer.from(key));
@@ -35,14 +35,14 @@ test('it is laid out as the specification says', () => {
   assert.deepEqual(JSON.parse(zstdDecompressSync(compressed).toString()), document);
 });
 
-test('two sealings of one document share no nonce', () => {
+test('two sealings of one document have different nonces', () => {
   const nonces = new Set<string>();
   for (let i = 0; i < 100; i++)
     nonces.add(sealDocument(secrets, key, document).subarray(0, 12).toString('hex'));
   assert.equal(nonces.size, 100);
 });
 
-test('where random numbers repeat themselves, other content has another nonce', (t) => {
+test('if random numbers repeat, different content still has a different nonce', (t) => {
   repeatNumbers(t);
   const nonceOf = (of: string, content: unknown): string =>
     sealDocument(secrets, of, content).subarray(0, 12).toString('hex');
@@ -51,7 +51,7 @@ test('where random numbers repeat themselves, other content has another nonce', 
   assert.notEqual(nonceOf(key, document), nonceOf(`${key.slice(0, -1)}0`, document));
 });
 
-test('a flipped bit anywhere, a missing or a further byte is damage', () => {
+test('a flipped bit, a missing byte or an additional byte is damage', () => {
   const sealed = sealDocument(secrets, key, document);
   for (let at = 0; at < sealed.length; at++)
     for (let bit = 0; bit < 8; bit++) {
@@ -66,7 +66,7 @@ test('a flipped bit anywhere, a missing or a further byte is damage', () => {
   assert.throws(() => openDocument(secrets, key, Buffer.concat([sealed, Buffer.alloc(1)])), isDamage);
 });
 
-test('no object can stand in for another, of this vault or of another', () => {
+test('an object cannot replace another one of this vault or another vault', () => {
   const sealed = sealDocument(secrets, key, document);
   assert.throws(() => openDocument(secrets, key.replace('points', 'writers'), sealed), isDamage);
   assert.throws(() => openDocument(secrets, key.replace('0123', '0124'), sealed), isDamage);

@@ -1,7 +1,7 @@
 /**
- * Sealed documents: points, checks, writers, condemned lists and locks (docs/formats/vault.md, "Keys"). JSON,
- * compressed with zstd, sealed with AES-256-GCM; the object's key is authenticated with it, so that nobody can pass off
- * one object as another.
+ * Sealed documents: points, checks, writers, condemned lists and locks (docs/formats/vault.md, "Keys"). They are
+ * JSON, compressed with zstd and sealed with AES-256-GCM. The object key is authenticated too, so one object cannot
+ * replace another.
  *
  *     nonce 12 bytes | ciphertext | tag 16 bytes
  */
@@ -13,20 +13,20 @@ import { freshBytes } from '../base/random.ts';
 
 const nonceLength = 12;
 const tagLength = 16;
-/** Of JSON. Only who has the key can make a document at all; this is against mistakes. */
+/** Limit of the JSON text. Only holders of the key can seal a document, so this only guards against mistakes. */
 const longest = 64 * MiB;
 
-/** Who seals: `Secrets`. */
+/** Seals documents; `Secrets` does. */
 export interface DocumentKey {
   readonly documentKey: Buffer;
 }
 
-/** `objectKey`: the key under which the document is put, such as `points/…`. */
+/** `objectKey` is the key of the object that stores the document, such as `points/…`. */
 export function sealDocument(secrets: DocumentKey, objectKey: string, document: unknown): Buffer {
   const text = Buffer.from(JSON.stringify(document), 'utf8');
   if (text.length > longest)
     throw new RangeError(
-      `${objectKey} would have ${formatBytes(text.length)} of at most ${formatBytes(longest)}`,
+      `${objectKey} would have ${formatBytes(text.length)}; at most ${formatBytes(longest)} are allowed`,
     );
   return seal(
     secrets.documentKey,
@@ -41,25 +41,25 @@ export function openDocument(secrets: DocumentKey, objectKey: string, sealed: Ui
   if (compressed === undefined)
     throw new AgentError(
       'VAULT_DAMAGED',
-      `${objectKey} (${sealed.length} bytes) was altered, cut short or taken from another place`,
+      `${objectKey} (${sealed.length} bytes) was altered, truncated or moved from another place`,
     );
   try {
     return JSON.parse(zstdDecompressSync(compressed, { maxOutputLength: longest }).toString('utf8'));
   } catch (cause) {
-    throw new AgentError('VAULT_DAMAGED', `${objectKey} is whole, but holds no document`, { cause });
+    throw new AgentError('VAULT_DAMAGED', `${objectKey} is authentic, but holds no document`, { cause });
   }
 }
 
-/** Nonce, ciphertext and tag. `context` is authenticated, and not contained. */
+/** Returns nonce, ciphertext and tag. `context` is authenticated, but not contained. */
 export function seal(key: Uint8Array, plain: Uint8Array, context: string): Buffer {
-  // Where random numbers repeat themselves (a memory snapshot), what is sealed makes the nonce another one.
+  // After a memory snapshot, random numbers may repeat. The content is mixed into the nonce, so it still differs.
   const nonce = freshBytes(nonceLength, Buffer.from(context, 'utf8'), plain);
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: tagLength });
   cipher.setAAD(Buffer.from(context, 'utf8'));
   return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
 }
 
-/** The inverse of `seal`; undefined where key, context or a single bit differ. */
+/** The inverse of `seal`. Returns undefined if the key, the context or a single bit differs. */
 export function open(key: Uint8Array, sealed: Uint8Array, context: string): Buffer | undefined {
   const end = sealed.length - tagLength;
   if (end < nonceLength) return undefined;

@@ -7,7 +7,7 @@ import { Secrets } from './secrets.ts';
 const master = Buffer.from(Array.from({ length: 32 }, (_, i) => i));
 const vaultId = '00112233445566778899aabbccddeeff';
 
-/** RFC 5869 for 32 bytes, by its two HMACs. */
+/** HKDF of RFC 5869 for 32 bytes, by its two HMACs. */
 function hkdf(key: Buffer, salt: Buffer, info: string): Buffer {
   const extracted = createHmac('sha256', salt).update(key).digest();
   return createHmac('sha256', extracted)
@@ -16,7 +16,7 @@ function hkdf(key: Buffer, salt: Buffer, info: string): Buffer {
     .digest();
 }
 
-test('the keys are those of the specification', () => {
+test('the keys are derived as specified', () => {
   const secrets = Secrets.from(master, vaultId);
   const derive = (use: string): Buffer => hkdf(master, Buffer.from(vaultId, 'hex'), `dattod vault 1 ${use}`);
   assert.deepEqual(secrets.chunkNameKey, derive('chunk names'));
@@ -34,7 +34,7 @@ test('the keys are those of the specification', () => {
 });
 
 test('a name is keyed BLAKE3', () => {
-  // test_vectors.json of the BLAKE3 project: the input counts up modulo 251.
+  // From test_vectors.json of the BLAKE3 project: the input counts up modulo 251.
   const namer = new Namer(Buffer.from('whats the Elvish word for friend'));
   const input = Uint8Array.from({ length: 1025 }, (_, i) => i % 251);
   assert.equal(

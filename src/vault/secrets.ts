@@ -1,10 +1,10 @@
 /**
- * The keys of a vault that is open, derived from its master key (docs/formats/vault.md, "Keys"). The master key itself
- * is not kept: only opening a key slot gives it.
+ * The keys of an open vault, derived from its master key (docs/formats/vault.md, "Keys"). The master key itself is
+ * not kept; only a key slot gives it.
  */
 import { createHmac, hkdfSync } from 'node:crypto';
 
-/** For another thread of this process; never to be written anywhere. */
+/** The keys in a form for another thread of this process. Never write them anywhere. */
 export interface SecretsMessage {
   readonly vaultId: string;
   /** Hexadecimal. */
@@ -21,13 +21,13 @@ const infos = {
 
 type KeyName = keyof typeof infos;
 
-/** Bytes of every key here. */
+/** Length of every key here, in bytes. */
 export const keyLength = 32;
 
 export class Secrets {
   /** 32 hexadecimal digits. */
   readonly vaultId: string;
-  /** BLAKE3 keys, for `Namer`. */
+  /** BLAKE3 key, for `Namer`. */
   readonly chunkNameKey: Buffer;
   readonly pageNameKey: Buffer;
   /** AES-256-GCM key of sealed documents. */

@@ -1,6 +1,6 @@
 /**
- * Vaults by name, as the daemon's configuration holds them (docs/dattod.md, `vaults`): where each is, and where its
- * key and its credentials lie. Secrets are in files that root alone reads, never in the configuration itself.
+ * Named vaults in the daemon's configuration (docs/dattod.md, `vaults`): their locations, and the files of their keys
+ * and credentials. Secrets are in files that only root reads, never in the configuration itself.
  */
 import { AgentError } from '../base/errors.ts';
 import { isVaultLocation, parseVaultLocation } from './store/location.ts';
@@ -10,16 +10,16 @@ export interface VaultSettings {
   readonly location: string;
   readonly key_file?: string;
   readonly passphrase_file?: string;
-  /** JSON with `access_key_id` and `secret_access_key`; otherwise the environment, then ~/.aws/credentials. */
+  /** Path of JSON with `access_key_id` and `secret_access_key`; otherwise the environment, then ~/.aws/credentials. */
   readonly credentials_file?: string;
   readonly region?: string;
-  /** Authorities of the S3 endpoint, PEM. */
+  /** Path of the certificate authorities of the S3 endpoint, in PEM. */
   readonly ca_file?: string;
-  /** http to another machine is allowed. */
+  /** Allows http to another machine. */
   readonly insecure?: boolean;
-  /** Bytes per second, each way. */
+  /** Bytes per second, in each direction. */
   readonly rate?: number;
-  /** zstd's level. */
+  /** zstd level. */
   readonly compression?: number;
 }
 
@@ -37,17 +37,17 @@ const checks: Record<keyof VaultSettings, (value: unknown) => boolean> = {
   compression: (value) => typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= 19,
 };
 
-/** Checks the `vaults` of a configuration file. `where` begins the message. Throws BAD_USAGE naming the key. */
+/** Checks `vaults` of a configuration file. Messages begin with `where`. Throws BAD_USAGE with the name of the key. */
 export function checkVaults(value: unknown, where: string): NamedVaults {
-  if (!isObject(value)) throw new AgentError('BAD_USAGE', `${where} is not an object of vaults by name`);
+  if (!isObject(value)) throw new AgentError('BAD_USAGE', `${where} must be an object of vaults by name`);
   for (const [name, settings] of Object.entries(value)) {
     if (!/^[a-z0-9][a-z0-9_-]*$/.test(name))
-      throw new AgentError('BAD_USAGE', `${where}: "${name}" is no name (a-z, 0-9, _ and -)`);
+      throw new AgentError('BAD_USAGE', `${where}: "${name}" is not a valid name (a-z, 0-9, _ and -)`);
     if (!isObject(settings)) throw new AgentError('BAD_USAGE', `${where}: "${name}" is not an object`);
     for (const [key, given] of Object.entries(settings)) {
       if (!Object.hasOwn(checks, key))
         throw new AgentError('BAD_USAGE', `${where}: "${name}" has the unknown key "${key}"`, {
-          hint: `known are ${Object.keys(checks).join(', ')}`,
+          hint: `Choose from ${Object.keys(checks).join(', ')}`,
         });
       if (!checks[key as keyof VaultSettings](given))
         throw new AgentError('BAD_USAGE', `${where}: "${name}": "${key}" cannot be ${JSON.stringify(given)}`);
@@ -55,7 +55,7 @@ export function checkVaults(value: unknown, where: string): NamedVaults {
     if (typeof settings['location'] !== 'string')
       throw new AgentError('BAD_USAGE', `${where}: "${name}" has no "location"`);
     if (parseVaultLocation(settings['location']).kind === 'named')
-      throw new AgentError('BAD_USAGE', `${where}: "${name}" names another vault instead of a place`);
+      throw new AgentError('BAD_USAGE', `${where}: "${name}" has the name of another vault as its location`);
   }
   return value as unknown as NamedVaults;
 }

@@ -12,7 +12,7 @@ import { Vault } from './vault.ts';
 const scratch = mkdtempSync(join(tmpdir(), 'vault-stats-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
 
-test('what sharing and compressing save is told', async () => {
+test('statistics show the effect of deduplication and compression', async () => {
   const vault = await Vault.init(openMemoryStore(), {
     keys: [{ material: { kind: 'file', text: '00'.repeat(32) } }],
     chunkSize: 4096,

@@ -1,4 +1,4 @@
-/** What is in a vault, in numbers: what points hold, what that takes, and what sharing and compressing save. */
+/** Amounts of data in a vault: used by points, stored in packs, and saved by deduplication and compression. */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ChunkIndex } from './index/chunk-index.ts';
 import { refreshIndex } from './index/refresh.ts';
@@ -10,18 +10,18 @@ import { readCondemned } from './writing/condemned.ts';
 
 export interface PartStats {
   readonly parts: number;
-  /** Bytes before compression. */
+  /** In bytes, before compression. */
   readonly plainBytes: number;
-  /** What they take in packs. */
+  /** Bytes in packs. */
   readonly storedBytes: number;
 }
 
 export interface VaultStats {
   readonly points: number;
-  /** Points that cannot be read. */
+  /** Number of points that cannot be read. */
   readonly damagedPoints: number;
   readonly machines: number;
-  /** Devices of all points, and what is in use on them, bytes: what restoring every point would write. */
+  /** Devices of all points, and the bytes in use on them. Restoring every point would write that many bytes. */
   readonly images: number;
   readonly usedBytes: number;
   readonly packs: number;
@@ -29,15 +29,15 @@ export interface VaultStats {
   readonly bytes: number;
   readonly chunks: PartStats;
   readonly pages: PartStats;
-  /** Packs that are going to be deleted, and their bytes. */
+  /** Number and bytes of packs that are marked for deletion. */
   readonly condemned: { readonly packs: number; readonly bytes: number };
-  /** Bytes in use on all images for each byte of chunks before compression; undefined without any. */
+  /** Used bytes of all images per byte of chunks before compression; undefined if there are no chunks. */
   readonly deduplication: number | undefined;
-  /** Bytes of chunks before compression for each byte that is stored of them; undefined without any. */
+  /** Bytes of chunks before compression per stored byte; undefined if there are no chunks. */
   readonly compression: number | undefined;
 }
 
-/** Brings the index up to date, and walks over it once. Throws what the store throws, and the signal's reason. */
+/** Updates the index and walks over it once. Throws errors of the store and the signal's reason. */
 export async function vaultStats(
   vault: Vault,
   index: ChunkIndex,
@@ -66,7 +66,7 @@ export async function vaultStats(
   };
 }
 
-/** In slices of the first byte of the names, so that others get their turn. */
+/** Runs in 256 slices by the first byte of the name, so that other work is not blocked. */
 async function partStats(
   index: ChunkIndex,
   signal: AbortSignal | undefined,
@@ -82,7 +82,7 @@ async function partStats(
       select.all(Buffer.from([first]), isLast ? 1 : 0, Buffer.from([isLast ? first : first + 1])),
     );
     for (const row of rows) {
-      // 1: chunks, 2: pages, as in the packs.
+      // 1 is chunks and 2 is pages, as in the packs.
       const sum = sums[Number(row['kind']) - 1];
       if (sum === undefined) continue;
       sum.parts += Number(row['parts']);

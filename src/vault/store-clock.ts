@@ -1,4 +1,4 @@
-/** What the clock of a store says: an object is put there, and its time of modification is read. */
+/** Reads the clock of a store: puts an object and reads its modification time. */
 import { AgentError } from '../base/errors.ts';
 import { newId } from './ids.ts';
 import { asDeleter } from './may-delete.ts';
@@ -6,9 +6,9 @@ import type { StoreOptions } from './store/object-store.ts';
 import type { Vault } from './vault.ts';
 
 /**
- * Milliseconds since 1970. For work that deletes: throws VAULT_DENIED if these credentials may not. The object is a
- * heartbeat of no lock, so one that stays counts for nothing, and the next pruner removes it. On a full store the clock
- * here has to do, since what deletes makes room.
+ * Returns milliseconds since 1970. Use it before work that deletes: throws VAULT_DENIED if these credentials may not
+ * delete. The object is a heartbeat without a lock; if it remains, the next prune removes it. If the store is full,
+ * the clock of this machine is used, because deleting makes room.
  */
 export async function storeClock(vault: Vault, what: string, options: StoreOptions = {}): Promise<number> {
   const key = `locks/${newId()}.beat`;

@@ -1,4 +1,4 @@
-/** Reads the key slots of a vault, and finds the one that some key material opens. */
+/** Reads the key slots of a vault, and finds the slot that given key material opens. */
 import { AgentError } from '../base/errors.ts';
 import { longestClearObject } from './config.ts';
 import { isId } from './ids.ts';
@@ -7,14 +7,14 @@ import { type KeySlot, openSlot, parseSlot } from './key-slots.ts';
 import type { ObjectStore, StoreOptions } from './store/object-store.ts';
 
 export interface KeySlots {
-  /** By time of making. */
+  /** In order of creation. */
   readonly slots: readonly KeySlot[];
   readonly damaged: readonly { readonly id: string; readonly error: AgentError }[];
 }
 
 const kinds = { passphrase: 'passphrase', file: 'key file', recovery: 'recovery code' } as const;
 
-/** Throws only what the store throws. */
+/** Throws only errors of the store. */
 export async function readSlots(store: ObjectStore, options: StoreOptions = {}): Promise<KeySlots> {
   const slots: KeySlot[] = [];
   const damaged: { id: string; error: AgentError }[] = [];
@@ -26,7 +26,7 @@ export async function readSlots(store: ObjectStore, options: StoreOptions = {}):
       slots.push(parseSlot(id, text, `${key} of ${store.name}`));
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
-      // Removed meanwhile.
+      // Removed in the meantime.
       if (error.code === 'VAULT_OBJECT_MISSING') continue;
       if (error.code !== 'VAULT_DAMAGED' && error.code !== 'VAULT_TOO_NEW') throw error;
       damaged.push({ id, error });
@@ -36,7 +36,7 @@ export async function readSlots(store: ObjectStore, options: StoreOptions = {}):
   return { slots, damaged };
 }
 
-/** Throws VAULT_NO_KEY, VAULT_WRONG_KEY, BAD_USAGE for material that is none, and what the store throws. */
+/** Throws VAULT_NO_KEY, VAULT_WRONG_KEY, BAD_USAGE for invalid material, and errors of the store. */
 export async function unlock(
   store: ObjectStore,
   vaultId: string,
@@ -54,12 +54,14 @@ export async function unlock(
   const [first] = damaged;
   const hint =
     first === undefined
-      ? 'try another key; dattocli vault key list shows which there are'
-      : `it may be that of a slot that cannot be used: ${first.error.message}`;
+      ? 'Try another key. Run dattocli vault key list to list the keys'
+      : `It may belong to a slot that cannot be used: ${first.error.message}`;
   if (fitting.length === 0)
     throw new AgentError('VAULT_NO_KEY', `${store.name} has no key slot for a ${what}`, {
       hint:
-        slots.length === 0 ? hint : `it has ${[...new Set(slots.map(({ kind }) => kinds[kind]))].join(', ')}`,
+        slots.length === 0
+          ? hint
+          : `Use one of its keys: ${[...new Set(slots.map(({ kind }) => kinds[kind]))].join(', ')}`,
     });
   throw new AgentError(
     'VAULT_WRONG_KEY',

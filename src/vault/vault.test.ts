@@ -29,7 +29,7 @@ function replace(store: MemoryStore, key: string, change: (text: string) => stri
   store.objects.set(key, { data: Buffer.from(changed, 'utf8'), modified });
 }
 
-test('a vault opens with each of its keys, and by its secrets in another thread', async () => {
+test('a vault opens with each of its keys, and with its secrets in another thread', async () => {
   const store = openMemoryStore();
   const keys: KeyMaterial[] = [
     passphrase,
@@ -53,7 +53,7 @@ test('a vault opens with each of its keys, and by its secrets in another thread'
   assert.deepEqual(opened.secrets.toMessage(), message);
 });
 
-test('a wrong key, and a key of another kind, open nothing', async () => {
+test('a wrong key or a key of another kind opens nothing', async () => {
   const store = openMemoryStore();
   await make(store);
   await assert.rejects(
@@ -66,7 +66,7 @@ test('a wrong key, and a key of another kind, open nothing', async () => {
   await assert.rejects(Vault.open(store, other.secrets), refused('VAULT_WRONG_KEY'));
 });
 
-test('a vault is made once, of sizes that are allowed, with a key', async () => {
+test('a vault is created once, with valid sizes and a key', async () => {
   const store = openMemoryStore();
   for (const chunkSize of [0, 2048, 4096 * 3, 2 ** 21, 65536.5])
     await assert.rejects(
@@ -83,24 +83,24 @@ test('a vault is made once, of sizes that are allowed, with a key', async () => 
   await assert.rejects(Vault.open(store, passphrase), refused('VAULT_NOT_FOUND'));
   await make(store);
   await assert.rejects(make(store), refused('VAULT_EXISTS'));
-  // Somebody deleted vault.json alone.
+  // Another process deleted vault.json alone.
   store.objects.delete('vault.json');
   store.objects.set(`packs/ab/${'ab'.repeat(16)}`, { data: Buffer.alloc(1), modified: 0 });
   await assert.rejects(make(store), refused('VAULT_EXISTS'));
 });
 
-test('a making that was cut before vault.json is begun anew', async () => {
+test('if creating is interrupted before vault.json, it can be repeated', async () => {
   const cut = openMemoryStore();
   await make(cut);
   cut.objects.delete('vault.json');
   const other: KeyMaterial = { kind: 'passphrase', passphrase: 'another' };
   await make(cut, [{ material: other }]);
   await Vault.open(cut, other);
-  // The slot that was left over belongs to no vault.
+  // The leftover slot belongs to no vault.
   await assert.rejects(Vault.open(cut, passphrase), refused('VAULT_WRONG_KEY'));
 });
 
-test('of two that make a vault at once, the one that is told so has it', async () => {
+test('if two processes create a vault at once, the one that succeeds owns it', async () => {
   const store = openMemoryStore();
   const keys: KeyMaterial[] = ['a', 'b'].map((text) => ({ kind: 'passphrase', passphrase: text }));
   const made = await Promise.allSettled(keys.map((material) => make(store, [{ material }])));
@@ -112,7 +112,7 @@ test('of two that make a vault at once, the one that is told so has it', async (
   assert.equal(opened.filter(({ status }) => status === 'fulfilled').length, 1);
 });
 
-test('a later version is refused, and nothing is touched', async () => {
+test('a vault of a later version is refused and left unchanged', async () => {
   const store = openMemoryStore();
   await make(store);
   replace(store, 'vault.json', (text) => text.replace('"version": 1', '"version": 2'));
@@ -122,7 +122,7 @@ test('a later version is refused, and nothing is touched', async () => {
   assert.deepEqual(store.picture(), before);
 });
 
-test('parameters that were altered are noticed', async () => {
+test('altered parameters are detected', async () => {
   const store = openMemoryStore();
   const vault = await make(store);
   const whole = store.picture();

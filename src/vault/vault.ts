@@ -1,6 +1,6 @@
 /**
- * A vault that is open: where it is, its parameters, and its keys (docs/formats/vault.md, "vault.json" and "Keys").
- * Everything else of a vault works on this.
+ * An open vault: its store, its parameters and its keys (docs/formats/vault.md, "vault.json" and "Keys"). All other
+ * vault code works on it.
  */
 import { timingSafeEqual } from 'node:crypto';
 import { KiB, MiB } from '../base/bytes.ts';
@@ -15,13 +15,13 @@ import type { ObjectStore } from './store/object-store.ts';
 import { unlock } from './unlock.ts';
 
 export interface InitOptions {
-  /** At least one. */
+  /** At least one key. */
   readonly keys: readonly { readonly material: KeyMaterial; readonly label?: string }[];
-  /** Where it has to be known before: `newId()`. Default: a new one. */
+  /** Give `newId()` if the ID must be known before. Default: a new ID. */
   readonly id?: string | undefined;
-  /** Bytes: a power of two from 4 KiB to 1 MiB. Default 64 KiB. */
+  /** In bytes: a power of two from 4 KiB to 1 MiB. Default: 64 KiB. */
   readonly chunkSize?: number | undefined;
-  /** Bytes: from 1 MiB to 64 MiB. Default 16 MiB. */
+  /** In bytes: from 1 MiB to 64 MiB. Default: 16 MiB. */
   readonly packSize?: number | undefined;
   /** Lower than the default only in tests. */
   readonly cost?: ScryptCost | undefined;
@@ -44,8 +44,8 @@ export class Vault {
   }
 
   /**
-   * Makes a vault in an empty place. Throws BAD_USAGE, VAULT_EXISTS and what the store throws. Cut anywhere, there is
-   * a whole vault, or none and perhaps key slots that nothing heeds.
+   * Creates a vault in an empty place. Throws BAD_USAGE, VAULT_EXISTS and errors of the store. If interrupted, there
+   * is either a complete vault or no vault. Key slots without a vault may remain and are ignored.
    */
   static async init(store: ObjectStore, options: InitOptions): Promise<Vault> {
     const { signal, id = newId() } = options;
@@ -59,8 +59,8 @@ export class Vault {
       options.packSize ?? 16 * MiB,
     );
     if (options.keys.length === 0)
-      throw new AgentError('VAULT_NO_KEY', 'A vault without a key could never be read again', {
-        hint: 'give it a passphrase or a key file',
+      throw new AgentError('VAULT_NO_KEY', 'Without a key, a vault could never be read', {
+        hint: 'Add a passphrase or a key file',
       });
     const slots: KeySlot[] = [];
     for (const { material, label } of options.keys)
@@ -72,15 +72,15 @@ export class Vault {
       if (!(error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS')) throw error;
       throw madeMeanwhile(store, error);
     });
-    // Not every store keeps a put from replacing another one of the same moment.
+    // Some stores allow two simultaneous puts of one object, so read which one was stored.
     const stored = await readConfig(store, { signal });
     if (stored.id !== id) throw madeMeanwhile(store);
     return Vault.#withSecrets(store, stored, secrets);
   }
 
   /**
-   * Opens a vault by key material, or by the secrets that another thread has got out of it. Throws VAULT_NOT_FOUND,
-   * VAULT_TOO_NEW, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_DAMAGED, BAD_USAGE (material that is none).
+   * Opens a vault with key material, or with the secrets that another thread has derived from it. Throws
+   * VAULT_NOT_FOUND, VAULT_TOO_NEW, VAULT_NO_KEY, VAULT_WRONG_KEY, VAULT_DAMAGED, BAD_USAGE (invalid material).
    */
   static async open(
     store: ObjectStore,
@@ -100,13 +100,17 @@ export class Vault {
         `${store.name} is the vault ${config.id}; the secrets are those of ${secrets.vaultId}`,
       );
     if (!timingSafeEqual(config.mac, secrets.configMac(config.authenticated)))
-      throw new AgentError('VAULT_DAMAGED', `vault.json of ${store.name} was altered: its MAC does not fit`, {
-        hint: 'put the copy of vault.json back that belongs to this vault',
-      });
+      throw new AgentError(
+        'VAULT_DAMAGED',
+        `vault.json of ${store.name} was altered: its MAC does not match`,
+        {
+          hint: 'Put back the copy of vault.json that belongs to this vault',
+        },
+      );
     return new Vault(store, config, secrets);
   }
 
-  /** For messages. */
+  /** The name of the store, for messages. */
   get name(): string {
     return this.store.name;
   }
@@ -116,12 +120,12 @@ export class Vault {
     return this.config.id;
   }
 
-  /** Bytes. */
+  /** In bytes. */
   get chunkSize(): number {
     return this.config.chunkSize;
   }
 
-  /** Bytes from which on a pack is closed. */
+  /** In bytes; a pack is closed when it reaches this size. */
   get packSize(): number {
     return this.config.packSize;
   }
@@ -130,7 +134,7 @@ export class Vault {
 function madeMeanwhile(store: ObjectStore, cause?: unknown): AgentError {
   return new AgentError(
     'VAULT_EXISTS',
-    `${store.name}: another process made a vault there at the same time`,
+    `${store.name}: another process created a vault there at the same time`,
     {
       cause,
     },
@@ -139,14 +143,14 @@ function madeMeanwhile(store: ObjectStore, cause?: unknown): AgentError {
 
 async function refuseRemains(store: ObjectStore, signal: AbortSignal | undefined): Promise<void> {
   if ((await store.head('vault.json', { signal })) !== undefined)
-    throw new AgentError('VAULT_EXISTS', `${store.name} is a vault already`);
+    throw new AgentError('VAULT_EXISTS', `${store.name} already is a vault`);
   for (const prefix of ['packs/', 'points/'])
     for await (const { key } of store.list(prefix, { signal }))
       throw new AgentError(
         'VAULT_EXISTS',
         `${store.name} holds ${key} of a vault whose vault.json is missing`,
         {
-          hint: 'put its vault.json back, or choose another place',
+          hint: 'Put its vault.json back, or choose another place',
         },
       );
 }

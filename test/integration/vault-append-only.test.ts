@@ -158,7 +158,7 @@ for (const bucket of ['plain', 'backups'])
       ['vault', 'key', 'remove', keys.keys[1]!.id],
     ]) {
       const { hint } = await refusedHere([...command, ...asAgent], 'VAULT_DENIED');
-      assert.match(hint!, /may delete/, command.join(' '));
+      assert.match(hint!, /with delete permission/, command.join(' '));
     }
     assert.deepEqual(await documentOf(['vault', 'unlock', ...asPruner]), { writers: [], locks: [] });
     assert.deepEqual(await pointsOf(asAgent), [first, second]);

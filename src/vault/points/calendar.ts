@@ -1,4 +1,4 @@
-/** Hours, days, weeks, months and years of a time zone, by name. */
+/** Names of the hours, days, weeks, months and years in a time zone. */
 export type Period = 'hourly' | 'daily' | 'weekly' | 'monthly' | 'yearly';
 
 const dayMs = 24 * 3600 * 1000;
@@ -6,7 +6,7 @@ const dayMs = 24 * 3600 * 1000;
 export class Calendar {
   readonly #format: Intl.DateTimeFormat;
 
-  /** `timeZone`: an IANA name; default this machine's. Throws RangeError for an unknown one. */
+  /** `timeZone` is an IANA name; default: this machine's. Throws RangeError if it is unknown. */
   constructor(timeZone?: string) {
     this.#format = new Intl.DateTimeFormat('en-US', {
       ...(timeZone === undefined ? {} : { timeZone }),
@@ -23,8 +23,8 @@ export class Calendar {
   }
 
   /**
-   * The period that holds the instant (milliseconds since 1970): `2024-10-27 02 GMT+02:00`, `2024-10-27`,
-   * `2024-W43`, `2024-10`, `2024`. The hour that comes twice when summer time ends has two names.
+   * Returns the period of a time (milliseconds since 1970): `2024-10-27 02 GMT+02:00`, `2024-10-27`, `2024-W43`,
+   * `2024-10`, `2024`. The hour that is repeated when summer time ends has two names.
    */
   nameOf(period: Period, time: number): string {
     const parts: Partial<Record<string, string>> = {};
@@ -45,7 +45,7 @@ export class Calendar {
   }
 }
 
-/** ISO 8601: a week belongs to the year that its Thursday is in. */
+/** ISO 8601: a week belongs to the year of its Thursday. */
 function weekOf(midnight: number): string {
   const sinceMonday = (new Date(midnight).getUTCDay() + 6) % 7;
   const thursday = new Date(midnight + (3 - sinceMonday) * dayMs);

@@ -1,4 +1,4 @@
-/** What verifications of recovery points found: `checks/POINT/CHECK`. */
+/** Results of verifications of recovery points: `checks/POINT/CHECK`. */
 import { Fields } from '../fields.ts';
 import { isId, newId } from '../ids.ts';
 import { sealDocument } from '../sealed.ts';
@@ -10,16 +10,16 @@ const levels = ['reachable', 'read', 'filesystem'] as const;
 const outcomes = ['whole', 'damaged', 'unfinished'] as const;
 
 export interface PointCheck {
-  /** `reachable`: pages and chunks are there; `read`: chunks were opened; `filesystem`: its own checker ran. */
+  /** `reachable`: pages and chunks exist; `read`: chunks were opened; `filesystem`: its own checker ran. */
   readonly level: (typeof levels)[number];
   /** When it ended, ISO 8601. */
   readonly at: string;
-  /** Share of the chunks that was looked at, from 0 to 1. */
+  /** Share of the chunks that were checked, from 0 to 1. */
   readonly coverage: number;
   readonly outcome: (typeof outcomes)[number];
-  /** What was looked at, device by device; earlier versions did not say. */
+  /** Result per device. Earlier versions did not record it. */
   readonly devices?: readonly DeviceOutcome[] | undefined;
-  /** For people. */
+  /** Text for the user. */
   readonly problems: readonly string[];
   /** Version of the program. */
   readonly agent: string;
@@ -27,17 +27,17 @@ export interface PointCheck {
 
 export interface DeviceOutcome {
   readonly path: string;
-  /** Share of its chunks that was looked at, from 0 to 1. */
+  /** Share of the device's chunks that were checked, from 0 to 1. */
   readonly coverage: number;
   readonly outcome: PointCheck['outcome'];
 }
 
 export interface StoredCheck extends PointCheck {
-  /** The point. */
+  /** ID of the point. */
   readonly point: string;
 }
 
-/** More are counted, not kept. */
+/** Further problems are counted, not stored. */
 const mostProblems = 1000;
 
 export async function putCheck(
@@ -46,7 +46,7 @@ export async function putCheck(
   check: PointCheck,
   options: StoreOptions = {},
 ): Promise<void> {
-  if (!isId(point)) throw new RangeError(`"${point}" is no id of a recovery point`);
+  if (!isId(point)) throw new RangeError(`"${point}" is not the ID of a recovery point`);
   const key = `checks/${point}/${newId()}`;
   const { level, at, coverage, outcome, devices, agent } = check;
   const more = check.problems.length - mostProblems;
@@ -55,7 +55,10 @@ export async function putCheck(
   await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
 }
 
-/** The checks of one point or, without one, of all, by time. Those of points that are gone may be among them. */
+/**
+ * Returns the checks of one point, or of all points if none is given, in order of time. The points of some may be
+ * gone.
+ */
 export async function listChecks(
   vault: Vault,
   point?: string,

@@ -1,11 +1,11 @@
-/** How people name recovery points and devices; pure. */
+/** Finds recovery points and devices by the names that users give; pure. */
 import { AgentError } from '../../base/errors.ts';
 import { DeviceIdentities } from './identity.ts';
 import type { Point, PointDevice } from './point.ts';
 import { type TimeFacts, believedTime, clockTolerance, isAhead, storedTime } from './times.ts';
 
 export interface PointFilter {
-  /** Host name or machine id. */
+  /** Host name or machine ID. */
   readonly machine?: string | undefined;
   /** Path, filesystem UUID, partition UUID or label. */
   readonly device?: string | undefined;
@@ -13,18 +13,18 @@ export interface PointFilter {
 
 const shortest = 4;
 
-/** Those of the ids that begin with `text`. Throws BAD_USAGE for what is no beginning of an id, or a short one. */
+/** Returns the IDs that begin with `text`. Throws BAD_USAGE if `text` is not hexadecimal or too short. */
 export function idsBeginningWith(ids: readonly string[], text: string): string[] {
   const digits = text.toLowerCase();
   if (!/^[0-9a-f]{1,32}$/.test(digits))
-    throw new AgentError('BAD_USAGE', `"${text}" names no recovery point`, {
-      hint: 'give its id or the first digits of it, latest, or latest:DEVICE',
+    throw new AgentError('BAD_USAGE', `"${text}" is not the ID of a recovery point`, {
+      hint: 'Give its ID or the first digits of it, latest, or latest:DEVICE',
     });
   if (digits.length < shortest)
     throw new AgentError(
       'BAD_USAGE',
       `"${text}" has ${digits.length} digits; at least ${shortest} are needed`,
-      { hint: 'dattocli points lists the points with enough of them' },
+      { hint: 'Run dattocli points to see the points with enough digits' },
     );
   return ids.filter((id) => id.startsWith(digits));
 }
@@ -34,9 +34,9 @@ export function isLatest(text: string): boolean {
 }
 
 /**
- * The one that finished last, of one machine: undefined where there is none. Points whose time is not believed do not
- * count as long as there are others. Throws POINT_AMBIGUOUS where points of several machines come into question, or of
- * several devices that have the name, BAD_USAGE where nothing follows `latest:`.
+ * Returns the point of one machine that finished last; undefined if there is none. Points with untrusted times count
+ * only if there are no others. Throws POINT_AMBIGUOUS if the points are of several machines, or of several devices
+ * with the name; BAD_USAGE if nothing follows `latest:`.
  */
 export function latestOf(
   points: readonly Point[],
@@ -45,14 +45,14 @@ export function latestOf(
   times: TimeFacts = { now: Date.now() },
 ): Point | undefined {
   const device = text.includes(':') ? text.slice(text.indexOf(':') + 1) : undefined;
-  if (device === '') throw new AgentError('BAD_USAGE', '"latest:" names no device');
+  if (device === '') throw new AgentError('BAD_USAGE', '"latest:" needs a device');
   const candidates = filterPoints(filterPoints(points, { device }), filter);
   const machines = new Map(candidates.map(({ machine }) => [`${machine.id} ${machine.name}`, machine.name]));
   if (machines.size > 1)
     throw new AgentError(
       'POINT_AMBIGUOUS',
-      `${text} may mean a recovery point of each of ${[...machines.values()].join(', ')}`,
-      { hint: 'say which machine, or give the id of the point' },
+      `${text} matches recovery points of ${[...machines.values()].join(', ')}`,
+      { hint: 'Name the machine, or give the ID of the point' },
     );
   const inOrder = candidates
     .map((point) => ({ point, time: believedTime(point, times.stored) }))
@@ -61,8 +61,8 @@ export function latestOf(
   for (const name of [device, filter.device])
     if (name !== undefined) refuseSeveral(points, inOrder, name, text);
   const believed = inOrder.filter((point) => !isAhead(point, times.stored));
-  // The clock here may be wrong (a rescue system), so it says nothing about points whose arrival the store knows. Without
-  // that, points in the future do not count; if all are, it is the clock here that is wrong.
+  // This machine's clock may be wrong (a rescue system), so it is not used for points whose arrival the store knows.
+  // Other points in the future do not count. If all are in the future, this machine's clock is wrong.
   const present = believed.filter(
     (point) =>
       storedTime(point.id, times.stored) !== undefined ||
@@ -72,8 +72,8 @@ export function latestOf(
 }
 
 /**
- * Throws POINT_AMBIGUOUS if a UUID or label means several devices, with the last point of each. A path means whatever was
- * there. `candidates` by time.
+ * Throws POINT_AMBIGUOUS if a UUID or label matches several devices, and lists the last point of each. A path matches
+ * any device that had the path. `candidates` are in order of time.
  */
 function refuseSeveral(
   all: readonly Point[],
@@ -95,12 +95,15 @@ function refuseSeveral(
   );
   throw new AgentError(
     'POINT_AMBIGUOUS',
-    `${text}: ${list.length} devices are called ${name}: ${list.join(', ')}`,
-    { hint: 'Give the id of the point; dattocli points lists them' },
+    `${text}: ${list.length} devices have the name ${name}: ${list.join(', ')}`,
+    { hint: 'Give the ID of the point. Run dattocli points to list the points' },
   );
 }
 
-/** Formatted again in the meantime, or not. Without a recorded identity a path is all there is. */
+/**
+ * Returns true if it is the same device, even if it was formatted again. Without a recorded identity, paths are
+ * compared.
+ */
 function isSameDevice(a: PointDevice, b: PointDevice): boolean {
   return a.identity === undefined || b.identity === undefined ? a.path === b.path : a.identity === b.identity;
 }
@@ -113,7 +116,10 @@ export function filterPoints(points: readonly Point[], { machine, device }: Poin
   );
 }
 
-/** By path, filesystem UUID (in any case), label or partition UUID; `UUID=` and the like as in fstab. */
+/**
+ * Matches path, filesystem UUID (in any case), label or partition UUID; also `UUID=` and similar prefixes as in
+ * fstab.
+ */
 export function isDeviceNamed(device: PointDevice, text: string): boolean {
   const match = /^(UUID|LABEL|PARTUUID)=(.+)$/.exec(text);
   const tag = match?.[1];
@@ -128,7 +134,7 @@ export function isDeviceNamed(device: PointDevice, text: string): boolean {
   );
 }
 
-/** The devices of the point that `text` names: one. Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS. */
+/** Returns the only device of the point that matches `text`. Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS. */
 export function findDevice(point: Point, text: string | undefined): PointDevice {
   const found =
     text === undefined ? point.devices : point.devices.filter((device) => isDeviceNamed(device, text));
@@ -139,7 +145,7 @@ export function findDevice(point: Point, text: string | undefined): PointDevice 
       'DEVICE_NOT_FOUND',
       `The recovery point ${point.id} has no device ${text ?? ''}`.trim(),
       {
-        hint: `it has ${paths}`,
+        hint: `Choose one of ${paths}`,
       },
     );
   if (another !== undefined)
@@ -147,8 +153,8 @@ export function findDevice(point: Point, text: string | undefined): PointDevice 
       'DEVICE_AMBIGUOUS',
       text === undefined
         ? `The recovery point ${point.id} has ${found.length} devices`
-        : `"${text}" means ${found.length} devices of the recovery point ${point.id}`,
-      { hint: `say which of ${paths}` },
+        : `"${text}" matches ${found.length} devices of the recovery point ${point.id}`,
+      { hint: `Choose one of ${paths}` },
     );
   return device;
 }

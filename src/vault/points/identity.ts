@@ -1,35 +1,35 @@
 /**
- * Which device a recovery point is of; pure. A filesystem UUID does not tell: clones and snapshots bear the UUID of their
- * origin, and the kernel may number disks in another order. Points record what the hardware, device-mapper or the file
- * behind a loop device says of itself (`identity`, docs/formats/vault.md, "Points"); the first versions did not, and not
- * every device has such a thing. Then the path is all there is: as long as a name was seen under one path only, it is one
- * device. Otherwise it is not clear, and that is what is answered.
+ * Identifies the device of a recovery point; pure. A filesystem UUID is not sufficient: clones and snapshots have the
+ * UUID of their origin, and the kernel may number disks in another order. Points record an `identity` from the
+ * hardware, device-mapper or the file of a loop device (docs/formats/vault.md, "Points"). Points of the first
+ * versions and some devices have none; then only the path is known. A name that was seen under one path only is one
+ * device. Otherwise the device is reported as not clear.
  */
 import type { Point, PointDevice } from './point.ts';
 
 export interface IdentifiedDevice {
-  /** Equal for the same device of the same machine, with the same filesystem. */
+  /** Equal for the same device with the same filesystem of the same machine. */
   readonly key: string;
-  /** Where devices of this name were seen, if it is not clear which of them this one is. */
+  /** The paths at which devices of this name were seen, if it is not clear which of them this one is. */
   readonly unclear: readonly string[] | undefined;
 }
 
 interface Sightings {
   /** Paths by recorded identity. */
   readonly recorded: Map<string, Set<string>>;
-  /** Of points that record none. */
+  /** Paths of points without a recorded identity. */
   readonly paths: Set<string>;
 }
 
 export class DeviceIdentities {
   readonly #seen = new Map<string, Sightings>();
 
-  /** `points`: all points of the vault, so that every device of one name is known. */
+  /** `points` must be all points of the vault, so that every device of a name is known. */
   constructor(points: readonly Point[]) {
     for (const point of points) for (const device of point.devices) this.#see(nameOf(point, device), device);
   }
 
-  /** `device` is one of `point`, which is among those that were given. */
+  /** `device` must be a device of `point`, and `point` one of the given points. */
   of(point: Point, device: PointDevice): IdentifiedDevice {
     const name = nameOf(point, device);
     const { recorded, paths } = this.#seen.get(name) ?? this.#see(name, device);
@@ -60,8 +60,8 @@ export class DeviceIdentities {
 }
 
 /**
- * Machines by id and name: clones share an id, and a machine that got another name only keeps more. A device that was
- * formatted again is another one: points of what was on it before are not displaced.
+ * Uses the machine's ID and name, because clones share an ID. If a machine is renamed, more points are kept. A device
+ * that was formatted again counts as another one: points of its old content are not displaced.
  */
 function nameOf({ machine }: Point, { filesystem, partition, path }: PointDevice): string {
   const uuids = [filesystem?.uuid ?? '', partition?.uuid ?? ''];

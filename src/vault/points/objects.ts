@@ -1,4 +1,4 @@
-/** Reads many small sealed objects of a vault side by side. */
+/** Reads many small sealed objects of a vault in parallel. */
 import { AgentError } from '../../base/errors.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import { openDocument } from '../sealed.ts';
@@ -11,12 +11,12 @@ export interface DamagedObject {
   readonly error: AgentError;
 }
 
-/** How many are asked for at once. */
+/** Number of parallel requests. */
 const atOnce = 16;
 
 /**
- * The documents under the keys, in their order; those that vanish meanwhile are left out. Throws what the store
- * throws, but not for damaged ones.
+ * Yields the documents of the keys, in order. Objects that are deleted in the meantime are left out. Throws errors of
+ * the store, but not for damaged documents.
  */
 export async function readDocuments<T>(
   vault: Vault,
@@ -47,7 +47,7 @@ export async function readDocuments<T>(
   return { found, damaged };
 }
 
-/** The keys under `prefix` that match. */
+/** Returns the keys under `prefix` that match. */
 export async function listKeys(
   vault: Vault,
   prefix: string,

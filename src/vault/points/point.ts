@@ -1,4 +1,4 @@
-/** The document of a recovery point, field by field (docs/formats/vault.md, "Points"). */
+/** The document of a recovery point (docs/formats/vault.md, "Points"). */
 import { Fields } from '../fields.ts';
 import { AgentError } from '../../base/errors.ts';
 
@@ -6,7 +6,7 @@ export interface Point {
   readonly format: 1;
   /** 32 hexadecimal digits. */
   readonly id: string;
-  /** The instant of the image by the writer's clock, ISO 8601. */
+  /** The time of the image by the writer's clock, ISO 8601. */
   readonly finished: string;
   readonly started: string;
   /** UUID of the job. */
@@ -21,12 +21,12 @@ export interface Point {
 }
 
 export interface PointMachine {
-  /** /etc/machine-id; empty where there was none. */
+  /** From /etc/machine-id; empty if there is none. */
   readonly id: string;
   /** Host name. */
   readonly name: string;
   readonly boot: BootMode;
-  /** What is needed to rebuild the machine (src/devices/machine-layout.ts), and what older versions put there. */
+  /** Data to rebuild the machine (src/devices/machine-layout.ts), and data of older versions. */
   readonly layout: Readonly<Record<string, unknown>>;
 }
 
@@ -38,19 +38,22 @@ export interface PointWarning {
 
 export interface PointDevice {
   readonly path: string;
-  /** Bytes. */
+  /** In bytes. */
   readonly size: number;
   readonly sector_size: number;
   readonly filesystem: PointFilesystem | null;
   readonly partition: PointPartition | null;
-  /** What tells the device from its clones; absent in points of the first versions, and if nothing tells it. */
+  /**
+   * Distinguishes the device from its clones. Absent in points of the first versions, and if nothing distinguishes
+   * it.
+   */
   readonly identity?: string;
   /** Name of the root page: 64 hexadecimal digits. */
   readonly root: string;
   /** Level of the root page. */
   readonly levels: number;
   readonly used_bytes: number;
-  /** What it added to the vault. */
+  /** Bytes that it added to the vault. */
   readonly stored_bytes: number;
   readonly freeze_ms: number;
   readonly consistency: Consistency;
@@ -60,7 +63,7 @@ export interface PointDevice {
   readonly read_only: boolean;
 }
 
-/** Empty strings where there is none. */
+/** Absent properties are empty strings. */
 export interface PointFilesystem {
   readonly type: string;
   readonly uuid: string;
@@ -71,9 +74,9 @@ export interface PointPartition {
   /** Path of the disk. */
   readonly disk: string;
   readonly number: number;
-  /** Bytes from the start of the disk. */
+  /** In bytes from the start of the disk. */
   readonly start: number;
-  /** Empty where there is none. */
+  /** Empty if there is none. */
   readonly uuid: string;
 }
 
@@ -87,16 +90,16 @@ export type Consistency = (typeof consistencies)[number];
 
 const bootModes = ['uefi', 'bios'] as const;
 const consistencies = ['idle', 'frozen', 'snapshot', 'torn'] as const;
-/** 1024^6 chunks are more than fits a safe integer of bytes. */
+/** 1024^6 chunks have more bytes than a safe integer can hold. */
 const mostLevels = 6;
 
-/** `where` begins messages. Fields that are not known are left out. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
+/** Messages begin with `where`. Unknown fields are left out. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
 export function parsePoint(id: string, document: unknown, where: string): Point {
   const fields = new Fields(document, where);
   const format = fields.integer('format', 1);
   if (format !== 1)
-    throw new AgentError('VAULT_TOO_NEW', `${where} has format ${format}; 1 is known`, {
-      hint: 'use a newer version of this program',
+    throw new AgentError('VAULT_TOO_NEW', `${where} has format ${format}; this program knows format 1`, {
+      hint: 'Use a newer version of this program',
     });
   if (fields.text('id') !== id) throw fields.wrong('id');
   return {

@@ -36,7 +36,7 @@ async function makeVault(): Promise<{ store: MemoryStore; vault: Vault }> {
   return { store, vault: await Vault.init(store, { keys, cost: { N: 1024, p: 1 } }) };
 }
 
-test('a point comes back as it was put', async () => {
+test('a point is read back as it was put', async () => {
   const { vault } = await makeVault();
   const point = samplePoint({
     warnings: [
@@ -58,7 +58,7 @@ test('a point comes back as it was put', async () => {
   await assert.rejects(readPoint(vault, newId()), refused('POINT_NOT_FOUND'));
 });
 
-test('fields of later versions are left out; missing and strange ones are damage', () => {
+test('fields of later versions are left out; missing and invalid fields are damage', () => {
   const point = samplePoint({ warnings: [{ code: 'X', message: 'm' }], devices: [sampleDevice()] });
   const device = point.devices[0]!;
   const further = {
@@ -93,14 +93,14 @@ test('fields of later versions are left out; missing and strange ones are damage
   assert.throws(() => parsePoint(point.id, { ...point, format: 2 }, 'it'), refused('VAULT_TOO_NEW'));
 });
 
-test('points are listed by time; what is damaged is told, and what is foreign is not asked for', async () => {
+test('points are listed by time; damaged objects are reported, foreign objects are not read', async () => {
   const { store, vault } = await makeVault();
   const points = ['2024-03-01', '2024-01-01', '2024-02-01'].map((day) =>
     samplePoint({ finished: `${day}T00:00:00.000Z` }),
   );
   for (const point of points) await putPoint(vault, point);
   const [march, january, february] = points;
-  // One that another took the place of, one cut short, one whose JSON is none of a point.
+  // An object moved from another point, a truncated one, and one whose JSON is not a point.
   const swapped = newId();
   store.objects.set(`points/${swapped}`, store.objects.get(`points/${march!.id}`)!);
   const short = newId();
@@ -118,7 +118,7 @@ test('points are listed by time; what is damaged is told, and what is foreign is
   );
 });
 
-test('a point that vanishes while points are listed is left out', async () => {
+test('a point that is deleted while points are listed is left out', async () => {
   const { store, vault } = await makeVault();
   for (let i = 0; i < 40; i++) await putPoint(vault, samplePoint());
   const vanishing = await Vault.open(
@@ -137,7 +137,7 @@ test('a point that vanishes while points are listed is left out', async () => {
   assert.ok(points.length <= 20);
 });
 
-test('a point is found by its id, the first digits of it, and as the latest of a device', async () => {
+test('a point is found by its ID, by its first digits, and as the latest of a device', async () => {
   const { vault } = await makeVault();
   const day = (n: number): string => `2024-01-0${n}T00:00:00.000Z`;
   const other = sampleDevice({
@@ -166,7 +166,7 @@ test('a point is found by its id, the first digits of it, and as the latest of a
   await assert.rejects(findPoint(vault, 'latest:/dev/sdc'), refused('POINT_NOT_FOUND'));
   await assert.rejects(findPoint(vault, 'latest:LABEL=/dev/sdb1'), refused('POINT_NOT_FOUND'));
 
-  // The latest of which machine?
+  // `latest` of which machine?
   const { machine } = a;
   const d = samplePoint({ finished: day(9), machine: { ...machine, name: 'beta' } });
   await putPoint(vault, d);
@@ -176,7 +176,7 @@ test('a point is found by its id, the first digits of it, and as the latest of a
   assert.deepEqual(await findPoint(vault, 'latest:data'), c);
 });
 
-test('the latest is none that is dated later than its arrival, as long as there is another', async () => {
+test('latest is not a point that is dated later than its arrival, if there is another', async () => {
   const { store, vault } = await makeVault();
   const now = Date.now();
   const iso = (time: number): string => new Date(time).toISOString();
@@ -185,7 +185,7 @@ test('the latest is none that is dated later than its arrival, as long as there 
   const ahead = samplePoint({ finished: iso(now + 2 * 24 * 3600_000) });
   for (const point of [today, distant, ahead]) await putPoint(vault, point);
   assert.deepEqual(await findPoint(vault, 'latest'), today);
-  // Where none is right, the one that came last.
+  // If no point has a valid time, the one that arrived last.
   await forgetPoint(vault, today.id);
   const arrived = (id: string, modified: number): void => {
     const key = `points/${id}`;
@@ -194,14 +194,14 @@ test('the latest is none that is dated later than its arrival, as long as there 
   arrived(distant.id, now - 5000);
   arrived(ahead.id, now - 1000);
   assert.deepEqual(await findPoint(vault, 'latest'), ahead);
-  // A copied vault: all objects are new, and the points' own times say which is the latest.
+  // A copied vault: all objects are new, so the points' own times decide.
   const copied = [1, 3, 2].map((day) => samplePoint({ finished: `2024-01-0${day}T00:00:00.000Z` }));
   for (const { id } of [distant, ahead]) await forgetPoint(vault, id);
   for (const point of copied) await putPoint(vault, point);
   assert.deepEqual(await findPoint(vault, 'latest'), copied[1]);
   // A rescue system whose clock is wrong: all points are in the future, and one of them is the latest.
   assert.deepEqual(latestOf(copied, 'latest', {}, { now: 0 }), copied[1]);
-  // Its clock is between them: the store's times say that none of them is in the future.
+  // Its clock is between the points. By the store's times, none of them is in the future.
   const between = Date.parse(copied[0]!.finished) + 1000;
   const stored = new Map(copied.map(({ id, finished }) => [id, Date.parse(finished) + 60_000]));
   assert.deepEqual(latestOf(copied, 'latest', {}, { now: between, stored }), copied[1]);
@@ -210,7 +210,7 @@ test('the latest is none that is dated later than its arrival, as long as there 
   assert.deepEqual(latestOf(copied, 'latest', {}, { now: between, stored: unknown }), copied[2]);
 });
 
-test('a UUID or label that several devices have names none of them', async () => {
+test('a UUID or label that several devices have is ambiguous', async () => {
   const { vault } = await makeVault();
   const clone = (path: string, identity: string) => sampleDevice({ path, identity });
   const points = [
@@ -232,7 +232,7 @@ test('a UUID or label that several devices have names none of them', async () =>
   await assert.rejects(findPoint(vault, 'latest', { device: uuid }), refused('POINT_AMBIGUOUS'));
   assert.deepEqual(await findPoint(vault, 'latest:/dev/loop1'), points[1]);
   assert.deepEqual(await findPoint(vault, 'latest'), points[2]);
-  // The same device under another path, and formatted again, is one.
+  // The same device under another path and formatted again counts as one device.
   await forgetPoint(vault, points[1]!.id);
   const moved = samplePoint({
     finished: '2024-01-04T00:00:00.000Z',
@@ -242,7 +242,7 @@ test('a UUID or label that several devices have names none of them', async () =>
   assert.deepEqual(await findPoint(vault, 'latest:root'), moved);
 });
 
-test('a protected point is not forgotten; a forgotten one leaves nothing', async () => {
+test('a protected point is not forgotten; a forgotten point leaves no objects', async () => {
   const { store, vault } = await makeVault();
   const empty = store.objects.size;
   const point = samplePoint();
@@ -268,7 +268,7 @@ test('a protected point is not forgotten; a forgotten one leaves nothing', async
   await deletePoint(vault, point.id);
 });
 
-test('checks are kept with their point', async () => {
+test('checks are stored with their point', async () => {
   const { store, vault } = await makeVault();
   const point = newId();
   const another = newId();
@@ -297,7 +297,7 @@ test('checks are kept with their point', async () => {
   assert.equal(own.problems.length, 1001);
   assert.deepEqual([own.devices, checks[0]!.devices], [devices, undefined]);
   assert.equal(own.problems.at(-1), 'and 500 more');
-  // A check cannot be passed off as that of another point.
+  // A check cannot be moved to another point.
   const key = [...store.objects.keys()].find((each) => each.startsWith(`checks/${another}/`))!;
   store.objects.set(`checks/${point}/${newId()}`, store.objects.get(key)!);
   const listed = await listChecks(vault, point);

@@ -1,4 +1,4 @@
-/** The recovery points of a vault: listing, reading, finding, forgetting, protecting. */
+/** Lists, reads, finds, forgets and protects the recovery points of a vault. */
 import { AgentError } from '../../base/errors.ts';
 import { isId } from '../ids.ts';
 import { asDeleter } from '../may-delete.ts';
@@ -11,15 +11,17 @@ import { type Point, parsePoint } from './point.ts';
 import type { StoredTimes } from './times.ts';
 
 export interface PointList {
-  /** By `finished`, the earliest first. */
+  /** In order of `finished`, earliest first. */
   readonly points: readonly Point[];
-  /** Objects under `points/` that are no points of this vault (any more). */
+  /** Objects under `points/` that are not valid points of this vault. */
   readonly damaged: readonly DamagedObject[];
-  /** When each came to the store, by the store's clock. */
+  /** When each point arrived in the store, by the store's clock. */
   readonly stored: StoredTimes;
 }
 
-/** All points there are. Who deletes by this must heed `damaged`: those points may rest on anything. */
+/**
+ * Returns all points. A caller that deletes data must respect `damaged`, because those points may reference any data.
+ */
 export async function listPoints(vault: Vault, options: StoreOptions = {}): Promise<PointList> {
   const stored = new Map<string, number>();
   for await (const { key, modified } of vault.store.list('points/', options))
@@ -30,9 +32,9 @@ export async function listPoints(vault: Vault, options: StoreOptions = {}): Prom
   return { points: found.sort(byFinished), damaged, stored };
 }
 
-/** Throws POINT_NOT_FOUND, VAULT_DAMAGED, VAULT_TOO_NEW and what the store throws. */
+/** Throws POINT_NOT_FOUND, VAULT_DAMAGED, VAULT_TOO_NEW and errors of the store. */
 export async function readPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<Point> {
-  if (!isId(id)) throw new RangeError(`"${id}" is no id of a recovery point`);
+  if (!isId(id)) throw new RangeError(`"${id}" is not the ID of a recovery point`);
   const key = `points/${id}`;
   const sealed = await vault.store.get(key, options).catch(missingAsUndefined);
   if (sealed === undefined) throw notFound(vault, `recovery point ${id}`);
@@ -40,9 +42,9 @@ export async function readPoint(vault: Vault, id: string, options: StoreOptions 
 }
 
 /**
- * The point that a person names: an id, the first digits of one (4 or more), `latest`, or `latest:DEVICE` (path, UUID
- * or label). The filter narrows down what comes into question, but for a whole id. Throws BAD_USAGE,
- * POINT_NOT_FOUND, POINT_AMBIGUOUS, and what reading throws.
+ * Finds the point that a user names: an ID, its first digits (4 or more), `latest`, or `latest:DEVICE` (path, UUID or
+ * label). The filter limits the candidates, except for a complete ID. Throws BAD_USAGE, POINT_NOT_FOUND,
+ * POINT_AMBIGUOUS and errors of reading.
  */
 export async function findPoint(
   vault: Vault,
@@ -64,30 +66,25 @@ export async function findPoint(
     throw new AgentError(
       'POINT_AMBIGUOUS',
       `${ids.length} recovery points of ${vault.name} begin with ${text}: ${ids.slice(0, 5).join(', ')}`,
-      { hint: 'give more digits' },
+      { hint: 'Give more digits' },
     );
   return readPoint(vault, id, options);
 }
 
 /**
- * Makes the point appear; everything that it names is durable already. Returns its object's bytes. Throws
- * VAULT_OBJECT_EXISTS where another point of this id is there. Where this throws VAULT_UNREACHABLE, the point may
- * appear later nevertheless.
+ * Publishes the point. All data that it references must be durable. Returns the bytes of its object. Throws
+ * VAULT_OBJECT_EXISTS if another point has this ID. If it throws VAULT_UNREACHABLE, the point may still appear later.
  */
 export async function putPoint(vault: Vault, point: Point, options: StoreOptions = {}): Promise<Buffer> {
   const key = `points/${point.id}`;
-  // A point that nobody could read is a defect of the caller, and must not look like success.
-  parsePoint(
-    point.id,
-    JSON.parse(JSON.stringify(point)),
-    `the recovery point ${point.id} that was to be written`,
-  );
+  // An unreadable point is a bug of the caller and must not look like success.
+  parsePoint(point.id, JSON.parse(JSON.stringify(point)), `the recovery point ${point.id} to be written`);
   const sealed = sealDocument(vault.secrets, key, point);
   await vault.store.put(key, sealed, { ...options, isNew: true });
   return sealed;
 }
 
-/** Deletes the point that `putPoint` put, and no other that took its place; false where it is not there. */
+/** Deletes the point that `putPoint` stored, but not another one in its place. Returns false if it is not there. */
 export async function takeBackPoint(vault: Vault, id: string, sealed: Buffer): Promise<boolean> {
   const found = await vault.store.get(`points/${id}`).catch(missingAsUndefined);
   if (found?.equals(sealed) !== true) return false;
@@ -95,18 +92,21 @@ export async function takeBackPoint(vault: Vault, id: string, sealed: Buffer): P
   return true;
 }
 
-/** Throws POINT_PROTECTED; a point that is gone already is fine. */
+/** Throws POINT_PROTECTED. Does nothing if the point is gone. */
 export async function forgetPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   if (await isProtected(vault, id, options))
     throw new AgentError('POINT_PROTECTED', `The recovery point ${id} of ${vault.name} is protected`, {
-      hint: `dattocli forget --unprotect ${id} lifts that`,
+      hint: `Run dattocli forget --unprotect ${id} to remove the protection`,
     });
   await deletePoint(vault, id, options);
 }
 
-/** Deletes the point, then what there is about it, protected or not. Cut anywhere, the point is gone or whole. */
+/**
+ * Deletes the point, then its other objects, even if it is protected. If interrupted, the point is either gone or
+ * whole.
+ */
 export async function deletePoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
-  if (!isId(id)) throw new RangeError(`"${id}" is no id of a recovery point`);
+  if (!isId(id)) throw new RangeError(`"${id}" is not the ID of a recovery point`);
   await asDeleter('to forget recovery points', () => vault.store.delete(`points/${id}`, options));
   await vault.store.delete(`protected/${id}`, options);
   const checks = await listKeys(vault, `checks/${id}/`, /^checks\/[0-9a-f]{32}\/[0-9a-f]{32}$/, options);
@@ -128,7 +128,7 @@ export async function isProtected(vault: Vault, id: string, options: StoreOption
   return (await vault.store.head(`protected/${id}`, options)) !== undefined;
 }
 
-/** Ids of the points that are protected; perhaps of some that are gone. */
+/** Returns the IDs of protected points. Some of those points may be gone. */
 export async function listProtected(vault: Vault, options: StoreOptions = {}): Promise<Set<string>> {
   return new Set((await listKeys(vault, 'protected/', /^protected\/[0-9a-f]{32}$/, options)).map(idOf));
 }
@@ -149,7 +149,7 @@ function notFound(vault: Vault, what: string, damaged = 0): AgentError {
   return new AgentError('POINT_NOT_FOUND', `${vault.name} has no ${what}`, {
     hint:
       damaged === 0
-        ? 'dattocli points lists what there is'
-        : `${damaged} of its recovery points cannot be read; see dattocli vault check`,
+        ? 'Run dattocli points to list the points'
+        : `${damaged} of its recovery points cannot be read. Run dattocli vault check`,
   });
 }

@@ -16,7 +16,7 @@ function at(time: string | number, changes: Partial<Point> = {}): Point {
   return samplePoint({ finished: new Date(time).toISOString(), ...changes });
 }
 
-/** The times that are kept, the latest first, of points of one group. */
+/** Returns the kept times of the points of one group, latest first. */
 function kept(
   times: readonly (string | number)[],
   rules: RetentionRules,
@@ -51,13 +51,13 @@ test('each rule keeps the last point of each of the last periods that have one',
   assert.equal(kept(hours, { daily: Number.POSITIVE_INFINITY }).length, 40);
 });
 
-test('periods without points take no place', () => {
+test('periods without points do not count', () => {
   const times = ['2020-01-01T00:00:00Z', '2022-06-01T00:00:00Z', '2024-01-01T00:00:00Z'];
   assert.equal(kept(times, { daily: 3 }).length, 3);
   assert.equal(kept(times, { hourly: 2 }).length, 2);
 });
 
-test('leap days and the turn of ISO years', () => {
+test('leap days and year boundaries of ISO weeks are handled', () => {
   assert.deepEqual(
     kept(['2024-02-28T12:00:00Z', '2024-02-29T12:00:00Z', '2024-03-01T12:00:00Z'], { daily: 3 }),
     ['2024-03-01T12:00Z', '2024-02-29T12:00Z', '2024-02-28T12:00Z'],
@@ -66,7 +66,7 @@ test('leap days and the turn of ISO years', () => {
     '2024-02-29T12:00Z',
   ]);
   const calendar = new Calendar('UTC');
-  // From ISO 8601's own examples: the week with the year's first Thursday is the first.
+  // From ISO 8601's own examples: week 1 is the week with the year's first Thursday.
   const weeks: [string, string][] = [
     ['2005-01-01', '2004-W53'],
     ['2005-01-02', '2004-W53'],
@@ -83,9 +83,9 @@ test('leap days and the turn of ISO years', () => {
   );
 });
 
-test('days of 23 and 25 hours are days, and the hour that comes twice is two', () => {
+test('days of 23 and 25 hours count as one day, and the repeated hour counts as two', () => {
   const timeZone = 'Europe/Berlin';
-  // Summer time ended on 27 October 2024 at 01:00 UTC; from 22:00 UTC on it was the 27th there.
+  // Summer time ended on 27 October 2024 at 01:00 UTC. The local date was 27 October from 22:00 UTC on.
   const autumn = every(hourMs, 25, '2024-10-26T22:30:00Z');
   assert.equal(kept(autumn, { daily: 9 }, { timeZone }).length, 1);
   assert.equal(kept(autumn, { hourly: 99 }, { timeZone }).length, 25);
@@ -93,7 +93,7 @@ test('days of 23 and 25 hours are days, and the hour that comes twice is two', (
     kept([...autumn, autumn[0]! - hourMs, autumn[24]! + hourMs], { daily: 9 }, { timeZone }).length,
     3,
   );
-  // It began on 31 March 2024 at 01:00 UTC.
+  // Summer time began on 31 March 2024 at 01:00 UTC.
   const spring = every(hourMs, 23, '2024-03-30T23:30:00Z');
   assert.equal(kept(spring, { daily: 9 }, { timeZone }).length, 1);
   assert.equal(kept(spring, { hourly: 99 }, { timeZone }).length, 23);
@@ -101,30 +101,30 @@ test('days of 23 and 25 hours are days, and the hour that comes twice is two', (
     kept([...spring, spring[0]! - hourMs, spring[22]! + hourMs], { daily: 9 }, { timeZone }).length,
     3,
   );
-  // A zone at half an hour from the others, whose summer time is half an hour too.
+  // A time zone with an offset of half an hour, and summer time of half an hour.
   const howe = every(hourMs / 2, 49, '2024-04-06T13:00:00Z');
   assert.equal(kept(howe, { daily: 9 }, { timeZone: 'Australia/Lord_Howe' }).length, 1);
-  // A day that was not: Samoa went from 29 to 31 December 2011.
+  // A missing day: Samoa skipped 30 December 2011.
   const samoa = every(dayMs, 3, '2011-12-29T12:00:00Z');
   assert.equal(kept(samoa, { daily: 9 }, { timeZone: 'Pacific/Apia' }).length, 3);
 });
 
-test('a point from the future takes no place of a good one, and is kept', () => {
+test('a point from the future displaces no valid point, and is kept', () => {
   const times = ['2029-12-30T00:00:00Z', '2029-12-31T00:00:00Z', '2099-01-01T00:00:00Z'];
   assert.deepEqual(kept(times, { last: 1 }), ['2099-01-01T00:00Z', '2029-12-31T00:00Z']);
   assert.deepEqual(kept(times, { yearly: 1 }), ['2099-01-01T00:00Z', '2029-12-31T00:00Z']);
-  // Clocks of two machines that differ a little.
+  // The clocks of two machines differ a little.
   assert.deepEqual(kept([now - dayMs, now + 60_000], { last: 1 }), ['2030-01-01T00:01Z']);
 });
 
-test('a point from before the vault is kept, since it may well be the last one', () => {
+test('a point from before the vault was created is kept, because it may be the last one', () => {
   const vaultCreated = Date.parse('2024-01-01T00:00:00Z');
   const times = ['1970-01-01T00:05:00Z', '2024-02-01T00:00:00Z', '2024-02-02T00:00:00Z'];
   assert.deepEqual(kept(times, { last: 1 }, { vaultCreated }), ['2024-02-02T00:00Z', '1970-01-01T00:05Z']);
   assert.deepEqual(kept(times, { last: 1 }), ['2024-02-02T00:00Z']);
 });
 
-test('whatever the clock here says, no point more is forgotten than by the right one', () => {
+test('a wrong clock of this machine forgets no more points than a right one', () => {
   const times = every(dayMs, 60, '2024-01-01T00:00:00Z');
   const rules = { last: 2, weekly: 3 };
   const right = new Set(kept(times, rules));
@@ -135,7 +135,7 @@ test('whatever the clock here says, no point more is forgotten than by the right
   }
 });
 
-test('protected and damaged points', () => {
+test('protected and damaged points are kept', () => {
   const points = every(hourMs, 4, '2024-01-01T00:00:00Z').map((time) => at(time));
   const [a, b, c, d] = points;
   const options = { now, timeZone: 'UTC', protected: new Set([a!.id]), damaged: new Set([d!.id]) };
@@ -151,13 +151,13 @@ test('protected and damaged points', () => {
   assert.deepEqual(group!.forget, [b]);
 });
 
-test('each machine and each set of devices by itself', () => {
+test('each machine and each set of devices has its own group', () => {
   const machine = samplePoint().machine;
   const disk = { identity: 'disk naa.5 partition 1' };
   const moved = sampleDevice({ path: '/dev/sdz1', ...disk });
   const other = sampleDevice({ filesystem: { type: 'xfs', uuid: 'other', label: '' } });
   const groups = [
-    // The kernel numbered the disks in another order meanwhile.
+    // The kernel numbered the disks in another order.
     [at('2024-01-01', { devices: [sampleDevice(disk)] }), at('2024-01-02', { devices: [moved] })],
     [at('2024-01-01', { devices: [other] }), at('2024-01-02', { devices: [other] })],
     [at('2024-01-01', { devices: [other, moved] }), at('2024-01-02', { devices: [moved, other] })],
@@ -182,7 +182,7 @@ test('each machine and each set of devices by itself', () => {
   }
 });
 
-test('clones with one UUID are devices by themselves', () => {
+test('clones with one UUID are separate devices', () => {
   const clone = (path: string, identity?: string) =>
     sampleDevice({ path, partition: null, ...(identity === undefined ? {} : { identity }) });
   const forgotten = (...devices: [string, string?][]): string[] => {
@@ -195,12 +195,13 @@ test('clones with one UUID are devices by themselves', () => {
   };
   assert.deepEqual(forgotten(['/dev/loop0', 'file /a'], ['/dev/loop1', 'file /b']), []);
   assert.deepEqual(forgotten(['/dev/loop0', 'file /a'], ['/dev/loop1', 'file /a']), ['1']);
-  // The clones took each other's path.
+  // The clones swapped their paths.
   assert.deepEqual(
     forgotten(['/dev/loop0', 'file /a'], ['/dev/loop0', 'file /b'], ['/dev/loop0', 'file /a']),
     ['1'],
   );
-  // Points of the first versions say nothing: one path is one device, several are not clear, and stay.
+  // Points of the first versions record no identity. One path is one device; several paths are not clear, and their
+  // points are kept.
   assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sda1']), ['1']);
   assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sdb1'], ['/dev/sda1']), []);
   assert.deepEqual(forgotten(['/dev/sda1'], ['/dev/sda1', 'disk x']), ['1']);
@@ -216,11 +217,11 @@ test('clones with one UUID are devices by themselves', () => {
   );
   assert.match(
     group!.keep[0]!.reasons[0]!,
-    /^not clear of which device, since \/dev\/sda1 and \/dev\/sdb1 have one UUID/,
+    /^device is not clear, because \/dev\/sda1 and \/dev\/sdb1 have one UUID/,
   );
 });
 
-test('clones are known also if rules are for one of them only', () => {
+test('clones are recognised even if the rules are for one of them only', () => {
   const points = ['/dev/sda1', '/dev/sdb1', '/dev/sda1'].map((path, day) =>
     at(`2024-01-0${day + 1}`, { devices: [sampleDevice({ path })] }),
   );
@@ -229,9 +230,9 @@ test('clones are known also if rules are for one of them only', () => {
   assert.deepEqual(group!.forget, []);
 });
 
-test('points whose time is far from the time at which they came to the store take no place of good ones', () => {
+test('points whose time is far from their arrival in the store displace no valid points', () => {
   const good = every(dayMs, 10, '2029-12-20T02:00:00Z').map((time) => at(time));
-  // A machine that was taken over adds one for the end of each day, and one before all.
+  // A compromised machine adds a point at the end of each day, and one before all others.
   const forged = [
     ...every(dayMs, 10, '2029-12-20T23:00:00Z').map((time) => at(time)),
     at('1999-01-01T00:00:00Z'),
@@ -248,42 +249,46 @@ test('points whose time is far from the time at which they came to the store tak
     if (Math.abs(Date.parse(finished) - (now - 2 * dayMs)) > dayMs)
       assert.match(
         reasons.get(id) ?? '',
-        /^its time is far from the store's, which got it at 2029-12-30T00:00Z$/,
+        /^its time is far from its arrival in the store at 2029-12-30T00:00Z$/,
       );
-  // Without the store's times (a vault that was copied) the points' own are believed.
+  // Without the store's times (a copied vault), the points' own times are trusted.
   const [copied] = choosePoints([...good, ...forged], { daily: 10 }, { now, timeZone: 'UTC' });
   assert.equal(copied!.keep.length, 10);
 });
 
-test('a point that came late displaces none, and goes when no rule would keep it at either of its times', () => {
-  const good = every(dayMs, 10, '2029-12-20T02:00:00Z').map((time) => at(time));
-  const slow = at('2029-12-22T12:00:00Z');
-  // The clock was decades behind.
-  const behind = at('1999-01-01T00:00:00Z');
-  const points = [...good, slow, behind];
-  const chosen = (rules: RetentionRules, arrived: string, more: Partial<RetentionOptions> = {}) => {
-    const stored = new Map([
-      ...good.map(({ id, finished }): [string, number] => [id, Date.parse(finished) + hourMs]),
-      ...[slow, behind].map(({ id }): [string, number] => [id, Date.parse(arrived)]),
-    ]);
-    const [group] = choosePoints(points, rules, { now, timeZone: 'UTC', stored, ...more });
-    assert.ok(good.slice(-3).every(({ id }) => group!.keep.some(({ point }) => point.id === id)));
-    return [slow, behind].map(({ id }) => group!.keep.some(({ point }) => point.id === id));
-  };
-  // At noon it would be the last of its day, whose good point stays all the same.
-  assert.deepEqual(chosen({ daily: 10 }, '2029-12-25T00:00:00Z'), [true, false]);
-  assert.deepEqual(chosen({ last: 3 }, '2029-12-25T00:00:00Z'), [false, false]);
-  // No good one is later than their arrival: they may be the newest that there is.
-  assert.deepEqual(chosen({ last: 3 }, '2029-12-30T00:00:00Z'), [true, true]);
-  const held = '2029-12-25T00:00:00Z';
-  assert.deepEqual(chosen({ last: 3 }, held, { protected: new Set([slow.id]) }), [true, false]);
-  assert.deepEqual(chosen({ last: 3 }, held, { damaged: new Set([slow.id]) }), [true, false]);
-  const stored = new Map([slow, behind].map(({ id }) => [id, Date.parse(held)]));
-  const grace = { ms: 10 * dayMs, storeNow: now, stored };
-  assert.deepEqual(chosen({ last: 3 }, held, { grace }), [true, true]);
-});
+test(
+  'a point that arrived late displaces none, and is forgotten if no rule keeps it at either of ' +
+    'its times',
+  () => {
+    const good = every(dayMs, 10, '2029-12-20T02:00:00Z').map((time) => at(time));
+    const slow = at('2029-12-22T12:00:00Z');
+    // The clock was decades behind.
+    const behind = at('1999-01-01T00:00:00Z');
+    const points = [...good, slow, behind];
+    const chosen = (rules: RetentionRules, arrived: string, more: Partial<RetentionOptions> = {}) => {
+      const stored = new Map([
+        ...good.map(({ id, finished }): [string, number] => [id, Date.parse(finished) + hourMs]),
+        ...[slow, behind].map(({ id }): [string, number] => [id, Date.parse(arrived)]),
+      ]);
+      const [group] = choosePoints(points, rules, { now, timeZone: 'UTC', stored, ...more });
+      assert.ok(good.slice(-3).every(({ id }) => group!.keep.some(({ point }) => point.id === id)));
+      return [slow, behind].map(({ id }) => group!.keep.some(({ point }) => point.id === id));
+    };
+    // At noon the point would be the last of its day, but the valid point of the day stays.
+    assert.deepEqual(chosen({ daily: 10 }, '2029-12-25T00:00:00Z'), [true, false]);
+    assert.deepEqual(chosen({ last: 3 }, '2029-12-25T00:00:00Z'), [false, false]);
+    // No valid point is later than their arrival, so they may be the newest points.
+    assert.deepEqual(chosen({ last: 3 }, '2029-12-30T00:00:00Z'), [true, true]);
+    const held = '2029-12-25T00:00:00Z';
+    assert.deepEqual(chosen({ last: 3 }, held, { protected: new Set([slow.id]) }), [true, false]);
+    assert.deepEqual(chosen({ last: 3 }, held, { damaged: new Set([slow.id]) }), [true, false]);
+    const stored = new Map([slow, behind].map(({ id }) => [id, Date.parse(held)]));
+    const grace = { ms: 10 * dayMs, storeNow: now, stored };
+    assert.deepEqual(chosen({ last: 3 }, held, { grace }), [true, true]);
+  },
+);
 
-test('a vault that was made by a clock that was ahead forgets as others do', () => {
+test('a vault that was created by a clock that was ahead forgets like any other', () => {
   const vaultCreated = Date.parse('2029-12-01T00:00:00Z');
   const points = every(dayMs, 5, '2029-11-01T00:00:00Z').map((time) => at(time));
   const stored = new Map(points.map(({ id, finished }) => [id, Date.parse(finished)]));
@@ -293,7 +298,7 @@ test('a vault that was made by a clock that was ahead forgets as others do', () 
   assert.equal(choosePoints(points, { last: 1 }, later)[0]!.forget.length, 4);
 });
 
-test('new points displace others only when they were in the store for the grace time', () => {
+test('new points displace others only after the grace time in the store', () => {
   const old = every(hourMs, 6, '2029-12-20T00:00:00Z').map((time) => at(time));
   const flood = every(60_000, 30, '2029-12-31T20:00:00Z').map((time) => at(time));
   const stored = new Map([...old, ...flood].map(({ id, finished }) => [id, Date.parse(finished)]));
@@ -313,7 +318,7 @@ test('new points displace others only when they were in the store for the grace 
   const reasons = new Map(during.keep.map((each) => [each.point.id, each.reasons.join()]));
   assert.match(reasons.get(flood[0]!.id) ?? '', /^in the store for less than 24 h$/);
   assert.match(reasons.get(old[4]!.id) ?? '', /^last 2 without points of the last 24 h$/);
-  // The last of its day among all points already.
+  // Among all points it is already the last of its day.
   assert.equal(reasons.get(old[5]!.id), 'daily 2 (2029-12-20)');
   const afterwards = chosen(now + 2 * dayMs);
   assert.equal(afterwards.keep.length, 4);
@@ -335,7 +340,7 @@ test('rules that keep nothing are refused', () => {
     );
 });
 
-test('whatever the points and rules: each is kept or forgotten once, the latest is kept, more rules keep more', () => {
+test('property: each point is kept or forgotten once, the latest is kept, more rules keep more', () => {
   const count = fc.integer({ min: 0, max: 6 });
   const anyRules = fc.record({
     last: count,
@@ -369,7 +374,7 @@ test('whatever the points and rules: each is kept or forgotten once, the latest 
       assert.equal(Date.parse(group!.keep[0]!.point.finished), Math.max(...finished));
       assert.ok(keep.size <= Object.values(rules).reduce((sum, each) => sum + each, 0));
 
-      // Doing it again changes nothing.
+      // Applying the rules again changes nothing.
       const again = choosePoints(
         points.filter(({ id }) => keep.has(id)),
         rules,
@@ -379,7 +384,7 @@ test('whatever the points and rules: each is kept or forgotten once, the latest 
       const [more] = choosePoints(points, { ...rules, daily: rules.daily + 1 }, options);
       const keepMore = new Set(more!.keep.map(({ point }) => point.id));
       for (const id of keep) assert.ok(keepMore.has(id));
-      // The order in which the points come does not matter.
+      // The order of the points does not matter.
       const reversed = choosePoints([...points].reverse(), rules, options);
       assert.deepEqual(new Set(reversed[0]!.keep.map(({ point }) => point.id)), keep);
     }),

@@ -1,16 +1,17 @@
 /**
- * Which recovery points to keep and which to forget; pure. Each rule keeps, of the last N hours (days, …) that have a
- * point at all, the last point of each. So nothing is forgotten because time passes without backups.
+ * Chooses which recovery points to keep and which to forget; pure. Each rule keeps the last point of each of the last
+ * N hours (days, …) that have a point. So no point is forgotten only because time passes without backups.
  *
- * Times come from the writers' clocks, clocks are wrong at times, and a machine that was taken over may add points with
- * any time. So a time that is not believed (later than now, far from the time at which the point came to the store)
- * counts for no rule and its point is kept. And points displace others only after they were in the store for the grace
- * time, in which a person may notice what was added. `now` serves for the first alone, so a wrong clock here forgets
- * nothing more; the grace time goes by the store's clock. A point that came to the store long after its time displaces no
- * other, and is forgotten only if no rule would keep it beside the believed ones, neither at its own time (a slow upload,
- * a vault that was copied) nor at that of its arrival (a clock that was behind).
+ * Point times come from the writers' clocks. A clock may be wrong, and a compromised machine may add points with any
+ * time. A time is not trusted if it is in the future or far from the time at which the point arrived in the store.
+ * Such a point counts for no rule and is kept. A point displaces others only after the grace time in the store, so
+ * the user can notice added points. `now` is used only to detect future times, so a wrong clock on this machine does
+ * not forget more. The grace time uses the store's clock.
  *
- * Points of which it is not clear which device they are of (identity.ts) count for no rule either, and are kept.
+ * A point that arrived long after its time displaces no other. It is forgotten only if no rule would keep it beside
+ * the trusted points. Both its own time (slow upload, copied vault) and its arrival time (clock behind) are tried.
+ *
+ * Points whose device is not clear (identity.ts) also count for no rule and are kept.
  */
 import { AgentError } from '../../base/errors.ts';
 import { formatDuration } from '../../base/duration.ts';
@@ -19,13 +20,13 @@ import { Calendar, type Period } from './calendar.ts';
 import { DeviceIdentities } from './identity.ts';
 import { type StoredTimes, isLate, storedTime, timeDoubt } from './times.ts';
 
-/** How many of each to keep; absent or 0: the rule keeps nothing. Infinity: all. */
+/** How many points each rule keeps. Absent or 0: the rule keeps none. Infinity: all. */
 export interface RetentionRules {
-  /** The last ones, whatever their times. */
+  /** The last points, whatever their times. */
   readonly last?: number;
   readonly hourly?: number;
   readonly daily?: number;
-  /** Weeks from Monday on. */
+  /** Weeks begin on Monday. */
   readonly weekly?: number;
   readonly monthly?: number;
   readonly yearly?: number;
@@ -34,19 +35,19 @@ export interface RetentionRules {
 export interface RetentionOptions {
   /** Milliseconds since 1970. */
   readonly now: number;
-  /** Where hours and days begin: an IANA name. Default: this machine's. */
+  /** Time zone of the hours and days, as an IANA name. Default: this machine's. */
   readonly timeZone?: string | undefined;
-  /** When the vault was made; milliseconds since 1970. */
+  /** When the vault was created, in milliseconds since 1970. */
   readonly vaultCreated?: number | undefined;
-  /** Ids. They count like any other, and are kept in any case. */
+  /** IDs of protected points. They count for the rules like any other and are always kept. */
   readonly protected?: ReadonlySet<string> | undefined;
-  /** Ids of points that a check found damaged. They take the place of no whole one; only by name they are forgotten. */
+  /** IDs of points that a check found damaged. They displace no whole point, and are forgotten only by name. */
   readonly damaged?: ReadonlySet<string> | undefined;
-  /** When each point came to the store, by its clock. Absent: not known, or not to be minded. */
+  /** When each point arrived in the store, by its clock. Absent: unknown, or to be ignored. */
   readonly stored?: StoredTimes | undefined;
-  /** Points that are in the store for less displace no others. */
+  /** Points that arrived less than this ago displace no others. */
   readonly grace?: Grace | undefined;
-  /** Of all points of the vault. Default: of those that are chosen from. */
+  /** Over all points of the vault. Default: over the points to choose from. */
   readonly identities?: DeviceIdentities | undefined;
 }
 
@@ -59,24 +60,24 @@ export interface Grace {
 
 export interface Kept {
   readonly point: Point;
-  /** For people: `last 2`, `daily 3 (2024-05-01)`, `protected`, … At least one. */
+  /** Text for the user: `last 2`, `daily 3 (2024-05-01)`, `protected`, … At least one. */
   readonly reasons: readonly string[];
 }
 
-/** The points of one set of devices of one machine, each by itself. */
+/** The points of one set of devices of one machine. */
 export interface RetentionGroup {
   readonly machine: string;
   readonly devices: readonly string[];
-  /** The latest first. */
+  /** Latest first. */
   readonly keep: readonly Kept[];
   readonly forget: readonly Point[];
 }
 
-/** Of the grace time, milliseconds. */
+/** Default grace time in milliseconds. */
 export const defaultGrace = 24 * 3600 * 1000;
 
 const periods = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const satisfies readonly Period[];
-/** Throws BAD_USAGE where no rule would keep anything, or a number is not one. */
+/** Throws BAD_USAGE if the rules keep nothing, or if a count is not valid. */
 export function choosePoints(
   points: readonly Point[],
   rules: RetentionRules,
@@ -101,10 +102,10 @@ function checkRules(rules: RetentionRules): void {
   const counts = [rules.last, ...periods.map((period) => rules[period])].filter((each) => each !== undefined);
   for (const count of counts)
     if (count !== Number.POSITIVE_INFINITY && !(Number.isSafeInteger(count) && count >= 0))
-      throw new AgentError('BAD_USAGE', `${count} is no number of recovery points to keep`);
+      throw new AgentError('BAD_USAGE', `${count} is not a valid number of recovery points to keep`);
   if (!counts.some((count) => count > 0))
-    throw new AgentError('BAD_USAGE', 'No rule keeps anything: every recovery point would be forgotten', {
-      hint: 'say what to keep, or name the points to forget',
+    throw new AgentError('BAD_USAGE', 'The rules keep nothing: every recovery point would be forgotten', {
+      hint: 'Add a rule, or name the points to forget',
     });
 }
 
@@ -135,7 +136,7 @@ function chooseOfGroup(
   const old = counting.filter(({ point }) => !isNew(point));
   if (old.length < counting.length) {
     const grace = formatGrace(options.grace?.ms ?? 0);
-    // What the rules keep of all is among what they keep of the old ones.
+    // The rules keep a subset of these old points when they are applied to all points.
     const displaced = old.filter(({ reasons }) => reasons.length === 0);
     const copies = old.map((each): Candidate => ({ ...each, reasons: [] }));
     applyRules(copies, rules, calendar, ` without points of the last ${grace}`);
@@ -147,7 +148,7 @@ function chooseOfGroup(
   const believed = old.filter(({ reasons }) => reasons.length > 0);
   for (const { point, time, reasons } of latestFirst) {
     const arrived = storedTime(point.id, options.stored);
-    // Not if it is protected, or a rule keeps it.
+    // Skips protected points and points that a rule keeps.
     if (arrived === undefined || reasons.length !== 1 || !isOnlyLate(point, options) || isNew(point))
       continue;
     const isKept = [time, arrived].some((at) => wouldKeep({ point, time: at }, believed, rules, calendar));
@@ -165,7 +166,7 @@ function chooseOfGroup(
   };
 }
 
-/** Adds to the reasons of those that a rule keeps. `candidates`: the latest first. */
+/** Adds a reason to each candidate that a rule keeps. `candidates` are latest first. */
 function applyRules(
   candidates: readonly Candidate[],
   rules: RetentionRules,
@@ -188,7 +189,7 @@ function applyRules(
   }
 }
 
-/** If the point counted beside `believed`, and no other in doubt did. */
+/** Returns true if a rule would keep the candidate beside the `believed` points alone. */
 function wouldKeep(
   candidate: Pick<Candidate, 'point' | 'time'>,
   believed: readonly Candidate[],
@@ -213,7 +214,7 @@ function formatGrace(ms: number): string {
   return ms % 3600_000 === 0 ? `${ms / 3600_000} h` : formatDuration(ms);
 }
 
-/** Its late arrival is the only reason for which it counts for no rule. */
+/** Returns true if the late arrival is the only reason why the point counts for no rule. */
 function isOnlyLate(
   point: Point,
   options: RetentionOptions & { readonly identities: DeviceIdentities },
@@ -222,7 +223,7 @@ function isOnlyLate(
   return isLate(point, options.stored) && other === undefined;
 }
 
-/** Why a point counts for no rule. */
+/** Returns why a point counts for no rule. */
 function doubtOf(
   point: Point,
   { damaged, identities, ...times }: RetentionOptions & { readonly identities: DeviceIdentities },
@@ -231,7 +232,7 @@ function doubtOf(
   for (const device of point.devices) {
     const { unclear } = identities.of(point, device);
     if (unclear !== undefined)
-      return `not clear of which device, since ${unclear.join(' and ')} have one UUID; forgotten only by name`;
+      return `device is not clear, because ${unclear.join(' and ')} have one UUID; forgotten only by name`;
   }
   return timeDoubt(point, times);
 }

@@ -6,12 +6,12 @@ import { standingDamage } from './standing-damage.ts';
 type Level = PointCheck['level'];
 type Outcome = PointCheck['outcome'];
 
-/** Of one device. */
+/** A check of one device. */
 function check(level: Level, outcome: Outcome, coverage = 1, path = '/a', point = 'p'): StoredCheck {
   return { ...bare(level, outcome, coverage, point), devices: [{ path, coverage, outcome }] };
 }
 
-/** As the first versions wrote them. */
+/** A check as the first versions wrote it. */
 function bare(level: Level, outcome: Outcome, coverage = 1, point = 'p'): StoredCheck {
   return { point, level, outcome, coverage, at: '2024-05-01T00:00:00.000Z', problems: [], agent: '1' };
 }
@@ -20,7 +20,7 @@ function stands(...checks: StoredCheck[]): boolean {
   return standingDamage(checks).some(({ point }) => point === 'p');
 }
 
-test('what a later check of the same level found whole is cleared, and damage after it stands', () => {
+test('a later check of the same level clears damage, but not damage found after it', () => {
   for (const level of ['reachable', 'read', 'filesystem'] as const) {
     assert.equal(stands(check(level, 'damaged')), true);
     assert.equal(stands(check(level, 'damaged'), check(level, 'whole')), false);
@@ -29,7 +29,7 @@ test('what a later check of the same level found whole is cleared, and damage af
   }
 });
 
-test('a check clears what its own level found, and one that reads what is out of reach', () => {
+test('a check clears damage of its own level, and a read check also clears reachable damage', () => {
   const cleared = (found: Level, by: Level): boolean => !stands(check(found, 'damaged'), check(by, 'whole'));
   const levels = ['reachable', 'read', 'filesystem'] as const;
   assert.deepEqual(
@@ -38,7 +38,7 @@ test('a check clears what its own level found, and one that reads what is out of
   );
 });
 
-test('a check that looked at less clears nothing, and neither does a sample', () => {
+test('a check with less coverage clears nothing, and neither does a sample', () => {
   assert.equal(stands(check('read', 'damaged'), check('read', 'whole', 0.5)), true);
   assert.equal(stands(check('read', 'damaged', 0.05), check('read', 'whole', 0.05)), true);
   assert.equal(stands(check('read', 'damaged', 0.05), check('read', 'whole', 0.9)), true);
@@ -48,7 +48,7 @@ test('a check that looked at less clears nothing, and neither does a sample', ()
   assert.equal(stands(check('filesystem', 'damaged', 0.5), check('filesystem', 'whole', 0.5)), false);
 });
 
-test('a check that could not look at anything clears nothing', () => {
+test('a check that could not read anything clears nothing', () => {
   assert.equal(stands(check('filesystem', 'damaged'), check('filesystem', 'unfinished', 0)), true);
   assert.equal(stands(bare('read', 'damaged'), bare('read', 'unfinished', 0)), true);
   assert.equal(stands(bare('read', 'damaged', 0), bare('read', 'unfinished', 0)), true);
@@ -70,7 +70,7 @@ test('a check of another device or point clears nothing', () => {
   assert.deepEqual(standingDamage([check('read', 'damaged'), both]), [both]);
 });
 
-test('where devices are not named, it takes a check of all of the point', () => {
+test('if devices are not recorded, only a check of the complete point clears damage', () => {
   assert.equal(stands(bare('reachable', 'damaged', 0.5), bare('reachable', 'whole', 0.5)), true);
   assert.equal(stands(bare('reachable', 'damaged', 0.5), bare('reachable', 'whole')), false);
   assert.equal(stands(bare('read', 'damaged'), check('read', 'whole')), false);

@@ -1,18 +1,19 @@
 /**
- * Damage that stands: what checks of points found, and no later one has cleared (docs/formats/vault.md, "Check"). Pure.
- * A check speaks for its level alone: a filesystem may be well where a chunk is lost, and every chunk may be there
- * where the filesystem is not well. A sample may look at other chunks each time, so it finds damage and clears none.
+ * Standing damage: damage that a check found and no later check cleared (docs/formats/vault.md, "Check"). Pure. A
+ * check clears damage of its own level only, except that `read` includes `reachable`. A filesystem may be valid if a
+ * chunk is lost, and all chunks may exist if the filesystem is invalid. A sample may read other chunks each time, so
+ * it can find damage but clears none.
  */
 import type { PointCheck, StoredCheck } from './checks.ts';
 
 interface Finding {
   readonly check: StoredCheck;
-  /** Undefined: of one of the point's devices, and nobody knows which. */
+  /** Undefined: one of the point's devices, but it is not known which one. */
   readonly path: string | undefined;
   readonly coverage: number;
 }
 
-/** Those of the checks (by time, of any points) that found damage which stands. */
+/** Returns the checks whose damage stands. `checks` are in order of time, of any points. */
 export function standingDamage(checks: readonly StoredCheck[]): StoredCheck[] {
   let findings: Finding[] = [];
   for (const check of checks) {
@@ -38,7 +39,7 @@ function clears({ level, outcome, coverage, devices }: StoredCheck, finding: Fin
   return device.outcome === 'whole' && device.coverage >= finding.coverage && !isSample;
 }
 
-/** What was read was within reach. */
+/** A check that read the chunks also proves that they are reachable. */
 function speaksFor(level: PointCheck['level'], of: PointCheck['level']): boolean {
   return level === of || (level === 'read' && of === 'reachable');
 }

@@ -1,32 +1,32 @@
 /**
- * What is believed of the time of a recovery point; pure. `finished` is by the clock of the machine that wrote the point,
- * which may be wrong, and which a machine that was taken over sets as it likes. The time at which the point came to the
- * store is by the store's clock (`StoredObject.modified`), which such a machine cannot set in a bucket.
+ * Decides whether the time of a recovery point is trusted; pure. `finished` comes from the clock of the machine that
+ * wrote the point. That clock may be wrong, and a compromised machine can set any time. The arrival time comes from
+ * the store's clock (`StoredObject.modified`), which such a machine cannot set in a bucket.
  */
 import type { Point } from './point.ts';
 
-/** Milliseconds since 1970 by id of the point. 0 if the store does not say. */
+/** Milliseconds since 1970 by point ID; 0 if the store does not report it. */
 export type StoredTimes = ReadonlyMap<string, number>;
 
-/** Two machines' clocks may differ by this and nobody is to be bothered, milliseconds. */
+/** Allowed difference between the clocks of two machines, in milliseconds. */
 export const clockTolerance = 15 * 60 * 1000;
 
 /**
- * A point comes to the store when its job has sent everything: hours after its instant, if a snapshot is copied. From this
- * on the two times do not belong together, milliseconds.
+ * Allowed difference between the time of a point and its arrival, in milliseconds. A point arrives when its job has
+ * sent everything, which may be hours after its time if a snapshot is copied.
  */
 export const farApart = 24 * 3600 * 1000;
 
 export interface TimeFacts {
-  /** Milliseconds since 1970, by the clock here. */
+  /** By the clock of this machine, milliseconds since 1970. */
   readonly now: number;
-  /** Absent: nothing is known of the store's times. */
+  /** Absent: the store's times are not known. */
   readonly stored?: StoredTimes | undefined;
-  /** When the vault was made, milliseconds since 1970; for points whose time in the store is not known. */
+  /** When the vault was created, milliseconds since 1970. Used for points whose arrival is not known. */
   readonly vaultCreated?: number | undefined;
 }
 
-/** Why the time of a point is not believed; undefined if it is. */
+/** Returns why the time of a point is not trusted; undefined if it is trusted. */
 export function timeDoubt(
   { id, finished }: Pick<Point, 'id' | 'finished'>,
   { now, stored, vaultCreated }: TimeFacts,
@@ -37,25 +37,25 @@ export function timeDoubt(
   if (arrived !== undefined) {
     if (Math.abs(time - arrived) <= farApart) return undefined;
     const when = new Date(arrived).toISOString().slice(0, 16);
-    return `its time is far from the store's, which got it at ${when}Z`;
+    return `its time is far from its arrival in the store at ${when}Z`;
   }
-  // A vault that was made by a clock that was ahead proves nothing.
+  // If the vault was created by a clock that was ahead, its creation time proves nothing.
   const isBefore =
     vaultCreated !== undefined &&
     vaultCreated <= now + clockTolerance &&
     time < vaultCreated - clockTolerance;
-  return isBefore ? 'its time is before the vault was made' : undefined;
+  return isBefore ? 'its time is before the vault was created' : undefined;
 }
 
-/** The point says that it was finished long after it came to the store, so its clock was ahead. */
+/** Returns true if `finished` is long after the arrival, so the writer's clock was ahead. */
 export function isAhead({ id, finished }: Pick<Point, 'id' | 'finished'>, stored?: StoredTimes): boolean {
   const arrived = storedTime(id, stored);
   return arrived !== undefined && Date.parse(finished) - arrived > farApart;
 }
 
 /**
- * The point came to the store long after its time: a slow first backup, a vault that was copied, a clock that was behind,
- * or a time that a machine that was taken over has made up.
+ * Returns true if the point arrived long after its time. Reasons are a slow first backup, a copied vault, a clock
+ * that was behind, or a false time of a compromised machine.
  */
 export function isLate({ id, finished }: Pick<Point, 'id' | 'finished'>, stored?: StoredTimes): boolean {
   const arrived = storedTime(id, stored);
@@ -63,8 +63,8 @@ export function isLate({ id, finished }: Pick<Point, 'id' | 'finished'>, stored?
 }
 
 /**
- * The time by which `latest` goes: no point was finished after it came to the store. So one of the year 2099 is no later
- * than its arrival, and vaults that were copied (all objects are new) go by the points' own times.
+ * Returns the time that `latest` uses: no point finished after its arrival. So a point of the year 2099 is no later
+ * than its arrival, and copied vaults (whose objects are all new) use the points' own times.
  */
 export function believedTime({ id, finished }: Pick<Point, 'id' | 'finished'>, stored?: StoredTimes): number {
   return Math.min(Date.parse(finished), storedTime(id, stored) ?? Number.POSITIVE_INFINITY);

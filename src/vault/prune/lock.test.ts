@@ -40,7 +40,7 @@ async function appendOnly(mayDelete: (key: string) => boolean = () => false) {
   return { vault, agent, index, point, locks, key, cost };
 }
 
-const denied = { code: 'VAULT_DENIED', hint: /may delete/ };
+const denied = { code: 'VAULT_DENIED', hint: /with delete permission/ };
 
 test('who may not delete is refused before there is a lock, and keeps nobody waiting', async () => {
   const { vault, agent, index, point, locks } = await appendOnly();

@@ -1,6 +1,6 @@
 /**
- * Condemned lists: packs that are going to be deleted, and on which nobody builds any more
- * (docs/formats/vault.md, "Pruning"). A list without `.waits` was put by a pruner that was cut right then.
+ * Condemned lists: packs that will be deleted and that no new data may reference (docs/formats/vault.md, "Pruning").
+ * A list without `.waits` is from a prune that was interrupted after it put the list.
  */
 import { AgentError } from '../../base/errors.ts';
 import { Fields } from '../fields.ts';
@@ -14,11 +14,11 @@ export interface CondemnedDocument {
   readonly format: 1;
   readonly created: string;
   readonly reason: CondemnedReason;
-  /** Ids of packs. */
+  /** IDs of packs. */
   readonly packs: readonly string[];
 }
 
-/** `repair`: the packs are damaged, and what could be opened was copied. */
+/** `repair`: the packs are damaged, and their readable data was copied. */
 export type CondemnedReason = (typeof reasons)[number];
 
 const reasons = ['prune', 'repair'] as const;
@@ -27,18 +27,18 @@ export interface CondemnedList {
   readonly id: string;
   readonly reason: CondemnedReason;
   readonly packs: readonly string[];
-  /** Ids of the writers that had begun before the list could be seen; undefined where nobody has looked yet. */
+  /** IDs of the writers that had started before the list was visible; undefined if this was not determined yet. */
   readonly waits: readonly string[] | undefined;
   /** By the store's clock, milliseconds since 1970. */
   readonly modified: number;
 }
 
-/** Objects under `condemned/` that cannot be read are told to `onDamage` or, without it, thrown as VAULT_DAMAGED. */
+/** Unreadable objects under `condemned/` are passed to `onDamage`. Without it, VAULT_DAMAGED is thrown. */
 export interface ReadListsOptions extends StoreOptions {
   readonly onDamage?: (key: string, error: AgentError) => void;
 }
 
-/** All lists, in the order of their ids. */
+/** Returns all lists, in the order of their IDs. */
 export async function readCondemnedLists(
   vault: Vault,
   { onDamage, ...options }: ReadListsOptions = {},
@@ -65,13 +65,13 @@ export async function readCondemnedLists(
   return lists;
 }
 
-/** The packs of all condemned lists. Throws VAULT_DAMAGED where one cannot be read. */
+/** Returns the packs of all condemned lists. Throws VAULT_DAMAGED if a list cannot be read. */
 export async function readCondemned(vault: Vault, options: StoreOptions = {}): Promise<Set<string>> {
   const lists = await readCondemnedLists(vault, options);
   return new Set(lists.flatMap(({ packs }) => packs));
 }
 
-/** When this resolves, writers that begin build no more on these packs. */
+/** When this resolves, writers that start later do not build on these packs. */
 export async function putCondemned(
   vault: Vault,
   id: string,
@@ -83,7 +83,7 @@ export async function putCondemned(
   await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
 }
 
-/** `writers` were listed after the list was put, or seen. */
+/** `writers` must be listed after the list was put or seen. */
 export async function putWaits(
   vault: Vault,
   id: string,
@@ -94,7 +94,7 @@ export async function putWaits(
   await vault.store.put(key, sealDocument(vault.secrets, key, { format: 1, writers }), options);
 }
 
-/** Undefined: it is gone, so its packs are deleted, and the index will not find them either. */
+/** Returns undefined if the list is gone. Then its packs are deleted, and the index will not find them either. */
 async function read<T>(
   vault: Vault,
   key: string,
@@ -111,7 +111,9 @@ async function read<T>(
     if (error.code !== 'VAULT_DAMAGED') throw error;
     if (onDamage === undefined)
       throw new AgentError('VAULT_DAMAGED', error.message, {
-        hint: 'nobody knows what it condemns, so nothing is written; vault check --repair removes it',
+        hint:
+          'It is not known which packs it condemns, so nothing is written. Run dattocli vault check ' +
+          '--repair to remove it',
         cause: error,
       });
     onDamage(key, error);

@@ -1,16 +1,16 @@
 /**
- * The names of the chunks that a job has written to an image so far, by the number of the chunk: a sparse file
- * that all copying threads of the image share. It lives as long as the job. 32 bytes a chunk, so half a
- * GiB for each TiB written, and none of it in memory.
+ * The names of the chunks that a job has written to an image, by chunk number. It is a sparse file that all copying
+ * threads of the image share, and it exists as long as the job. It has 32 bytes per chunk, so half a GiB per TiB
+ * written, and none of it is kept in memory.
  *
- * An entry of zeros: the job has not written this chunk. `clearedName`: it reads as zeros now.
+ * A zero entry: the job has not written this chunk. `clearedName`: the chunk now reads as zeros.
  */
 import fs from 'node:fs';
 import { Descriptor } from '../../base/descriptor.ts';
 import { writing } from '../../base/files.ts';
 import { nameLength } from '../names.ts';
 
-/** No hash: two to the power of 256 minus one. */
+/** Not a hash: all bits are set. */
 export const clearedName: Buffer = Buffer.alloc(nameLength, 0xff);
 
 export class NamesFile {
@@ -22,7 +22,7 @@ export class NamesFile {
     this.#path = path;
   }
 
-  /** Makes the file, empty, in place of what was there. Throws FILE_ERROR. */
+  /** Creates the empty file and replaces an existing one. Throws FILE_ERROR. */
   static create(path: string): void {
     writing(path, () => fs.closeSync(fs.openSync(path, 'w', 0o600)));
   }
@@ -32,7 +32,7 @@ export class NamesFile {
     return new NamesFile(new Descriptor(fd, path), path);
   }
 
-  /** The entries of `count` chunks from `first` on, in a new buffer. */
+  /** Returns the entries of `count` chunks from `first`, in a new buffer. */
   read(first: number, count: number): Buffer {
     const names = Buffer.alloc(count * nameLength);
     for (let done = 0; done < names.length;) {

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { pidNamespace } from '../../linux/process.ts';
 import { type Owner, stateOf, thisProcess } from './owner.ts';
 
-test('this process is known to live, and one that is gone to be gone', async () => {
+test('this process is found alive, and an ended process is found gone', async () => {
   const here = await thisProcess();
   assert.match(here.pid_namespace ?? '', /^pid:\[\d+\]$/);
   const from = (): Promise<Owner> => Promise.resolve({ ...here, machine: 'm' });
@@ -19,7 +19,7 @@ test('this process is known to live, and one that is gone to be gone', async () 
   assert.equal(await state({ machine: 'another' }), 'unknown');
 });
 
-test('of a process in another pid namespace of this boot only its heartbeat tells', async () => {
+test('for a process in another PID namespace of this boot, only its heartbeat counts', async () => {
   const here = { ...(await thisProcess()), machine: 'm' };
   const gone = { ...here, pid: 2 ** 30 };
   const from = (namespace: string | undefined) => (): Promise<Owner> =>
@@ -31,7 +31,7 @@ test('of a process in another pid namespace of this boot only its heartbeat tell
   assert.equal(await stateOf({ ...gone, pid_namespace: 'pid:[1]' }, from('pid:[1]')), 'gone');
 });
 
-test('a /proc that shows the pids of another namespace names none', async (t) => {
+test('a /proc that shows the PIDs of another namespace is not used', async (t) => {
   const proc = mkdtempSync(join(tmpdir(), 'proc-'));
   t.after(() => rmSync(proc, { recursive: true }));
   mkdirSync(join(proc, 'self/ns'), { recursive: true });

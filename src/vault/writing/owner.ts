@@ -1,6 +1,6 @@
 /**
- * Who a writer or a pruner is, so that others can tell whether it still runs: the process, the boot and the machine.
- * A process of this machine is known to be gone; of another machine only its heartbeat tells
+ * Identifies a writer or pruner by process, boot and machine, so that other processes can check whether it still
+ * runs. A process of this machine can be found gone. For another machine only the heartbeat counts
  * (docs/formats/vault.md, "Stale writers and locks").
  */
 import { readFile } from 'node:fs/promises';
@@ -9,20 +9,20 @@ import { unlessAbsent } from '../../base/files.ts';
 import { bootId, identifyProcess, isAlive, pidNamespace } from '../../linux/process.ts';
 
 export interface Owner {
-  /** For people. */
+  /** For messages only. */
   readonly host: string;
-  /** /etc/machine-id; empty where there is none. */
+  /** From /etc/machine-id; empty if there is none. */
   readonly machine: string;
-  /** /proc/sys/kernel/random/boot_id. */
+  /** From /proc/sys/kernel/random/boot_id. */
   readonly boot: string;
-  /** The namespace in which `pid` counts; absent in documents of earlier versions, empty where it is not known. */
+  /** The PID namespace of `pid`. Absent in documents of earlier versions, empty if it is unknown. */
   readonly pid_namespace?: string | undefined;
   readonly pid: number;
   /** Clock ticks from boot to the start of the process. */
   readonly start_time: number;
 }
 
-/** The process that this runs in. */
+/** Returns the owner document of this process. */
 export async function thisProcess(): Promise<Owner> {
   const identity = await identifyProcess(process.pid);
   return {
@@ -35,15 +35,16 @@ export async function thisProcess(): Promise<Owner> {
   };
 }
 
-/** /etc/machine-id; an empty string if there is none. Throws FILE_ERROR. */
+/** Returns the content of /etc/machine-id; an empty string if there is none. Throws FILE_ERROR. */
 export async function machineId(): Promise<string> {
   const path = '/etc/machine-id';
   return ((await unlessAbsent(path, readFile(path, 'utf8'))) ?? '').trim();
 }
 
 /**
- * What this process can tell of another one: `gone` for certain; `rebooted`: this machine has booted since, or a clone
- * with its name and id is meant, which only the heartbeat tells; `unknown`: it runs, or runs elsewhere.
+ * Returns the known state of another process. `gone`: it has certainly ended. `rebooted`: this machine has booted
+ * since, or it is a clone with this machine's name and ID; only the heartbeat decides. `unknown`: it runs, or it is
+ * on another machine.
  */
 export async function stateOf(
   owner: Owner,
@@ -52,7 +53,7 @@ export async function stateOf(
   const here = await from();
   if (owner.machine === '' || owner.machine !== here.machine || owner.host !== here.host) return 'unknown';
   if (owner.boot !== here.boot) return 'rebooted';
-  // Another container's processes have pids of their own, and are not to be seen from here.
+  // Processes of another container have their own PIDs and are not visible here.
   if (!here.pid_namespace || owner.pid_namespace !== here.pid_namespace) return 'unknown';
   return (await isAlive({ pid: owner.pid, startTime: owner.start_time })) ? 'unknown' : 'gone';
 }

@@ -1,7 +1,4 @@
-/**
- * Writers of a machine whose memory was put back to a snapshot, or runs as a clone: random numbers and ids come again.
- * Each course of events stores what is its own, and none harms what another has published.
- */
+/** Writers of a machine whose memory was restored from a snapshot or cloned: random numbers and IDs repeat. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
@@ -14,7 +11,7 @@ import { WriterSession } from './writer-session.ts';
 
 const size = 200 * 4096;
 
-test('two courses of events from one snapshot fill packs of different ids', async (t) => {
+test('two clones of one snapshot fill packs with different IDs', async (t) => {
   const { vault, store, newIndex } = await memoryVault(t);
   repeatNumbers(t);
   const namer = new Namer(vault.secrets.chunkNameKey);
@@ -32,11 +29,11 @@ test('two courses of events from one snapshot fill packs of different ids', asyn
   assert.equal(packs.length, 2, 'so no key seals two contents, and no pack is replaced');
 });
 
-test('a writer whose id another course of events has used publishes nothing and deletes nothing', async (t) => {
+test('a writer whose ID a clone has used publishes nothing and deletes nothing', async (t) => {
   const { vault, store, newIndex } = await memoryVault(t);
   const index = newIndex();
   const [first, second] = [spreadImage(0, 40), spreadImage(1000, 40)];
-  // The snapshot: the writer has begun.
+  // The snapshot is taken after the writer has begun.
   const session = await WriterSession.begin(vault, index);
   const begin = WriterSession.begin.bind(WriterSession);
   WriterSession.begin = () => Promise.resolve(session);
@@ -45,14 +42,14 @@ test('a writer whose id another course of events has used publishes nothing and 
   const published = store.objects.get(`points/${point.id}`)!.data;
   await assert.rejects(backUp(vault, newIndex(), { image: second, size }), {
     code: 'VAULT_POINT_WITHDRAWN',
-    message: /another course of events of this machine has published/,
+    message: /a clone or snapshot of this machine has published/,
   });
   assert.ok(store.objects.get(`points/${point.id}`)!.data.equals(published));
   assert.equal(session.isInDoubt, false);
   assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), new Map(first));
 });
 
-test('after a revert before the writer began, the second one finds its id taken', async (t) => {
+test('if the snapshot is older than the writer, the second writer finds its ID taken', async (t) => {
   const { vault, newIndex } = await memoryVault(t);
   repeatNumbers(t);
   const point = await backUp(vault, newIndex(), { image: spreadImage(0, 40), size });

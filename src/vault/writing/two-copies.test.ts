@@ -1,6 +1,6 @@
 /**
- * Two copies of one vault, used from one machine: same id, same keys, other packs. A writer of one copy publishes nothing
- * that rests on packs of the other one, even where both have one index (a path at which now this copy lies, now that one).
+ * Two copies of one vault, used from one machine: same ID, same keys, other packs. A writer of one copy publishes nothing
+ * that references packs of the other copy. This holds even if both copies share one index, at a path that changes disks.
  */
 import assert from 'node:assert/strict';
 import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
@@ -30,7 +30,7 @@ test('a writer that found chunks of the other copy in the index publishes no poi
   WriterSession.begin = async (...args) => {
     WriterSession.begin = begin;
     const session = await begin(...args);
-    // Right after the writer of B has brought the index up to date, one of A stores something.
+    // The writer of B has just updated the index. Now a writer of A stores a chunk.
     await backUp(a, index, { image: spreadImage(500, 300), size });
     return session;
   };
@@ -40,7 +40,7 @@ test('a writer that found chunks of the other copy in the index publishes no poi
     message: /not in this store/,
   });
   assert.equal((await listPoints(b)).points.length, 1);
-  // The next one stores what is lacking, and so does one of A again.
+  // The next writer of B stores the missing chunks, and so does a writer of A.
   for (const vault of [b, a, b]) {
     const point = await backUp(vault, index, { image: spreadImage(500, 300), size });
     const there = await readBack(vault, newIndex(), point.devices[0]!);
@@ -48,27 +48,31 @@ test('a writer that found chunks of the other copy in the index publishes no poi
   }
 });
 
-test('a store that is put back to an earlier state while a writer works gets no point that rests on what is gone', async (t) => {
-  const { vault, store, newIndex } = await memoryVault(t);
-  const index = newIndex();
-  await backUp(vault, index, { image: spreadImage(0, 100), size });
-  const before = store.picture();
-  const base = await backUp(vault, index, { image: spreadImage(1000, 100), size });
-  await assert.rejects(
-    backUp(vault, index, {
-      image: spreadImage(1000, 200),
-      size,
-      base: { id: base.id, image: spreadImage(1000, 100) },
-      onPublish: () => {
-        store.objects.clear();
-        for (const [key, object] of before) store.objects.set(key, object);
-      },
-    }),
-    { code: 'VAULT_POINT_WITHDRAWN' },
-  );
-});
+test(
+  'a store that is restored to an earlier state during a backup gets no point that references ' +
+    'missing data',
+  async (t) => {
+    const { vault, store, newIndex } = await memoryVault(t);
+    const index = newIndex();
+    await backUp(vault, index, { image: spreadImage(0, 100), size });
+    const before = store.picture();
+    const base = await backUp(vault, index, { image: spreadImage(1000, 100), size });
+    await assert.rejects(
+      backUp(vault, index, {
+        image: spreadImage(1000, 200),
+        size,
+        base: { id: base.id, image: spreadImage(1000, 100) },
+        onPublish: () => {
+          store.objects.clear();
+          for (const [key, object] of before) store.objects.set(key, object);
+        },
+      }),
+      { code: 'VAULT_POINT_WITHDRAWN' },
+    );
+  },
+);
 
-test('copies have an index each, and two ways to one directory have one', async (t) => {
+test('each copy has its own index, and two paths to one directory share one', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'copies-'));
   t.after(() => rm(directory, { recursive: true }));
   const key = { kind: 'file', text: newKeyFileText() } as const;

@@ -63,7 +63,7 @@ function everything(): Bitmap {
   return all;
 }
 
-test('images in the making, written by two connections, equal a plain buffer, image upon image', async (t) => {
+test('property: images written by two connections equal a plain buffer, image after image', async (t) => {
   const { target, read } = await setUp(t);
   const model = Buffer.alloc(chunks * chunkSize);
   let base: ImageRoot | undefined;
@@ -89,14 +89,14 @@ test('images in the making, written by two connections, equal a plain buffer, im
       assert.deepEqual(Buffer.from(await targets[1]!.read(1000, 50_000)), model.subarray(1000, 51_000));
       base = await targets[0]!.buildMap(everything(), everything());
       for (const each of targets) await each.close();
-      // The last chunk is filled up beyond the device.
+      // The last chunk is padded beyond the end of the device.
       assert.deepEqual(await read(base), model.subarray(0, size));
     }),
     { numRuns: 15 },
   );
 });
 
-test('what is not in use any more is left out; ranges that were not touched stay', async (t) => {
+test('unused chunks are left out; ranges that were not touched stay', async (t) => {
   const { target, read } = await setUp(t);
   const first = await target(undefined);
   const data = randomBytes(10 * chunkSize);
@@ -124,7 +124,7 @@ test('a map that names a chunk which was never sealed is refused', async (t) => 
   const { target } = await setUp(t);
   const lost = await target(undefined);
   await lost.write(0, randomBytes(chunkSize));
-  // Its connection is gone before it has sealed.
+  // The connection of this chunk is lost before it has sealed.
   await lost.close();
   const other = await target(undefined, false);
   await other.seal();
@@ -132,7 +132,7 @@ test('a map that names a chunk which was never sealed is refused', async (t) => 
   await other.close();
 });
 
-test('zeroes over a base are zeroes, and a base that is forgotten is gone', async (t) => {
+test('zeros replace data of the base, and a discarded base is not read', async (t) => {
   const { target, read } = await setUp(t);
   const first = await target(undefined);
   await first.write(0, randomBytes(4 * chunkSize));

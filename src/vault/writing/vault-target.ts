@@ -1,9 +1,9 @@
 /**
- * An image in the making as a target of the copying threads: what is written becomes chunks in packs, and names in the
- * names file that the threads of the image share. It begins as the image of an earlier point, or as zeros. Nothing
- * of it is anybody's before a point names its map.
+ * The target of the copying threads for a new image. Written data becomes chunks in packs. The names of the chunks
+ * are kept in the names file, which all threads of the image share. The image starts as the image of an earlier
+ * point, or as zeros. It is not visible before a point references its map.
  *
- * It works in the calling thread (naming, compressing, sealing), so it belongs in copying threads.
+ * Naming, compressing and sealing run in the calling thread, so use it in copying threads.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { alignUp, isZero } from '../../base/bytes.ts';
@@ -22,33 +22,33 @@ import type { StoreLocation } from '../store/location.ts';
 import { Vault } from '../vault.ts';
 import { NamesFile, clearedName } from './names-file.ts';
 
-/** All that a thread needs to write to an image; can be cloned to it. */
+/** Everything that a thread needs to write to an image. It can be cloned to the thread. */
 export interface ImageInTheMaking {
   readonly location: StoreLocation;
   readonly settings: StoreSettings;
   readonly secrets: SecretsMessage;
   readonly indexPath: string;
-  /** Id of the writer, and the packs that it must not build on. */
+  /** ID of the writer, and the packs that it must not reference. */
   readonly writer: string;
   readonly condemned: readonly string[];
-  /** Of the names file. */
+  /** Path of the names file. */
   readonly namesPath: string;
   /** The image of the earlier point. */
   readonly base: ImageRoot | undefined;
-  /** zstd's, 1 to 19. */
+  /** zstd level, from 1 to 19. */
   readonly level: number;
 }
 
 /** The map of an image, as a point names it. */
 export interface ImageRoot {
-  /** Name of the root page, in hex. */
+  /** Name of the root page, in hexadecimal. */
   readonly root: string;
   readonly levels: number;
 }
 
 export class VaultTarget implements Target {
   readonly name: string;
-  /** The device's size, filled up to whole chunks. */
+  /** The device's size, rounded up to whole chunks. */
   readonly size: number;
   readonly readOnly = false;
   readonly abilities = {
@@ -97,7 +97,7 @@ export class VaultTarget implements Target {
           });
   }
 
-  /** `deviceSize` in bytes. Throws what opening the store throws, VAULT_TOO_NEW, VAULT_NOT_FOUND. */
+  /** `deviceSize` is in bytes. Throws errors of opening the store, VAULT_TOO_NEW, VAULT_NOT_FOUND. */
   static async open(image: ImageInTheMaking, deviceSize: number): Promise<VaultTarget> {
     const store = await openStore(image.location, image.settings);
     let index: ChunkIndex | undefined;
@@ -148,24 +148,24 @@ export class VaultTarget implements Target {
     return Promise.resolve();
   }
 
-  /** Waits for the packs that are on their way, so that nothing is written to files of this machine afterwards. */
+  /** Waits for the packs that are being written, so that nothing is written to files of this machine afterwards. */
   flush(): Promise<void> {
     return this.#chunks.settled();
   }
 
-  /** The image begins as zeros. To be called before anything is written. */
+  /** Makes the image start as zeros. Call it before the first write. */
   forgetBase(): void {
     this.#base = undefined;
   }
 
-  /** More may be written afterwards, and sealed again. */
+  /** The target can be written and sealed again afterwards. */
   async seal(): Promise<SealedBytes> {
     await this.#chunks.seal();
     const { plainBytes, storedBytes } = this.#chunks.counts;
     return { fresh: plainBytes, stored: storedBytes };
   }
 
-  /** To be asked for when all connections of the image have sealed, since it reads the chunks back. */
+  /** Call it only when all connections of the image have sealed, because it reads the chunks from the packs. */
   async read(offset: number, length: number): Promise<Uint8Array> {
     const { chunkSize } = this.#vault;
     const first = Math.floor(offset / chunkSize);
@@ -178,15 +178,15 @@ export class VaultTarget implements Target {
     return result.subarray(offset - first * chunkSize, offset - first * chunkSize + length);
   }
 
-  /** Nothing is known without reading. */
+  /** Zero ranges are not known without reading. */
   // eslint-disable-next-line @typescript-eslint/require-await
   async *zeroExtents(): AsyncGenerator<never> {
     return;
   }
 
   /**
-   * Stores the pages of the image as it is now. `touched`: all that was written, and what the earlier image holds and
-   * this one is to leave out; `used`: what it is to hold.
+   * Stores the map pages of the current image. `touched`: all ranges that were written, and ranges of the earlier
+   * image to leave out. `used`: the ranges that the image holds.
    */
   async buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot> {
     const { chunkSize } = this.#vault;
@@ -199,7 +199,7 @@ export class VaultTarget implements Target {
       changed: async (first, count) => {
         const names = this.#names.read(first, count);
         await this.#expectStored(names, first);
-        // What is not in use any more is left out.
+        // Leaves out chunks that are no longer in use.
         for (let i = 0; i < count; i++)
           if (!holdsAny(used, (first + i) * chunkSize, chunkSize)) clearedName.copy(names, i * nameLength);
         return names;
@@ -211,12 +211,12 @@ export class VaultTarget implements Target {
     return { root: built.root.toString('hex'), levels: built.levels };
   }
 
-  /** No point may name what no pack holds. */
+  /** A point must not reference a chunk that no pack holds. */
   async #expectStored(names: Buffer, first: number): Promise<void> {
     const isMissing = (name: Buffer): boolean =>
       !name.equals(clearedName) && !this.#index.hasLive(name, this.#condemned);
     if (!namesIn(names).some(({ name }) => isMissing(name))) return;
-    // The index is only a cache: it may have been begun anew meanwhile.
+    // The index is a cache. It may have been rebuilt in the meantime.
     await refreshIndex(this.#vault, this.#index, { signal: this.#aborting.signal });
     for (const { entry, name } of namesIn(names))
       if (isMissing(name))
@@ -249,7 +249,7 @@ export class VaultTarget implements Target {
     });
   }
 
-  /** The names of the chunks as the image is now. */
+  /** Returns the current names of the chunks of the image. */
   async #current(first: number, count: number): Promise<Buffer> {
     const names = this.#names.read(first, count);
     let base: Buffer | undefined;
@@ -263,7 +263,7 @@ export class VaultTarget implements Target {
   }
 }
 
-/** True if a bit of the range is set. */
+/** Returns true if a bit of the range is set. */
 function holdsAny(set: Bitmap, offset: number, length: number): boolean {
   const end = Math.min(offset + length, set.size);
   for (let unit = Math.floor(offset / set.unit); unit * set.unit < end; unit++)

@@ -1,4 +1,7 @@
-/** Whether all that a map names is there, apart from what is condemned; and how what is condemned is kept. */
+/**
+ * Checks that all pages and chunks of a map exist outside condemned packs, and copies those that exist only in
+ * condemned packs.
+ */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { isLoss } from '../loss.ts';
@@ -9,18 +12,18 @@ import type { Vault } from '../vault.ts';
 
 /** The map of an image, and its size in bytes. */
 export interface MapOf {
-  /** Name of the root page, in hex. */
+  /** Name of the root page, in hexadecimal. */
   readonly root: string;
   readonly levels: number;
   readonly size: number;
 }
 
-/** Chunks that are copied at a time. */
+/** Number of chunks that are copied at a time. */
 const copiesAtOnce = 64;
 
 /**
- * Reads all pages of the map and looks each name up in the index, which is up to date. False at the first page or
- * chunk that is absent, or that only condemned packs hold.
+ * Reads all pages of the map and looks up each name in the index, which must be current. Returns false at the first
+ * page or chunk that is absent or that only condemned packs hold.
  */
 export async function wholeMap(
   vault: Vault,
@@ -33,7 +36,7 @@ export async function wholeMap(
   const isThere = (name: Buffer): boolean => index.hasLive(name, condemned);
   const pages: PageSource = {
     get: (name) => (isThere(name) ? reader.get(name) : Promise.reject(absent())),
-    // From a bucket, pages that come one after the other would take hours.
+    // In a bucket, reading pages one by one would take hours.
     prefetch: (names) => reader.prefetch(names.filter(isThere)),
   };
   return orFalse(async () => {
@@ -44,18 +47,18 @@ export async function wholeMap(
 }
 
 export interface KeepOptions {
-  /** Id of the writer that keeps it. */
+  /** ID of the writer that builds on the map. */
   readonly writer: string;
   readonly condemned: ReadonlySet<string>;
-  /** zstd's, 1 to 19. */
+  /** zstd level, from 1 to 19. */
   readonly level?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * The same for a writer that is going to build on the map: pages and chunks that only condemned packs hold are stored
- * once more while they are there. So a prune that has condemned packs of a whole point, and waits, costs their copies
- * and no full backup. When this resolves to true, all that the map names is in packs that are not condemned.
+ * Like `wholeMap`, for a writer that will build on the map. Pages and chunks that only condemned packs hold are
+ * stored again while they still exist. So a waiting prune that condemned packs of a whole point costs these copies
+ * and not a full backup. If this resolves to true, all data of the map is in packs that are not condemned.
  */
 export async function keepMap(
   vault: Vault,

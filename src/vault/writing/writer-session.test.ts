@@ -1,4 +1,4 @@
-/** A writer that begins while its store stops answering ends as soon as it is cancelled, wherever it hangs. */
+/** A writer whose store stops answering while it begins ends as soon as it is cancelled, at any request. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { type StoreRequest, WrappedStore } from '../store/wrapped-store.ts';
 import { Vault } from '../vault.ts';
 import { WriterSession } from './writer-session.ts';
 
-/** From the request that `hangs` names on, nothing is answered; what waits ends with its signal. */
+/** A store that answers nothing from the request `hangs` on. Waiting requests end with their signal. */
 class HangingStore extends WrappedStore {
   readonly asked: string[] = [];
   readonly #hangs: string;
@@ -63,6 +63,6 @@ for (const hangs of ['put writers/ID', 'list condemned/', 'list packs/'])
     const index = ChunkIndex.open(join(directory, 'index'), vault.id);
     t.after(() => index.close());
     await assert.rejects(WriterSession.begin(vault, index, { signal: cancelling.signal }), reason);
-    // It says that it has ended, since the announcement may land later, and does not wait long for the answer.
+    // It marks its end, because the announcement may arrive later, and does not wait long for the answer.
     assert.equal(store.asked.at(-1), 'put writers/ID.end');
   });

@@ -1,6 +1,7 @@
 /**
- * A writer's time in a vault: announced before it builds on anything, alive by its heartbeat, ended after its point
- * (docs/formats/vault.md, "Writing a point"). What it must not build on is told by `condemned`.
+ * The session of a writer in a vault. It is announced before it references any data, kept alive by its heartbeat, and
+ * ended after its point (docs/formats/vault.md, "Writing a point"). `condemned` lists the packs that it must not
+ * reference.
  */
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
@@ -27,17 +28,17 @@ export interface WriterDocument {
 }
 
 /**
- * What `.end` holds where the writer ended by itself, and where it was declared dead before its point was there; and what
- * heartbeats hold. An empty file takes no room but in its folder, so that a writer can end on a full disk.
+ * Content of heartbeats and of `.end`, which marks a writer that ended or was declared stale before its point was
+ * published. An empty file needs only space in its directory, so a writer can end on a full disk.
  */
 export const endMark: Buffer = Buffer.alloc(0);
 export const beatContent: Buffer = Buffer.alloc(0);
 export const deadMark: Buffer = Buffer.from('dead\n');
 
-/** Packs of which a writer sees, before it counts on any, that the index says of them what they say themselves. */
+/** Number of packs whose index entries a writer compares with the packs before it relies on any. */
 const packsInSample = 8;
 const beatMs = 10 * 60 * 1000;
-/** Longest time for a last word to a store that may not answer, milliseconds. */
+/** Time limit for ending the session on a store that may not answer, in milliseconds. */
 export const partingMs = 5_000;
 
 export interface BeginOptions {
@@ -47,16 +48,16 @@ export interface BeginOptions {
 }
 
 export class WriterSession {
-  /** Also the id of the point that it may publish. */
+  /** Also the ID of the point that it may publish. */
   readonly id: string;
-  /** Ids of packs on which nothing may be built: what only they hold counts as absent. */
+  /** IDs of packs that must not be referenced. Data that only they hold counts as absent. */
   readonly condemned: ReadonlySet<string>;
   readonly #vault: Vault;
   readonly #index: ChunkIndex;
-  /** Of the index, when it was last known that all that is in it is in the store. */
+  /** State of the index when all of its content was last known to be in the store. */
   readonly #state: string;
   readonly #beat: NodeJS.Timeout;
-  /** A put of the point was begun, and its outcome is not known: it may still take effect. */
+  /** A put of the point was started and its outcome is unknown: the point may still appear. */
   #isInDoubt = false;
 
   private constructor(
@@ -72,7 +73,7 @@ export class WriterSession {
     this.#beat = own.beat;
   }
 
-  /** Announces the writer, learns what is condemned, and brings the index up to date. */
+  /** Announces the writer, reads the condemned lists, and updates the index. */
   static async begin(
     vault: Vault,
     index: ChunkIndex,
@@ -85,7 +86,7 @@ export class WriterSession {
       owner: owner ?? (await thisProcess()),
     };
     const key = `writers/${id}`;
-    // The first index of a large vault takes long.
+    // The first index of a large vault takes long to build.
     const beat = startBeating(vault, id);
     try {
       await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
@@ -98,7 +99,7 @@ export class WriterSession {
       return new WriterSession(vault, index, { id, condemned, state: index.state, beat });
     } catch (error) {
       clearInterval(beat);
-      // Nothing was built on: nobody has to wait for it, also where the announcement takes effect late.
+      // The session references no data, so no process has to wait for it, even if the announcement takes effect late.
       const signal = AbortSignal.timeout(partingMs);
       await vault.store.put(`writers/${id}.end`, endMark, { signal }).catch(() => undefined);
       throw error;
@@ -106,8 +107,8 @@ export class WriterSession {
   }
 
   /**
-   * Whether the writer can build on this map: all that it names is in packs that stay. What only condemned packs hold is
-   * stored once more. `level`: zstd's.
+   * Returns whether the writer can build on this map: all of its data is in packs that stay. Data that only condemned
+   * packs hold is stored again. `level` is the zstd level.
    */
   keep(
     image: MapOf,
@@ -118,13 +119,13 @@ export class WriterSession {
   }
 
   /**
-   * Makes the point appear; everything that it names is durable already. Its id is that of the session. Throws
-   * VAULT_POINT_WITHDRAWN where what the point rests on is not in this store (any more: the writer had been declared dead
-   * meanwhile), or where another course of events has published under its id; then there is no point of this job.
+   * Publishes the point. All data that it references must be durable. Its ID is the session's ID. Throws
+   * VAULT_POINT_WITHDRAWN if referenced data is not in this store, for example because the writer was declared stale.
+   * It is also thrown if a clone of this process has published under the same ID. Then this job has no point.
    */
   async publish(point: Point): Promise<void> {
     if (point.id !== this.id)
-      throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the ids are not one`);
+      throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the IDs differ`);
     await this.#expectStored(point);
     this.#isInDoubt = true;
     const sealed = await putPoint(this.#vault, point).catch(async (error: unknown) => {
@@ -138,7 +139,10 @@ export class WriterSession {
     this.#isInDoubt = false;
   }
 
-  /** After a failed put of the point. Only a directory (which alone keeps room) ends a put before it reports the failure. */
+  /**
+   * Checks after a failed put of the point. Only a directory, which alone has reserved room, completes a put before
+   * it reports the failure.
+   */
   async #isCertainlyAbsent(): Promise<boolean> {
     const { store } = this.#vault;
     if (store.room === undefined) return false;
@@ -149,8 +153,8 @@ export class WriterSession {
   }
 
   /**
-   * Nothing is published that rests on packs which a list of this very store does not show. Where nothing has vanished from
-   * the index since the writer began, all packs that it ever counted on are in that list.
+   * Publishes nothing that references packs missing from a listing of this store. If nothing has vanished from the
+   * index since the writer began, all packs that it ever used are in that listing.
    */
   async #expectStored(point: Point): Promise<void> {
     await refreshIndex(this.#vault, this.#index);
@@ -159,41 +163,44 @@ export class WriterSession {
       if (!(await wholeMap(this.#vault, this.#index, image, this.condemned)))
         throw new AgentError(
           'VAULT_POINT_WITHDRAWN',
-          `${this.#vault.name}: chunks of ${path} that the recovery point counts on are not in this store (any more); ` +
+          `${this.#vault.name}: chunks of ${path} that the recovery point needs are not in this store; ` +
             'it was not published',
           {
-            hint: 'start the backup again; was the store exchanged, or put back to an earlier state, meanwhile?',
+            hint: 'Start the backup again. Check whether the store was exchanged or restored to an earlier state',
           },
         );
   }
 
-  /** The writer was declared dead: what its point rests on may have been deleted. */
+  /** The writer was declared stale, so data that its point references may be deleted. */
   async #expectWhole(point: Point, sealed: Buffer): Promise<void> {
-    // In this order: a list that is finished in between leaves the packs gone, not whole.
+    // The order matters: if a list is completed in between, its packs are already missing from the index.
     const condemned = await readCondemned(this.#vault);
     await refreshIndex(this.#vault, this.#index);
     for (const device of point.devices)
       if (!(await wholeMap(this.#vault, this.#index, device, condemned))) {
-        // Who may add but not delete leaves it to a prune to remove it.
+        // With credentials that may not delete, a later prune removes the point.
         await takeBackPoint(this.#vault, point.id, sealed).catch(deniedAsUndefined);
-        throw withdrawn(this.#vault, `chunks of ${device.path} that it counted on were pruned`);
+        throw withdrawn(this.#vault, `chunks of ${device.path} that it references were pruned`);
       }
     if ((await this.#vault.store.head(`points/${point.id}`)) === undefined)
       throw withdrawn(this.#vault, 'a prune found its recovery point incomplete and removed it');
   }
 
-  /** Whether the point may still appear after `publish` has failed: then nothing may be deleted on which it rests. */
+  /** True if the point may still appear after `publish` failed. Then no data that it references may be deleted. */
   get isInDoubt(): boolean {
     return this.#isInDoubt;
   }
 
-  /** Says that nothing more comes of this writer. */
+  /** Marks the writer as ended. */
   async end(options: StoreOptions = {}): Promise<void> {
     clearInterval(this.#beat);
     await this.#vault.store.put(`writers/${this.id}.end`, endMark, options);
   }
 
-  /** Where the outcome of a put of the point is not known: nothing may be deleted on which it would rest. */
+  /**
+   * Use it if the outcome of a put of the point is unknown: the heartbeat stops, but the writer is not marked as
+   * ended, so its data is not deleted.
+   */
   abandon(): void {
     clearInterval(this.#beat);
   }
@@ -210,7 +217,7 @@ export class WriterSession {
 
 function startBeating(vault: Vault, id: string): NodeJS.Timeout {
   const beat = setInterval(() => {
-    // A heartbeat that fails says nothing: the next one, or the job's own puts, will.
+    // A failed heartbeat is ignored. The next one or the job's own puts will report the problem.
     void vault.store.put(`writers/${id}.beat`, beatContent).catch(() => undefined);
   }, beatMs);
   return beat.unref();
@@ -224,20 +231,23 @@ function deniedAsUndefined(thrown: unknown): undefined {
 function withdrawn(vault: Vault, what: string): AgentError {
   return new AgentError(
     'VAULT_POINT_WITHDRAWN',
-    `${vault.name}: this writer was declared dead while it worked (it may have been suspended), and ${what}; the ` +
-      'recovery point was taken back',
-    { hint: 'start the backup again' },
+    `${vault.name}: this writer was declared stale while it worked (it may have been suspended), and ${what}; the ` +
+      'recovery point was withdrawn',
+    { hint: 'Start the backup again' },
   );
 }
 
-/** The memory of this process was put back to a snapshot, or lives in a clone too, and the other one was first. */
+/**
+ * The memory of this process was restored from a snapshot or is also running in a clone, and the other one published
+ * first.
+ */
 function otherCourse(vault: Vault, cause: unknown): AgentError {
   return new AgentError(
     'VAULT_POINT_WITHDRAWN',
-    `${vault.name}: another course of events of this machine has published a recovery point under this writer's id; ` +
-      'that one stays, and this job has none',
+    `${vault.name}: a clone or snapshot of this machine has published a recovery point under this writer's ID; ` +
+      'that point stays, and this job has none',
     {
-      hint: 'the machine was put back to a snapshot or cloned during a backup: start the backup again',
+      hint: 'The machine was restored from a snapshot or cloned during the backup. Start the backup again',
       cause,
     },
   );
