@@ -52,7 +52,7 @@ function parseConfig(text: Uint8Array, where: string): VaultConfig {
   const found = fields.integer('version', 1);
   if (found !== version)
     throw new AgentError('VAULT_TOO_NEW', `${where} has version ${found}; this program knows ${version}`, {
-      hint: 'Use a newer version of this program',
+      hint: 'use a newer version of this program',
     });
   const id = fields.text('id', /^[0-9a-f]{32}$/);
   const created = fields.time('created');
@@ -76,7 +76,7 @@ export async function readConfig(store: ObjectStore, options: StoreOptions = {})
   } catch (cause) {
     if (cause instanceof AgentError && cause.code === 'VAULT_OBJECT_MISSING')
       throw new AgentError('VAULT_NOT_FOUND', `There is no vault in ${store.name}: it has no vault.json`, {
-        hint: 'Run dattocli vault init to create one',
+        hint: 'run dattocli vault init to create one',
         cause,
       });
     throw cause;

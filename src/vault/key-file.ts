@@ -49,7 +49,7 @@ async function write(path: string, text: string): Promise<void> {
 
 function failed(path: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be written: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'Create vaults and keys as root, or choose another directory with --state-dir',
+    hint: 'create vaults and keys as root, or choose another directory with --state-dir',
     cause: error,
   });
 }

@@ -39,7 +39,7 @@ export function keyFileBytes(text: string): Buffer {
       'BAD_USAGE',
       `The key file holds ${digits.length} characters, not 64 hexadecimal digits`,
       {
-        hint: 'Create a key file with dattocli vault key add; another file cannot be used',
+        hint: 'create a key file with dattocli vault key add; another file cannot be used',
       },
     );
   return Buffer.from(digits, 'hex');
@@ -59,7 +59,7 @@ export function formatRecoveryCode(secret: Buffer): string {
 /** Ignores case, spaces and hyphens. O is read as 0, I and L as 1. Throws BAD_USAGE. */
 export function recoveryBytes(code: string): Buffer {
   const digits = code.toUpperCase().replace(/[\s-]/g, '').replace(/O/g, '0').replace(/[IL]/g, '1');
-  const hint = 'Compare it with the printed code, group by group';
+  const hint = 'compare it with the printed code, group by group';
   if (digits.length !== secretDigits + checkDigits)
     throw new AgentError(
       'BAD_USAGE',

@@ -38,7 +38,7 @@ export async function removeKey(vault: Vault, id: string, options: StoreOptions 
     throw new AgentError('VAULT_NO_KEY', `${vault.name} has no key ${id}`);
   if (!slots.some((each) => each.id !== id))
     throw new AgentError('VAULT_LAST_KEY', `${id} is the last key of ${vault.name}`, {
-      hint: 'Add another key first. Without a key the vault cannot be read',
+      hint: 'add another key first; without a key the vault cannot be read',
     });
   await asDeleter('to remove a key', () => vault.store.delete(slotKey(id), options));
 }
@@ -58,11 +58,11 @@ export function findKey({ slots, damaged }: KeySlots, text: string): string {
   const [id] = found;
   if (id === undefined)
     throw new AgentError('VAULT_NO_KEY', `No key has the id or label "${text}"`, {
-      hint: 'Run dattocli vault key list to list the keys',
+      hint: 'run dattocli vault key list to list the keys',
     });
   if (found.size > 1)
     throw new AgentError('VAULT_NO_KEY', `"${text}" matches ${found.size} keys: ${[...found].join(', ')}`, {
-      hint: 'Give the complete ID',
+      hint: 'give the complete ID',
     });
   return id;
 }

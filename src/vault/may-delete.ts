@@ -10,7 +10,7 @@ export async function asDeleter<T>(what: string, work: () => Promise<T>): Promis
   } catch (error) {
     if (!isDenied(error)) throw error;
     throw new AgentError('VAULT_DENIED', error.message, {
-      hint: `Use credentials with delete permission ${what}. Machines that only back up should not have it`,
+      hint: `use credentials with delete permission ${what}; machines that only back up should not have it`,
       cause: error,
     });
   }

@@ -64,8 +64,8 @@ export async function findVault(location: VaultLocation, context: VaultContext):
   throw new AgentError('BAD_TARGET', `The configuration has no vault "${location.name}"`, {
     hint:
       known.length === 0
-        ? 'Name a directory as vault:/path, or add "vaults" to the configuration'
-        : `Choose one of ${known.join(', ')}`,
+        ? 'name a directory as vault:/path, or add "vaults" to the configuration'
+        : `choose one of ${known.join(', ')}`,
   });
 }
 
@@ -157,7 +157,7 @@ export async function storedKey(
     const name = formatVaultLocation(place.location);
     throw new AgentError('VAULT_NO_KEY', `${name} is encrypted, and ${path} has no key for it`, {
       hint:
-        'Give a key with --key-file, --passphrase-file or --recovery-code, or name it in the ' +
+        'give a key with --key-file, --passphrase-file or --recovery-code, or name it in the ' +
         'configuration',
     });
   }
@@ -225,7 +225,7 @@ async function makeStateDirectory(path: string): Promise<void> {
   } catch (error) {
     throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(error) ?? String(error)}`, {
       hint:
-        'The index of the vault is in the state directory. Run as root, or choose another one with ' +
+        'the index of the vault is in the state directory; run as root, or choose another one with ' +
         '--state-dir',
       cause: error,
     });
@@ -234,7 +234,7 @@ async function makeStateDirectory(path: string): Promise<void> {
 
 function unreadable(path: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be read: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'Check that the file exists and that this user may read it',
+    hint: 'check that the file exists and that this user may read it',
     cause: error,
   });
 }

@@ -40,7 +40,7 @@ export async function expectSameVault(stateDirectory: string, location: string, 
     `${location} holds the vault ${id}, but this machine has seen the vault ${seen} there`,
     {
       hint:
-        `Check that it is the right disk or bucket. If this vault belongs there too, run ` +
+        `check that it is the right disk or bucket; if this vault belongs there too, run ` +
         `dattocli vault info --vault ${location} --accept-vault ${id}`,
     },
   );
@@ -101,7 +101,7 @@ async function readPin(path: string): Promise<Pin | undefined> {
 function fileError(path: string, what: string, error: unknown): AgentError {
   return new AgentError('FILE_ERROR', `${path} cannot be ${what}: ${errnoCode(error) ?? String(error)}`, {
     hint:
-      'The state directory records the vaults of each location. Run as root, or choose another one ' +
+      'the state directory records the vaults of each location; run as root, or choose another one ' +
       'with --state-dir',
     cause: error,
   });

@@ -47,7 +47,7 @@ export function checkVaults(value: unknown, where: string): NamedVaults {
     for (const [key, given] of Object.entries(settings)) {
       if (!Object.hasOwn(checks, key))
         throw new AgentError('BAD_USAGE', `${where}: "${name}" has the unknown key "${key}"`, {
-          hint: `Choose from ${Object.keys(checks).join(', ')}`,
+          hint: `choose from ${Object.keys(checks).join(', ')}`,
         });
       if (!checks[key as keyof VaultSettings](given))
         throw new AgentError('BAD_USAGE', `${where}: "${name}": "${key}" cannot be ${JSON.stringify(given)}`);

@@ -54,14 +54,14 @@ export async function unlock(
   const [first] = damaged;
   const hint =
     first === undefined
-      ? 'Try another key. Run dattocli vault key list to list the keys'
-      : `It may belong to a slot that cannot be used: ${first.error.message}`;
+      ? 'try another key; run dattocli vault key list to list the keys'
+      : `it may belong to a slot that cannot be used: ${first.error.message}`;
   if (fitting.length === 0)
     throw new AgentError('VAULT_NO_KEY', `${store.name} has no key slot for a ${what}`, {
       hint:
         slots.length === 0
           ? hint
-          : `Use one of its keys: ${[...new Set(slots.map(({ kind }) => kinds[kind]))].join(', ')}`,
+          : `use one of its keys: ${[...new Set(slots.map(({ kind }) => kinds[kind]))].join(', ')}`,
     });
   throw new AgentError(
     'VAULT_WRONG_KEY',

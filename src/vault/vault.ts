@@ -60,7 +60,7 @@ export class Vault {
     );
     if (options.keys.length === 0)
       throw new AgentError('VAULT_NO_KEY', 'Without a key, a vault could never be read', {
-        hint: 'Add a passphrase or a key file',
+        hint: 'add a passphrase or a key file',
       });
     const slots: KeySlot[] = [];
     for (const { material, label } of options.keys)
@@ -104,7 +104,7 @@ export class Vault {
         'VAULT_DAMAGED',
         `vault.json of ${store.name} was altered: its MAC does not match`,
         {
-          hint: 'Put back the copy of vault.json that belongs to this vault',
+          hint: 'put back the copy of vault.json that belongs to this vault',
         },
       );
     return new Vault(store, config, secrets);
@@ -150,7 +150,7 @@ async function refuseRemains(store: ObjectStore, signal: AbortSignal | undefined
         'VAULT_EXISTS',
         `${store.name} holds ${key} of a vault whose vault.json is missing`,
         {
-          hint: 'Put its vault.json back, or choose another place',
+          hint: 'put its vault.json back, or choose another place',
         },
       );
 }

@@ -97,9 +97,9 @@ function damageOf(document: CheckDocument, name: string, repaired: boolean): Age
     hurt === 0 ? 'all its points are whole' : `${hurt} of ${document.points.length} points are not whole`;
   return new AgentError('VAULT_DAMAGED', `${name} is damaged; ${points}`, {
     hint: repaired
-      ? 'Run a backup of the affected machines: it stores lost data again if it reads it. Or put ' +
+      ? 'run a backup of the affected machines: it stores lost data again if it reads it; or put ' +
         'packs back from a copy of the vault'
-      : 'Run dattocli vault check --repair to save the data that is readable. Put missing packs back ' +
+      : 'run dattocli vault check --repair to save the data that is readable; put missing packs back ' +
         'from a copy of the vault',
   });
 }

@@ -88,7 +88,7 @@ function sameDevice(point: Point, device: PointDevice, text: string | undefined)
   if (byPath !== undefined && uuids.length === 0) return byPath;
   if (text !== undefined) return findDevice(point, text);
   throw new AgentError('DEVICE_NOT_FOUND', `The recovery point ${point.id} has no device ${device.path}`, {
-    hint: `Choose one of its devices: ${point.devices.map(({ path }) => path).join(', ')}`,
+    hint: `choose one of its devices: ${point.devices.map(({ path }) => path).join(', ')}`,
   });
 }
 

@@ -89,19 +89,19 @@ function checkUsage(names: readonly string[], rules: RetentionRules | undefined,
   const { protect, unprotect, device, machine, dryRun } = values;
   const wrong = (message: string, hint: string): AgentError => new AgentError('BAD_USAGE', message, { hint });
   if (names.length === 0 && rules === undefined)
-    throw wrong('No points and no rules are given', 'Give points, or rules such as --keep-daily 14');
+    throw wrong('No points and no rules are given', 'give points, or rules such as --keep-daily 14');
   if (names.length > 0 && rules !== undefined)
-    throw wrong('Both points and rules are given', 'Give either points or rules');
+    throw wrong('Both points and rules are given', 'give either points or rules');
   if (protect === true && unprotect === true)
-    throw wrong('Both --protect and --unprotect are given', 'Give one of them');
+    throw wrong('Both --protect and --unprotect are given', 'give one of them');
   if (rules !== undefined && (protect === true || unprotect === true))
-    throw wrong('--protect and --unprotect need points, not rules', 'Give the points instead of rules');
+    throw wrong('--protect and --unprotect need points, not rules', 'give the points instead of rules');
   if (rules === undefined && (device !== undefined || machine !== undefined))
-    throw wrong('--device and --machine need rules', 'Omit them if you give points');
+    throw wrong('--device and --machine need rules', 'omit them if you give points');
   if (rules === undefined && (values.grace !== undefined || values.trustTimes === true))
-    throw wrong('--grace and --trust-times need rules', 'Omit them if you give points');
+    throw wrong('--grace and --trust-times need rules', 'omit them if you give points');
   if ((protect === true || unprotect === true) && dryRun === true)
-    throw wrong('--dry-run cannot be used with --protect or --unprotect', 'Omit --dry-run');
+    throw wrong('--dry-run cannot be used with --protect or --unprotect', 'omit --dry-run');
 }
 
 async function byName(
@@ -127,7 +127,7 @@ async function byName(
       'POINT_PROTECTED',
       `The recovery point ${held} of ${vault.name} is protected: nothing was forgotten`,
       {
-        hint: `Run dattocli forget --unprotect ${held} to remove the protection`,
+        hint: `run dattocli forget --unprotect ${held} to remove the protection`,
       },
     );
   if (dryRun !== true) for (const id of ids) await forgetPoint(vault, id, { signal });
@@ -151,11 +151,11 @@ async function idsOf({ vault, signal }: Session, names: readonly string[]): Prom
     const [id, another] = idsBeginningWith(all, name);
     if (id === undefined)
       throw new AgentError('POINT_NOT_FOUND', `${vault.name} has no recovery point ${name}`, {
-        hint: 'Run dattocli points to list the points',
+        hint: 'run dattocli points to list the points',
       });
     if (another !== undefined)
       throw new AgentError('POINT_AMBIGUOUS', `More than one recovery point ID begins with ${name}`, {
-        hint: 'Give more digits of the ID',
+        hint: 'give more digits of the ID',
       });
     ids.add(id);
   }

@@ -55,7 +55,7 @@ async function gather(wanted: Wanted, options: OpenVaultOptions): Promise<InfoDo
       throw new AgentError(
         'VAULT_EXCHANGED',
         `${formatVaultLocation(place.location)} holds the vault ${config.id}, not ${options.accept}`,
-        { hint: 'Check that the right disk is mounted. --accept-vault takes the whole vault ID' },
+        { hint: 'check that the right disk is mounted; --accept-vault takes the whole vault ID' },
       );
     const { slots, damaged } = await readSlots(store, { signal });
     return {

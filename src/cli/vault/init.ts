@@ -162,7 +162,7 @@ async function takenBack(
       why.code,
       `${why.message}; the vault ${location} was created and cannot be removed (${toAgentError(error).message})${lost}`,
       {
-        hint: `Run dattocli vault key list --vault ${location}, remove the recovery code's key and add another one (vault key add --new-recovery-code)`,
+        hint: `run dattocli vault key list --vault ${location}, remove the recovery code's key and add another one (vault key add --new-recovery-code)`,
         cause: why,
       },
     );
@@ -179,7 +179,7 @@ function keyFilePath(
 ): string | undefined {
   if (keyFile === false && passphrase === undefined)
     throw new AgentError('BAD_USAGE', 'Without a key file the vault needs a passphrase', {
-      hint: 'Add --passphrase or --passphrase-file',
+      hint: 'add --passphrase or --passphrase-file',
     });
   if (keyFile === false) return undefined;
   if (keyFile !== undefined || place.keyFile !== undefined) return keyFile ?? place.keyFile;
@@ -208,7 +208,7 @@ function withPlace(error: unknown, location: StoreLocation): unknown {
   if (!(error instanceof AgentError) || error.code !== 'VAULT_EXISTS' || error.hint !== undefined)
     return error;
   return new AgentError(error.code, error.message, {
-    hint: `Nothing was changed. Run dattocli vault info --vault ${formatVaultLocation(location)} to see the vault`,
+    hint: `nothing was changed; run dattocli vault info --vault ${formatVaultLocation(location)} to see the vault`,
     cause: error,
   });
 }

@@ -202,7 +202,7 @@ function checkChoice({ newPassphrase, newPassphraseFile, newKeyFile, newRecovery
   const given = [newPassphrase, newPassphraseFile, newKeyFile, code].filter((each) => each !== undefined);
   if (given.length !== 1)
     throw new AgentError('BAD_USAGE', `exactly one new key is needed, but ${given.length} are given`, {
-      hint: 'Give one of --new-passphrase, --new-passphrase-file, --new-key-file and --new-recovery-code',
+      hint: 'give one of --new-passphrase, --new-passphrase-file, --new-key-file and --new-recovery-code',
     });
 }
 
@@ -228,7 +228,7 @@ async function sameKind(kind: KeyMaterial['kind'], values: Values, io: Io): Prom
   const { newPassphraseFile } = values;
   if (kind !== 'passphrase' && newPassphraseFile !== undefined)
     throw new AgentError('BAD_USAGE', 'The key that opens the vault is not a passphrase', {
-      hint: 'vault key change creates a key of the same kind. For another kind, run dattocli vault key add',
+      hint: 'vault key change creates a key of the same kind; for another kind, run dattocli vault key add',
     });
   switch (kind) {
     case 'file':

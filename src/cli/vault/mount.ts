@@ -46,7 +46,7 @@ export async function mount(context: Context, self: Command): Promise<number> {
   if (name === undefined) return showMounts(context, runDirectory);
   if (directory === undefined)
     throw new AgentError('BAD_USAGE', `The directory to mount ${name} on is missing`, {
-      hint: 'Run dattocli mount POINT DIR',
+      hint: 'run dattocli mount POINT DIR',
     });
   needRoot('mount');
   const record = await withVault(context, self, async (session) => {
@@ -102,7 +102,7 @@ export async function umount(context: Context, self: Command): Promise<number> {
 function needRoot(what: string): void {
   if (process.getuid?.() !== 0)
     throw new AgentError('NO_PERMISSION', `Root permission is needed to ${what}`, {
-      hint: 'Run dattocli with sudo',
+      hint: 'run dattocli with sudo',
     });
 }
 

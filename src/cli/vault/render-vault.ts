@@ -59,7 +59,7 @@ export function renderInfo(info: InfoDocument): string {
 
 /** Key slots are stored in clear text. Only the sealed key in a slot is authenticated. */
 const notProven =
-  'Kinds, labels and times of keys are not verified: anyone with write access to the store can ' +
+  'kinds, labels and times of keys are not verified: anyone with write access to the store can ' +
   'change them';
 
 const kinds = { file: 'key file', passphrase: 'passphrase', recovery: 'recovery code' } as const;

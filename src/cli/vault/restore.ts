@@ -65,7 +65,7 @@ export async function restore(context: Context, self: Command): Promise<number> 
   if (values.files === true) return restoreSome(context, self, name, paths, values.to, values);
   if (paths.length > 0)
     throw new AgentError('BAD_USAGE', `unexpected argument "${paths[0] ?? ''}"`, {
-      hint: 'To restore paths to the directory --to, add --files',
+      hint: 'to restore paths to the directory --to, add --files',
     });
   const wrong = (['partition', 'overwrite'] as const).find((each) => values[each] !== undefined);
   if (wrong !== undefined) throw new AgentError('BAD_USAGE', `--${wrong} needs --files`);
@@ -132,7 +132,7 @@ async function restoreSome(
 ): Promise<number> {
   if (paths.length === 0)
     throw new AgentError('BAD_USAGE', 'Paths to restore are missing', {
-      hint: 'Run restore --files POINT PATH… --to DIR; / restores everything',
+      hint: 'run restore --files POINT PATH… --to DIR; / restores everything',
     });
   const wrong = (['force', 'compare', 'zeroUnused', 'salvage'] as const).find(
     (each) => values[each] !== undefined,

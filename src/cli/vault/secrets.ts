@@ -20,7 +20,7 @@ export async function givenKey(values: KeyValues, io: Io): Promise<KeyMaterial |
   if (given.filter((each) => each !== undefined).length > 1)
     throw new AgentError('BAD_USAGE', 'More than one key is given', {
       hint:
-        'Give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and ' +
+        'give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and ' +
         '--recovery-code',
     });
   if (keyFile !== undefined) return { kind: 'file', text: await readSecret(keyFile) };

@@ -71,7 +71,7 @@ export async function verifyPoint(
   if (document.outcome !== 'damaged') return document.warnings.length > 0 ? exitWithWarnings : 0;
   const damaged = new AgentError('VAULT_DAMAGED', `The recovery point ${document.point} is damaged`, {
     hint:
-      'Run dattocli vault check to find other damage. Run dattocli restore --salvage to restore ' +
+      'run dattocli vault check to find other damage; run dattocli restore --salvage to restore ' +
       'the rest',
   });
   const report = reportError('dattocli', damaged, { json: context.json });

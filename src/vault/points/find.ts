@@ -18,13 +18,13 @@ export function idsBeginningWith(ids: readonly string[], text: string): string[]
   const digits = text.toLowerCase();
   if (!/^[0-9a-f]{1,32}$/.test(digits))
     throw new AgentError('BAD_USAGE', `"${text}" is not the ID of a recovery point`, {
-      hint: 'Give its ID or the first digits of it, latest, or latest:DEVICE',
+      hint: 'give its ID or the first digits of it, latest, or latest:DEVICE',
     });
   if (digits.length < shortest)
     throw new AgentError(
       'BAD_USAGE',
       `"${text}" has ${digits.length} digits; at least ${shortest} are needed`,
-      { hint: 'Run dattocli points to see the points with enough digits' },
+      { hint: 'run dattocli points to see the points with enough digits' },
     );
   return ids.filter((id) => id.startsWith(digits));
 }
@@ -52,7 +52,7 @@ export function latestOf(
     throw new AgentError(
       'POINT_AMBIGUOUS',
       `${text} matches recovery points of ${[...machines.values()].join(', ')}`,
-      { hint: 'Name the machine, or give the ID of the point' },
+      { hint: 'name the machine, or give the ID of the point' },
     );
   const inOrder = candidates
     .map((point) => ({ point, time: believedTime(point, times.stored) }))
@@ -96,7 +96,7 @@ function refuseSeveral(
   throw new AgentError(
     'POINT_AMBIGUOUS',
     `${text}: ${list.length} devices have the name ${name}: ${list.join(', ')}`,
-    { hint: 'Give the ID of the point. Run dattocli points to list the points' },
+    { hint: 'give the ID of the point; run dattocli points to list the points' },
   );
 }
 
@@ -145,7 +145,7 @@ export function findDevice(point: Point, text: string | undefined): PointDevice 
       'DEVICE_NOT_FOUND',
       `The recovery point ${point.id} has no device ${text ?? ''}`.trim(),
       {
-        hint: `Choose one of ${paths}`,
+        hint: `choose one of ${paths}`,
       },
     );
   if (another !== undefined)
@@ -154,7 +154,7 @@ export function findDevice(point: Point, text: string | undefined): PointDevice 
       text === undefined
         ? `The recovery point ${point.id} has ${found.length} devices`
         : `"${text}" matches ${found.length} devices of the recovery point ${point.id}`,
-      { hint: `Choose one of ${paths}` },
+      { hint: `choose one of ${paths}` },
     );
   return device;
 }

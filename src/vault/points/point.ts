@@ -99,7 +99,7 @@ export function parsePoint(id: string, document: unknown, where: string): Point 
   const format = fields.integer('format', 1);
   if (format !== 1)
     throw new AgentError('VAULT_TOO_NEW', `${where} has format ${format}; this program knows format 1`, {
-      hint: 'Use a newer version of this program',
+      hint: 'use a newer version of this program',
     });
   if (fields.text('id') !== id) throw fields.wrong('id');
   return {

@@ -66,7 +66,7 @@ export async function findPoint(
     throw new AgentError(
       'POINT_AMBIGUOUS',
       `${ids.length} recovery points of ${vault.name} begin with ${text}: ${ids.slice(0, 5).join(', ')}`,
-      { hint: 'Give more digits' },
+      { hint: 'give more digits' },
     );
   return readPoint(vault, id, options);
 }
@@ -96,7 +96,7 @@ export async function takeBackPoint(vault: Vault, id: string, sealed: Buffer): P
 export async function forgetPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   if (await isProtected(vault, id, options))
     throw new AgentError('POINT_PROTECTED', `The recovery point ${id} of ${vault.name} is protected`, {
-      hint: `Run dattocli forget --unprotect ${id} to remove the protection`,
+      hint: `run dattocli forget --unprotect ${id} to remove the protection`,
     });
   await deletePoint(vault, id, options);
 }
@@ -149,7 +149,7 @@ function notFound(vault: Vault, what: string, damaged = 0): AgentError {
   return new AgentError('POINT_NOT_FOUND', `${vault.name} has no ${what}`, {
     hint:
       damaged === 0
-        ? 'Run dattocli points to list the points'
-        : `${damaged} of its recovery points cannot be read. Run dattocli vault check`,
+        ? 'run dattocli points to list the points'
+        : `${damaged} of its recovery points cannot be read; run dattocli vault check`,
   });
 }

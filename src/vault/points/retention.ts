@@ -105,7 +105,7 @@ function checkRules(rules: RetentionRules): void {
       throw new AgentError('BAD_USAGE', `${count} is not a valid number of recovery points to keep`);
   if (!counts.some((count) => count > 0))
     throw new AgentError('BAD_USAGE', 'The rules keep nothing: every recovery point would be forgotten', {
-      hint: 'Add a rule, or name the points to forget',
+      hint: 'add a rule, or name the points to forget',
     });
 }
 

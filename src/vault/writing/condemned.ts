@@ -112,7 +112,7 @@ async function read<T>(
     if (onDamage === undefined)
       throw new AgentError('VAULT_DAMAGED', error.message, {
         hint:
-          'It is not known which packs it condemns, so nothing is written. Run dattocli vault check ' +
+          'it is not known which packs it condemns, so nothing is written; run dattocli vault check ' +
           '--repair to remove it',
         cause: error,
       });

@@ -166,7 +166,7 @@ export class WriterSession {
           `${this.#vault.name}: chunks of ${path} that the recovery point needs are not in this store; ` +
             'it was not published',
           {
-            hint: 'Start the backup again. Check whether the store was exchanged or restored to an earlier state',
+            hint: 'start the backup again; check whether the store was exchanged or restored to an earlier state',
           },
         );
   }
@@ -233,7 +233,7 @@ function withdrawn(vault: Vault, what: string): AgentError {
     'VAULT_POINT_WITHDRAWN',
     `${vault.name}: this writer was declared stale while it worked (it may have been suspended), and ${what}; the ` +
       'recovery point was withdrawn',
-    { hint: 'Start the backup again' },
+    { hint: 'start the backup again' },
   );
 }
 
@@ -247,7 +247,7 @@ function otherCourse(vault: Vault, cause: unknown): AgentError {
     `${vault.name}: a clone or snapshot of this machine has published a recovery point under this writer's ID; ` +
       'that point stays, and this job has none',
     {
-      hint: 'The machine was restored from a snapshot or cloned during the backup. Start the backup again',
+      hint: 'the machine was restored from a snapshot or cloned during the backup; start the backup again',
       cause,
     },
   );
