@@ -296,7 +296,7 @@ test('a restore that was cut does not go on over what was put there since', asyn
     again(),
     refusedWith(
       'TARGET_OCCUPIED',
-      /ext4 "PRECIOUS".*interrupted, and since then the \d+ bytes at \d+ were changed/,
+      /ext4 "PRECIOUS".*interrupted, and then the \d+ bytes at \d+ were changed/,
     ),
   );
   await mountDevice(disk.device, mountPoint);
