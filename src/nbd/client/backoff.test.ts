@@ -41,7 +41,7 @@ test('pauses double up to a ceiling, and end at the deadline', async () => {
   assert.ok(clock.at < 30_000 && clock.at > 20_000);
 });
 
-test('what trying again cannot help is thrown at once', async () => {
+test('an error that a retry cannot cure is thrown at once', async () => {
   let attempts = 0;
   const refused = (): Promise<NbdTarget> => {
     attempts++;
@@ -53,7 +53,7 @@ test('what trying again cannot help is thrown at once', async () => {
   assert.equal(attempts, 1);
 });
 
-test('a server that comes back is found', async () => {
+test('a retry reaches a server that has returned', async () => {
   let attempts = 0;
   const target = Object.create(null) as NbdTarget;
   const found = await connectWithBackoff(address, {

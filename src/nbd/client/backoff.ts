@@ -1,6 +1,6 @@
 /**
- * Connecting to a server that is away for a while: again and again, with growing pauses that are not the same
- * for everybody, until a deadline.
+ * Connects to a server that is temporarily unreachable. Retries with exponential back-off and random jitter until a
+ * deadline.
  */
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { errorKinds } from '../../base/error-codes.ts';
@@ -10,9 +10,9 @@ import type { NbdTarget } from './target.ts';
 import { type NbdAddress, formatNbdUri } from './uri.ts';
 
 export interface BackoffOptions extends ConnectOptions {
-  /** How long to go on, milliseconds from now. There is always one attempt. */
+  /** Time limit of all attempts, milliseconds from now. At least one attempt is made. */
   readonly deadlineMs: number;
-  /** Called after a failed attempt, with its number (from 1) and the pause before the next in milliseconds. */
+  /** Called after a failed attempt, with its number (from 1) and the pause before the next one in milliseconds. */
   readonly onAttempt?: (attempt: number, error: AgentError, pauseMs: number) => void;
   readonly clock?: Clock;
   /** For tests. */
@@ -24,8 +24,8 @@ const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5000;
 
 /**
- * Like `connectNbd`, but tries again after TARGET_UNREACHABLE and NBD_CONNECTION_LOST until the deadline, and
- * then throws the last of these. Every other error is thrown at once.
+ * Connects like `connectNbd`, but retries after TARGET_UNREACHABLE and NBD_CONNECTION_LOST until the deadline. Then throws
+ * the last error. Throws every other error at once.
  */
 export async function connectWithBackoff(address: NbdAddress, options: BackoffOptions): Promise<NbdTarget> {
   const { clock = systemClock, connect = connectNbd, random = Math.random, signal } = options;
@@ -41,7 +41,7 @@ export async function connectWithBackoff(address: NbdAddress, options: BackoffOp
     }
 
     if (errorKinds[failure.code].retry !== true) throw failure;
-    // Half of the pause is by chance, so that many clients of one server do not come back at once.
+    // Half of the pause is random, so that the clients of one server do not all return at the same time.
     const ceiling = Math.min(FIRST_PAUSE_MS * 2 ** (attempt - 1), LONGEST_PAUSE_MS);
     const pause = Math.round(ceiling * (0.5 + random() / 2));
     if (clock.monotonic() + pause >= start + options.deadlineMs) throw failure;

@@ -1,8 +1,8 @@
 /**
- * The transmission phase of one connection: requests out, many at once, replies matched by cookie in whatever
- * order they come. A header and its payload leave in one write. Whatever the server does wrong ends the
- * connection, and with it everything under way; nothing waits for ever: progress is a request that was answered, or
- * some payload, and not a byte now and then.
+ * The transmission phase of one connection. Many requests can be outstanding; replies may arrive in any order and are
+ * matched by cookie. A header and its payload go out in one write. Any protocol violation of the server ends the connection
+ * and fails all outstanding requests. No request waits for ever: the connection fails without progress. Progress is an
+ * answered request or 16 KiB of received data, not a single byte.
  */
 import type { Log } from '../../base/log.ts';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
@@ -17,27 +17,27 @@ import { SilenceWatch } from './silence.ts';
 import type { Transport } from './transport.ts';
 
 export interface ChannelOptions {
-  /** What to call the server in messages. */
+  /** Name of the server in messages. */
   readonly name: string;
   readonly structured: boolean;
-  /** Id of base:allocation, or undefined. */
+  /** ID of base:allocation, or undefined. */
   readonly allocationContext: number | undefined;
-  /** Longest time without progress in milliseconds while something is under way. */
+  /** Longest time without progress while requests are outstanding, milliseconds. */
   readonly timeoutMs: number;
-  /** The same while a flush, zeroes or a trim are under way, which may keep a server busy for long. */
+  /** The same while a flush, zeroes or a trim is outstanding: these may keep a server busy for long. */
   readonly slowTimeoutMs: number;
-  /** Longest time for any one request in milliseconds, whatever progress there is. */
+  /** Longest time for a single request, also with progress, milliseconds. */
   readonly requestTimeoutMs: number;
   readonly log: Log | undefined;
 }
 
-/** So many bytes of payload count as progress. */
+/** The number of received bytes that counts as progress. */
 const progressBytes = 16 * 1024;
 
 export class Channel {
-  /** Requests under way. */
+  /** Number of outstanding requests. */
   outstanding = 0;
-  /** Why the channel is of no more use, once it is not. */
+  /** The error that ended the channel; undefined while it works. */
   failure: AgentError | undefined;
   readonly #stream: Transport['stream'];
   readonly #options: ChannelOptions;
@@ -89,8 +89,8 @@ export class Channel {
   }
 
   /**
-   * Sends a request. Resolves when the server has done it; `into` is then filled (reads). The payload must not
-   * be altered before. Rejects with what `requestError` makes of the server's answer, or with `failure`.
+   * Sends a request. Resolves when the server has completed it; for a read, `into` is then filled. The payload must not
+   * change before that. Rejects with the server's error (see `requestError`), or with `failure`.
    */
   submit(
     command: number,
@@ -103,7 +103,7 @@ export class Channel {
     return this.#send(command, flags, offset, length, payload, into, undefined);
   }
 
-  /** NBD_CMD_BLOCK_STATUS of base:allocation; at least one descriptor, from `offset` on. */
+  /** Sends NBD_CMD_BLOCK_STATUS for base:allocation. Returns at least one descriptor, from `offset` on. */
   async blockStatus(offset: number, length: number): Promise<readonly StatusDescriptor[]> {
     let descriptors: readonly StatusDescriptor[] = [];
     await this.#send(NBD_CMD.BLOCK_STATUS, 0, offset, length, undefined, nothing, (found) => {
@@ -112,13 +112,13 @@ export class Channel {
     return descriptors;
   }
 
-  /** Resolves when nothing is under way, or the channel has failed. */
+  /** Resolves when no request is outstanding, or the channel has failed. */
   async settled(): Promise<void> {
     while (this.outstanding > 0 && this.failure === undefined)
       await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
-  /** NBD_CMD_DISC, then the end of the stream; waits for its close, at most two seconds. */
+  /** Sends NBD_CMD_DISC and ends the stream. Waits for its close, at most two seconds. */
   async disconnect(): Promise<void> {
     if (this.failure !== undefined) return;
     const closed = new Promise<void>((resolve) => {
@@ -127,14 +127,14 @@ export class Channel {
     });
     this.#sendDisconnect();
     this.#silence.stop();
-    this.failure = new AgentError('CANCELLED', `${this.#options.name} was closed by us`);
+    this.failure = new AgentError('CANCELLED', `We closed the connection to ${this.#options.name}`);
     this.#stream.end();
     const timer = setTimeout(() => this.#stream.destroy(), 2000);
     await closed;
     clearTimeout(timer);
   }
 
-  /** Ends the connection at once; everything under way rejects with `error`. The first failure counts. */
+  /** Ends the connection at once. All outstanding requests reject with `error`. The first failure counts. */
   fail(error: AgentError): void {
     if (this.failure !== undefined) return;
     this.failure = error;
@@ -194,7 +194,7 @@ export class Channel {
     this.#silence.heard();
   }
 
-  /** When the oldest request under way began. */
+  /** The time at which the oldest outstanding request began. */
   #oldest(): number {
     return this.#slots.reduce(
       (oldest, { busy, since }) => (busy ? Math.min(oldest, since) : oldest),
@@ -228,7 +228,7 @@ export class Channel {
         if (slot.command !== NBD_CMD.READ) return undefined;
         if (structured)
           throw protocolError(
-            `${name} sent a simple reply to NBD_CMD_READ after agreeing to structured ones`,
+            `${name} sent a simple reply to NBD_CMD_READ after agreeing to structured replies`,
           );
         return slot.place(name, slot.offset, slot.length);
       },
@@ -254,7 +254,7 @@ export class Channel {
     const slot = this.#slots[low];
     if (slot === undefined || !slot.busy || slot.generation !== high)
       throw protocolError(
-        `${this.#options.name} replied to the cookie ${high}:${low}, which no request under way has`,
+        `${this.#options.name} replied to the cookie ${high}:${low}, but no outstanding request has it`,
       );
     return slot;
   }
@@ -270,9 +270,7 @@ export class Channel {
     const { name } = this.#options;
     const { command, offset, length, error, message, resolve, reject } = slot;
     if (error === 0 && command === NBD_CMD.READ && slot.coverage.covered !== length)
-      throw protocolError(
-        `${name} sent ${slot.coverage.covered} of ${length} bytes and called that a success`,
-      );
+      throw protocolError(`${name} sent ${slot.coverage.covered} of ${length} bytes, but reported success`);
     if (error === 0 && command === NBD_CMD.BLOCK_STATUS && slot.descriptors === undefined)
       throw protocolError(`${name} answered NBD_CMD_BLOCK_STATUS without a block status`);
     if (error === 0) resolve();
@@ -284,7 +282,7 @@ export class Channel {
     if (error !== 0) {
       const failure = requestError(name, command, offset, length, error, message);
       reject(failure);
-      // The server is going away: leave politely; what else is under way may be sent again elsewhere.
+      // The server shuts down: disconnect cleanly. The caller may send the other requests again.
       if (error === NBD_ERROR.ESHUTDOWN) {
         this.#sendDisconnect();
         this.fail(failure);
@@ -301,7 +299,7 @@ export class Channel {
   }
 
   #lost(what: string, cause?: unknown): AgentError {
-    return lost(this.#options.name, `${what} with ${this.outstanding} requests under way`, cause);
+    return lost(this.#options.name, `${what} with ${this.outstanding} outstanding requests`, cause);
   }
 }
 

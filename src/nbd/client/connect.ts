@@ -1,5 +1,5 @@
 /**
- * The door of the client: connects to a server and gives an export as a `Target`, or asks the server what it has.
+ * The entry of the client: connects to a server and opens an export as a `Target`, or lists and describes exports.
  */
 import type { Log } from '../../base/log.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -22,20 +22,20 @@ import { type Transport, openTransport } from './transport.ts';
 import { type NbdAddress, formatNbdUri } from './uri.ts';
 
 export interface ConnectOptions {
-  /** Ends the attempt, and later the connection with everything under way (CANCELLED). */
+  /** Aborts the attempt, and later the connection with all outstanding requests (CANCELLED). */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Longest time without progress while something is under way, milliseconds; default 60 s. Flush, zero, trim: 10 times
-   * that. Any one request: 30 times that.
+   * Longest time without progress while requests are outstanding, milliseconds. Default 60 s. The limit is 10 times as long
+   * while a flush, zero or trim is outstanding. A single request may take 30 times as long.
    */
   readonly timeoutMs?: number;
-  /** For connecting and the handshake, each; milliseconds, default 15 s and never more than `timeoutMs`. */
+  /** Time limit for connecting, and again for the handshake, milliseconds. Default 15 s, at most `timeoutMs`. */
   readonly connectTimeoutMs?: number;
   readonly log?: Log;
 }
 
 /**
- * Connects and enters transmission. Throws TARGET_UNREACHABLE, NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED,
+ * Connects and enters the transmission phase. Throws TARGET_UNREACHABLE, NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED,
  * NBD_PROTOCOL, NBD_CONNECTION_LOST, TARGET_TOO_SMALL (an export of 0 bytes), CANCELLED.
  */
 export async function connectNbd(address: NbdAddress, options: ConnectOptions = {}): Promise<NbdTarget> {
@@ -44,7 +44,7 @@ export async function connectNbd(address: NbdAddress, options: ConnectOptions = 
   return openTarget(address, transport, takeRest, negotiated, { signal, log, timeoutMs: options.timeoutMs });
 }
 
-/** The exports that the server is willing to name. `address.exportName` plays no part. */
+/** Returns the exports that the server lists. Ignores `address.exportName`. */
 export async function listExports(
   address: NbdAddress,
   options: ConnectOptions = {},
@@ -52,7 +52,7 @@ export async function listExports(
   return politely(await converse(address, options, negotiateList));
 }
 
-/** What NBD_OPT_INFO says of an export; Debian's nbd-server says a size of 0 here, so trust `connectNbd` more. */
+/** Returns the answer to NBD_OPT_INFO. Debian's nbd-server reports a size of 0 here; `connectNbd` has the right one. */
 export async function describeExport(
   address: NbdAddress,
   options: ConnectOptions = {},
@@ -60,7 +60,7 @@ export async function describeExport(
   return politely(await converse(address, options, negotiateInfo));
 }
 
-/** A target over a stream that has entered transmission. */
+/** Returns a target over a stream that has entered the transmission phase. */
 export function openTarget(
   address: NbdAddress,
   transport: Transport,
@@ -127,7 +127,7 @@ async function converse<T>(
   });
 }
 
-/** The answer, and the end of a conversation that asked for no more. */
+/** Ends the connection cleanly and returns the answer. */
 function politely<T>(result: HandshakeResult<T>): T {
   const { stream } = result.transport;
   result.transport.receive(() => undefined);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { Coverage } from './coverage.ts';
 
-test('a byte is claimed once, in whatever order the claims come', () => {
+test('a byte can be claimed only once, for any order of claims', () => {
   const claim = fc.record({ start: fc.nat(60), length: fc.integer({ min: 1, max: 12 }) });
   fc.assert(
     fc.property(fc.array(claim, { maxLength: 40 }), (claims) => {

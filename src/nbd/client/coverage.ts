@@ -1,13 +1,13 @@
 /**
- * Which parts of a read have arrived, in whatever order the chunks come, without ever accepting a byte twice.
- * Chunks in order cost nothing; scattered ones are kept as sorted, merged intervals.
+ * The parts of a read that have arrived. Chunks may arrive in any order, but no byte is accepted twice. Chunks in order
+ * cost nothing; scattered ones are kept as sorted, merged intervals.
  */
 
-/** A server that sends every other byte must not keep us busy for ever. */
+/** The most intervals, so that a server that sends every second byte does not keep us busy for ever. */
 const MAX_INTERVALS = 65536;
 
 export class Coverage {
-  /** Sum of what was claimed, in bytes. */
+  /** The sum of all claims, bytes. */
   covered = 0;
   readonly #starts: number[] = [];
   readonly #ends: number[] = [];
@@ -18,7 +18,7 @@ export class Coverage {
     this.#ends.length = 0;
   }
 
-  /** Claims `[start, start + length)`; false where part of it was claimed before, or the pieces are too many. */
+  /** Claims `[start, start + length)`. Returns false if a part was claimed before, or if there are too many pieces. */
   claim(start: number, length: number): boolean {
     const end = start + length;
     const starts = this.#starts;

@@ -33,7 +33,7 @@ const refuse =
   (option: number): Buffer | undefined =>
     option === which ? encodeOptionReply(option, type, Buffer.from('so there')) : undefined;
 
-test('every style is understood, whatever the size of the pieces that arrive', async () => {
+test('every handshake style is understood, for any size of the received pieces', async () => {
   for (const style of ['oldstyle', 'newstyle', 'fixed newstyle'] as const)
     for (const noZeroes of [true, false])
       for (const split of [1, 2, 3, 7, 1000]) {
@@ -45,7 +45,7 @@ test('every style is understood, whatever the size of the pieces that arrive', a
       }
 });
 
-test('block sizes are asked for and taken, and nonsense is refused', async () => {
+test('block sizes are requested and used, and invalid ones are refused', async () => {
   const blockSizes = { minimum: 512, preferred: 65536, maximum: 2 ** 20 };
   assert.deepEqual((await shake({ blockSizes })).agreed.blockSizes, blockSizes);
   await assert.rejects(shake({ blockSizes: { ...blockSizes, minimum: 3 } }), { code: 'NBD_PROTOCOL' });
@@ -64,7 +64,7 @@ test('a server without NBD_OPT_GO gets NBD_OPT_EXPORT_NAME', async () => {
   );
 });
 
-test('what is optional may be refused', async () => {
+test('the server may refuse optional features', async () => {
   const { agreed } = await shake({ structured: false });
   assert.equal(agreed.structured, false);
   const meta = await shake({ option: refuse(NBD_OPT.SET_META_CONTEXT, NBD_REP.ERR_POLICY) });
@@ -72,7 +72,7 @@ test('what is optional may be refused', async () => {
   assert.equal(meta.agreed.allocationContext, undefined);
 });
 
-test('refusals have codes and what the server said', async () => {
+test("refusals have error codes and the server's message", async () => {
   for (const [type, code] of [
     [NBD_REP.ERR_UNKNOWN, 'NBD_EXPORT_UNKNOWN'],
     [NBD_REP.ERR_POLICY, 'NBD_REFUSED'],
@@ -94,7 +94,7 @@ test('refusals have codes and what the server said', async () => {
   await assert.rejects(shake({ style: 'oldstyle' }, { exportName: 'disk' }), { code: 'NBD_EXPORT_UNKNOWN' });
 });
 
-test('where TLS was asked for, nothing goes on without it', async () => {
+test('if TLS is requested, the handshake never continues without TLS', async () => {
   const tls = { tls: true };
   await assert.rejects(shake({ style: 'oldstyle' }, tls), { code: 'NBD_TLS', message: /oldstyle/ });
   await assert.rejects(shake({ style: 'newstyle' }, tls), { code: 'NBD_TLS', message: /fixed/ });
@@ -124,7 +124,7 @@ test('where TLS was asked for, nothing goes on without it', async () => {
   assert.equal(first, NBD_OPT.STARTTLS, 'the first word is NBD_OPT_STARTTLS');
 });
 
-test('replies that do not belong here are NBD_PROTOCOL', async () => {
+test('unexpected replies are NBD_PROTOCOL', async () => {
   for (const wrong of [
     encodeOptionReply(NBD_OPT.LIST, NBD_REP.ACK),
     encodeOptionReply(NBD_OPT.GO, NBD_REP.SERVER, Buffer.alloc(4)),
@@ -151,7 +151,7 @@ test('exports are listed and described', async () => {
   assert.equal((await ask(negotiateInfo(peer))).blockSizes?.preferred, 4096);
 });
 
-test('silence, a hang-up and a cancellation end the handshake', async () => {
+test('a timeout, a hang-up and a cancellation end the handshake', async () => {
   const run = (timeoutMs: number, signal?: AbortSignal): { done: Promise<unknown>; hangUp: () => void } => {
     const [client, server] = duplexPair();
     const done = runHandshake(transportOver(client), negotiateExport(peer), {
@@ -172,7 +172,7 @@ test('silence, a hang-up and a cancellation end the handshake', async () => {
   await assert.rejects(run(5000, AbortSignal.abort()).done, { code: 'CANCELLED' });
 });
 
-test('garbage ends the handshake with an error of ours', async () => {
+test('garbage ends the handshake with an AgentError', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom('', 'NBDMAGIC', 'NBDMAGICIHAVEOPT\0\x03', 'NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53'),

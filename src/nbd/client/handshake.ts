@@ -1,6 +1,6 @@
 /**
- * Runs a negotiation (negotiate.ts) over a transport: sends what it says, cuts what arrives, upgrades to TLS,
- * and keeps the time.
+ * Runs a negotiation (negotiate.ts) over a transport: sends its messages, splits the received bytes into the pieces that it
+ * asks for, upgrades to TLS, and applies the time limit.
  */
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { StreamCutter } from '../protocol/stream-cutter.ts';
@@ -9,26 +9,26 @@ import type { Negotiation, Step } from './negotiate.ts';
 import type { Transport } from './transport.ts';
 
 export interface HandshakeOptions {
-  /** What to call the server in messages. */
+  /** Name of the server in messages. */
   readonly name: string;
-  /** For the whole handshake. */
+  /** Time limit of the whole handshake. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
-  /** Upgrades to TLS; absent where the address says none. */
+  /** Upgrades to TLS. Absent if the address does not ask for TLS. */
   readonly upgrade?: ((transport: Transport, signal: AbortSignal) => Promise<Transport>) | undefined;
 }
 
 export interface HandshakeResult<T> {
   readonly value: T;
-  /** The transport to go on with. */
+  /** The transport for the transmission phase. */
   readonly transport: Transport;
-  /** What arrived after the handshake; to be asked for once, by whoever calls `transport.receive` next. */
+  /** Returns the bytes that arrived after the handshake. The next caller of `transport.receive` must take them once. */
   readonly takeRest: () => Buffer;
 }
 
 /**
- * Resolves with what the negotiation returns. Rejects with what it throws, NBD_CONNECTION_LOST (ended or timed
- * out), CANCELLED; the stream is then destroyed.
+ * Resolves with the result of the negotiation. Rejects with its error, NBD_CONNECTION_LOST (the connection ended or timed
+ * out) or CANCELLED, and destroys the stream.
  */
 export async function runHandshake<T>(
   transport: Transport,
@@ -50,7 +50,7 @@ export async function runHandshake<T>(
       run.attach(await options.upgrade(run.transport, signal));
     }
   } catch (error) {
-    // What was written last (NBD_OPT_ABORT) still goes out.
+    // The last message (NBD_OPT_ABORT) is still sent.
     const { stream } = run.transport;
     if (stream.writable) stream.end(() => stream.destroy());
     else stream.destroy();
@@ -67,7 +67,7 @@ function stopped(options: HandshakeOptions, during: string): AgentError {
   return new AgentError(
     'NBD_CONNECTION_LOST',
     `${options.name} did not finish the handshake within ${options.timeoutMs} ms (${during})`,
-    { hint: 'check that an NBD server listens there; its limit of clients may be reached' },
+    { hint: 'check that an NBD server listens there, and that its limit of clients is not reached' },
   );
 }
 
@@ -91,7 +91,7 @@ class Run<T> {
     this.attach(transport);
   }
 
-  /** Goes on over this transport; the negotiation continues with its next step. */
+  /** Switches to this transport. The negotiation continues with its next step. */
   attach(transport: Transport): void {
     this.transport = transport;
     this.#outcome = undefined;
@@ -104,7 +104,7 @@ class Run<T> {
     });
   }
 
-  /** Resolves when TLS is to begin or everything is agreed. */
+  /** Resolves when TLS must begin, or when the negotiation is complete. */
   async next(): Promise<Outcome<T>> {
     while (this.#outcome === undefined && this.#failure === undefined)
       await new Promise<void>((resolve) => (this.#wake = resolve));
@@ -112,10 +112,10 @@ class Run<T> {
     const outcome = this.#outcome!;
     if (outcome === 'tls') {
       this.detach();
-      // Whatever came in the clear behind the server's consent did not come from inside TLS.
+      // Plain bytes after the server's consent are an injection: they did not come through TLS.
       const injected = this.#cutter.takeRest().length;
       if (injected > 0)
-        throw protocolError(`${this.#name} sent ${injected} bytes in the clear after agreeing to TLS`);
+        throw protocolError(`${this.#name} sent ${injected} bytes in the clear after it agreed to TLS`);
     }
     return outcome;
   }
@@ -130,7 +130,7 @@ class Run<T> {
     const { stream } = this.transport;
     stream.removeListener('end', this.#onEnd);
     stream.removeListener('close', this.#onEnd);
-    // The error listener stays: a late error of a stream that is given up must not end the process.
+    // The error listener stays, so that a late error of an abandoned stream does not end the process.
   }
 
   #try(action: () => void): void {
@@ -150,7 +150,7 @@ class Run<T> {
     }
   }
 
-  /** True where the negotiation can go on at once. */
+  /** Executes a step. Returns true if the negotiation can continue at once. */
   #step(step: Step): boolean {
     switch (step.do) {
       case 'send':
@@ -186,7 +186,7 @@ class Run<T> {
         new AgentError(
           'NBD_CONNECTION_LOST',
           `${this.#name} closed the connection while we were ${this.during}`,
-          { hint: 'look into the log of the server; it may not let this machine in, or have failed' },
+          { hint: 'check the log of the server; it may have failed, or may not accept this machine' },
         ),
     );
   };

@@ -1,10 +1,11 @@
 /**
- * The client's side of the handshake as generators: they yield what to send, how many bytes to read next, or
- * "TLS now", and return what was agreed. No sockets, no clocks; handshake.ts runs them over a transport.
+ * The client's side of the handshake as generators. They yield bytes to send, the number of bytes to read next, or the
+ * switch to TLS, and return the negotiated terms. They use no sockets and no clocks; handshake.ts runs them over a
+ * transport.
  *
- * The order is: TLS first (with nothing said before it that matters, and never in the clear once it was asked
- * for), structured replies, base:allocation, then NBD_OPT_GO with the block size constraints. Servers without
- * GO get NBD_OPT_EXPORT_NAME, oldstyle servers just speak.
+ * TLS comes first if it is requested: nothing important is sent before it, and there is no fallback to plain text. Then
+ * come structured replies, base:allocation, and NBD_OPT_GO with the block size constraints. Servers without GO get
+ * NBD_OPT_EXPORT_NAME. Oldstyle servers do not negotiate.
  * doc/proto.md, "Handshake", "TLS support", "Option types".
  */
 import { AgentError } from '../../base/errors.ts';
@@ -28,22 +29,22 @@ export type Step =
   | {
       readonly do: 'read';
       readonly length: number;
-      /** For messages: what we are waiting for. */
+      /** The reason for the wait, as a text for messages. */
       readonly during: string;
-      /** What it means where the server hangs up here. */
+      /** The error to throw if the server hangs up here. */
       readonly ended?: AgentError;
     }
   | { readonly do: 'send'; readonly bytes: Uint8Array }
   | { readonly do: 'tls' };
 
-/** After a `read` it gets the bytes, valid until the next step; after other steps, nothing. */
+/** After a `read`, the generator gets the bytes, which are valid until the next step. After other steps it gets nothing. */
 export type Negotiation<T> = Generator<Step, T, Buffer>;
 
 export interface Peer {
-  /** What to call the server in messages. */
+  /** Name of the server in messages. */
   readonly name: string;
   readonly exportName: string;
-  /** TLS is a must. */
+  /** TLS is required. */
   readonly tls: boolean;
 }
 
@@ -56,19 +57,19 @@ export interface ExportDescription extends wire.ExportInfo {
 export interface Negotiated extends ExportDescription {
   readonly style: 'oldstyle' | 'newstyle' | 'fixed newstyle';
   readonly encrypted: boolean;
-  /** Structured replies were agreed. */
+  /** Structured replies were negotiated. */
   readonly structured: boolean;
-  /** Id of base:allocation, or undefined where there is no block status. */
+  /** ID of base:allocation, or undefined without block status. */
   readonly allocationContext: number | undefined;
 }
 
-/** Replies are at most a string or two; more is an attack or nonsense. */
+/** The most data of one reply. Valid replies have at most two strings. */
 const MAX_REPLY_DATA = 16384;
-/** Replies to one option, and bytes in all of them, before we call it endless. */
+/** The most replies to one option, and the most bytes in them. */
 const MAX_REPLIES = 65536;
 const MAX_TOTAL_DATA = 2 ** 24;
 
-/** Enters transmission of the export. Throws NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED, NBD_PROTOCOL. */
+/** Enters the transmission phase of the export. Throws NBD_TLS, NBD_EXPORT_UNKNOWN, NBD_REFUSED, NBD_PROTOCOL. */
 export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
   const opening = yield* open(peer);
   const plain = { encrypted: false, structured: false, allocationContext: undefined };
@@ -77,7 +78,7 @@ export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
       throw new AgentError(
         'NBD_EXPORT_UNKNOWN',
         `${peer.name} speaks oldstyle NBD, which has no export names`,
-        { hint: 'leave the export name out of the address' },
+        { hint: 'remove the export name from the address' },
       );
     return { ...opening.info, ...plain, style: 'oldstyle' };
   }
@@ -92,7 +93,7 @@ export function* negotiateExport(peer: Peer): Negotiation<Negotiated> {
   return { ...info, style: 'fixed newstyle', encrypted: peer.tls, structured, allocationContext };
 }
 
-/** Lists the exports that the server is willing to name. */
+/** Returns the exports that the server lists. */
 export function* negotiateList(peer: Peer): Negotiation<options.ListedExport[]> {
   yield* openFixed(peer, NBD_OPT.LIST);
   const exports: options.ListedExport[] = [];
@@ -106,7 +107,7 @@ export function* negotiateList(peer: Peer): Negotiation<options.ListedExport[]> 
   return exports;
 }
 
-/** Describes the export with NBD_OPT_INFO, without using it. Debian's nbd-server says size 0 here. */
+/** Describes the export with NBD_OPT_INFO, without opening it. Debian's nbd-server reports a size of 0 here. */
 export function* negotiateInfo(peer: Peer): Negotiation<ExportDescription> {
   yield* openFixed(peer, NBD_OPT.INFO);
   const info = yield* describe(peer, NBD_OPT.INFO, [
@@ -123,7 +124,7 @@ type Opening =
   | { readonly style: 'oldstyle'; readonly info: wire.ExportInfo }
   | { readonly style: 'newstyle' | 'fixed newstyle'; readonly noZeroes: boolean };
 
-/** Greeting, client flags, TLS. */
+/** Exchanges greeting and client flags, and starts TLS if it is required. */
 function* open(peer: Peer): Negotiation<Opening> {
   const greeting = yield* read(wire.GREETING_BYTES, 'waiting for its greeting');
   if (wire.decodeGreeting(greeting) === 'oldstyle') {
@@ -169,7 +170,7 @@ function* selectAllocation(peer: Peer): Negotiation<number | undefined> {
   return answer.ok ? id : undefined;
 }
 
-/** NBD_OPT_GO or NBD_OPT_INFO; undefined where the server does not know the option. */
+/** Sends NBD_OPT_GO or NBD_OPT_INFO. Returns undefined if the server does not know the option. */
 function* describe(
   peer: Peer,
   option: number,
@@ -202,13 +203,15 @@ function* describe(
   return { ...info, ...more };
 }
 
-/** NBD_OPT_EXPORT_NAME: the server can only hang up where it does not like the name. */
+/** Sends NBD_OPT_EXPORT_NAME. A server that refuses the name can only hang up. */
 function* enterByName(peer: Peer, noZeroes: boolean): Negotiation<wire.ExportInfo> {
   yield { do: 'send', bytes: wire.encodeOption(NBD_OPT.EXPORT_NAME, Buffer.from(peer.exportName)) };
   const ended = new AgentError(
     'NBD_EXPORT_UNKNOWN',
     `${peer.name} closed the connection when asked for the export "${peer.exportName}"`,
-    { hint: 'the server has no such export, cannot open its image, or wants TLS (nbds://)' },
+    {
+      hint: 'check that the export exists, that the server can open its image, and whether it requires TLS (nbds://)',
+    },
   );
   const during = 'waiting for the answer to NBD_OPT_EXPORT_NAME';
   const info = wire.decodeExportNameReply(yield* read(wire.EXPORT_NAME_REPLY_BYTES, during, ended));
@@ -219,8 +222,8 @@ function* enterByName(peer: Peer, noZeroes: boolean): Negotiation<wire.ExportInf
 type Answer = { readonly ok: true } | { readonly ok: false; readonly type: number; readonly text: string };
 
 /**
- * Sends an option and reads its replies up to the last. `take` gets what comes before it, and returns false
- * for a reply that has no place here.
+ * Sends an option and reads its replies up to the last one. `take` gets the replies before it, and returns false for an
+ * unexpected reply.
  */
 function* ask(
   peer: Peer,
@@ -246,7 +249,7 @@ function* ask(
     if (isErrorReply(header.type)) {
       const text = displayText(reply);
       const { type } = header;
-      // Nothing else will succeed either: TLS comes first, or the server is on its way out.
+      // No other option can succeed: the server requires TLS first, or is shutting down.
       if (type === NBD_REP.ERR_TLS_REQD || type === NBD_REP.ERR_SHUTDOWN)
         throw yield* giveUp(refusal(peer, option, type, text));
       return { ok: false, type, text };
@@ -254,14 +257,14 @@ function* ask(
     if (!take(header.type, reply))
       throw protocolError(`${peer.name} answered ${optionReplyName(header.type)} to ${optionName(option)}`);
   }
-  throw protocolError(`${peer.name} sends replies to ${optionName(option)} without end`);
+  throw protocolError(`${peer.name} sent too many replies to ${optionName(option)}`);
 }
 
 function* read(length: number, during: string, ended?: AgentError): Negotiation<Buffer> {
   return yield { do: 'read', length, during, ...(ended === undefined ? {} : { ended }) };
 }
 
-/** Ends the handshake politely, for `throw yield* giveUp(error)`. */
+/** Ends the handshake with NBD_OPT_ABORT and returns the error, for `throw yield* giveUp(error)`. */
 function* giveUp(error: AgentError): Negotiation<AgentError> {
   yield* abort();
   return error;

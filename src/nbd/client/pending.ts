@@ -1,6 +1,6 @@
 /**
- * A request under way: a slot that is used again and again, with its header buffer, so that sending allocates
- * nothing but the promise. The slot's number and how often it was used make the cookie.
+ * An outstanding request. Slots and their header buffers are reused, so sending allocates only the promise. The cookie
+ * consists of the slot's number and a count of its uses.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { StatusDescriptor } from '../protocol/reply.ts';
@@ -8,7 +8,7 @@ import { REQUEST_BYTES } from '../protocol/request.ts';
 import { protocolError } from '../protocol/wire.ts';
 import { Coverage } from './coverage.ts';
 
-/** Error chunks of one reply: a server may send one for each place that it could not read. */
+/** The most error chunks of one reply. A server may send one for each unreadable range. */
 const mostErrors = 64;
 
 export class Pending {
@@ -20,13 +20,13 @@ export class Pending {
   command = 0;
   offset = 0;
   length = 0;
-  /** When it began, by the clock of `performance.now`. */
+  /** Start time, by the clock of `performance.now`. */
   since = 0;
-  /** Where the data of a read goes. */
+  /** The buffer for the data of a read. */
   into: Buffer = nothing;
   readonly coverage = new Coverage();
   descriptors: readonly StatusDescriptor[] | undefined;
-  /** An NBD_ERROR once the server told one. */
+  /** The NBD_ERROR of the server, or 0. */
   error = 0;
   message = '';
   #errors = 0;
@@ -59,7 +59,7 @@ export class Pending {
     this.reject = noop;
   }
 
-  /** The part of `into` for a chunk of a read. Throws NBD_PROTOCOL where it lies outside or was filled before. */
+  /** Returns the part of `into` for a chunk. Throws NBD_PROTOCOL if the chunk is outside the read or came before. */
   place(name: string, offset: number, length: number): Buffer {
     const start = offset - this.offset;
     if (start < 0 || start + length > this.length)
@@ -73,7 +73,7 @@ export class Pending {
     return this.into.subarray(start, start + length);
   }
 
-  /** The first error of a reply counts. Throws NBD_PROTOCOL if there are more than a server can mean. */
+  /** Sets the error; the first one of a reply counts. Throws NBD_PROTOCOL for more than `mostErrors` of them. */
   setError(name: string, error: number, message: string): void {
     if (++this.#errors > mostErrors)
       throw protocolError(`${name} sent more than ${mostErrors} errors in one reply`);
@@ -83,7 +83,7 @@ export class Pending {
   }
 }
 
-/** For requests that are given up with their connection. */
+/** Returns the error of requests that fail because their connection is lost. */
 export function lost(name: string, what: string, cause?: unknown): AgentError {
   return new AgentError('NBD_CONNECTION_LOST', `${name} ${what}`, {
     hint: 'check the server and the network',
@@ -92,7 +92,7 @@ export function lost(name: string, what: string, cause?: unknown): AgentError {
 }
 
 function noop(): void {
-  // Replaced while the slot is busy.
+  // A promise's functions replace this one while the slot is busy.
 }
 
 const nothing = Buffer.alloc(0);

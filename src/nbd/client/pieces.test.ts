@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { cutAt, each, inward } from './pieces.ts';
 
-test('pieces cover the range, are small enough, and cut at multiples', () => {
+test('pieces cover the range, are small enough, and are split at multiples', () => {
   fc.assert(
     fc.property(fc.nat(10_000), fc.nat(10_000), fc.integer({ min: 1, max: 3000 }), (offset, length, max) => {
       let at = offset;
@@ -30,7 +30,7 @@ test('inward never leaves the range', () => {
   );
 });
 
-test('each stops at a failure and waits for what is under way', async () => {
+test('each stops at a failure and waits for the work in progress', async () => {
   const begun: number[] = [];
   let ended = 0;
   await assert.rejects(

@@ -1,8 +1,8 @@
-/** Big ranges in small requests: cutting them, and running them a few at a time. */
+/** Splits large ranges into small requests, and runs a few of them at a time. */
 import { alignDown, alignUp } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 
-/** The range in pieces of at most `max` bytes, the cuts at multiples of `max`. */
+/** Splits the range at multiples of `max` into pieces of at most `max` bytes. */
 export function* cutAt(offset: number, length: number, max: number): Generator<Extent> {
   const end = offset + length;
   for (let at = offset; at < end;) {
@@ -12,15 +12,15 @@ export function* cutAt(offset: number, length: number, max: number): Generator<E
   }
 }
 
-/** The part of the range between multiples of `alignment`; its length may be 0. */
+/** Returns the largest aligned range within the range; its length may be 0. */
 export function inward(offset: number, length: number, alignment: number): Extent {
   const start = alignUp(offset, alignment);
   return { offset: start, length: Math.max(0, alignDown(offset + length, alignment) - start) };
 }
 
 /**
- * Runs `work` for every item, at most `width` at once. After a failure nothing new begins; rejects with the
- * first failure when nothing is under way any more.
+ * Runs `work` for every item, at most `width` at once. After a failure, starts no further work, waits for the work in
+ * progress, and rejects with the first failure.
  */
 export async function each<Item>(
   items: Iterable<Item>,

@@ -1,6 +1,6 @@
 /**
- * An NBD server in memory for the client's unit tests: no sockets, any style of handshake, and every answer can
- * be replaced by a wrong one. Used by tests only.
+ * An NBD server in memory for unit tests of the client. It uses no sockets and supports every handshake style. A test can
+ * replace any answer, for example by an invalid one.
  */
 import { duplexPair, type Duplex } from 'node:stream';
 import {
@@ -23,9 +23,9 @@ import { StreamCutter } from '../protocol/stream-cutter.ts';
 
 export interface Script {
   readonly size?: number;
-  /** The image, if several servers share it; instead of `size`. */
+  /** The image instead of `size`, if several servers share it. */
   readonly memory?: Buffer;
-  /** NBD_FLAG bits; default everything but READ_ONLY. */
+  /** NBD_FLAG bits; default all but READ_ONLY. */
   readonly flags?: number;
   readonly style?: 'oldstyle' | 'newstyle' | 'fixed newstyle';
   readonly noZeroes?: boolean;
@@ -33,9 +33,9 @@ export interface Script {
   readonly blockSizes?: options.BlockSizes;
   /** Writes to the client in pieces of this many bytes. */
   readonly split?: number;
-  /** Replaces the answer to an option; undefined leaves the usual one. */
+  /** Replaces the answer to an option. Returns undefined for the usual answer. */
   readonly option?: (option: number, data: Buffer, server: ScriptedServer) => Buffer | 'hang up' | undefined;
-  /** Replaces the answer to a request; true where it was dealt with. */
+  /** Replaces the answer to a request. Returns true if it has answered. */
   readonly request?:
     ((request: Request, payload: Uint8Array | undefined, server: ScriptedServer) => boolean) | undefined;
 }
@@ -62,7 +62,7 @@ export class ScriptedServer {
   readonly #script: Script;
   #structured = false;
 
-  /** `wire`: a connection that was accepted; without it, `client` is the other end of a pair in memory. */
+  /** `wire` is an accepted connection. Without it, `client` is the other end of a pair in memory. */
   constructor(script: Script = {}, wire?: Duplex) {
     const [client, server] = wire === undefined ? duplexPair() : [wire, wire];
     this.client = client;
@@ -80,7 +80,7 @@ export class ScriptedServer {
     return { size: this.memory.length, flags: this.#script.flags ?? allFlags };
   }
 
-  /** In a later turn of the loop, as over any real wire. */
+  /** Sends bytes in a later turn of the event loop, like a real connection. */
   say(bytes: Uint8Array): void {
     const { split = bytes.length } = this.#script;
     setImmediate(() => {
@@ -93,7 +93,7 @@ export class ScriptedServer {
     setImmediate(() => this.#wire.end());
   }
 
-  /** A reply without data; `error` is an NBD_ERROR or 0. */
+  /** Sends a reply without data; `error` is an NBD_ERROR or 0. */
   answer(request: Request, error = 0): void {
     const { cookieHigh, cookieLow } = request;
     const bytes = Buffer.alloc(reply.CHUNK_HEADER_BYTES);
@@ -108,7 +108,7 @@ export class ScriptedServer {
     }
   }
 
-  /** One data chunk, or the whole simple reply to a read. */
+  /** Sends one data chunk, or the whole simple reply to a read. */
   answerData(request: Request, offset: number, data: Uint8Array, done: boolean): void {
     const head = Buffer.alloc(reply.DATA_CHUNK_HEADER_BYTES);
     const { cookieHigh, cookieLow } = request;
@@ -172,7 +172,7 @@ export class ScriptedServer {
     this.#wire.on('error', () => undefined);
   }
 
-  /** Answers an option; true where transmission begins. */
+  /** Answers an option. Returns true if the transmission phase begins. */
   #option(option: number, data: Buffer, noZeroes: boolean): boolean {
     const scripted = this.#script.option?.(option, data, this);
     if (scripted === 'hang up') {
@@ -213,7 +213,7 @@ export class ScriptedServer {
             NBD_REP.INFO,
             options.encodeInfoReply({ type: NBD_INFO.BLOCK_SIZE, ...this.#script.blockSizes }),
           );
-        // Something no client knows yet.
+        // An information type that no client knows yet.
         say(NBD_REP.INFO, Buffer.from('1234abcd', 'hex'));
         say(NBD_REP.INFO, options.encodeInfoReply({ type: NBD_INFO.EXPORT, ...this.info }));
         say(NBD_REP.ACK);

@@ -1,17 +1,17 @@
 /**
- * Notices a server that makes no progress while something is under way. One timer, whatever the number of requests;
- * noting progress costs a look at the clock and no more.
+ * Detects a server that makes no progress while requests are outstanding. It uses one timer for any number of requests.
+ * Noting progress only reads the clock.
  */
 export interface SilenceOptions {
   /** How often to check, milliseconds. */
   readonly intervalMs: number;
-  /** Longest time without progress that is allowed at this moment; 0 if nothing is under way, which ends the watch. */
+  /** Returns the longest time without progress that is allowed now. 0: no request is outstanding, so the watch ends. */
   readonly limitMs: () => number;
-  /** When the oldest request under way has to be answered, whatever else is: by the clock of `performance.now`. */
+  /** Returns the deadline of the oldest outstanding request, by the clock of `performance.now`. */
   readonly latest: () => number;
-  /** Bytes of ours that wait to be sent. While these become fewer, there is progress: the line is slow. */
+  /** Returns the number of our unsent bytes. While it decreases, there is progress: the line is only slow. */
   readonly unsent: () => number;
-  /** `idleMs`: time since the last progress. */
+  /** Called when the time is over. `idleMs` is the time since the last progress. */
   readonly onSilence: (idleMs: number) => void;
 }
 
@@ -26,12 +26,12 @@ export class SilenceWatch {
     this.#options = options;
   }
 
-  /** There was progress, or something begins to be waited for. */
+  /** Notes progress, or the start of a wait. */
   heard(): void {
     this.#lastHeard = performance.now();
   }
 
-  /** To be called when something is under way; does nothing where the watch is on. */
+  /** Starts the watch when a request is sent. Does nothing if the watch runs already. */
   start(): void {
     if (this.#timer !== undefined || this.#confirming !== undefined) return;
     this.#unsent = this.#options.unsent();
@@ -46,8 +46,8 @@ export class SilenceWatch {
   }
 
   /**
-   * Timers run before the input that arrived meanwhile is read. So where this process itself was held up, the
-   * verdict waits until that input has had its turn.
+   * Checks the time. Timers run before the event loop reads new input. So if this process itself was delayed, the decision
+   * waits until that input has been read.
    */
   readonly #look = (): void => {
     this.#timer = undefined;
@@ -69,7 +69,7 @@ export class SilenceWatch {
     this.#timer = setTimeout(this.#look, Math.min(left + 1, this.#options.intervalMs));
   }
 
-  /** Milliseconds until the time is over; undefined where there is nothing to wait for. */
+  /** Returns the milliseconds until the time is over; undefined if no request is outstanding. */
   #left(): number | undefined {
     const limit = this.#options.limitMs();
     if (limit === 0) return undefined;

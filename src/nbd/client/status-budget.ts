@@ -1,13 +1,13 @@
 /**
- * How long a server is asked for its zeros. The answers save sending and no more, so a server that gives them slowly or
- * in tiny pieces is asked no further; what it did not tell counts as not zero.
+ * Limits the block status requests of a connection. The answers only save traffic. So a server that answers slowly or in
+ * tiny pieces gets no further requests, and the ranges without an answer count as not zero.
  */
 
-/** Milliseconds for all questions of a connection. */
+/** Time limit for all status requests of a connection, milliseconds. */
 const mostMs = 120_000;
-/** Answers that cover less than was asked for, before their average counts. */
+/** The number of incomplete answers after which their average counts. */
 const freeAnswers = 64;
-/** Bytes that such an answer has to cover on average. */
+/** The bytes that incomplete answers must cover on average. */
 const leastBytes = 64 * 1024;
 
 export class StatusBudget {
@@ -15,14 +15,14 @@ export class StatusBudget {
   #answers = 0;
   #bytes = 0;
 
-  /** To be asked before each question. */
+  /** Returns whether another status request may be sent. */
   lasts(): boolean {
     const now = performance.now();
     this.#end ??= now + mostMs;
     return now < this.#end && (this.#answers < freeAnswers || this.#bytes >= this.#answers * leastBytes);
   }
 
-  /** An answer covers `covered` bytes of the `asked` ones. */
+  /** Notes that an answer covers `covered` of the `asked` bytes. */
   answered(covered: number, asked: number): void {
     if (covered >= asked) return;
     this.#answers++;

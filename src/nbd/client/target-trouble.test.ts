@@ -1,4 +1,4 @@
-/** What a target does when its server errs, talks nonsense, falls silent or is gone. */
+/** Tests a target whose server reports errors, violates the protocol, stops answering or disconnects. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -8,7 +8,7 @@ import { NBD_CMD, NBD_ERROR, NBD_REPLY_FLAG } from '../protocol/constants.ts';
 import { encodeErrorChunk } from '../protocol/reply.ts';
 import type { Script } from './scripted-server.ts';
 
-test('errors of the server become codes, and the connection lives on', async () => {
+test('errors of the server become error codes, and the connection stays usable', async () => {
   let error = 0;
   const { target } = await openScripted({
     request: (request, _payload, server) => {
@@ -41,7 +41,7 @@ test('errors of the server become codes, and the connection lives on', async () 
   await target.close();
 });
 
-test('NBD_ESHUTDOWN loses the connection in a way that may be tried again', async () => {
+test('NBD_ESHUTDOWN ends the connection with an error that can be retried', async () => {
   const { target, server } = await openScripted(
     scriptFor(NBD_CMD.WRITE, (request, _payload, s) => {
       if (s.requests.length === 3) s.answer(request, NBD_ERROR.ESHUTDOWN);
@@ -54,7 +54,7 @@ test('NBD_ESHUTDOWN loses the connection in a way that may be tried again', asyn
   assert.ok(server.requests.length >= 3);
 });
 
-test('what the protocol does not allow ends the connection and everything under way', async () => {
+test('a protocol violation ends the connection and all outstanding requests', async () => {
   const half = Buffer.alloc(2048, 1);
   const wrong: [string, number, NonNullable<Script['request']>][] = [
     ['no magic', NBD_CMD.READ, (_r, _p, s) => (s.say(Buffer.from('what is this, no reply at all')), true)],
@@ -116,7 +116,7 @@ test('what the protocol does not allow ends the connection and everything under 
   }
 });
 
-test('a simple reply to a read is refused after structured ones were agreed', async () => {
+test('a simple reply to a read is refused if structured replies were negotiated', async () => {
   const { target } = await openScripted(
     scriptFor(NBD_CMD.READ, (r, _p, s) => {
       const head = Buffer.alloc(16 + r.length);
@@ -130,7 +130,7 @@ test('a simple reply to a read is refused after structured ones were agreed', as
   await assert.rejects(target.read(0, 512), { code: 'NBD_PROTOCOL' });
 });
 
-test('garbage after any request never hangs and never crashes', async () => {
+test('garbage after any request causes neither a hang nor a crash', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom('', '67446698', '668e33ef', '668e33ef00010001'),
@@ -155,7 +155,7 @@ test('garbage after any request never hangs and never crashes', async () => {
   );
 });
 
-test('silence loses the connection, but not while there is nothing to wait for', async () => {
+test('a silent server loses the connection, but not while no request is outstanding', async () => {
   const { target } = await openScripted(
     scriptFor(NBD_CMD.WRITE, () => true),
     { timeoutMs: 40 },
@@ -163,7 +163,7 @@ test('silence loses the connection, but not while there is nothing to wait for',
   await new Promise((resolve) => setTimeout(resolve, 120));
   assert.equal((await target.read(0, 512)).length, 512);
   const read = target.read(0, 512);
-  // This process is held up for longer than the time-out, the answer is there when it goes on.
+  // This process is blocked for longer than the time limit, and the answer has arrived when it continues.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 80);
   await read;
   const first = target.write(0, Buffer.alloc(512));
@@ -182,16 +182,16 @@ test('a flush may take longer than a write', async () => {
   await target.close();
 });
 
-test('the end of the connection rejects what is under way and what comes after', async () => {
+test('the end of the connection rejects outstanding and later requests', async () => {
   const { target } = await openScripted(scriptFor(NBD_CMD.WRITE, (_r, _p, s) => (s.hangUp(), true)));
   const writes = [0, 1].map((i) => target.write(i * 512, Buffer.alloc(512)));
   for (const write of writes)
-    await assert.rejects(write, { code: 'NBD_CONNECTION_LOST', message: /2 requests under way/ });
+    await assert.rejects(write, { code: 'NBD_CONNECTION_LOST', message: /2 outstanding requests/ });
   await assert.rejects(target.flush(), { code: 'NBD_CONNECTION_LOST' });
   await target.close();
 });
 
-test('an abort signal and destroy end everything as CANCELLED', async () => {
+test('an abort signal and destroy end all requests with CANCELLED', async () => {
   const cancel = new AbortController();
   const silent = scriptFor(NBD_CMD.WRITE, () => true);
   const first = await openScripted(silent, { signal: cancel.signal });

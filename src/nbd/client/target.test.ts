@@ -25,7 +25,7 @@ for (const [name, script] of [
     };
   });
 
-test('replies may come in any order, reads in scattered chunks', async () => {
+test('replies may arrive in any order, and reads in scattered chunks', async () => {
   const waiting: (() => void)[] = [];
   const { target, server } = await openScripted(
     scriptFor(NBD_CMD.READ, (request, _payload, s) => {
@@ -48,7 +48,7 @@ test('replies may come in any order, reads in scattered chunks', async () => {
   target.destroy();
 });
 
-test('zeroes go out in pieces, with the flags that were asked for', async () => {
+test('zeroes are sent in pieces, with the requested flags', async () => {
   const { target, server } = await openScripted({ size: 3 * 2 ** 20 });
   await target.writeZeroes(0, 4096, { hole: true });
   await target.writeZeroes(0, 4096, { hole: false, fua: true });
@@ -62,7 +62,7 @@ test('zeroes go out in pieces, with the flags that were asked for', async () => 
   target.destroy();
 });
 
-test('zero requests that are refused are made smaller, then sent as data', async () => {
+test('refused zero requests are made smaller, then sent as data', async () => {
   const blockSizes = { minimum: 1, preferred: 4096, maximum: MiB };
   const fussy = (most: number): Script => ({
     blockSizes,
@@ -83,7 +83,7 @@ test('zero requests that are refused are made smaller, then sent as data', async
   }
 });
 
-test('fast zeroing says when it cannot', async () => {
+test('fast zeroing fails with NOT_SUPPORTED if the server cannot do it', async () => {
   const { target } = await openScripted(
     scriptFor(NBD_CMD.WRITE_ZEROES, (request, _p, s) => (s.answer(request, NBD_ERROR.ENOTSUP), true)),
   );
@@ -91,7 +91,7 @@ test('fast zeroing says when it cannot', async () => {
   target.destroy();
 });
 
-test('requests are held to the server’s block sizes', async () => {
+test('requests must fit the block sizes of the server', async () => {
   const { target } = await openScripted({
     blockSizes: { minimum: 4096, preferred: 4096, maximum: MiB },
     size: 2 ** 22 + 512,
@@ -116,7 +116,7 @@ test('zero extents are joined over descriptors and requests, and cut to the rang
     size: 100_000,
     request: (request, _p, s) => {
       if (request.type !== NBD_CMD.BLOCK_STATUS) return false;
-      // Short answers, and one that says more than was asked for.
+      // Short answers, and one that covers more than the requested range.
       s.answerStatus(
         request,
         request.offset < 20_000
@@ -140,7 +140,7 @@ test('zero extents are joined over descriptors and requests, and cut to the rang
   target.destroy();
 });
 
-test('a read-only or empty export is told with what to do', async () => {
+test('the error for a read-only or empty export has a hint', async () => {
   const { target } = await openScripted({ flags: NBD_FLAG.HAS_FLAGS | NBD_FLAG.READ_ONLY });
   assert.equal(target.readOnly, true);
   assert.match(target.advice ?? '', /chown nbd/);
@@ -149,7 +149,7 @@ test('a read-only or empty export is told with what to do', async () => {
   target.destroy();
 });
 
-test('a target that cannot flush says so and does not ask', async () => {
+test('a target without flush support reports it and sends no flush', async () => {
   const { target, server } = await openScripted({ flags: NBD_FLAG.HAS_FLAGS });
   assert.equal(target.abilities.flush, false);
   await target.flush();

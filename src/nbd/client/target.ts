@@ -1,5 +1,5 @@
 /**
- * An NBD export as a `Target`: requests shaped to what the server can take, over one connection.
+ * An NBD export as a `Target` over one connection. Requests are adapted to the limits of the server.
  */
 import { MiB, GiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -22,20 +22,20 @@ import { NbdRequestError, exportAdvice, nbdUserHint } from './refusals.ts';
 import type { NbdAddress } from './uri.ts';
 
 export interface WriteOptions {
-  /** Durable when confirmed. Only where `fua` is true of the target. */
+  /** The write is durable when it is confirmed. Only if the target has `fua`. */
   readonly fua?: boolean;
 }
 
 export interface ZeroOptions extends WriteOptions {
   readonly hole: boolean;
-  /** Fail with NOT_SUPPORTED rather than be as slow as writing zeros. Only where `fastZero` is true. */
+  /** Fail with NOT_SUPPORTED rather than be as slow as writing zeros. Only if the target has `fastZero`. */
   readonly fast?: boolean;
 }
 
-/** Zeroes and trims in pieces that a server without fast zeroing gets done long before the time-out. */
+/** The most bytes of a zero or trim request: a server without fast zeroing completes them well within the time limit. */
 const HOLE_PIECE = GiB;
 const ZERO_PIECE = 64 * MiB;
-/** How far one block status request looks. */
+/** The most bytes of a block status request. */
 const STATUS_PIECE = 2 * GiB;
 const ZEROES_AT_ONCE = 4;
 
@@ -46,7 +46,7 @@ export class NbdTarget implements Target {
   readonly readOnly: boolean;
   readonly abilities: TargetAbilities;
   readonly minimumBlock: number;
-  /** Multiples of this are written without read-modify-write at the server, in bytes. */
+  /** The server writes multiples of this without read-modify-write. Bytes. */
   readonly preferredBlock: number;
   readonly maximumPayload: number;
   readonly depth = 16;
@@ -54,13 +54,13 @@ export class NbdTarget implements Target {
   readonly fua: boolean;
   readonly fastZero: boolean;
   readonly encrypted: boolean;
-  /** How the connection was agreed upon, for logs. */
+  /** The negotiated terms of the connection, for logs. */
   readonly negotiated: Negotiated;
-  /** What an operator should look at where the target is read-only or too small; or undefined. */
+  /** Advice for the operator if the target is read-only or empty, else undefined. */
   readonly advice: string | undefined;
   readonly #channel: Channel;
   readonly #statusBudget = new StatusBudget();
-  /** Larger zero requests were refused by the server. */
+  /** The server has refused larger zero requests. */
   #zeroLimit = HOLE_PIECE;
   #zeroesRefused = false;
 
@@ -76,7 +76,7 @@ export class NbdTarget implements Target {
     this.preferredBlock = blockSizes?.preferred ?? 4096;
     this.maximumPayload = Math.min(blockSizes?.maximum ?? DEFAULT_MAX_PAYLOAD, DEFAULT_MAX_PAYLOAD);
     this.maximumPayload -= this.maximumPayload % this.minimumBlock;
-    // What lies behind the last whole minimum block cannot be reached.
+    // Bytes after the last whole minimum block cannot be accessed.
     this.size = negotiated.size - (negotiated.size % this.minimumBlock);
     this.readOnly = has(NBD_FLAG.READ_ONLY);
     this.fua = has(NBD_FLAG.SEND_FUA);
@@ -130,7 +130,7 @@ export class NbdTarget implements Target {
     return data;
   }
 
-  /** Fills `into` from `offset`; at most `maximumPayload` bytes. After a rejection its contents mean nothing. */
+  /** Fills `into` from `offset`, at most `maximumPayload` bytes. After a rejection, the contents are undefined. */
   readInto(offset: number, into: Uint8Array): Promise<void> {
     const wrong = this.#check(NBD_CMD.READ, offset, into.length) ?? this.#checkPayload(into.length);
     if (wrong !== undefined) return Promise.reject(wrong);
@@ -151,7 +151,7 @@ export class NbdTarget implements Target {
       const want = Math.min(STATUS_PIECE, end - at);
       const before = at;
       for (const descriptor of await this.#status(at, want)) {
-        // The last descriptor may reach past what was asked for.
+        // The last descriptor may reach past the requested range.
         const next = Math.min(at + descriptor.length, end);
         if ((descriptor.flags & NBD_STATE.ZERO) === 0) {
           if (at > start) yield { offset: start, length: at - start };
@@ -170,11 +170,11 @@ export class NbdTarget implements Target {
     await this.#channel.disconnect();
   }
 
-  destroy(error = new AgentError('CANCELLED', `${this.name} was closed by us`)): void {
+  destroy(error = new AgentError('CANCELLED', `We closed the connection to ${this.name}`)): void {
     this.#channel.fail(error);
   }
 
-  /** Where the server cannot tell, nothing is known to be zero; that is no failure of the target. */
+  /** Returns the status of a range. If the server cannot tell, the range counts as not zero; the target still works. */
   async #status(offset: number, length: number): Promise<readonly { length: number; flags: number }[]> {
     try {
       return await this.#channel.blockStatus(offset, length);
@@ -201,14 +201,14 @@ export class NbdTarget implements Target {
       if (!(error instanceof NbdRequestError) || !zeroRefusals.has(error.error)) throw error;
       if (options.fast === true)
         throw new AgentError('NOT_SUPPORTED', `${this.name} cannot zero this range fast`, { cause: error });
-      // First smaller pieces (a limit that was not advertised), then zeros as data.
+      // Try smaller pieces first, since the server may have an unadvertised limit. Then send zeros as data.
       if (extent.length > this.maximumPayload) this.#zeroLimit = this.maximumPayload;
       else this.#zeroesRefused = true;
       await this.#zero(extent, options);
     }
   }
 
-  /** Zeros as data, for servers that have no NBD_CMD_WRITE_ZEROES. */
+  /** Sends zeros as data, for servers without NBD_CMD_WRITE_ZEROES. */
   async #sendZeros(extent: Extent, options: WriteOptions): Promise<void> {
     const most = Math.min(zeros.length, this.maximumPayload);
     await each(cutAt(extent.offset, extent.length, most), ZEROES_AT_ONCE, (piece) =>
@@ -222,7 +222,7 @@ export class NbdTarget implements Target {
 
   #checkWrite(command: number, offset: number, length: number): Error | undefined {
     if (this.readOnly)
-      return new AgentError('TARGET_READ_ONLY', `${this.name} cannot be written: the export is read-only`, {
+      return new AgentError('TARGET_READ_ONLY', `Cannot write to ${this.name}: the export is read-only`, {
         hint: nbdUserHint,
       });
     return this.#check(command, offset, length);
@@ -231,11 +231,11 @@ export class NbdTarget implements Target {
   #check(command: number, offset: number, length: number): RangeError | undefined {
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size))
       return new RangeError(
-        `${commandName(command)} of ${length} bytes at ${offset} is out of ${this.name}, which has ${this.size}`,
+        `${commandName(command)} of ${length} bytes at ${offset} is outside of ${this.name}, which has ${this.size} bytes`,
       );
     if (offset % this.minimumBlock !== 0 || length % this.minimumBlock !== 0)
       return new RangeError(
-        `${commandName(command)} of ${length} bytes at ${offset}: ${this.name} wants multiples of ${this.minimumBlock}`,
+        `${commandName(command)} of ${length} bytes at ${offset}: ${this.name} takes only multiples of ${this.minimumBlock}`,
       );
     return undefined;
   }
@@ -246,7 +246,7 @@ export class NbdTarget implements Target {
   }
 }
 
-/** What servers answer to zero requests they find too large, or do not know after all. */
+/** The errors of servers for zero requests that are too large or not supported. */
 const zeroRefusals: ReadonlySet<number> = new Set([NBD_ERROR.EINVAL, NBD_ERROR.EOVERFLOW, NBD_ERROR.ENOTSUP]);
 
 const zeros = Buffer.alloc(MiB);

@@ -1,6 +1,6 @@
 /**
- * TLS for a connection that asked for it, with certificates verified or with a key both sides know (PSK).
- * doc/proto.md, "TLS support"; file names as libnbd, qemu and nbdkit have them.
+ * TLS for a connection, with verified certificates or a pre-shared key (PSK). See doc/proto.md, "TLS support". The file
+ * names are those of libnbd, qemu and nbdkit.
  */
 import { once } from 'node:events';
 import { isIP } from 'node:net';
@@ -13,13 +13,13 @@ import { minimumKeyBytes } from '../protocol/psk.ts';
 import { type Transport, transportOver } from './transport.ts';
 import { type NbdAddress, type NbdTls, formatNbdUri } from './uri.ts';
 
-/** What `tls.connect` needs beyond the stream; files are read here, before anything is sent. */
+/** Returns the options of `tls.connect`. Reads the files here, before anything is sent. */
 export async function tlsOptions(address: NbdAddress, settings: NbdTls): Promise<tls.ConnectionOptions> {
   const common: tls.ConnectionOptions = { minVersion: 'TLSv1.2', rejectUnauthorized: settings.verifyPeer };
   if (settings.type === 'psk') return { ...common, ...(await pskOptions(settings)) };
   const host = address.transport.kind === 'tcp' ? address.transport.host : 'localhost';
   const hostname = settings.hostname ?? host;
-  // Server name indication takes names only; the certificate is checked against `host` for addresses.
+  // Server name indication accepts only names. For addresses, the certificate is checked against `host`.
   const identity = isIP(hostname) === 0 ? { servername: hostname } : { host: hostname };
   if (settings.certificates === undefined)
     return { ...common, ...identity, ca: [...tls.getCACertificates(), ...tls.getCACertificates('system')] };
@@ -29,7 +29,7 @@ export async function tlsOptions(address: NbdAddress, settings: NbdTls): Promise
   const crl = await pem(settings.certificates, 'ca-crl.pem');
   if (ca === undefined && settings.verifyPeer)
     throw new AgentError('NBD_TLS', `There is no ca-cert.pem in ${settings.certificates}`, {
-      hint: "put the authority's certificate there; client-cert.pem and client-key.pem are optional",
+      hint: "put the CA's certificate there; client-cert.pem and client-key.pem are optional",
     });
   return {
     ...common,
@@ -40,7 +40,7 @@ export async function tlsOptions(address: NbdAddress, settings: NbdTls): Promise
   };
 }
 
-/** Upgrades the stream. Throws NBD_TLS where the handshake fails or the peer is not who it should be. */
+/** Upgrades the stream to TLS. Throws NBD_TLS if the handshake fails or the peer's identity is wrong. */
 export async function secure(
   transport: Transport,
   address: NbdAddress,
@@ -72,7 +72,7 @@ async function pskOptions(settings: NbdTls): Promise<tls.ConnectionOptions> {
   const line = text.split('\n').find((entry) => entry.startsWith(`${identity}:`));
   const hexKey = line?.slice(identity.length + 1).trim();
   if (hexKey === undefined || !/^(?:[0-9a-f]{2})+$/i.test(hexKey))
-    throw new AgentError('NBD_TLS', `${file} holds no key for the user "${identity}"`, {
+    throw new AgentError('NBD_TLS', `${file} has no key for the user "${identity}"`, {
       hint: `make one with: psktool -u ${identity} -p ${file}; or name the user in the address: nbds://USER@HOST`,
     });
   const psk = Buffer.from(hexKey, 'hex');
@@ -85,17 +85,17 @@ async function pskOptions(settings: NbdTls): Promise<tls.ConnectionOptions> {
   return {
     ...pskCiphers,
     pskCallback: () => ({ identity, psk }),
-    // A server that knows the key shows no certificate; one that shows a certificate did not prove the key.
+    // A server that knows the key sends no certificate. A server that sends one has not proven the key.
     checkServerIdentity: (_host, certificate) =>
       Object.keys(certificate).length === 0
         ? undefined
-        : new Error('it showed a certificate instead of proving that it knows the key'),
+        : new Error('the server sent a certificate instead of proving that it knows the key'),
   };
 }
 
 /**
- * OpenSSL offers an external PSK in TLS 1.3 with SHA-256 suites only; the others are TLS 1.2's with forward
- * secrecy.
+ * The cipher suites for PSK. In TLS 1.3, OpenSSL offers an external PSK only with SHA-256 suites. The others are suites of
+ * TLS 1.2 with forward secrecy.
  */
 const pskCiphers = {
   ciphers: [
@@ -135,6 +135,6 @@ function failed(address: NbdAddress, error: unknown): AgentError {
   const hint =
     address.tls?.type === 'psk'
       ? 'check that user and key are the same on both sides'
-      : 'check ca-cert.pem (tls-certificates=DIRECTORY), the name in the server certificate (tls-hostname=NAME), and that a wanted client certificate is there';
+      : 'check ca-cert.pem (tls-certificates=DIRECTORY), the name in the server certificate (tls-hostname=NAME), and the client certificate if the server requires one';
   return new AgentError('NBD_TLS', `TLS with ${name} failed: ${why}`, { hint, cause: error });
 }

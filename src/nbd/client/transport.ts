@@ -1,6 +1,6 @@
 /**
- * The byte stream under a connection: a TCP or Unix socket, or TLS over one. Plain sockets read into one buffer
- * that is used again and again, so that receiving allocates nothing.
+ * The byte stream of a connection: a TCP or Unix socket, or TLS over one. Plain sockets reuse one read buffer, so receiving
+ * allocates nothing.
  */
 import { once } from 'node:events';
 import { type NetConnectOpts, type Socket, connect } from 'node:net';
@@ -10,15 +10,15 @@ import { KiB } from '../../base/bytes.ts';
 import { type NbdAddress, formatNbdUri } from './uri.ts';
 
 export interface Transport {
-  /** For writing, ending and its events; what arrives comes by `receive` alone. */
+  /** The stream to write to and end, and its events. Received bytes come only through `receive`. */
   readonly stream: Duplex;
   /**
-   * Names who gets what arrives from here on. A chunk is valid during the call only: its memory is used again.
+   * Sets the listener for the next bytes. A chunk is valid only during the call, since its memory is reused.
    */
   receive(listener: (chunk: Uint8Array) => void): void;
 }
 
-/** Any stream as a transport; TLS and tests come this way. */
+/** Returns any stream as a transport. TLS and tests use it. */
 export function transportOver(stream: Duplex): Transport {
   let current: ((chunk: Uint8Array) => void) | undefined;
   return {
@@ -32,7 +32,7 @@ export function transportOver(stream: Duplex): Transport {
 }
 
 /**
- * Connects. Throws TARGET_UNREACHABLE (nobody there, or not within `timeoutMs`), CANCELLED, NO_PERMISSION.
+ * Connects. Throws TARGET_UNREACHABLE (no server, or no answer within `timeoutMs`), CANCELLED, NO_PERMISSION.
  */
 export async function openTransport(
   address: NbdAddress,
@@ -50,7 +50,7 @@ export async function openTransport(
         }
       : { path: transport.path };
   let listener: (chunk: Uint8Array) => void = () => undefined;
-  // TLS takes the socket over, and does its own reading.
+  // TLS takes over the socket and reads from it itself.
   const onread = {
     buffer: Buffer.allocUnsafeSlow(tls === undefined ? 256 * KiB : 1),
     callback: (bytes: number, buffer: Uint8Array) => {
@@ -84,12 +84,12 @@ async function connected(
       throw new AgentError('CANCELLED', 'Cancelled while connecting', { cause: error });
     throw unreachable(address, late.aborted ? `no answer within ${options.timeoutMs} ms` : error);
   }
-  // A port of the range for clients where nobody listens: sooner or later the kernel gives us that very port, and
-  // TCP's simultaneous open connects the socket with itself, which also keeps the server from coming back.
+  // If no server listens on a port of the ephemeral range, the kernel can choose the same port for our side. TCP's
+  // simultaneous open then connects the socket to itself. That also keeps the server from using its port again.
   const { localPort, remotePort, localAddress, remoteAddress } = socket;
   if (remotePort !== undefined && localPort === remotePort && localAddress === remoteAddress) {
     socket.destroy();
-    throw unreachable(address, 'nobody listens there');
+    throw unreachable(address, 'no server listens there');
   }
 }
 
@@ -102,9 +102,9 @@ function unreachable(address: NbdAddress, reason: unknown): AgentError {
       : (code ?? (reason instanceof Error ? reason.message : String(reason)));
   const hint =
     code === 'EACCES'
-      ? 'this user may not use the socket; run as root, or let it in'
+      ? 'run as root, or give this user permission to use the socket'
       : address.transport.kind === 'unix'
         ? `start the server; its socket should be at ${address.transport.path}`
-        : 'start the server there, and check host, port and firewall (a plain nbd-server: nbd-server PORT FILE)';
+        : 'start the server there, and check host, port and firewall (a simple server: nbd-server PORT FILE)';
   return new AgentError('TARGET_UNREACHABLE', `Cannot connect to ${name}: ${why}`, { hint, cause: reason });
 }

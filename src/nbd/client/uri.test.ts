@@ -28,13 +28,13 @@ test("the specification's examples", () => {
   });
 });
 
-test('hosts and ports', () => {
+test('hosts and ports are parsed', () => {
   assert.deepEqual(parseNbdUri('nbd://[::1]:12345/x'), tcp('::1', 12345, 'x'));
   assert.deepEqual(parseNbdUri('NBD://10.0.0.1:1'), tcp('10.0.0.1', 1, ''));
   assert.deepEqual(parseNbdUri('nbd:///x'), tcp('localhost', 10809, 'x'));
 });
 
-test('TLS parameters', () => {
+test('TLS parameters are parsed', () => {
   assert.deepEqual(parseNbdUri('nbds://example.com').tls, { type: 'x509', verifyPeer: true });
   assert.deepEqual(
     parseNbdUri('nbds+unix://alice@/?socket=/s&tls-certificates=/etc/pki&tls-hostname=h&tls-verify-peer=0')
@@ -49,7 +49,7 @@ test('TLS parameters', () => {
   });
 });
 
-test('what is wrong is said', () => {
+test('the error for an invalid URI names the mistake', () => {
   for (const [uri, why] of [
     ['http://example.com', /scheme "http"/],
     ['example.com', /not a URI/],
@@ -83,7 +83,7 @@ test('a password is refused and not repeated', () => {
   );
 });
 
-test('addresses survive their URI', () => {
+test('an address is the same after a round trip through its URI', () => {
   const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 }).filter((t) => !t.includes('\0'));
   const optional = fc.option(text, { nil: undefined });
   const tls = fc
@@ -129,7 +129,7 @@ test('addresses survive their URI', () => {
   );
 });
 
-test('garbage is BAD_TARGET, nothing else', () => {
+test('garbage always throws BAD_TARGET', () => {
   fc.assert(
     fc.property(fc.constantFrom('nbd://', 'nbds://', 'nbd+unix://', ''), fc.string(), (start, rest) => {
       try {

@@ -1,6 +1,6 @@
 /**
- * NBD addresses: URIs in, a plain object that can cross threads, and back. No secret is part of an address:
- * passwords are refused, keys and certificates are named by the file or directory that holds them.
+ * NBD addresses: converts URIs to plain objects, which can be sent to threads, and back. An address contains no secret:
+ * passwords are refused, and keys and certificates are named by their file or directory.
  * Specified in doc/uri.md of github.com/NetworkBlockDevice/nbd; the parameters `tls-certificates` and
  * `tls-psk-file` are libnbd's (nbd_connect_uri(3)).
  */
@@ -9,17 +9,17 @@ import { AgentError } from '../../base/errors.ts';
 import { DEFAULT_PORT, MAX_STRING } from '../protocol/constants.ts';
 
 export interface NbdTls {
-  /** Certificates, or a key both sides know. */
+  /** Certificates, or a pre-shared key. */
   readonly type: 'x509' | 'psk';
-  /** Directory of ca-cert.pem and, for servers that ask for them, client-cert.pem and client-key.pem. */
+  /** Directory of ca-cert.pem. If the server requires it, also of client-cert.pem and client-key.pem. */
   readonly certificates?: string;
-  /** File of `user:hexkey` lines, as psktool writes it. */
+  /** File of `user:hexkey` lines, in the format of psktool. */
   readonly pskFile?: string;
-  /** Who we are to a PSK server; the login name where not given. */
+  /** Our user name for a PSK server. Default: the login name. */
   readonly username?: string;
-  /** Name that the server's certificate must carry, where it is not the host's. */
+  /** The name that the server's certificate must have. Default: the host. */
   readonly hostname?: string;
-  /** False only where the URI says `tls-verify-peer=0`. */
+  /** False only if the URI has `tls-verify-peer=0`. */
   readonly verifyPeer: boolean;
 }
 
@@ -29,38 +29,38 @@ export interface NbdAddress {
     | { readonly kind: 'unix'; readonly path: string };
   /** Empty for the server's default export. */
   readonly exportName: string;
-  /** Present: TLS is a must, and nothing is ever said in the clear instead. */
+  /** Present: TLS is required, without a fallback to plain text. */
   readonly tls?: NbdTls;
 }
 
-/** Reads an `nbd`, `nbds`, `nbd+unix` or `nbds+unix` URI. Throws BAD_TARGET naming what is wrong. */
+/** Parses an `nbd`, `nbds`, `nbd+unix` or `nbds+unix` URI. Throws BAD_TARGET with the mistake. */
 export function parseNbdUri(uri: string): NbdAddress {
   // The pattern of RFC 3986, appendix B; WHATWG's URL would rewrite paths.
   const match = /^([^:/?#]+):(?:\/\/([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)?$/.exec(uri);
   if (match === null) throw bad(uri, 'it is not a URI');
   const [, scheme = '', authority, path = '', query = '', fragment] = match;
   const kind = /^(nbds?)(\+unix)?$/.exec(scheme.toLowerCase());
-  if (kind === null) throw bad(uri, `the scheme "${scheme}" is none of nbd, nbds, nbd+unix, nbds+unix`);
+  if (kind === null) throw bad(uri, `the scheme "${scheme}" is not one of nbd, nbds, nbd+unix, nbds+unix`);
   if (fragment !== undefined) throw bad(uri, 'it has a fragment; write %23 for a "#" in a name');
   const parameters = parseQuery(uri, query);
   const { user, host, port } = parseAuthority(uri, authority ?? '');
   const exportName = decode(uri, path.replace(/^\//, ''), 'the export name');
   if (exportName.includes('\0') || Buffer.byteLength(exportName) > MAX_STRING)
-    throw bad(uri, `the export name holds a NUL or is longer than ${MAX_STRING} bytes`);
+    throw bad(uri, `the export name contains a NUL or is longer than ${MAX_STRING} bytes`);
   const tls = kind[1] === 'nbds' ? parseTls(uri, parameters, user) : undefined;
   const left = tls === undefined ? [...parameters.keys()].find((key) => key.startsWith('tls-')) : undefined;
-  if (left !== undefined) throw bad(uri, `${left} needs TLS, and the scheme ${scheme} has none`);
+  if (left !== undefined) throw bad(uri, `${left} needs TLS, but the scheme ${scheme} has no TLS`);
   const transport = parseTransport(uri, kind[2] !== undefined, host, port, parameters);
   const unknown = [...parameters.keys()].find((key) => !known.has(key) && !key.startsWith('x-'));
   if (unknown !== undefined) throw bad(uri, `the parameter "${unknown}" is not known`);
   return { transport, exportName, ...(tls === undefined ? {} : { tls }) };
 }
 
-/** The URI of an address. Contains no secrets. `parseNbdUri` gives the same address back. */
+/** Returns the URI of an address. It contains no secrets. `parseNbdUri` returns the same address again. */
 export function formatNbdUri(address: NbdAddress): string {
   const { transport, exportName, tls } = address;
   const secure = tls === undefined ? 'nbd' : 'nbds';
-  // RFC 3986 lets a path hold these as they are, and people type them so: image@2G.
+  // RFC 3986 allows these characters in a path, and people type them unescaped: image@2G.
   const name = encodeURIComponent(exportName).replaceAll(/%(2F|40|3A|2B|2C|3D)/g, decodeURIComponent);
   const query: string[] = [];
   const add = (key: string, value: string | undefined): void => {
@@ -104,7 +104,10 @@ function parseTransport(
     if (host !== '' || port !== undefined) throw bad(uri, 'a Unix socket has no host and no port');
     // sockaddr_un has 108 bytes, the last one a NUL; a leading NUL names an abstract socket.
     if (Buffer.byteLength(socket) > 107 || socket.indexOf('\0', 1) !== -1)
-      throw bad(uri, `the socket's path has ${Buffer.byteLength(socket)} bytes (at most 107) or holds a NUL`);
+      throw bad(
+        uri,
+        `the socket's path has ${Buffer.byteLength(socket)} bytes (at most 107) or contains a NUL`,
+      );
     return { kind: 'unix', path: socket };
   }
   if (socket !== undefined) throw bad(uri, 'socket= needs the scheme nbd+unix or nbds+unix');
@@ -119,10 +122,11 @@ function parseTls(uri: string, parameters: ReadonlyMap<string, string>, user: st
   const pskFile = parameters.get('tls-psk-file');
   const certificates = parameters.get('tls-certificates');
   const type = parameters.get('tls-type') ?? (pskFile === undefined ? 'x509' : 'psk');
-  if (type === 'anon') throw bad(uri, 'tls-type=anon proves nothing about the peer and is not offered');
+  if (type === 'anon') throw bad(uri, 'tls-type=anon does not authenticate the peer and is not supported');
   if (type !== 'x509' && type !== 'psk') throw bad(uri, `tls-type="${type}" is neither x509 nor psk`);
   if (type === 'psk' && pskFile === undefined) throw bad(uri, 'tls-type=psk needs tls-psk-file=PATH');
-  if (type === 'x509' && pskFile !== undefined) throw bad(uri, 'tls-psk-file does not go with tls-type=x509');
+  if (type === 'x509' && pskFile !== undefined)
+    throw bad(uri, 'tls-psk-file cannot be combined with tls-type=x509');
   const verify = parameters.get('tls-verify-peer') ?? '1';
   if (verify !== '0' && verify !== '1') throw bad(uri, `tls-verify-peer="${verify}" is neither 0 nor 1`);
   const username = user ?? parameters.get('tls-username');
@@ -144,10 +148,10 @@ function parseAuthority(
   const match = /^(?:([^@]*)@)?(\[[^\]]*\]|[^:[\]@]*)(?::(.*))?$/.exec(authority);
   if (match === null) throw bad(uri, `"${authority.replace(/^.*@/, '…@')}" is not HOST:PORT`);
   const [, user, host = '', port] = match;
-  // The message must not repeat what may be a secret.
+  // The message must not repeat the address, since it contains a secret.
   if (user?.includes(':') === true)
-    throw new AgentError('BAD_TARGET', 'The address of the NBD server holds a password', {
-      hint: 'write USER@HOST, and keep the key in a file named by tls-psk-file=PATH',
+    throw new AgentError('BAD_TARGET', 'The address of the NBD server contains a password', {
+      hint: 'use USER@HOST, and name the file of the key with tls-psk-file=PATH',
     });
   const literal = /^\[(.*)\]$/.exec(host)?.[1];
   if (literal !== undefined && !isIPv6(literal)) throw bad(uri, `"${literal}" is not an IPv6 address`);
@@ -180,12 +184,12 @@ function decode(uri: string, text: string, what: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    throw bad(uri, `${what} has a "%" that does not begin a UTF-8 byte; write %25`);
+    throw bad(uri, `${what} has a "%" that does not start an escaped UTF-8 byte; write %25 for "%"`);
   }
 }
 
 function bad(uri: string, why: string): AgentError {
   return new AgentError('BAD_TARGET', `"${uri}" is not the address of an NBD server: ${why}`, {
-    hint: 'write nbd://HOST:PORT/EXPORT, nbds://… for TLS, or nbd+unix:///EXPORT?socket=PATH',
+    hint: 'use nbd://HOST:PORT/EXPORT, nbds://… for TLS, or nbd+unix:///EXPORT?socket=PATH',
   });
 }
