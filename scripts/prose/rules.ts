@@ -49,7 +49,8 @@ const patterns: readonly (readonly [pattern: RegExp, advice: string])[] = [
 /** The problems of a paragraph, in the order of their places. */
 export function problemsOf(paragraph: string): Problem[] {
   const problems: Problem[] = [];
-  for (const node of split(paragraph)) {
+  // The splitter takes "ms." for a title, like "Mr.".
+  for (const node of split(paragraph.replace(/\bms\.(?=\s)/g, 'xx.'))) {
     if (node.type !== 'Sentence') continue;
     const text = node.raw.trimStart();
     const start = node.range[0] + node.raw.length - text.length;
