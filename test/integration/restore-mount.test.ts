@@ -535,7 +535,7 @@ test('a btrfs point is mounted beside its source, and shows what it held', async
   await exec('sync', ['--file-system', live]);
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(release())!;
   if (Number(major) * 1000 + Number(minor) < 6007) {
-    const hint = /another btrfs with its UUID \([0-9a-f-]{36}\) is mounted here/;
+    const hint = /another btrfs with the same UUID \([0-9a-f-]{36}\) is mounted/;
     await assert.rejects(mount(t, spec, 'btrfs'), { code: 'MOUNT_FAILED', message: hint });
     return;
   }
@@ -560,7 +560,9 @@ test('over mount points, places of devices and the vault itself only if that is 
     const refused = (directory: string, why: RegExp, more: object = {}): Promise<void> =>
       assert.rejects(mountImage({ ...common, directory, ...more }), { code: 'FILE_EXISTS', message: why });
     await refused(place, /it is a mount point \(tmpfs none\)/);
-    await refused(join(scratch, 'place'), /the place of a device/, { knownPlaces: [join(scratch, 'place')] });
+    await refused(join(scratch, 'place'), /is the mount point of a device/, {
+      knownPlaces: [join(scratch, 'place')],
+    });
     await refused(join(scratch, 'store/vault/packs'), /the point is read from/);
     await refused(runDirectory, /run directory/, { over: true });
     assert.ok(!existsSync(join(scratch, 'place')));

@@ -57,7 +57,7 @@ test('NBD_ESHUTDOWN ends the connection with an error that can be retried', asyn
 test('a protocol violation ends the connection and all outstanding requests', async () => {
   const half = Buffer.alloc(2048, 1);
   const wrong: [string, number, NonNullable<Script['request']>][] = [
-    ['no magic', NBD_CMD.READ, (_r, _p, s) => (s.say(Buffer.from('what is this, no reply at all')), true)],
+    ['no magic', NBD_CMD.READ, (_r, _p, s) => (s.say(Buffer.from('sixteen bytes without a reply')), true)],
     ['unknown cookie', NBD_CMD.READ, (r, _p, s) => (s.answer({ ...r, cookieHigh: 99 }), true)],
     ['unknown slot', NBD_CMD.READ, (r, _p, s) => (s.answer({ ...r, cookieLow: 99 }), true)],
     ['outside', NBD_CMD.READ, (r, _p, s) => (s.answerData(r, r.offset + 2049, half, true), true)],

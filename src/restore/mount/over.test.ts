@@ -25,7 +25,7 @@ test('a mount on or above mount points, the vault or the state directory hides t
     ['/database', undefined],
     ['/backup/vault2', undefined],
     ['/run/dattod/mounts', undefined],
-    ['/home', /^\/home is a mount point \(xfs \/dev\/sdb1\)$/],
+    ['/home', /^it is a mount point \(xfs \/dev\/sdb1\)$/],
     ['/srv', /^\/srv\/a\/b is mounted below it \(nfs4 host:\/b\)$/],
     ['/data', /^\/data is the mount point of a device$/],
     ['/backup/vault', /read from \/backup\/vault/],

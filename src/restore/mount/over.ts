@@ -19,7 +19,7 @@ export interface Places {
 }
 
 export interface Hidden {
-  /** A text for the message: `/home is a mount point (ext4 /dev/sda1)`. */
+  /** A text for the message: `it is a mount point (ext4 /dev/sda1)`. */
   readonly why: string;
   /** The mount would hide the vault or image file that it is read from. */
   readonly image: boolean;
@@ -47,7 +47,7 @@ export function hiddenBy(directory: string, places: Places): Hidden | undefined 
       ...said,
       why:
         mounted.path === directory
-          ? `${directory} is a mount point (${what})`
+          ? `it is a mount point (${what})`
           : `${mounted.path} is mounted below it (${what})`,
     };
   }
