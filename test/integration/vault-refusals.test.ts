@@ -10,9 +10,6 @@ import { cp, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { InitDocument } from '../../src/cli/vault/init.ts';
-import type { KeyListDocument } from '../../src/cli/vault/key.ts';
-import type { PointsDocument } from '../../src/cli/vault/points.ts';
 import type { VerifyDocument } from '../../src/cli/vault/verify.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { openVault } from '../../src/vault/opening.ts';
@@ -22,6 +19,7 @@ import { dattocli } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
 import { backUp, type TestImage } from '../helpers/vault-writer.ts';
+import type { InitDocument, KeyListDocument, PointsDocument } from '../../src/cli/vault/documents.ts';
 
 const whole = { after };
 const scratch = scratchFor(whole);

@@ -128,3 +128,121 @@ export function participantDocument({
     last_sign: new Date(lastSign).toISOString(),
   };
 }
+
+export interface InfoDocument {
+  location: string;
+  id: string;
+  created: string;
+  /** In bytes. */
+  chunk_size: number;
+  pack_size: number;
+  keys: KeyDocument[];
+  /** Key slots that cannot be read. */
+  damaged_keys: { id: string; message: string }[];
+  /** Null if this machine has no key. */
+  contents: {
+    points: number;
+    /** Number of objects under `points/` that cannot be read. */
+    damaged_points: number;
+    machines: string[];
+    /** Times of the first and the last point, ISO 8601; null if there are no points. */
+    first: string | null;
+    last: string | null;
+  } | null;
+}
+
+export interface InitDocument {
+  /** A location such as `vault:/path` or `vault+s3://…`. */
+  location: string;
+  id: string;
+  created: string;
+  chunk_size: number;
+  pack_size: number;
+  /** Null if no key file was created or used. */
+  key_file: string | null;
+  /** Shown only once. */
+  recovery_code: string | null;
+  keys: KeyDocument[];
+}
+
+export interface KeyListDocument {
+  keys: KeyDocument[];
+  damaged: { id: string; message: string }[];
+}
+
+export interface KeyChangeDocument {
+  added: KeyDocument;
+  /** ID of the key that was replaced; null if a key was added or if the old one could not be removed. */
+  removed: string | null;
+  /** Why the replaced key may still open the vault; null if it does not. */
+  warning: string | null;
+  key_file: string | null;
+  recovery_code: string | null;
+}
+
+export interface AtWorkDocument {
+  writers: ParticipantDocument[];
+  locks: ParticipantDocument[];
+}
+
+export interface UnlockedDocument {
+  unlocked: ParticipantDocument & { role: 'writer' | 'lock' };
+}
+
+/** Sizes in bytes. */
+export interface RestoreDocument {
+  point: string;
+  device: string;
+  to: string;
+  size: number;
+  written: number;
+  equal: number;
+  zeroed: number;
+  left: number;
+  verified: number;
+  /** Ranges that the vault has lost. They are zeros on the destination. */
+  lost: { offset: number; length: number; reason: string }[];
+  warnings: string[];
+  table_moved: boolean;
+  partitions_reread: boolean | null;
+  seconds: number;
+}
+
+export interface RestoreFilesDocument {
+  point: string;
+  device: string;
+  to: string;
+  /** Relative to `to`. */
+  paths: readonly string[];
+  seconds: number;
+}
+
+export interface PointsDocument {
+  vault: { id: string; name: string };
+  /** Earliest first. */
+  points: PointDocument[];
+  /** Objects under `points/` that cannot be read. */
+  damaged: { key: string; code: string; message: string }[];
+}
+
+/** One point with the disk layout of its machine. */
+export interface OnePointDocument extends PointDocument {
+  layout: Readonly<Record<string, unknown>>;
+}
+
+export interface ForgetDocument {
+  dry_run: boolean;
+  /** IDs; with --dry-run, the points that would be forgotten. */
+  forgotten: string[];
+  protected: string[];
+  unprotected: string[];
+  /** The result of the rules, by machine and set of devices; empty if points were given. */
+  groups: {
+    machine: string;
+    devices: readonly string[];
+    keep: { point: string; finished: string; reasons: readonly string[] }[];
+    forget: { point: string; finished: string }[];
+  }[];
+  /** Points that cannot be read. Rules do not touch them. */
+  damaged: { key: string; message: string }[];
+}

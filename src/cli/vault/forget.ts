@@ -26,6 +26,7 @@ import type { VaultValues } from '../vault-options.ts';
 import { readFacts } from './points.ts';
 import { renderForgotten, renderGroups } from './render-forget.ts';
 import { type Session, withVault } from './session.ts';
+import type { ForgetDocument } from './documents.ts';
 
 interface Values extends VaultValues {
   readonly device?: string;
@@ -42,23 +43,6 @@ interface Values extends VaultValues {
   /** In milliseconds. */
   readonly grace?: number;
   readonly trustTimes?: true;
-}
-
-export interface ForgetDocument {
-  dry_run: boolean;
-  /** IDs; with --dry-run, the points that would be forgotten. */
-  forgotten: string[];
-  protected: string[];
-  unprotected: string[];
-  /** The result of the rules, by machine and set of devices; empty if points were given. */
-  groups: {
-    machine: string;
-    devices: readonly string[];
-    keep: { point: string; finished: string; reasons: readonly string[] }[];
-    forget: { point: string; finished: string }[];
-  }[];
-  /** Points that cannot be read. Rules do not touch them. */
-  damaged: { key: string; message: string }[];
 }
 
 export async function forget(context: Context, self: Command): Promise<number> {

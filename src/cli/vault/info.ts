@@ -7,33 +7,11 @@ import { listPoints } from '../../vault/points/points.ts';
 import { formatVaultLocation } from '../../vault/store/location.ts';
 import { readSlots } from '../../vault/unlock.ts';
 import type { Context } from '../context.ts';
-import { type KeyDocument, keyDocument } from './documents.ts';
+import { type InfoDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { renderInfo } from './render-vault.ts';
 import { type Wanted, readWanted } from './session.ts';
 import { waitingHooks } from './waiting.ts';
-
-export interface InfoDocument {
-  location: string;
-  id: string;
-  created: string;
-  /** In bytes. */
-  chunk_size: number;
-  pack_size: number;
-  keys: KeyDocument[];
-  /** Key slots that cannot be read. */
-  damaged_keys: { id: string; message: string }[];
-  /** Null if this machine has no key. */
-  contents: {
-    points: number;
-    /** Number of objects under `points/` that cannot be read. */
-    damaged_points: number;
-    machines: string[];
-    /** Times of the first and the last point, ISO 8601; null if there are no points. */
-    first: string | null;
-    last: string | null;
-  } | null;
-}
 
 export async function showInfo(context: Context, self: Command): Promise<number> {
   const wanted = await readWanted(context.io, self);

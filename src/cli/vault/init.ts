@@ -29,7 +29,7 @@ import { readSlots } from '../../vault/unlock.ts';
 import { Vault } from '../../vault/vault.ts';
 import type { Context } from '../context.ts';
 import type { Io } from '../io.ts';
-import { type KeyDocument, keyDocument } from './documents.ts';
+import { type InitDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
 import type { VaultValues } from '../vault-options.ts';
 import { renderInit } from './render-vault.ts';
@@ -43,20 +43,6 @@ interface Values extends Pick<VaultValues, 'vault' | 'passphrase' | 'passphraseF
   readonly recoveryCode: boolean;
   readonly chunkSize?: number;
   readonly packSize?: number;
-}
-
-export interface InitDocument {
-  /** A location such as `vault:/path` or `vault+s3://…`. */
-  location: string;
-  id: string;
-  created: string;
-  chunk_size: number;
-  pack_size: number;
-  /** Null if no key file was created or used. */
-  key_file: string | null;
-  /** Shown only once. */
-  recovery_code: string | null;
-  keys: KeyDocument[];
 }
 
 export async function initVault(context: Context, self: Command): Promise<number> {

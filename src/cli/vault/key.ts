@@ -11,7 +11,7 @@ import type { Context } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import { printable } from '../render/table.ts';
 import type { Io } from '../io.ts';
-import { type KeyDocument, keyDocument } from './documents.ts';
+import { type KeyChangeDocument, type KeyDocument, type KeyListDocument, keyDocument } from './documents.ts';
 import { untilInterrupted } from './interrupt.ts';
 import type { VaultValues } from '../vault-options.ts';
 import { renderKey, renderKeyList } from './render-vault.ts';
@@ -25,21 +25,6 @@ interface Values extends VaultValues {
   readonly newKeyFile?: string;
   readonly newRecoveryCode?: true;
   readonly label?: string;
-}
-
-export interface KeyListDocument {
-  keys: KeyDocument[];
-  damaged: { id: string; message: string }[];
-}
-
-export interface KeyChangeDocument {
-  added: KeyDocument;
-  /** ID of the key that was replaced; null if a key was added or if the old one could not be removed. */
-  removed: string | null;
-  /** Why the replaced key may still open the vault; null if it does not. */
-  warning: string | null;
-  key_file: string | null;
-  recovery_code: string | null;
 }
 
 /** A new key and where its file is. */

@@ -6,7 +6,7 @@ import { type PointList, findPoint, listPoints, listProtected } from '../../vaul
 import type { Vault } from '../../vault/vault.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { Context } from '../context.ts';
-import { type PointDocument, type PointFacts, pointDocument } from './documents.ts';
+import { type OnePointDocument, type PointFacts, type PointsDocument, pointDocument } from './documents.ts';
 import type { VaultValues } from '../vault-options.ts';
 import { renderPoint, renderPoints } from './render-points.ts';
 import { withVault } from './session.ts';
@@ -14,19 +14,6 @@ import { withVault } from './session.ts';
 interface Values extends VaultValues {
   readonly device?: string;
   readonly machine?: string;
-}
-
-export interface PointsDocument {
-  vault: { id: string; name: string };
-  /** Earliest first. */
-  points: PointDocument[];
-  /** Objects under `points/` that cannot be read. */
-  damaged: { key: string; code: string; message: string }[];
-}
-
-/** One point with the disk layout of its machine. */
-export interface OnePointDocument extends PointDocument {
-  layout: Readonly<Record<string, unknown>>;
 }
 
 export async function showPoints(context: Context, self: Command): Promise<number> {

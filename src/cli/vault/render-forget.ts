@@ -1,8 +1,8 @@
 /** Renders the result of `forget` for people. */
 import { localTime } from '../render/job.ts';
 import { printable, renderTable } from '../render/table.ts';
-import type { ForgetDocument } from './forget.ts';
 import { digitsNeeded } from './render-points.ts';
+import type { ForgetDocument } from './documents.ts';
 
 /**
  * Renders one table per machine and set of devices. Each row is a point with the reason why it is kept or forgotten.

@@ -2,8 +2,13 @@
 import { formatBytes } from '../../base/bytes.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderList, renderTable } from '../render/table.ts';
-import type { CheckDocument, PointDeviceDocument, PointDocument } from './documents.ts';
-import type { OnePointDocument, PointsDocument } from './points.ts';
+import type {
+  CheckDocument,
+  OnePointDocument,
+  PointDeviceDocument,
+  PointDocument,
+  PointsDocument,
+} from './documents.ts';
 
 const shortest = 8;
 

@@ -2,7 +2,7 @@
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import { printable, renderList } from '../render/table.ts';
-import type { RestoreDocument, RestoreFilesDocument } from './restore.ts';
+import type { RestoreDocument, RestoreFilesDocument } from './documents.ts';
 
 export function renderRestored(done: RestoreDocument): string {
   const entries: [string, string][] = [

@@ -2,11 +2,15 @@
 import { formatBytes } from '../../base/bytes.ts';
 import { localTime } from '../render/job.ts';
 import { printable, renderList, renderTable } from '../render/table.ts';
-import type { KeyDocument, ParticipantDocument } from './documents.ts';
-import type { InfoDocument } from './info.ts';
-import type { InitDocument } from './init.ts';
-import type { KeyChangeDocument, KeyListDocument } from './key.ts';
-import type { AtWorkDocument } from './unlock.ts';
+import type {
+  AtWorkDocument,
+  InfoDocument,
+  InitDocument,
+  KeyChangeDocument,
+  KeyDocument,
+  KeyListDocument,
+  ParticipantDocument,
+} from './documents.ts';
 
 export function renderInit({ location, id, key_file: keyFile, recovery_code: code }: InitDocument): string {
   const entries: [string, string][] = [

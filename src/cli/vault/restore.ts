@@ -14,6 +14,7 @@ import { type VaultValues, toPath } from '../vault-options.ts';
 import { bytesReading, withMeter } from './progress.ts';
 import { renderRestoredFiles, renderRestored, renderRestoreWarnings } from './render-restore.ts';
 import { withVault } from './session.ts';
+import type { RestoreDocument, RestoreFilesDocument } from './documents.ts';
 
 interface Values extends VaultValues {
   readonly to?: string;
@@ -28,34 +29,6 @@ interface Values extends VaultValues {
   /** False for --no-verify. */
   readonly verify: boolean;
   readonly runDir: string;
-}
-
-/** Sizes in bytes. */
-export interface RestoreDocument {
-  point: string;
-  device: string;
-  to: string;
-  size: number;
-  written: number;
-  equal: number;
-  zeroed: number;
-  left: number;
-  verified: number;
-  /** Ranges that the vault has lost. They are zeros on the destination. */
-  lost: { offset: number; length: number; reason: string }[];
-  warnings: string[];
-  table_moved: boolean;
-  partitions_reread: boolean | null;
-  seconds: number;
-}
-
-export interface RestoreFilesDocument {
-  point: string;
-  device: string;
-  to: string;
-  /** Relative to `to`. */
-  paths: readonly string[];
-  seconds: number;
 }
 
 export async function restore(context: Context, self: Command): Promise<number> {

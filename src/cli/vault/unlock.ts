@@ -2,18 +2,9 @@
 import type { Command } from 'commander';
 import { listAtWork, unlockVault } from '../../vault/prune/unlock.ts';
 import type { Context } from '../context.ts';
-import { type ParticipantDocument, participantDocument } from './documents.ts';
+import { type AtWorkDocument, type UnlockedDocument, participantDocument } from './documents.ts';
 import { renderAtWork, renderParticipant } from './render-vault.ts';
 import { withVault } from './session.ts';
-
-export interface AtWorkDocument {
-  writers: ParticipantDocument[];
-  locks: ParticipantDocument[];
-}
-
-export interface UnlockedDocument {
-  unlocked: ParticipantDocument & { role: 'writer' | 'lock' };
-}
 
 export async function unlockOne(context: Context, self: Command): Promise<number> {
   const [id] = self.args;
