@@ -18,9 +18,10 @@ import {
   type ThreadReply,
   type ThreadRequest,
   type ThreadSetup,
-  isFrozen,
+  isUrgent,
 } from './copy/messages.ts';
 import { Samples } from './copy/samples.ts';
+import { Manners } from './copy/manners.ts';
 import { SpoolRoom } from './copy/spool-room.ts';
 import { wholeUnits } from './copy/segments.ts';
 import { Transfer } from './copy/transfer.ts';
@@ -42,6 +43,7 @@ const targetZero = new Bitmap(setup.deviceSize, fingerprintUnit, setup.targetZer
 const samples = new Samples(setup.samples);
 const hasher = new UnitHasher(Buffer.from(setup.key));
 const witnesses = new WitnessTaker(hasher, setup.threads);
+const manners = setup.impact === undefined ? undefined : new Manners(setup.impact, control);
 
 const aborting = new AbortController();
 let source: DeviceSource | undefined;
@@ -99,7 +101,8 @@ const handlers: Handlers = {
   measure: ({ first, count }) => connected().measure(first, count),
   run: (args) => {
     const pass = () => connected().run(args);
-    return isFrozen(args.mode) ? urgently(pass) : pass();
+    if (isUrgent(args.mode)) return urgently(pass);
+    return args.considerate && manners !== undefined ? manners.during(pass) : pass();
   },
   spoolLacks: () => Promise.resolve(connected().spoolLacks()),
   spoolHolds: () => Promise.resolve(connected().spoolHolds()),
@@ -172,7 +175,8 @@ function makeTransfer(to: Target): Transfer {
   if (setup.fingerprintPath !== undefined) fingerprints ??= new FingerprintFile(setup.fingerprintPath);
   return new Transfer(to, {
     thread: setup.thread,
-    source: opened(),
+    source: manners?.source(opened()) ?? opened(),
+    manners,
     control,
     items,
     send,

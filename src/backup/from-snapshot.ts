@@ -28,6 +28,8 @@ export async function copySnapshot(unit: JobUnit, report: JobReporter): Promise<
     const path = await snapshot.open();
     opened = true;
     await pool.useSource(path);
+    // It has room for so many writes, and each costs the volume a copy.
+    pool.hurry();
     note(unit);
     snapshot.watch((error) => {
       if (error instanceof AgentError) failure = error;

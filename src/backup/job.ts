@@ -5,6 +5,7 @@ import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
 import type { StartTracking } from '../tracking/choose.ts';
 import type { VaultContext } from '../vault/opening.ts';
+import type { Impact } from './impact.ts';
 import type { JobKind, JobStatus } from './status.ts';
 
 export interface DevicePair {
@@ -18,6 +19,8 @@ export interface JobOptions {
   readonly maxFreezeMs: number;
   /** Bytes per second over the whole job; undefined for no limit. */
   readonly rate: number | undefined;
+  /** How much the job may be in the way of other work on the machine. */
+  readonly impact: Impact;
   readonly onReadError: 'fail' | 'zero';
   /** Connections per target where it allows several. */
   readonly connections: number;
@@ -55,6 +58,7 @@ export interface JobOptions {
 export const defaultJobOptions: JobOptions = {
   maxFreezeMs: 5000,
   rate: undefined,
+  impact: 'normal',
   onReadError: 'fail',
   connections: 2,
   reconnectMs: 60_000,

@@ -50,7 +50,8 @@ export async function firstPass(unit: JobUnit, report: JobReporter): Promise<voi
 
 /**
  * Passes go on while each leaves less than the one before, until what is left is read within the aim. If a device is
- * written as fast as the target takes it, the rounds before the freeze do without the target; nothing is slowed down.
+ * written as fast as the target takes it, or as passes take it that are held back for other work, the rounds before the
+ * freeze do without the target and without holding back; nothing is slowed down.
  */
 export async function furtherPasses(
   unit: JobUnit,

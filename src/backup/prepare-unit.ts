@@ -9,6 +9,7 @@ import { AgentError, errnoCode } from '../base/errors.ts';
 import { type Attachment, readAttachment } from '../devices/attachment.ts';
 import type { Device } from '../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn, liesOn } from '../devices/stacking.ts';
+import { openWriteCounters } from '../devices/write-counters.ts';
 import { swapPaths } from '../linux/usage.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import { CopyPool } from './copy/pool.ts';
@@ -16,6 +17,7 @@ import type { SpoolRoom } from './copy/spool-room.ts';
 import { expectedFilesystems } from './expected-filesystems.ts';
 import { Feed } from './feed.ts';
 import { freezable } from './freezable.ts';
+import { impactLevels } from './impact.ts';
 import type { DevicePair, JobEnvironment, JobOptions } from './job.ts';
 import { refuseOwn } from './own-devices.ts';
 import { type Plan, decide, isBehind } from './plan.ts';
@@ -111,6 +113,8 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       onReadError: options.onReadError,
       room: context.room,
       reconnectMs: options.reconnectMs,
+      impact: impactLevels[options.impact],
+      writes: openWriteCounters(device),
     });
     undo.push(await undoMaking(target), () => pool.close());
     stopWith(signal, pool);

@@ -181,6 +181,8 @@ async function frozenPass(
   signal: AbortSignal,
 ): Promise<void> {
   const { snapshots, others } = bySnapshot(live);
+  // What is written from now on lengthens the freeze.
+  for (const { pool } of others) pool.hurry();
   if (others.some(({ tracking }) => tracking === undefined))
     await refuseLongFreeze(others, options.maxFreezeMs);
   let results: Map<JobUnit, FrozenResult> | undefined;

@@ -24,6 +24,30 @@ export function becomeUrgent(): () => void {
   }
 }
 
+/**
+ * Runs `work` at this nice value, if that is nicer than now. Without the right to become urgent afterwards, nothing
+ * changes: a thread that is nice could not come back.
+ */
+export async function nicely<Result>(nice: number, work: () => Promise<Result>): Promise<Result> {
+  const before = os.getPriority(0);
+  const may = nice > before && mayBeUrgent();
+  if (may) os.setPriority(0, nice);
+  try {
+    return await work();
+  } finally {
+    if (may) os.setPriority(0, before);
+  }
+}
+
+function mayBeUrgent(): boolean {
+  try {
+    os.setPriority(0, urgentNice);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Runs `work` urgently. */
 export async function urgently<Result>(work: () => Promise<Result>): Promise<Result> {
   const done = becomeUrgent();

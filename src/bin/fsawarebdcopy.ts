@@ -43,7 +43,7 @@ const program = new Command('fsawarebdcopy')
           kind: 'full',
           devices,
           pairs: [{ device, target: /^nbds?(\+unix)?:/.test(dst) ? dst : resolve(dst) }],
-          options: { ...defaultJobOptions, verify },
+          options: { ...defaultJobOptions, impact: 'high', verify },
         },
         {
           log: silentLog(),

@@ -9,6 +9,7 @@ import type { JobOptionsDocument } from '../daemon/documents.ts';
 export interface JobOptionValues {
   maxFreeze?: number;
   rate?: number;
+  impact?: 'low' | 'normal' | 'high';
   onReadError?: 'fail' | 'zero';
   connections?: number;
   reconnect?: number;
@@ -34,6 +35,13 @@ export function addJobOptions(command: Command): Command {
     )
     .option('--rate <bytes>', 'bytes per second of the whole job, like 50M (no limit)', (text) =>
       atLeastOne(parseBytes(text, '--rate'), '--rate', text),
+    )
+    .addOption(
+      new Option('--impact <level>', 'how much to slow other work on the machine (normal)').choices([
+        'low',
+        'normal',
+        'high',
+      ]),
     )
     .addOption(
       new Option('--on-read-error <what>', 'on a bad sector: fail the job, or write zeros (fail)').choices([
@@ -96,6 +104,7 @@ export function jobOptionsDocument(values: JobOptionValues): JobOptionsDocument 
   return {
     ...(values.maxFreeze === undefined ? {} : { max_freeze_ms: values.maxFreeze }),
     ...(values.rate === undefined ? {} : { rate: values.rate }),
+    ...(values.impact === undefined ? {} : { impact: values.impact }),
     ...(values.onReadError === undefined ? {} : { on_read_error: values.onReadError }),
     ...(values.connections === undefined ? {} : { connections: values.connections }),
     ...(values.reconnect === undefined ? {} : { reconnect_ms: values.reconnect }),

@@ -150,6 +150,7 @@ test('wrong usage exits with 2, names the mistake, and starts nothing', async ()
     [['startbackup', '-f', ...pair, '--max-freeze', 'soon'], /--max-freeze "soon"/],
     [['startbackup', '-f', ...pair, '--max-freeze', '0'], /--max-freeze "0" must be more than 0/],
     [['startbackup', '-f', ...pair, '--rate', 'fast'], /--rate "fast"/],
+    [['startbackup', '-f', ...pair, '--impact', 'none'], /--impact <level>.*low, normal, high/],
     [['startbackup', '-f', ...pair, '--connections', '17'], /--connections "17"/],
     [
       ['startbackup', '-f', ...pair, '--verify', 'all'],

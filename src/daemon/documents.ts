@@ -19,6 +19,7 @@ export interface JobOptionsDocument {
   max_freeze_ms?: number;
   /** Bytes per second. */
   rate?: number;
+  impact?: 'low' | 'normal' | 'high';
   on_read_error?: 'fail' | 'zero';
   connections?: number;
   /** Milliseconds. */

@@ -26,6 +26,10 @@ export const jobOptionFields = {
     schema: { type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER },
     about: 'limit in bytes per second over the whole job',
   },
+  impact: {
+    schema: { type: 'string', enum: ['low', 'normal', 'high'] },
+    about: 'how much the job may slow other work on the machine',
+  },
   on_read_error: {
     schema: { type: 'string', enum: ['fail', 'zero'] },
     about: 'what a bad sector does: fail the job, or become zeros and a warning',
@@ -141,6 +145,7 @@ export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOp
   return {
     maxFreezeMs: given.max_freeze_ms ?? defaults.maxFreezeMs,
     rate: given.rate ?? defaults.rate,
+    impact: given.impact ?? defaults.impact,
     onReadError: given.on_read_error ?? defaults.onReadError,
     connections: given.connections ?? defaults.connections,
     reconnectMs: given.reconnect_ms ?? defaults.reconnectMs,

@@ -4,10 +4,11 @@
  *
  * Sectors are counted, not requests: a flush, which every pass of ours causes, is a write of no sectors.
  */
-import { type BigIntStats, readdirSync, readFileSync, realpathSync } from 'node:fs';
+import { type BigIntStats, readdirSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { boundedCall } from '../base/bounded-call.ts';
+import { attributeOf, diskOf, placeOf } from './block-place.ts';
 import type { Device } from './device.ts';
 
 export interface WriteLook {
@@ -94,28 +95,6 @@ function sectors(place: string): { written: number; read: number } {
 
 function writesUnderWay(place: string): number {
   return Number((attributeOf(place, 'inflight') ?? '').trim().split(/\s+/)[1] ?? 0);
-}
-
-/** Undefined: the device is gone. */
-function placeOf({ major, minor }: Watched, sys: string): string | undefined {
-  try {
-    return realpathSync(join(sys, 'dev/block', `${major}:${minor}`));
-  } catch {
-    return undefined;
-  }
-}
-
-function diskOf(place: string): string {
-  return attributeOf(place, 'partition') === undefined ? place : dirname(place);
-}
-
-/** On this thread, so that the counters of a disk and its partitions are read close together; sysfs never waits. */
-function attributeOf(place: string, name: string): string | undefined {
-  try {
-    return readFileSync(join(place, name), 'utf8').replace(/\n$/, '');
-  } catch {
-    return undefined;
-  }
 }
 
 async function stateOfFile(path: string): Promise<string> {

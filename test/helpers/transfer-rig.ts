@@ -208,7 +208,7 @@ export function rig(
     else send.fill(false);
     found.fill(false);
     control.rewind();
-    const result = await transfer.run({ mode, count, threads: 1, share: 0, mayOverflow });
+    const result = await transfer.run({ mode, count, threads: 1, share: 0, mayOverflow, considerate: false });
     if (stashes) stashed.or(send);
     return result;
   };

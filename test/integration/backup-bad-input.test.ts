@@ -105,6 +105,9 @@ test('nothing to back up, or half a pair: wrong usage, exit code 2', async () =>
   await refused(daemon, ['startbackup', '-f', ...half], 'BAD_USAGE', 2);
   await refused(daemon, start(disk.device, 'nbd://host:port:more/'), 'BAD_TARGET', 2);
   await refused(daemon, start(disk.device, 'nbd://127.0.0.1/x', '--max-freeze', 'soon'), 'BAD_USAGE', 2);
+  const unmade = join(scratch, 'never-made.img');
+  await refused(daemon, start(disk.device, unmade, '--impact', 'none'), 'BAD_USAGE', 2);
+  assert.ok(!existsSync(unmade));
   await refused(daemon, ['stopbackup', '01234567-89ab-cdef-0123-456789abcdef'], 'JOB_NOT_FOUND');
 });
 

@@ -27,6 +27,7 @@ import {
 } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { waitFor } from '../helpers/daemon.ts';
+import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertSameUsed, assertWhole } from '../helpers/image-proof.ts';
 import { makeLoop } from '../helpers/loop.ts';
@@ -114,7 +115,7 @@ test('a device that is written faster than its target takes it', { skip }, async
   });
 });
 
-test('what is only in the page cache is written right before the freeze, not in it', { skip }, async (t) => {
+test('the page cache is written right before the freeze; reads are idle till then', { skip }, async (t) => {
   const scratch = scratchFor(t);
   const daemon = await daemonFor(t, { tracking: true });
   const disk = await makeLoop(t, { size: 160 * MiB, filesystem: 'ext4', mount: true });
@@ -122,7 +123,7 @@ test('what is only in the page cache is written right before the freeze, not in 
   await backUpWell(daemon, target);
   const trace = join(scratch, 'trace');
   const strace = spawn('strace', [
-    ...['-f', '-qq', '-e', 'trace=syncfs,ioctl', '-o', trace, '-p', String(daemon.pid)],
+    ...['-f', '-qq', '-e', 'trace=syncfs,ioctl,ioprio_set', '-o', trace, '-p', String(daemon.pid)],
   ]);
   const ended = new Promise((resolve) => strace.once('exit', resolve));
   atEnd(t, async () => {
@@ -132,15 +133,50 @@ test('what is only in the page cache is written right before the freeze, not in 
   await waitFor('strace is attached', 20_000, () =>
     /^TracerPid:\t[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, 'utf8')),
   );
+  // On the device already, so that there is a pass.
+  writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
+  await exec('sync', ['--file-system', disk.mountPoint!]);
   writeFileSync(join(disk.mountPoint!, 'cached'), randomBytes(24 * MiB));
   const job = await startJob(daemon, [...target, '--max-freeze', '30s'], '--incremental');
   assert.equal((await untilEnded(daemon, job, 120_000)).state, 'SUCCEEDED');
   const { devices } = await jobStatus(daemon, job);
-  assert.ok(devices[0]!.bytes_sent >= 24 * MiB);
-  const calls = readFileSync(trace, 'utf8')
-    .split('\n')
-    .flatMap((line) => /(syncfs\(|FIFREEZE|FITHAW)/.exec(line)?.[1] ?? []);
+  assert.ok(devices[0]!.bytes_sent >= 32 * MiB);
+  const lines = readFileSync(trace, 'utf8').split('\n');
+  assertIdleOnlyBeforeFreeze(lines);
+  const calls = lines.flatMap((line) => /(syncfs\(|FIFREEZE|FITHAW)/.exec(line)?.[1] ?? []);
   const freeze = calls.lastIndexOf('FIFREEZE');
   assert.ok(freeze > 0, calls.join(' '));
   assert.equal(calls[freeze - 1], 'syncfs(', calls.join(' '));
+
+  writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
+  await exec('sync', ['--file-system', disk.mountPoint!]);
+  await backUpWell(daemon, [...target, '--max-freeze', '30s', '--impact', 'high'], '--incremental');
+  const more = readFileSync(trace, 'utf8').split('\n').slice(lines.length);
+  assert.ok(
+    more.some((line) => line.includes('FIFREEZE')),
+    more.join('\n'),
+  );
+  assert.deepEqual(
+    more.filter((line) => line.includes('ioprio_set(')),
+    [],
+    'no thread of a job of high impact changes its class',
+  );
 });
+
+/** By every call of every thread, as strace saw them: who read idle was not idle any more before the last freeze. */
+function assertIdleOnlyBeforeFreeze(lines: readonly string[]): void {
+  const classes = new Map<string, string>();
+  let idleSeen = false;
+  let frozen = false;
+  for (const line of lines) {
+    if (line.includes('FIFREEZE')) frozen = true;
+    if (line.includes('FITHAW')) frozen = false;
+    const call = /^(\d+) .*ioprio_set\(IOPRIO_WHO_PROCESS, 0, .*(IOPRIO_CLASS_\w+)/.exec(line);
+    if (call !== null) {
+      classes.set(call[1]!, call[2]!);
+      idleSeen ||= call[2] === 'IOPRIO_CLASS_IDLE';
+    }
+    if (frozen) assert.ok(![...classes.values()].includes('IOPRIO_CLASS_IDLE'), lines.join('\n'));
+  }
+  assert.ok(idleSeen, lines.join('\n'));
+}

@@ -15,6 +15,7 @@ import {
 } from '../../tracking/fingerprints.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import type { Control } from './control.ts';
+import type { Manners } from './manners.ts';
 import { requestSize } from './outgoing.ts';
 import type { Samples } from './samples.ts';
 
@@ -28,6 +29,8 @@ export interface ChunkParts {
   readonly onReadError: 'fail' | 'zero';
   readonly control: Control;
   readonly thread: number;
+  /** Those that `source` is read with; undefined if it is not. */
+  readonly manners?: Manners | undefined;
 }
 
 export class ChunkReader {
@@ -52,7 +55,7 @@ export class ChunkReader {
 
   /** Fills `data` from `offset` (a multiple of the unit), and hashes what has to be hashed. */
   async read(offset: number, data: Buffer): Promise<void> {
-    const { control, thread, fingerprints, samples, hasher } = this.#parts;
+    const { control, thread, fingerprints, samples, hasher, manners } = this.#parts;
     const start = performance.now();
     await this.fill(offset, data);
     this.#data = data;
@@ -66,7 +69,8 @@ export class ChunkReader {
       if (fingerprints !== undefined || (this.#samples[unit] ?? -1) >= 0)
         hasher.hash(this.#bytes(unit)).copy(this.#read, unit * fingerprintSize);
     control.add(thread, 'read', data.length);
-    control.add(thread, 'readMs', performance.now() - start);
+    // The speed of these reads predicts that of the freeze, in which no read waits for others.
+    control.add(thread, 'readMs', performance.now() - start - (manners?.takeWaited() ?? 0));
   }
 
   /** Reads the fingerprints of the chunk's units for `differs`. */

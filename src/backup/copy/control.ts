@@ -1,6 +1,6 @@
 /**
  * The memory that the coordinator and its copying threads share, so that the hot loop sends no messages:
- * which item is next, pause and stop, what each thread has done, the pace of a rate limit.
+ * which item is next, pause and stop, the share of time for reading, what each thread has done, the pace of a rate limit.
  *
  * Counters have one writer each (a slot per thread), so a plain store is enough; what several threads change
  * goes through Atomics.
@@ -9,7 +9,7 @@
 const NEXT_ITEM = 0;
 const STOP = 1;
 const PAUSE = 2;
-// One more, so that what follows lies at a multiple of 8 bytes.
+const SHARE = 3;
 const FLAGS = 4;
 
 /** What one thread has done since the pool was made; bytes, unless said otherwise, and times in milliseconds. */
@@ -60,6 +60,7 @@ export class Control {
     this.threads = threads;
     this.buffer = buffer ?? new SharedArrayBuffer(flagBytes + paceBytes + threads * names.length * 8);
     this.#flags = new Int32Array(this.buffer, 0, FLAGS);
+    if (buffer === undefined) this.share = 1;
     this.#pace = new BigInt64Array(this.buffer, flagBytes, 1);
     this.#counters = new Float64Array(this.buffer, flagBytes + paceBytes, threads * names.length);
   }
@@ -94,6 +95,15 @@ export class Control {
     Atomics.store(this.#flags, PAUSE, value ? 1 : 0);
   }
 
+  /** Of its time, what a thread in a pass that is held back may spend reading; 0: all rest. */
+  get share(): number {
+    return Atomics.load(this.#flags, SHARE) / shareUnits;
+  }
+
+  set share(value: number) {
+    Atomics.store(this.#flags, SHARE, Math.round(value * shareUnits));
+  }
+
   add(thread: number, name: keyof Counters, amount: number): void {
     const index = thread * names.length + names.indexOf(name);
     this.#counters[index] = (this.#counters[index] ?? 0) + amount;
@@ -124,3 +134,5 @@ export class Control {
 }
 
 const burstMicros = 100_000n;
+
+const shareUnits = 10_000;

@@ -4,6 +4,7 @@ import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.
 import type { SealedBytes, TargetAbilities } from '../../block/target.ts';
 import type { ImageRoot } from '../../vault/writing/vault-target.ts';
 import type { ExpectedFilesystems } from '../expected-filesystems.ts';
+import type { ImpactLevel } from '../impact.ts';
 import type { TargetSpec } from '../targets.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import type { SpoolRoomSetup } from './spool-room.ts';
@@ -26,6 +27,11 @@ export type PassMode = 'copy' | 'compare' | 'stash' | 'frozen' | 'frozen-compare
 
 export function isFrozen(mode: PassMode): boolean {
   return mode === 'frozen' || mode === 'frozen-compare';
+}
+
+/** The freeze, and what makes it short: whatever is written while such a run lasts has to be read inside the freeze. */
+export function isUrgent(mode: PassMode): boolean {
+  return mode === 'stash' || isFrozen(mode);
 }
 
 export interface ThreadSetup {
@@ -66,6 +72,8 @@ export interface ThreadSetup {
   readonly onReadError: 'fail' | 'zero';
   readonly room: SpoolRoomSetup;
   readonly depth: number;
+  /** How considerate runs are held back; undefined: there are none. */
+  readonly impact: ImpactLevel | undefined;
 }
 
 export interface TargetFacts {
@@ -101,6 +109,8 @@ export interface RunArguments {
   readonly share: number;
   /** Whether blocks that the spool has no room for may go to the target at once. */
   readonly mayOverflow: boolean;
+  /** Other work on the machine comes first (manners.ts). */
+  readonly considerate: boolean;
 }
 
 export interface CompareResult {

@@ -13,6 +13,7 @@ import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { ImageRoot } from '../../vault/writing/vault-target.ts';
 import type { ReadErrorRecord } from '../status.ts';
 import type { Counters } from './control.ts';
+import { ImpactWatch } from './impact-watch.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts } from './messages.ts';
 import type { Samples } from './samples.ts';
 import { SegmentCursor, spread, wholeUnits } from './segments.ts';
@@ -50,12 +51,17 @@ export class CopyPool {
   #kept = 0;
   /** Blocks that the spools have to hold since the freeze. */
   #owed: Bitmap | undefined;
+  /** Holds passes back; undefined if they are not, or no longer. */
+  #watch: ImpactWatch | undefined;
   readErrors: ReadErrorRecord[] = [];
 
   constructor(setup: PoolSetup) {
     this.#setup = setup;
     this.#threads = new CopyThreads(setup);
     this.#memory = this.#threads.memory;
+    const { impact, writes } = setup;
+    if (impact !== undefined)
+      this.#watch = new ImpactWatch(impact, this.#memory.control, writes ?? (() => undefined));
     this.used = new Bitmap(setup.deviceSize, setup.unit);
   }
 
@@ -102,8 +108,16 @@ export class CopyPool {
   }
 
   /** Connects, checks the target, and adds threads where it takes several connections. */
-  open(): Promise<TargetFacts> {
-    return this.#threads.open();
+  async open(): Promise<TargetFacts> {
+    const facts = await this.#threads.open();
+    this.#watch?.start();
+    return facts;
+  }
+
+  /** From the next run on, no pass is held back for other work on the machine any more. */
+  hurry(): void {
+    this.#watch?.stop();
+    this.#watch = undefined;
   }
 
   /** Counters over all threads; `done` without what had to be done again. */
@@ -442,9 +456,14 @@ export class CopyPool {
   async #runAll(mode: PassMode, count: number, mayOverflow = false): Promise<RunResult[]> {
     this.#memory.control.rewind();
     const threads = this.#threads.count;
-    const results = await this.#threads.all((thread, share) =>
-      thread.call('run', { mode, count, threads, share, mayOverflow }),
-    );
+    const watch = mode === 'copy' || mode === 'compare' ? this.#watch : undefined;
+    const considerate = watch !== undefined;
+    if (watch !== undefined) watch.copying = true;
+    const results = await this.#threads
+      .all((thread, share) => thread.call('run', { mode, count, threads, share, mayOverflow, considerate }))
+      .finally(() => {
+        if (watch !== undefined) watch.copying = false;
+      });
     for (const { readErrors } of results) this.readErrors.push(...readErrors);
     return results;
   }
@@ -547,6 +566,7 @@ export class CopyPool {
   }
 
   close(): Promise<void> {
+    this.hurry();
     return this.#threads.close();
   }
 }

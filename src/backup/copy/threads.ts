@@ -7,7 +7,9 @@ import { Bitmap } from '../../base/bitmap.ts';
 import { AgentError } from '../../base/errors.ts';
 import { type ErrorCode, errorKinds } from '../../base/error-codes.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import type { WriteCounters } from '../../devices/write-counters.ts';
 import type { ExpectedFilesystems } from '../expected-filesystems.ts';
+import type { ImpactLevel } from '../impact.ts';
 import { type TargetSpec, targetName } from '../targets.ts';
 import { checkTarget } from './check-target.ts';
 import { Control } from './control.ts';
@@ -45,6 +47,10 @@ export interface PoolSetup {
   /** Memory for what is kept until the thaw, of all devices of the job. */
   readonly room: SpoolRoom;
   readonly reconnectMs: number;
+  /** How passes are held back; undefined: not at all. */
+  readonly impact?: ImpactLevel | undefined;
+  /** See `openWriteCounters`. */
+  readonly writes?: () => WriteCounters | undefined;
 }
 
 /** Requests under way at once per thread: enough to hide the way to the target and back, 8 MiB of buffers in all. */
@@ -190,6 +196,7 @@ export class CopyThreads {
       rate,
       onReadError,
       room,
+      impact,
     } = this.#setup;
     const { memory } = this;
     const setup: ThreadSetup = {
@@ -216,6 +223,7 @@ export class CopyThreads {
       onReadError,
       room: room.setup,
       depth: threads > 1 ? depthShared : depthAlone,
+      impact,
     };
     const thread = new CopyThread(setup);
     this.#threads.push(thread);

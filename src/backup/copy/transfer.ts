@@ -279,11 +279,12 @@ export class Transfer {
     this.#outgoing.throwIfFailed();
   }
 
-  /** Waits while the job is paused; throws where it is to stop or something has failed. */
+  /** Waits while the job is paused, and for the rest of the machine; throws where it is to stop or something has failed. */
   async #gate(mode: PassMode): Promise<void> {
-    const { control } = this.#parts;
+    const { control, manners } = this.#parts;
     // A pause must not lengthen a freeze.
     while (control.paused && !control.stopped && !isFrozen(mode)) await sleep(20);
+    await manners?.pause();
     if (control.stopped) throw new AgentError('CANCELLED', 'Cancelled');
     this.#outgoing.throwIfFailed();
   }

@@ -1,0 +1,107 @@
+/**
+ * How much of their time the copying threads of a device may read, by how long the writes of others to it take. Pure:
+ * samples of the kernel's counters in, a share of time out.
+ *
+ * What is slow is told by the device itself: now and then no thread reads for a moment, and the writes of that moment are
+ * the measure for those that meet our reads. The median of several such moments counts, so that one burst of writes does
+ * not. The share falls by a part of itself and rises by a constant step, so jobs that share a disk come to share it evenly
+ * (additive increase, multiplicative decrease).
+ */
+import type { WriteCounters } from '../../devices/write-counters.ts';
+import type { ImpactLevel } from '../impact.ts';
+
+/** Writes that tell how long writes take. */
+const tellingWrites = 4;
+
+/** Moments without our reads that are remembered. */
+const restsRemembered = 9;
+
+/** Samples between two such moments, while others write; and until the first one. */
+const restEvery = 40;
+const firstRest = 5;
+
+/** How much a new sample counts against those before it. */
+const newestWeight = 0.3;
+
+const fall = 0.8;
+const riseSteps = 20;
+
+export class ImpactController {
+  readonly #level: Pick<ImpactLevel, 'most' | 'least' | 'slower' | 'slackMs'>;
+  #share: number;
+  /** Mean milliseconds of a write while nothing of ours was read, the newest last. */
+  readonly #rests: number[] = [];
+  /** The same while we read. */
+  #meeting: number | undefined;
+  readonly #gathered = { resting: new Gathered(), copying: new Gathered() };
+  #samplesSinceRest = 0;
+  #samplesSinceWrite = restEvery;
+
+  constructor(level: Pick<ImpactLevel, 'most' | 'least' | 'slower' | 'slackMs'>) {
+    this.#level = level;
+    this.#share = level.most;
+  }
+
+  /** Of its time, what a thread may spend reading: from the level's `least` to its `most`. */
+  get share(): number {
+    return this.#share;
+  }
+
+  /** Whether it is time for a moment without reads. Nobody has to wait if nothing was written lately. */
+  get restDue(): boolean {
+    if (this.#samplesSinceWrite >= restEvery) return false;
+    return this.#samplesSinceRest >= (this.#rests.length === 0 ? firstRest : restEvery);
+  }
+
+  /** Writes that ended in a moment without our reads. */
+  noteResting(writes: WriteCounters): void {
+    this.#samplesSinceRest = 0;
+    const mean = this.#gathered.resting.add(writes);
+    if (mean === undefined) return;
+    this.#rests.push(mean);
+    if (this.#rests.length > restsRemembered) this.#rests.shift();
+  }
+
+  /** Writes that ended while we read. */
+  noteCopying(writes: WriteCounters): void {
+    this.#samplesSinceRest++;
+    this.#samplesSinceWrite = writes.writes > 0 ? 0 : this.#samplesSinceWrite + 1;
+    const mean = this.#gathered.copying.add(writes);
+    if (mean !== undefined)
+      this.#meeting =
+        this.#meeting === undefined ? mean : this.#meeting + newestWeight * (mean - this.#meeting);
+    else if (this.#samplesSinceWrite >= restEvery) this.#meeting = undefined;
+    const { most, least } = this.#level;
+    this.#share = this.#harms
+      ? Math.max(least, this.#share * fall)
+      : Math.min(most, this.#share + (most - least) / riseSteps);
+  }
+
+  get #harms(): boolean {
+    if (this.#meeting === undefined || this.#rests.length === 0) return false;
+    const usual = median(this.#rests);
+    return this.#meeting > usual * this.#level.slower && this.#meeting > usual + this.#level.slackMs;
+  }
+}
+
+/** Adds samples up until they hold enough writes to tell. */
+class Gathered {
+  #writes = 0;
+  #ms = 0;
+
+  /** The mean of a write, in milliseconds, or undefined as long as there are too few. */
+  add({ writes, ms }: WriteCounters): number | undefined {
+    this.#writes += writes;
+    this.#ms += ms;
+    if (this.#writes < tellingWrites) return undefined;
+    const mean = this.#ms / this.#writes;
+    this.#writes = 0;
+    this.#ms = 0;
+    return mean;
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}

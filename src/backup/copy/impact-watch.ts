@@ -1,0 +1,76 @@
+/**
+ * Feeds the controller (impact-controller.ts) from the kernel's counters of the device, and hands its decisions to the
+ * copying threads. All of a device's threads rest at once.
+ */
+import type { WriteCounters } from '../../devices/write-counters.ts';
+import type { ImpactLevel } from '../impact.ts';
+import type { Control } from './control.ts';
+import { ImpactController } from './impact-controller.ts';
+
+/** Milliseconds between two samples. */
+const sampleMs = 100;
+
+export class ImpactWatch {
+  readonly #controller: ImpactController;
+  readonly #control: Control;
+  readonly #counters: () => WriteCounters | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #before: WriteCounters | undefined;
+  /** Threads of ours are in a pass that is held back. */
+  #copying = false;
+  /** Reads that were under way when the rest began still end in its first sample. */
+  #rest: 'none' | 'begins' | 'lasts' = 'none';
+
+  /** `counters`: see `openWriteCounters`. */
+  constructor(level: ImpactLevel, control: Control, counters: () => WriteCounters | undefined) {
+    this.#controller = new ImpactController(level);
+    this.#control = control;
+    this.#counters = counters;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => this.sample(), sampleMs);
+    this.#timer.unref();
+    this.#control.share = this.#controller.share;
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#rest = 'none';
+    this.#control.share = 1;
+  }
+
+  set copying(value: boolean) {
+    this.#copying = value;
+    // What the next sample would hold belongs to both.
+    this.#before = undefined;
+    this.#endRest();
+  }
+
+  /** Takes a sample; called by the timer. */
+  sample(): void {
+    const before = this.#before;
+    const now = this.#counters();
+    this.#before = now;
+    if (before === undefined || now === undefined) return;
+    const since = { writes: now.writes - before.writes, ms: now.ms - before.ms };
+    if (!this.#copying) this.#controller.noteResting(since);
+    else if (this.#rest === 'begins') this.#rest = 'lasts';
+    else if (this.#rest === 'lasts') {
+      this.#controller.noteResting(since);
+      this.#endRest();
+    } else {
+      this.#controller.noteCopying(since);
+      if (this.#controller.restDue) {
+        this.#rest = 'begins';
+        this.#control.share = 0;
+      } else this.#control.share = this.#controller.share;
+    }
+  }
+
+  #endRest(): void {
+    this.#rest = 'none';
+    if (this.#timer !== undefined) this.#control.share = this.#controller.share;
+  }
+}

@@ -1,0 +1,32 @@
+/** How many writes a device's disks have done, and how long these took (Documentation/block/stat.rst). */
+import { attributeOf, lowestDisksOf, placeOf } from './block-place.ts';
+import type { Device } from './device.ts';
+
+export interface WriteCounters {
+  readonly writes: number;
+  /** Milliseconds that these writes took, queued and served, added up. */
+  readonly ms: number;
+}
+
+/**
+ * A function that reads the counters. They are those of the whole disks below the device, since whoever writes there waits
+ * for our reads as well. Undefined for files, and once a disk is gone. Without `queue/iostats` they stand still.
+ */
+export function openWriteCounters(
+  device: Pick<Device, 'kind' | 'major' | 'minor'>,
+  sys = '/sys',
+): () => WriteCounters | undefined {
+  const place = device.kind === 'file' ? undefined : placeOf(device, sys);
+  if (place === undefined) return () => undefined;
+  const disks = lowestDisksOf(place);
+  return () => {
+    const sum = { writes: 0, ms: 0 };
+    for (const disk of disks) {
+      const fields = attributeOf(disk, 'stat')?.trim().split(/\s+/).map(Number);
+      if (fields === undefined) return undefined;
+      sum.writes += fields[4] ?? 0;
+      sum.ms += fields[7] ?? 0;
+    }
+    return sum;
+  };
+}
