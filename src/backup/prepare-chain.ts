@@ -19,13 +19,15 @@ export async function chainsDirectory(environment: Pick<JobEnvironment, 'stateDi
   return directory;
 }
 
-export function chainSubject(device: Device, target: TargetSpec): ChainSubject {
+/** `hasClone`: another device has the same filesystem UUID (clones.ts). */
+export function chainSubject(device: Device, target: TargetSpec, hasClone = false): ChainSubject {
   return {
     uuid: device.filesystem?.uuid ?? '',
     path: device.path,
     size: device.size,
     partitionStart: device.partition?.start ?? 0,
     target: targetName(target),
+    ...(hasClone && target.kind === 'vault' ? { cloned: true } : {}),
   };
 }
 

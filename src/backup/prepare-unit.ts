@@ -12,6 +12,7 @@ import { type MountedFilesystem, type Stack, filesystemsOn, liesOn } from '../de
 import { openWriteCounters } from '../devices/write-counters.ts';
 import { swapPaths } from '../linux/usage.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
+import { hasClone } from './clones.ts';
 import { CopyPool } from './copy/pool.ts';
 import type { SpoolRoom } from './copy/spool-room.ts';
 import { expectedFilesystems } from './expected-filesystems.ts';
@@ -81,7 +82,7 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       tracking.tracked === undefined
         ? Math.max(untrackedUnit(device.size), vault?.chunkSize ?? 0)
         : tracking.unit;
-    const subject = chainSubject(device, target);
+    const subject = chainSubject(device, target, await hasClone(device, context, environment));
     const chains = await chainsDirectory(environment);
     const { chain, record, unknown, rivals } = await openChain(
       chains,

@@ -284,6 +284,12 @@ test('the folder follows the filesystem, not the name of its device', () => {
   assert.notEqual(chainId(subject), chainId({ ...subject, uuid: '' }));
 });
 
+test('the folders of two devices with one filesystem UUID differ in a vault', () => {
+  const clone = { ...subject, cloned: true };
+  assert.notEqual(chainId(clone), chainId({ ...clone, path: '/dev/sdb1' }));
+  assert.notEqual(chainId(clone), chainId(subject));
+});
+
 test('a bitmap comes back as it was written, and damaged it does not come back', async (t) => {
   const path = join(folder(t), 'map');
   await fc.assert(

@@ -33,6 +33,8 @@ export interface ChainSubject {
   readonly partitionStart: number;
   /** The target's URI without secrets. */
   readonly target: string;
+  /** The target keeps many devices, and another one has the same UUID: the path tells their chains apart. */
+  readonly cloned?: boolean;
 }
 
 export interface ChainRecord extends ChainSubject {
@@ -332,7 +334,8 @@ const beside = '.new';
 
 /** Names the folder: stable for a device and a target. */
 export function chainId(subject: ChainSubject): string {
-  const device = subject.uuid === '' ? subject.path : subject.uuid;
+  const { uuid, path, cloned = false } = subject;
+  const device = uuid === '' ? path : cloned ? `${uuid} ${path}` : uuid;
   return createHash('sha256').update(`${device}\n${subject.target}`).digest('hex').slice(0, 32);
 }
 
