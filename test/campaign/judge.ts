@@ -1,81 +1,149 @@
 /**
- * Judges a backup that says it succeeded: its image has to equal the device as it was at one instant, in all that
- * dumpe2fs or xfs_db call used, and to be whole without recovery. The instant is that of the copy that a hook made inside
- * the freeze; without a freeze nothing may have written, and the device itself is the reference.
+ * Judges a job that says it succeeded: what each target holds has to equal the device at one instant, in all that
+ * dumpe2fs or xfs_db call used. The instant is that of the copy that a hook made inside the freeze. A device that was not
+ * frozen is copied after the job, and also before it if something happened in the meantime: the image has to equal one
+ * of the two copies. A job that fails has to have a reason that the step expects.
  */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { JobStatus } from '../../src/daemon/documents.ts';
-import { exec } from '../helpers/exec.ts';
-import { assertSameUsed, assertWhole, oracleUsed } from '../helpers/image-proof.ts';
-import { deviceSize, type Outcome, type TargetName, type World } from './world.ts';
+import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
+import { assertWhole } from '../helpers/image-proof.ts';
+import type { DiskName } from './disk.ts';
+import { differenceOf, type Expected, expectedOf } from './expected.ts';
+import type { BackupRequest, Outcome, Pair, TargetName, World } from './world.ts';
 
-/** Refusals that a history may meet: each says why, and nothing was backed up. */
-const expectedErrors: ReadonlySet<string> = new Set([
-  'CANCELLED',
-  'JOB_INTERRUPTED',
-  'CHAIN_IN_DOUBT',
-  'TARGET_MISMATCH',
-  'DEVICE_BUSY',
-  'DEVICE_GONE',
-  'FREEZE_TIMEOUT',
-  'FREEZE_FAILED',
-  'NBD_CONNECTION_LOST',
-  'TARGET_UNREACHABLE',
-]);
+export type ErrorCode = ErrorDocument['code'];
 
-/** Throws if the job lied: wrong data with success, or an error that is no fit answer. Returns words for the log. */
-export async function judge(world: World, target: TargetName, outcome: Outcome): Promise<string> {
-  if (outcome.refused !== undefined) {
-    assert.ok(expectedErrors.has(outcome.refused.code), `refused: ${JSON.stringify(outcome.refused)}`);
-    return `refused with ${outcome.refused.code}`;
+/** What the last images that were right had to hold, for the check of whole filesystems at the end of a history. */
+export interface RightImage {
+  readonly path: string;
+  readonly expected: Expected;
+  /** The device was frozen, so its filesystem is whole without recovery. */
+  readonly frozen: boolean;
+}
+
+/**
+ * Throws if the job lied, or failed with an error that is not among `errors`. Returns words for the log. `onRight` gets
+ * each image that proved right.
+ */
+export async function judge(
+  world: World,
+  request: BackupRequest,
+  outcome: Outcome,
+  errors: readonly ErrorCode[],
+  onRight?: (image: RightImage) => void,
+): Promise<string> {
+  const { refused, status } = outcome;
+  if (status === undefined) {
+    assert.ok(refused !== undefined && errors.includes(refused.code), `refused: ${JSON.stringify(refused)}`);
+    return `refused with ${refused.code}`;
   }
-  const { status } = outcome;
   if (status.state !== 'SUCCEEDED') {
-    assert.ok(status.error !== null, `${status.state} without an error`);
-    assert.ok(expectedErrors.has(status.error.code), `failed: ${JSON.stringify(status.error)}`);
-    return `${status.state} with ${status.error.code}`;
+    const { error } = status;
+    assert.ok(error !== null && errors.includes(error.code), `${status.state}: ${JSON.stringify(error)}`);
+    return `${status.state} with ${error.code}`;
   }
+  const said: string[] = [];
+  for (const pair of request.pairs) said.push(await judgeDisk(world, pair, outcome, onRight));
+  return said.join('; ');
+}
+
+async function judgeDisk(
+  world: World,
+  { disk: name, target }: Pair,
+  { status, references }: Outcome,
+  onRight: ((image: RightImage) => void) | undefined,
+): Promise<string> {
+  const disk = world.disks[name];
+  const device = status!.devices.find((each) => each.device === disk.device)!;
+  const summary = `${name} ${device.kind} by ${device.tracker}, ${device.bytes_sent} bytes`;
   // A device that is written to while nothing can freeze it: the job has to say so.
-  const unproven = status.warnings.some(({ code }) => (code as string) === 'NOT_ONE_INSTANT');
-  if (!unproven) await assertImage(world, target, status);
-  const device = status.devices[0]!;
-  return `${device.kind}${unproven ? ', instant not proven' : ''}, ${device.bytes_sent} bytes sent`;
-}
-
-async function assertImage(world: World, target: TargetName, status: JobStatus): Promise<void> {
-  const image = target === 'vault' ? await dumpPoint(world, status) : world.imageOf(target);
-  const frozen = existsSync(world.reference);
-  const reference = frozen ? world.reference : world.device;
-  const told = `${target}, ${JSON.stringify(status.devices[0])}, ${JSON.stringify(status.warnings)}`;
-  if (!(await isReadable(world, reference))) {
-    // Raw writes have damaged the filesystem: every block counts then, if the job took every block.
-    assert.ok(!frozen, 'a mounted filesystem is readable');
-    await exec('cmp', ['-n', String(deviceSize), reference, image]).catch((cause: unknown) => {
-      throw new Error(`the image is not the device: ${told}`, { cause });
-    });
-    return;
+  const unproven = status!.warnings.some(
+    ({ code, device: of }) => code === 'NOT_ONE_INSTANT' && (of ?? disk.device) === disk.device,
+  );
+  if (unproven) return `${summary}, instant not proven`;
+  const image = await imageOf(world, target, name, status!);
+  const copies = references.get(name) ?? [];
+  assert.ok(copies.length > 0, `no copy of ${disk.device} to compare with`);
+  const differences: string[] = [];
+  for (const copy of copies) {
+    const expected = await expectedOf(copy, disk.content, disk.size);
+    const difference = await differenceOf(expected, image.path);
+    if (difference !== undefined) {
+      differences.push(`${copy.replace(/.*-/, '')}: ${difference}`);
+      continue;
+    }
+    image.keep(expected);
+    onRight?.({ path: image.path, expected, frozen: copy.endsWith('-frozen') });
+    return summary;
   }
-  await assertSameUsed(world.filesystem, reference, image, deviceSize).catch((cause: unknown) => {
-    throw new Error(`the image differs from the device: ${told}`, { cause });
-  });
-  if (frozen) await assertWhole(world.filesystem, image, 'frozen');
-}
-
-async function isReadable(world: World, reference: string): Promise<boolean> {
-  return oracleUsed(world.filesystem, reference, deviceSize).then(
-    () => true,
-    () => false,
+  throw new Error(
+    `the image of ${name} at ${target} is wrong. ${differences.join('; ')}. ` +
+      `${JSON.stringify(device)} ${JSON.stringify(status!.warnings)}`,
   );
 }
 
-async function dumpPoint(world: World, status: JobStatus): Promise<string> {
-  const id = status.devices[0]!.point;
-  const point = (await world.vault.points()).find((each) => each.id === id);
-  assert.ok(point !== undefined, `the vault does not list the point ${id}`);
-  const path = join(world.scratch, 'point');
-  await exec('rm', ['-f', path]);
-  await world.vault.dump(point.devices[0]!, path);
-  return path;
+interface ReadImage {
+  readonly path: string;
+  /** Remembers what a recovery point has to hold from now on. */
+  readonly keep: (expected: Expected) => void;
+}
+
+async function imageOf(
+  world: World,
+  target: TargetName,
+  name: DiskName,
+  status: JobStatus,
+): Promise<ReadImage> {
+  if (target !== 'vault' && target !== 'copy')
+    return { path: world.imageOf(target, name), keep: () => undefined };
+  const vault = world.vaultAt(target);
+  const { device } = world.disks[name];
+  const id = status.devices.find((each) => each.device === device)!.point;
+  const point = (await vault.points()).find((each) => each.id === id);
+  assert.ok(id !== null && point !== undefined, `the vault does not list the point ${id}`);
+  const path = join(world.scratch, `point-${name}`);
+  await dumpOf(world, target, id, device, path);
+  return { path, keep: (expected) => vault.expect(id, device, expected) };
+}
+
+async function dumpOf(
+  world: World,
+  target: 'vault' | 'copy',
+  id: string,
+  device: string,
+  path: string,
+): Promise<void> {
+  const vault = world.vaultAt(target);
+  const point = (await vault.points()).find((each) => each.id === id);
+  const found = point?.devices.find((each) => each.path === device);
+  assert.ok(found !== undefined, `the point ${id} at ${target} does not list ${device}`);
+  await rm(path, { force: true });
+  await vault.dump(found, path).catch((cause: unknown) => {
+    throw new Error(`the point ${id} at ${target} cannot be read: ${String(cause)}`, { cause });
+  });
+}
+
+/** Throws unless each point that was right and was not forgotten is listed still and holds the same. */
+export async function judgePoints(world: World): Promise<number> {
+  let count = 0;
+  for (const target of ['vault', 'copy'] as const) {
+    if (target === 'copy' && world.copy === undefined) continue;
+    const vault = world.vaultAt(target);
+    for (const id of vault.known)
+      for (const device of vault.devicesOf(id)) {
+        const path = join(world.scratch, 'point-again');
+        await dumpOf(world, target, id, device, path);
+        const difference = await differenceOf(vault.expectedOf(id, device)!, path);
+        assert.equal(difference, undefined, `the point ${id} at ${target} is not what it was`);
+        count++;
+      }
+  }
+  return count;
+}
+
+/** e2fsck or xfs_repair finds nothing in an image that was taken inside a freeze. */
+export async function judgeWhole({ path, expected, frozen }: RightImage): Promise<void> {
+  if (expected.content !== 'other' && frozen) await assertWhole(expected.content, path, 'frozen');
 }

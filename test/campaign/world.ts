@@ -1,160 +1,349 @@
 /**
- * The machine of a random history: a device with a filesystem, a daemon, and three targets (an image file, an image that
- * dattosrv serves, a vault). Operations change it; `judge.ts` says whether a backup holds what the device held. All paths
- * are scratch folders, and everything is removed at the end.
+ * The machine of random histories: two devices, a daemon with its tracker, and five targets (image files, images that
+ * dattosrv and nbdkit serve, a vault, a copy of that vault). Steps change it, and the judge says whether a backup holds
+ * what the device held. Many histories run on one machine; each has targets of its own that hold nothing at its begin.
+ * All is in memory, and everything is removed at the end.
  */
-import { cpSync, existsSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { MiB } from '../../src/base/bytes.ts';
+import { KiB, MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument, JobOptionsDocument, JobStatus } from '../../src/daemon/documents.ts';
-import { ask, scratchFor, scriptIn } from '../helpers/backup.ts';
+import { ask, assertNothingLeft, childrenOf, commandOf, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
-import { runProgram, startDaemon, type TestDaemon, waitFor } from '../helpers/daemon.ts';
+import { daemonPaths, type DaemonPaths, startDaemon, type TestDaemon, waitFor } from '../helpers/daemon.ts';
 import { type Dattosrv, startDattosrv } from '../helpers/dattosrv.ts';
 import { exec } from '../helpers/exec.ts';
-import { makeFilesystem, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
-import { type TestDirectoryVault, vaultFor } from '../helpers/vault.ts';
+import type { NbdServerProcess } from '../helpers/nbd-process.ts';
+import { startNbdkit } from '../helpers/nbdkit.ts';
+import { bundledPrograms } from './built.ts';
+import { copyArguments, Disk, type DiskName } from './disk.ts';
+import { VaultPlace } from './vault-place.ts';
 
-export type TargetName = 'file' | 'server' | 'vault';
+export type ImageTarget = 'file' | 'dattosrv' | 'nbdkit';
+export type VaultTarget = 'vault' | 'copy';
+export type TargetName = ImageTarget | VaultTarget;
 export type Kind = 'full' | 'incremental' | 'differential';
-export type Filesystem = 'ext4' | 'xfs';
-export type Mounted = 'rw' | 'ro' | 'no';
+/** Small disks of their own, which a step may fill. */
+export type Room = 'state' | 'images' | 'vaults';
+/** Where in a job something happens: right after its start, or in one of its hooks. */
+export type Moment = 'start' | 'pre-freeze' | 'frozen' | 'post-thaw';
 
-/** Bytes; XFS takes no less than 300 MiB. The image is sparse, on a tmpfs. */
-export const deviceSize = 320 * MiB;
+const roomBytes: Readonly<Record<Room, number>> = {
+  state: 128 * MiB,
+  images: 512 * MiB,
+  vaults: 512 * MiB,
+};
 
-/** What came of a job: its last status, or the error that refused it. */
-export type Outcome =
-  { readonly refused: ErrorDocument } | { readonly refused?: never; readonly status: JobStatus };
+/** A device and its target in a job. */
+export interface Pair {
+  readonly disk: DiskName;
+  readonly target: TargetName;
+}
+
+export interface BackupRequest {
+  readonly kind: Kind;
+  /** Of different disks. */
+  readonly pairs: readonly Pair[];
+  readonly options: JobOptionsDocument;
+}
+
+/** Something that a step does while the job runs. */
+export interface During {
+  readonly at: Moment;
+  /** May be called after the end of the job if nothing reaches that moment. */
+  readonly run: (job: string) => Promise<void>;
+  /** Milliseconds after the moment. */
+  readonly delay?: number;
+}
+
+/** The end of a job: its last status, or the error that refused it. */
+export interface Outcome {
+  readonly refused?: ErrorDocument;
+  readonly status?: JobStatus;
+  /** For each disk, copies of it at moments that the image may show. */
+  readonly references: ReadonlyMap<DiskName, readonly string[]>;
+}
 
 export class World {
-  readonly device: string;
-  readonly mountPoint: string;
   readonly scratch: string;
-  /** A copy of the device that the last backup of a mounted device made inside its freeze. */
-  readonly reference: string;
-  readonly vault: TestDirectoryVault;
+  readonly disks: Readonly<Record<DiskName, Disk>>;
   readonly #t: EndingTest;
-  readonly #hook: string;
+  readonly #lib: string;
+  readonly #paths: DaemonPaths;
+  readonly #hooks: Readonly<Record<Exclude<Moment, 'start'>, string>>;
   #daemon: TestDaemon;
-  #server: Dattosrv;
-  /** Names the images of one history. */
+  #dattosrv: Dattosrv;
+  #nbdkit: NbdServerProcess;
   #history = 0;
-  filesystem: Filesystem = 'ext4';
-  mounted: Mounted = 'no';
+  #vault: VaultPlace | undefined;
+  #copy: VaultPlace | undefined;
+  /** Kept copies of images, by their path. */
+  readonly keptImages = new Set<string>();
+  stateKept = false;
+  machineKept = false;
+  /** What completed in this history, as `disk target`. */
+  readonly backedUp = new Set<string>();
 
   private constructor(
     t: EndingTest,
-    parts: Pick<World, 'device' | 'mountPoint' | 'scratch' | 'reference' | 'vault'> & {
-      readonly hook: string;
-      readonly daemon: TestDaemon;
-      readonly server: Dattosrv;
+    parts: {
+      scratch: string;
+      disks: World['disks'];
+      lib: string;
+      paths: DaemonPaths;
+      hooks: World['hooks'];
+      servers: [Dattosrv, NbdServerProcess];
+      daemon: TestDaemon;
     },
   ) {
     this.#t = t;
-    this.device = parts.device;
-    this.mountPoint = parts.mountPoint;
     this.scratch = parts.scratch;
-    this.reference = parts.reference;
-    this.vault = parts.vault;
-    this.#hook = parts.hook;
+    this.disks = parts.disks;
+    this.#lib = parts.lib;
+    this.#paths = parts.paths;
+    this.#hooks = parts.hooks;
+    [this.#dattosrv, this.#nbdkit] = parts.servers;
     this.#daemon = parts.daemon;
-    this.#server = parts.server;
+    atEnd(t, () => this.#nbdkit.stop());
     atEnd(t, async () => {
-      await this.#daemon.stop();
-    });
-    atEnd(t, async () => {
-      if (this.mounted !== 'no') await unmount(this.mountPoint);
+      await this.#vault?.close();
+      await this.#copy?.close();
+      await this.#daemon.end();
+      rmSync(this.#paths.pinDirectory, { recursive: true, force: true });
     });
   }
 
   static async make(t: EndingTest): Promise<World> {
     const scratch = scratchFor(t, { memory: true });
-    const disk = await makeLoop(t, { size: deviceSize, directory: scratch });
-    const reference = join(scratch, 'reference');
-    const hook = await scriptIn(scratchFor(t), 'copy-device', [
-      `dd if=${disk.device} of=${reference} bs=1M iflag=direct conv=sparse status=none`,
-    ]);
-    const server = await startDattosrv(t, ['--create']);
-    const daemon = await startDaemon({ tracking: true });
-    const vault = await vaultFor(t, daemon.stateDirectory);
-    const mountPoint = join(disk.directory, 'mnt');
-    return new World(t, {
-      ...{ device: disk.device, mountPoint, scratch, reference },
-      ...{ vault, hook, daemon, server },
-    });
+    const paths = daemonPaths();
+    atEnd(t, () => rmSync(paths.directory, { recursive: true, force: true }));
+    for (const [room, size] of Object.entries(roomBytes)) {
+      const place = room === 'state' ? paths.directory : join(scratch, room);
+      mkdirSync(place, { recursive: true });
+      await exec('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', place]);
+      atEnd(t, async () => {
+        await exec('umount', [place]);
+      });
+    }
+    const lib = await bundledPrograms(scratch);
+    const disks = { a: await Disk.make(t, 'a', scratch), b: await Disk.make(t, 'b', scratch) };
+    const images = join(scratch, 'images');
+    for (const name of ['dattosrv', 'nbdkit', 'file']) mkdirSync(join(images, name));
+    const dattosrv = await startDattosrv(t, ['--create'], { directory: join(images, 'dattosrv') });
+    const nbdkit = await startNbdkit(nbdkitParameters(scratch));
+    const daemon = await startDaemon({ paths, tracking: true, entry: join(lib, 'dattod.js') });
+    const hooks = await makeHooks(scratch, Object.values(disks));
+    return new World(t, { scratch, disks, lib, paths, hooks, servers: [dattosrv, nbdkit], daemon });
   }
 
-  /** A new filesystem, and targets that hold nothing. */
-  async beginHistory(filesystem: Filesystem): Promise<void> {
+  get hooks(): Readonly<Record<Exclude<Moment, 'start'>, string>> {
+    return this.#hooks;
+  }
+
+  get runDirectory(): string {
+    return this.#daemon.runDirectory;
+  }
+
+  get vault(): VaultPlace {
+    if (this.#vault === undefined) throw new Error('no history has begun');
+    return this.#vault;
+  }
+
+  get copy(): VaultPlace | undefined {
+    return this.#copy;
+  }
+
+  vaultAt(target: VaultTarget): VaultPlace {
+    return (target === 'copy' ? this.#copy : undefined) ?? this.vault;
+  }
+
+  // One history.
+
+  async beginHistory(): Promise<void> {
     this.#history++;
-    await this.unmount();
-    await this.makeFilesystem(filesystem);
-    await this.mount('rw');
+    for (const disk of Object.values(this.disks)) await disk.clear();
+    const directory = join(this.scratch, 'vaults', `vault-${this.#history}`);
+    const { stateDirectory } = this.#daemon;
+    this.#vault = await VaultPlace.make({ directory, stateDirectory, scratch: this.scratch });
   }
 
   async endHistory(): Promise<void> {
-    await this.unmount();
-    for (const target of ['file', 'server'] as const) {
-      rmSync(this.imageOf(target), { force: true });
-      rmSync(`${this.imageOf(target)}.kept`, { force: true });
+    for (const disk of Object.values(this.disks)) await disk.unmount();
+    await this.#vault?.close();
+    await this.#copy?.close();
+    this.#vault = this.#copy = undefined;
+    for (const name of ['dattosrv', 'nbdkit', 'file']) {
+      const place = join(this.scratch, 'images', name);
+      for (const image of readdirSync(place)) rmSync(join(place, image));
     }
-    rmSync(this.#keptState, { recursive: true, force: true });
+    for (const place of [this.#keptState, this.#keptMachine]) rmSync(place, { recursive: true, force: true });
+    this.keptImages.clear();
+    this.backedUp.clear();
+    this.stateKept = this.machineKept = false;
   }
 
-  imageOf(target: 'file' | 'server'): string {
-    const directory = target === 'file' ? this.scratch : this.#server.directory;
-    return join(directory, `image-${this.#history}`);
+  /** Asserts that jobs left no process, no open device, no frozen filesystem and no file behind. */
+  async assertNothingLeft(): Promise<void> {
+    const disks = Object.values(this.disks);
+    rmSync(join(this.runDirectory, 'mounts'), { recursive: true, force: true });
+    await assertNothingLeft(this.#daemon, {
+      devices: disks.map(({ device }) => device),
+      mountPoints: disks.filter(({ mounted }) => mounted === 'rw').map(({ mountPoint }) => mountPoint),
+    });
   }
 
-  #addressOf(target: TargetName): string {
-    if (target === 'vault') return this.vault.target;
-    if (target === 'file') return this.imageOf('file');
-    return this.#server.uriOf(`image-${this.#history}@${deviceSize}`);
+  // Targets.
+
+  imageOf(target: ImageTarget, disk: DiskName): string {
+    const { size } = this.disks[disk];
+    return join(this.scratch, 'images', target, `${this.#history}-${disk}-${size}`);
   }
 
-  async makeFilesystem(filesystem: Filesystem): Promise<void> {
-    await makeFilesystem(this.device, filesystem);
-    this.filesystem = filesystem;
+  #addressOf(target: TargetName, disk: DiskName): string {
+    if (target === 'vault' || target === 'copy') return this.vaultAt(target).target;
+    const image = this.imageOf(target, disk);
+    if (target === 'file') return image;
+    const { size } = this.disks[disk];
+    if (target === 'dattosrv') return this.#dattosrv.uriOf(`${this.#history}-${disk}-${size}@${size}`);
+    if (!existsSync(image)) {
+      writeFileSync(image, '');
+      truncateSync(image, size);
+    }
+    return this.#nbdkit.uri.replace('?', `${this.#history}-${disk}-${size}?`);
   }
 
-  async mount(how: 'rw' | 'ro'): Promise<void> {
-    await mountDevice(this.device, this.mountPoint, how);
-    this.mounted = how;
+  /** Copies the image as it is now; false if there is none. */
+  async keepImage(target: ImageTarget, disk: DiskName): Promise<boolean> {
+    const image = this.imageOf(target, disk);
+    if (!existsSync(image)) return false;
+    await exec('cp', ['--sparse=always', image, `${image}.kept`]);
+    this.keptImages.add(image);
+    return true;
   }
 
-  async remount(how: 'rw' | 'ro'): Promise<void> {
-    await exec('mount', ['-o', `remount,${how}`, this.mountPoint]);
-    this.mounted = how;
+  async putBackImage(target: ImageTarget, disk: DiskName): Promise<void> {
+    const image = this.imageOf(target, disk);
+    if (this.keptImages.has(image)) await exec('cp', ['--sparse=always', `${image}.kept`, image]);
   }
 
-  async unmount(): Promise<void> {
-    if (this.mounted !== 'no') await unmount(this.mountPoint);
-    this.mounted = 'no';
+  /** Kills the server, calls `between`, and starts it again at the same address. */
+  async restartServer(target: 'dattosrv' | 'nbdkit', between?: () => Promise<void>): Promise<void> {
+    if (target === 'dattosrv') {
+      const { directory, socket } = this.#dattosrv;
+      await this.#dattosrv.kill();
+      await between?.();
+      this.#dattosrv = await startDattosrv(this.#t, ['--create'], { directory, socket });
+      return;
+    }
+    const { socket, directory } = this.#nbdkit;
+    atEnd(this.#t, () => rmSync(directory, { recursive: true, force: true }));
+    await this.#nbdkit.kill();
+    await between?.();
+    this.#nbdkit = await startNbdkit(nbdkitParameters(this.scratch), { socket: socket! });
   }
 
-  /** Starts a job and calls `during` while it runs; resolves when it has ended or was refused. */
-  async backUp(
-    kind: Kind,
-    target: TargetName,
-    options: JobOptionsDocument,
-    during: (job: string) => Promise<void> = () => Promise.resolve(),
-  ): Promise<Outcome> {
-    rmSync(this.reference, { force: true });
+  /** The server does not answer for a moment. */
+  async stopServerFor(target: 'dattosrv' | 'nbdkit', ms: number): Promise<void> {
+    const { pid } = target === 'dattosrv' ? this.#dattosrv : this.#nbdkit;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await this.wait(ms);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+  }
+
+  /** Half of the writes to nbdkit fail from now on, or none. */
+  setWriteErrors(on: boolean): void {
+    const mark = errorMark(this.scratch);
+    if (on) writeFileSync(mark, '');
+    else rmSync(mark, { force: true });
+  }
+
+  async copyVault(): Promise<void> {
+    this.#copy ??= await this.vault.copiedTo(join(this.scratch, 'vaults', `copy-${this.#history}`));
+  }
+
+  /** Leaves so many bytes free in a room, or all. */
+  async leaveRoom(room: Room, bytes: number | undefined): Promise<void> {
+    const place = room === 'state' ? this.#paths.directory : join(this.scratch, room);
+    let size = roomBytes[room];
+    if (bytes !== undefined) {
+      const { stdout } = await exec('df', ['--output=used', '--block-size=1', place]);
+      size = Number(stdout.trim().split('\n').at(-1)) + Math.max(bytes, 4 * KiB);
+    }
+    await exec('mount', ['-o', `remount,size=${size}`, place]);
+  }
+
+  // The daemon.
+
+  /** Starts a job, calls `during` while it runs, and resolves when it has ended or was refused. */
+  async backUp({ kind, pairs, options }: BackupRequest, during?: During): Promise<Outcome> {
+    const chosen = pairs.map(({ disk }) => this.disks[disk]);
+    for (const disk of Object.values(this.disks))
+      for (const when of ['frozen', 'before', 'after']) rmSync(this.#reference(disk, when), { force: true });
+    rmSync(join(this.scratch, 'reached'), { force: true });
+    if (during !== undefined) {
+      writeFileSync(join(this.scratch, 'wait-at'), `${during.at}\n`);
+      for (const disk of chosen) if (disk.mounted !== 'rw') await disk.copy(this.#reference(disk, 'before'));
+    } else rmSync(join(this.scratch, 'wait-at'), { force: true });
     const answer = await post<JobStatus>(this.#daemon.socket, '/v1/jobs', {
       kind,
-      devices: [{ device: this.device, target: this.#addressOf(target) }],
+      devices: pairs.map(({ disk, target }) => ({
+        device: this.disks[disk].device,
+        target: this.#addressOf(target, disk),
+      })),
       options: {
-        ...(this.mounted === 'rw' ? { frozen_hook: this.#hook, max_freeze_ms: 20_000 } : {}),
+        ...{ max_freeze_ms: 20_000, frozen_hook: this.#hooks.frozen },
+        ...(during === undefined
+          ? {}
+          : { pre_freeze_hook: this.#hooks['pre-freeze'], post_thaw_hook: this.#hooks['post-thaw'] }),
         ...options,
       },
     });
-    if ('refused' in answer) return answer;
+    if ('refused' in answer) return { refused: answer.refused, references: new Map() };
     const { uuid } = answer.body;
-    await during(uuid);
-    return { status: await this.#ended(uuid) };
+    try {
+      if (during !== undefined) {
+        if (during.at !== 'start') await this.#reached(uuid);
+        if (during.delay !== undefined) await this.wait(during.delay);
+        // A hook that waits holds up the end of its job, and so whatever waits for that end.
+        const running = during.run(uuid);
+        running.catch(() => undefined);
+        await Promise.race([running, this.wait(2000)]);
+        rmSync(join(this.scratch, 'wait-at'), { force: true });
+        await running;
+      }
+    } finally {
+      rmSync(join(this.scratch, 'wait-at'), { force: true });
+    }
+    const status = await this.#ended(uuid);
+    const references = new Map<DiskName, string[]>();
+    for (const disk of chosen) {
+      const frozen = this.#reference(disk, 'frozen');
+      const after = this.#reference(disk, 'after');
+      if (status.state === 'SUCCEEDED' && !existsSync(frozen)) await disk.copy(after);
+      references.set(
+        disk.name,
+        (existsSync(frozen) ? [frozen] : [after, this.#reference(disk, 'before')]).filter((path) =>
+          existsSync(path),
+        ),
+      );
+    }
+    return { status, references };
+  }
+
+  #reference({ name }: Disk, when: string): string {
+    return join(this.scratch, `reference-${name}-${when}`);
+  }
+
+  /** Waits until a hook of the job waits, or the job has ended without. */
+  async #reached(uuid: string): Promise<void> {
+    await waitFor(`the hook of job ${uuid}`, 60_000, async () => {
+      if (existsSync(join(this.scratch, 'reached'))) return true;
+      return (await ask<JobStatus>(this.#daemon.socket, `/v1/jobs/${uuid}`)).finished_at !== null;
+    });
   }
 
   async #ended(uuid: string): Promise<JobStatus> {
@@ -166,124 +355,137 @@ export class World {
     return status!;
   }
 
-  async cancel(job: string): Promise<void> {
-    await post(this.#daemon.socket, `/v1/jobs/${job}/stop`, {});
+  /** Asks for a job by the name of a device instead of its path, and cancels it; the error if it was refused. */
+  async tryBackup(device: string, target: string): Promise<ErrorDocument | undefined> {
+    const devices = [{ device, target }];
+    const answer = await post<JobStatus>(this.#daemon.socket, '/v1/jobs', { kind: 'full', devices });
+    if ('refused' in answer) return answer.refused;
+    const { error } = await this.#ended(answer.body.uuid);
+    return error ?? undefined;
   }
 
-  /** SIGKILL, or an orderly end, and a new daemon with the same paths. `between` runs while none is there. */
-  async restartDaemon(how: 'kill' | 'end', between: () => void = () => undefined): Promise<void> {
+  async control(job: string, what: 'stop' | 'pause' | 'resume'): Promise<void> {
+    await post(this.#daemon.socket, `/v1/jobs/${job}/${what}`, {});
+  }
+
+  /** Kills the process that freezes and thaws; false if there is none. */
+  killGuard(): boolean {
+    const guard = childrenOf(this.#daemon.pid).find((pid) => commandOf(pid).includes('guard-main'));
+    if (guard !== undefined) process.kill(guard, 'SIGKILL');
+    return guard !== undefined;
+  }
+
+  /** SIGKILL, or an orderly end, and a new daemon with the same paths. `between` runs while there is none. */
+  async restartDaemon(
+    how: 'kill' | 'end',
+    { between, repeats = false }: { between?: () => Promise<void> | void; repeats?: boolean } = {},
+  ): Promise<void> {
     await (how === 'kill' ? this.#daemon.kill() : this.#daemon.end());
-    between();
-    this.#daemon = await startDaemon({ paths: this.#daemon, tracking: true });
+    await between?.();
+    const preload = new URL('repeat-numbers.ts', import.meta.url).href;
+    this.#daemon = await startDaemon({
+      paths: this.#paths,
+      tracking: true,
+      entry: join(this.#lib, 'dattod.js'),
+      ...(repeats ? { environment: { NODE_OPTIONS: `--import=${preload}` } } : {}),
+    });
   }
 
   get #keptState(): string {
     return join(this.scratch, 'state-kept');
   }
 
-  get stateIsKept(): boolean {
-    return existsSync(this.#keptState);
-  }
-
   async keepState(): Promise<void> {
-    await this.restartDaemon('end', () => {
-      rmSync(this.#keptState, { recursive: true, force: true });
-      cpSync(this.#daemon.stateDirectory, this.#keptState, { recursive: true, preserveTimestamps: true });
+    await this.restartDaemon('end', {
+      between: () => {
+        replaceTree(this.#daemon.stateDirectory, this.#keptState);
+        this.stateKept = true;
+      },
     });
   }
 
   async putBackState(): Promise<void> {
-    await this.restartDaemon('end', () => {
-      rmSync(this.#daemon.stateDirectory, { recursive: true, force: true });
-      cpSync(this.#keptState, this.#daemon.stateDirectory, { recursive: true, preserveTimestamps: true });
+    await this.restartDaemon('end', {
+      between: () => replaceTree(this.#keptState, this.#daemon.stateDirectory),
     });
   }
 
-  /** Copies the image as it is now; false if there is none. */
-  async keepImage(target: 'file' | 'server'): Promise<boolean> {
-    const image = this.imageOf(target);
-    if (!existsSync(image)) return false;
-    await exec('cp', ['--sparse=always', image, `${image}.kept`]);
-    return true;
+  get #keptMachine(): string {
+    return join(this.scratch, 'machine-kept');
   }
 
-  async putBackImage(target: 'file' | 'server'): Promise<void> {
-    const image = this.imageOf(target);
-    await exec('cp', ['--sparse=always', `${image}.kept`, image]);
+  /** The state and what is on the devices, as a snapshot of a virtual machine has them. */
+  async keepMachine(): Promise<void> {
+    await this.restartDaemon('end', {
+      between: async () => {
+        replaceTree(this.#daemon.stateDirectory, join(this.#keptMachine, 'state'));
+        for (const disk of Object.values(this.disks)) {
+          await disk.unmount();
+          await disk.copy(join(this.#keptMachine, disk.name));
+        }
+      },
+    });
+    this.machineKept = true;
   }
 
-  /** Kills dattosrv, calls `between`, and starts it again at the same address. */
-  async restartServer(between: () => Promise<void>): Promise<void> {
-    const { directory, socket } = this.#server;
-    await this.#server.kill();
-    await between();
-    this.#server = await startDattosrv(this.#t, ['--create'], { directory, socket });
-  }
-
-  /** Writes files by a small script that `seed` decides: new, overwritten, cut short, deleted, with holes. */
-  async writeFiles(seed: number, sync: boolean): Promise<void> {
-    const script = join(this.scratch, 'write-files.sh');
-    if (!existsSync(script)) writeFileSync(script, writeFilesScript, { mode: 0o700 });
-    await exec('bash', [script, this.mountPoint, String(seed)]);
-    if (sync) await exec('sync', ['--file-system', this.mountPoint]);
-  }
-
-  /** Writes 4 KiB of random bytes to blocks of the device itself, by an open without O_EXCL. */
-  async writeRaw(blocks: readonly number[]): Promise<void> {
-    for (const block of blocks)
-      await exec('dd', [
-        ...['if=/dev/urandom', `of=${this.device}`, 'bs=4096', 'count=1', `seek=${block}`],
-        ...['conv=notrunc,fsync', 'status=none'],
-      ]);
-  }
-
-  async trim(): Promise<void> {
-    await exec('fstrim', [this.mountPoint], { allow: [1] });
-  }
-
-  /** After a disturbed job: the mount may be in between, where a remount failed. */
-  async settle(): Promise<void> {
-    if (this.mounted !== 'no') await this.remount(this.mounted);
+  /** The machine is as it was; the targets are not, and the random numbers repeat from now on. */
+  async revertMachine(): Promise<void> {
+    await this.restartDaemon('kill', {
+      repeats: true,
+      between: async () => {
+        replaceTree(join(this.#keptMachine, 'state'), this.#daemon.stateDirectory);
+        for (const disk of Object.values(this.disks)) {
+          await disk.unmount();
+          await disk.putBack(join(this.#keptMachine, disk.name));
+        }
+      },
+    });
   }
 
   wait(ms: number): Promise<void> {
-    return sleep(ms);
-  }
-
-  /** Forgets all points but the newest, and prunes. */
-  async forgetAndPrune(): Promise<void> {
-    await this.#vaultCommand('forget', '--keep-last', '1', '--grace', '0');
-    await this.#vaultCommand('vault', 'prune');
-  }
-
-  /** Throws if `vault check` finds anything. */
-  async checkVault(): Promise<void> {
-    await this.#vaultCommand('vault', 'check');
-  }
-
-  async #vaultCommand(...args: readonly string[]): Promise<void> {
-    const places = ['--vault', this.vault.target, '--state-dir', this.#daemon.stateDirectory];
-    const { code, stdout, stderr } = await runProgram('src/bin/dattocli.ts', [...args, ...places]);
-    if (code !== 0) throw new Error(`dattocli ${args.join(' ')} exited with ${code}: ${stdout}${stderr}`);
+    return new Promise((resolve) => setTimeout(resolve, ms));
   }
 }
 
-/** Bash, since it makes many small writes much quicker than a process for each. */
-const writeFilesScript = `
-cd "$1"; RANDOM=$2
-for i in 1 2 3 4 5 6; do
-  f=f$((RANDOM % 12))
-  case $((RANDOM % 6)) in
-  0) rm -f $f ;;
-  1) truncate -s $((RANDOM % 64))k $f ;;
-  2) mkdir -p d$((RANDOM % 3)); head -c $((RANDOM * 4)) /dev/urandom > d$((RANDOM % 3))/$f 2>/dev/null || : ;;
-  3) dd if=/dev/urandom of=$f bs=4k count=$((1 + RANDOM % 8)) seek=$((RANDOM % 64)) conv=notrunc status=none ;;
-  4) head -c $((RANDOM * 16)) /dev/urandom > $f ;;
-  5) [ -e $f ] && fallocate --punch-hole --offset 4096 --length 8192 $f 2>/dev/null || : ;;
-  esac
-done
-exit 0
-`;
+function replaceTree(from: string, to: string): void {
+  rmSync(to, { recursive: true, force: true });
+  cpSync(from, to, { recursive: true, preserveTimestamps: true });
+}
+
+function errorMark(scratch: string): string {
+  return join(scratch, 'write-errors');
+}
+
+function nbdkitParameters(scratch: string): string[] {
+  return [
+    ...['--filter=error', 'file', `dir=${join(scratch, 'images', 'nbdkit')}`],
+    ...['error=EIO', 'error-pwrite-rate=0.5', `error-pwrite-file=${errorMark(scratch)}`],
+  ];
+}
+
+/**
+ * Scripts that wait in a job until the test has done something: each waits while `wait-at` names it. The one that runs
+ * inside the freeze copies the devices first.
+ */
+async function makeHooks(
+  scratch: string,
+  disks: readonly Disk[],
+): Promise<Record<Exclude<Moment, 'start'>, string>> {
+  const waitAt = (moment: Moment): string[] => [
+    `[ "$(cat ${scratch}/wait-at 2>/dev/null)" = ${moment} ] || exit 0`,
+    `: > ${scratch}/reached`,
+    `for i in $(seq 500); do [ -e ${scratch}/wait-at ] || exit 0; sleep 0.02; done`,
+  ];
+  const copies = disks.map(
+    ({ device, name }) =>
+      `case " $DATTO_DEVICES " in *" ${device} "*) dd ${copyArguments(device, `${scratch}/reference-${name}-frozen`).join(' ')};; esac`,
+  );
+  return {
+    'pre-freeze': await scriptIn(scratch, 'pre-freeze', waitAt('pre-freeze')),
+    frozen: await scriptIn(scratch, 'frozen', [...copies, ...waitAt('frozen')]),
+    'post-thaw': await scriptIn(scratch, 'post-thaw', waitAt('post-thaw')),
+  };
+}
 
 type Answer<T> = { readonly body: T } | { readonly refused: ErrorDocument };
 

@@ -212,7 +212,7 @@ function jobChildrenOf(pid: number): number[] {
 }
 
 /** With spaces between the arguments; empty if the process has ended. */
-function commandOf(pid: number): string {
+export function commandOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
   } catch {
