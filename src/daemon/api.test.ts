@@ -161,19 +161,19 @@ test('a refused start leaves no job and no claim', async () => {
   await toEnd((await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'done'))).uuid);
 });
 
-test('who hangs up before the answer gets no job', async () => {
+test('a client that hangs up before the answer gets no job', async (t) => {
   const before = await client.get<JobStatus[]>('/v1/jobs');
+  const open = shutDeaf();
+  t.after(open);
   const hangUp = new AbortController();
-  const asked = client.post('/v1/jobs', full('/dev/fda1', 'slow'), hangUp.signal);
-  setTimeout(() => hangUp.abort(), 50);
+  const asked = client.post('/v1/jobs', full('/dev/fda1', 'deaf'), hangUp.signal);
+  asked.catch(() => undefined);
+  await preparingJob(client);
+  hangUp.abort();
   await assert.rejects(asked, { name: 'AbortError' });
   // The device is free again as soon as the checks are over.
-  for (;;) {
-    const next = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'done')).catch(() => undefined);
-    if (next === undefined) continue;
-    await toEnd(next.uuid);
-    break;
-  }
+  open();
+  await untilFree('/dev/fda1');
   assert.equal((await client.get<JobStatus[]>('/v1/jobs')).length, before.length + 1);
 });
 
@@ -348,17 +348,17 @@ test('the end of the daemon cancels what runs, tells who listens, and starts not
   const listening = (async () => {
     for await (const status of its.events(`/v1/jobs/${uuid}/events`)) seen.push(status);
   })();
-  while (seen.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  const slow = its.post('/v1/jobs', full('/dev/fda2', 'slow'));
-  slow.catch(() => undefined);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await waitFor('the job is reported', 30_000, () => seen.length > 0);
+  const checked = its.post('/v1/jobs', full('/dev/fda2', 'silent'));
+  checked.catch(() => undefined);
+  await preparingJob(its);
   const log = `${own.directory}/log`;
-  assert.ok(!readFileSync(log, 'utf8').includes('job is being cancelled'), 'nothing is logged while frozen');
+  assert.ok(!readFileSync(log, 'utf8').includes('job started'), 'nothing is logged while frozen');
   assert.equal(await own.daemon.stop('the test says so'), true);
   await listening;
   assert.equal(seen.at(-1)?.state, 'CANCELLED');
   assert.match(seen.at(-1)!.error!.message, /the test says so/);
-  await assert.rejects(slow, { code: 'CANCELLED' });
+  await assert.rejects(checked, { code: 'CANCELLED' });
   await assert.rejects(its.get('/v1/health'), { code: 'DAEMON_UNREACHABLE' });
   assert.match(readFileSync(log, 'utf8'), /job started[^]*job ended[^]*dattod has stopped/);
   rmSync(own.directory, { recursive: true });

@@ -15,7 +15,7 @@ export interface Said {
 }
 
 export interface HereOptions {
-  /** Presses Ctrl-C as soon as standard output or error matches. */
+  /** Presses Ctrl-C as soon as standard output or error matches, before the command does anything more. */
   readonly interrupt?: RegExp;
   /** What is typed where something is asked for, one after the other. */
   readonly answers?: readonly string[];
@@ -32,7 +32,7 @@ export async function dattocliHere(args: readonly string[], options: HereOptions
   const look = (): void => {
     if (options.interrupt === undefined || pressed || !options.interrupt.test(out + err)) return;
     pressed = true;
-    setImmediate(() => press());
+    press();
   };
   const output = options.output === undefined ? undefined : new StandardOutput(options.output);
   const io: Io = {
@@ -49,6 +49,7 @@ export async function dattocliHere(args: readonly string[], options: HereOptions
     isTerminal: false,
     onInterrupt: (callback) => {
       press = callback;
+      if (pressed) callback();
       return () => undefined;
     },
     askSecret: (question) => {
