@@ -140,7 +140,7 @@ export async function untilJob(
   job: string,
   what: string,
   condition: (status: JobStatus) => boolean,
-  ms = 30_000,
+  ms = 60_000,
 ): Promise<JobStatus> {
   let status = await jobStatus(daemon, job);
   await waitFor(what, ms, async () => {
@@ -165,7 +165,7 @@ function hasEnded({ state }: JobStatus): boolean {
 }
 
 /** Waits until a file is there: how a hook tells the test where it is. */
-export function untilFile(path: string, ms = 30_000): Promise<void> {
+export function untilFile(path: string, ms = 60_000): Promise<void> {
   return waitFor(`${path} is made`, ms, () => existsSync(path));
 }
 
@@ -193,7 +193,7 @@ export interface Untouched {
 export async function assertNothingLeft(daemon: TestDaemon, expected: Untouched = {}): Promise<void> {
   await waitFor(
     `the daemon has no children any more`,
-    10_000,
+    30_000,
     () => jobChildrenOf(daemon.pid).length === 0,
   ).catch((error: unknown) => {
     const left = jobChildrenOf(daemon.pid).map(commandOf);

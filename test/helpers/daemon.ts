@@ -89,7 +89,7 @@ export function daemonPaths(): DaemonPaths {
   };
 }
 
-/** Starts `dattod --foreground` and waits until it answers on its socket (10 s at most). */
+/** Starts `dattod --foreground` and waits until it answers on its socket (60 s at most). */
 export async function startDaemon(options: StartOptions = {}): Promise<TestDaemon> {
   const paths = options.paths ?? daemonPaths();
   const given = options.arguments?.includes('--config') === true;
@@ -125,7 +125,7 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       return '';
     }
   };
-  await waitFor('dattod answers', 10_000, async () => {
+  await waitFor('dattod answers', 60_000, async () => {
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`dattod ended at its start: ${stderr}\n${log()}`);
     return isHealthy(paths.socket);

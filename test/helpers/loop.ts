@@ -5,7 +5,7 @@
  *     const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
  *     await writeFile(join(disk.mountPoint!, 'a'), 'b');
  */
-import { mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -108,13 +108,11 @@ export async function detachLoop(device: string): Promise<void> {
   const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;
   const read = (): Promise<string | undefined> => readFile(backing, 'utf8').catch(() => undefined);
   const ours = await read();
-  for (let attempt = 0; attempt < 100; attempt++) {
+  await untilFree(device, async () => {
     await exec('losetup', ['--detach', device], { allow: [1] });
-    // Once free, the number may be somebody else's at once.
-    if (ours === undefined || (await read()) !== ours) return;
-    await sleep(50);
-  }
-  throw new Error(`${device} stays in use`);
+    // Another test may use the number as soon as it is free.
+    return ours === undefined || (await read()) !== ours;
+  });
 }
 
 /** `mkfs.TYPE`, quietly, over whatever is there. */
@@ -135,13 +133,47 @@ export async function mountDevice(device: string, mountPoint: string, options?: 
   await exec('mount', [...(options === undefined ? [] : ['-o', options]), device, mountPoint]);
 }
 
-/** Unmounts; thaws first where a failed test left the filesystem frozen, since umount would hang. */
+/** Unmounts. Thaws first if a failed test left the filesystem frozen, since umount would hang. */
 export async function unmount(mountPoint: string): Promise<void> {
   await exec('fsfreeze', ['--unfreeze', mountPoint], { allow: [1] });
-  for (let attempt = 0; attempt < 100; attempt++) {
+  await untilFree(mountPoint, async () => {
     const { code } = await exec('umount', [mountPoint], { allow: [1, 32] });
-    if (code === 0) return;
-    await sleep(50);
+    return code === 0;
+  });
+}
+
+/** Tries until `release` returns true, for a minute at most. Then throws an error that names the users of `place`. */
+async function untilFree(place: string, release: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!(await release())) {
+    if (performance.now() > deadline)
+      throw new Error(`${place} stays in use: ${(await usersOf(place)).join('; ') || 'by the kernel alone'}`);
+    await sleep(20);
   }
-  throw new Error(`${mountPoint} stays in use`);
+}
+
+/** The processes that have the device or the mount point open, or mounted in a mount namespace that is not ours. */
+async function usersOf(place: string): Promise<string[]> {
+  const users: string[] = [];
+  const namespace = (pid: string): Promise<string> => readlink(`/proc/${pid}/ns/mnt`).catch(() => '');
+  const own = await namespace('self');
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const [command, mounts, open] = await Promise.all([
+      readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''),
+      readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => ''),
+      openFiles(pid),
+    ]);
+    const how = [
+      ...(mounts.includes(` ${place} `) && (await namespace(pid)) !== own ? ['mounted'] : []),
+      ...(open.some((path) => path === place || path.startsWith(`${place}/`)) ? ['open'] : []),
+    ];
+    if (how.length > 0)
+      users.push(`${how.join(' and ')} in process ${pid} (${command.replaceAll('\0', ' ').slice(0, 80)})`);
+  }
+  return users;
+}
+
+async function openFiles(pid: string): Promise<string[]> {
+  const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => []);
+  return Promise.all(descriptors.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')));
 }

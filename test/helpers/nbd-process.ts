@@ -31,7 +31,7 @@ export interface NbdServerProcess {
 export interface SpawnedServer {
   readonly child: ChildProcess;
   readonly stderr: () => string;
-  /** Resolves when `condition` holds. Throws when the process ends before, or after 10 s. */
+  /** Resolves when `condition` holds. Throws if the process ends before, or after 60 s. */
   ready(condition: () => boolean | Promise<boolean>): Promise<void>;
 }
 
@@ -54,7 +54,7 @@ export async function freePort(): Promise<number> {
 export async function waitFor(
   condition: () => boolean | Promise<boolean>,
   what: string,
-  ms = 10_000,
+  ms = 60_000,
 ): Promise<void> {
   const deadline = performance.now() + ms;
   while (!(await condition())) {
