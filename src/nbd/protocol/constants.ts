@@ -1,32 +1,32 @@
 /**
- * Every number of the NBD protocol that we know, as the specification names them (`NBD_OPT.GO` is its
- * NBD_OPT_GO), and a function for each table that turns a number into its name.
+ * The numbers of the NBD protocol, named as in the specification (`NBD_OPT.GO` is NBD_OPT_GO). Each table has a function
+ * that turns a number into its name.
  * Specified in doc/proto.md of github.com/NetworkBlockDevice/nbd, section "Values".
  */
 import { flagsNamer, valueNamer } from './names.ts';
 
-/** 64-bit magics are kept as their bytes, for they are only compared. */
+/** 64-bit magics are stored as bytes, since they are only compared. */
 export const INIT_PASSWD = Buffer.from('NBDMAGIC', 'latin1');
-/** Newstyle greeting, and the head of every option request. */
+/** Part of the newstyle greeting, and the start of every option request. */
 export const IHAVEOPT = Buffer.from('IHAVEOPT', 'latin1');
-/** Oldstyle greeting. */
+/** Part of the oldstyle greeting. */
 export const CLISERV_MAGIC = Buffer.from('0000420281861253', 'hex');
-/** Head of every option reply. */
+/** Start of every option reply. */
 export const OPTION_REPLY_MAGIC = Buffer.from('0003e889045565a9', 'hex');
 
 export const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
 export const STRUCTURED_REPLY_MAGIC = 0x668e33ef;
 
-/** IANA's port. */
+/** The port that IANA has assigned. */
 export const DEFAULT_PORT = 10809;
 /** Longest string (export name, error message, …) in bytes. */
 export const MAX_STRING = 4096;
-/** Payload every server should take where it names no limit: 32 MiB. */
+/** Largest payload that every server without a limit of its own should take: 32 MiB. */
 export const DEFAULT_MAX_PAYLOAD = 2 ** 25;
 /** Most descriptors in one block status chunk. */
 export const MAX_STATUS_DESCRIPTORS = 2 ** 20;
-/** The one metadata context that the specification defines. */
+/** The only metadata context that the specification defines. */
 export const BASE_ALLOCATION = 'base:allocation';
 
 /** Handshake flags, 16 bits, sent by the server. */
@@ -143,7 +143,7 @@ export function isErrorChunk(type: number): boolean {
 /** Flags of a base:allocation descriptor. */
 export const NBD_STATE = { HOLE: 1 << 0, ZERO: 1 << 1 } as const;
 
-/** Error values of replies; numbers as Linux has them, but only these. */
+/** Error values of replies. The numbers are those of Linux, but only these are valid. */
 export const NBD_ERROR = {
   EPERM: 1,
   EIO: 5,

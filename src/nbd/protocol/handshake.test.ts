@@ -10,7 +10,7 @@ const name = fc.string({ unit: 'grapheme', maxLength: 40 }).filter((text) => !te
 const u32 = fc.nat(0xffffffff);
 const size = fc.maxSafeNat();
 
-test('option requests and replies survive the wire', () => {
+test('option requests and replies are the same after encoding and decoding', () => {
   fc.assert(
     fc.property(u32, u32, fc.uint8Array({ maxLength: 60 }), (option, type, data) => {
       const request = handshake.encodeOption(option, data);
@@ -29,7 +29,7 @@ test('option requests and replies survive the wire', () => {
   );
 });
 
-test('option data survives the wire', () => {
+test('option data is the same after encoding and decoding', () => {
   fc.assert(
     fc.property(
       name,
@@ -64,7 +64,7 @@ test('option data survives the wire', () => {
   );
 });
 
-test('greetings and the export name reply survive the wire', () => {
+test('greetings and the export name reply are the same after encoding and decoding', () => {
   fc.assert(
     fc.property(size, fc.nat(65535), (bytes, flags) => {
       const info = { size: bytes, flags };
@@ -81,7 +81,7 @@ test('greetings and the export name reply survive the wire', () => {
   );
 });
 
-test('garbage is refused as NBD_PROTOCOL, never with another error', () => {
+test('garbage always throws NBD_PROTOCOL', () => {
   const decoders = [
     options.decodeInfoRequest,
     options.decodeMetaContextRequest,
@@ -106,13 +106,13 @@ test('garbage is refused as NBD_PROTOCOL, never with another error', () => {
     assert.throws(() => decode(Buffer.from('HTTP/1.1 400 Bad Request')), { code: 'NBD_PROTOCOL' });
 });
 
-test('a query count that the data cannot hold is refused at once', () => {
+test('a query count that is too large for the data is refused at once', () => {
   const data = options.encodeMetaContextRequest({ name: '', queries: [] });
   data.writeUInt32BE(0xffffffff, 4);
   assert.throws(() => options.decodeMetaContextRequest(data), { code: 'NBD_PROTOCOL' });
 });
 
-test('faulty block sizes are told', () => {
+test('the fault of invalid block sizes is named', () => {
   assert.equal(options.blockSizeFault({ minimum: 1, preferred: 4096, maximum: 0xffffffff }), undefined);
   assert.match(options.blockSizeFault({ minimum: 3, preferred: 4096, maximum: 65536 }) ?? '', /minimum/);
   assert.match(

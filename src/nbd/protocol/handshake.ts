@@ -1,16 +1,16 @@
 /**
- * The handshake's messages of fixed size, both directions: greetings, client flags, option request and option
- * reply headers, and the answer to NBD_OPT_EXPORT_NAME. Decoders take a buffer of exactly the named size
- * (StreamCutter cuts it), and throw NBD_PROTOCOL.
+ * The handshake messages of fixed size, in both directions: greetings, client flags, headers of option requests and
+ * replies, and the answer to NBD_OPT_EXPORT_NAME. Decoders take a buffer of exactly the named size, as StreamCutter
+ * delivers it. They throw NBD_PROTOCOL.
  * doc/proto.md, "Handshake".
  */
 import { CLISERV_MAGIC, IHAVEOPT, INIT_PASSWD, OPTION_REPLY_MAGIC } from './constants.ts';
 import { protocolError, readSize, writeU64 } from './wire.ts';
 
-/** INIT_PASSWD and the magic that tells oldstyle from newstyle. */
+/** INIT_PASSWD and the magic of oldstyle or newstyle. */
 export const GREETING_BYTES = 16;
 export const NEWSTYLE_FLAGS_BYTES = 2;
-/** What follows the greeting in oldstyle: size, flags, 124 zeroes. */
+/** The rest of an oldstyle greeting: size, flags, 124 zeroes. */
 export const OLDSTYLE_REST_BYTES = 8 + 4 + 124;
 export const CLIENT_FLAGS_BYTES = 4;
 export const OPTION_HEADER_BYTES = 16;
@@ -29,7 +29,7 @@ export interface OptionReplyHeader extends OptionHeader {
   readonly type: number;
 }
 
-/** What a server says of an export when it enters transmission. */
+/** Size and flags of an export, which the server sends before the transmission phase. */
 export interface ExportInfo {
   /** Bytes. */
   readonly size: number;
@@ -55,7 +55,9 @@ export function decodeGreeting(bytes: Buffer): 'oldstyle' | 'newstyle' {
     throw protocolError(`the greeting begins with ${quoted(bytes, 0)} instead of "NBDMAGIC"`);
   if (bytes.compare(IHAVEOPT, 0, 8, 8, 16) === 0) return 'newstyle';
   if (bytes.compare(CLISERV_MAGIC, 0, 8, 8, 16) === 0) return 'oldstyle';
-  throw protocolError(`the greeting goes on with ${quoted(bytes, 8)}, neither oldstyle nor newstyle`);
+  throw protocolError(
+    `the greeting continues with ${quoted(bytes, 8)}, which is neither oldstyle nor newstyle`,
+  );
 }
 
 /** The handshake flags after a newstyle greeting. */
@@ -64,7 +66,7 @@ export function decodeNewstyleFlags(bytes: Buffer): number {
 }
 
 export function decodeOldstyleRest(bytes: Buffer): ExportInfo {
-  // The upper half of the 32 bits are what newstyle calls handshake flags; none are defined in oldstyle.
+  // The upper half of the 32 bits are the handshake flags of newstyle. Oldstyle defines none.
   return { size: readSize(bytes, 0, 'the export'), flags: bytes.readUInt16BE(10) };
 }
 
@@ -78,7 +80,7 @@ export function decodeClientFlags(bytes: Buffer): number {
   return bytes.readUInt32BE(0);
 }
 
-/** An option request: header and data. */
+/** Returns an option request: header and data. */
 export function encodeOption(option: number, data: Uint8Array = noData): Buffer {
   const header = Buffer.alloc(OPTION_HEADER_BYTES);
   IHAVEOPT.copy(header, 0);
@@ -93,7 +95,7 @@ export function decodeOptionHeader(bytes: Buffer): OptionHeader {
   return { option: bytes.readUInt32BE(8), length: bytes.readUInt32BE(12) };
 }
 
-/** A reply to an option: header and data. */
+/** Returns a reply to an option: header and data. */
 export function encodeOptionReply(option: number, type: number, data: Uint8Array = noData): Buffer {
   const header = Buffer.alloc(OPTION_REPLY_HEADER_BYTES);
   OPTION_REPLY_MAGIC.copy(header, 0);
@@ -109,7 +111,7 @@ export function decodeOptionReplyHeader(bytes: Buffer): OptionReplyHeader {
   return { option: bytes.readUInt32BE(8), type: bytes.readUInt32BE(12), length: bytes.readUInt32BE(16) };
 }
 
-/** Answer to NBD_OPT_EXPORT_NAME; `zeroes` adds the 124 reserved bytes. */
+/** Returns the answer to NBD_OPT_EXPORT_NAME; `zeroes` adds the 124 reserved bytes. */
 export function encodeExportNameReply(info: ExportInfo, zeroes: boolean): Buffer {
   const bytes = Buffer.alloc(EXPORT_NAME_REPLY_BYTES + (zeroes ? RESERVED_ZEROES : 0));
   writeU64(bytes, 0, info.size);
@@ -117,7 +119,7 @@ export function encodeExportNameReply(info: ExportInfo, zeroes: boolean): Buffer
   return bytes;
 }
 
-/** Takes the first 10 bytes of the answer to NBD_OPT_EXPORT_NAME. */
+/** Decodes the first 10 bytes of the answer to NBD_OPT_EXPORT_NAME. */
 export function decodeExportNameReply(bytes: Buffer): ExportInfo {
   return { size: readSize(bytes, 0, 'the export'), flags: bytes.readUInt16BE(8) };
 }

@@ -1,9 +1,9 @@
 /**
- * Names for the numbers of the protocol, generated from the tables in constants.ts, so that no message and no
- * log line shows a bare number. A number the tables do not know is shown as such: `NBD_OPT_ 99 (unknown)`.
+ * Names for the numbers of the protocol, generated from the tables in constants.ts, so that messages and logs show no bare
+ * numbers. A number that is not in a table becomes `NBD_OPT_99 (unknown)`.
  */
 
-/** Makes a function that names one value of `table`: `NBD_OPT_GO`. */
+/** Returns a function that names one value of `table`: `NBD_OPT_GO`. */
 export function valueNamer(
   prefix: string,
   table: Readonly<Record<string, number>>,
@@ -12,7 +12,7 @@ export function valueNamer(
   return (value) => names.get(value) ?? `${prefix}${value > 0xffff ? hex(value) : value} (unknown)`;
 }
 
-/** Makes a function that names every bit set: `NBD_FLAG_HAS_FLAGS|NBD_FLAG_SEND_FLUSH`, or `0`. */
+/** Returns a function that names every set bit: `NBD_FLAG_HAS_FLAGS|NBD_FLAG_SEND_FLUSH`, or `0`. */
 export function flagsNamer(
   prefix: string,
   table: Readonly<Record<string, number>>,

@@ -1,7 +1,6 @@
 /**
- * The data of option requests and of option replies, both directions. Decoders take exactly the data (its
- * length comes from the header) and throw NBD_PROTOCOL for anything that does not add up; a server answers
- * that with NBD_REP_ERR_INVALID.
+ * The data of option requests and option replies, in both directions. Decoders take exactly the data, whose length is in
+ * the header. They throw NBD_PROTOCOL for invalid data; a server then answers NBD_REP_ERR_INVALID.
  * doc/proto.md, "Option types" and "Option reply types".
  */
 import { NBD_INFO, infoName } from './constants.ts';
@@ -11,7 +10,7 @@ import { displayText, protocolError, readSize, readString, stringBytes, writeU64
 /** Data of NBD_OPT_INFO and NBD_OPT_GO. */
 export interface InfoRequest {
   readonly name: string;
-  /** NBD_INFO numbers asked for. */
+  /** The requested NBD_INFO numbers. */
   readonly requests: readonly number[];
 }
 
@@ -21,13 +20,13 @@ export interface MetaContextRequest {
   readonly queries: readonly string[];
 }
 
-/** Bytes, as NBD_INFO_BLOCK_SIZE gives them. */
+/** The data of NBD_INFO_BLOCK_SIZE, in bytes. */
 export interface BlockSizes {
   /** A power of two, 1 to 65536. */
   readonly minimum: number;
   /** A power of two, at least 512 and at least the minimum. */
   readonly preferred: number;
-  /** At least the preferred; 0xffffffff where there is no limit. */
+  /** At least the preferred size; 0xffffffff means no limit. */
   readonly maximum: number;
 }
 
@@ -42,7 +41,7 @@ export type InfoReply =
 /** Data of NBD_REP_SERVER. */
 export interface ListedExport {
   readonly name: string;
-  /** For people; may be empty. */
+  /** A text for users; may be empty. */
   readonly description: string;
 }
 
@@ -125,7 +124,7 @@ function infoPayload(info: Exclude<InfoReply, { type: 'unknown' }>): Buffer {
   }
 }
 
-/** An information type that we do not know is returned as such; clients ignore it. */
+/** Decodes NBD_REP_INFO. Returns an unknown information type as `unknown`; clients ignore it. */
 export function decodeInfoReply(data: Buffer): InfoReply {
   const cursor = new Cursor(data, 'NBD_REP_INFO');
   const type = cursor.u16();
@@ -147,7 +146,7 @@ export function decodeInfoReply(data: Buffer): InfoReply {
 }
 
 /**
- * What is wrong with advertised block sizes, or undefined. Rules: doc/proto.md, "Size constraints".
+ * Returns the fault of advertised block sizes, or undefined. The rules are in doc/proto.md, "Size constraints".
  */
 export function blockSizeFault(sizes: BlockSizes): string | undefined {
   const { minimum, preferred, maximum } = sizes;
@@ -168,7 +167,7 @@ export function decodeMetaContext(data: Buffer): MetaContext {
   return { id: cursor.u32(), name: readString(cursor.rest(), 'the metadata context') };
 }
 
-/** Walks a message and throws NBD_PROTOCOL where it would run over its end. */
+/** Reads the fields of a message in order. Throws NBD_PROTOCOL if a field exceeds the end. */
 class Cursor {
   readonly #data: Buffer;
   readonly #what: string;
@@ -182,7 +181,7 @@ class Cursor {
   bytes(length: number): Buffer {
     if (length > this.#data.length - this.#at)
       throw protocolError(
-        `${this.#what} has ${this.#data.length} bytes, a field of ${length} at ${this.#at} runs over its end`,
+        `${this.#what} has ${this.#data.length} bytes, but a field of ${length} bytes at ${this.#at} exceeds its end`,
       );
     this.#at += length;
     return this.#data.subarray(this.#at - length, this.#at);
@@ -203,7 +202,7 @@ class Cursor {
   end(): void {
     if (this.#at !== this.#data.length)
       throw protocolError(
-        `${this.#what} has ${this.#data.length} bytes, ${this.#data.length - this.#at} too many`,
+        `${this.#what} has ${this.#data.length} bytes, which is ${this.#data.length - this.#at} too many`,
       );
   }
 }

@@ -1,4 +1,4 @@
-/** Pre-shared keys as both sides take them: lines of `identity:hexkey`, as GnuTLS's psktool writes them. */
+/** Pre-shared keys of client and server: lines of `identity:hexkey`, the format of GnuTLS's psktool. */
 
-/** 128 bits: a shorter key can be guessed from one recorded handshake. psktool makes 32 bytes. */
+/** 128 bits. A shorter key could be guessed from one recorded handshake. psktool makes keys of 32 bytes. */
 export const minimumKeyBytes = 16;

@@ -1,8 +1,7 @@
 /**
- * Decoding of replies, for the client's side: bytes in, calls of a handler out. The data of reads goes straight
- * into the buffers that the handler names; nothing is joined, and nothing is allocated for a simple reply, a
- * data, hole or none chunk. What may follow which cookie is the handler's knowledge: it throws where a reply
- * does not fit its request, and the connection is then lost.
+ * Decodes replies for the client: takes bytes and calls a handler. The data of reads is copied directly into the buffers
+ * of the handler. No buffers are joined, and nothing is allocated for simple replies and for data, hole and none chunks.
+ * The handler knows the requests: it throws if a reply does not fit its request, and the connection is then lost.
  * doc/proto.md, "Transmission".
  */
 import {
@@ -21,11 +20,11 @@ import { displayText, protocolError, readU64 } from './wire.ts';
 
 export interface ReplyHandler {
   /**
-   * A simple reply; `error` is 0 or an NBD_ERROR. Returns where the data that follows goes (a successful read),
-   * or undefined where none follows.
+   * A simple reply; `error` is 0 or an NBD_ERROR. Returns the buffer for the data that follows (a successful read), or
+   * undefined if no data follows.
    */
   simple(cookieHigh: number, cookieLow: number, error: number): Uint8Array | undefined;
-  /** `length` bytes of data for absolute `offset` follow; returns where they go, exactly that long. */
+  /** `length` bytes of data for absolute `offset` follow. Returns a buffer of exactly that length. */
   data(cookieHigh: number, cookieLow: number, offset: number, length: number): Uint8Array;
   /** `length` zero bytes at absolute `offset`. */
   hole(cookieHigh: number, cookieLow: number, offset: number, length: number): void;
@@ -35,7 +34,7 @@ export interface ReplyHandler {
     contextId: number,
     descriptors: readonly StatusDescriptor[],
   ): void;
-  /** The request failed (also for error chunk types that we do not know). */
+  /** The request failed. Called also for unknown types of error chunks. */
   error(
     cookieHigh: number,
     cookieLow: number,
@@ -43,11 +42,11 @@ export interface ReplyHandler {
     message: string,
     offset: number | undefined,
   ): void;
-  /** The last part of this reply has arrived whole. */
+  /** The last part of this reply has arrived completely. */
   done(cookieHigh: number, cookieLow: number): void;
 }
 
-/** Error chunks: 6 bytes, a message of at most 4096, an offset; and room for what may come. */
+/** The most bytes of an error chunk: 6 bytes, a message of at most 4096, an offset, and room for extensions. */
 const MAX_ERROR_PAYLOAD = 65536;
 const MAX_STATUS_PAYLOAD = 4 + 8 * MAX_STATUS_DESCRIPTORS;
 
@@ -62,7 +61,7 @@ export class ReplyDecoder {
   #low = 0;
   #length = 0;
 
-  /** `structured` says that structured replies were negotiated. */
+  /** `structured`: structured replies were negotiated. */
   constructor(handler: ReplyHandler, structured: boolean) {
     this.#handler = handler;
     this.#structured = structured;
@@ -70,7 +69,7 @@ export class ReplyDecoder {
     this.#cutter.wantBytes(SIMPLE_REPLY_BYTES);
   }
 
-  /** Throws NBD_PROTOCOL, and whatever the handler throws; the decoder is then of no more use. */
+  /** Throws NBD_PROTOCOL, and the errors of the handler. The decoder is then not usable any more. */
   push(chunk: Uint8Array): void {
     this.#cutter.push(chunk);
   }
@@ -97,7 +96,7 @@ export class ReplyDecoder {
     }
   }
 
-  /** Both kinds of reply hold their cookie at 8, and the smaller header is 16 bytes. */
+  /** Decodes the first 16 bytes, the size of the smaller header. Both kinds of reply have the cookie at byte 8. */
   #head(piece: Buffer): void {
     const magic = piece.readUInt32BE(0);
     this.#high = piece.readUInt32BE(8);
@@ -113,16 +112,16 @@ export class ReplyDecoder {
       return;
     }
     if (magic !== STRUCTURED_REPLY_MAGIC)
-      throw protocolError(`a reply begins with ${hex(magic)}, which is no reply magic`);
+      throw protocolError(`a reply begins with ${hex(magic)}, which is not a reply magic`);
     if (!this.#structured)
-      throw protocolError('a structured reply came, but structured replies were not negotiated');
+      throw protocolError('a structured reply arrived, but structured replies were not negotiated');
     this.#flags = piece.readUInt16BE(4);
     this.#type = piece.readUInt16BE(6);
     this.#state = 'chunk-head';
     this.#cutter.wantBytes(CHUNK_HEADER_BYTES - SIMPLE_REPLY_BYTES);
   }
 
-  /** Checks the length against the type before any of the payload is taken. */
+  /** Checks the length against the type before the payload is read. */
   #chunk(): void {
     const length = this.#length;
     switch (this.#type) {
@@ -144,7 +143,9 @@ export class ReplyDecoder {
         break;
       default:
         if (!isErrorChunk(this.#type))
-          throw protocolError(`a chunk of type ${replyTypeName(this.#type)} came, which we did not ask for`);
+          throw protocolError(
+            `a chunk of type ${replyTypeName(this.#type)} arrived, which we did not request`,
+          );
         if (length < 6 || length > MAX_ERROR_PAYLOAD) throw this.#badLength();
     }
     this.#state = 'body';

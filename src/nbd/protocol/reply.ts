@@ -1,7 +1,6 @@
 /**
- * Encoding of replies, for the server's side: simple replies and structured reply chunks. Headers are written
- * into a buffer of the caller, so that header and payload can go out in one write; payload follows as is.
- * The decoder is in reply-decoder.ts.
+ * Encodes replies for the server: simple replies and structured reply chunks. Headers are written into a buffer of the
+ * caller, so that header and payload can go out in one write. The decoder is in reply-decoder.ts.
  * doc/proto.md, "Simple reply message", "Structured reply chunk message", "Structured reply types".
  */
 import { NBD_REPLY_FLAG, NBD_REPLY_TYPE, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC } from './constants.ts';
@@ -9,9 +8,9 @@ import { stringBytes, writeU64 } from './wire.ts';
 
 export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_HEADER_BYTES = 20;
-/** Chunk header and offset: what goes before the data of NBD_REPLY_TYPE_OFFSET_DATA. */
+/** Chunk header and offset, which precede the data of NBD_REPLY_TYPE_OFFSET_DATA. */
 export const DATA_CHUNK_HEADER_BYTES = CHUNK_HEADER_BYTES + 8;
-/** A whole NBD_REPLY_TYPE_OFFSET_HOLE chunk. */
+/** Size of a whole NBD_REPLY_TYPE_OFFSET_HOLE chunk. */
 export const HOLE_CHUNK_BYTES = CHUNK_HEADER_BYTES + 12;
 
 /** One descriptor of a block status chunk. */
@@ -59,7 +58,7 @@ export function encodeNoneChunk(into: Buffer, at: number, cookieHigh: number, co
   encodeChunkHeader(into, at, NBD_REPLY_FLAG.DONE, NBD_REPLY_TYPE.NONE, cookieHigh, cookieLow, 0);
 }
 
-/** Writes the head (28 bytes) of NBD_REPLY_TYPE_OFFSET_DATA; `dataLength` bytes of data follow. */
+/** Writes the header (28 bytes) of NBD_REPLY_TYPE_OFFSET_DATA; `dataLength` bytes of data follow. */
 export function encodeDataChunkHeader(
   into: Buffer,
   at: number,
@@ -89,7 +88,7 @@ export function encodeHoleChunk(
 }
 
 /**
- * NBD_REPLY_TYPE_ERROR, or NBD_REPLY_TYPE_ERROR_OFFSET where `offset` is given. `message` is for people.
+ * Returns NBD_REPLY_TYPE_ERROR, or NBD_REPLY_TYPE_ERROR_OFFSET if `offset` is given. `message` is a text for users.
  */
 export function encodeErrorChunk(
   flags: number,
@@ -111,7 +110,7 @@ export function encodeErrorChunk(
   return chunk;
 }
 
-/** NBD_REPLY_TYPE_BLOCK_STATUS for one metadata context; at least one descriptor. */
+/** Returns NBD_REPLY_TYPE_BLOCK_STATUS for one metadata context, with at least one descriptor. */
 export function encodeBlockStatusChunk(
   flags: number,
   cookieHigh: number,

@@ -1,8 +1,8 @@
 /**
- * Transmission requests: the 28-byte header, and a decoder for the server's side that copies a write's
- * payload straight to where the handler wants it.
+ * Transmission requests: the 28-byte header, and a decoder for the server that copies the payload of a write directly into
+ * the handler's buffer.
  *
- * A cookie is 64 opaque bits. It is carried as two 32-bit numbers, because those cost no allocation.
+ * A cookie is 64 opaque bits, kept as two 32-bit numbers, because these need no allocation.
  * doc/proto.md, "Request message".
  */
 import { NBD_CMD, REQUEST_MAGIC } from './constants.ts';
@@ -19,13 +19,13 @@ export interface Request {
   readonly type: number;
   readonly cookieHigh: number;
   readonly cookieLow: number;
-  /** Bytes; a value of 2^53 and more is rounded, and out of any range. */
+  /** Bytes. A value of 2^53 or more is rounded, but still outside of any export. */
   readonly offset: number;
   /** Bytes, 32 bits. */
   readonly length: number;
 }
 
-/** Writes a request header at `at`; nothing is allocated. */
+/** Writes a request header at `at`, without any allocation. */
 export function encodeRequest(
   into: Buffer,
   at: number,
@@ -61,26 +61,26 @@ function decodeRequest(bytes: Buffer): Request {
 
 export interface RequestHandler {
   /**
-   * A header has arrived. False: there is no memory for the request now. The decoder then keeps it, hands out
-   * nothing, and asks again at `release`. Absent: every request is taken at once.
+   * A header has arrived. Returns false if there is no memory for the request now. The decoder then keeps the request,
+   * delivers nothing, and asks again at `release`. Absent: every request is accepted at once.
    */
   admit?(request: Request): boolean;
   /**
-   * A write's header has arrived: returns where its payload goes (a buffer of exactly `request.length` bytes),
-   * or undefined to let the payload pass unread (the request is then refused from `request`).
+   * The header of a write has arrived. Returns a buffer of exactly `request.length` bytes for the payload, or undefined to
+   * skip the payload; `request` then refuses the request.
    */
   payloadFor(request: Request): Uint8Array | undefined;
-  /** A request is complete. `payload` is what `payloadFor` returned; undefined for every other command. */
+  /** A request is complete. `payload` is the buffer of `payloadFor`; undefined for all commands but writes. */
   request(request: Request, payload: Uint8Array | undefined): void;
 }
 
-/** The server's side: bytes in, requests out. After NBD_CMD_DISC nothing more is read. */
+/** Decodes requests for the server. After NBD_CMD_DISC it reads nothing more. */
 export class RequestDecoder {
   readonly #handler: RequestHandler;
   readonly #cutter: StreamCutter;
-  /** Was not admitted yet. */
+  /** A request that was not admitted yet. */
   #waiting: Request | undefined;
-  /** `hold` was called while a request that had waited was handed out. */
+  /** `hold` was called during the delivery of a request that had waited. */
   #holdAgain = false;
   #writing: Request | undefined;
   #payload: Uint8Array | undefined;
@@ -91,18 +91,18 @@ export class RequestDecoder {
     this.#cutter.wantBytes(REQUEST_BYTES);
   }
 
-  /** Throws NBD_PROTOCOL for a wrong magic, and whatever the handler throws; the connection is then lost. */
+  /** Throws NBD_PROTOCOL for a wrong magic, and the errors of the handler. The connection is then lost. */
   push(chunk: Uint8Array): void {
     this.#cutter.push(chunk);
   }
 
-  /** Hands out no further request until `release`: the handler has enough to do. */
+  /** Delivers no further request until `release`: the handler is at its limit. */
   hold(): void {
     this.#holdAgain = true;
     this.#cutter.hold();
   }
 
-  /** Ends a hold and hands out what waited. Throws as `push` does. */
+  /** Ends a hold and delivers the waiting requests. Throws like `push`. */
   release(): void {
     const request = this.#waiting;
     if (request !== undefined) {
@@ -114,17 +114,17 @@ export class RequestDecoder {
     this.#cutter.release();
   }
 
-  /** Where the next bytes of the stream may be received straight into: the rest of a write's payload. */
+  /** The buffer for the rest of a write's payload, into which the next bytes of the stream can be received directly. */
   get destination(): Uint8Array | undefined {
     return this.#cutter.destination;
   }
 
-  /** Says that the next `bytes` bytes of the stream now lie at the start of `destination`. */
+  /** Reports that the next `bytes` bytes of the stream were put at the start of `destination`. */
   filled(bytes: number): void {
     this.#cutter.filled(bytes);
   }
 
-  /** True where the stream may not end here. */
+  /** True within a request, where the stream must not end. */
   get midRequest(): boolean {
     return this.#waiting !== undefined || this.#writing !== undefined || this.#cutter.midPiece;
   }

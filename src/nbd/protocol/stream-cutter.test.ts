@@ -5,7 +5,7 @@ import { StreamCutter } from './stream-cutter.ts';
 
 type Want = { kind: 'bytes' | 'into' | 'skip'; length: number };
 
-/** Cuts `stream`, delivered in chunks of the given lengths, into the wanted pieces. */
+/** Splits `stream` into the wanted pieces. It arrives in chunks of the given lengths. */
 function cut(stream: Buffer, chunkLengths: number[], wants: Want[]): { pieces: string[]; rest: Buffer } {
   const pieces: string[] = [];
   let next = 0;
@@ -22,7 +22,7 @@ function cut(stream: Buffer, chunkLengths: number[], wants: Want[]): { pieces: s
     ask();
   });
   ask();
-  // One buffer is used for all chunks, as a socket with its own read buffer does.
+  // All chunks use one buffer, like a socket with its own read buffer.
   const reused = Buffer.alloc(stream.length);
   let at = 0;
   for (const length of [...chunkLengths, stream.length]) {
@@ -35,7 +35,7 @@ function cut(stream: Buffer, chunkLengths: number[], wants: Want[]): { pieces: s
   return { pieces, rest: cutter.takeRest() };
 }
 
-test('pieces are the same however the stream is split', () => {
+test('pieces are the same for every split of the stream', () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ maxLength: 300 }),
@@ -68,7 +68,7 @@ test('pieces are the same however the stream is split', () => {
   );
 });
 
-test('a piece in the middle is told apart from the space between pieces', () => {
+test('midPiece is true within a piece and false between pieces', () => {
   const cutter = new StreamCutter(() => cutter.wantBytes(4));
   cutter.wantBytes(4);
   assert.equal(cutter.midPiece, false);
@@ -78,7 +78,7 @@ test('a piece in the middle is told apart from the space between pieces', () => 
   assert.equal(cutter.midPiece, false);
 });
 
-test('a hold keeps what arrives until it is released', () => {
+test('a hold keeps received bytes until the release', () => {
   const pieces: string[] = [];
   const cutter = new StreamCutter((piece) => {
     pieces.push(piece.toString());
@@ -96,7 +96,7 @@ test('a hold keeps what arrives until it is released', () => {
   assert.deepEqual(pieces, ['ab', 'cd', 'ef']);
 });
 
-test('payload can be received straight into its destination', () => {
+test('payload can be received directly into its destination', () => {
   const destination = Buffer.alloc(6);
   const pieces: string[] = [];
   const cutter = new StreamCutter((piece) => {

@@ -1,10 +1,10 @@
 /**
- * Cuts a byte stream into pieces of sizes asked for one after the other, however the bytes arrive, without
- * ever joining buffers: a piece that lies whole in a chunk is handed out as a view of it, one that straddles
- * chunks is gathered in a scratch buffer, and bulk payload is copied straight to where it belongs.
+ * Splits a byte stream into pieces of requested sizes, for any sizes of the received chunks. Buffers are never joined. A
+ * piece within one chunk is a view of the chunk. A piece over several chunks is collected in a scratch buffer. Bulk payload
+ * is copied directly to its destination.
  *
- * Usage: `onPiece` is called with each complete piece and asks for the next one (`wantBytes`, `wantInto`,
- * `wantSkip`) before it returns; where it asks for nothing, the rest of the stream waits in `takeRest()`.
+ * Usage: `onPiece` is called with each complete piece and requests the next one (`wantBytes`, `wantInto`, `wantSkip`) before
+ * it returns. If it requests nothing, the rest of the stream waits in `takeRest()`.
  */
 export class StreamCutter {
   readonly #onPiece: (piece: Buffer) => void;
@@ -21,70 +21,70 @@ export class StreamCutter {
     this.#onPiece = onPiece;
   }
 
-  /** Next piece: `length` bytes, as a view that is valid only during the callback. */
+  /** Requests a piece of `length` bytes, as a view that is valid only during the callback. */
   wantBytes(length: number): void {
     this.#want('bytes', length);
     if (this.#scratch.length < length && this.#mode === 'bytes')
       this.#scratch = Buffer.allocUnsafeSlow(length);
   }
 
-  /** Next piece: as many bytes as `destination` has, copied there. The callback gets an empty buffer. */
+  /** Requests bytes to fill `destination`. The callback gets an empty buffer. */
   wantInto(destination: Uint8Array): void {
     this.#want('into', destination.length);
     this.#into = destination;
   }
 
-  /** Next piece: `length` bytes that nobody wants. The callback gets an empty buffer. */
+  /** Requests to discard `length` bytes. The callback gets an empty buffer. */
   wantSkip(length: number): void {
     this.#want('skip', length);
   }
 
-  /** Asks for nothing from here on. */
+  /** Withdraws the request. */
   stop(): void {
     this.#mode = 'idle';
   }
 
-  /** No further piece is handed out until `release`; bytes that arrive meanwhile wait. For back-pressure. */
+  /** Delivers no further piece until `release`; received bytes wait. Used for back-pressure. */
   hold(): void {
     this.#held = true;
   }
 
-  /** Ends a hold and hands out what waited. Throws what `onPiece` throws. */
+  /** Ends a hold and delivers the waiting pieces. Throws the errors of `onPiece`. */
   release(): void {
     this.#held = false;
     this.push(empty);
   }
 
   /**
-   * Where the next bytes of the stream belong, for a caller who can receive them straight into place and then
-   * calls `filled`; undefined while bulk payload is not what comes next.
+   * The buffer for the next bytes of the stream, for a caller that can receive directly into it and then calls `filled`.
+   * Undefined if the next piece is not bulk payload.
    */
   get destination(): Uint8Array | undefined {
     if (this.#mode !== 'into' || this.#held || this.#rest.length > 0) return undefined;
     return this.#into.subarray(this.#got);
   }
 
-  /** Says that the next `bytes` bytes of the stream now lie at the start of `destination`. */
+  /** Reports that the next `bytes` bytes of the stream were put at the start of `destination`. */
   filled(bytes: number): void {
     if (this.#mode !== 'into' || bytes > this.#need - this.#got)
-      throw new RangeError(`${bytes} bytes were put where ${this.#need - this.#got} are wanted`);
+      throw new RangeError(`${bytes} bytes were received, but only ${this.#need - this.#got} are wanted`);
     this.#got += bytes;
     if (this.#got === this.#need) this.push(empty);
   }
 
-  /** True where a piece has begun to arrive but is not complete. */
+  /** True while a piece is only partly received. */
   get midPiece(): boolean {
     return this.#mode !== 'idle' && this.#got > 0;
   }
 
-  /** What arrived and nobody asked for. */
+  /** Returns the received bytes that no request covers. */
   takeRest(): Buffer {
     const rest = this.#rest;
     this.#rest = empty;
     return rest;
   }
 
-  /** Takes the next bytes of the stream. Throws what `onPiece` throws; the cutter is then of no more use. */
+  /** Takes the next bytes of the stream. Throws the errors of `onPiece`. The cutter is then not usable any more. */
   push(chunk: Uint8Array): void {
     let bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     if (this.#pushing) throw new Error('push was called from within onPiece');
@@ -118,7 +118,7 @@ export class StreamCutter {
       this.#into = empty;
       this.#onPiece(piece);
     }
-    // A copy: the chunk may be a buffer that the caller fills again.
+    // Copied, because the caller may reuse the buffer of the chunk.
     if (at < bytes.length) this.#rest = Buffer.from(bytes.subarray(at));
   }
 

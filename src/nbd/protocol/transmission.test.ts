@@ -21,7 +21,7 @@ function head(bytes: number, write: (into: Buffer) => void): Buffer {
   return into;
 }
 
-/** Everything a server may say, and what must be heard. */
+/** All replies that a server may send, with the expected calls of the handler. */
 const replies = Buffer.concat([
   head(16, (b) => reply.encodeSimpleReply(b, 0, 0, 1, 2)),
   head(16, (b) => reply.encodeSimpleReply(b, 0, 28, 1, 3)),
@@ -83,7 +83,7 @@ function recorder(events: string[]): ReplyHandler {
   };
 }
 
-test('replies are heard the same when the bytes are split at every place', () => {
+test('replies are decoded equally for every split of the bytes', () => {
   for (let at = 0; at <= replies.length; at++) {
     const events: string[] = [];
     const decoder = new ReplyDecoder(recorder(events), true);
@@ -97,14 +97,14 @@ test('replies are heard the same when the bytes are split at every place', () =>
   assert.deepEqual(events, heard, 'byte by byte');
 });
 
-test('a structured reply is refused where none was negotiated', () => {
+test('a structured reply is refused if structured replies were not negotiated', () => {
   const decoder = new ReplyDecoder(recorder([]), false);
   assert.throws(() => decoder.push(head(20, (b) => reply.encodeNoneChunk(b, 0, 1, 4))), {
     code: 'NBD_PROTOCOL',
   });
 });
 
-test('lengths that do not fit the type of a chunk are refused before the payload arrives', () => {
+test('a length that does not fit the type of its chunk is refused before the payload arrives', () => {
   for (const [type, length, flags] of [
     [0, 4, DONE],
     [0, 0, 0],
@@ -126,7 +126,7 @@ test('lengths that do not fit the type of a chunk are refused before the payload
   }
 });
 
-test('an unknown error chunk fails its request and no more', () => {
+test('an unknown error chunk fails only its request', () => {
   const events: string[] = [];
   const decoder = new ReplyDecoder(recorder(events), true);
   const body = Buffer.from('00000016000568656c6c6f99', 'hex');
@@ -136,7 +136,7 @@ test('an unknown error chunk fails its request and no more', () => {
   assert.deepEqual(events, ['error 1.1 22 "hello" undefined', 'done 1.1']);
 });
 
-test('garbage never does worse than NBD_PROTOCOL', () => {
+test('garbage throws nothing but NBD_PROTOCOL', () => {
   const start = fc.constantFrom('67446698', '668e33ef', '');
   fc.assert(
     fc.property(start, fc.uint8Array({ maxLength: 200 }), (magic, bytes) => {
@@ -170,7 +170,7 @@ const requested = [
   '0 2 6 0+0 -',
 ];
 
-test('requests are heard the same when the bytes are split at every place', () => {
+test('requests are decoded equally for every split of the bytes', () => {
   for (let at = 0; at <= requests.length; at++) {
     const events: string[] = [];
     const decoder = new RequestDecoder({
@@ -187,7 +187,7 @@ test('requests are heard the same when the bytes are split at every place', () =
   }
 });
 
-test('request headers survive the wire', () => {
+test('request headers are the same after encoding and decoding', () => {
   const u16 = fc.nat(65535);
   const u32 = fc.nat(0xffffffff);
   fc.assert(
