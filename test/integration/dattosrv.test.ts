@@ -205,7 +205,7 @@ test('read-only: the server, or a file without write bits', async (t) => {
     await exec('qemu-io', ['-r', '-f', 'raw', '-c', 'read -P 9 0 1M', uri]);
   }
   const { stderr } = await exec('qemu-img', ['info', second.uriOf('new@1M')], { allow: [1] });
-  assert.match(stderr, /no image "new"/);
+  assert.match(stderr, /image "new" does not exist/);
   assert.ok(!existsSync(join(server.directory, 'new')));
 });
 

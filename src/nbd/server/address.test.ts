@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkedListenAddress, parseListenAddress } from './address.ts';
 
-test('addresses are read', () => {
+test('addresses are parsed', () => {
   assert.deepEqual(parseListenAddress('127.0.0.1:0'), { host: '127.0.0.1', port: 0 });
   assert.deepEqual(parseListenAddress('[::1]:5'), { host: '::1', port: 5 });
   assert.deepEqual(parseListenAddress('localhost'), { host: 'localhost', port: 10809 });
@@ -11,7 +11,7 @@ test('addresses are read', () => {
     assert.throws(() => parseListenAddress(bad), { code: 'BAD_USAGE' }, bad);
 });
 
-test('nobody listens beyond loopback without verified peers', async () => {
+test('addresses other than loopback need verified peers', async () => {
   for (const host of ['0.0.0.0', '::', '192.0.2.1']) {
     await assert.rejects(checkedListenAddress({ host, port: 1 }, false), { code: 'BAD_USAGE' });
     assert.deepEqual(await checkedListenAddress({ host, port: 1 }, true), { host, port: 1 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Admission } from './admission.ts';
 
-test('silent clients make room for others, the oldest of the address with most of them first', () => {
+test('silent clients are dropped for others, the oldest of the address with the most clients first', () => {
   const admission = new Admission<number>(2, 4);
   for (const id of [1, 2, 3]) assert.deepEqual(admission.arrive(id, '10.0.0.1'), { drop: undefined });
   assert.deepEqual(admission.arrive(4, '10.0.0.2'), { drop: undefined });
@@ -13,7 +13,7 @@ test('silent clients make room for others, the oldest of the address with most o
   assert.deepEqual(admission.arrive(7, '10.0.0.4'), { drop: undefined });
 });
 
-test('clients that have chosen an export are limited by themselves', () => {
+test('clients that have chosen an export have their own limit', () => {
   const admission = new Admission<number>(2, 4);
   for (const id of [1, 2, 3]) admission.arrive(id, '');
   assert.equal(admission.enter(1), true);
@@ -25,7 +25,7 @@ test('clients that have chosen an export are limited by themselves', () => {
   assert.equal(admission.enter(5), true);
 });
 
-test('addresses of one network of IPv6 count as one', () => {
+test('addresses of one IPv6 /64 network count as one address', () => {
   const admission = new Admission<number>(2, 2);
   admission.arrive(1, '2001:db8:1:2::1');
   admission.arrive(2, '2001:db8:1:3::1');

@@ -1,16 +1,16 @@
 /**
- * Who may connect. Clients that have chosen an export count against the limit of connections; those that still
- * negotiate have a limit of their own, so that clients who say nothing, and proved nothing, keep no other out. If
- * that limit is reached, the oldest of the address that has most of them makes room.
+ * The limits of connections. Clients that have chosen an export count against one limit. Clients that still negotiate have
+ * another limit, so that silent, unauthenticated clients cannot keep others out. If the second limit is reached, a client of
+ * the address with the most negotiating clients is dropped: the oldest one.
  */
 
-/** Connections that may negotiate at the same time. */
+/** The most connections that may negotiate at the same time. */
 export const maximumNegotiating = 64;
 
 export class Admission<Id> {
   readonly #maximum: number;
   readonly #maximumNegotiating: number;
-  /** By id, in the order of arrival. */
+  /** Addresses by connection ID, in the order of arrival. */
   readonly #negotiating = new Map<Id, string>();
   readonly #entered = new Set<Id>();
 
@@ -19,7 +19,7 @@ export class Admission<Id> {
     this.#maximumNegotiating = mostNegotiating;
   }
 
-  /** A connection from the address has arrived: it is refused, or is in, perhaps in the place of another. */
+  /** Refuses or admits a new connection. If `drop` is set, the caller must drop that connection to make room. */
   arrive(id: Id, address: string): 'refused' | { readonly drop: Id | undefined } {
     if (this.#entered.size >= this.#maximum) return 'refused';
     const drop = this.#negotiating.size >= this.#maximumNegotiating ? this.#oldestOfMost() : undefined;
@@ -28,7 +28,7 @@ export class Admission<Id> {
     return { drop };
   }
 
-  /** The client has chosen an export. False: there are too many already. */
+  /** Notes that the client has chosen an export. Returns false if the limit is reached. */
   enter(id: Id): boolean {
     if (!this.#negotiating.delete(id)) return false;
     if (this.#entered.size >= this.#maximum) return false;
@@ -50,7 +50,7 @@ export class Admission<Id> {
   }
 }
 
-/** One machine has all of a /64 of IPv6. */
+/** Returns the /64 network of an IPv6 address, since one machine can use all addresses in it. */
 function network(address: string): string {
   return address.includes(':') && !address.includes('.') ? address.split(':').slice(0, 4).join(':') : address;
 }

@@ -1,14 +1,14 @@
 /**
- * What the NBD server serves: the interface between the protocol and whatever holds the bytes (an image file,
- * a recovery point, an overlay). One backend belongs to one connection, so that it may keep a file descriptor
- * or a cache of its own; several backends of one export see each other's completed writes.
+ * The interface between the NBD server and the storage behind an export: an image file, a recovery point, an overlay. Each
+ * connection has its own backend, which may keep a file descriptor or a cache. Several backends of one export see each
+ * other's completed writes.
  *
- * Every method may answer at once (the thread was blocked meanwhile, which is cheapest for the page cache) or
- * with a promise. The server has checked offsets and lengths against `size`, and calls no writing method of a
- * read-only backend. Methods throw `BackendError`, or a system error whose `code` says the rest.
+ * Every method may return its result directly, after blocking the thread (the fastest way for the page cache), or as a
+ * promise. The server has checked offsets and lengths against `size`, and calls no writing method of a read-only backend.
+ * Methods throw `BackendError`, or a system error with a `code`.
  */
 
-/** What the protocol can tell a client (docs/protocol-support.md, error values). */
+/** The errors that the protocol can report to a client (docs/protocol-support.md, error values). */
 export type BackendErrorCode = 'EPERM' | 'EIO' | 'ENOMEM' | 'EINVAL' | 'ENOSPC' | 'EOVERFLOW' | 'ENOTSUP';
 
 export class BackendError extends Error {
@@ -27,16 +27,16 @@ export type MaybePromise<T> = T | Promise<T>;
 export interface StatusExtent {
   /** Bytes, at least 1. */
   readonly length: number;
-  /** Nothing is allocated there. */
+  /** No space is allocated. */
   readonly hole: boolean;
-  /** It reads as zeros for sure. */
+  /** The run certainly reads as zeros. */
   readonly zero: boolean;
 }
 
 export interface ZeroOptions {
-  /** The space may be freed; false asks for room to be kept. */
+  /** The space may be freed. False: keep it allocated. */
   readonly hole: boolean;
-  /** Fail with ENOTSUP, and alter nothing, rather than be as slow as writing zeros. */
+  /** Fail with ENOTSUP, without any change, rather than be as slow as writing zeros. */
   readonly fast: boolean;
 }
 
@@ -46,12 +46,12 @@ export interface ExportBackend {
   readonly readOnly: boolean;
   /** Several connections see each other's completed writes, and a flush on one covers all. */
   readonly multiConnection: boolean;
-  /** `zero` can be asked to be fast. */
+  /** `zero` supports the option `fast`. */
   readonly fastZero: boolean;
 
   /** Fills `target` from `offset`. */
   read(target: Uint8Array, offset: number): MaybePromise<void>;
-  /** `data` is only valid until the write has completed. */
+  /** Writes `data`, which is valid only until the write has completed. */
   write(data: Uint8Array, offset: number): MaybePromise<void>;
   /** Makes the range read as zeros. */
   zero(offset: number, length: number, options: ZeroOptions): MaybePromise<void>;
@@ -62,36 +62,36 @@ export interface ExportBackend {
   /** A hint that the range will be read soon. */
   cache?(offset: number, length: number): MaybePromise<void>;
   /**
-   * The runs from `offset` on, in order, at least one, together at most `length`; fewer where `limit` runs are
-   * reached. Where nothing is known one run with both flags false is always right.
+   * Returns the runs from `offset` on: at least one, at most `limit`, together at most `length` bytes. One run with both
+   * flags false is always correct.
    */
   status(offset: number, length: number, limit: number): MaybePromise<readonly StatusExtent[]>;
   /**
-   * How many bytes from `offset` on (1 to `length`) are alike: a hole that reads as zeros, or data. Asked
-   * before each structured read, so it is cheap or absent.
+   * Returns the run at `offset` (1 to `length` bytes): a hole that reads as zeros, or data. The server calls it before each
+   * structured read, so it must be cheap, or absent.
    */
   run?(offset: number, length: number): MaybePromise<StatusExtent>;
-  /** Called once, after the last request has ended, however the connection ended. */
+  /** Called once, after the last request has ended, for any end of the connection. */
   close(): MaybePromise<void>;
 }
 
-/** Size and nature of an export, without opening it. */
+/** The properties of an export that is not opened. */
 export interface ExportDescription {
-  /** The export's own name: for the default export, what it stands for. */
+  /** The export's own name. For the default export, the name that it stands for. */
   readonly name: string;
   readonly size: number;
   readonly readOnly: boolean;
   readonly multiConnection: boolean;
   readonly fastZero: boolean;
-  /** Shown to people who list exports; may be empty. */
+  /** A text for users who list exports; may be empty. */
   readonly description: string;
 }
 
-/** Why an export cannot be had; the message goes to the client as it is. */
+/** The error of an export that cannot be opened. The message is sent to the client unchanged. */
 export class ExportError extends Error {
   /**
-   * `unknown`: no such export; `policy`: it exists but this server does not give it; `invalid`: the request
-   * contradicts it (a wrong size).
+   * `unknown`: there is no such export. `policy`: the server does not open this export. `invalid`: the request does not fit
+   * the export (a wrong size).
    */
   readonly reason: 'unknown' | 'policy' | 'invalid';
 
@@ -102,11 +102,11 @@ export class ExportError extends Error {
   }
 }
 
-/** The exports of a server. Names are what clients send; the empty one is the default export. */
+/** The exports of a server. Names are as clients send them; the empty name is the default export. */
 export interface ExportProvider {
   list(): MaybePromise<readonly { readonly name: string; readonly description: string }[]>;
-  /** Looks, creates nothing. Throws ExportError. */
+  /** Describes an export, without creating it. Throws ExportError. */
   describe(name: string): MaybePromise<ExportDescription>;
-  /** Opens (and creates where that is allowed). Throws ExportError. */
+  /** Opens an export, and creates it if that is allowed. Throws ExportError. */
   open(name: string): MaybePromise<ExportBackend>;
 }

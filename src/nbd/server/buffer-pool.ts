@@ -1,6 +1,6 @@
 /**
- * Buffers that are used again, so that a busy connection allocates nothing per request. One pool serves all
- * connections of a thread; what is out is bounded by the connections' own budgets, what lies idle by `maximum`.
+ * A pool of reusable buffers, so that a busy connection allocates nothing per request. One pool serves all connections of a
+ * thread. The memory budgets of the connections limit the buffers in use; `maximum` limits the idle ones.
  */
 import { KiB, MiB } from '../../base/bytes.ts';
 
@@ -11,12 +11,12 @@ export class BufferPool {
   readonly #maximum: number;
   #idleBytes = 0;
 
-  /** `maximum` bytes may lie idle. */
+  /** `maximum`: the most bytes in idle buffers. */
   constructor(maximum: number = 8 * MiB) {
     this.#maximum = maximum;
   }
 
-  /** A buffer of `length` bytes with anything in it. */
+  /** Returns a buffer of `length` bytes with undefined contents. */
   take(length: number): Buffer {
     const size = sizeClass(length);
     const idle = this.#idle.get(size)?.pop();
@@ -24,7 +24,7 @@ export class BufferPool {
     return (idle ?? Buffer.allocUnsafeSlow(size)).subarray(0, length);
   }
 
-  /** Gives back what `take` gave; nobody may use it any more. */
+  /** Returns a buffer of `take` to the pool. The caller must not use it any more. */
   give(buffer: Buffer): void {
     const size = buffer.buffer.byteLength;
     if (this.#idleBytes + size > this.#maximum) return;
@@ -36,7 +36,7 @@ export class BufferPool {
   }
 }
 
-/** The bytes that a buffer of `length` takes: the next power of two, so that few sizes exist. */
+/** Returns the memory of a buffer of `length` bytes: the next power of two, so that there are few sizes. */
 export function sizeClass(length: number): number {
   return length <= smallest ? smallest : 2 ** Math.ceil(Math.log2(length));
 }

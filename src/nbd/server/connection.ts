@@ -1,6 +1,6 @@
 /**
- * One client from greeting to goodbye. This is the library's door: whoever has a byte stream and an
- * ExportProvider can serve NBD over it (dattosrv does over sockets, tests over memory).
+ * Serves one client from the greeting to the end. This is the entry of the server library: it serves NBD over any byte
+ * stream with an ExportProvider. dattosrv uses sockets, tests use streams in memory.
  */
 import { MiB } from '../../base/bytes.ts';
 import { toAgentError } from '../../base/errors.ts';
@@ -18,29 +18,29 @@ import type { Wire } from './wire.ts';
 export interface ServerOptions {
   readonly exports: ExportProvider;
   readonly log: Log;
-  /** Makes a TLS wire of a plain one; where it is given, TLS is forced. */
+  /** Upgrades a plain wire to TLS. If present, TLS is required. */
   readonly startTls?: (wire: Wire) => Promise<Wire>;
-  /** Shared by the connections of a thread. */
+  /** The pool that the connections of a thread share. */
   readonly pool?: BufferPool;
   readonly budget?: MemoryBudget;
-  /** Called when the client has chosen an export. False: it is cut off. */
+  /** Called when the client has chosen an export. Returns false to drop the client. */
   readonly entered?: () => boolean;
   readonly blockSizes?: BlockSizes;
-  /** How long a client may take to choose an export, milliseconds. */
+  /** Time limit for a client to choose an export, milliseconds. */
   readonly handshakeTimeoutMs?: number;
-  /** How long a client may take to fetch what is left for it when the connection ends, milliseconds. */
+  /** Time limit for a client to read the remaining replies when the connection ends, milliseconds. */
   readonly goodbyeMs?: number;
 }
 
-/** Any offset, holes in pages, and payloads as large as every server should take. */
+/** Any offset is allowed, pages are preferred, and the payload limit is the one that every server should support. */
 const defaultBlockSizes: BlockSizes = { minimum: 1, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
 
 export interface ServedConnection {
-  /** Resolves when the connection is closed and nothing of it runs; never rejects. */
+  /** Resolves when the connection is closed and all its requests have ended. Never rejects. */
   readonly done: Promise<void>;
-  /** Finishes the requests under way, makes them durable, and closes. */
+  /** Finishes the requests in progress, makes them durable, and closes the connection. */
   stop(): void;
-  /** Cuts the client off; requests under way still end. */
+  /** Drops the client. Requests in progress still run to their end. */
   drop(reason: string): void;
 }
 
@@ -63,16 +63,16 @@ async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>)
     if (agreed === undefined) return;
     current = agreed.wire;
     void stopped.then(() => {
-      // Long enough for answers under way; one who does not take them does not keep the server.
+      // Waits for the client to read the remaining replies. A client that does not read must not block the server.
       setTimeout(() => current.destroy(), goodbyeMs).unref();
     });
     await transmit(agreed, options, stopped);
   } catch (error) {
-    if (error instanceof ClientGone) log.debug('client gone during the handshake');
+    if (error instanceof ClientGone) log.debug('client disconnected during the handshake');
     else if (error instanceof ExportError) log.warn({ error: error.message }, 'export refused');
     else {
       const { code, message } = toAgentError(error);
-      log.warn({ code, error: message }, 'connection given up');
+      log.warn({ code, error: message }, 'connection ended by an error');
     }
     current.destroy();
   } finally {
@@ -82,7 +82,7 @@ async function serve(wire: Wire, options: ServerOptions, stopped: Promise<void>)
   }
 }
 
-/** The handshake, ended by the clock and by `stopped`. */
+/** Runs the handshake. The time limit or `stopped` ends it. */
 async function withinTime(
   wire: Wire,
   options: ServerOptions,
@@ -124,7 +124,7 @@ async function transmit(agreed: Agreement, options: ServerOptions, stopped: Prom
   const transmission = new Transmission(wire, backend, terms, pool, events, budget);
   log.info({ export: exportName, size, read_only: readOnly }, 'export opened');
   try {
-    if (options.entered?.() === false) wire.destroy(new Error('there are too many connections'));
+    if (options.entered?.() === false) wire.destroy(new Error('too many connections'));
     else transmission.start(agreed.rest());
     const stopping = await Promise.race([
       wire.closed.then(() => false),
@@ -134,7 +134,7 @@ async function transmit(agreed: Agreement, options: ServerOptions, stopped: Prom
     await transmission.drain();
     if (stopping && transmission.unflushed) await backend.flush();
   } finally {
-    // On every path: a request that still ran would reach the next file that gets the descriptor's number.
+    // Needed on every path: a request that still runs could write to the next file that gets the same descriptor number.
     await transmission.drain();
     await backend.close();
     log.info({ export: exportName, ...reasonOf(wire) }, 'export closed');
@@ -146,7 +146,7 @@ function reasonOf(wire: Wire): { error?: string } {
   return wire.failure === undefined ? {} : { error: wire.failure.message };
 }
 
-/** A client that does not end its side after we ended ours gets a little time, not for ever. */
+/** Closes the connection if the client does not end its side soon after we ended ours. */
 function wireMustClose(wire: Wire, goodbyeMs: number): void {
   const timer = setTimeout(() => wire.destroy(), goodbyeMs);
   timer.unref();

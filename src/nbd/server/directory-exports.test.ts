@@ -33,7 +33,7 @@ function refuses(reason: ExportError['reason'], text: RegExp): (error: unknown) 
   return (error) => error instanceof ExportError && error.reason === reason && text.test(error.message);
 }
 
-test('an image is made with its size, whole, as a hole, once', async () => {
+test('an image is created once, with its size, as a hole', async () => {
   const exports = exportsOf();
   assert.equal(exports.describe('a.img@1M').size, 2 ** 20);
   assert.deepEqual(readdirSync(directory), [], 'describing makes nothing');
@@ -47,7 +47,7 @@ test('an image is made with its size, whole, as a hole, once', async () => {
   again.close();
 });
 
-test('a size that differs is refused with both numbers', async () => {
+test('a different size is refused with both numbers', async () => {
   const exports = exportsOf();
   (await exports.open('a@1M')).close();
   await assert.rejects(exports.open('a@2M'), refuses('invalid', /1048576 .* 2097152/));
@@ -55,15 +55,15 @@ test('a size that differs is refused with both numbers', async () => {
   assert.equal(statSync(join(directory, 'a')).size, 2 ** 20);
 });
 
-test('nothing is made without leave', async () => {
+test('no image is created without --create', async () => {
   for (const options of [{ create: false }, { readOnly: true }])
     await assert.rejects(exportsOf(options).open('a@1M'), refuses('unknown', /--create/));
   await assert.rejects(exportsOf().open('a'), refuses('unknown', /a@SIZE/));
   assert.deepEqual(readdirSync(directory), []);
 });
 
-test('a file that cannot be that large leaves nothing behind', async () => {
-  // Of a size that no filesystem has; some truncate it all the same.
+test('an image that is too large for the filesystem leaves no file behind', async () => {
+  // No filesystem has files of this size, but some accept the truncate.
   await exportsOf()
     .open('a@9007199254740991')
     .then((backend) => backend.close())
@@ -73,7 +73,7 @@ test('a file that cannot be that large leaves nothing behind', async () => {
     });
 });
 
-test('only regular files with names of images are listed and opened', async () => {
+test('only regular files with valid names are listed and opened', async () => {
   writeFileSync(join(directory, 'real'), 'x');
   writeFileSync(join(directory, '.hidden'), 'x');
   writeFileSync(join(directory, 'a b'), 'x');
@@ -90,7 +90,7 @@ test('only regular files with names of images are listed and opened', async () =
     await assert.rejects(exports.open(name), refuses('invalid', /name of an image/));
 });
 
-test('the empty name is the default export, where there is one', async () => {
+test('the empty name is the default export, if there is one', async () => {
   await assert.rejects(exportsOf().open(''), refuses('unknown', /no default export/));
   const exports = exportsOf({ defaultExport: 'main@4K' });
   assert.equal(exports.describe('').name, 'main');
@@ -99,7 +99,7 @@ test('the empty name is the default export, where there is one', async () => {
   backend.close();
 });
 
-test('read-only is the server, or a file without write bits', async () => {
+test('an export is read-only if the server is, or if its file has no write bits', async () => {
   writeFileSync(join(directory, 'done'), 'x', { mode: 0o444 });
   writeFileSync(join(directory, 'open'), 'x', { mode: 0o644 });
   for (const [options, name, readOnly] of [
@@ -115,7 +115,7 @@ test('read-only is the server, or a file without write bits', async () => {
   }
 });
 
-test('an image that was cut short fails its reads and tells why', async () => {
+test('reads of an image that was truncated fail with both sizes', async () => {
   const exports = exportsOf();
   const backend = await exports.open('a@8K');
   truncateSync(join(directory, 'a'), 4096);

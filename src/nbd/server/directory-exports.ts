@@ -1,8 +1,7 @@
 /**
- * The exports of dattosrv: the regular files of one directory. What may be opened is decided here: names are
- * names of files (export-name.ts), links are not followed, devices and pipes are not images. An image that is
- * made on demand appears under its name only when it is whole and durable, so that neither a cut nor a second
- * client ever meets half of one.
+ * The exports of dattosrv: the regular files of one directory. Export names are file names (export-name.ts), links are not
+ * followed, and devices and pipes are refused. An image that is created on demand appears under its name only when it is
+ * complete and durable. So no client ever sees an incomplete image, also after a crash.
  */
 import { closeSync, constants, type Dirent, fstatSync, lstatSync, openSync } from 'node:fs';
 import { link, open, readdir, unlink } from 'node:fs/promises';
@@ -17,15 +16,15 @@ import { FileBackend } from './file-backend.ts';
 
 export interface DirectoryExportsOptions {
   readonly directory: string;
-  /** Nothing is written or made. */
+  /** Clients cannot write, and no image is created. */
   readonly readOnly: boolean;
-  /** `NAME@SIZE` makes an image that is not there. */
+  /** `NAME@SIZE` creates a missing image. */
   readonly create: boolean;
-  /** What the empty name stands for, `NAME` or `NAME@SIZE`. */
+  /** The export for the empty name, as `NAME` or `NAME@SIZE`. */
   readonly defaultExport: string | undefined;
 }
 
-/** Temporary names begin like this: with a dot, so that no export name reaches them. */
+/** The start of temporary names. No export name can begin with a dot. */
 const unfinishedPrefix = '.unfinished-';
 
 interface OpenImage {
@@ -66,7 +65,7 @@ export class DirectoryExports implements ExportProvider {
       image = this.#openExisting(wanted);
     }
     if (image === undefined)
-      throw new ExportError('unknown', `image "${wanted.name}" vanished as soon as it was made`);
+      throw new ExportError('unknown', `image "${wanted.name}" was removed right after it was created`);
     return new FileBackend(image.fd, image.size, image.readOnly);
   }
 
@@ -77,12 +76,12 @@ export class DirectoryExports implements ExportProvider {
     return parseExportName(this.#options.defaultExport);
   }
 
-  /** Undefined where there is no such file. */
+  /** Opens an existing image. Returns undefined if the file does not exist. */
   #openExisting({ name, size }: ExportName): OpenImage | undefined {
     const path = join(this.#options.directory, name);
     let image: OpenImage | undefined;
     try {
-      // Opening alone does things to some devices. What takes the file's place after this is found out below.
+      // Opening some devices has side effects, so check the type first. A file that is replaced after that is detected below.
       const status = lstatSync(path);
       if (!status.isFile() && !status.isSymbolicLink())
         throw new ExportError('policy', `"${name}" is not a regular file`);
@@ -91,26 +90,29 @@ export class DirectoryExports implements ExportProvider {
       if (error instanceof ExportError) throw error;
       if (errnoCode(error) === 'ENOENT') return undefined;
       if (errnoCode(error) === 'ELOOP')
-        throw new ExportError('policy', `"${name}" is a symbolic link, which is not followed`);
-      throw new ExportError('policy', `"${name}" cannot be opened: ${errnoCode(error) ?? String(error)}`, {
+        throw new ExportError('policy', `"${name}" is a symbolic link, and links are not followed`);
+      throw new ExportError('policy', `Cannot open "${name}": ${errnoCode(error) ?? String(error)}`, {
         cause: error,
       });
     }
     if (image === undefined) throw new ExportError('policy', `"${name}" is not a regular file`);
     if (size === undefined || size === image.size) return image;
     closeSync(image.fd);
-    throw new ExportError('invalid', `image "${name}" has ${image.size} bytes, but ${size} were asked for`);
+    throw new ExportError(
+      'invalid',
+      `image "${name}" has ${image.size} bytes, but the client asked for ${size}`,
+    );
   }
 
-  /** The size to make the image with. */
+  /** Returns the size for a new image. Throws ExportError if none may be created. */
   #checkMayCreate({ name, size }: ExportName): number {
     const { create, readOnly } = this.#options;
     if (size !== undefined && create && !readOnly) return size;
     const why =
       readOnly || !create
-        ? 'this server makes none (dattosrv --create would)'
-        : `"${name}@SIZE" would make one of SIZE bytes`;
-    throw new ExportError('unknown', `there is no image "${name}", and ${why}`);
+        ? 'start the server with --create to create missing images'
+        : `open "${name}@SIZE" to create it with SIZE bytes`;
+    throw new ExportError('unknown', `image "${name}" does not exist; ${why}`);
   }
 
   async #create(name: string, size: number): Promise<void> {
@@ -119,18 +121,18 @@ export class DirectoryExports implements ExportProvider {
     const temporary = join(directory, `${unfinishedPrefix}${freshUuid()}`);
     try {
       await makeImage(temporary, size);
-      // A hard link, unlike a rename, never replaces: where two clients make the same image, one wins.
+      // Unlike a rename, a hard link never replaces a file. If two clients create the same image, one of them wins.
       await link(temporary, path).catch(async (error: unknown) => {
         if (errnoCode(error) === 'EEXIST') return;
         if (!noLinks.has(errnoCode(error) ?? '')) throw error;
-        // A filesystem without hard links: for a moment another client can meet an image of no size.
+        // The filesystem has no hard links. For a moment, another client can see an image of size 0.
         await makeImage(path, size);
       });
       await syncDirectory(directory);
     } catch (error) {
       const code = errnoCode(error);
-      const reason = code === 'EFBIG' ? 'no file here can be that large' : (code ?? String(error));
-      throw new ExportError('policy', `image "${name}" of ${formatBytes(size)} cannot be made: ${reason}`, {
+      const reason = code === 'EFBIG' ? 'the filesystem has no files of this size' : (code ?? String(error));
+      throw new ExportError('policy', `Cannot create image "${name}" of ${formatBytes(size)}: ${reason}`, {
         cause: error,
       });
     } finally {
@@ -155,8 +157,8 @@ function isImageEntry(entry: Dirent): boolean {
 }
 
 /**
- * Opens for writing, or for reading where the file may not be written: no permission, a read-only filesystem,
- * or no write bit at all (which root could override, but it is how a finished image is protected).
+ * Opens an image for writing, or for reading only: without permission, on a read-only filesystem, or without any write bit.
+ * root could ignore missing write bits, but operators protect finished images with them.
  */
 function openBestImage(path: string): OpenImage | undefined {
   try {
@@ -169,7 +171,7 @@ function openBestImage(path: string): OpenImage | undefined {
   return openImage(path, true);
 }
 
-/** Undefined for what is no regular file. NONBLOCK: opening a pipe must not wait for its other end. */
+/** Returns undefined if the file is not a regular file. O_NONBLOCK, so that opening a pipe does not wait. */
 function openImage(path: string, readOnly: boolean): OpenImage | undefined {
   const access = readOnly ? constants.O_RDONLY : constants.O_RDWR;
   const fd = openSync(path, access | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -179,10 +181,10 @@ function openImage(path: string, readOnly: boolean): OpenImage | undefined {
   return undefined;
 }
 
-/** What `link` fails with on vfat, exfat and some network filesystems. */
+/** The errors of `link` on vfat, exfat and some network filesystems. */
 const noLinks: ReadonlySet<string> = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK']);
 
-/** A new file of `size` bytes, durable; nothing where that fails. */
+/** Creates a durable file of `size` bytes, or leaves no file after an error. */
 async function makeImage(path: string, size: number): Promise<void> {
   const file = await open(path, 'wx', 0o600);
   try {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { ExportError } from './backend.ts';
 import { isImageName, maximumNameBytes, parseExportName } from './export-name.ts';
 
-test('names with and without a size are taken apart', () => {
+test('names with and without a size are parsed', () => {
   assert.deepEqual(parseExportName('root.img'), { name: 'root.img', size: undefined });
   assert.deepEqual(parseExportName('root.img@2147483648'), { name: 'root.img', size: 2 ** 31 });
   assert.deepEqual(parseExportName('a@100M'), { name: 'a', size: 100 * 2 ** 20 });
@@ -12,7 +12,7 @@ test('names with and without a size are taken apart', () => {
   assert.equal(parseExportName('Übung_1.datto').name, 'Übung_1.datto');
 });
 
-test('what could mean another file is no name', () => {
+test('a name that could mean another file is refused', () => {
   const bad = [
     ...[
       '',
@@ -50,12 +50,12 @@ test('what could mean another file is no name', () => {
     );
 });
 
-test('what is no size is refused, not ignored', () => {
+test('an invalid size is refused, not ignored', () => {
   for (const size of ['', '0', '-1', '1x', '0x10', '1e9', '9007199254740992', '999999999P', ' '])
     assert.throws(() => parseExportName(`a@${size}`), ExportError, size);
 });
 
-test('no text whatever becomes a path', () => {
+test('no text becomes a path', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary', maxLength: 300 }), (text) => {
       if (!isImageName(text)) return;

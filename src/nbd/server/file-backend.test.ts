@@ -16,7 +16,7 @@ function open(name: string): { backend: FileBackend; fd: number } {
   return { backend: new FileBackend(fd, size, false), fd };
 }
 
-test('any mixture of writes, zeroes and trims reads back as a plain buffer would', async () => {
+test('any mixture of writes, zeroes and trims reads back like a plain buffer', async () => {
   const range = fc.tuple(fc.nat(size - 1), fc.nat(200_000)).map(([offset, length]) => ({
     offset,
     length: Math.min(length + 1, size - offset),
@@ -41,7 +41,7 @@ test('any mixture of writes, zeroes and trims reads back as a plain buffer would
         const read = Buffer.alloc(size, 1);
         backend.read(read, 0);
         assert.ok(read.equals(model));
-        // What is said to be zero is zero, and the runs cover everything, in one piece or in many.
+        // Runs reported as zero are zero, and the runs cover everything, in one piece or in many.
         for (const limit of [1000, 1])
           for (let at = 0; at < size;)
             for (const { length, hole, zero } of backend.status(at, size - at, limit)) {
@@ -64,7 +64,7 @@ test('any mixture of writes, zeroes and trims reads back as a plain buffer would
   );
 });
 
-test('zeroes free the space unless they shall keep it', async () => {
+test('zeroing frees the space unless it must stay allocated', async () => {
   const { backend, fd } = open('space');
   backend.write(Buffer.alloc(2 ** 20, 7), 0);
   const full = fstatSync(fd).blocks;
@@ -79,16 +79,16 @@ test('zeroes free the space unless they shall keep it', async () => {
   backend.close();
 });
 
-test('after a failed flush none succeeds', async () => {
+test('after a failed flush, every later flush fails', async () => {
   const { backend, fd } = open('flush');
   closeSync(fd);
   await assert.rejects(async () => backend.flush(), { code: 'EBADF' });
   await assert.rejects(async () => backend.flush(), { code: 'EIO', message: /earlier flush failed/ });
 });
 
-test('a close waits for requests under way and refuses new ones, so none reaches the next image', async () => {
+test('a close waits for requests in progress and refuses new ones, so none reaches the next image', async () => {
   const { backend, fd } = open('first');
-  // Several turns of the event loop, since zeros of many steps let others have theirs.
+  // Zeroing takes many steps, with turns of the event loop for others between them.
   const under = backend.zero(0, size, { hole: false, fast: false });
   const flushing = backend.flush();
   const closing = backend.close();
@@ -96,11 +96,11 @@ test('a close waits for requests under way and refuses new ones, so none reaches
   assert.notEqual(other, fd, 'the descriptor is still in use');
   await Promise.all([under, flushing, closing]);
   closeSync(other);
-  // The kernel gives the lowest free number away: this image gets the descriptor of the first.
+  // The kernel assigns the lowest free number, so this image gets the descriptor of the first one.
   const next = open('third');
   assert.equal(next.fd, fd);
   next.backend.write(Buffer.alloc(size, 7), 0);
-  const refused = { code: 'EIO', message: 'the image is closed already' };
+  const refused = { code: 'EIO', message: 'the image is already closed' };
   await assert.rejects(backend.trim(0, size), refused);
   await assert.rejects(backend.zero(0, size, { hole: true, fast: false }), refused);
   await assert.rejects(backend.flush(), refused);

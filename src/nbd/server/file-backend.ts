@@ -1,7 +1,7 @@
 /**
- * An image file as an export: holes are holes of the file, flush is fdatasync. Reads and writes are made on
- * the calling thread, which costs half of what a trip through the thread pool does while the page cache
- * answers (docs/dattosrv.md, "Speed"); what may take long (flush, zeros over many megabytes) does not block.
+ * An image file as an export. Holes of the export are holes of the file; flush is fdatasync. Reads and writes run on the
+ * calling thread: if the page cache answers, that takes half the time of the thread pool (docs/dattosrv.md, "Speed").
+ * Operations that may take long (flush, zeros over many megabytes) do not block the thread.
  */
 import { fdatasync, readSync, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
@@ -15,7 +15,7 @@ import { BackendError, type ExportBackend, type StatusExtent, type ZeroOptions }
 
 const datasync = promisify(fdatasync);
 
-/** Zeros are made in steps of this many bytes, between which other clients get their turn. */
+/** Zeroing runs in steps of this many bytes. Other clients get their turn between the steps. */
 const zeroStep = 1024 * MiB;
 const zeros = Buffer.alloc(256 * KiB);
 
@@ -25,13 +25,13 @@ export class FileBackend implements ExportBackend {
   readonly multiConnection = true;
   readonly fastZero = true;
   readonly #file: Descriptor;
-  /** Requests that wait for something: `close` waits for them. */
+  /** Asynchronous requests in progress. `close` waits for them. */
   readonly #underWay = new Set<Promise<void>>();
   #closing = false;
-  /** A stretch that was data when last looked at. Taking a hole for data is always right, so it never expires. */
+  /** A range that was data at the last check. It never expires, since a hole may always be reported as data. */
   #dataFrom = 0;
   #dataTo = 0;
-  /** After a failed fdatasync the kernel forgets the pages that were lost: no later flush may succeed. */
+  /** The error of a failed fdatasync. The kernel then forgets the lost pages, so no later flush may succeed. */
   #lost: unknown;
 
   /** Takes over `fd`, a regular file of `size` bytes. */
@@ -81,7 +81,7 @@ export class FileBackend implements ExportBackend {
       if (done > 0) await othersTurn();
       const step = Math.min(zeroStep, length - done);
       if (!this.#zeroByFilesystem(offset + done, step, options.hole)) {
-        // Nothing was altered when the very first step is refused, as the protocol asks of fast zeroes.
+        // If the first step is refused, nothing was changed, as the protocol requires for fast zeroes.
         if (options.fast) throw new BackendError('ENOTSUP', 'this filesystem cannot zero quickly');
         await this.#zeroByWriting(offset + done, step);
       }
@@ -99,7 +99,7 @@ export class FileBackend implements ExportBackend {
 
   async #flush(): Promise<void> {
     if (this.#lost !== undefined)
-      throw new BackendError('EIO', 'an earlier flush failed: writes were lost', { cause: this.#lost });
+      throw new BackendError('EIO', 'an earlier flush failed, so writes may be lost', { cause: this.#lost });
     try {
       await datasync(this.#fd);
     } catch (error) {
@@ -119,7 +119,7 @@ export class FileBackend implements ExportBackend {
       const data = nextData(this.#fd, offset) ?? this.size;
       if (data > offset) return { length: Math.min(data - offset, length), hole: true, zero: true };
       const hole = nextHole(this.#fd, offset);
-      // Another thread punched a hole in between: data is still a right answer.
+      // Another thread punched a hole in between. Data is still a correct answer.
       if (hole <= offset) return { length, hole: false, zero: false };
       this.#dataFrom = offset;
       this.#dataTo = hole;
@@ -132,13 +132,13 @@ export class FileBackend implements ExportBackend {
     const runs: StatusExtent[] = [];
     const end = offset + length;
     for (let at = offset; at < end && runs.length < limit;) {
-      // Holes are looked for anew: they may have come since `run` looked.
+      // Not from the range of `run`: there may be new holes since.
       const data = Math.min(nextData(this.#fd, at) ?? end, end);
       if (data > at) runs.push({ length: data - at, hole: true, zero: true });
       at = data;
       if (at >= end || runs.length >= limit) break;
       const hole = Math.min(nextHole(this.#fd, at), end);
-      // Another thread punched a hole in between: look again.
+      // Another thread punched a hole in between: check again.
       if (hole <= at) continue;
       runs.push({ length: hole - at, hole: false, zero: false });
       at = hole;
@@ -146,14 +146,14 @@ export class FileBackend implements ExportBackend {
     return runs;
   }
 
-  /** Refuses further requests at once, and closes the image when those under way are done. */
+  /** Refuses further requests at once, and closes the image after the requests in progress. */
   async close(): Promise<void> {
     this.#closing = true;
     await Promise.allSettled(this.#underWay);
     this.#file.close();
   }
 
-  /** The descriptor, for one call of a request that was taken. */
+  /** The descriptor. Use it only for one call within an accepted request. */
   get #fd(): number {
     return this.#file.fd;
   }
@@ -170,10 +170,10 @@ export class FileBackend implements ExportBackend {
   }
 
   #check(): void {
-    if (this.#closing) throw new BackendError('EIO', 'the image is closed already');
+    if (this.#closing) throw new BackendError('EIO', 'the image is already closed');
   }
 
-  /** False where the filesystem has no means. */
+  /** Zeroes with an operation of the filesystem. Returns false if it has none. */
   #zeroByFilesystem(offset: number, length: number, hole: boolean): boolean {
     this.#dataTo = 0;
     if (hole && supported(() => punchHole(this.#fd, offset, length))) return true;
@@ -193,7 +193,7 @@ export class FileBackend implements ExportBackend {
   }
 }
 
-/** Runs a call of the filesystem's; false where it has no such operation. */
+/** Runs a filesystem operation. Returns false if the filesystem does not support it. */
 function supported(call: () => void): boolean {
   try {
     call();

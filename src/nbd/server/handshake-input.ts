@@ -1,6 +1,6 @@
 /**
- * The bytes of the handshake, asked for one piece after the other. What a client sends ahead waits, up to a
- * bound, past which nothing is read from the wire.
+ * Reads the bytes of the handshake piece by piece. Bytes that a client sends ahead wait up to a limit. Beyond the limit,
+ * nothing is read from the wire.
  */
 import { KiB } from '../../base/bytes.ts';
 import type { Receiver, Wire } from './wire.ts';
@@ -9,7 +9,7 @@ const mostAhead = 64 * KiB;
 
 export class HandshakeInput implements Receiver {
   readonly #wire: Wire;
-  /** Joined when a piece is complete, so that many small chunks cost no more than a large one. */
+  /** The chunks are joined when a piece is complete, so that many small chunks cost no more than a large one. */
   #chunks: Buffer[] = [];
   #bytes = 0;
   #wanted: { length: number; resolve: (piece: Buffer) => void; reject: (error: Error) => void } | undefined;
@@ -23,14 +23,14 @@ export class HandshakeInput implements Receiver {
   }
 
   push(chunk: Uint8Array): void {
-    // A copy: the chunk is only valid during the call.
+    // Copied, because the chunk is only valid during the call.
     this.#chunks.push(Buffer.from(chunk));
     this.#bytes += chunk.length;
     this.#serve();
     if (this.#bytes > mostAhead && this.#wanted === undefined) this.#wire.pause();
   }
 
-  /** The next `length` bytes. Rejects with ClientGone where the stream ends before. */
+  /** Returns the next `length` bytes. Rejects with ClientGone if the stream ends first. */
   take(length: number): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       this.#wanted = { length, resolve, reject };
@@ -40,12 +40,12 @@ export class HandshakeInput implements Receiver {
     });
   }
 
-  /** Reads `length` bytes that nobody wants, in bounded memory. */
+  /** Reads and discards `length` bytes, in bounded memory. */
   async skip(length: number): Promise<void> {
     for (let left = length; left > 0; left -= mostAhead) await this.take(Math.min(left, mostAhead));
   }
 
-  /** What was sent ahead. */
+  /** Returns the bytes that were sent ahead. */
   rest(): Buffer {
     return this.#join();
   }
@@ -55,7 +55,7 @@ export class HandshakeInput implements Receiver {
     return this.#chunks[0]!;
   }
 
-  /** True where nobody wants anything any more. */
+  /** Delivers the wanted piece if it is complete. Returns true if no piece is wanted any more. */
   #serve(): boolean {
     const wanted = this.#wanted;
     if (wanted === undefined) return true;
@@ -70,10 +70,10 @@ export class HandshakeInput implements Receiver {
   }
 }
 
-/** The client ended the connection; nothing to say to anybody. */
+/** The client ended the connection. No reply or report is needed. */
 export class ClientGone extends Error {
   constructor() {
-    super('the client has gone');
+    super('the client has disconnected');
     this.name = 'ClientGone';
   }
 }

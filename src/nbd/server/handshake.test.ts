@@ -29,13 +29,13 @@ function memory(): { backend: MemoryBackend; exports: ReturnType<typeof memoryEx
   return { backend, exports: memoryExports(backend) };
 }
 
-/** Sends one option and names the last reply. */
+/** Sends one option and returns the name of the last reply. */
 async function outcome(client: ScriptedClient, option: Uint8Array): Promise<string> {
   client.send(option);
   return optionReplyName((await answers(client)).at(-1)?.type ?? 0);
 }
 
-test('GO tells size, flags and block sizes, and what was asked for', async () => {
+test('GO returns size, flags and block sizes, and the requested information', async () => {
   const { exports } = memory();
   const client = await greeted(exports);
   client.send(structuredReply);
@@ -68,7 +68,7 @@ test('GO tells size, flags and block sizes, and what was asked for', async () =>
   await client.connection.done;
 });
 
-test('a read-only export says so and offers nothing that writes', async () => {
+test('a read-only export has the read-only flag and offers no writing command', async () => {
   const { backend, exports } = memory();
   backend.readOnly = true;
   const client = await greeted(exports);
@@ -80,7 +80,7 @@ test('a read-only export says so and offers nothing that writes', async () => {
   client.stream.destroy();
 });
 
-test('EXPORT_NAME answers with or without padding, and closes for what it cannot give', async () => {
+test('EXPORT_NAME answers with or without padding, and closes the connection for an unknown export', async () => {
   for (const [flags, bytes] of [
     [3, 10],
     [1, 134],
@@ -99,7 +99,7 @@ test('EXPORT_NAME answers with or without padding, and closes for what it cannot
   await assert.rejects(client.take(1), /closed after 0/);
 });
 
-test('LIST names the exports, ABORT ends politely', async () => {
+test('LIST names the exports, ABORT is acknowledged', async () => {
   const client = await greeted(memory().exports);
   client.send(encodeOption(NBD_OPT.LIST));
   const [listed] = await answers(client);
@@ -113,7 +113,7 @@ test('LIST names the exports, ABORT ends politely', async () => {
   await client.connection.done;
 });
 
-test('each option that cannot be granted gets its own error, and the next may still succeed', async () => {
+test('each refused option gets its own error, and the next option may still succeed', async () => {
   const { exports } = memory();
   const client = await greeted(exports);
   const info = (name: string): Buffer =>
@@ -142,7 +142,7 @@ test('each option that cannot be granted gets its own error, and the next may st
   client.stream.destroy();
 });
 
-test('metadata contexts: wildcards list, exact names select, the rest is passed over', async () => {
+test('metadata contexts: wildcards list, exact names select, others are ignored', async () => {
   const client = await greeted(memory().exports);
   client.send(structuredReply);
   await answers(client);
@@ -160,7 +160,7 @@ test('metadata contexts: wildcards list, exact names select, the rest is passed 
   client.stream.destroy();
 });
 
-test('where TLS is configured nothing else is answered before it', async () => {
+test('if TLS is configured, nothing else is answered before TLS', async () => {
   const client = await greeted(memory().exports, { startTls: () => Promise.reject(new Error('not here')) });
   for (const option of [go('disk'), encodeOption(NBD_OPT.LIST), structuredReply, setAllocation('disk')])
     assert.equal(await outcome(client, option), 'NBD_REP_ERR_TLS_REQD');
@@ -173,7 +173,7 @@ test('where TLS is configured nothing else is answered before it', async () => {
   await client.connection.done;
 });
 
-test('what was slipped in after STARTTLS in the clear ends the connection', async () => {
+test('plain bytes after STARTTLS end the connection', async () => {
   let started = false;
   const client = await greeted(memory().exports, {
     startTls: (wire) => {
@@ -186,7 +186,7 @@ test('what was slipped in after STARTTLS in the clear ends the connection', asyn
   assert.equal(started, false);
 });
 
-test('nothing agreed before TLS survives it', async () => {
+test('terms that were negotiated before TLS are discarded', async () => {
   const client = await greeted(memory().exports, { startTls: (wire) => Promise.resolve(wire) });
   client.send(encodeOption(NBD_OPT.STARTTLS));
   await answers(client);
@@ -195,7 +195,7 @@ test('nothing agreed before TLS survives it', async () => {
   client.stream.destroy();
 });
 
-test('unknown client flags, bad magics and endless haggling end the connection', async () => {
+test('unknown client flags, wrong magics and too many options end the connection', async () => {
   const strange = connectTo(memory().exports);
   strange.send(encodeClientFlags(1 << 7));
   await strange.connection.done;
@@ -207,7 +207,7 @@ test('unknown client flags, bad magics and endless haggling end the connection',
   await endless.connection.done;
 });
 
-test('a client that chooses no export in time is cut off', async () => {
+test('a client that chooses no export in time is dropped', async () => {
   const client = connectTo(memory().exports, { handshakeTimeoutMs: 20 });
   await client.connection.done;
   assert.equal(client.received().length, 18);
@@ -238,7 +238,7 @@ test('replies to options wait for a client that does not read them', async () =>
   await client.connection.done;
 });
 
-test('garbage never does more than end its own connection', async () => {
+test('garbage only ends its own connection', async () => {
   const option = fc
     .tuple(fc.constantFrom(...Object.values(NBD_OPT), 99), fc.uint8Array({ maxLength: 40 }))
     .map(([number, data]) => encodeOption(number, data));

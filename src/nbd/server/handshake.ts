@@ -1,7 +1,7 @@
 /**
- * Option haggling, server's side: fixed newstyle only (doc/proto.md, "Fixed newstyle negotiation", "Option
- * types"). Where TLS is configured it is forced: nothing but NBD_OPT_STARTTLS and NBD_OPT_ABORT is answered
- * before it (mode FORCEDTLS), and nothing agreed before it survives it.
+ * The server's side of the option negotiation, fixed newstyle only (doc/proto.md, "Fixed newstyle negotiation", "Option
+ * types"). If TLS is configured, it is required (mode FORCEDTLS): before it, only NBD_OPT_STARTTLS and NBD_OPT_ABORT are
+ * answered. Terms that were negotiated before TLS are discarded.
  */
 import {
   BASE_ALLOCATION,
@@ -40,39 +40,39 @@ import { type ExportBackend, type ExportDescription, ExportError, type ExportPro
 import { ClientGone, HandshakeInput } from './handshake-input.ts';
 import type { Wire } from './wire.ts';
 
-/** Data of one option; more is answered with NBD_REP_ERR_TOO_BIG. */
+/** The most data of one option. More is answered with NBD_REP_ERR_TOO_BIG. */
 const maximumOptionBytes = 128 * KiB;
-/** The same before TLS where TLS is forced: nothing but NBD_OPT_STARTTLS and NBD_OPT_ABORT has a use there. */
+/** The same before a required TLS, where only NBD_OPT_STARTTLS and NBD_OPT_ABORT have a use. */
 const maximumOptionBytesInTheClear = 4 * KiB;
-/** Past this a client does not negotiate, it keeps a server busy. */
+/** The most options of a client. A client that sends more only keeps the server busy. */
 const maximumOptions = 256;
 const allocationContextId = 1;
 
 export interface HandshakeOptions {
   readonly exports: ExportProvider;
   readonly blockSizes: BlockSizes;
-  /** Makes a TLS wire of a plain one; undefined where TLS is not configured. */
+  /** Upgrades a plain wire to TLS; undefined if TLS is not configured. */
   readonly startTls: ((wire: Wire) => Promise<Wire>) | undefined;
 }
 
-/** What transmission begins with. */
+/** The result of the negotiation, with which the transmission phase begins. */
 export interface Agreement {
   readonly wire: Wire;
   readonly exportName: string;
   readonly backend: ExportBackend;
   readonly structured: boolean;
   readonly allocationContext: number | undefined;
-  /** Takes the bytes that came after the last option. */
+  /** Returns the bytes that arrived after the last option. */
   readonly rest: () => Buffer;
 }
 
-/** Undefined where the client ended it politely, and so did we. Throws ClientGone, NBD_PROTOCOL, NBD_TLS, ExportError. */
+/** Returns undefined if the client ended with NBD_OPT_ABORT. Throws ClientGone, NBD_PROTOCOL, NBD_TLS, ExportError. */
 export async function negotiate(wire: Wire, options: HandshakeOptions): Promise<Agreement | undefined> {
   const input = new HandshakeInput(wire);
   wire.send([encodeNewstyleGreeting(NBD_HANDSHAKE.FIXED_NEWSTYLE | NBD_HANDSHAKE.NO_ZEROES)]);
   const flags = decodeClientFlags(await input.take(CLIENT_FLAGS_BYTES));
   if ((flags & ~(NBD_CLIENT.FIXED_NEWSTYLE | NBD_CLIENT.NO_ZEROES)) !== 0)
-    throw protocolError(`the client sets flags 0x${(flags >>> 0).toString(16)}, of which some are unknown`);
+    throw protocolError(`the client sets unknown flags (0x${(flags >>> 0).toString(16)})`);
   return new Haggling(wire, input, options, (flags & NBD_CLIENT.NO_ZEROES) !== 0).run();
 }
 
@@ -102,7 +102,7 @@ class Haggling {
       if (length > most) {
         if (option === NBD_OPT.EXPORT_NAME) throw protocolError(`an export name has ${length} bytes`);
         await this.#input.skip(length);
-        this.#error(NBD_REP.ERR_TOO_BIG, `${length} bytes of data; at most ${most} are read`);
+        this.#error(NBD_REP.ERR_TOO_BIG, `${length} bytes of data; at most ${most} are allowed`);
         await this.#taken();
         continue;
       }
@@ -127,7 +127,7 @@ class Haggling {
     }
     if (option === NBD_OPT.STARTTLS) return this.#startTls(data);
     if (mustBeSecure) {
-      this.#error(NBD_REP.ERR_TLS_REQD, 'this server talks over TLS only');
+      this.#error(NBD_REP.ERR_TLS_REQD, 'this server requires TLS');
       return undefined;
     }
     try {
@@ -158,7 +158,7 @@ class Haggling {
   }
 
   async #exportName(name: string): Promise<Agreement> {
-    // There is no way to answer with an error: what is thrown from here ends the connection.
+    // This option has no error reply, so an error from here ends the connection.
     const backend = await this.#options.exports.open(name);
     const info = { size: backend.size, flags: transmissionFlags(backend, this.#structured) };
     this.#wire.send([encodeExportNameReply(info, !this.#noZeroes)]);
@@ -171,9 +171,8 @@ class Haggling {
     else if (this.#secure) this.#error(NBD_REP.ERR_INVALID, 'this connection runs over TLS already');
     else if (data.length > 0) this.#error(NBD_REP.ERR_INVALID, 'NBD_OPT_STARTTLS takes no data');
     else {
-      // Whatever came in the clear after the option could be another's, slipped in before the real client.
-      if (this.#input.rest().length > 0)
-        throw protocolError('the client went on in the clear after STARTTLS');
+      // Plain bytes after the option could be injected by an attacker.
+      if (this.#input.rest().length > 0) throw protocolError('the client sent plain bytes after STARTTLS');
       this.#reply(NBD_REP.ACK);
       this.#wire = await startTls(this.#wire);
       this.#input = new HandshakeInput(this.#wire);
@@ -212,7 +211,7 @@ class Haggling {
 
   async #go(request: InfoRequest): Promise<Agreement> {
     const { exports } = this.#options;
-    // Opening first: between the description and the acknowledgement nothing may fail any more.
+    // Open first: after the description, nothing may fail before the acknowledgement.
     const backend = await exports.open(request.name);
     try {
       this.#describe(request, { ...(await exports.describe(request.name)), ...terms(backend) });
@@ -236,10 +235,13 @@ class Haggling {
 
   async #metaContext(option: number, request: MetaContextRequest): Promise<void> {
     const setting = option === NBD_OPT.SET_META_CONTEXT;
-    // Setting replaces what was set before, also where it fails.
+    // A SET request discards the earlier selection, also if it fails.
     if (setting) this.#allocationOf = undefined;
     if (!this.#structured) {
-      this.#error(NBD_REP.ERR_INVALID, `${optionName(option)} comes after NBD_OPT_STRUCTURED_REPLY`);
+      this.#error(
+        NBD_REP.ERR_INVALID,
+        `${optionName(option)} is only allowed after NBD_OPT_STRUCTURED_REPLY`,
+      );
       return;
     }
     await this.#options.exports.describe(request.name);
@@ -283,7 +285,7 @@ class Haggling {
     return this.#options.startTls !== undefined && !this.#secure;
   }
 
-  /** Waits for a client that does not read its replies, so that they do not gather here. Throws ClientGone. */
+  /** Waits until the client has read its replies, so that replies do not accumulate. Throws ClientGone. */
   async #taken(): Promise<void> {
     await this.#wire.room();
     if (this.#wire.broken) throw new ClientGone();
@@ -294,7 +296,7 @@ class Haggling {
   }
 
   #error(type: number, message: string): void {
-    if (!isErrorReply(type)) throw new RangeError(`${type} is no error`);
+    if (!isErrorReply(type)) throw new RangeError(`${type} is not an error reply`);
     this.#reply(type, Buffer.from(message).subarray(0, 4096));
   }
 

@@ -17,7 +17,7 @@ import { DirectoryExports } from './directory-exports.ts';
 const runs = Number(process.env['NBD_FUZZ_RUNS'] ?? 60);
 const seed = Number(process.env['NBD_FUZZ_SEED'] ?? 9);
 
-test('whatever a client says, its connection ends, and every backend is closed once, after its last request', async () => {
+test('for any input of a client, its connection ends, and its backend is closed once, after the last request', async () => {
   const exports = new CountedExports();
   await fc.assert(
     fc.asyncProperty(conversation, async (said) => {
@@ -29,7 +29,7 @@ test('whatever a client says, its connection ends, and every backend is closed o
   assert.ok(exports.opened > runs / 10, `the grammar reaches transmission: ${exports.opened} of ${runs}`);
 });
 
-test('whatever a client says to real images, no descriptor and little memory is left', async (t) => {
+test('for any input of a client with real images, no descriptor and little memory is left', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'hostile-client-'));
   t.after(() => rmSync(directory, { recursive: true }));
   writeFileSync(join(directory, 'disk'), Buffer.alloc(exportSize, 7));

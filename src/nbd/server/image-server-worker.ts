@@ -1,6 +1,6 @@
 /**
- * One thread of the image server: serves the connections that it is given, descriptor by descriptor, with
- * blocking reads and writes of the images, which is why it is a thread of its own.
+ * One thread of the image server. It gets the descriptors of its connections. It is a thread because its reads and writes of
+ * the images block.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { createLog } from '../../base/log.ts';
@@ -45,7 +45,7 @@ async function serve(id: number, fd: number): Promise<void> {
     connections.set(id, connection);
     await connection.done;
   } catch (error) {
-    // A connection that ended before it could be taken over.
+    // The connection ended before this thread could take it over.
     serverOptions.log.warn({ error: String(error) }, 'connection lost');
   } finally {
     connections.delete(id);

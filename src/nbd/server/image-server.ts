@@ -1,6 +1,6 @@
 /**
- * A server of image files: it listens and hands each accepted connection to one of a few threads
- * (image-server-worker.ts). A connection stays with its thread, which reads and writes the images itself.
+ * A server of image files. It passes each accepted connection to one of a few threads (image-server-worker.ts). A connection
+ * stays with its thread, which reads and writes the images itself.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { once } from 'node:events';
@@ -26,19 +26,19 @@ export interface ImageServerOptions {
   readonly log: Log;
 }
 
-/** What a thread is started with. */
+/** The settings of a thread. */
 export interface ImageWorkerData {
   readonly exports: DirectoryExportsOptions;
   readonly tls: TlsSettings | undefined;
   readonly logLevel: string;
-  /** Bytes that large requests of the thread's clients share. */
+  /** Bytes of memory that large requests of the thread's clients share. */
   readonly memory: number;
 }
 
 export type ToImageWorker =
   | { readonly kind: 'serve'; readonly id: number; readonly fd: number }
   | { readonly kind: 'drop'; readonly id: number; readonly reason: string }
-  /** Finish what is under way, make it durable, close. */
+  /** Finish the requests in progress, make them durable, and close. */
   | { readonly kind: 'stop' };
 
 export type FromImageWorker =
@@ -50,7 +50,7 @@ export type FromImageWorker =
 interface Thread {
   readonly worker: Worker;
   readonly connections: Set<number>;
-  /** It has been given connections: it works. */
+  /** The thread has served a connection, so it can start. */
   used: boolean;
   readonly ended: Promise<unknown>;
 }
@@ -58,13 +58,13 @@ interface Thread {
 export interface ImageServer {
   /** `nbd://127.0.0.1:10809`, `nbds+unix:///?socket=/run/x.sock`, … */
   readonly uri: string;
-  /** Rejects when the threads cannot run, so that nobody is served any more. */
+  /** Rejects if the threads cannot run, so that no client can be served. */
   readonly failed: Promise<never>;
-  /** Stops accepting, lets each client's requests under way finish, makes them durable, closes. */
+  /** Stops accepting connections, finishes the requests in progress, makes them durable, and closes. */
   stop(): Promise<void>;
 }
 
-/** Throws FILE_ERROR where the address cannot be had. */
+/** Throws FILE_ERROR if the address cannot be used. */
 export async function startImageServer(options: ImageServerOptions): Promise<ImageServer> {
   const { log } = options;
   let stopping = false;
@@ -87,12 +87,12 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   const start = (): Thread => {
     const thread = startThread(options, hear, () => {
       if (stopping) return;
-      // One that never worked would fail again.
+      // A thread that failed at once would fail again.
       if (!thread.used) {
-        fail(new AgentError('INTERNAL', 'a thread of the server ended as soon as it was started'));
+        fail(new AgentError('INTERNAL', 'A thread of the server ended right after its start'));
         return;
       }
-      log.error('a thread ended with its connections; another one takes its place');
+      log.error('a thread and its connections ended unexpectedly; starting another one');
       threads.splice(threads.indexOf(thread), 1, start());
     });
     return thread;
@@ -112,7 +112,7 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
       return;
     }
     if (admitted.drop !== undefined)
-      drop(admitted.drop, 'too many clients negotiate: the oldest one makes room');
+      drop(admitted.drop, 'dropped to make room for a new client: too many are still negotiating');
     try {
       handOver(socket, idlest, id);
     } catch (error) {
@@ -178,9 +178,9 @@ function startThread(options: ImageServerOptions, hear: Hear, onLost: () => void
   return thread;
 }
 
-/** Gives the thread a descriptor of its own; ours is closed, which does not end the connection. */
+/** Gives the thread a duplicate of the descriptor. Closing ours does not end the connection. */
 function handOver(socket: Socket, thread: Thread, id: number): void {
-  // The one place where Node has no public door: the descriptor of an accepted socket.
+  // Node has no public API for the descriptor of an accepted socket.
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   const copy = duplicate(fd);
   thread.connections.add(id);

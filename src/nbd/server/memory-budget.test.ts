@@ -15,7 +15,7 @@ function holder(wake: () => void = () => undefined): BudgetHolder & { moved: num
   };
 }
 
-test('what fits into the own allowance never waits; the rest is shared, first come, first served', () => {
+test('requests within the own allowance never wait; the rest is shared in the order of arrival', () => {
   const budget = new MemoryBudget({ shared: 100, own: 10 });
   const woken: string[] = [];
   const [a, b, c] = ['a', 'b', 'c'].map((name) => budget.join(holder(() => woken.push(name))));
@@ -32,7 +32,7 @@ test('what fits into the own allowance never waits; the rest is shared, first co
   assert.equal(budget.used, 31);
 });
 
-test('a request larger than all of it is taken when nothing else is held', () => {
+test('a request larger than the budget is accepted if no other memory is in use', () => {
   const budget = new MemoryBudget({ shared: 100, own: 0 });
   const share = budget.join(holder());
   const large = share.take(1000)!;
@@ -40,7 +40,7 @@ test('a request larger than all of it is taken when nothing else is held', () =>
   large.give();
 });
 
-test('a client that keeps others waiting and moves nothing is cut off, one that moves is not', async () => {
+test('a client that keeps others waiting and transfers nothing is dropped; an active one is not', async () => {
   const budget = new MemoryBudget({ shared: 100, own: 0, patienceMs: 50 });
   const still = holder();
   const busy = holder();
@@ -58,11 +58,11 @@ test('a client that keeps others waiting and moves nothing is cut off, one that 
   assert.equal(share.take(10), undefined);
   await until(() => still.cut);
   assert.equal(busy.cut, false);
-  // The last one that waits takes the clock with it.
+  // The timer ends with the last waiting connection.
   share.leave();
 });
 
-test('whatever is taken and given back, the sum is right and nobody is forgotten', () => {
+test('for any order of take and give, the sum is right and no waiting connection is forgotten', () => {
   const step = fc.record({ who: fc.nat(3), bytes: fc.integer({ min: 1, max: 60 }), give: fc.boolean() });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {

@@ -1,17 +1,17 @@
 /**
- * The memory that the payloads of all connections of one thread may hold together. Each connection has a little of
- * its own, so that small requests never wait for other clients. Larger requests share the rest, first come, first
- * served. A client that keeps others waiting, and neither sends nor takes anything for a while, is cut off: without
- * that a few clients that do not read would hold all of it.
+ * The memory budget for the payloads of all connections of one thread. Each connection has a small allowance of its own, so
+ * that small requests never wait for other clients. Larger requests share the rest in the order of their arrival. A client
+ * is dropped if it keeps others waiting and transfers almost nothing for some time. Otherwise a few clients that do not read
+ * could hold all the memory.
  */
 import { KiB, MiB } from '../../base/bytes.ts';
 
 export interface BudgetHolder {
-  /** Bytes that this connection has moved so far, in either direction. */
+  /** Bytes that this connection has sent and received so far. */
   readonly moved: number;
-  /** The client has to send or to take something before memory is given back. */
+  /** The client must send or receive data before memory is freed. */
   readonly waitsForClient: boolean;
-  /** Memory may be there now: ask again. */
+  /** Memory may be available now: ask again. */
   wake(): void;
   cutOff(error: Error): void;
 }
@@ -19,9 +19,9 @@ export interface BudgetHolder {
 export interface BudgetOptions {
   /** Bytes that larger requests share. */
   readonly shared?: number;
-  /** Bytes that each connection has besides. */
+  /** Bytes of the connection's own allowance. */
   readonly own?: number;
-  /** Milliseconds in which a client has to move `leastMoved` bytes while others wait. */
+  /** Milliseconds in which a client must transfer `leastMoved` bytes while others wait. */
   readonly patienceMs?: number;
 }
 
@@ -70,7 +70,7 @@ export class MemoryBudget {
   #take(share: BudgetShare, bytes: number): boolean {
     const first = this.#waiting[0];
     const itsTurn = first === undefined || first === share;
-    // One request may be larger than all of it.
+    // A single request may be larger than the whole budget.
     if (itsTurn && (this.#used === 0 || this.#used + bytes <= this.#shared)) {
       this.#forget(share);
       this.#used += bytes;
@@ -99,7 +99,7 @@ export class MemoryBudget {
     const first = this.#waiting[0];
     if (first === undefined) return;
     first.holder.wake();
-    // Once it has what it wanted there may be more.
+    // If the first one got its memory, there may be memory for the next one.
     if (this.#waiting[0] !== first) this.#wakeFirst();
   }
 
@@ -112,7 +112,9 @@ export class MemoryBudget {
         const idleMs = share.look(now, this.#waiting.includes(share) ? 'waits' : 'holds');
         if (idleMs < this.#patienceMs) continue;
         share.holder.cutOff(
-          new Error(`moved less than ${leastMoved / KiB} KiB in ${Math.round(idleMs)} ms while others wait`),
+          new Error(
+            `transferred less than ${leastMoved / KiB} KiB in ${Math.round(idleMs)} ms while other clients wait`,
+          ),
         );
       }
     }, this.#patienceMs / 10);
@@ -124,12 +126,12 @@ interface Ledger {
   readonly own: number;
   readonly take: (bytes: number) => boolean;
   readonly give: (bytes: number) => void;
-  /** It waits no longer. */
+  /** Called when the connection waits no longer. */
   readonly served: () => void;
   readonly leave: () => void;
 }
 
-/** What one connection holds. */
+/** The share of one connection. */
 export class BudgetShare {
   readonly holder: BudgetHolder;
   readonly #ledger: Ledger;
@@ -143,11 +145,11 @@ export class BudgetShare {
     this.#ledger = ledger;
   }
 
-  /** Bytes for one request, to be given back; undefined if the connection has to wait until it is woken. */
+  /** Takes bytes for one request, to be given back. Returns undefined if the connection must wait until it is woken. */
   take(bytes: number): { give(): void } | undefined {
     if (this.#own + bytes <= this.#ledger.own) {
       this.#own += bytes;
-      // It may have waited for this: whoever comes next must not wait behind it.
+      // If this connection was waiting, the next one must not wait behind it any more.
       this.#ledger.served();
       return once(() => (this.#own -= bytes));
     }
@@ -159,15 +161,15 @@ export class BudgetShare {
     });
   }
 
-  /** The connection has ended. What it holds is given back by itself. */
+  /** The connection has ended. Its requests still give back their memory. */
   leave(): void {
     this.#ledger.leave();
   }
 
-  /** Milliseconds for which the client has kept others waiting and moved next to nothing. */
+  /** Returns for how long the client has kept others waiting and transferred almost nothing, milliseconds. */
   look(now: number, how: 'begin' | 'waits' | 'holds'): number {
     const { moved, waitsForClient } = this.holder;
-    // One that waits counts too: its replies may be what it has to get rid of before it is its turn.
+    // A waiting connection counts too: its client may have to read replies first.
     const hinders = how === 'waits' || (how === 'holds' && this.#shared > 0);
     if (!hinders || !waitsForClient || moved - this.#movedThen >= leastMoved) {
       this.#movedThen = moved;

@@ -1,13 +1,12 @@
 /**
- * What a request must be before anything is done for it: one flat list, first fault wins (doc/proto.md,
- * "Request types", "Command flags", "Error values"). And the way back: what of the system's errors a client
- * is told.
+ * Checks a request before it is executed, in one flat list; the first fault counts (doc/proto.md, "Request types", "Command
+ * flags", "Error values"). Also maps system errors to the errors that a client gets.
  */
 import { errnoCode } from '../../base/errors.ts';
 import { commandFlagNames, commandName, NBD_CMD, NBD_CMD_FLAG, NBD_ERROR } from '../protocol/constants.ts';
 import type { Request } from '../protocol/request.ts';
 
-/** What was negotiated, as far as requests are judged by it. */
+/** The negotiated terms that the checks need. */
 export interface TransmissionTerms {
   /** Bytes. */
   readonly size: number;
@@ -16,7 +15,7 @@ export interface TransmissionTerms {
   readonly fastZero: boolean;
   /** Bytes. */
   readonly maximumPayload: number;
-  /** Id of base:allocation; undefined where it was not negotiated. */
+  /** ID of base:allocation; undefined if it was not negotiated. */
   readonly allocationContext: number | undefined;
 }
 
@@ -28,7 +27,7 @@ export interface Refusal {
 
 const { FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO } = NBD_CMD_FLAG;
 
-/** Flags that each command knows. FUA is taken with every command, for clients are known to send it so. */
+/** The flags of each command. FUA is accepted with every command, since some clients send it always. */
 const knownFlags: ReadonlyMap<number, number> = new Map<number, number>([
   [NBD_CMD.READ, FUA | DF],
   [NBD_CMD.WRITE, FUA],
@@ -40,21 +39,22 @@ const knownFlags: ReadonlyMap<number, number> = new Map<number, number>([
 ]);
 
 const writing: ReadonlySet<number> = new Set([NBD_CMD.WRITE, NBD_CMD.TRIM, NBD_CMD.WRITE_ZEROES]);
-/** Writing past the end is a matter of space, as the specification has it. */
+/** Commands for which an offset past the end is ENOSPC, as the specification requires. */
 const outOfSpace: ReadonlySet<number> = new Set([NBD_CMD.WRITE, NBD_CMD.WRITE_ZEROES]);
 
-/** What is wrong with a request, or undefined. NBD_CMD_DISC is not asked about. */
+/** Returns the fault of a request, or undefined. Not called for NBD_CMD_DISC. */
 export function refusal(request: Request, terms: TransmissionTerms): Refusal | undefined {
   const { type, flags, offset, length } = request;
   const known = knownFlags.get(type);
-  if (known === undefined) return refuse(NBD_ERROR.EINVAL, `${commandName(type)} is not known here`);
+  if (known === undefined) return refuse(NBD_ERROR.EINVAL, `${commandName(type)} is not supported`);
   const command = commandName(type);
   const strange = flags & ~known;
-  if (strange !== 0) return refuse(NBD_ERROR.EINVAL, `${command} does not take ${commandFlagNames(strange)}`);
+  if (strange !== 0)
+    return refuse(NBD_ERROR.EINVAL, `${command} does not support ${commandFlagNames(strange)}`);
   if ((flags & DF) !== 0 && !terms.structured)
     return refuse(NBD_ERROR.EINVAL, `${command} with NBD_CMD_FLAG_DF needs structured replies`);
   if ((flags & FAST_ZERO) !== 0 && !terms.fastZero)
-    return refuse(NBD_ERROR.EINVAL, 'fast zeroes are not offered for this export');
+    return refuse(NBD_ERROR.EINVAL, 'this export does not support fast zeroes');
   if (type === NBD_CMD.FLUSH) return undefined;
   if (terms.readOnly && writing.has(type)) return refuse(NBD_ERROR.EPERM, `${command} on a read-only export`);
   if (type === NBD_CMD.BLOCK_STATUS && terms.allocationContext === undefined)
@@ -75,7 +75,7 @@ export function refusal(request: Request, terms: TransmissionTerms): Refusal | u
   return undefined;
 }
 
-/** Names of system errors that the protocol can pass on; the rest is EIO. */
+/** The system errors that the protocol can report; all others become EIO. */
 const passedOn: ReadonlyMap<string, number> = new Map([
   ...Object.entries(NBD_ERROR),
   ['EOPNOTSUPP', NBD_ERROR.ENOTSUP],
@@ -85,7 +85,7 @@ const passedOn: ReadonlyMap<string, number> = new Map([
   ['EFBIG', NBD_ERROR.ENOSPC],
 ]);
 
-/** What a client is told of a failed backend. */
+/** Returns the error that a client gets for a failed backend. */
 export function refusalOf(error: unknown): Refusal {
   const message = error instanceof Error ? error.message : String(error);
   return refuse(passedOn.get(errnoCode(error) ?? '') ?? NBD_ERROR.EIO, message);

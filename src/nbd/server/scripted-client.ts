@@ -1,6 +1,6 @@
 /**
- * For tests: a client that sends prepared bytes over a stream in memory and keeps what it gets, and a backend
- * in memory that can be slow, fail and be watched.
+ * For tests: a client that sends prepared bytes over a stream in memory and keeps the received bytes. Also a backend in
+ * memory that can be slow, can fail, and records its calls.
  */
 import { Duplex } from 'node:stream';
 import { silentLog } from '../../base/log.ts';
@@ -24,9 +24,9 @@ export class MemoryBackend implements ExportBackend {
   readonly fastZero = true;
   readOnly = false;
   readonly bytes: Buffer;
-  /** What was called: `write 0+512`, … */
+  /** The calls, such as `write 0+512`. */
   readonly calls: string[] = [];
-  /** Throws from here what a call shall fail with; may return a promise that the call waits for. */
+  /** Runs before each call. Throws the error with which the call fails, or returns a promise to wait for. */
   before: (call: string) => void | Promise<void> = () => undefined;
 
   constructor(size: number) {
@@ -57,7 +57,7 @@ export class MemoryBackend implements ExportBackend {
     return this.#do('flush', () => undefined);
   }
 
-  /** Runs of zeros, in units of 512 bytes, are holes. */
+  /** Reports runs of zeros, in units of 512 bytes, as holes. */
   run(offset: number, length: number): StatusExtent {
     const isZero = (at: number): boolean =>
       this.bytes.subarray(at, at + 512 - (at % 512)).every((b) => b === 0);
@@ -87,7 +87,7 @@ export class MemoryBackend implements ExportBackend {
   }
 }
 
-/** One export called `disk` (and, as the default, the empty name). */
+/** Provides one export named `disk`, which is also the default export. */
 export function memoryExports(backend: ExportBackend): ExportProvider {
   const check = (name: string): void => {
     if (name === 'refused') throw new ExportError('policy', 'not for you');
@@ -107,7 +107,7 @@ export function memoryExports(backend: ExportBackend): ExportProvider {
   };
 }
 
-/** One end of a connection in memory. Like a kernel it copies what is written, and tells of the other's end. */
+/** One end of a connection in memory. Like the kernel, it copies written data and reports the end of the other side. */
 class Side extends Duplex {
   other: Side | undefined;
   #taken: (() => void) | undefined;
@@ -138,11 +138,11 @@ class Side extends Duplex {
 export interface ScriptedClient {
   readonly stream: Duplex;
   readonly connection: ServedConnection;
-  /** Everything that was received so far. */
+  /** Returns all bytes received so far. */
   received(): Buffer;
-  /** Resolves when so many bytes have come, with them taken off; rejects where the server closes before. */
+  /** Waits for this number of bytes and removes them. Rejects if the server closes first. */
   take(bytes: number): Promise<Buffer>;
-  /** Whatever has come; waits for the first byte. */
+  /** Returns the received bytes; waits for the first one. */
   takeSome(): Promise<Buffer>;
   send(...parts: Uint8Array[]): void;
 }
@@ -194,7 +194,7 @@ export function connectTo(exports: ExportProvider, options: Partial<ServerOption
   };
 }
 
-/** What a client begins with: flags that agree to fixed newstyle without padding. */
+/** The client flags, which accept fixed newstyle without padding. */
 export const clientFlags = encodeClientFlags(3);
 
 export function go(name: string, requests: number[] = []): Buffer {
@@ -210,7 +210,7 @@ export function setAllocation(name: string): Buffer {
 
 export const structuredReply = encodeOption(NBD_OPT.STRUCTURED_REPLY);
 
-/** A request; a number as `payload` only claims a length. */
+/** Returns a request. A number as `payload` is only a length, without data. */
 export function ask(
   type: number,
   offset: number,
@@ -228,7 +228,7 @@ export interface OptionAnswer {
   readonly data: Buffer;
 }
 
-/** Reads option replies up to the last one: an acknowledgement or an error. */
+/** Returns option replies up to the last one, an acknowledgement or an error. */
 export async function answers(client: ScriptedClient): Promise<OptionAnswer[]> {
   for (const list: OptionAnswer[] = []; ;) {
     const { type, length } = decodeOptionReplyHeader(await client.take(OPTION_REPLY_HEADER_BYTES));
@@ -237,7 +237,7 @@ export async function answers(client: ScriptedClient): Promise<OptionAnswer[]> {
   }
 }
 
-/** Takes the greeting, sends the flags. */
+/** Returns a client that has read the greeting and sent its flags. */
 export async function greeted(
   exports: ExportProvider,
   options: Partial<ServerOptions> = {},
@@ -249,15 +249,15 @@ export async function greeted(
 }
 
 export interface Transfer extends ScriptedClient {
-  /** Replies in order, rendered: `1 ok`, `1 data 0+512`, `1 hole 512+512`, `1 status 512:3`, `1 error EINVAL`. */
+  /** Replies in order, as text: `1 ok`, `1 data 0+512`, `1 hole 512+512`, `1 status 512:3`, `1 error EINVAL`. */
   readonly replies: string[];
-  /** What the read with this cookie has given so far. */
+  /** The data of each read so far, by its cookie. */
   readonly data: Map<number, Buffer>;
-  /** Resolves when so many requests are answered. */
+  /** Resolves with the replies when this number of requests is answered. */
   answered(requests: number): Promise<string[]>;
 }
 
-/** A client in transmission. Reads must have been announced in `data` with a buffer for their cookie. */
+/** Returns a client in the transmission phase. Before a read, put a buffer for its cookie into `data`. */
 export async function entered(
   exports: ExportProvider,
   terms: { structured: boolean; allocation?: boolean },

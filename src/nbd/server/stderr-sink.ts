@@ -1,4 +1,4 @@
-/** Log lines to standard error from any thread, without the detour over the main thread's event loop. */
+/** Writes log lines to standard error directly from any thread, without the main thread's event loop. */
 import { writeSync } from 'node:fs';
 import { errnoCode } from '../../base/errors.ts';
 import { holdableSink, type LogSink } from '../../base/log.ts';
@@ -7,7 +7,7 @@ export const stderrSink: LogSink = holdableSink((text) => {
   try {
     writeSync(2, text);
   } catch (error) {
-    // Nobody reads any more, or the pipe is full: the log is not worth the service.
+    // The reader has closed the pipe, or the pipe is full. A lost log line must not stop the server.
     if (!['EPIPE', 'EAGAIN'].includes(errnoCode(error) ?? '')) throw error;
   }
 });

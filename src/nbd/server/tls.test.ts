@@ -9,7 +9,7 @@ import { loadTls, verifiesPeers } from './tls.ts';
 const directory = mkdtempSync(join(tmpdir(), 'server-tls-'));
 after(() => rmSync(directory, { recursive: true }));
 
-test('peers are verified by keys, or by certificates that are asked for', () => {
+test('peers are verified with keys, or with required client certificates', () => {
   assert.equal(verifiesPeers({ psk: 'keys' }), true);
   assert.equal(verifiesPeers({ certificates: 'dir', verifyPeer: true }), true);
   assert.equal(verifiesPeers({ certificates: 'dir', verifyPeer: false }), false);
@@ -23,7 +23,7 @@ function load(text: string): ReturnType<typeof loadTls> {
   return loadTls({ psk });
 }
 
-test('keys are read as psktool writes them, and nothing else is taken for a key', async () => {
+test('keys are read in the format of psktool, and no other lines are accepted', async () => {
   const { pskCallback } = await load(`# comment\nalice:${key}\n\nbob:${'00'.repeat(32)}\n`);
   const socket = undefined as never;
   assert.deepEqual(pskCallback?.(socket, 'alice'), Buffer.from(key, 'hex'));
@@ -41,7 +41,7 @@ test('keys are read as psktool writes them, and nothing else is taken for a key'
   for (const text of bad) await assert.rejects(load(text), { code: 'NBD_TLS' }, text);
 });
 
-test('a key that can be guessed is refused, with the command that makes another', async () => {
+test('a key that is too short is refused, and the hint has the command for another one', async () => {
   for (const short of ['00', key.slice(2)])
     await assert.rejects(load(`alice:${key}\nbob:${short}\n`), {
       code: 'NBD_TLS',

@@ -1,7 +1,7 @@
 /**
- * TLS for the server: certificates in a directory laid out as nbdkit, libnbd and QEMU have it (ca-cert.pem,
- * server-cert.pem, server-key.pem), or pre-shared keys in the format of GnuTLS's psktool (`identity:hexkey` a
- * line). TLS 1.2 and later.
+ * TLS 1.2 and later for the server. Certificates are in a directory with the file names of nbdkit, libnbd and QEMU
+ * (ca-cert.pem, server-cert.pem, server-key.pem). Pre-shared keys are in the format of GnuTLS's psktool: lines of
+ * `identity:hexkey`.
  */
 import { join } from 'node:path';
 import { createServer, type TlsOptions } from 'node:tls';
@@ -10,12 +10,12 @@ import { readTrusted, type TrustedKind } from '../../base/trusted-file.ts';
 import { minimumKeyBytes } from '../protocol/psk.ts';
 import { Wire } from './wire.ts';
 
-/** Certificates or keys, as plain data, so that it can go to worker threads. */
+/** The certificates or keys to use, as plain data for worker threads. */
 export type TlsSettings =
   | {
       /** Directory of the three files. */
       readonly certificates: string;
-      /** Clients must show a certificate signed by ca-cert.pem. */
+      /** Clients must present a certificate signed by ca-cert.pem. */
       readonly verifyPeer: boolean;
     }
   | {
@@ -24,8 +24,8 @@ export type TlsSettings =
     };
 
 /**
- * Suites in which both sides prove that they know the key. Those of TLS 1.2 are listed because OpenSSL leaves
- * them out by default; TLS 1.3 takes external keys with SHA-256 alone.
+ * Cipher suites in which both sides prove that they know the key. OpenSSL does not enable those of TLS 1.2 by default.
+ * TLS 1.3 accepts external keys only with SHA-256.
  */
 const pskCiphers = [
   'TLS_AES_128_GCM_SHA256',
@@ -38,12 +38,12 @@ const pskCiphers = [
   'PSK-AES128-GCM-SHA256',
 ];
 
-/** True where every client has to prove who it is. */
+/** Whether every client is authenticated. */
 export function verifiesPeers(settings: TlsSettings): boolean {
   return 'psk' in settings || settings.verifyPeer;
 }
 
-/** Reads the files. Throws NBD_TLS naming what is missing, UNSAFE_FILE if other users may read a key or change a file. */
+/** Reads the files. Throws NBD_TLS for a missing file, UNSAFE_FILE if other users may read a key or change a file. */
 export async function loadTls(settings: TlsSettings): Promise<TlsOptions> {
   const options: TlsOptions = { minVersion: 'TLSv1.2', handshakeTimeout: 10_000 };
   if ('psk' in settings) {
@@ -68,9 +68,11 @@ export function acceptTls(wire: Wire, options: TlsOptions): Promise<Wire> {
   return new Promise((resolve, reject) => {
     const failed = (error: Error | undefined): void =>
       reject(
-        new AgentError('NBD_TLS', `TLS failed: ${error?.message ?? 'the client has gone'}`, { cause: error }),
+        new AgentError('NBD_TLS', `TLS failed: ${error?.message ?? 'the client has disconnected'}`, {
+          cause: error,
+        }),
       );
-    // Node verifies client certificates in its server alone, so this one is made for one connection.
+    // Node verifies client certificates only in a server, so make a server for this one connection.
     const server = createServer(options);
     server.once('secureConnection', (socket) => {
       socket.allowHalfOpen = true;
@@ -79,21 +81,21 @@ export function acceptTls(wire: Wire, options: TlsOptions): Promise<Wire> {
     server.once('tlsClientError', failed);
     server.once('error', failed);
     void wire.closed.then(() => failed(wire.failure));
-    // One that leaves before TLS runs has no answer to wait for; half-open it would be kept until the time is over.
+    // A client that disconnects before TLS needs no answer. A half-open socket would stay until the time limit.
     wire.stream.allowHalfOpen = false;
     server.emit('connection', wire.stream);
   });
 }
 
-/** `identity:hex` lines; `#` begins a comment. */
+/** Parses lines of `identity:hex`; `#` begins a comment. */
 function parseKeys(text: string, path: string): Map<string, Buffer> {
   const keys = new Map<string, Buffer>();
   for (const line of text.split('\n')) {
     if (line.trim() === '' || line.startsWith('#')) continue;
     const match = /^([^:]+):((?:[0-9a-f]{2})+)\s*$/i.exec(line);
     if (match?.[1] === undefined || match[2] === undefined)
-      throw new AgentError('NBD_TLS', `${path} holds a line that is not "identity:hexkey"`, {
-        hint: 'make it with: psktool -u NAME -p FILE',
+      throw new AgentError('NBD_TLS', `${path} has a line that is not "identity:hexkey"`, {
+        hint: 'make the file with: psktool -u NAME -p FILE',
       });
     const key = Buffer.from(match[2], 'hex');
     if (key.length < minimumKeyBytes)
@@ -104,7 +106,7 @@ function parseKeys(text: string, path: string): Map<string, Buffer> {
       );
     keys.set(match[1], key);
   }
-  if (keys.size === 0) throw new AgentError('NBD_TLS', `${path} holds no key`);
+  if (keys.size === 0) throw new AgentError('NBD_TLS', `${path} contains no key`);
   return keys;
 }
 
@@ -114,6 +116,6 @@ async function readCredential(path: string, kind: TrustedKind): Promise<Buffer> 
   } catch (error) {
     if (error instanceof AgentError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
-    throw new AgentError('NBD_TLS', `${path} cannot be read: ${reason}`, { cause: error });
+    throw new AgentError('NBD_TLS', `Cannot read ${path}: ${reason}`, { cause: error });
   }
 }

@@ -29,7 +29,7 @@ async function goodbye(client: Transfer): Promise<void> {
   await client.connection.done;
 }
 
-test('simple replies: what was written is read, and every command is answered', async () => {
+test('simple replies: written data is read back, and every command is answered', async () => {
   const backend = new MemoryBackend(4096);
   const client = await entered(memoryExports(backend), { structured: false });
   const read = Buffer.alloc(1024);
@@ -66,7 +66,7 @@ test('simple replies: what was written is read, and every command is answered', 
   assert.equal(backend.calls.at(-1), 'close');
 });
 
-test('structured reads: holes travel as holes, unless one piece is wanted', async () => {
+test('structured reads: holes are sent as holes, unless the client wants one piece', async () => {
   const backend = new MemoryBackend(8192);
   backend.bytes.fill(5, 1024, 2048);
   const client = await entered(memoryExports(backend), { structured: true, allocation: true });
@@ -92,7 +92,7 @@ test('structured reads: holes travel as holes, unless one piece is wanted', asyn
   await goodbye(client);
 });
 
-test('large structured reads come in pieces', async () => {
+test('large structured reads arrive in pieces', async () => {
   const backend = new MemoryBackend(5 * MiB);
   backend.bytes.fill(1);
   const client = await entered(memoryExports(backend), { structured: true });
@@ -104,7 +104,7 @@ test('large structured reads come in pieces', async () => {
   await goodbye(client);
 });
 
-test('each malformed request is refused with its own error, and harms nothing', async () => {
+test('each malformed request is refused with its own error, and the connection stays usable', async () => {
   const size = 40 * MiB;
   for (const structured of [false, true]) {
     const backend = new MemoryBackend(size);
@@ -137,7 +137,7 @@ test('each malformed request is refused with its own error, and harms nothing', 
   }
 });
 
-test('a read-only export refuses what writes', async () => {
+test('a read-only export refuses writing commands', async () => {
   const backend = new MemoryBackend(4096);
   backend.readOnly = true;
   const client = await entered(memoryExports(backend), { structured: false });
@@ -147,7 +147,7 @@ test('a read-only export refuses what writes', async () => {
   await goodbye(client);
 });
 
-test('errors of the backend reach the client, and the connection goes on', async () => {
+test('errors of the backend reach the client, and the connection stays usable', async () => {
   const backend = new MemoryBackend(2 * MiB);
   backend.bytes.fill(1);
   const client = await entered(memoryExports(backend), { structured: true });
@@ -176,7 +176,7 @@ test('errors of the backend reach the client, and the connection goes on', async
   await goodbye(client);
 });
 
-test('a slow request holds up nobody else', async () => {
+test('a slow request does not delay other requests', async () => {
   const backend = new MemoryBackend(4096);
   const client = await entered(memoryExports(backend), { structured: false });
   const slow = Promise.withResolvers<undefined>();
@@ -188,7 +188,7 @@ test('a slow request holds up nobody else', async () => {
   await goodbye(client);
 });
 
-test('a client that never reads costs bounded memory, and gets everything in the end', async () => {
+test('a client that does not read costs bounded memory, and gets all replies in the end', async () => {
   const backend = new MemoryBackend(MiB);
   backend.bytes.fill(3);
   const client = await entered(memoryExports(backend), { structured: false });
@@ -210,7 +210,7 @@ test('a client that never reads costs bounded memory, and gets everything in the
   await client.connection.done;
 });
 
-test('a large read is read as the client takes it, whole for the client, and an error on the way ends the connection', async () => {
+test('a large read is sent piece by piece as the client receives it, and an error ends the connection', async () => {
   const size = 24 * MiB;
   for (const [structured, failing] of [
     [false, false],
@@ -245,7 +245,7 @@ test('a large read is read as the client takes it, whole for the client, and an 
   }
 });
 
-test('clients that share too little memory take turns, and one that keeps it without need is cut off', async () => {
+test('clients that share too little memory take turns, and an inactive one is dropped', async () => {
   const budget = new MemoryBudget({ shared: 8 * MiB, own: 64 * KiB, patienceMs: 100 });
   const backend = new MemoryBackend(8 * MiB);
   const join = () => entered(memoryExports(backend), { structured: false }, { budget });
@@ -261,7 +261,7 @@ test('clients that share too little memory take turns, and one that keeps it wit
   assert.equal(budget.used, 0);
 });
 
-test('what a client asked for before it vanished is not read for nobody', async () => {
+test('requests of a client that has disconnected are not executed', async () => {
   const backend = new MemoryBackend(MiB);
   const client = await entered(memoryExports(backend), { structured: false });
   client.stream.pause();
@@ -273,7 +273,7 @@ test('what a client asked for before it vanished is not read for nobody', async 
   assert.ok(backend.calls.length < 20, `${backend.calls.length} reads`);
 });
 
-test('slow writes are taken only so far, and in the end all', async () => {
+test('slow writes are accepted up to a limit, and all of them in the end', async () => {
   const backend = new MemoryBackend(MiB);
   const client = await entered(memoryExports(backend), { structured: false });
   const slow = Promise.withResolvers<undefined>();
@@ -287,7 +287,7 @@ test('slow writes are taken only so far, and in the end all', async () => {
   await goodbye(client);
 });
 
-test('a stop finishes what is under way, makes it durable, and closes', async () => {
+test('a stop finishes the requests in progress, makes them durable, and closes', async () => {
   const backend = new MemoryBackend(4096);
   const client = await entered(memoryExports(backend), { structured: false });
   const slow = Promise.withResolvers<undefined>();
@@ -302,7 +302,7 @@ test('a stop finishes what is under way, makes it durable, and closes', async ()
   assert.deepEqual(backend.calls, ['write 0+512', 'flush', 'close']);
 });
 
-test('a connection cut in mid-payload writes nothing of it', async () => {
+test('a connection that breaks within a payload writes none of it', async () => {
   const backend = new MemoryBackend(4096);
   const client = await entered(memoryExports(backend), { structured: false });
   client.send(ask(WRITE, 0, Buffer.alloc(1024, 1)).subarray(0, 700));
@@ -312,7 +312,7 @@ test('a connection cut in mid-payload writes nothing of it', async () => {
   assert.deepEqual(backend.calls, ['close']);
 });
 
-test('the backend is closed after the last request, however the connection ends', async () => {
+test('the backend is closed after the last request, for every end of the connection', async () => {
   const requests = Buffer.concat([ask(TRIM, 0, 512), ask(FLUSH, 0, 0), ask(WRITE_ZEROES, 512, 512)]);
   const begun = Buffer.concat([clientFlags, go('disk'), requests]);
   const garbage = Buffer.alloc(64, 0xee);
@@ -354,7 +354,7 @@ test('the backend is closed after the last request, however the connection ends'
   }
 });
 
-test('a whole conversation is the same however its bytes are split', async () => {
+test('a conversation is the same for every split of its bytes', async () => {
   const conversation = Buffer.concat([
     clientFlags,
     structuredReply,
@@ -384,7 +384,7 @@ test('a whole conversation is the same however its bytes are split', async () =>
     assert.equal(await talk([conversation.subarray(0, at), conversation.subarray(at)]), expected, `at ${at}`);
 });
 
-test('garbage requests never do more than end their own connection', async () => {
+test('garbage requests only end their own connection', async () => {
   const request = fc
     .tuple(fc.nat(9), fc.nat(63), fc.nat(5000), fc.nat(300))
     .map(([type, flags, offset, length]) => ask(type, offset, length, { flags }));

@@ -1,7 +1,7 @@
 /**
- * The transmission phase of one connection: requests in, backend called, replies out, in any order. What is
- * under way is bounded in bytes and in number; past that no further request is taken from the wire, so that
- * the memory of a client stays bounded however deep it pipelines and however slowly it reads.
+ * The transmission phase of one connection: reads requests, calls the backend and sends replies, in any order. Requests in
+ * progress are limited in bytes and in number. Beyond that, no further request is read from the wire. So the memory for a
+ * client is bounded, even if it sends many requests at once or reads slowly.
  * doc/proto.md, "Transmission".
  */
 import { MiB } from '../../base/bytes.ts';
@@ -25,19 +25,19 @@ import type { BudgetHolder, BudgetShare, MemoryBudget } from './memory-budget.ts
 import { type Refusal, refusal, refusalOf, type TransmissionTerms } from './request-checks.ts';
 import type { Receiver, Wire } from './wire.ts';
 
-/** Bytes of payload under way or waiting in the socket before a client has to wait; one request may exceed it. */
+/** The most bytes of payload in progress or waiting in the socket before a client must wait. One request may exceed it. */
 const maximumBytesUnderWay = 4 * MiB;
-/** Requests under way before a client has to wait. */
+/** The most requests in progress before a client must wait. */
 const maximumRequestsUnderWay = 128;
-/** Structured reads go out in chunks of at most this many bytes. */
+/** The most bytes in a chunk of a structured read. */
 const chunkBytes = 1 * MiB;
-/** Runs in one block status reply; more are asked for by the client. */
+/** The most runs in one block status reply. The client asks again for more. */
 const maximumRuns = 8192;
 
 type Memory = NonNullable<ReturnType<BudgetShare['take']>>;
 
 export interface TransmissionEvents {
-  /** A request failed in the backend (not: was refused as malformed). */
+  /** A request failed in the backend. Not called for malformed requests. */
   failed(command: number, refusal: Refusal): void;
 }
 
@@ -48,22 +48,22 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
   readonly #pool: BufferPool;
   readonly #events: TransmissionEvents;
   readonly #share: BudgetShare;
-  /** Memory of the request whose payload arrives now, or that is handed out next. */
+  /** Memory of the request whose payload is arriving, or that is delivered next. */
   #arriving: { give(): void } | undefined;
   #received = 0;
-  /** A reply goes out piece by piece: no other may come in between until this resolves. */
+  /** Resolves when a reply in several pieces is sent. No other reply may be sent in between. */
   #streaming: Promise<undefined> | undefined;
   readonly #decoder = new RequestDecoder(this);
   #requests = 0;
   #bytes = 0;
   #held = false;
   #stopping = false;
-  /** Writes that were confirmed, and how many of them a flush has covered. */
+  /** The number of confirmed writes, and of those that a flush has covered. */
   #written = 0;
   #flushed = 0;
   #idle: (() => void) | undefined;
   #finish!: () => void;
-  /** Resolves when the client has said goodbye, or has gone. */
+  /** Resolves when the client has sent NBD_CMD_DISC or has disconnected. */
   readonly finished = new Promise<void>((resolve) => (this.#finish = resolve));
 
   constructor(
@@ -83,8 +83,8 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
   }
 
   /**
-   * Takes the wire over. `rest` are bytes that the handshake has read too many. Never throws: garbage among them
-   * ends the connection as any other garbage does, while the requests before it are still under way.
+   * Takes over the wire. `rest` are bytes that the handshake has read but not used. Never throws: garbage in them ends the
+   * connection like any other garbage, after the requests before it.
    */
   start(rest: Uint8Array): void {
     try {
@@ -129,7 +129,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     this.#wire.destroy(error);
   }
 
-  /** Takes the memory that the request's payload needs, where it is to be read or written at all. */
+  /** Takes the memory for the request's payload, if the request will be executed. */
   admit(request: Request): boolean {
     if (refusal(request, this.#terms) !== undefined) return true;
     const memory = this.#memoryFor(request);
@@ -141,11 +141,11 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
 
   #memoryFor({ type, length }: Request): number {
     if (type === NBD_CMD.WRITE) return sizeClass(length);
-    // Reads go out piece by piece.
+    // The data of a read is sent in pieces.
     return type === NBD_CMD.READ && length > 0 ? sizeClass(Math.min(length, chunkBytes)) : 0;
   }
 
-  /** Takes no further request, and resolves when those under way have ended. No request runs from then on. */
+  /** Accepts no further request, and resolves when the requests in progress have ended. No request runs after that. */
   async drain(): Promise<void> {
     this.#stopping = true;
     this.#hold();
@@ -154,7 +154,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     if (this.#requests > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
   }
 
-  /** True where writes were confirmed and no flush came since. */
+  /** True if there are confirmed writes that no flush has covered. */
   get unflushed(): boolean {
     return this.#written !== this.#flushed;
   }
@@ -175,7 +175,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     this.#arriving = undefined;
     const cost = request.type === NBD_CMD.READ || payload !== undefined ? request.length : 0;
     this.#bytes += cost;
-    // Runs to its end at once where the backend answers at once.
+    // If the backend returns directly, this runs to its end at once.
     void this.#answer(request, payload, memory).finally(() => {
       this.#requests--;
       this.#bytes -= cost;
@@ -198,9 +198,9 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     this.#wire.pause();
   }
 
-  /** Goes on after a hold, once half of what was allowed is free again. */
+  /** Ends a hold when half of the limits is free again. */
   #relax(): void {
-    // Nobody would get the answers of what still waits.
+    // On a broken wire, no client would get the answers to the waiting requests.
     if (!this.#held || this.#stopping || this.#wire.broken) return;
     if (this.#requests > maximumRequestsUnderWay / 2 || this.#load() > maximumBytesUnderWay / 2) return;
     this.#held = false;
@@ -210,7 +210,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
       this.#wire.destroy(error instanceof Error ? error : undefined);
       return;
     }
-    // The waiting bytes may have filled it up again.
+    // The waiting bytes may have caused a new hold.
     if (this.#isHeld()) return;
     this.#wire.resume();
   }
@@ -239,7 +239,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     }
   }
 
-  /** Never `await`s what was answered at once, so that cheap requests cost no turn of the event loop. */
+  /** Executes a request. Does not `await` direct results, so that cheap requests cost no turn of the event loop. */
   async #perform(
     request: Request,
     payload: Uint8Array | undefined,
@@ -296,9 +296,9 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
   }
 
   /**
-   * One reply with its data. More than a piece goes out piece by piece, each read when the client has taken the one
-   * before, so that its memory stays small; no other reply can come in between. An error past the first piece ends
-   * the connection: the reply has begun by then (doc/proto.md, "Simple reply message").
+   * Sends one reply with its data. Large data is sent in pieces. Each piece is read after the client has received the one
+   * before, which limits the memory. No other reply can be sent in between. An error after the first piece ends the
+   * connection, since the reply has already begun (doc/proto.md, "Simple reply message").
    */
   async #sendData(header: Buffer, offset: number, length: number, memory: Memory | undefined): Promise<void> {
     const end = offset + length;
@@ -329,7 +329,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
     }
   }
 
-  /** Holes go out as such; an error in the middle names its place. */
+  /** Sends a structured reply. Holes are sent as hole chunks; an error chunk names the offset of the error. */
   async #readChunks(request: Request, memory: Memory | undefined): Promise<void> {
     const { offset, length, cookieHigh, cookieLow } = request;
     if ((request.flags & NBD_CMD_FLAG.DF) !== 0 && length > 0) {
@@ -354,7 +354,7 @@ export class Transmission implements Receiver, RequestHandler, BudgetHolder {
           encodeHoleChunk(chunk, 0, flags, cookieHigh, cookieLow, at, take);
           this.#wire.send([chunk]);
         } else {
-          // One piece at a time waits for the client, however large the read is.
+          // Only one piece at a time waits for the client, for any size of the read.
           const taken = at > offset ? this.#wire.room() : undefined;
           if (taken !== undefined) await taken;
           if (this.#wire.broken) break;

@@ -1,45 +1,45 @@
 /**
- * One client's byte stream: a socket or any duplex stream, with what the protocol needs of it: bytes pushed
- * to the present receiver, back-pressure, replies gathered into few writes, and the count of what is queued.
+ * The byte stream of one client: a socket or any duplex stream. It pushes received bytes to the current receiver, applies
+ * back-pressure, collects replies into few writes, and counts the queued bytes.
  *
- * A wire over a descriptor reads into a buffer of its own, or straight to where the receiver wants a payload,
- * instead of Node's one fresh buffer per read.
+ * A wire over a descriptor reads into its own buffer, or directly into the receiver's buffer for a payload, instead of a new
+ * buffer for each read as in Node.
  */
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { KiB } from '../../base/bytes.ts';
 
-/** Who gets the bytes that arrive. Whatever it throws ends the connection. */
+/** The receiver of the bytes that arrive. An error from it ends the connection. */
 export interface Receiver {
-  /** The chunk is only valid during the call. */
+  /** Takes a chunk, which is valid only during the call. */
   push(chunk: Uint8Array): void;
-  /** Where the next bytes may be received straight into. */
+  /** A buffer into which the next bytes may be received directly. */
   readonly destination?: Uint8Array | undefined;
-  /** So many bytes were put there. */
+  /** Reports the number of bytes that were put into `destination`. */
   filled?(bytes: number): void;
 }
 
-/** Below this a detour over the read buffer is cheaper than a read of its own. */
+/** The smallest destination that is worth a direct read. Smaller ones are copied from the read buffer. */
 const worthDirect = 16 * KiB;
 const readBufferBytes = 64 * KiB;
 const headBytes = 4 * KiB;
-/** Replies are gathered until they make a write of this size. */
+/** Replies are collected up to this size for one write. */
 const gatherBytes = 128 * KiB;
-/** What the kernel is given at once. */
+/** The most bytes of one write. */
 const batchBytes = 512 * KiB;
-/** Bytes under way at which there is room for more. */
+/** The number of unsent bytes at which there is room for more. */
 const fewBytes = 64 * KiB;
 
 export class Wire {
   readonly stream: Duplex;
-  /** Resolves when the stream is closed, for whatever reason; `failure` says which. */
+  /** Resolves when the stream is closed, for any reason; `failure` is the error, if any. */
   readonly closed: Promise<void>;
   #failure: Error | undefined;
   #receiver: Receiver | undefined;
   #onEnd: (() => void) | undefined;
   #onSent: (() => void) | undefined;
   #gathered: Part[] = [];
-  /** Waits for the batch that the kernel is taking. */
+  /** Parts that wait until the kernel has taken the current batch. */
   readonly #queue: Part[] = [];
   #sending = false;
   #ending = false;
@@ -49,7 +49,7 @@ export class Wire {
   #gathering = false;
   #pending = 0;
   #ended = false;
-  /** The last bytes went straight to their destination. */
+  /** The last bytes were received directly into their destination. */
   #direct = false;
 
   constructor(stream: Duplex) {
@@ -69,10 +69,10 @@ export class Wire {
     });
   }
 
-  /** Takes over the descriptor of a connected socket. */
+  /** Returns a wire that owns the descriptor of a connected socket. */
   static overDescriptor(fd: number): Wire {
     const readBuffer = Buffer.allocUnsafeSlow(readBufferBytes);
-    // The first buffer is asked for while the socket is being made.
+    // The socket asks for the first buffer in its constructor, before the wire exists.
     const made: { wire?: Wire } = {};
     const socket = new Socket({
       fd,
@@ -88,7 +88,7 @@ export class Wire {
     const wire = new Wire(socket);
     made.wire = wire;
     socket.setNoDelay(true);
-    // A client that vanished without a word is noticed after some minutes.
+    // Detects a client that disappeared without closing, after some minutes.
     socket.setKeepAlive(true, 60_000);
     return wire;
   }
@@ -97,12 +97,12 @@ export class Wire {
     return this.#failure;
   }
 
-  /** True once no more bytes will come. */
+  /** True when no more bytes will arrive. */
   get ended(): boolean {
     return this.#ended;
   }
 
-  /** True once nothing can be sent any more. */
+  /** True when nothing can be sent any more. */
   get broken(): boolean {
     return this.stream.destroyed;
   }
@@ -112,14 +112,14 @@ export class Wire {
     return this.#sent;
   }
 
-  /** Bytes handed to `send` that the kernel has not taken yet. */
+  /** Bytes given to `send` that the kernel has not taken yet. */
   get pendingBytes(): number {
     return this.#pending;
   }
 
   /**
-   * Hands the stream to `receiver`, from the next byte on; `onEnd` is called once no more will come, and
-   * `onSent` whenever the kernel has taken something.
+   * Sends the stream to `receiver`, from the next byte on. Calls `onEnd` when no more bytes will arrive, and `onSent`
+   * whenever the kernel has taken bytes.
    */
   receive(receiver: Receiver, onEnd: () => void, onSent?: () => void): void {
     const first = this.#receiver === undefined;
@@ -139,7 +139,7 @@ export class Wire {
     this.stream.resume();
   }
 
-  /** Queues bytes; `release` is called when they are no longer needed, in every case. */
+  /** Queues bytes. Always calls `release` when they are no longer needed, also after an error. */
   send(parts: readonly Uint8Array[], release?: () => void): void {
     for (const part of parts) {
       this.#gathered.push({ bytes: part, release: undefined });
@@ -150,17 +150,17 @@ export class Wire {
     if (!this.#gathering || this.#gatheredBytes >= gatherBytes) this.#flush();
   }
 
-  /** Resolves once few bytes wait for the kernel, or nothing can be sent any more. */
+  /** Resolves when few bytes wait for the kernel, or when nothing can be sent any more. */
   room(): Promise<void> {
     if (this.#pending <= fewBytes || this.broken) return Promise.resolve();
     return new Promise((resolve) => this.#roomWanted.push(resolve));
   }
 
-  /** Sends what waits and then ends our side; `closed` resolves when the other has ended too. */
+  /** Sends the queued bytes and then ends our side. `closed` resolves when the peer has ended its side too. */
   end(): void {
     this.#ending = true;
     this.#flush();
-    // The peer has nothing more to say to us; read on, so that its end is noticed.
+    // Ignore further bytes of the peer, but continue to read, so that its end is noticed.
     this.#receiver = { push: () => undefined };
     this.#onSent = undefined;
     this.stream.resume();
@@ -176,16 +176,16 @@ export class Wire {
     const wasDirect = this.#direct;
     this.#direct = direct !== undefined && direct.length >= worthDirect;
     if (direct !== undefined && this.#direct) return direct;
-    // After one large payload comes the next: read little more than its header, the rest directly.
+    // Large payloads follow each other: read little more than the next header, and the payload directly.
     return wasDirect ? readBuffer.subarray(0, headBytes) : readBuffer;
   }
 
-  /** A chunk, or how many bytes lie in the receiver's destination. */
+  /** Passes on a chunk, or the number of bytes in the receiver's destination. */
   private arrivedIn(place: Uint8Array | number): void {
     this.#gather((receiver) => (typeof place === 'number' ? receiver.filled?.(place) : receiver.push(place)));
   }
 
-  /** While a chunk is dealt with replies are gathered. */
+  /** Collects the replies while the receiver processes a chunk. */
   #gather(deal: (receiver: Receiver) => void): void {
     if (this.#receiver === undefined) return;
     this.#gathering = true;
@@ -207,7 +207,7 @@ export class Wire {
     this.#pump();
   }
 
-  /** Hands the kernel one batch at a time, so that a slow reader's progress can be seen in `pendingBytes`. */
+  /** Gives the kernel one batch at a time, so that `pendingBytes` shows the progress of a slow reader. */
   #pump(): void {
     if (this.#sending) return;
     const { stream } = this;
@@ -247,7 +247,7 @@ export class Wire {
     stream.uncork();
   }
 
-  /** Nothing can be sent any more. */
+  /** Releases the queue when nothing can be sent any more. */
   #drop(): void {
     const left = this.#queue.splice(0);
     this.#pending -= left.reduce((sum, { bytes }) => sum + bytes.length, 0);
