@@ -21,7 +21,7 @@ async function newVault() {
   return { ...made, index: made.newIndex() };
 }
 
-/** Half of the chunks cannot be compressed. */
+/** Half of the chunks are incompressible. */
 function chunk(content: number): Buffer {
   if (content % 2 === 0) return Buffer.alloc(chunkSize, `content ${content} `);
   const random = seeded(content);
@@ -40,7 +40,7 @@ async function packOf(vault: Vault, store: { objects: ReadonlyMap<string, unknow
   throw new Error(`no pack of ${kind}`);
 }
 
-test('a whole vault is whole, also read through', async () => {
+test('a whole vault passes a check, also with all data read', async () => {
   const { vault, store, index } = await newVault();
   const point = await backUp(vault, index, { image: image(0, 40), size });
   const quick = await checkVault(vault, index);
@@ -56,7 +56,7 @@ test('a whole vault is whole, also read through', async () => {
   assert.deepEqual([strange.ok, strange.foreign], [true, ['README.txt', 'packs/aa/notes']]);
 });
 
-test('an altered row in the index stops neither a check nor a repair nor a backup', async () => {
+test('an altered index row stops neither a check nor a repair nor a backup', async () => {
   const { vault, index } = await newVault();
   await backUp(vault, index, { image: image(0, 40), size });
   const flip = (): void => index.database.exec('UPDATE packs SET created = created + 1');
@@ -70,7 +70,7 @@ test('an altered row in the index stops neither a check nor a repair nor a backu
   assert.equal([...index.packs()].length, 2);
 });
 
-test('a missing pack is named, with the ranges of the points that need it', async () => {
+test('a missing pack is reported with the affected ranges and points', async () => {
   const { vault, store, index, newIndex } = await newVault();
   await backUp(vault, index, { image: image(0, 5), size, finished: new Date(1000) });
   const first = new Set(store.objects.keys());
@@ -91,11 +91,11 @@ test('a missing pack is named, with the ranges of the points that need it', asyn
     ],
   );
   const stranger = await checkVault(vault, newIndex());
-  assert.deepEqual(stranger.missingPacks, [], 'nobody knows its name');
+  assert.deepEqual(stranger.missingPacks, [], 'the name of the pack is not known');
   assert.deepEqual(stranger.points, result.points);
 });
 
-test('a lost page concerns all that is below it', async () => {
+test('a lost page affects everything below it', async () => {
   const { vault, store, index } = await newVault();
   await backUp(vault, index, { image: image(0, 400), size });
   const { key } = await packOf(vault, store, 'pages');
@@ -104,7 +104,7 @@ test('a lost page concerns all that is below it', async () => {
   assert.deepEqual(points[0]?.devices[0]?.lost, [{ offset: 0, length: size }]);
 });
 
-test('repair saves what can be opened of a pack that was cut short; the next backup brings the rest back', async () => {
+test('repair saves the readable parts of a truncated pack; the next backup stores the rest again', async () => {
   for (const cutAt of [0.3, 0.7, 0.999]) {
     const { vault, store, index, newIndex } = await newVault();
     const first = await backUp(vault, index, { image: image(0, 40), size });
@@ -130,7 +130,7 @@ test('repair saves what can be opened of a pack that was cut short; the next bac
   }
 });
 
-test('any altered bit of a pack costs one part at most, or none but the directory', async () => {
+test('any altered bit of a pack costs at most one part, or only the directory', async () => {
   const { vault, store, index, newIndex } = await newVault();
   await backUp(vault, index, { image: image(0, 12), size });
   const { key, id } = await packOf(vault, store, 'chunks');
@@ -154,7 +154,7 @@ test('any altered bit of a pack costs one part at most, or none but the director
   );
 });
 
-test('zstd frames end where they end', () => {
+test('the end of a zstd frame is found', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 5000 }), fc.boolean(), (bytes, repeat) => {
       const plain = repeat ? Buffer.alloc(300_000, Buffer.from(bytes.length === 0 ? [1] : bytes)) : bytes;

@@ -1,6 +1,7 @@
 /**
- * Checking a vault (docs/formats/vault.md, "Check and repair"): which packs are damaged or missing, which points that
- * concerns and where, and which points remain whole. Changes nothing in the vault; runs beside writers and prunes.
+ * Checks a vault (docs/formats/vault.md, "Check and repair"): finds damaged and missing packs, the points and ranges
+ * that they affect, and the points that are whole. It changes nothing in the vault and may run beside writers and
+ * prunes.
  */
 import type { AgentError } from '../../base/errors.ts';
 import { listKeys } from '../keys.ts';
@@ -25,12 +26,12 @@ export type { DeviceCheck } from './point-walk.ts';
 export type CheckStep = 'packs' | 'points';
 
 export interface CheckOptions {
-  /** Opens what is in the packs too, not their directories alone. */
+  /** Also opens the parts of the packs, not only their directories. */
   readonly readData?: boolean | undefined;
-  /** With `readData`: share of the packs that are read, picked at random. Default 1. */
+  /** With `readData`: share of the packs that are read, chosen at random. Default: 1. */
   readonly sample?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Packs that were looked at; points that were. */
+  /** Number of packs or points checked. */
   readonly progress?: ((step: CheckStep, done: number, total?: number) => void) | undefined;
 }
 
@@ -44,7 +45,7 @@ export interface PointResult {
 }
 
 export interface CheckResult {
-  /** Nothing is wrong; what is foreign, and damaged packs that are condemned already, do not count. */
+  /** True if nothing is wrong. Foreign objects and damaged packs that are already condemned do not count. */
   readonly ok: boolean;
   readonly packs: number;
   /** Bytes of all packs. */
@@ -52,20 +53,23 @@ export interface CheckResult {
   /** Share of those bytes that was opened, from 0 to 1. */
   readonly coverage: number;
   readonly damagedPacks: readonly (DamagedPack & { readonly condemned: boolean })[];
-  /** Packs that this machine's index knew, that are gone, and that points need. Of others nobody knows the names. */
+  /**
+   * Missing packs that this machine's index knew and that points need. The names of other missing packs are not
+   * known.
+   */
   readonly missingPacks: readonly string[];
   /** Points, keys, checks and condemned lists that cannot be read. */
   readonly damagedObjects: readonly { readonly key: string; readonly reason: string }[];
-  /** What is no object of a vault. */
+  /** Objects that do not belong to a vault. */
   readonly foreign: readonly string[];
-  /** By `finished`, the earliest first. */
+  /** In order of `finished`, earliest first. */
   readonly points: readonly PointResult[];
 }
 
-/** What seems lost is looked for again as long as that shows anything new, but no more often. */
+/** Limit of rounds. Lost data is looked up again as long as a round finds something new. */
 const mostRounds = 4;
 
-/** Throws what the store throws, and the signal's reason; whatever is wrong with the vault is in the result. */
+/** Throws errors of the store and the signal's reason. Problems of the vault are in the result. */
 export function checkVault(
   vault: Vault,
   index: ChunkIndex,
@@ -77,7 +81,7 @@ export function checkVault(
 async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions): Promise<CheckResult> {
   const { signal, progress } = options;
   const share = options.readData === true ? (options.sample ?? 1) : 0;
-  // What a point needs was put before the point, so points come first, and what is there after them.
+  // Data is put before the point that references it. So the points are listed first, and the packs after them.
   const { points, damaged } = await listPoints(vault, { signal });
   const packs = new PackCheck(vault, index, {
     share,
@@ -105,7 +109,7 @@ async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions)
   const damagedPacks: CheckResult['damagedPacks'][number][] = [];
   for (const each of packs.damaged) {
     const isCondemned = condemned.has(each.pack);
-    // A prune may have deleted it meanwhile, and the list that condemned it.
+    // A prune may have deleted the pack and the list that condemned it in the meantime.
     if (isCondemned || (await isThere(vault, packObject(each.pack), signal)))
       damagedPacks.push({ ...each, condemned: isCondemned });
   }
@@ -128,7 +132,7 @@ async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions)
   };
 }
 
-/** What others do meanwhile is no damage: a prune may move what points need, and points may be forgotten. */
+/** Ignores concurrent changes, which are not damage: a prune may move live data, and points may be forgotten. */
 async function walkUntilSettled(
   walk: PointWalk,
   points: readonly Point[],
@@ -144,7 +148,7 @@ async function walkUntilSettled(
   let results = await walkPoints(walk, points, options);
   let isSettled = false;
   for (let round = 0; results.some(({ whole }) => !whole); round++) {
-    // After the look at what it needs: a point that is gone by now may have lost it only then.
+    // List the points after the walk: a point that is gone now may have lost its data only then.
     const left = new Set(await listPointKeys(vault, 'points/', /^points\//, { signal }));
     const isLeft = (id: string): boolean => left.has(`points/${id}`);
     results = results.filter(({ point }) => isLeft(point));

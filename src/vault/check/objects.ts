@@ -1,4 +1,4 @@
-/** Which objects a vault may hold, by their keys (docs/formats/vault.md, "Objects"). Pure. */
+/** Recognises the objects of a vault by their keys (docs/formats/vault.md, "Objects"). Pure. */
 import { packOfObject } from '../packs/format.ts';
 
 const id = '[0-9a-f]{32}';

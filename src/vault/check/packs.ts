@@ -1,6 +1,6 @@
 /**
- * The packs of a vault, looked at one by one: their directories, or all that is in them. What the index says is put right
- * where it disagrees. In memory: the ids of the packs (16 bytes each), and what is wrong.
+ * Checks the packs of a vault one by one: their directories only, or all their parts. The index is corrected if it
+ * disagrees. Memory holds the IDs of the packs (16 bytes each) and the problems.
  */
 import { AgentError } from '../../base/errors.ts';
 import { agrees } from '../index/agree.ts';
@@ -14,39 +14,39 @@ import type { Vault } from '../vault.ts';
 export interface DamagedPack {
   readonly pack: string;
   readonly reason: string;
-  /** Parts that cannot be opened; undefined where not even the directory can be read. */
+  /** Number of parts that cannot be opened; undefined if the directory cannot be read. */
   readonly parts: number | undefined;
 }
 
 export interface PackCheckOptions {
-  /** Share of the packs that are read as a whole, from 0 (directories alone) to 1. */
+  /** Share of the packs that are read as a whole, from 0 (directories only) to 1. */
   readonly share: number;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((packs: number) => void) | undefined;
 }
 
 const directoriesAtOnce = 8;
-/** Of up to 64 MiB each. */
+/** Packs have up to 64 MiB each. */
 const packsAtOnce = 2;
 
 export class PackCheck {
   count = 0;
   bytes = 0;
-  /** Of packs that were read as a whole. */
+  /** Bytes of packs that were read as a whole. */
   bytesRead = 0;
   readonly damaged: DamagedPack[] = [];
   readonly #vault: Vault;
   readonly #index: ChunkIndex;
   readonly #options: PackCheckOptions;
   readonly #there = new PageSet();
-  /** By pack, the offsets of parts that cannot be opened; undefined: none can be counted on. */
+  /** By pack, the offsets of parts that cannot be opened; undefined if no part can be trusted. */
   readonly #bad = new Map<string, ReadonlySet<number> | undefined>();
-  /** What the index has of packs that were not there. */
+  /** Packs in the index that do not exist. */
   readonly #gone = new Set<string>();
   readonly #refreshes: number;
   #batch: StoredObject[] = [];
 
-  /** To be made before the packs are listed. */
+  /** Create it before the packs are listed. */
   constructor(vault: Vault, index: ChunkIndex, options: PackCheckOptions) {
     this.#vault = vault;
     this.#index = index;
@@ -54,20 +54,20 @@ export class PackCheck {
     this.#refreshes = index.refreshes();
   }
 
-  /** Told of every pack that a list showed. */
+  /** Call it for every pack of a listing. */
   async add(object: StoredObject): Promise<void> {
     this.#batch.push(object);
     if (this.#batch.length >= 64) await this.#look();
   }
 
-  /** After the list: what is missing of what the index knew. */
+  /** Call it after the listing. Finds the missing packs that the index knew. */
   async finish(): Promise<void> {
     await this.#look();
     for (const { id } of this.#index.packs())
       if (!this.#there.has(Buffer.from(id, 'hex'))) this.#gone.add(id);
   }
 
-  /** The index was brought up to date: what it has now is there, and what is gone it has no more. */
+  /** Call it after the index was updated: it now has only packs that exist. */
   refreshed(): void {
     this.#gone.clear();
   }
@@ -76,14 +76,14 @@ export class PackCheck {
     return this.#gone.has(pack);
   }
 
-  /** Whether the copy of a part can be counted on, as far as was looked. */
+  /** Returns whether the copy of a part can be trusted, as far as it was checked. */
   isGood({ pack, offset }: Pick<PartLocation, 'pack' | 'offset'>): boolean {
     if (this.#gone.has(pack)) return false;
     if (!this.#bad.has(pack)) return true;
     return this.#bad.get(pack)?.has(offset) === false;
   }
 
-  /** Whether the index alone tells what is there. */
+  /** Returns whether the index alone is sufficient to find the parts. */
   get isAllGood(): boolean {
     return this.#gone.size === 0 && this.#bad.size === 0;
   }
@@ -111,7 +111,7 @@ export class PackCheck {
       this.#compare(directory);
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
-      // Deleted since the list.
+      // Deleted since the listing.
       if (error.code === 'VAULT_OBJECT_MISSING') return;
       if (error.code !== 'VAULT_DAMAGED') throw error;
       this.#bad.set(id, undefined);
@@ -141,11 +141,11 @@ export class PackCheck {
     return opened.directory;
   }
 
-  /** What the pack's own directory says counts. */
+  /** The pack's own directory is authoritative. */
   #compare(directory: PackDirectory): void {
     if (agrees(this.#index, directory)) return;
     if (this.#index.pack(directory.id) !== undefined) this.#index.dropPack(directory.id);
-    // Where a refresh began meanwhile, that one enters it.
+    // If a refresh began in the meantime, it will add the pack.
     this.#index.addPack(directory, this.#refreshes);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Whether all that points name is there, and which ranges of which devices are lost where it is not. Pages that are whole
- * with all below them are looked at once, whichever points they are of.
+ * Checks that all data of the points exists, and lists the lost ranges of their devices. Pages that are whole are
+ * visited once, even if several points share them.
  */
 import type { Extent } from '../../base/extents.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
@@ -13,12 +13,12 @@ import type { PackCheck } from './packs.ts';
 
 export interface DeviceCheck {
   readonly path: string;
-  /** Bytes of the device. */
+  /** Size of the device in bytes. */
   readonly size: number;
   readonly whole: boolean;
-  /** Bytes of the device in ranges that cannot be restored. */
+  /** Bytes of the device that cannot be restored. */
   readonly lostBytes: number;
-  /** Those ranges, the first thousand. */
+  /** The first thousand of those ranges. */
   readonly lost: readonly Extent[];
   readonly moreLost: boolean;
 }
@@ -27,7 +27,7 @@ const mostRanges = 1000;
 const pagesAhead = 64;
 
 export class PointWalk {
-  /** Packs that are gone, and held something that points need. */
+  /** Missing packs that held live data. */
   readonly missing = new Set<string>();
   readonly #index: ChunkIndex;
   readonly #packs: PackCheck;
@@ -61,7 +61,7 @@ export class PointWalk {
       const map = new ImageMap(this.#pages, options);
       await this.#visit(map, map.root, levels - 1, 0, lost);
     } catch (error) {
-      // Levels that do not fit the size.
+      // The levels do not fit the size.
       if (!isLoss(error)) throw error;
       lost.add(0, Math.ceil(size / this.#chunkSize));
     }
@@ -75,7 +75,7 @@ export class PointWalk {
     };
   }
 
-  /** True where everything below is there. */
+  /** Returns true if everything below exists. */
   async #visit(map: ImageMap, name: Name, level: number, first: number, lost: LostRanges): Promise<boolean> {
     if (isZeroName(name) || this.#whole.has(name)) return true;
     this.#signal?.throwIfAborted();
@@ -139,7 +139,7 @@ async function pageOrUndefined(map: ImageMap, name: Name, level: number): Promis
   }
 }
 
-/** Ranges in the order of the device, joined. */
+/** Merges ranges in the order of the device. */
 class LostRanges {
   bytes = 0;
   isCut = false;

@@ -1,7 +1,7 @@
 /**
- * Repairing a vault: what can be opened of damaged packs goes to new ones, and the damaged ones are condemned, so that
- * writers store again what is lost when they meet it (docs/formats/vault.md, "Check and repair"). Nothing else is
- * removed, but condemned lists that nobody can read. Cut anywhere, it can be done again.
+ * Repairs a vault: stores the readable data of damaged packs in new packs and condemns the damaged ones. Later
+ * backups then store lost chunks again if they read them (docs/formats/vault.md, "Check and repair"). Apart from
+ * that, only unreadable condemned lists are removed. If interrupted, run it again.
  */
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
@@ -19,7 +19,7 @@ import { type CheckOptions, type CheckResult, checkVault } from './check.ts';
 import { salvageParts } from './salvage.ts';
 
 export interface RepairOptions extends Omit<CheckOptions, 'readData' | 'sample'> {
-  /** zstd's level for what is stored anew. */
+  /** zstd level of the new packs. */
   readonly level?: number | undefined;
   /** For tests. */
   readonly owner?: Owner | undefined;
@@ -31,11 +31,14 @@ export interface RepairResult {
   readonly after: CheckResult;
   /** Packs that were condemned. */
   readonly condemned: readonly string[];
-  /** Parts that were stored anew; others of the damaged packs are elsewhere too. */
+  /** Parts that were stored again. Other parts of the damaged packs are also in other packs. */
   readonly salvaged: { readonly parts: number; readonly bytes: number };
 }
 
-/** Throws VAULT_LOCKED, VAULT_DENIED (at the start, where these credentials may not delete) and what the store throws. Reads all data. */
+/**
+ * Reads all data. Throws VAULT_LOCKED, VAULT_DENIED (at the start, if these credentials may not delete) and errors of
+ * the store.
+ */
 export async function repairVault(
   vault: Vault,
   index: ChunkIndex,
@@ -60,7 +63,7 @@ async function repair(
       await lock.ensureHeld({ signal });
       await vault.store.delete(key, { signal });
     }
-  // What is gone must not keep what is salvaged from being stored.
+  // Missing packs must not prevent that their parts are stored again.
   await refreshIndex(vault, index, { signal });
   const damaged = before.damagedPacks.filter((each) => !each.condemned).map(({ pack }) => pack);
   const salvaged = await salvage(vault, index, damaged, { writer: lock.id, level, signal });
@@ -68,7 +71,7 @@ async function repair(
     await lock.ensureHeld({ signal });
     await condemn(vault, damaged, signal);
   }
-  // What the index says of packs that were altered is of no use, and the rest costs no more than the check did.
+  // The index entries of damaged packs are useless. Rebuilding costs no more than the check did.
   await rebuildIndex(vault, index, Date.now(), { signal });
   const after = await checkVault(vault, index, { signal, progress, readData: true });
   return { before, after, condemned: damaged, salvaged };

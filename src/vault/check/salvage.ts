@@ -1,9 +1,10 @@
 /**
- * What can still be opened of a damaged pack. Where its directory can be read, that says where the parts lie. Where it
- * cannot (the pack was cut short, say), the parts are found one after the other: each begins where the one before ends, is
- * enciphered as a stream under a nonce that only its offset decides, and shows its length once it is deciphered: a zstd
- * frame tells its own, and what was not compressed is a chunk or a page. The tag then proves it, and the name is computed
- * from what it holds.
+ * Reads the parts of a damaged pack that can still be opened. A readable directory gives the places of the parts.
+ * Without it (for example in a truncated pack), the parts are found one after the other.
+ *
+ * Each part begins at the end of the previous one. It is encrypted as a stream with a nonce that depends only on its
+ * offset. Its length is visible after decryption: a zstd frame has a length, and an uncompressed part is a whole
+ * chunk or page. The tag then verifies it, and its name is computed from the content.
  */
 import { createDecipheriv } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -29,10 +30,10 @@ export interface SalvagedPart {
 }
 
 const pageHeadLength = 8;
-/** Offsets that are tried one by one before others get their turn. */
+/** Number of offsets that are tried before other work gets a turn. */
 const offsetsPerTurn = 4096;
 
-/** The parts that can be opened, each under the name that its bytes have. */
+/** Yields the parts that can be opened, each with the name of its content. */
 export async function* salvageParts(
   vault: VaultParts,
   id: string,
@@ -69,7 +70,7 @@ function openOrUndefined(
   }
 }
 
-/** The header may be damaged too; what it should be is known but for the kind. */
+/** The header may be damaged too. Everything in it is known, except for the kind. */
 function kindsOf(id: string, bytes: Buffer): readonly PackKind[] {
   try {
     return [parseHeader(id, bytes.subarray(0, headerLength))];
@@ -112,7 +113,7 @@ class Scan {
     }
   }
 
-  /** The part that lies at this offset, if one does that can be opened. */
+  /** Returns the part at this offset, if there is one that can be opened. */
   #open(offset: number): { place: PartPlace; plain: Buffer } | undefined {
     for (const place of this.#candidates(offset)) {
       const end = offset + place.encodedLength + tagLength;
@@ -126,7 +127,7 @@ class Scan {
     return undefined;
   }
 
-  /** What the deciphered bytes look like. */
+  /** Returns the places that the decrypted bytes may have. */
   #candidates(offset: number): PartPlace[] {
     const found: PartPlace[] = [];
     const head = this.#decipher(offset, pageHeadLength);
@@ -147,7 +148,10 @@ class Scan {
     return found;
   }
 
-  /** Where the next part begins after one that cannot be opened: where that says it ends, or wherever a frame begins. */
+  /**
+   * Returns the start of the next part after one that cannot be opened: the end that it gives, or the next start of a
+   * frame.
+   */
   async #next(offset: number): Promise<number | undefined> {
     for (const { encodedLength } of this.#candidates(offset)) {
       const next = offset + encodedLength + tagLength;
@@ -167,7 +171,10 @@ class Scan {
     return head.length === 4 && head.readUInt32LE(0) === 0xfd2fb528;
   }
 
-  /** The plaintext from here on, unproven: GCM enciphers with AES in counter mode, from counter 2 on (SP 800-38D). */
+  /**
+   * Returns the plaintext from this offset, not verified. GCM encrypts with AES in counter mode, from counter 2 (SP
+   * 800-38D).
+   */
   #decipher(offset: number, length: number): Buffer {
     const counter = Buffer.alloc(16);
     counter.writeBigUInt64LE(BigInt(offset), 0);

@@ -1,16 +1,16 @@
-/** Where a zstd frame ends and how long its content is: RFC 8878, section 3.1.1. Pure. */
+/** Finds the end of a zstd frame and the length of its content: RFC 8878, section 3.1.1. Pure. */
 
 export interface ZstdFrame {
   /** Bytes of the frame. */
   readonly length: number;
-  /** Bytes of its content where the frame says it. */
+  /** Bytes of its content, if the frame has a content size. */
   readonly contentLength: number | undefined;
 }
 
 const magic = 0xfd2fb528;
 const dictionaryIdLengths = [0, 1, 2, 4];
 
-/** Undefined where no frame begins here, or it does not end within the bytes. */
+/** Returns undefined if no frame begins here, or if it does not end within the bytes. */
 export function parseZstdFrame(bytes: Buffer): ZstdFrame | undefined {
   if (bytes.length < 6 || bytes.readUInt32LE(0) !== magic) return undefined;
   const descriptor = bytes[4]!;

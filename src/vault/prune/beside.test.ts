@@ -1,4 +1,4 @@
-/** What another pruner does meanwhile (one of the two was taken for dead) is no damage: not to a prune, not to a check. */
+/** Changes by another pruner (one of the two was declared stale) are not damage for a prune or a check. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
@@ -27,7 +27,7 @@ const living = { ownerState: () => Promise.resolve('unknown' as const) };
 async function newVault() {
   const made = await memoryVault({ after });
   const { store, vault } = made;
-  /** The same vault, by a store in which something happens before a request, once. */
+  /** Returns the vault with a store that runs a function once before a request. */
   const watched = (hooks: {
     readonly get?: (key: string, options: GetOptions) => (() => Promise<unknown>) | undefined;
     readonly list?: (prefix: string) => (() => Promise<unknown>) | undefined;
@@ -57,26 +57,29 @@ async function newVault() {
 const isWholePack = (key: string, { offset, suffix }: GetOptions): boolean =>
   key.startsWith('packs/') && offset === undefined && suffix === undefined;
 
-test('packs that another pruner deleted while they were to be copied: VAULT_LOCKED, and nothing is lost', async () => {
-  const { vault, newIndex, watched } = await newVault();
-  const index = newIndex();
-  const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
-  const second = await backUp(vault, index, { image: spreadImage(200, 300), size });
-  await deletePoint(vault, first.id);
-  const other = newIndex();
-  const beside = async (): Promise<void> => {
-    await unlockVault(vault, (await listAtWork(vault)).locks[0]!.id);
-    assert.ok((await prune(vault, other, living)).copied.parts > 0);
-  };
-  const slow = await watched({ get: (key, options) => (isWholePack(key, options) ? beside : undefined) });
-  await assert.rejects(prune(slow, index, living), { code: 'VAULT_LOCKED' });
-  assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(200, 300));
-  const next = await prune(vault, index, living);
-  assert.deepEqual(next.damaged, []);
-  assert.equal((await checkVault(vault, newIndex(), { readData: true })).ok, true);
-});
+test(
+  'if another pruner deletes packs to be copied, prune fails with VAULT_LOCKED and no data is ' + 'lost',
+  async () => {
+    const { vault, newIndex, watched } = await newVault();
+    const index = newIndex();
+    const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
+    const second = await backUp(vault, index, { image: spreadImage(200, 300), size });
+    await deletePoint(vault, first.id);
+    const other = newIndex();
+    const beside = async (): Promise<void> => {
+      await unlockVault(vault, (await listAtWork(vault)).locks[0]!.id);
+      assert.ok((await prune(vault, other, living)).copied.parts > 0);
+    };
+    const slow = await watched({ get: (key, options) => (isWholePack(key, options) ? beside : undefined) });
+    await assert.rejects(prune(slow, index, living), { code: 'VAULT_LOCKED' });
+    assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(200, 300));
+    const next = await prune(vault, index, living);
+    assert.deepEqual(next.damaged, []);
+    assert.equal((await checkVault(vault, newIndex(), { readData: true })).ok, true);
+  },
+);
 
-test('a pack that is gone is told apart from one that is damaged', async () => {
+test('a pack that is gone is distinguished from a damaged one', async () => {
   const { store, vault, newIndex } = await newVault();
   const index = newIndex();
   await backUp(vault, index, { image: spreadImage(0, 300), size });
@@ -91,7 +94,7 @@ test('a pack that is gone is told apart from one that is damaged', async () => {
   assert.deepEqual([copied.damaged.map(({ pack }) => pack), copied.gone], [[chunks!.id], [pages!.id]]);
 });
 
-test('a point that cannot be read, and is gone when it is looked for, keeps no prune from its work', async () => {
+test('an unreadable point that is gone at the second look does not stop a prune', async () => {
   const { store, vault, newIndex } = await newVault();
   const index = newIndex();
   const point = await backUp(vault, index, { image: spreadImage(0, 30), size });
@@ -115,7 +118,7 @@ test('a point that cannot be read, and is gone when it is looked for, keeps no p
   assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 30));
 });
 
-test('pages that were lost and are there again are marked with all below them', async () => {
+test('lost pages that exist again are marked with everything below them', async () => {
   const { vault, newIndex } = await newVault();
   const index = newIndex();
   const one = await backUp(vault, index, { image: spreadImage(0, 420), size });
@@ -125,7 +128,7 @@ test('pages that were lost and are there again are marked with all below them', 
   let asked = 0;
   const pages: PageSource = {
     get: (name) => {
-      // Every page but the roots, the first time.
+      // Every page except the roots, at the first request.
       const isRoot = [one, two].some(({ devices }) => Buffer.from(devices[0]!.root, 'hex').equals(name));
       asked++;
       return isLost && !isRoot
@@ -143,18 +146,18 @@ test('pages that were lost and are there again are marked with all below them', 
   assert.deepEqual(
     (await marking.markAgain(unknown)).map(({ point }) => point.id),
     [one.id, two.id],
-    'it is lost still',
+    'it is still lost',
   );
   isLost = false;
   assert.deepEqual(await marking.markAgain(unknown), []);
   for (const { name } of index.database.prepare('SELECT name FROM parts').all() as { name: Uint8Array }[])
-    assert.ok(marking.live.has(name), 'everything is needed');
+    assert.ok(marking.live.has(name), 'all parts are live');
   const before = asked;
   assert.deepEqual(await marking.mark([{ ...two, id: newId() }]), []);
-  assert.equal(asked, before, 'what is marked is not read again');
+  assert.equal(asked, before, 'marked pages are not read again');
 });
 
-test('points that are forgotten and pruned while they are checked are not damaged', async () => {
+test('points that are forgotten and pruned during a check are not damage', async () => {
   const { vault, newIndex, watched } = await newVault();
   const index = newIndex();
   const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
@@ -173,7 +176,7 @@ test('points that are forgotten and pruned while they are checked are not damage
   );
 });
 
-test('a damaged pack that a prune deletes while it is checked, with the list that condemned it, is not there', async () => {
+test('a damaged pack that a prune deletes during a check, with its condemned list, is not reported', async () => {
   const { store, vault, newIndex, watched, tick } = await newVault();
   const index = newIndex();
   const point = await backUp(vault, index, { image: spreadImage(0, 300), size });
@@ -190,33 +193,40 @@ test('a damaged pack that a prune deletes while it is checked, with the list tha
   assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
 });
 
-test('a point whose packs a prune has condemned beside its writer is whole, and the next writer builds on it', async (t) => {
-  const { vault, newIndex } = await newVault();
-  const index = newIndex();
-  const image = spreadImage(0, 300);
-  await deletePoint(vault, (await backUp(vault, index, { image, size })).id);
-  const begin = WriterSession.begin.bind(WriterSession);
-  t.after(() => (WriterSession.begin = begin));
-  WriterSession.begin = async (...args) => {
-    WriterSession.begin = begin;
-    const session = await begin(...args);
-    const { waiting } = await prune(vault, newIndex(), living);
-    assert.ok(waiting.packs > 0);
-    return session;
-  };
-  const point = await backUp(vault, index, { image, size });
-  const [device] = point.devices;
+test(
+  'a point whose packs were condemned during its backup is whole, and the next writer builds ' + 'on it',
+  async (t) => {
+    const { vault, newIndex } = await newVault();
+    const index = newIndex();
+    const image = spreadImage(0, 300);
+    await deletePoint(vault, (await backUp(vault, index, { image, size })).id);
+    const begin = WriterSession.begin.bind(WriterSession);
+    t.after(() => (WriterSession.begin = begin));
+    WriterSession.begin = async (...args) => {
+      WriterSession.begin = begin;
+      const session = await begin(...args);
+      const { waiting } = await prune(vault, newIndex(), living);
+      assert.ok(waiting.packs > 0);
+      return session;
+    };
+    const point = await backUp(vault, index, { image, size });
+    const [device] = point.devices;
 
-  const next = await WriterSession.begin(vault, index);
-  assert.equal(await wholeMap(vault, index, device!, next.condemned), false, 'only condemned packs hold it');
-  assert.equal(await next.keep(device!), true);
-  assert.equal(
-    await wholeMap(vault, index, device!, next.condemned),
-    true,
-    'what they hold was stored once more',
-  );
-  assert.equal(await next.keep({ ...device!, root: 'ab'.repeat(32) }), false);
-  await next.end();
-  for (let round = 0; round < 2; round++) await prune(vault, index, living);
-  assert.deepEqual(await readBack(vault, newIndex(), device!), new Map(image));
-});
+    const next = await WriterSession.begin(vault, index);
+    assert.equal(
+      await wholeMap(vault, index, device!, next.condemned),
+      false,
+      'only condemned packs hold it',
+    );
+    assert.equal(await next.keep(device!), true);
+    assert.equal(
+      await wholeMap(vault, index, device!, next.condemned),
+      true,
+      'its condemned data was stored again',
+    );
+    assert.equal(await next.keep({ ...device!, root: 'ab'.repeat(32) }), false);
+    await next.end();
+    for (let round = 0; round < 2; round++) await prune(vault, index, living);
+    assert.deepEqual(await readBack(vault, newIndex(), device!), new Map(image));
+  },
+);

@@ -1,26 +1,28 @@
 /**
- * Carrying condemned lists out: packs that nothing needs are deleted, which makes room; then what is needed of the others is
- * copied, and they are deleted too.
+ * Carries condemned lists out. First it deletes packs without live data, which frees room. Then it copies the live
+ * data of the others and deletes them too.
  */
 import { packObject } from '../packs/format.ts';
 import type { CondemnedList } from '../writing/condemned.ts';
 import { type Copied, copyNeeded } from './copy.ts';
 import type { PruneRun } from './run.ts';
 
-/** A list stays so long, so that a put of one of its packs that comes late finds it still condemned. */
+/** How long a list is kept, in milliseconds. If a put of one of its packs arrives late, the pack is still condemned. */
 const listMs = 24 * 3600 * 1000;
 
 export interface CarryOutOptions {
-  /** Condemned packs with something that is needed and that no other pack has, by a look at the points after the last
-   * of the writers had ended for which the lists waited. */
+  /**
+   * Condemned packs with live data that no other pack has. The points were scanned after the last writer that the
+   * lists wait for had ended.
+   */
   readonly rescue: ReadonlySet<string>;
-  /** All packs that are condemned. */
+  /** All condemned packs. */
   readonly condemned: ReadonlySet<string>;
-  /** By the store's clock, milliseconds since 1970. */
+  /** By the store's clock, in milliseconds since 1970. */
   readonly now: number;
 }
 
-/** Deletes the packs of lists for which nobody is waited any more. */
+/** Deletes the packs of lists that wait for no writer. */
 export async function carryOut(
   run: PruneRun,
   lists: readonly CondemnedList[],
@@ -36,7 +38,7 @@ export async function carryOut(
   const isDamaged = new Set(copied.damaged.map(({ pack }) => pack));
   const isCopied = new Set([...copied.complete, ...copied.gone]);
   for (const list of lists) {
-    // Damaged packs were condemned for being damaged: what can be opened is copied by now.
+    // Packs that were condemned as damaged: their readable data is already copied.
     const keeps = (pack: string): boolean =>
       wanted.has(pack) &&
       run.lock !== undefined &&
@@ -50,7 +52,7 @@ export async function carryOut(
   }
 }
 
-/** Copies what is needed of these packs and not elsewhere; nothing in a dry run. */
+/** Copies live data of these packs that is in no other pack. A dry run copies nothing. */
 export async function copyOut(
   { vault, index, options, lock, marking, done }: PruneRun,
   packs: readonly string[],
@@ -82,7 +84,7 @@ async function deletePacks(
   const { signal } = options;
   const { store } = vault;
   const gone = [...new Set(packs)].filter((pack) => index.pack(pack) !== undefined);
-  // The index does not know those whose directories are damaged.
+  // The index does not have packs whose directories are damaged.
   const unknown = packs.filter((pack) => done.damaged.has(pack) && !gone.includes(pack));
   const objects = [...gone, ...unknown];
   if (objects.length === 0) return;

@@ -1,26 +1,26 @@
-/** Which packs a prune removes, and which it copies first. Pure. */
+/** Chooses which packs a prune removes, and from which it copies first. Pure. */
 import type { PackKind } from '../packs/format.ts';
 import type { PackUsage } from './usage.ts';
 
 export interface ChooseOptions {
-  /** Bytes at which a pack is closed. */
+  /** In bytes; a pack is closed when it reaches this size. */
   readonly packSize: number;
-  /** A pack of which more than this share is not needed is copied. From 0 to 1. */
+  /** Packs of which more than this share is unused are copied. From 0 to 1. */
   readonly maxWaste: number;
-  /** So many small packs of one kind are merged. */
+  /** This many small packs of one kind are merged. */
   readonly mergeAt?: number;
 }
 
 export interface Choice {
-  /** Nothing in them is needed. */
+  /** Packs without live data. */
   readonly unused: readonly PackUsage[];
-  /** What is needed of them is copied, then they go too. */
+  /** Packs whose live data is copied before they are removed. */
   readonly partial: readonly PackUsage[];
 }
 
 const defaultMergeAt = 16;
 
-/** `packs`: those that may be chosen. */
+/** `packs` are the candidates. */
 export function choosePacks(packs: readonly PackUsage[], options: ChooseOptions): Choice {
   const unused = packs.filter(({ liveParts }) => liveParts === 0);
   const used = packs.filter(({ liveParts }) => liveParts > 0);
@@ -31,7 +31,7 @@ export function choosePacks(packs: readonly PackUsage[], options: ChooseOptions)
   return { unused, partial };
 }
 
-/** Those that are small, where they are many: merging them leaves one small pack at most, so it comes to an end. */
+/** Returns the small packs if there are many. Merging leaves at most one small pack, so it is not repeated forever. */
 function smallPacks(
   packs: readonly PackUsage[],
   wanted: PackKind,

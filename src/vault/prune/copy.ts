@@ -1,9 +1,10 @@
 /**
- * Copies what is needed out of packs that are going to be deleted. A pack is read as a whole, and what is needed of
- * it and not elsewhere goes to new packs. A pack from which something needed cannot be got is not to be deleted.
- * A pack that is gone was deleted by another pruner, who had copied what is needed of it (docs/formats/vault.md,
- * "Pruning", on two pruners at once); that is no damage. Where the store has no room for a copy, those that are whole by
- * then are named, so that their packs can go and make room.
+ * Copies live data out of packs that will be deleted. Each pack is read as a whole, and its live parts that are in no
+ * other pack go to new packs. If a live part cannot be read, its pack must not be deleted.
+ *
+ * If a pack is gone, another pruner has deleted it after copying its live data; this is not damage
+ * (docs/formats/vault.md, "Pruning", on two pruners at once). If the store has no room for a copy, the packs whose
+ * copies are complete are returned, so they can be deleted to make room.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
@@ -14,31 +15,31 @@ import type { Vault } from '../vault.ts';
 import type { Needed } from './usage.ts';
 
 export interface CopyOptions {
-  /** Id of the pruner, under which its packs are. */
+  /** ID of the pruner that owns the new packs. */
   readonly writer: string;
-  /** Ids of packs that count as absent: those that are copied from among them. */
+  /** IDs of packs that count as absent, including the packs to copy. */
   readonly condemned: ReadonlySet<string>;
-  /** zstd's, 1 to 19. */
+  /** zstd level, from 1 to 19. */
   readonly level?: number | undefined;
-  /** Makes the copies of each pack durable before the next one is read, which takes less room at a time. */
+  /** Makes the copies of each pack durable before the next pack is read. This needs less room at a time. */
   readonly oneByOne?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Packs done so far. */
+  /** Number of packs done so far. */
   readonly progress?: ((packs: number) => void) | undefined;
 }
 
 export interface Copied {
   readonly packs: number;
   readonly parts: number;
-  /** Bytes of the packs that were written. */
+  /** Bytes of the new packs. */
   readonly bytes: number;
-  /** Packs with parts that are needed, are nowhere else, and cannot be opened. */
+  /** Packs with live parts that are in no other pack and cannot be read. */
   readonly damaged: readonly { readonly pack: string; readonly reason: string }[];
-  /** Packs that were not there any more. */
+  /** Packs that no longer existed. */
   readonly gone: readonly string[];
-  /** Packs of which all that is needed is elsewhere now. */
+  /** Packs whose live data is all in other packs now. */
   readonly complete: readonly string[];
-  /** The store had no room for more: there are packs that are not complete. */
+  /** The store had no room, so some packs are not complete. */
   readonly isFull: boolean;
 }
 
@@ -107,7 +108,7 @@ function isNoRoom(error: unknown): boolean {
   return error instanceof AgentError && error.code === 'VAULT_FULL';
 }
 
-/** Of these packs those of which all that is needed is in others that are durable. */
+/** Returns those of the packs whose live data is all in other, durable packs. */
 async function whole(
   vault: Vault,
   index: ChunkIndex,

@@ -1,23 +1,25 @@
 /**
- * The names that points need, in a bounded piece of memory: 53 bits of each, sorted. What does not fit goes to a file as
- * sorted runs, which are merged into one sorted file with an index in memory: 160 million chunks (10 TiB) take 1.3 GB of
- * disk and half a MiB of memory. Two names may look alike: then a chunk is kept that nobody needs, and never the other
- * way round; with 10 TiB live and as much garbage that happens to about three chunks.
+ * The set of live names in bounded memory: 53 bits of each, sorted. Names beyond the capacity go to a file as sorted
+ * runs, which are merged into one sorted file with an index in memory. 160 million chunks (10 TiB) need 1.3 GB of
+ * disk and half a MiB of memory.
+ *
+ * Two names may share 53 bits. Then an unused chunk is kept, but a live chunk is never deleted. With 10 TiB live and
+ * as much garbage, this happens to about three chunks.
  */
 import fs from 'node:fs';
 import { Descriptor } from '../../base/descriptor.ts';
 import { newId } from '../ids.ts';
 
-/** Doubles, 8 bytes each: 32 MiB. */
+/** Number of doubles of 8 bytes each: 32 MiB. */
 const defaultCapacity = 4 * 1024 * 1024;
 const bytesPerEntry = 8;
-/** Entries of a block: what one look-up reads. */
+/** Entries of a block, which one lookup reads. */
 const blockEntries = 4096;
 
 export interface LiveSetOptions {
-  /** Beginning of the paths of temporary files; they are unlinked as soon as they are open. */
+  /** Prefix for temporary files. They are unlinked as soon as they are open. */
   readonly path: string;
-  /** Names in memory at most. */
+  /** Maximum number of names in memory. */
   readonly capacity?: number;
 }
 
@@ -35,13 +37,13 @@ export class LiveSet {
     this.#buffer = new Float64Array(Math.min(capacity, 1024));
   }
 
-  /** Not found by `has` before `finish`. */
+  /** `has` finds the name only after `finish`. */
   add(name: Uint8Array): void {
     if (this.#count === this.#buffer.length) this.#makeRoom();
     this.#buffer[this.#count++] = keyOf(name);
   }
 
-  /** Makes all that was added so far known to `has`. More may be added and finished afterwards. */
+  /** Makes all added names visible to `has`. More names may be added and finished later. */
   finish(): void {
     if (this.#runs !== undefined) {
       this.#spill();
@@ -59,7 +61,7 @@ export class LiveSet {
     return this.#segments.some((segment) => segment.has(key));
   }
 
-  /** Names that look different, each as often as there were segments that got it. */
+  /** Number of distinct keys, counted once per segment that has it. */
   get size(): number {
     return this.#segments.reduce((sum, segment) => sum + segment.size, 0);
   }
@@ -84,14 +86,14 @@ export class LiveSet {
   }
 }
 
-/** The first 53 bits: a number that a double holds exactly. Names are evenly spread. */
+/** Returns the first 53 bits, which a double holds exactly. Names are evenly distributed. */
 function keyOf(name: Uint8Array): number {
   const high = ((name[0]! << 16) | (name[1]! << 8) | name[2]!) >>> 0;
   const low = ((name[3]! << 16) | (name[4]! << 8) | name[5]!) >>> 0;
   return (high * 2 ** 24 + low) * 32 + (name[6]! >> 3);
 }
 
-/** Sorts in place; a view of the same memory. */
+/** Sorts in place and returns a view of the same memory. */
 function sortedUnique(keys: Float64Array): Float64Array {
   keys.sort();
   let count = 0;
@@ -121,11 +123,11 @@ class MemorySegment implements Segment {
   }
 
   close(): void {
-    // Nothing is open.
+    // No file is open.
   }
 }
 
-/** A sorted file; the first entry of each block is in memory, and the block that was read last. */
+/** A sorted file. The first entry of each block and the last block read are in memory. */
 class FileSegment implements Segment {
   readonly size: number;
   readonly #file: Descriptor;
@@ -229,7 +231,7 @@ class RunReader {
   }
 }
 
-/** The smallest key of all runs first. */
+/** A heap with the smallest key of all runs on top. */
 class RunHeap {
   readonly #runs: RunReader[];
 
@@ -264,7 +266,7 @@ class RunHeap {
   }
 }
 
-/** The first place of sorted keys whose entry is not less than `key`. */
+/** Returns the first index of the sorted keys whose entry is not less than `key`. */
 function lowerBound(keys: Float64Array, key: number, length = keys.length): number {
   let from = 0;
   let to = length;
@@ -289,7 +291,7 @@ function writeEntries(file: Descriptor, keys: Float64Array, at: number): void {
     done += fs.writeSync(file.fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
 }
 
-/** Returns how many entries there were. */
+/** Returns the number of entries read. */
 function readEntries(file: Descriptor, keys: Float64Array, at: number): number {
   const bytes = new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength);
   let done = 0;

@@ -19,7 +19,9 @@ import { listAtWork, unlockVault } from './unlock.ts';
 const scratch = mkdtempSync(join(tmpdir(), 'vault-lock-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
 
-/** A vault with a point and, to the same store, a way with credentials that may delete only what `mayDelete` says. */
+/**
+ * Returns a vault with a point, and a store with credentials that may delete only the keys that `mayDelete` accepts.
+ */
 async function appendOnly(mayDelete: (key: string) => boolean = () => false) {
   const store = openMemoryStore();
   const key = { material: { kind: 'passphrase', passphrase: 'x' } } as const;
@@ -42,7 +44,7 @@ async function appendOnly(mayDelete: (key: string) => boolean = () => false) {
 
 const denied = { code: 'VAULT_DENIED', hint: /with delete permission/ };
 
-test('who may not delete is refused before there is a lock, and keeps nobody waiting', async () => {
+test('credentials that may not delete are refused before there is a lock, and block no other process', async () => {
   const { vault, agent, index, point, locks } = await appendOnly();
   await assert.rejects(prune(agent, index), denied);
   await assert.rejects(repairVault(agent, index), denied);
@@ -53,14 +55,14 @@ test('who may not delete is refused before there is a lock, and keeps nobody wai
 
   const ownerState = () => Promise.resolve('unknown' as const);
   assert.equal((await prune(vault, index, { ownerState })).points, 1);
-  assert.deepEqual(locks(), [], 'the pruner removes what was left');
+  assert.deepEqual(locks(), [], 'the pruner removes the leftovers');
   assert.deepEqual(
     (await listPoints(vault)).points.map(({ id }) => id),
     [point.id],
   );
 });
 
-test('who may not delete is told so, whatever it is that deletes', async () => {
+test('every command that deletes reports missing delete permission', async () => {
   const { vault, agent, point, key, cost } = await appendOnly();
   await assert.rejects(forgetPoint(agent, point.id), denied);
   await protectPoint(agent, point.id);
@@ -72,7 +74,7 @@ test('who may not delete is told so, whatever it is that deletes', async () => {
   await lock.release();
 });
 
-test('where the right to delete is taken away meanwhile, the lock that stays is told', async () => {
+test('if the delete permission is revoked in the meantime, the remaining lock is reported', async () => {
   let isAllowed = true;
   const { vault, agent, locks } = await appendOnly((name) => isAllowed && name.startsWith('locks/'));
   let id = '';
@@ -93,12 +95,12 @@ test('where the right to delete is taken away meanwhile, the lock that stays is 
     throw new AgentError('VAULT_DAMAGED', 'first');
   };
   await assert.rejects(withPrunerLock(agent, { what: 'prune' }, failing), (error: AgentError) => {
-    assert.match(error.message, /^first; and then: the lock [0-9a-f]{32} stays/);
+    assert.match(error.message, /^first; then: the lock [0-9a-f]{32} was not removed/);
     return error.code === 'VAULT_DAMAGED' && error.hint!.includes(id);
   });
 });
 
-test('a lock is gone when the work under it has failed', async () => {
+test('the lock is removed if the work under it fails', async () => {
   const { vault, locks } = await appendOnly();
   const failure = new Error('no');
   await assert.rejects(

@@ -1,6 +1,6 @@
 /**
- * The pruner's lock: one that prunes or repairs at a time (docs/formats/vault.md, "Pruning"). It spares work and
- * keeps people from confusion; what is safe does not rest on it.
+ * The pruner's lock: only one process prunes or repairs at a time (docs/formats/vault.md, "Pruning"). It saves work
+ * and avoids confusion; safety does not depend on it.
  */
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
@@ -30,8 +30,8 @@ export interface LockOptions extends StoreOptions {
 const beatMs = 10 * 60 * 1000;
 
 /**
- * Does `work` under the lock. Throws what it throws, VAULT_LOCKED where another one is at work, and VAULT_DENIED where
- * these credentials may not delete: then nothing is left that counts as a lock.
+ * Runs `work` under the lock. Throws errors of `work`, VAULT_LOCKED if another process holds the lock, and
+ * VAULT_DENIED if these credentials may not delete. After VAULT_DENIED nothing remains that counts as a lock.
  */
 export async function withPrunerLock<T>(
   vault: Vault,
@@ -46,7 +46,7 @@ export async function withPrunerLock<T>(
     const stays = await lock.release().then(() => undefined, deniedOnly);
     if (stays === undefined || !(error instanceof AgentError)) throw error;
     const { code, message } = error;
-    throw new AgentError(code, `${message}; and then: ${stays.message}`, {
+    throw new AgentError(code, `${message}; then: ${stays.message}`, {
       ...(stays.hint === undefined ? {} : { hint: stays.hint }),
       cause: error,
     });
@@ -56,7 +56,7 @@ export async function withPrunerLock<T>(
   return result;
 }
 
-/** Where the store is out of reach, the lock stays and is found stale. */
+/** If the store is unreachable, the lock stays and becomes stale. */
 function deniedOnly(error: unknown): AgentError | undefined {
   return isDenied(error) ? error : undefined;
 }
@@ -76,8 +76,8 @@ export class PrunerLock {
   }
 
   /**
-   * Throws VAULT_LOCKED where another one is at work, VAULT_DENIED where these credentials may not delete. Locks of
-   * the dead are removed.
+   * Throws VAULT_LOCKED if another process holds the lock, VAULT_DENIED if these credentials may not delete. Stale
+   * locks are removed.
    */
   static async take(vault: Vault, { what, owner, ownerState, signal }: LockOptions): Promise<PrunerLock> {
     await proveDeleting(vault, what, { signal });
@@ -100,7 +100,7 @@ export class PrunerLock {
           throw new AgentError(
             'VAULT_LOCKED',
             `${vault.name} is locked: ${describeParticipant(other)} (lock ${other.id})`,
-            { hint: `wait for it; where it is certainly gone, dattocli vault unlock ${other.id}` },
+            { hint: `wait until it ends; if it is certainly gone, run dattocli vault unlock ${other.id}` },
           );
         }
         await removeLock(vault, other.id, { signal });
@@ -114,31 +114,33 @@ export class PrunerLock {
     }
   }
 
-  /** What the store's clock says, milliseconds since 1970; a sign of life at the same time. */
+  /** Returns the store's time in milliseconds since 1970. This is also a heartbeat. */
   async storeNow(options: StoreOptions = {}): Promise<number> {
     const key = `locks/${this.id}.beat`;
     await this.#vault.store.put(key, beatContent, options);
-    // Where somebody removed it at once, nobody counts as dead.
+    // If another process removed it at once, 0 makes no participant stale.
     return (await this.#vault.store.head(key, options))?.modified ?? 0;
   }
 
-  /** To be asked before each step that deletes. Throws VAULT_LOCKED where the lock was taken away. */
+  /** Call it before each step that deletes. Throws VAULT_LOCKED if the lock was removed. */
   async ensureHeld(options: StoreOptions = {}): Promise<void> {
     if ((await this.#vault.store.head(`locks/${this.id}`, options)) === undefined)
-      throw new AgentError('VAULT_LOCKED', `${this.#vault.name}: the lock ${this.id} was taken away`, {
-        hint: 'somebody took this run for dead, or unlocked the vault; what it had begun the next prune ends',
+      throw new AgentError('VAULT_LOCKED', `${this.#vault.name}: the lock ${this.id} was removed`, {
+        hint:
+          'another process declared this run stale, or `vault unlock` was run; the next prune finishes ' +
+          'the remaining work',
       });
   }
 
-  /** Throws VAULT_DENIED where the right to delete was taken away meanwhile, and what the store throws. */
+  /** Throws VAULT_DENIED if the permission to delete was revoked in the meantime, and errors of the store. */
   async release(): Promise<void> {
     clearInterval(this.#timer);
     try {
       await removeLock(this.#vault, this.id);
     } catch (error) {
       if (!isDenied(error)) throw error;
-      throw new AgentError('VAULT_DENIED', `the lock ${this.id} stays: ${error.message}`, {
-        hint: `with credentials that may delete: dattocli vault unlock ${this.id}`,
+      throw new AgentError('VAULT_DENIED', `the lock ${this.id} was not removed: ${error.message}`, {
+        hint: `run dattocli vault unlock ${this.id} with credentials that may delete`,
         cause: error,
       });
     }
@@ -146,8 +148,9 @@ export class PrunerLock {
 }
 
 /**
- * Deletes something of its own before it takes the lock: who may put but not delete could never take the lock away
- * again. What stays then is a heartbeat without a lock, which counts for nothing, and which the next pruner removes.
+ * Deletes an object of its own before it takes the lock, because credentials that may not delete could never remove
+ * the lock. If the delete is refused, a heartbeat without a lock remains. It has no effect, and the next pruner
+ * removes it.
  */
 async function proveDeleting(vault: Vault, what: LockOptions['what'], options: StoreOptions): Promise<void> {
   const probe = `locks/${newId()}.beat`;

@@ -1,6 +1,6 @@
 /**
- * The looks of a prune at the vault: which packs there are, what all points need, and how much of each pack that is. In
- * which order they are taken is up to the prune (docs/formats/vault.md, "Pruning").
+ * The scans of a prune: which packs exist, which data all points reference, and how much of each pack is live. The
+ * prune decides their order (docs/formats/vault.md, "Pruning").
  */
 import { AgentError } from '../../base/errors.ts';
 import { refreshIndex } from '../index/refresh.ts';
@@ -11,10 +11,10 @@ import { isDeadMark, listWriterObjects } from './participants.ts';
 import type { PruneRun } from './run.ts';
 import { type VaultUsage, measureUsage } from './usage.ts';
 
-/** What is lost is looked for again as long as that shows anything new, but no more often. */
+/** Limit of rounds. Lost pages are looked up again as long as a round finds something new. */
 const mostRounds = 8;
 
-/** Returns how many packs had come or gone since the last look. */
+/** Returns how many packs have appeared or vanished since the last scan. */
 export async function lookAtPacks({ vault, index, options, done }: PruneRun): Promise<number> {
   const { signal, progress } = options;
   const { added, dropped, damaged } = await refreshIndex(vault, index, {
@@ -26,9 +26,9 @@ export async function lookAtPacks({ vault, index, options, done }: PruneRun): Pr
 }
 
 /**
- * Marks what all points need that are there now. Throws VAULT_DAMAGED where that is not known in full, VAULT_LOCKED
- * where that may be so because this run was taken for dead and another one prunes. Points that came late from dead
- * writers and are not whole are removed.
+ * Marks the data of all existing points. Throws VAULT_DAMAGED if it is not fully known. Throws VAULT_LOCKED if this
+ * may be because this run was declared stale and another prune runs. Incomplete points that stale writers published
+ * late are removed.
  */
 export async function markPoints(run: PruneRun): Promise<readonly Point[]> {
   const { vault, marking, options } = run;
@@ -39,15 +39,15 @@ export async function markPoints(run: PruneRun): Promise<readonly Point[]> {
     throw new AgentError(
       'VAULT_DAMAGED',
       `${damaged.length} of ${points.length + damaged.length} recovery points of ${vault.name} cannot be ` +
-        `read, so nobody knows what they need: ${unreadable.error.message}`,
+        `read, so it is not known which data they need: ${unreadable.error.message}`,
       {
-        hint: 'vault check names them; prune goes on once they are repaired or forgotten',
+        hint: 'run dattocli vault check to list them; repair or forget them, then prune again',
         cause: unreadable.error,
       },
     );
   }
   let unknown = await marking.mark(points);
-  // Another pruner may have moved pages while they were looked for.
+  // Another pruner may have moved pages in the meantime.
   for (let round = 0; unknown.length > 0 && round < mostRounds; round++) {
     if ((await lookAtPacks(run)) === 0) break;
     unknown = await marking.markAgain(unknown);
@@ -75,16 +75,19 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
   await lock?.ensureHeld({ signal });
   throw new AgentError(
     'VAULT_DAMAGED',
-    `what ${first.device.path} of the recovery point ${first.point.id} needs is not known in full: ${first.reason}`,
+    `the data that ${first.device.path} of the recovery point ${first.point.id} needs is not fully known: ${first.reason}`,
     {
       hint:
-        'run vault check; prune goes on once the point is repaired or forgotten, or with --allow-damage, which may ' +
-        'delete what the damaged parts of it need',
+        'run dattocli vault check, repair or forget the point, then prune again; with --allow-damage, prune may ' +
+        'delete data that the damaged parts of the point need',
     },
   );
 }
 
-/** A point that was forgotten while its map was read needs nothing; another pruner may have removed what it rested on. */
+/**
+ * Checks whether the point still exists. A point that was forgotten during the walk needs no data, and another pruner
+ * may have deleted it.
+ */
 async function isThere({ vault, options }: PruneRun, point: string): Promise<boolean> {
   return (await vault.store.head(point, { signal: options.signal })) !== undefined;
 }

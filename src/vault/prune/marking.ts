@@ -1,6 +1,6 @@
 /**
- * Marking: all names that points need. Each page is read once, whichever points it is of; a second marking adds what
- * points need that appeared since. Memory is bounded: the names are a `LiveSet`, the pages a `PageSet`.
+ * Marks all names that points reference. Each page is read once, even if several points share it. A second marking
+ * adds the names of newer points. Memory is bounded: the names are in a `LiveSet`, the pages in a `PageSet`.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { isLoss } from '../loss.ts';
@@ -12,14 +12,14 @@ import { PageSet } from './page-set.ts';
 
 export interface MarkingOptions {
   readonly chunkSize: number;
-  /** Beginning of the paths of temporary files. */
+  /** Prefix for temporary files. */
   readonly path: string;
   readonly signal?: AbortSignal | undefined;
-  /** Pages read so far. */
+  /** Number of pages read so far. */
   readonly progress?: ((pages: number) => void) | undefined;
 }
 
-/** A device of a point whose map has a page that cannot be read: what it needs is not known in full. */
+/** A device of a point whose map has an unreadable page, so its live data is not fully known. */
 export interface UnknownMap {
   readonly point: Point;
   readonly device: PointDevice;
@@ -34,7 +34,7 @@ export class Marking {
   readonly #options: MarkingOptions;
   readonly #visited = new PageSet();
   #lost = new PageSet();
-  /** Lost at first, to be visited once more, and those of them that were. */
+  /** Pages that were lost at first and must be visited again, and those of them that were visited. */
   #again: { readonly lost: PageSet; readonly visited: PageSet } | undefined;
   readonly #points = new Set<string>();
   #sinceTurn = 0;
@@ -45,12 +45,12 @@ export class Marking {
     this.live = new LiveSet({ path: options.path });
   }
 
-  /** Whether these are points of which all are marked. */
+  /** Returns whether all of these points are marked. */
   knows(points: readonly Point[]): boolean {
     return points.every(({ id }) => this.#points.has(id));
   }
 
-  /** Marks what these points need. Returns what cannot be known. */
+  /** Marks the names that these points reference. Returns the maps that are not fully known. */
   async mark(points: readonly Point[]): Promise<UnknownMap[]> {
     const unknown: UnknownMap[] = [];
     for (const point of points) {
@@ -65,7 +65,7 @@ export class Marking {
     return unknown;
   }
 
-  /** Looks for what was lost once more; returns what cannot be known still. */
+  /** Visits the lost pages again. Returns the maps that are still not fully known. */
   async markAgain(unknown: readonly UnknownMap[]): Promise<UnknownMap[]> {
     this.#again = { lost: this.#lost, visited: new PageSet() };
     this.#lost = new PageSet();
@@ -82,7 +82,7 @@ export class Marking {
     this.live.close();
   }
 
-  /** Why the map is not known in full, or undefined. */
+  /** Returns why the map is not fully known; undefined if it is. */
   async #markDevice(device: PointDevice): Promise<string | undefined> {
     const { chunkSize } = this.#options;
     const { levels, size } = device;
@@ -102,7 +102,7 @@ export class Marking {
 
   async #visit(map: ImageMap, name: Name, level: number): Promise<string | undefined> {
     if (isZeroName(name)) return undefined;
-    if (this.#lost.has(name)) return `below the page ${name.toString('hex')} something is lost`;
+    if (this.#lost.has(name)) return `data below the page ${name.toString('hex')} is lost`;
     if (!this.#visited.add(name) && !this.#isToVisitAgain(name)) return undefined;
     this.live.add(name);
     const reason = await this.#enter(map, name, level);

@@ -1,7 +1,7 @@
 /**
- * Names of pages, for walks that visit each page once: 128 bits of each name in an open hash table. A page taken for
- * another one would cost data, and with so many bits none is. 10 TiB have 160,000 pages, and each point adds those that
- * changed: two million take 64 MiB.
+ * A set of page names, for walks that visit each page once: 128 bits of each name in an open hash table. Confusing
+ * two pages would lose data, but with 128 bits it does not happen. 10 TiB have 160,000 pages, and each point adds its
+ * changed pages. Two million pages need 64 MiB.
  */
 const wordsPerName = 4;
 
@@ -10,7 +10,7 @@ export class PageSet {
   #mask: number;
   #size = 0;
 
-  /** `slots`: a power of two. */
+  /** `slots` must be a power of two. */
   constructor(slots = 1024) {
     this.#table = new Uint32Array(slots * wordsPerName);
     this.#mask = slots - 1;
@@ -24,7 +24,7 @@ export class PageSet {
     return this.#find(words(name)) < 0;
   }
 
-  /** False where it was there already. */
+  /** Returns false if the name was already in the set. */
   add(name: Uint8Array): boolean {
     const key = words(name);
     const slot = this.#find(key);
@@ -35,7 +35,7 @@ export class PageSet {
     return true;
   }
 
-  /** Where the name would go in the table, or -1 where it is there. */
+  /** Returns the slot for the name, or -1 if the set has it. */
   #find(key: Words): number {
     const table = this.#table;
     for (let slot = key[0] & this.#mask; ; slot = (slot + 1) & this.#mask) {
@@ -59,7 +59,7 @@ export class PageSet {
 
 type Words = readonly [number, number, number, number];
 
-/** Not all zero: that is the mark of an empty slot. */
+/** The result is never all zero, because zeros mark an empty slot. */
 function words(name: Uint8Array): Words {
   const at = (offset: number): number =>
     (name[offset]! | (name[offset + 1]! << 8) | (name[offset + 2]! << 16) | (name[offset + 3]! << 24)) >>> 0;

@@ -1,6 +1,6 @@
 /**
- * Who is at work in a vault, by what lies under `writers/` and `locks/`, and who counts as dead
- * (docs/formats/vault.md, "Stale writers and locks").
+ * The participants of a vault: processes that write, prune or repair, by their objects under `writers/` and `locks/`,
+ * and whether they are stale (docs/formats/vault.md, "Stale writers and locks").
  */
 import { AgentError } from '../../base/errors.ts';
 import { Fields } from '../fields.ts';
@@ -12,20 +12,20 @@ import { beatContent, deadMark, endMark } from '../writing/writer-session.ts';
 
 export interface Participant {
   readonly id: string;
-  /** Undefined where the document cannot be read; then only its age counts. */
+  /** Undefined if the document cannot be read; then only its age counts. */
   readonly owner: Owner | undefined;
-  /** By its own clock, ISO 8601; empty where the document cannot be read. */
+  /** By its own clock, ISO 8601; empty if the document cannot be read. */
   readonly started: string;
-  /** What it is at: `backup` for writers; `prune` or `repair`. */
+  /** `backup` for writers; `prune` or `repair` for locks. */
   readonly what: string;
-  /** Its last sign of life by the store's clock, milliseconds since 1970. */
+  /** Time of the last heartbeat by the store's clock, in milliseconds since 1970. */
   readonly lastSign: number;
 }
 
-/** What tells whether an owner's process is gone; tests put another one in its place. */
+/** Determines whether an owner's process is gone. Tests replace it. */
 export type OwnerState = (owner: Owner) => ReturnType<typeof stateOf>;
 
-/** What lies under `writers/`, by writer. */
+/** The objects of a writer under `writers/`. */
 export interface WriterObjects {
   readonly id: string;
   readonly announced: StoredObject | undefined;
@@ -40,7 +40,7 @@ export async function listWriterObjects(vault: Vault, options: StoreOptions = {}
   return collect(vault, 'writers/', options);
 }
 
-/** The writers that have not ended. */
+/** Returns the writers that have not ended. */
 export async function listWriters(vault: Vault, options: StoreOptions = {}): Promise<Participant[]> {
   const writers: Participant[] = [];
   for (const objects of await listWriterObjects(vault, options)) {
@@ -51,7 +51,7 @@ export async function listWriters(vault: Vault, options: StoreOptions = {}): Pro
   return writers;
 }
 
-/** The pruners at work, this one among them. */
+/** Returns the active pruners, including this one. */
 export async function listLocks(vault: Vault, options: StoreOptions = {}): Promise<Participant[]> {
   const locks: Participant[] = [];
   for (const objects of await collect(vault, 'locks/', options)) {
@@ -61,7 +61,7 @@ export async function listLocks(vault: Vault, options: StoreOptions = {}): Promi
   return locks;
 }
 
-/** Heartbeats of pruners that came late: their locks are gone. */
+/** Returns heartbeats of pruners that arrived after their locks were removed. */
 export async function listOrphanedBeats(vault: Vault, options: StoreOptions = {}): Promise<string[]> {
   const objects = await collect(vault, 'locks/', options);
   return objects.flatMap(({ announced, beat }) =>
@@ -69,7 +69,7 @@ export async function listOrphanedBeats(vault: Vault, options: StoreOptions = {}
   );
 }
 
-/** `now`: by the store's clock, milliseconds since 1970. */
+/** `now` is by the store's clock, in milliseconds since 1970. */
 export async function isDead(
   { owner, lastSign }: Participant,
   now: number,
@@ -83,14 +83,14 @@ export async function isDead(
 }
 
 /**
- * Whether its last sign is of a time to come, by a clock that was wrong then: it would never grow old. It is given another
- * sign, of now, so that it is dead when it has been silent for a day from now on.
+ * Returns whether the last heartbeat is in the future because a clock was wrong; it would never become stale. The
+ * caller gives the participant a current heartbeat, so it becomes stale after one day of silence.
  */
 export function isFromFuture({ lastSign }: Participant, now: number): boolean {
   return lastSign > now + hourMs;
 }
 
-/** Gives a writer (`writers`) or a lock (`locks`) a sign of life of now. */
+/** Puts a current heartbeat for a writer (`writers`) or a lock (`locks`). */
 export async function redate(
   vault: Vault,
   folder: 'writers' | 'locks',
@@ -101,15 +101,15 @@ export async function redate(
 }
 
 /**
- * Declares a writer dead. Where its point is there, it has simply ended. Else the mark stays for a month: a point that
- * lands after this may lack what it was to rest on.
+ * Declares a writer stale. If its point exists, the writer has simply ended. Otherwise the mark is kept for a month,
+ * because a point that arrives later may lack data that it references.
  */
 export async function declareDead(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   const point = await vault.store.head(`points/${id}`, options);
   await vault.store.put(`writers/${id}.end`, point === undefined ? deadMark : endMark, options);
 }
 
-/** Whether this is what `declareDead` left for a writer without a point. */
+/** Returns whether this is the mark of `declareDead` for a writer without a point. */
 export function isDeadMark(end: StoredObject | undefined): boolean {
   return end?.size === deadMark.length;
 }
@@ -137,7 +137,7 @@ async function readParticipant(
 ): Promise<Participant | undefined> {
   if (announced === undefined) return undefined;
   const key = `${prefix}${id}`;
-  // Not the later one: the store's clock may have been set back between them.
+  // Prefer the heartbeat even if it is older, because the store's clock may have been set back.
   const lastSign = (beat ?? announced).modified;
   try {
     const sealed = await vault.store.get(key, options);
@@ -164,8 +164,8 @@ function parseOwner(fields: Fields): Owner {
   };
 }
 
-/** For messages: who it is and since when. */
+/** Describes it for messages: process, host and start time. */
 export function describeParticipant({ owner, started, what }: Participant): string {
-  if (owner === undefined) return 'somebody whose document cannot be read';
-  return `${what} by process ${owner.pid} of ${owner.host}, begun ${started}`;
+  if (owner === undefined) return 'a process whose document cannot be read';
+  return `${what} by process ${owner.pid} of ${owner.host}, started ${started}`;
 }

@@ -26,14 +26,14 @@ function packs(store: { objects: ReadonlyMap<string, unknown> }): string[] {
 
 const living: PruneOptions = { ownerState: () => Promise.resolve('unknown') };
 
-test('what no point needs goes, what points need stays, also when it is read without an index', async () => {
+test('unused data is deleted and live data stays, also without an index', async () => {
   const { store, vault, index, newIndex } = await newVault();
   const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
   const second = await backUp(vault, index, { image: spreadImage(200, 300), size });
   assert.equal(packs(store).length, 4);
   await deletePoint(vault, first.id);
   const plan = await prune(vault, index, { dryRun: true });
-  assert.equal(plan.deleted.packs, 2, 'the first point, whose chunks are needed in part, and its pages');
+  assert.equal(plan.deleted.packs, 2, 'the first point, whose chunks are live in part, and its pages');
   assert.equal(packs(store).length, 4);
   const result = await prune(vault, index);
   assert.equal(result.deleted.packs, 2);
@@ -48,7 +48,7 @@ test('what no point needs goes, what points need stays, also when it is read wit
   assert.equal(packs(store).length, 0);
 });
 
-test('a writer that began before is waited for, and what it built on is copied', async () => {
+test('prune waits for a writer that started before, and copies the data that it references', async () => {
   const { store, vault, index, newIndex } = await newVault();
   const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
   const writerIndex = newIndex();
@@ -78,7 +78,7 @@ test('a writer that began before is waited for, and what it built on is copied',
   assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 300));
 });
 
-test('a writer whose process is gone is declared dead; one of which nothing is known after a day', async () => {
+test('a writer whose process is gone is declared stale; one of unknown state after a day', async () => {
   const { vault, index, tick } = await newVault();
   const owner = { host: 'h', machine: 'm', boot: 'b', pid: 1, start_time: 1 };
   const session = await WriterSession.begin(vault, index, { owner });
@@ -98,7 +98,7 @@ test('a writer whose process is gone is declared dead; one of which nothing is k
   assert.deepEqual((await prune(vault, index, living)).dead, []);
 });
 
-test('one prunes at a time; a lock of the dead is taken away, also by hand', async () => {
+test('only one prune runs at a time; a stale lock is removed, also by unlock', async () => {
   const { vault, index } = await newVault();
   const owner = { host: 'h', machine: 'm', boot: 'b', pid: 77, start_time: 1 };
   const lock = await PrunerLock.take(vault, { what: 'prune', owner });
@@ -115,7 +115,7 @@ test('one prunes at a time; a lock of the dead is taken away, also by hand', asy
   await prune(vault, index, { ownerState: () => Promise.resolve('gone') });
 });
 
-test('a pack whose put takes effect once more is condemned still, and goes again', async () => {
+test('a pack whose put takes effect a second time is still condemned, and is deleted again', async () => {
   const { store, vault, index, newIndex, tick } = await newVault();
   const first = await backUp(vault, index, { image: spreadImage(0, 20), size });
   const [key = ''] = packs(store);
@@ -125,7 +125,7 @@ test('a pack whose put takes effect once more is condemned still, and goes again
   assert.deepEqual(packs(store), []);
   store.objects.set(key, late);
   const second = await backUp(vault, newIndex(), { image: spreadImage(0, 20), size });
-  assert.equal(packs(store).length, 3, 'nothing is built on it');
+  assert.equal(packs(store).length, 3, 'no point references it');
   await prune(vault, index);
   assert.equal(store.objects.has(key), false);
   assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), spreadImage(0, 20));
@@ -137,7 +137,7 @@ test('a pack whose put takes effect once more is condemned still, and goes again
   );
 });
 
-test('a point that lands after its writer was declared dead is removed where it is not whole', async () => {
+test('a point that lands after its writer was declared stale is removed if it is not whole', async () => {
   const { store, vault, index, newIndex } = await newVault();
   let late: (() => Promise<void>) | undefined;
   const other = await Vault.open(
@@ -155,7 +155,7 @@ test('a point that lands after its writer was declared dead is removed where it 
     code: 'VAULT_UNREACHABLE',
   });
   const kept = await prune(vault, index, living);
-  assert.equal(kept.deleted.packs, 0, 'the point may still come');
+  assert.equal(kept.deleted.packs, 0, 'the point may still appear');
   const gone = await prune(vault, index, { ownerState: () => Promise.resolve('gone') });
   assert.equal(gone.deleted.packs, 2);
   await late?.();
@@ -164,7 +164,7 @@ test('a point that lands after its writer was declared dead is removed where it 
   assert.deepEqual((await listPoints(vault)).points, []);
 });
 
-test('what checks and protections are about a point that is gone goes too', async () => {
+test('checks and protections of a deleted point are deleted', async () => {
   const { store, vault, index } = await newVault();
   const point = await backUp(vault, index, { image: spreadImage(0, 3), size });
   await protectPoint(vault, point.id);
@@ -180,7 +180,7 @@ test('what checks and protections are about a point that is gone goes too', asyn
   ]);
 });
 
-test('a writer that ends between the look at the points and the list loses nothing', async () => {
+test('if a writer ends between the scan of the points and the list, no data is lost', async () => {
   const { store, vault, index, newIndex } = await newVault();
   const first = await backUp(vault, index, { image: spreadImage(0, 20), size });
   const gate = Promise.withResolvers<undefined>();
@@ -216,7 +216,7 @@ for (const [what, statement] of [
   ['has an altered pack', 'UPDATE packs SET created = created + 1'],
   ['has other lengths', 'UPDATE parts SET encoded = encoded + 1'],
 ] as const)
-  test(`an index that ${what} deletes nothing that is needed`, async () => {
+  test(`an index that ${what} deletes no live data`, async () => {
     const { vault, index, newIndex } = await newVault();
     const point = await backUp(vault, index, { image: spreadImage(0, 300), size });
     index.database.exec(statement);
@@ -226,7 +226,7 @@ for (const [what, statement] of [
     assert.deepEqual(await readBack(vault, index, point.devices[0]!), spreadImage(0, 300));
   });
 
-test('a writer and a lock of a time to come are dead a day after the clock was set right', async () => {
+test('a writer and a lock from the future are stale one day after the clock was corrected', async () => {
   const { vault, index, tick } = await newVault();
   const years = 365 * dayMs;
   tick(30 * years);
@@ -239,7 +239,7 @@ test('a writer and a lock of a time to come are dead a day after the clock was s
   tick(dayMs / 2);
   await assert.rejects(prune(vault, index, living), locked);
   tick(dayMs);
-  // The lock has gone. The writer was first seen by this prune.
+  // The lock is gone. This prune saw the writer for the first time.
   const first = await prune(vault, index, living);
   assert.deepEqual(first.dead, []);
   tick(dayMs / 2);
@@ -253,7 +253,7 @@ test('a writer and a lock of a time to come are dead a day after the clock was s
   await lock.release();
 });
 
-test('the reserve serves the copies of a pack that is larger than the free room', async () => {
+test('the reserved room allows to copy a pack that is larger than the free room', async () => {
   const { store, vault, index, newIndex } = await newVault();
   const image = spreadImage(0, 250, () => randomBytes(4096));
   const half = new Map([...image].filter(([chunk]) => chunk % 2 === 0));
@@ -295,11 +295,11 @@ test('the reserve serves the copies of a pack that is larger than the free room'
   assert.deepEqual(await readBack(vault, newIndex(), second.devices[0]!), half);
 });
 
-test('a writer whose point found no room ends, unless the point may still come', async () => {
+test('a writer whose point found no room ends, unless the point may still appear', async () => {
   const room = { keep: () => Promise.resolve(), release: () => Promise.resolve(false) };
   for (const [what, isDirectory, isThere, waited] of [
     ['a directory', true, false, 0],
-    ['a directory that reports it after the point is there', true, true, 1],
+    ['a directory that reports it after the point was stored', true, true, 1],
     ['a bucket, where an earlier attempt may still take effect', false, false, 1],
   ] as const) {
     const { store, vault, index, newIndex } = await newVault();

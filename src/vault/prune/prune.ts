@@ -1,9 +1,10 @@
 /**
- * Pruning: what no point needs is deleted (docs/formats/vault.md, "Pruning", which says why nothing is lost).
+ * Pruning: deletes data that no point references (docs/formats/vault.md, "Pruning", which explains why no live data
+ * is lost).
  *
- * May run beside any number of writers, beside readers and checks. Cut anywhere, the next run goes on. The order of the
- * looks is what counts: writers before points, condemned lists before packs, and points after every list that is
- * going to be carried out has been seen by all who could build on it.
+ * It may run beside any number of writers, readers and checks. If interrupted, the next prune continues. Safety
+ * depends on the order of the scans. Writers are scanned before points, and condemned lists before packs. Points are
+ * scanned after all writers have seen each list that will be carried out.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
@@ -42,12 +43,12 @@ export type { PruneOptions, PruneStep } from './run.ts';
 export type { PruneResult } from './result.ts';
 
 const defaultMaxWaste = 0.25;
-/** A list of so many fits into one block of any filesystem. */
+/** A list with this many packs fits into one block of any filesystem. */
 const fewPacks = 64;
 
 /**
- * Throws VAULT_LOCKED, VAULT_DENIED (before anything is done, where these credentials may not delete), VAULT_DAMAGED (a point cannot be read, or what it needs is not known in full), and what the
- * store throws. `index` is brought up to date.
+ * Updates `index`. Throws VAULT_LOCKED and errors of the store. Throws VAULT_DENIED before any change if these
+ * credentials may not delete. Throws VAULT_DAMAGED if a point cannot be read, or if its live data is not fully known.
  */
 export async function prune(
   vault: Vault,
@@ -63,7 +64,7 @@ export async function prune(
   try {
     return await run();
   } catch (error) {
-    // A full disk has no room for a lock or a list either: the reserve is for that.
+    // A full disk also has no room for a lock or a list. The reserved room is for them.
     if (!isFullStore(error) || !(await vault.store.room?.release())) throw error;
     return await run();
   } finally {
@@ -71,7 +72,7 @@ export async function prune(
   }
 }
 
-/** Where the index turns out to be damaged, it is built anew, and all looks are taken again. */
+/** If the index turns out to be damaged, it is rebuilt and all scans are repeated. */
 function pruneWith(
   vault: Vault,
   index: ChunkIndex,
@@ -132,7 +133,7 @@ async function runPrune(run: PruneRun): Promise<PruneResult> {
   });
 }
 
-/** Puts `.end` for writers that count as dead. */
+/** Puts `.end` for stale writers. */
 async function finishDead({ vault, options, lock, done }: PruneRun, now: number): Promise<void> {
   const { signal, ownerState } = options;
   for (const writer of await listWriters(vault, { signal })) {
@@ -156,7 +157,7 @@ async function living(
   return found;
 }
 
-/** The lists that are there; where a pruner was cut before it put `.waits`, that is done now. */
+/** Returns the existing lists. If a pruner was interrupted before it put `.waits`, it is put now. */
 async function listsWithWaits({ vault, options, lock }: PruneRun): Promise<CondemnedList[]> {
   const { signal } = options;
   const lists = await readCondemnedLists(vault, { signal });
@@ -171,9 +172,9 @@ async function listsWithWaits({ vault, options, lock }: PruneRun): Promise<Conde
 }
 
 interface Before {
-  /** Packs that were condemned by the lists that there were. */
+  /** Packs that the existing lists condemned. */
   readonly condemned: ReadonlySet<string>;
-  /** Those of the lists that wait still. */
+  /** Existing lists that still wait. */
   readonly earlier: readonly CondemnedList[];
   /** Writers that have not ended. */
   readonly active: readonly Participant[];
@@ -181,8 +182,8 @@ interface Before {
 }
 
 /**
- * Condemns the chosen packs and, where there are no writers, deletes them at once. Those that nothing needs go first, since
- * that makes room; then the others, as far as there is room for what is needed of them.
+ * Condemns the chosen packs and, if there are no writers, deletes them at once. Unused packs are first, because
+ * deleting them makes room. Then the others follow, as far as there is room for their live data.
  */
 async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<Waiting> {
   const { index, lock, done } = run;
@@ -212,18 +213,18 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
   let isReleased = false;
   for (let oneByOne = false; left.length > 0;) {
     const { damaged, gone, complete, isFull } = await copyOut(run, left, all, oneByOne);
-    // Another pruner is at work, which may have taken the lock away.
+    // Another pruner is running and may have removed the lock.
     if (gone.length > 0) await lock.ensureHeld({ signal: run.options.signal });
     await remove(complete, gone.length > 0);
     if (!isFull) break;
     const isDone = new Set([...complete, ...gone, ...damaged.map(({ pack }) => pack)]);
     left = left.filter((pack) => !isDone.has(pack));
-    // The reserve is for the copies of one pack too.
+    // The reserved room is also for the copies of one pack.
     if (waiting.packs === 0 && oneByOne && complete.length === 0 && !isReleased) {
       isReleased = true;
       if ((await run.vault.store.room?.release()) === true) continue;
     }
-    // Packs that wait for writers make no room.
+    // Packs that wait for writers free no room.
     if (waiting.packs > 0 || (oneByOne && complete.length === 0)) {
       for (const pack of left) done.noRoom.add(pack);
       break;
@@ -233,7 +234,10 @@ async function condemn(run: PruneRun, choice: Choice, before: Before): Promise<W
   return waiting;
 }
 
-/** Puts a condemned list, of fewer packs where there is no room for a long one, and carries it out if no writer has begun. */
+/**
+ * Puts a condemned list and carries it out if no writer has started. If there is no room for a long list, it puts a
+ * shorter one.
+ */
 async function condemnSome(
   run: PruneRun,
   wanted: readonly string[],
@@ -247,7 +251,7 @@ async function condemnSome(
   const writers = await listWriters(vault, { signal });
   const waits = writers.map((writer) => writer.id);
   await putWaits(vault, id, waits, { signal }).catch((error: unknown) => {
-    // A list without it is as after a cut: the next prune lists the writers again.
+    // A list without `.waits` is like one after an interruption: the next prune lists the writers again.
     if (!isFullStore(error)) throw error;
   });
   if (writers.length > 0) return { packs, writers };
@@ -277,8 +281,8 @@ function isFullStore(error: unknown): error is AgentError {
 }
 
 /**
- * All looks again, since a writer may have ended between the first ones and the list. `isMissing`: a pack was gone that
- * was to be copied from, so that another one may be needed that was not.
+ * Repeats all scans, because a writer may have ended between the first scans and the list. `isMissing`: a pack to
+ * copy from was gone, so another pack that was unused may be needed now.
  */
 async function carryOutAtOnce(
   run: PruneRun,
@@ -292,7 +296,7 @@ async function carryOutAtOnce(
   const { points, damaged } = await listPoints(vault, { signal });
   let rescue: ReadonlySet<string> = new Set();
   const own = new Set(list.packs);
-  // Other lists appear only where two prune at once, though they should not.
+  // Other lists appear only if two prunes run at once, which the lock should prevent.
   const isNew = [...condemned].some((pack) => !before.has(pack) && !own.has(pack));
   const isOther = isMissing || others > 0 || damaged.length > 0;
   if (isNew || isOther || !marking.knows(points)) {
@@ -306,7 +310,7 @@ function condemnedBy(lists: readonly CondemnedList[]): Set<string> {
   return new Set(lists.flatMap(({ packs }) => packs));
 }
 
-/** All writers have ended that had begun before the list could be seen. */
+/** Returns true if all writers have ended that had started before the list was visible. */
 function isReady({ waits }: CondemnedList, active: readonly Participant[]): boolean {
   return !active.some(({ id }) => waits?.includes(id) ?? true);
 }

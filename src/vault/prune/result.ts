@@ -1,4 +1,4 @@
-/** What a prune did, or would do: counted while it runs, and put together at its end. Pure. */
+/** The result of a prune or dry run: counted while it runs, and assembled at its end. Pure. */
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import type { CondemnedList } from '../writing/condemned.ts';
 import type { Choice } from './choose.ts';
@@ -9,21 +9,21 @@ import type { VaultUsage } from './usage.ts';
 export interface PruneResult {
   readonly dryRun: boolean;
   readonly points: number;
-  /** Packs that were deleted (or would be), and their bytes. */
+  /** Packs that were (or would be) deleted, and their bytes. */
   readonly deleted: { readonly packs: number; readonly bytes: number };
-  /** What was copied out of packs that go (or would be: `parts` and the bytes that they take). */
+  /** Live data that was (or would be) copied out of packs to delete. */
   readonly copied: { readonly parts: number; readonly bytes: number };
-  /** Packs that are condemned, and are deleted by a prune after the writers have ended. */
+  /** Condemned packs, which a later prune deletes when the writers have ended. */
   readonly waiting: Waiting;
-  /** What stays: packs, their bytes, and how many of those nobody needs. */
+  /** Remaining packs, their bytes, and the unused bytes among them. */
   readonly kept: { readonly packs: number; readonly bytes: number; readonly waste: number };
-  /** Writers that were declared dead. */
+  /** Writers that were declared stale. */
   readonly dead: readonly Participant[];
-  /** Points that came late from writers that had been declared dead, and are not whole: removed. */
+  /** Points that stale writers published late and that are not whole. They were removed. */
   readonly withdrawn: readonly string[];
-  /** Packs that stay because something that is needed of them cannot be opened. */
+  /** Packs that stay because live data in them cannot be read. */
   readonly damaged: readonly { readonly pack: string; readonly reason: string }[];
-  /** Packs that stay because the store has no room for copies of what is needed of them. */
+  /** Number of packs that stay because the store has no room for copies of their live data. */
   readonly noRoom: number;
   readonly tidied: Tidied | undefined;
 }
@@ -34,20 +34,20 @@ export interface Waiting {
   readonly writers: readonly Participant[];
 }
 
-/** Counts while a prune runs. */
+/** Counters of a running prune. */
 export class PruneTally {
   readonly deleted = { packs: 0, bytes: 0 };
   readonly copied = { parts: 0, bytes: 0 };
-  /** By pack, why it cannot be used. */
+  /** Reason by pack. */
   readonly damaged = new Map<string, string>();
   readonly dead: Participant[] = [];
-  /** Ids of points. */
+  /** IDs of points. */
   readonly withdrawn: string[] = [];
-  /** Packs that stay because there is no room for copies of what is needed of them. */
+  /** Packs that stay because the store has no room for copies of their live data. */
   readonly noRoom = new Set<string>();
 }
 
-/** Lists that wait for writers that have not ended. */
+/** Returns the lists that wait for writers that have not ended. */
 export function waitingFor(
   index: ChunkIndex,
   lists: readonly CondemnedList[],
@@ -61,7 +61,7 @@ export function waitingFor(
   };
 }
 
-/** With `packs` that wait for `writers`, too. */
+/** Adds `packs` that wait for `writers`. */
 export function waitingAlso(
   index: ChunkIndex,
   waiting: Waiting,
@@ -79,7 +79,7 @@ function bytesOf(index: ChunkIndex, packs: readonly string[]): number {
   return packs.reduce((sum, pack) => sum + (index.pack(pack)?.size ?? 0), 0);
 }
 
-/** Counts what a run that is no dry one would do with its choice. */
+/** Counts what a real run would do with this choice. */
 export function countPlan(
   { copied, deleted }: PruneTally,
   { unused, partial }: Choice,

@@ -1,4 +1,4 @@
-/** What one run of a prune is asked for, and what its steps share. */
+/** The options of a prune, and the state that its steps share. */
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import type { Vault } from '../vault.ts';
 import type { Owner } from '../writing/owner.ts';
@@ -10,13 +10,13 @@ import type { PruneTally } from './result.ts';
 export type PruneStep = 'index' | 'mark' | 'measure' | 'copy' | 'delete';
 
 export interface PruneOptions {
-  /** Nothing is changed: not even a lock is taken. */
+  /** Changes nothing and takes no lock. */
   readonly dryRun?: boolean | undefined;
-  /** Packs of which more than this share is not needed are copied. Default 0.25. */
+  /** Packs of which more than this share is unused are copied. Default: 0.25. */
   readonly maxWaste?: number | undefined;
-  /** Prunes although what some points need is not known in full: what they need below lost pages may be deleted. */
+  /** Prunes even if the live data of some points is not fully known. Data below lost pages may be deleted. */
   readonly allowDamage?: boolean | undefined;
-  /** zstd's level for what is copied. */
+  /** zstd level of the copies. */
   readonly level?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly progress?: ((step: PruneStep, done: number, total?: number) => void) | undefined;
@@ -29,7 +29,7 @@ export interface PruneRun {
   readonly vault: Vault;
   readonly index: ChunkIndex;
   readonly options: PruneOptions;
-  /** None for a dry run. */
+  /** Undefined for a dry run. */
   readonly lock: PrunerLock | undefined;
   readonly marking: Marking;
   readonly done: PruneTally;

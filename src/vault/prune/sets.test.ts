@@ -19,7 +19,7 @@ function nameOf(number: number): Buffer {
 
 const numbers = fc.array(fc.integer({ min: 0, max: 5000 }), { maxLength: 800 });
 
-test('a live set holds what was added before it was finished, in memory and in files alike', () => {
+test('a live set has the names that were added before finish, in memory and in files', () => {
   fc.assert(
     fc.property(fc.array(numbers, { maxLength: 4 }), fc.integer({ min: 1, max: 300 }), (rounds, capacity) => {
       const set = new LiveSet({ path: join(scratch, 'live'), capacity });
@@ -35,7 +35,7 @@ test('a live set holds what was added before it was finished, in memory and in f
     }),
     { numRuns: 30 },
   );
-  assert.deepEqual(readdirSync(scratch), [], 'nothing is left behind');
+  assert.deepEqual(readdirSync(scratch), [], 'no file is left');
 });
 
 test('a live set of many blocks finds each name', () => {
@@ -48,7 +48,7 @@ test('a live set of many blocks finds each name', () => {
   set.close();
 });
 
-test('a page set is a set', () => {
+test('a page set behaves like a set', () => {
   fc.assert(
     fc.property(numbers, (added) => {
       const set = new PageSet(4);
@@ -67,7 +67,7 @@ function pack(id: string, size: number, liveBytes: number, kind: 'chunks' | 'pag
   return { id, kind, writer: 'w', size, parts: 10, liveParts: liveBytes === 0 ? 0 : 5, liveBytes };
 }
 
-test('packs are chosen by their waste, and small ones where they are many', () => {
+test('packs are chosen by their waste, and small packs if there are many', () => {
   const options = { packSize: 1000, maxWaste: 0.25, mergeAt: 3 };
   const packs = [pack('empty', 1000, 0), pack('good', 1000, 750), pack('wasteful', 1000, 749)];
   const ids = (list: readonly PackUsage[]): string[] => list.map(({ id }) => id);

@@ -1,24 +1,24 @@
 /**
- * What lies about that nobody needs any more, and that only pruners clear (docs/formats/vault.md, "What a crash may
- * leave"): what ended writers left, what is about points that are gone, half-written files.
+ * Removes leftovers that only pruners remove (docs/formats/vault.md, "What a crash may leave"): objects of ended
+ * writers and of deleted points, and partial files.
  */
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type WriterObjects, isDeadMark, listWriterObjects } from './participants.ts';
 
 export interface Tidied {
-  /** Writers of which all traces but a dead mark are gone. */
+  /** Writers whose objects are all gone, except for a mark as stale. */
   readonly writers: number;
-  /** Checks and protections of points that are gone. */
+  /** Checks and protections of deleted points. */
   readonly orphans: number;
-  /** Files that were half-written, as far as the store shows them. */
+  /** Partial files, if the store shows them. */
   readonly temporary: { readonly count: number; readonly bytes: number };
 }
 
-/** How long it is remembered that a writer was declared dead without a point, milliseconds. */
+/** How long the mark of a stale writer without a point is kept, in milliseconds. */
 export const deadMarkMs = 30 * 24 * 3600 * 1000;
 
-/** `now`: by the store's clock, milliseconds since 1970. */
+/** `now` is by the store's clock, in milliseconds since 1970. */
 export async function tidy(vault: Vault, now: number, options: StoreOptions = {}): Promise<Tidied> {
   let writers = 0;
   for (const objects of await listWriterObjects(vault, options))
@@ -37,20 +37,20 @@ async function tidyWriter(
   now: number,
   options: StoreOptions,
 ): Promise<boolean> {
-  // A heartbeat that came late.
+  // A heartbeat that arrived late.
   if (announced === undefined && end === undefined) {
     await store.delete(`writers/${id}.beat`, options);
     return false;
   }
   if (end === undefined) return false;
-  // The end goes last: without it the writer would seem alive, also to itself.
+  // The end mark is deleted last: without it the writer would seem alive, also to itself.
   if (beat !== undefined) await store.delete(`writers/${id}.beat`, options);
   if (announced !== undefined) await store.delete(`writers/${id}`, options);
   if (!isDeadMark(end) || now - end.modified > deadMarkMs) await store.delete(`writers/${id}.end`, options);
   return announced !== undefined;
 }
 
-/** Of lists that are gone: they came late. */
+/** `.waits` of lists that are gone: they arrived late. */
 async function tidyWaits({ store }: Vault, options: StoreOptions): Promise<void> {
   const waits: string[] = [];
   for await (const { key } of store.list('condemned/', options)) if (key.endsWith('.waits')) waits.push(key);
@@ -71,7 +71,7 @@ async function tidyOrphans({ store }: Vault, options: StoreOptions): Promise<num
   for await (const { key } of store.list('points/', options)) orphans.delete(key.slice('points/'.length));
   let count = 0;
   for (const [id, keys] of orphans) {
-    // A point whose put came late may have appeared since the list.
+    // A point whose put arrived late may have appeared since the list.
     if ((await store.head(`points/${id}`, options)) !== undefined) continue;
     for (const key of keys) await store.delete(key, options);
     count += keys.length;

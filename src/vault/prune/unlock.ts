@@ -1,4 +1,4 @@
-/** Takes a writer or a pruner for dead by a person's word (docs/formats/vault.md, "Stale writers and locks"). */
+/** Declares a writer or a pruner stale on request of the user (docs/formats/vault.md, "Stale writers and locks"). */
 import { AgentError } from '../../base/errors.ts';
 import { asDeleter } from '../may-delete.ts';
 import type { StoreOptions } from '../store/object-store.ts';
@@ -11,14 +11,14 @@ export interface AtWork {
   readonly locks: readonly Participant[];
 }
 
-/** Who has not ended, to be shown before one is unlocked. */
+/** Returns the active writers and locks, so the user can choose one. */
 export async function listAtWork(vault: Vault, options: StoreOptions = {}): Promise<AtWork> {
   return { writers: await listWriters(vault, options), locks: await listLocks(vault, options) };
 }
 
 /**
- * `text`: the id or its first digits (at least 4). A writer that is still alive finds out before its point counts;
- * a pruner before it deletes. Throws BAD_USAGE where nobody, or more than one, answers to it.
+ * `text` is an ID or its first digits (at least 4). A writer that is still running notices it before its point
+ * counts, and a pruner before it deletes. Throws BAD_USAGE if none or more than one matches.
  */
 export async function unlockVault(
   vault: Vault,
@@ -34,8 +34,8 @@ export async function unlockVault(
   if (first === undefined || found.length > 1)
     throw new AgentError(
       'BAD_USAGE',
-      `"${text}" names ${found.length} of the ${writers.length} writers and ${locks.length} locks of ${vault.name}`,
-      { hint: 'give an id as it is shown, or at least 4 digits of it' },
+      `"${text}" matches ${found.length} of the ${writers.length} writers and ${locks.length} locks of ${vault.name}`,
+      { hint: 'give one ID, or at least 4 digits of it' },
     );
   if (first.role === 'writer') await declareDead(vault, first.participant.id, options);
   else await asDeleter('to remove a lock', () => removeLock(vault, first.participant.id, options));

@@ -1,7 +1,7 @@
 /**
- * How much of each pack is needed: one walk over the index in the order of names, held against the live set. In memory: a
- * few numbers per pack (10 TiB have 640,000). Packs are deleted by this, and the index is only a cache: so every row's sum
- * is checked on the way, and that no row of any pack is missing.
+ * Measures the live data of each pack with one walk over the index in the order of names, compared with the live set.
+ * It keeps a few numbers per pack in memory (10 TiB have 640,000 packs). Packs are deleted based on this, and the
+ * index is only a cache. So the walk verifies the checksum of every row, and that no row of a pack is missing.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ChunkIndex } from '../index/chunk-index.ts';
@@ -23,25 +23,25 @@ export interface PackUsage {
   /** Bytes of the object. */
   readonly size: number;
   readonly parts: number;
-  /** Parts that are needed, and that no pack counts that comes before this one. */
+  /** Number of live parts that no earlier pack counts. */
   readonly liveParts: number;
-  /** Bytes that a pack of these parts alone would have; 0 without any. */
+  /** Bytes of a pack with only these parts; 0 if there are none. */
   readonly liveBytes: number;
 }
 
 export interface VaultUsage {
-  /** Without those that are condemned. */
+  /** Without condemned packs. */
   readonly packs: readonly PackUsage[];
-  /** Condemned packs with parts that are needed, and that no pack has that is not condemned. */
+  /** Condemned packs with live parts that no other pack has. */
   readonly rescue: ReadonlySet<string>;
-  /** Bytes before compression of all parts that are needed, each once. */
+  /** Bytes before compression of all live parts, each counted once. */
   readonly livePlainBytes: number;
 }
 
 export interface UsageOptions {
   readonly condemned: ReadonlySet<string>;
   readonly signal?: AbortSignal | undefined;
-  /** Parts looked at so far. */
+  /** Number of parts done so far. */
   readonly progress?: ((parts: number) => void) | undefined;
 }
 
@@ -49,12 +49,12 @@ const sliceRows = 4096;
 const columns = 'name, pack, offset, encoded, plain, encoding, sum';
 const frameLength = headerLength + directoryHeadLength + tagLength + trailerLength;
 
-/** Which names are needed: a `LiveSet`. */
+/** Tells which names are live: a `LiveSet`. */
 export interface Needed {
   has(name: Uint8Array): boolean;
 }
 
-/** Throws VAULT_INDEX_DAMAGED, and then the index is begun anew. */
+/** Throws VAULT_INDEX_DAMAGED; then the index must be rebuilt. */
 export async function measureUsage(
   index: ChunkIndex,
   live: Needed,
@@ -94,7 +94,7 @@ interface Row {
   readonly sum: number;
 }
 
-/** All rows by name; those of one name are never in two slices. */
+/** Yields all rows by name. Rows of one name are in one slice. */
 function* slices(index: ChunkIndex): Generator<Row[]> {
   const select = index.database.prepare(
     `SELECT ${columns} FROM parts WHERE name > ? ORDER BY name, pack LIMIT ${sliceRows}`,
@@ -123,12 +123,12 @@ function* groups(rows: readonly Row[]): Generator<Row[]> {
   }
 }
 
-/** The packs that the index has, by their number in it. */
+/** The packs of the index, by their number in it. */
 class PackTable {
   readonly #index: ChunkIndex;
   readonly #slots = new Map<number, number>();
   readonly #numbers: number[] = [];
-  /** Rows that have not been seen yet. */
+  /** Number of rows not seen yet. */
   readonly #unseen: number[] = [];
   readonly #packs: { id: string; kind: PackKind; writer: string; size: number; parts: number }[] = [];
   readonly #condemned: boolean[] = [];
@@ -160,7 +160,7 @@ class PackTable {
     return this.#slots.has(number);
   }
 
-  /** Rows of packs that came later, or are gone, are nobody's here. */
+  /** Ignores rows of packs that are newer or gone. */
   see(row: Row): void {
     const slot = this.#slots.get(row.pack);
     if (slot === undefined) return;
@@ -178,7 +178,7 @@ class PackTable {
     this.#unseen[slot]!--;
   }
 
-  /** Packs that were dropped meanwhile may have lost their rows. */
+  /** Packs that were dropped in the meantime may have lost their rows. */
   expectAllSeen(): void {
     const lacking = this.#unseen.findIndex(
       (count, slot) => count !== 0 && this.#index.numberOf(this.#packs[slot]!.id) === this.#numbers[slot],
