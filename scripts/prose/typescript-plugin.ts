@@ -8,6 +8,8 @@ import ts from 'typescript';
 
 /** A text in quotes with fewer words is a name or a code, not prose. */
 const fewestWords = 4;
+/** The start of a statement or condition of SQL, which is code. */
+const sql = /^\s*(?:BEGIN|CREATE|DELETE|DROP|EXISTS|INSERT|PRAGMA|SELECT|UPDATE)\b/;
 
 type Span = readonly [start: number, end: number];
 
@@ -89,7 +91,8 @@ function textsOf(source: ts.SourceFile): Span[] {
   const visit = (node: ts.Node): void => {
     const isText =
       ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node) || ts.isTemplateExpression(node);
-    if (isText && node.getText(source).split(/\s+/).length >= fewestWords)
+    const words = node.getText(source).slice(1, -1);
+    if (isText && words.split(/\s+/).length >= fewestWords && !sql.test(words))
       spans.push([node.getStart(source) + 1, node.getEnd() - 1]);
     node.forEachChild(visit);
   };

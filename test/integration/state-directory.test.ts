@@ -68,13 +68,13 @@ test('a full and a read-only state directory', async (t) => {
     ['bs=1k', 'oflag=append', 'conv=notrunc'],
   ])
     await exec('dd', ['if=/dev/zero', `of=${filler}`, ...options], { allow: [1] });
-  await lacking(/ENOSPC|full/, /make room|needs room/);
+  await lacking(/ENOSPC|full/, /make room|needs free space/);
   rmSync(filler);
   await backUpWell(daemon, to(image), '--differential');
 
   // As the kernel does after an error of the filesystem.
   await exec('mount', ['-o', 'remount,abort', small.mountPoint!]);
-  await lacking(/EROFS|readonly|read-only/, /make its filesystem writable|needs room and rights/);
+  await lacking(/EROFS|readonly|read-only/, /make its filesystem writable|needs free space and write permission/);
   await daemon.end();
   const start = await runProgram('src/bin/dattod.ts', [
     ...['--foreground', ...daemon.arguments, '--state-dir', state],

@@ -1,4 +1,4 @@
-/** Whether the index says of a pack what the pack's own directory says; and a sample of it. */
+/** Compares the index with the directories of packs, completely or in a sample. */
 import { AgentError } from '../../base/errors.ts';
 import type { PackDirectory, PartPlace } from '../packs/format.ts';
 import { readDirectory } from '../packs/read-pack.ts';
@@ -7,7 +7,7 @@ import type { StoreOptions } from '../store/object-store.ts';
 import type { ChunkIndex, IndexedPack } from './chunk-index.ts';
 import { isIndexDamage } from './damaged.ts';
 
-/** Whether all that the directory names is in the index, in the same places, and no other number of parts. */
+/** Returns whether the index has exactly the parts of the directory, in the same places. */
 export function agrees(index: ChunkIndex, { id, size, parts }: PackDirectory): boolean {
   const indexed = index.pack(id);
   return (
@@ -29,9 +29,8 @@ export function isSamePlace(a: PartPlace, b: PartPlace): boolean {
 }
 
 /**
- * Compares up to `count` packs of the index, picked at random, with what lies in the store. False where one of them is
- * another one there, or the index turns out to be damaged. Packs that are gone, and those that the store
- * cannot open, say nothing.
+ * Compares up to `count` random packs of the index with the store. Returns false if the store has different content,
+ * or if the index is damaged. Packs that are gone or cannot be opened do not count.
  */
 export async function sampleAgrees(
   vault: VaultParts,
@@ -56,7 +55,7 @@ export async function sampleAgrees(
   return results.every(Boolean);
 }
 
-/** With one that is undefined if the index turns out to be damaged. */
+/** Includes undefined if the index turns out to be damaged. */
 function somePacks(index: ChunkIndex, count: number): (IndexedPack | undefined)[] {
   try {
     return index.somePacks(count);

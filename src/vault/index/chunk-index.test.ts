@@ -58,7 +58,7 @@ test('parts are found in all packs that hold them, unless dropped or condemned',
   assert.equal(index.lookup(b).length, 2);
 });
 
-test('what a refresh may have looked for in vain is not entered without another look', (t) => {
+test('a pack that a refresh may have missed is not added without another check', (t) => {
   const index = testIndex(t, testVault());
   const since = index.refreshes();
   assert.ok(index.addPack(directory(someNames(2)), since));
@@ -69,7 +69,7 @@ test('what a refresh may have looked for in vain is not entered without another 
   assert.ok(index.addPack(late, index.refreshes()));
 });
 
-test('dropped parts are swept away when they have become many, and nothing else', async (t) => {
+test('only dropped parts are swept, and only if there are many', async (t) => {
   const index = testIndex(t, testVault());
   const kept = directory(someNames(3000));
   const shared = kept.parts.slice(0, 10).map(({ name }) => name);
@@ -88,7 +88,7 @@ test('dropped parts are swept away when they have become many, and nothing else'
   assert.equal(rows(), 0);
 });
 
-test('a file that is no index, or of another vault, is begun anew', (t) => {
+test('a file that is not an index, or of another vault, is replaced by a new one', (t) => {
   const vault = testVault();
   const path = indexPath(t);
   writeFileSync(path, randomBytes(100_000));
@@ -109,14 +109,14 @@ test('a file that is no index, or of another vault, is begun anew', (t) => {
   cut.close();
 });
 
-test('where the file is damaged in the middle, looking up goes on with a new one, and a refresh refills it', async (t) => {
+test('if the file is damaged in the middle, lookups use a new file, and a refresh fills it again', async (t) => {
   const vault = testVault();
   const path = indexPath(t);
   const chunks = Array.from({ length: 4000 }, (_, i) => Buffer.from(`chunk ${i}`));
   const filled = ChunkIndex.open(path, vault.id);
   const names = await storeParts(vault, filled, chunks);
   filled.close();
-  // All pages but the first few are overwritten, which SQLite notices when it meets one.
+  // All pages but the first few are overwritten. SQLite notices it when it reads one of them.
   const file = openSync(path, 'r+');
   writeSync(file, randomBytes(statSync(path).size - 32_768), 0, undefined, 32_768);
   closeSync(file);
@@ -127,7 +127,7 @@ test('where the file is damaged in the middle, looking up goes on with a new one
   const other = ChunkIndex.open(path, vault.id);
   t.after(() => other.close());
   assert.deepEqual(other.stats(), { packs: 0, parts: 0, bytes: 0 });
-  // The one who still has the old file goes over to the new one at its next refresh.
+  // A process with the old file open switches to the new one at its next refresh.
   const { added } = await refreshIndex(vault, still);
   assert.equal(added, 1);
   for (const index of [broken, still]) {
@@ -137,7 +137,7 @@ test('where the file is damaged in the middle, looking up goes on with a new one
   assert.ok(names.every((name) => other.has(name)));
 });
 
-test('an index that cannot be made names its path', (t) => {
+test('an index that cannot be created names its path', (t) => {
   const path = indexPath(t);
   writeFileSync(path, '');
   assert.throws(() => ChunkIndex.open(`${path}/index`, newId()), { code: 'FILE_ERROR', message: /index/ });

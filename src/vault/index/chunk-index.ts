@@ -1,15 +1,14 @@
 /**
- * Where each chunk and page lies: a local, derived table of all packs' directories (docs/formats/vault.md, "The index").
- * It may lag behind the packs and never runs ahead of them. Several threads and processes use the file at once, each
- * with an object of this class: transactions are short, one per pack. Everything here blocks the thread, for
- * microseconds (lookups) or milliseconds (a pack).
+ * The place of each chunk and page: a local table that is derived from the directories of all packs
+ * (docs/formats/vault.md, "The index"). It may lag behind the packs and is never ahead of them. Several threads and
+ * processes use the file at once, each with its own object of this class. Transactions are short, one per pack. All
+ * methods block the thread, for microseconds (lookups) or milliseconds (a pack).
  *
- * It is only a cache: where the file turns out to be damaged, it is removed and begun anew, empty. `lookup` and `isBuiltSince`
- * go on with the new file at once, everything else throws VAULT_INDEX_DAMAGED. So "not there" is true of the store only after a
- * refresh, and a loss only after the index was built from the store (rebuild.ts).
+ * It is only a cache: a damaged file is removed and replaced by an empty one. `lookup` and `isBuiltSince` continue
+ * with the new file; all other methods throw VAULT_INDEX_DAMAGED. So "not found" is true of the store only after a
+ * refresh, and data is lost only if it is missing after a rebuild from the store (rebuild.ts).
  *
- * Not to be asked, nor told anything, while a filesystem is frozen: the file may lie on it, and with a write-ahead log
- * even readers write.
+ * Do not use it while a filesystem is frozen: the file may be on it, and with a write-ahead log even readers write.
  */
 import { rmSync, statSync } from 'node:fs';
 import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
@@ -20,13 +19,13 @@ import { packSum, partSum } from './row-sums.ts';
 import { AlteredRow, indexError, isDamage, openIndexFile } from './schema.ts';
 import { replaceLock } from './lock.ts';
 
-/** A part, and the pack that holds it. */
+/** A part and the pack that holds it. */
 export interface PartLocation extends PartPlace {
   readonly pack: string;
   readonly kind: PackKind;
 }
 
-/** What the index knows of a pack. */
+/** A pack in the index. */
 export interface IndexedPack {
   readonly id: string;
   readonly kind: PackKind;
@@ -46,7 +45,7 @@ export interface IndexStats {
 }
 
 export interface IndexOptions {
-  /** Memory for pages of the file, bytes. Default 8 MiB. */
+  /** Memory for pages of the file, in bytes. Default: 8 MiB. */
   readonly cacheBytes?: number;
 }
 
@@ -65,7 +64,7 @@ const statements = {
                  WHERE key = 'dropped'`,
   built: `SELECT value FROM meta WHERE key = 'built'`,
   setBegun: `UPDATE meta SET value = ? WHERE key = 'begun' AND NOT EXISTS (SELECT 1 FROM packs)`,
-  // Files of earlier versions do not say when they were begun: long ago.
+  // Files of earlier versions have no time of creation; they count as very old.
   setBuilt: `UPDATE meta SET value = coalesce((SELECT value FROM meta WHERE key = 'begun'), 1)
              WHERE key = 'built' AND value = 0`,
   countLoss: `UPDATE meta SET value = value + 1 WHERE key = 'losses'`,
@@ -100,14 +99,14 @@ export class ChunkIndex {
   }
 
   /**
-   * Opens the file; where it is missing, damaged or of another vault it begins empty, which is as good as lagging far
+   * Opens the file. If it is missing, damaged or of another vault, the index starts empty, like one that lags far
    * behind. Throws FILE_ERROR.
    */
   static open(path: string, vaultId: string, options: IndexOptions = {}): ChunkIndex {
     return new ChunkIndex(path, vaultId, options.cacheBytes ?? 8 * 1024 * 1024);
   }
 
-  /** For the refresh, which keeps a list of its own beside the tables. */
+  /** For the refresh, which has a temporary table of its own. */
   get database(): DatabaseSync {
     return this.#database;
   }
@@ -116,32 +115,34 @@ export class ChunkIndex {
     return this.lookup(name).length > 0;
   }
 
-  /** Whether a pack holds it that is not condemned. */
+  /** Returns whether a pack that is not condemned has the name. */
   hasLive(name: Uint8Array, condemned: ReadonlySet<string>): boolean {
     return this.lookup(name).some(({ pack }) => !condemned.has(pack));
   }
 
-  /** All packs' copies, those of the oldest pack first. */
+  /** Returns the copies in all packs, oldest pack first. */
   lookup(name: Uint8Array): PartLocation[] {
     return this.#guardTwice(() => rows(this.#statements.lookup, name).map((row) => toLocation(name, row)));
   }
 
-  /** Another number whenever the file was replaced, so that what was prepared on the old one is of no use. */
+  /** Changes whenever the file is replaced. Data that was prepared on the old file is then useless. */
   get generation(): number {
     return this.#generation;
   }
 
   /**
-   * Whether this file was empty at `since` (milliseconds since 1970) or later, and has seen all packs. When the first
-   * refresh ended does not count: an interrupted one may have entered most of the packs long before, and rows that were
-   * damaged since then are not entered again. A time to come is of a clock that was set back.
+   * Returns whether this file was empty at `since` (milliseconds since 1970) or later, and has seen all packs since.
+   * The end of the first refresh is not sufficient: an interrupted refresh may have added most packs long before, and
+   * rows damaged since then are not added again. A time in the future comes from a clock that was set back.
    */
   isBuiltSince(since: number): boolean {
     const at = this.#guardTwice(() => Number(rows(this.#statements.built)[0]?.[0]));
     return at >= since && at <= Date.now();
   }
 
-  /** For `refreshIndex`, when a refresh begins: as long as the file is empty, all that will be in it came after now. */
+  /**
+   * For `refreshIndex`, when a refresh begins: while the file is empty, all of its future content is newer than now.
+   */
   noteBegun(): void {
     this.guard(() => this.#statements.setBegun.run(Date.now()));
   }
@@ -151,15 +152,15 @@ export class ChunkIndex {
     this.guard(() => this.#statements.setBuilt.run());
   }
 
-  /** Removes the file, and begins anew, empty. */
+  /** Removes the file and starts an empty one. */
   discard(): void {
     removeIndexFile(this.path, this.#inode);
     this.reopenIfReplaced();
   }
 
   /**
-   * How often refreshes began. A writer asks before it puts a pack, and hands the answer to `addPack`: what a refresh
-   * looked for in vain must not be entered after it, unless somebody looked again.
+   * Returns how many refreshes have begun. A writer reads this before it puts a pack and passes it to `addPack`. A
+   * pack must not be added after a refresh that missed it, unless its existence was checked again.
    */
   refreshes(): number {
     return this.guard(() => Number(rows(this.#statements.refreshes)[0]?.[0]));
@@ -171,8 +172,8 @@ export class ChunkIndex {
   }
 
   /**
-   * Enters a pack whose put has returned, in one transaction. False, and nothing is entered, where refreshes began since
-   * `refreshes` was read. A pack that is known already is left as it is.
+   * Adds a pack whose put has returned, in one transaction. Adds nothing and returns false if a refresh began since
+   * `refreshes` was read. Leaves a known pack unchanged.
    */
   addPack(directory: PackDirectory, refreshes?: number): boolean {
     return this.#transaction(() => {
@@ -182,7 +183,7 @@ export class ChunkIndex {
     });
   }
 
-  /** Enters several packs in one transaction. */
+  /** Adds several packs in one transaction. */
   addPacks(directories: readonly PackDirectory[]): void {
     this.#transaction(() => {
       for (const directory of directories) this.#enter(directory);
@@ -206,7 +207,7 @@ export class ChunkIndex {
     }
   }
 
-  /** A pack that is gone: nothing of it is found any more. Its space comes back with the next sweep. */
+  /** Drops a pack that is gone, so its parts are no longer found. The next sweep frees the space. */
   dropPack(id: string): void {
     this.#transaction(() => {
       this.#drop(id);
@@ -226,7 +227,7 @@ export class ChunkIndex {
     this.#statements.dropPack.run(idBytes);
   }
 
-  /** All packs, in the order in which they were entered. What is added or dropped meanwhile may be there or not. */
+  /** Yields all packs in the order in which they were added. Concurrent changes may or may not be included. */
   *packs(): Generator<IndexedPack> {
     for (let last: SQLOutputValue | undefined = 0; ;) {
       const batch: { readonly pack: IndexedPack; readonly number: SQLOutputValue | undefined }[] = this.guard(
@@ -243,20 +244,20 @@ export class ChunkIndex {
     return this.guard(() => rows(this.#statements.pack, Buffer.from(id, 'hex')).map(toPack)[0]);
   }
 
-  /** The number of a pack in the index: another one when it was dropped and entered again. */
+  /** Returns the number of the pack in the index. It changes if the pack is dropped and added again. */
   numberOf(id: string): number | undefined {
     const number = this.guard(() => rows(this.#statements.numberOf, Buffer.from(id, 'hex'))[0]?.[0]);
     return number === undefined ? undefined : Number(number);
   }
 
-  /** Up to `count` packs, picked at random. */
+  /** Returns up to `count` random packs. */
   somePacks(count: number): IndexedPack[] {
     return this.guard(() => rows(this.#statements.somePacks, count).map(toPack));
   }
 
   /**
-   * Another one whenever something may have vanished from the index: packs were dropped, or the file is a new one. While
-   * it is the same, what was found once is there still.
+   * Changes whenever content may have vanished from the index: packs were dropped, or the file is new. While it is
+   * unchanged, everything found once is still there.
    */
   get state(): string {
     return this.guard(() => String(rows(this.#statements.state)[0]?.[0]));
@@ -267,7 +268,7 @@ export class ChunkIndex {
     return { packs: Number(packs), parts: Number(parts), bytes: Number(bytes) };
   }
 
-  /** Where another process replaced the file (it was damaged), goes over to the new one. */
+  /** Switches to the new file if another process replaced a damaged one. */
   reopenIfReplaced(): void {
     if (inodeOf(this.path) === this.#inode) return;
     const database = openOrReplace(this.path, this.vaultId, this.#cacheBytes);
@@ -296,7 +297,7 @@ export class ChunkIndex {
     });
   }
 
-  /** Reads something; from the new, empty file if this one turns out to be damaged. */
+  /** Reads a value; uses the new, empty file if this one turns out to be damaged. */
   #guardTwice<T>(read: () => T): T {
     try {
       return this.guard(read);
@@ -307,7 +308,7 @@ export class ChunkIndex {
     }
   }
 
-  /** Runs something on the database; a damaged file is removed, so that the next one who opens it finds none. */
+  /** Runs work on the database. Removes a damaged file, so that it is not opened again. */
   guard<T>(work: () => T): T {
     try {
       return work();
@@ -323,19 +324,19 @@ function openOrReplace(path: string, vaultId: string, cacheBytes: number): Datab
   if (opened !== undefined) return opened;
   const release = replaceLock(path);
   try {
-    // Another one may have replaced it meanwhile.
+    // Another process may have replaced it in the meantime.
     const again = openIndexFile(path, vaultId, cacheBytes);
     if (again !== undefined) return again;
     removeFiles(path);
     const fresh = openIndexFile(path, vaultId, cacheBytes);
-    if (fresh === undefined) throw new Error(`${path}: an index made anew is not readable`);
+    if (fresh === undefined) throw new Error(`${path}: a new index is not readable`);
     return fresh;
   } finally {
     release();
   }
 }
 
-/** Others may have the file open: they keep what they have, and see at their next refresh that it was replaced. */
+/** Other processes may have the file open. They keep using it, and switch to the new file at their next refresh. */
 function removeIndexFile(path: string, inode: number): void {
   const release = replaceLock(path);
   try {
@@ -345,7 +346,7 @@ function removeIndexFile(path: string, inode: number): void {
   }
 }
 
-/** The main file last: SQLite would take a log that lies about for that of a new file. */
+/** Removes the main file last: SQLite would use a leftover log for a new file. */
 function removeFiles(path: string): void {
   for (const suffix of ['-wal', '-shm', '']) rmSync(`${path}${suffix}`, { force: true, recursive: true });
 }
@@ -363,7 +364,7 @@ function prepare(database: DatabaseSync): Statements {
   return Object.fromEntries(prepared) as Statements;
 }
 
-/** Statements are set to return arrays, which the types do not know. */
+/** Statements return arrays, which the types do not express. */
 function rows(statement: StatementSync, ...parameters: SQLInputValue[]): SQLOutputValue[][] {
   return statement.all(...parameters) as unknown as SQLOutputValue[][];
 }

@@ -1,4 +1,7 @@
-/** The index turns out to be damaged in the middle of some work: the file is removed by then, and the work can begin again. */
+/**
+ * Handles an index that turns out to be damaged during some work. The file is already removed then, and the work can
+ * start again.
+ */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from './chunk-index.ts';
 
@@ -6,7 +9,7 @@ export function isIndexDamage(error: unknown): boolean {
   return error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED';
 }
 
-/** Does the work once more, with a new index, if the index turns out to be damaged. */
+/** Runs the work again with a new index if the index turns out to be damaged. */
 export async function againIfDamaged<T>(index: ChunkIndex, work: () => Promise<T>): Promise<T> {
   try {
     return await work();

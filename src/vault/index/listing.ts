@@ -1,25 +1,25 @@
 /**
- * What a list of the packs showed, held against the index: in a temporary table of SQLite's, since a vault of 10 TiB has
- * 640,000 packs. For the refresh.
+ * Compares a listing of the packs with the index, for the refresh. It uses a temporary SQLite table, because a vault
+ * of 10 TiB has 640,000 packs.
  */
 import type { ChunkIndex } from './chunk-index.ts';
 
 export interface ListedPack {
   readonly id: string;
-  /** Bytes. */
+  /** In bytes. */
   readonly size: number;
 }
 
-/** The same pack: its size too. A pack is never changed, so one of another size was damaged. */
+/** The same pack with the same size. Packs never change, so a pack of another size was damaged. */
 const known = `EXISTS (SELECT 1 FROM packs WHERE packs.id = listed.id AND packs.size = listed.size)`;
 const listedStill = `EXISTS (SELECT 1 FROM listed WHERE listed.id = packs.id AND listed.size = packs.size)`;
 
 export class Listing {
   readonly #index: ChunkIndex;
-  /** Packs that were entered later, by writers of this machine, are newer than the list. */
+  /** Packs that writers of this machine add later are newer than the listing. */
   readonly #last: number;
 
-  /** To be made before the list begins. */
+  /** Create it before the listing begins. */
   constructor(index: ChunkIndex) {
     this.#index = index;
     this.#last = index.guard(() => {
@@ -47,7 +47,7 @@ export class Listing {
     );
   }
 
-  /** Packs that the index does not know, in batches; others may be entered meanwhile. */
+  /** Yields packs that the index does not have, in batches. Others may be added in the meantime. */
   *newPacks(batch: number): Generator<ListedPack[]> {
     const select = this.#index.database.prepare(
       `SELECT id, size FROM temp.listed AS listed WHERE id > ? AND NOT ${known} ORDER BY id LIMIT ${batch}`,
@@ -64,7 +64,7 @@ export class Listing {
     }
   }
 
-  /** Packs that were in the index before the list began and are not in the list. */
+  /** Yields packs that were in the index before the listing began and are not in the listing. */
   *gonePacks(batch: number): Generator<string[]> {
     const select = this.#index.database.prepare(
       `SELECT id FROM packs WHERE number <= ? AND NOT ${listedStill} ORDER BY number LIMIT ${batch}`,

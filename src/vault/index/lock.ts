@@ -1,6 +1,6 @@
 /**
- * One refresh of an index at a time on this machine, and one replacement of its file: flock on files beside it, which
- * ends with its holder. So what a refresh enters is never older than what a later one has already gone by.
+ * Allows one refresh of an index at a time on this machine, and one replacement of its file. It uses flock on files
+ * beside it, which ends with its process. So a refresh never adds data that is older than the last refresh.
  */
 import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,7 +15,7 @@ function tryIndexLock(path: string): (() => void) | undefined {
   return undefined;
 }
 
-/** Waits for the right to refresh; rejects with the signal's reason. The result gives it back. */
+/** Waits for the refresh lock; rejects with the signal's reason. The result releases it. */
 export async function refreshLock(indexPath: string, signal?: AbortSignal): Promise<() => void> {
   for (;;) {
     signal?.throwIfAborted();
@@ -25,7 +25,7 @@ export async function refreshLock(indexPath: string, signal?: AbortSignal): Prom
   }
 }
 
-/** Blocks the thread: replacing a file takes milliseconds, and nobody awaits anything while he holds this. */
+/** Blocks the thread. Replacing a file takes milliseconds, and the holder never waits for other work. */
 export function replaceLock(indexPath: string): () => void {
   for (;;) {
     const release = tryIndexLock(`${indexPath}-replace`);

@@ -1,5 +1,5 @@
 /**
- * Building the index anew from the store: before anything is said to be lost or damaged that the index alone says so of
+ * Rebuilds the index from the store. This is done before data is reported lost or damaged only because of the index
  * (docs/formats/vault.md, "The index").
  */
 import type { VaultParts } from '../packs/vault-parts.ts';
@@ -8,8 +8,8 @@ import { refreshLock } from './lock.ts';
 import { type RefreshOptions, refreshLocked } from './refresh.ts';
 
 /**
- * Discards the index and reads the directories of all packs. Not where another one of this machine has done so since
- * `since` (milliseconds since 1970), which is as good. Rejects as `refreshIndex` does.
+ * Discards the index and reads the directories of all packs. Does nothing if another process of this machine has done
+ * so since `since` (milliseconds since 1970). Rejects like `refreshIndex`.
  */
 export async function rebuildIndex(
   vault: VaultParts,

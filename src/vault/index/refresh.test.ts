@@ -9,7 +9,7 @@ import { refreshIndex } from './refresh.ts';
 
 const chunks = (count: number): Buffer[] => Array.from({ length: count }, () => randomBytes(500));
 
-test('an index that lags catches up, whatever it missed; one that is new is filled', async (t) => {
+test('an index that lags catches up with all changes; a new index is filled', async (t) => {
   const vault = testVault();
   const [ours, theirs] = [testIndex(t, vault), testIndex(t, vault)];
   const first = await storeParts(vault, ours, chunks(50));
@@ -29,7 +29,7 @@ test('an index that lags catches up, whatever it missed; one that is new is fill
   assert.deepEqual(await refreshIndex(vault, ours), { added: 0, dropped: 0, damaged: [] });
 });
 
-test('many packs are listed, read in parallel, and entered', async (t) => {
+test('many packs are listed, read in parallel, and added', async (t) => {
   const vault = testVault();
   const ours = testIndex(t, vault);
   for (let i = 0; i < 60; i++) await storeParts(vault, ours, chunks(2));
@@ -44,7 +44,7 @@ test('many packs are listed, read in parallel, and entered', async (t) => {
   for (const id of packIds(vault)) assert.ok(theirs.pack(id) !== undefined);
 });
 
-test('damaged packs are named and left out, foreign objects passed over', async (t) => {
+test('damaged packs are reported and left out, foreign objects are skipped', async (t) => {
   const vault = testVault();
   const ours = testIndex(t, vault);
   await storeParts(vault, ours, chunks(3));
@@ -61,14 +61,14 @@ test('damaged packs are named and left out, foreign objects passed over', async 
     damaged.map(({ pack }) => pack),
     [broken],
   );
-  assert.match(damaged[0]!.reason, /does not end as a pack does/);
-  // Whoever knew it when it was whole sees that its size is another.
+  assert.match(damaged[0]!.reason, /does not end like a pack/);
+  // An index that knew the whole pack sees that the size differs.
   const after = await refreshIndex(vault, ours);
   assert.deepEqual([after.added, after.dropped, after.damaged.length], [0, 1, 1]);
   assert.ok(!ours.has(names[0]!));
 });
 
-/** Does something in the middle of a list, after the list was made and before it is handed out. */
+/** Runs a function in the middle of a listing: after it was made, before it is returned. */
 function duringList(action: () => Promise<unknown>): (inner: ObjectStore) => ObjectStore {
   return (inner) => {
     const list = async function* (prefix: string): AsyncGenerator<StoredObject> {
@@ -81,7 +81,7 @@ function duringList(action: () => Promise<unknown>): (inner: ObjectStore) => Obj
   };
 }
 
-test('a pack that is entered during the list is not taken for gone', async (t) => {
+test('a pack that is added during the listing does not count as gone', async (t) => {
   const vault = testVault();
   const path = indexPath(t);
   const [ours, theirs] = [testIndex(t, vault, path), testIndex(t, vault, path)];
@@ -95,7 +95,7 @@ test('a pack that is entered during the list is not taken for gone', async (t) =
   assert.ok(ours.has(late[0]!));
 });
 
-test('a pack that is deleted after the list is passed over', async (t) => {
+test('a pack that is deleted after the listing is skipped', async (t) => {
   const vault = testVault();
   await storeParts(vault, testIndex(t, vault), chunks(3));
   const [id] = packIds(vault);
@@ -103,7 +103,7 @@ test('a pack that is deleted after the list is passed over', async (t) => {
   assert.deepEqual(await refreshIndex(listed, testIndex(t, vault)), { added: 0, dropped: 0, damaged: [] });
 });
 
-test('a refresh that fails on its way leaves what it has entered, and the next one goes on', async (t) => {
+test('a refresh that fails keeps the packs that it has added, and the next one continues', async (t) => {
   const vault = testVault();
   const ours = testIndex(t, vault);
   for (let i = 0; i < 30; i++) await storeParts(vault, ours, chunks(2));
@@ -115,7 +115,7 @@ test('a refresh that fails on its way leaves what it has entered, and the next o
   assert.equal((await refreshIndex({ ...vault, store }, theirs)).added, 30 - packs);
 });
 
-test('one refresh waits for another, and can be cancelled while it does', async (t) => {
+test('one refresh waits for another, and can be cancelled while it waits', async (t) => {
   const vault = testVault();
   const path = indexPath(t);
   const [ours, theirs] = [testIndex(t, vault, path), testIndex(t, vault, path)];

@@ -1,8 +1,8 @@
 /**
- * Brings the index up to date with the packs that are there (docs/formats/vault.md, "Writing a point", step 3): new
- * packs' directories are read and entered, packs that are gone are dropped. One at a time on this machine, so that
- * nothing is entered that a later refresh has already looked for in vain. In memory: a few directories, whatever
- * the size of the vault.
+ * Updates the index to the packs that exist (docs/formats/vault.md, "Writing a point", step 3). Directories of new
+ * packs are read and added, and packs that are gone are dropped. Only one refresh runs at a time on this machine, so
+ * no pack is added after a later refresh has missed it. Memory holds a few directories, regardless of the size of the
+ * vault.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
@@ -16,9 +16,9 @@ import { sweep } from './sweep.ts';
 
 export interface RefreshOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Packs read so far, of those that have to be. */
+  /** Number of packs read and number of packs to read. */
   readonly progress?: ((done: number, total: number) => void) | undefined;
-  /** How many directories are read at once. Default 8. */
+  /** Number of directories that are read in parallel. Default: 8. */
   readonly parallel?: number;
 }
 
@@ -28,18 +28,18 @@ export interface DamagedPack {
 }
 
 export interface Refreshed {
-  /** Packs. */
+  /** Number of packs. */
   readonly added: number;
   readonly dropped: number;
-  /** Packs that are there, but whose directory cannot be read; nothing of them is in the index. */
+  /** Packs whose directories cannot be read. The index has none of their parts. */
   readonly damaged: readonly DamagedPack[];
 }
 
-/** So many packs are entered in one transaction: some 20 ms in a large index. */
+/** Number of packs per transaction: about 20 ms in a large index. */
 const batchSize = 4;
 const mostAttempts = 3;
 
-/** Rejects with FILE_ERROR, VAULT_INDEX_DAMAGED, what the store rejects with, and the signal's reason. */
+/** Rejects with FILE_ERROR, VAULT_INDEX_DAMAGED, errors of the store, and the signal's reason. */
 export async function refreshIndex(
   vault: VaultParts,
   index: ChunkIndex,
@@ -54,7 +54,7 @@ export async function refreshIndex(
   }
 }
 
-/** The same for one who holds the lock. Where the file turns out to be damaged, it is built anew. */
+/** Like `refreshIndex`, for a caller that holds the lock. If the file turns out to be damaged, it is rebuilt. */
 export async function refreshLocked(
   vault: VaultParts,
   index: ChunkIndex,
@@ -66,7 +66,7 @@ export async function refreshLocked(
       return await refresh(vault, index, options);
     } catch (error) {
       const isDamaged = error instanceof AgentError && error.code === 'VAULT_INDEX_DAMAGED';
-      // Others of this thread may have met the damage while this one waited for the store.
+      // Other work of this thread may have found the damage while this call waited for the store.
       if (attempt === mostAttempts || !(isDamaged || index.generation !== generation)) throw error;
       options.signal?.throwIfAborted();
       index.reopenIfReplaced();
@@ -76,7 +76,7 @@ export async function refreshLocked(
 
 async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOptions): Promise<Refreshed> {
   const { signal } = options;
-  // Before the list: a pack that is entered from here on was looked for by its writer after this.
+  // Counted before the listing: a writer that adds a pack later checks again whether it exists.
   index.countRefresh();
   index.noteBegun();
   const listing = new Listing(index);
@@ -93,7 +93,7 @@ async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOpt
     }
     listing.add(batch);
 
-    // New ones first: what a prune moved is never missed in between.
+    // New packs first, so that data moved by a prune is never missing in between.
     const reading = new Reading(vault, index, options);
     await reading.enter(listing.newPacks(500), listing.countNew());
     let dropped = 0;
@@ -127,7 +127,7 @@ class Reading {
     this.#progress = options.progress ?? (() => undefined);
   }
 
-  /** `batches` is read as packs are needed, and not by two at once. */
+  /** `batches` is read as packs are needed, never by two workers at once. */
   async enter(batches: Iterable<readonly ListedPack[]>, total: number): Promise<void> {
     const left = flat(batches);
     const found: PackDirectory[] = [];
@@ -145,7 +145,7 @@ class Reading {
     try {
       await Promise.all(workers);
     } finally {
-      // Where one failed the others end at their next pack.
+      // If one worker failed, the others end at their next pack.
       left.return(undefined);
       await Promise.allSettled(workers);
     }
@@ -162,7 +162,7 @@ class Reading {
       return await readDirectory(this.#vault, id, { size, signal: this.#signal });
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
-      // Deleted since the list.
+      // Deleted since the listing.
       if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
       if (error.code !== 'VAULT_DAMAGED') throw error;
       this.damaged.push({ pack: id, reason: error.message });

@@ -1,4 +1,4 @@
-/** Checksums of the index's rows: CRC-32C over all that a row says, with the id of its pack. Pure. */
+/** Checksums of the index's rows: CRC-32C over all values of a row and the ID of its pack. Pure. */
 import { crc32c } from '../../base/crc32c.ts';
 import { type PackKind, type PartPlace } from '../packs/format.ts';
 
@@ -7,7 +7,7 @@ const nameLength = 32;
 const part = Buffer.alloc(nameLength + idLength + 8 + 4 + 4 + 4);
 const pack = Buffer.alloc(2 * idLength + 4 + 8 + 8 + 4 + 4);
 
-/** `packId`: 16 bytes. */
+/** `packId` has 16 bytes. */
 export function partSum(name: Uint8Array, packId: Uint8Array, kind: PackKind, place: PartPlace): number {
   part.set(name.subarray(0, nameLength));
   part.set(packId.subarray(0, idLength), nameLength);
@@ -28,7 +28,7 @@ export interface SummedPack {
   readonly size: number;
   readonly created: number;
   readonly parts: number;
-  /** Rows of its parts. */
+  /** Number of rows of its parts. */
   readonly entries: number;
 }
 

@@ -1,11 +1,10 @@
 /**
- * The SQLite file of the index: which it is, how it is opened, and what SQLite's errors mean. Names are random, so
- * inserts and lookups touch any page: what counts is a small row and a cache of fixed size. Some 85 bytes a part.
- * SQLite has no checksums, so every row has one of its own (row-sums.ts): what was altered is damage, and no place of a
- * chunk.
+ * The SQLite file of the index: identity, opening, and error handling. Names are random, so inserts and lookups use
+ * any page. Therefore rows are small and the cache has a fixed size. A part takes about 85 bytes. SQLite has no
+ * checksums, so every row has its own (row-sums.ts). An altered row is damage and never a place of a chunk.
  *
- * A pack that is dropped takes its row in `packs` with it; its parts stay behind and are not seen any more, since
- * numbers are never used again, until a sweep removes them (no index from packs to parts is kept for that).
+ * Dropping a pack removes its row in `packs`. Its parts remain until a sweep, because there is no index from packs to
+ * parts. They are no longer found, because numbers are never reused.
  */
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -30,12 +29,12 @@ const schema = `
   ) WITHOUT ROWID;
 `;
 
-/** How long a thread waits for another's transaction, milliseconds. */
+/** How long a thread waits for a transaction of another one, in milliseconds. */
 const busyMs = 60_000;
 
 /**
- * Opens the file or makes it. Undefined where it is of another vault or version, or no such file at all: then it is to be
- * replaced. Throws FILE_ERROR.
+ * Opens or creates the file. Returns undefined if it is of another vault or version, or not an index; the caller then
+ * replaces it. Throws FILE_ERROR.
  */
 export function openIndexFile(path: string, vaultId: string, cacheBytes: number): DatabaseSync | undefined {
   let database: DatabaseSync | undefined;
@@ -57,13 +56,13 @@ export function openIndexFile(path: string, vaultId: string, cacheBytes: number)
     return undefined;
   } catch (error) {
     database?.close();
-    // A directory in its place can be no index either.
+    // A directory in its place is also not an index.
     if (isDamage(error) || errnoCode(error) === 'EISDIR') return undefined;
     throw indexError(path, error);
   }
 }
 
-/** False where the file is another's. */
+/** Returns false if the file belongs to another vault or program. */
 function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
   database.exec('BEGIN IMMEDIATE');
   try {
@@ -94,32 +93,32 @@ function numberOf(database: DatabaseSync, sql: string): number {
   return Number(database.prepare(sql).get()?.['n']);
 }
 
-/** SQLite's primary result code (sqlite3.h), or undefined for another error. */
+/** Returns SQLite's primary result code (sqlite3.h); undefined for other errors. */
 function resultCode(error: unknown): number | undefined {
   const code = error instanceof Error && 'errcode' in error ? error.errcode : undefined;
   return typeof code === 'number' ? code & 0xff : undefined;
 }
 
-/** A row is not what was entered, or rows are missing. */
+/** A row differs from the added row, or rows are missing. */
 export class AlteredRow extends Error {
   override readonly name = 'AlteredRow';
 }
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB, and rows that were altered. */
+/** Returns true for SQLITE_CORRUPT, SQLITE_NOTADB and altered rows. */
 export function isDamage(error: unknown): boolean {
   return error instanceof AlteredRow || [11, 26].includes(resultCode(error) ?? 0);
 }
 
-/** What a person is told. Errors that are not SQLite's or the system's are returned as they are. */
+/** Returns the error to report. Errors that are not from SQLite or the system are returned unchanged. */
 export function indexError(path: string, error: unknown): unknown {
   if (isDamage(error))
-    return new AgentError('VAULT_INDEX_DAMAGED', `${path}: the index is damaged and was put away`, {
-      hint: 'do it again: the index is built anew from the packs',
+    return new AgentError('VAULT_INDEX_DAMAGED', `${path}: the index was damaged and has been removed`, {
+      hint: 'run the command again: the index is rebuilt from the packs',
       cause: error,
     });
   if (!(error instanceof Error && (resultCode(error) !== undefined || 'errno' in error))) return error;
   return new AgentError('FILE_ERROR', `${path}: ${error.message}`, {
-    hint: 'the index of the vault needs room and rights in the state directory',
+    hint: 'the index of the vault needs free space and write permission in the state directory',
     cause: error,
   });
 }

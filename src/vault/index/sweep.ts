@@ -1,19 +1,19 @@
 /**
- * Removes from the index the parts of packs that were dropped, when they have become many: one walk over the whole file
- * in small transactions, between which others get their turn.
+ * Removes the parts of dropped packs from the index when there are many: one walk over the whole file in small
+ * transactions that let other work run in between.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ChunkIndex } from './chunk-index.ts';
 
-/** So many rows are walked in one transaction, about. */
+/** Approximate number of rows per transaction. */
 const sliceRows = 20_000;
 
-/** Does nothing while dropped parts are less than a fifth of those that count, or fewer than `least`. */
+/** Does nothing if dropped parts are less than a fifth of the others, or fewer than `least`. */
 export async function sweep(index: ChunkIndex, signal?: AbortSignal, least = 10_000): Promise<void> {
   const dropped = droppedParts(index);
   const { parts } = index.stats();
   if (dropped < Math.max(least, parts / 5)) return;
-  // Names are evenly spread, so their first four bytes cut the file into slices.
+  // Names are evenly distributed, so their first four bytes divide the file into slices.
   const slices = Math.min(2 ** 31, Math.ceil((parts + dropped) / sliceRows));
   for (let slice = 0; slice < slices; slice++) {
     signal?.throwIfAborted();

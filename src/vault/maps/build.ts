@@ -1,6 +1,6 @@
 /**
- * Builds the map of a new image out of an earlier one and what has changed, and stores the pages that are new
- * (docs/formats/vault.md, "Maps"). Pages whose range was not touched are neither read nor written.
+ * Builds the map of a new image from an earlier map and the changes, and stores the new pages (docs/formats/vault.md,
+ * "Maps"). Pages without changes in their range are neither read nor written.
  */
 import type { Extent } from '../../base/extents.ts';
 import { type Name, type Namer, nameLength, zeroName } from '../names.ts';
@@ -9,29 +9,29 @@ import { encodePage } from './page.ts';
 import { MapShape } from './shape.ts';
 
 export interface BuildMapOptions {
-  /** The earlier image, of the same size. Without one the image begins as zeros. */
+  /** The map of the earlier image of the same size. Without one, the image starts as zeros. */
   readonly base?: ImageMap | undefined;
   /** Bytes of the device. */
   readonly size: number;
   readonly chunkSize: number;
   /**
-   * Byte ranges, in any order, that hold all that has changed, and all that `used` denies. Pages outside of them stay as
-   * they are. Without them everything is looked at.
+   * Byte ranges, in any order, that include all changes and all ranges that `used` excludes. Pages outside of them
+   * stay as they are. Default: the complete device.
    */
   readonly touched?: Iterable<Extent> | undefined;
   /**
-   * The names of these chunks, 32 bytes each: 32 times 0x00 for one that is as in the base, 32 times 0xff for one that is
-   * all zeros now.
+   * Returns the names of these chunks, 32 bytes each. 32 times 0x00: unchanged from the base. 32 times 0xff: all
+   * zeros now.
    */
   readonly changed: (firstChunk: number, count: number) => Buffer | Promise<Buffer>;
-  /** Whether any byte of the range is in use; chunks that are not are left out. */
+  /** Returns whether any byte of the range is in use. Unused chunks are left out. */
   readonly used?: ((offset: number, length: number) => boolean) | undefined;
-  /** Names pages: with `Secrets.pageNameKey`. */
+  /** Computes the names of pages, with `Secrets.pageNameKey`. */
   readonly namer: Pick<Namer, 'name'>;
-  /** A `PackWriter` of kind `pages`; sealing it is the caller's. */
+  /** A `PackWriter` of kind `pages`. The caller seals it. */
   readonly pages: { add(name: Name, plain: Buffer): Promise<void> | undefined };
   readonly signal?: AbortSignal | undefined;
-  /** Entries of a page at most; 1024, but for tests. */
+  /** Maximum entries of a page; 1024, except in tests. */
   readonly entries?: number;
 }
 
@@ -39,13 +39,13 @@ export interface BuiltMap {
   readonly root: Name;
   /** Levels of pages: one more than the root's level. */
   readonly levels: number;
-  /** Bytes of the device that the map names now, less those that the base named; without a base all of them. */
+  /** Bytes of the device that the new map names minus those of the base map; all of them if there is no base. */
   readonly growth: number;
 }
 
 const cleared = Buffer.alloc(nameLength, 0xff);
 
-/** Rejects with what reading the base and adding pages reject with, and the signal's reason. */
+/** Rejects with errors of reading the base and adding pages, and with the signal's reason. */
 export async function buildMap(options: BuildMapOptions): Promise<BuiltMap> {
   const builder = new Builder(options);
   const root = await builder.build(builder.shape.levels - 1, 0, options.base?.root ?? zeroName);
@@ -56,7 +56,7 @@ class Builder {
   readonly shape: MapShape;
   growth = 0;
   readonly #options: BuildMapOptions;
-  /** By level, whether the pages were touched; undefined: all. */
+  /** By level, which pages were touched; undefined: all. */
   readonly #touched: readonly Uint8Array[] | undefined;
 
   constructor(options: BuildMapOptions) {
@@ -68,7 +68,7 @@ class Builder {
     this.#touched = touched === undefined ? undefined : touchedPages(this.shape, touched);
   }
 
-  /** The name of the page of this level that begins at this chunk. */
+  /** Returns the name of the page of this level that begins at this chunk. */
   async build(level: number, first: number, before: Name): Promise<Name> {
     const { shape } = this;
     const page = first / shape.span(level + 1);
@@ -90,7 +90,7 @@ class Builder {
     this.growth -= this.#dataBytes(names, first, count);
     for (let at = 0, next; at < count; at = next) {
       const kind = kindOfChange(changes, at);
-      // Neighbours of one kind are treated together.
+      // Neighbours of one kind are handled together.
       for (next = at + 1; next < count && kindOfChange(changes, next) === kind;) next++;
       const [start, end] = [at * nameLength, next * nameLength];
       if (kind === 'cleared') names.fill(0, start, end);
@@ -103,7 +103,7 @@ class Builder {
     this.growth += this.#dataBytes(names, first, count);
   }
 
-  /** Bytes of the device that these names stand for. */
+  /** Returns the bytes of the device that these names cover. */
   #dataBytes(names: Buffer, first: number, count: number): number {
     let bytes = 0;
     for (let at = 0; at < count; at++) if (!isZeroAt(names, at)) bytes += this.shape.bytesOf(first + at);
@@ -134,7 +134,7 @@ class Builder {
   }
 }
 
-/** What `changed` says of a chunk; mostly the first byte tells. */
+/** Returns the kind of change that `changed` reports for a chunk. Usually the first byte decides. */
 function kindOfChange(changes: Buffer, at: number): 'kept' | 'cleared' | 'new' {
   const byte = changes[at * nameLength];
   if (byte === 0xff && nameAt(changes, at).equals(cleared)) return 'cleared';

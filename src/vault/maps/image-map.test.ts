@@ -9,7 +9,7 @@ import { MapShape } from './shape.ts';
 
 const chunkSize = 4096;
 
-/** Pages in memory that count how often they are read. */
+/** Pages in memory with a counter of reads. */
 class Pages {
   readonly stored = new Map<string, Buffer>();
   reads = 0;
@@ -24,7 +24,7 @@ class Pages {
   get = (name: Buffer): Promise<Buffer> => {
     this.reads++;
     const page = this.stored.get(name.toString('hex'));
-    assert.ok(page, 'every page that is asked for was stored, and the all-zero name is not asked for');
+    assert.ok(page, 'every requested page was stored, and the all-zero name is not requested');
     return Promise.resolve(page);
   };
 
@@ -46,7 +46,7 @@ class Pages {
 
 const namer = new Namer(Buffer.alloc(32, 3));
 
-/** The model: a number a chunk, 0 for zeros. */
+/** The model: one number per chunk, 0 for zeros. */
 type Model = readonly number[];
 
 const unchanged = -1;
@@ -86,7 +86,7 @@ async function extentsOf(extents: AsyncIterable<Extent>): Promise<Extent[]> {
   return all;
 }
 
-/** The extents of chunks for which the test holds, the slow and obvious way. */
+/** Returns the extents of chunks for which the test holds, computed the simple way. */
 function modelExtents(count: number, size: number, test: (chunk: number) => boolean): Extent[] {
   const all: { offset: number; length: number }[] = [];
   for (let chunk = 0; chunk < count; chunk++) {
@@ -106,7 +106,7 @@ const bytesOf = (model: Model, size: number): number =>
     0,
   );
 
-/** A device of up to five levels of few entries, what it holds, and what changes. */
+/** A device of up to five levels with few entries, its content, and its changes. */
 const scenario = fc
   .record({
     entries: fc.integer({ min: 2, max: 5 }),
@@ -131,7 +131,7 @@ const scenario = fc
     });
   });
 
-test('maps agree with an array: built, changed, read, cut, walked, compared', async () => {
+test('property: maps agree with an array when built, changed, read, limited, walked and compared', async () => {
   await fc.assert(
     fc.asyncProperty(scenario, async ({ entries, size, before, change, used, withUse }) => {
       const pages = new Pages();
@@ -161,7 +161,7 @@ test('maps agree with an array: built, changed, read, cut, walked, compared', as
       assert.equal(second.growth, bytesOf(expected, size) - bytesOf(before, size));
 
       const anew = await build(new Pages(), size, entries, expected);
-      assert.deepEqual(anew.root, second.root, 'the same contents give the same root');
+      assert.deepEqual(anew.root, second.root, 'equal content gives an equal root');
 
       assert.deepEqual(
         await extentsOf(map.extents()),
@@ -182,7 +182,7 @@ test('maps agree with an array: built, changed, read, cut, walked, compared', as
   );
 });
 
-test('images of different sizes are compared, the shorter one going on as zeros', async () => {
+test('images of different sizes are compared, the shorter one extended with zeros', async () => {
   await fc.assert(
     fc.asyncProperty(scenario, scenario, async (a, b) => {
       const pages = new Pages();
@@ -198,14 +198,14 @@ test('images of different sizes are compared, the shorter one going on as zeros'
   );
 });
 
-test('levels are those of docs/formats/vault.md', () => {
+test('the number of levels is as in docs/formats/vault.md', () => {
   const MiB = 1024 * 1024;
   const levels = (size: number): number => new MapShape(size, 65536).levels;
   assert.deepEqual([0, 1, 64 * MiB, 64 * MiB + 1].map(levels), [1, 1, 1, 2]);
   assert.deepEqual([64 * 1024 * MiB, 64 * 1024 * MiB + 1, 64 * 1024 * 1024 * MiB + 1].map(levels), [2, 3, 4]);
 });
 
-test('with pages of 1024, a small change reads and writes a page a level, and so does a comparison', async () => {
+test('with pages of 1024, a small change reads and writes one page per level, and so does a diff', async () => {
   const pages = new Pages();
   const chunks = 1024 * 1024 + 5000;
   const size = chunks * chunkSize;
@@ -259,7 +259,7 @@ test('an empty image has the all-zero name as its root, and is walked without re
   assert.equal(pages.reads + pages.added, 0);
 });
 
-test('a base of another size is refused, and so is a wrong count of levels', async () => {
+test('a base of another size and a wrong number of levels are refused', async () => {
   const pages = new Pages();
   const built = await build(pages, 10 * chunkSize, 4, [1, 2, 3]);
   const base = pages.map(built, 10 * chunkSize, 4);

@@ -1,6 +1,6 @@
 /**
- * The map of a device at one point: which chunk is named what (docs/formats/vault.md, "Maps"). Pages are read when they
- * are needed; parts of the device that hold nothing cost nothing, and neither do parts that two maps have in common.
+ * The map of a device at one point: the name of each chunk (docs/formats/vault.md, "Maps"). Pages are read on demand.
+ * Empty ranges of the device, and ranges that two maps share, cost nothing.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
@@ -8,28 +8,28 @@ import { type Name, isZeroName, nameLength, zeroName } from '../names.ts';
 import { parsePage } from './page.ts';
 import { MapShape } from './shape.ts';
 
-/** Where pages come from, checked against their names. `PartReader` is one. */
+/** Reads pages and verifies them against their names. `PartReader` is one. */
 export interface PageSource {
   get(name: Name): Promise<Buffer>;
-  /** Told of what will be asked for soon. */
+  /** Announces names that will be requested soon. */
   prefetch?(names: readonly Name[]): void;
 }
 
 export interface ImageMapOptions {
   readonly root: Name;
-  /** Levels of pages, as in the point: one more than the root's level. */
+  /** Levels of pages as in the point: one more than the root's level. */
   readonly levels: number;
   /** Bytes of the device. */
   readonly size: number;
   readonly chunkSize: number;
-  /** Entries of a page at most; 1024, but for tests. */
+  /** Maximum entries of a page; 1024, except in tests. */
   readonly entries?: number;
 }
 
-/** Names of consecutive chunks; those that follow up to the end of the page are all-zero names. */
+/** Names of consecutive chunks. The following names up to the end of the page are all-zero names. */
 export interface MapLeaf {
   readonly firstChunk: number;
-  /** 32 bytes each; not to be written to. */
+  /** 32 bytes each; read-only. */
   readonly names: Buffer;
 }
 
@@ -38,7 +38,7 @@ export interface ChunkRange {
   readonly count: number;
 }
 
-/** So many pages are asked for ahead while a map is walked: one MiB at most. */
+/** Number of pages that are requested ahead during a walk: at most one MiB. */
 const pagesAhead = 32;
 
 export class ImageMap {
@@ -46,7 +46,7 @@ export class ImageMap {
   readonly shape: MapShape;
   readonly #pages: PageSource;
 
-  /** Throws VAULT_DAMAGED where `levels` is not what a device of this size has. */
+  /** Throws VAULT_DAMAGED if `levels` does not fit a device of this size. */
   constructor(pages: PageSource | PageSource['get'], options: ImageMapOptions) {
     const { root, levels, size, chunkSize, entries } = options;
     this.#pages = typeof pages === 'function' ? { get: pages } : pages;
@@ -55,7 +55,7 @@ export class ImageMap {
     if (levels !== this.shape.levels)
       throw new AgentError(
         'VAULT_DAMAGED',
-        `the map of a device of ${size} bytes is said to have ${levels} levels; it has ${this.shape.levels}`,
+        `the map of a device of ${size} bytes has ${levels} levels instead of ${this.shape.levels}`,
       );
   }
 
@@ -67,13 +67,13 @@ export class ImageMap {
     return this.shape.size;
   }
 
-  /** The names in the page of this name and level (0: they name chunks); none for the all-zero name. */
+  /** Returns the names in the page of this name and level (at level 0, of chunks); empty for the all-zero name. */
   async page(name: Name, level: number): Promise<Buffer> {
     if (isZeroName(name)) return noNames;
     return parsePage(await this.#pages.get(name), level, name, this.shape.entries);
   }
 
-  /** The names of `count` chunks; the all-zero name where there is nothing, also past the end. */
+  /** Returns the names of `count` chunks. Empty chunks and chunks past the end have the all-zero name. */
   async names(firstChunk: number, count: number): Promise<Buffer> {
     const result = Buffer.alloc(count * nameLength);
     for await (const leaf of this.leaves({ firstChunk, count }))
@@ -81,7 +81,7 @@ export class ImageMap {
     return result;
   }
 
-  /** The pages that name chunks, in order, cut to the range; where the map is empty nothing is yielded. */
+  /** Yields the pages of chunk names in order, limited to the range. Skips empty parts of the map. */
   async *leaves(range?: ChunkRange): AsyncGenerator<MapLeaf> {
     const from = range?.firstChunk ?? 0;
     const to = Math.min(this.shape.chunks, range === undefined ? Infinity : from + range.count);
@@ -105,14 +105,14 @@ export class ImageMap {
     }
   }
 
-  /** Keeps between one and two times `pagesAhead` pages on their way. */
+  /** Keeps between one and two times `pagesAhead` pages requested. */
   prefetchAt(children: readonly NamedEntry[], at: number): void {
     if (this.#pages.prefetch === undefined || at % pagesAhead !== 0) return;
     const soon = children.slice(at, at + 2 * pagesAhead).map(({ name }) => name);
     this.#pages.prefetch(soon.filter((name) => !isZeroName(name)));
   }
 
-  /** Where the device holds data: maximal ranges of chunks, the last one cut to the device's size. */
+  /** Yields the ranges that hold data: maximal ranges of chunks, the last one limited to the device's size. */
   async *extents(): AsyncGenerator<Extent> {
     yield* this.#joined(this.#dataChunks());
   }
@@ -141,8 +141,9 @@ export class ImageMap {
   }
 
   /**
-   * Where two images differ, as ranges of whole chunks, cut to the larger size. Reads only pages that differ, so it
-   * takes as long as there are changes. The images may be of different sizes, but of one vault.
+   * Yields the ranges that differ between two images, in whole chunks and limited to the larger size. It reads only
+   * pages that differ, so the time depends on the changes. The images may have different sizes, but must be of one
+   * vault.
    */
   static async *diff(a: ImageMap, b: ImageMap): AsyncGenerator<Extent> {
     if (a.shape.chunkSize !== b.shape.chunkSize || a.shape.entries !== b.shape.entries)
@@ -152,7 +153,7 @@ export class ImageMap {
     yield* larger.#joined(differing(a, b, a.root, b.root, level, 0), larger.size);
   }
 
-  /** As `page`; above the root there are pages in thought, with the root as their only entry. */
+  /** Like `page`. Above the root there are virtual pages with the root as their only entry. */
   entriesOf(name: Name, level: number): Promise<Buffer> {
     return level < this.levels ? this.page(name, level) : Promise.resolve(isZeroName(name) ? noNames : name);
   }
@@ -166,7 +167,7 @@ async function* differing(
   level: number,
   first: number,
 ): AsyncGenerator<ChunkRange> {
-  // Pages say their level, so equal names mean equal pages, also where one of them is only in thought.
+  // Pages include their level, so equal names mean equal pages, unless only one of them is virtual.
   if (nameA.equals(nameB) && level < a.levels === level < b.levels) return;
   const [namesA, namesB] = await Promise.all([a.entriesOf(nameA, level), b.entriesOf(nameB, level)]);
   const count = Math.max(namesA.length, namesB.length) / nameLength;
@@ -186,7 +187,7 @@ async function* differing(
   }
 }
 
-/** An entry of a page that is not the all-zero name. */
+/** A page entry that is not the all-zero name. */
 export interface NamedEntry {
   readonly entry: number;
   readonly name: Name;
@@ -200,20 +201,20 @@ export function namesIn(names: Buffer, begin = 0, end = names.length / nameLengt
   return found;
 }
 
-/** The name at this place; past the end the all-zero name. */
+/** Returns the name at this index; past the end, the all-zero name. */
 export function nameAt(names: Buffer, at: number): Name {
   const start = at * nameLength;
   return start < names.length ? names.subarray(start, start + nameLength) : zeroName;
 }
 
-/** Whether the entry at this place, which lies within, is the all-zero name; mostly the first byte tells. */
+/** Returns whether the entry at this index is the all-zero name. Usually the first byte decides. */
 export function isZeroAt(names: Buffer, at: number): boolean {
   return names[at * nameLength] === 0 && isZeroName(nameAt(names, at));
 }
 
 const noNames = Buffer.alloc(0);
 
-/** Maximal ranges of `[0, count)` for which the test holds, moved by `first`. */
+/** Yields the maximal ranges of `[0, count)` for which the test holds, shifted by `first`. */
 function* runs(count: number, first: number, test: (at: number) => boolean): Generator<ChunkRange> {
   for (let at = 0; at < count; at++) {
     if (!test(at)) continue;

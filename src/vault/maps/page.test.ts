@@ -7,12 +7,12 @@ import { encodePage, pageEntries, parsePage } from './page.ts';
 const name = Buffer.alloc(nameLength, 5);
 const damaged = { code: 'VAULT_DAMAGED' };
 
-/** Names of a page: each either all-zero or something. */
+/** Names of a page: each is all-zero or random. */
 const names = fc
   .array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: pageEntries })
   .map((values) => Buffer.concat(values.map((value) => Buffer.alloc(nameLength, value))));
 
-test('pages round trip, without zeros at their end', () => {
+test('pages are read back without zeros at their end', () => {
   fc.assert(
     fc.property(names, fc.integer({ min: 0, max: 3 }), (all, level) => {
       const page = encodePage(level, all);
@@ -29,7 +29,7 @@ test('pages round trip, without zeros at their end', () => {
   );
 });
 
-test('the layout is that of docs/formats/vault.md', () => {
+test('the layout is as in docs/formats/vault.md', () => {
   const page = encodePage(
     2,
     Buffer.concat([Buffer.alloc(32, 0xaa), Buffer.alloc(32), Buffer.alloc(32, 0xbb)]),
@@ -40,7 +40,7 @@ test('the layout is that of docs/formats/vault.md', () => {
   );
 });
 
-test('what is no page is refused', () => {
+test('invalid pages are refused', () => {
   const page = encodePage(0, Buffer.alloc(64, 1))!;
   assert.throws(() => parsePage(page, 1, name), damaged);
   assert.throws(() => parsePage(page, 0, name, 1), damaged);

@@ -1,16 +1,16 @@
 /**
- * Map pages: a level and the names of what is below (docs/formats/vault.md, "Maps"). Pure. Equal contents give equal
- * bytes: entries at the end that are all-zero names are left out, and a page without entries does not exist.
+ * Map pages: a level and the names of the entries below (docs/formats/vault.md, "Maps"). Pure. Equal content gives
+ * equal bytes: all-zero names at the end are left out, and a page without entries does not exist.
  */
 import { AgentError } from '../../base/errors.ts';
 import { type Name, isZeroName, nameLength } from '../names.ts';
 
-/** Entries of a page at most. Tests use less, to have many levels of few chunks. */
+/** Maximum number of entries of a page. Tests use fewer, to get many levels from few chunks. */
 export const pageEntries = 1024;
 
 const headLength = 8;
 
-/** The page, or undefined where all names are the all-zero name. `names` are at most `pageEntries` times 32 bytes. */
+/** Returns the page; undefined if all names are all-zero. `names` has at most `pageEntries` times 32 bytes. */
 export function encodePage(level: number, names: Buffer): Buffer | undefined {
   const used = trimmed(names);
   if (used.length === 0) return undefined;
@@ -21,14 +21,14 @@ export function encodePage(level: number, names: Buffer): Buffer | undefined {
   return page;
 }
 
-/** The names of a page of this level, a view of it. `name` is for messages. Throws VAULT_DAMAGED. */
+/** Returns the names of a page of this level, as a view of it. `name` is for messages. Throws VAULT_DAMAGED. */
 export function parsePage(page: Buffer, level: number, name: Name, entries = pageEntries): Buffer {
   if (page.length < headLength + nameLength)
-    throw damagedPage(name, `has ${page.length} bytes; the least is ${headLength + nameLength}`);
+    throw damagedPage(name, `has ${page.length} bytes; the minimum is ${headLength + nameLength}`);
   if (page.readUInt32LE(0) !== level)
-    throw damagedPage(name, `says level ${page.readUInt32LE(0)} where ${level} is expected`);
+    throw damagedPage(name, `has level ${page.readUInt32LE(0)} instead of ${level}`);
   const count = page.readUInt32LE(4);
-  if (count > entries) throw damagedPage(name, `says ${count} entries; ${entries} are the most`);
+  if (count > entries) throw damagedPage(name, `has ${count} entries; at most ${entries} are allowed`);
   if (page.length !== headLength + count * nameLength)
     throw damagedPage(name, `has ${page.length} bytes for ${count} entries`);
   const names = page.subarray(headLength);
@@ -36,7 +36,7 @@ export function parsePage(page: Buffer, level: number, name: Name, entries = pag
   return names;
 }
 
-/** Without all-zero names at the end. */
+/** Removes all-zero names at the end. */
 function trimmed(names: Buffer): Buffer {
   let end = names.length;
   while (end > 0 && isZeroName(names.subarray(end - nameLength, end))) end -= nameLength;
@@ -45,6 +45,7 @@ function trimmed(names: Buffer): Buffer {
 
 function damagedPage(name: Name, what: string): AgentError {
   return new AgentError('VAULT_DAMAGED', `map page ${name.toString('hex')} ${what}`, {
-    hint: 'whoever wrote this page was no agent of this version; vault check names what it concerns',
+    hint:
+      'another program or version wrote this page; run dattocli vault check to list the affected ' + 'points',
   });
 }

@@ -1,15 +1,15 @@
-/** The shape of a device's map: how many levels it has, and what each entry covers. Pure. */
+/** The shape of a device's map: the number of levels and the range of each entry. Pure. */
 import { pageEntries } from './page.ts';
 
 export class MapShape {
   /** Bytes of the device. */
   readonly size: number;
   readonly chunkSize: number;
-  /** Entries of a page at most: 1024, but for tests. */
+  /** Maximum entries of a page: 1024, except in tests. */
   readonly entries: number;
-  /** Chunks of the device, the last one perhaps not whole. */
+  /** Number of chunks of the device. The last one may be shorter. */
   readonly chunks: number;
-  /** Levels of pages, at least one; the root's level is one less. */
+  /** Levels of pages, at least one. The root's level is one less. */
   readonly levels: number;
 
   constructor(size: number, chunkSize: number, entries: number = pageEntries) {
@@ -22,12 +22,12 @@ export class MapShape {
     this.levels = levels;
   }
 
-  /** Chunks that an entry of a page of this level covers. */
+  /** Returns the number of chunks that an entry of a page of this level covers. */
   span(level: number): number {
     return this.entries ** level;
   }
 
-  /** Bytes of the device in this chunk: fewer in the last one. */
+  /** Returns the bytes of the device in this chunk: fewer in the last one. */
   bytesOf(chunk: number): number {
     return Math.min(this.chunkSize, this.size - chunk * this.chunkSize);
   }

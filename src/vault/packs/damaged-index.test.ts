@@ -1,4 +1,4 @@
-/** The index is only a cache: whatever became of its file, what is whole in the store is read, and nothing is lost. */
+/** The index is only a cache: whatever happens to its file, data in the store can be read, and no data is lost. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import {
@@ -24,7 +24,7 @@ import { PartReader } from './part-reader.ts';
 
 const chunks = Array.from({ length: 600 }, () => randomBytes(4000));
 
-/** Writes over a part of the file, as a failing disk does. */
+/** Overwrites a range of the file, like a failing disk. */
 function overwrite(path: string, data: Buffer, from: number): void {
   const fd = openSync(path, 'r+');
   writeSync(fd, data, 0, data.length, from);
@@ -42,13 +42,13 @@ const damages: Record<string, (path: string) => void> = {
   'is gone': (path) => rmSync(path),
   'is garbage': (path) => writeFileSync(path, randomBytes(100_000)),
   'is empty': (path) => truncateSync(path),
-  'is cut short': (path) => truncateSync(path, 20_000),
+  'is truncated': (path) => truncateSync(path, 20_000),
   'is a directory': (path) => {
     rmSync(path);
     mkdirSync(path);
   },
-  'has zeros in its middle': (path) => overwrite(path, Buffer.alloc(20 * 4096), 3 * 4096),
-  'has noise behind its head': (path) => overwrite(path, randomBytes(statSync(path).size - 16_384), 16_384),
+  'has zeros in the middle': (path) => overwrite(path, Buffer.alloc(20 * 4096), 3 * 4096),
+  'has noise after its header': (path) => overwrite(path, randomBytes(statSync(path).size - 16_384), 16_384),
   'has other offsets': (path) => sql(path, 'UPDATE parts SET offset = offset + 16'),
   'has other lengths': (path) => sql(path, 'UPDATE parts SET encoded = encoded - 1'),
   'has other encodings': (path) => sql(path, 'UPDATE parts SET encoding = 1 - encoding'),
@@ -73,7 +73,7 @@ const damages: Record<string, (path: string) => void> = {
 };
 
 for (const [what, damage] of Object.entries(damages))
-  test(`an index that ${what} loses nothing`, async (t) => {
+  test(`an index that ${what} loses no data`, async (t) => {
     const vault = testVault();
     const path = indexPath(t);
     const before = ChunkIndex.open(path, vault.id);
@@ -92,7 +92,7 @@ for (const [what, damage] of Object.entries(damages))
     assert.ok(await sampleAgrees(vault, index, 100));
   });
 
-test('what is damaged in the store is damaged, and one look at its directory says so', async (t) => {
+test('damaged data in the store is reported after one look at the pack directory', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);
   t.after(() => index.close());
@@ -111,10 +111,10 @@ test('what is damaged in the store is damaged, and one look at its directory say
     failed.map(({ code }) => code),
     ['VAULT_DAMAGED'],
   );
-  assert.equal(index.generation, generation, 'the index is not built anew for it');
+  assert.equal(index.generation, generation, 'the index is not rebuilt for it');
 });
 
-test('a pack whose row was altered is damage, and the sample does not agree', async (t) => {
+test('an altered row of a pack is damage, and the sample does not agree', async (t) => {
   const vault = testVault();
   const path = indexPath(t);
   const index = ChunkIndex.open(path, vault.id);
@@ -123,7 +123,7 @@ test('a pack whose row was altered is damage, and the sample does not agree', as
   const flip = (): void => index.database.exec('UPDATE packs SET writer = zeroblob(16) WHERE number = 1');
   flip();
   assert.equal(await sampleAgrees(vault, index, 4), false);
-  assert.equal(existsSync(path), false, 'it was put away');
+  assert.equal(existsSync(path), false, 'the file was removed');
   index.reopenIfReplaced();
   await refreshIndex(vault, index);
   flip();
@@ -133,7 +133,7 @@ test('a pack whose row was altered is damage, and the sample does not agree', as
   assert.equal([...index.packs()].length, 1);
 });
 
-test('a sample of an index tells one that says more of a pack than the pack holds', async (t) => {
+test('a sample detects an index that has more parts of a pack than the pack', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);
   t.after(() => index.close());
@@ -153,11 +153,11 @@ test('a sample of an index tells one that says more of a pack than the pack hold
   assert.ok(!(await sampleAgrees(vault, index, 4)));
 });
 
-test('an index that lost parts before its first refresh ended loses nothing', async (t) => {
+test('an index that lost parts before its first refresh ended loses no data', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);
   t.after(() => index.close());
-  // Entered by a writer, or by a refresh that was interrupted.
+  // Added by a writer, or by an interrupted refresh.
   const names = await storeParts(vault, index, chunks.slice(0, 20));
   index.database.exec(`DELETE FROM parts; UPDATE meta SET value = 1 WHERE key = 'begun'`);
   const reader = new PartReader(vault, index);
@@ -165,7 +165,7 @@ test('an index that lost parts before its first refresh ended loses nothing', as
   for (const [i, plain] of (await reader.getMany(names)).entries()) assert.ok(plain.equals(chunks[i]!));
 });
 
-test('an index that was built when the clock was ahead loses nothing', async (t) => {
+test('an index that was built when the clock was ahead loses no data', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);
   t.after(() => index.close());
@@ -177,7 +177,7 @@ test('an index that was built when the clock was ahead loses nothing', async (t)
   await new PartReader(vault, index).getMany(names);
 });
 
-test('what another reader does not find while the index is built anew is looked for again', async (t) => {
+test('a part that is not found while the index is rebuilt is looked up again', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);
   t.after(() => index.close());
@@ -191,7 +191,7 @@ test('what another reader does not find while the index is built anew is looked 
   const store = {
     ...vault.memory,
     list: (prefix: string, options: object) => {
-      // It searches the empty index now, and its refresh waits until all packs are entered again.
+      // It searches the empty index now, and its refresh waits until all packs are added again.
       if (!index.has(names[at]!)) other ??= late.get(names[at]!);
       return vault.memory.list(prefix, options);
     },

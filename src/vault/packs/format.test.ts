@@ -20,9 +20,9 @@ const id = '00112233445566778899aabbccddeeff';
 const other = 'ff112233445566778899aabbccddeeff';
 const damaged = { code: 'VAULT_DAMAGED' };
 
-test('the layout is that of docs/formats/vault.md', () => {
+test('the layout is as in docs/formats/vault.md', () => {
   assert.equal(encodeHeader(id, 'pages').toString('hex'), `444154545041434b0100000002000000${id}`);
-  // The checksum by the published check value of CRC-32C's algorithm is tested in base/; here its place.
+  // The CRC-32C algorithm is tested in base/; here only the place of the checksum.
   const trailer = encodeTrailer({ directoryLength: 0x01020304, packLength: 0x05060708090a });
   assert.match(trailer.toString('hex'), /^040302010a09080706050000[0-9a-f]{8}4441545450454e44$/);
   const directory = new DirectoryBuilder();
@@ -33,7 +33,7 @@ test('the layout is that of docs/formats/vault.md', () => {
   );
 });
 
-test('directories round trip', () => {
+test('directories are read back unchanged', () => {
   const part = fc
     .record({
       name: fc.uint8Array({ minLength: nameLength, maxLength: nameLength }),
@@ -72,7 +72,7 @@ test('directories round trip', () => {
   );
 });
 
-test('directories that cannot be are refused', () => {
+test('invalid directories are refused', () => {
   const make = (encodedLength: number, plainLength: number, encoding: number): Buffer => {
     const directory = new DirectoryBuilder();
     directory.add(Buffer.alloc(32, 1), encodedLength, plainLength, encoding as Encoding);
@@ -102,13 +102,13 @@ test('directories that cannot be are refused', () => {
   assert.throws(() => parse(Buffer.from(good).fill(2, 24, 25), 10), damaged);
 });
 
-test('headers and trailers that are not whole are refused, whichever bit it is', () => {
+test('a header or trailer with any flipped bit is refused', () => {
   const header = encodeHeader(id, 'chunks');
   assert.equal(parseHeader(id, header), 'chunks');
   for (let bit = 0; bit < header.length * 8; bit++) {
     const flipped = Buffer.from(header);
     flipped[bit >> 3]! ^= 1 << (bit & 7);
-    // Kind 3 and others are refused; 1 never becomes 2 by one bit.
+    // Kind 3 and others are refused. One flipped bit never turns 1 into 2.
     assert.throws(() => parseHeader(id, flipped), damaged, `bit ${bit}`);
   }
   assert.throws(() => parseHeader(id, header.subarray(0, 31)), damaged);
@@ -127,7 +127,7 @@ test('headers and trailers that are not whole are refused, whichever bit it is',
   assert.throws(() => parseTrailer(id, size, beyond), damaged);
 });
 
-test('keys of packs name them', () => {
+test('object keys of packs are converted to IDs and back', () => {
   assert.equal(packObject(id), `packs/00/${id}`);
   assert.equal(packOfObject(packObject(id)), id);
   for (const foreign of [

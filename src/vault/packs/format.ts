@@ -1,7 +1,6 @@
 /**
- * The bytes of a pack apart from what is sealed in it: header, trailer, and the plaintext of the directory
- * (docs/formats/vault.md, "Packs"). Pure. Everything that does not fit is VAULT_DAMAGED, naming the pack and the two
- * numbers.
+ * The unsealed bytes of a pack: header, trailer, and the plaintext of the directory (docs/formats/vault.md, "Packs").
+ * Pure. Any mismatch is VAULT_DAMAGED, with the pack and the two numbers.
  */
 import { AgentError } from '../../base/errors.ts';
 import { crc32c } from '../../base/crc32c.ts';
@@ -9,10 +8,10 @@ import { type Name, nameLength } from '../names.ts';
 
 export type PackKind = 'chunks' | 'pages';
 
-/** 0: as it is; 1: zstd. */
+/** 0: uncompressed; 1: zstd. */
 export type Encoding = 0 | 1;
 
-/** Where a part lies in its pack. All bytes; on disk `encodedLength` is followed by a tag of `tagLength`. */
+/** The place of a part in its pack, in bytes. In the pack, a tag of `tagLength` follows the `encodedLength` bytes. */
 export interface PartPlace {
   readonly offset: number;
   readonly encodedLength: number;
@@ -25,13 +24,13 @@ export interface PackPart extends PartPlace {
 }
 
 export interface PackDirectory {
-  /** 32 hexadecimal digits, as all ids. */
+  /** 32 hexadecimal digits, like all IDs. */
   readonly id: string;
   readonly kind: PackKind;
   readonly writer: string;
   /** Milliseconds since 1970, by the writer's clock. */
   readonly created: number;
-  /** Bytes of the whole pack. */
+  /** Bytes of the complete pack. */
   readonly size: number;
   /** In the order of their offsets. */
   readonly parts: readonly PackPart[];
@@ -40,28 +39,28 @@ export interface PackDirectory {
 export const headerLength = 32;
 export const trailerLength = 24;
 export const tagLength = 16;
-/** Bytes of a directory's plaintext before the entries, and of an entry. */
+/** Bytes before the entries in a directory's plaintext. */
 export const directoryHeadLength = 32;
 export const directoryEntryLength = 44;
-/** No part is longer than the longest chunk. */
+/** A part is never longer than the longest chunk. */
 export const maximumPlainLength = 1024 * 1024;
 
 const magic = Buffer.from('DATTPACK', 'latin1');
 const endMagic = Buffer.from('DATTPEND', 'latin1');
 const kindNumbers: Readonly<Record<PackKind, number>> = { chunks: 1, pages: 2 };
 
-/** The object's key. */
+/** Returns the object key of a pack. */
 export function packObject(id: string): string {
   return `packs/${id.slice(0, 2)}/${id}`;
 }
 
-/** The pack that an object's key names, or undefined where it names none. */
+/** Returns the ID of the pack of an object key; undefined if it is not a pack. */
 export function packOfObject(key: string): string | undefined {
   const match = /^packs\/([0-9a-f]{2})\/([0-9a-f]{32})$/.exec(key);
   return match?.[2]?.startsWith(match[1] ?? '') === true ? match[2] : undefined;
 }
 
-/** The 32 bytes at the beginning, which are also the additional data of all that is sealed in the pack. */
+/** Returns the first 32 bytes of a pack, which are also the additional data of everything sealed in it. */
 export function encodeHeader(id: string, kind: PackKind): Buffer {
   const header = Buffer.alloc(headerLength);
   magic.copy(header, 0);
@@ -71,24 +70,24 @@ export function encodeHeader(id: string, kind: PackKind): Buffer {
   return header;
 }
 
-/** The kind of a pack by its header. Throws VAULT_DAMAGED. */
+/** Returns the kind of a pack from its header. Throws VAULT_DAMAGED. */
 export function parseHeader(id: string, header: Uint8Array): PackKind {
   const bytes = asBuffer(header);
   if (bytes.length < headerLength)
-    throw damaged(id, `has ${bytes.length} bytes where the header alone has ${headerLength}`);
-  if (!bytes.subarray(0, 8).equals(magic)) throw damaged(id, 'does not begin as a pack does');
+    throw damaged(id, `has ${bytes.length} bytes, but the header alone has ${headerLength}`);
+  if (!bytes.subarray(0, 8).equals(magic)) throw damaged(id, 'does not begin like a pack');
   const version = bytes.readUInt32LE(8);
-  if (version !== 1) throw damaged(id, `says version ${version}; 1 is known`);
+  if (version !== 1) throw damaged(id, `has version ${version}; this program knows version 1`);
   const number = bytes.readUInt32LE(12);
   const kind = number === 1 ? 'chunks' : number === 2 ? 'pages' : undefined;
-  if (kind === undefined) throw damaged(id, `says kind ${number}; 1 and 2 are known`);
+  if (kind === undefined) throw damaged(id, `has kind ${number}; this program knows kinds 1 and 2`);
   const own = bytes.toString('hex', 16, 32);
-  if (own !== id) throw damaged(id, `says that it is ${own}`);
+  if (own !== id) throw damaged(id, `has the ID ${own} in its header`);
   return kind;
 }
 
 export interface Trailer {
-  /** With its tag. */
+  /** Including its tag. */
   readonly directoryLength: number;
   readonly packLength: number;
 }
@@ -102,27 +101,27 @@ export function encodeTrailer({ directoryLength, packLength }: Trailer): Buffer 
   return trailer;
 }
 
-/** Reads the last 24 bytes of a pack of `size` bytes. */
+/** Parses the last 24 bytes of a pack of `size` bytes. */
 export function parseTrailer(id: string, size: number, trailer: Uint8Array): Trailer {
   const bytes = asBuffer(trailer);
   const least = headerLength + directoryHeadLength + tagLength + trailerLength;
-  if (size < least) throw damaged(id, `has ${size} bytes where the least is ${least}`);
+  if (size < least) throw damaged(id, `has ${size} bytes; the minimum is ${least}`);
   if (bytes.length !== trailerLength)
-    throw damaged(id, `ends after ${bytes.length} of the ${trailerLength} bytes of the trailer`);
-  if (!bytes.subarray(16).equals(endMagic)) throw damaged(id, 'does not end as a pack does (cut short?)');
+    throw damaged(id, `has only ${bytes.length} of the ${trailerLength} bytes of the trailer`);
+  if (!bytes.subarray(16).equals(endMagic)) throw damaged(id, 'does not end like a pack (truncated?)');
   const [stored, computed] = [bytes.readUInt32LE(12), crc32c(bytes.subarray(0, 12))];
   if (stored !== computed)
-    throw damaged(id, `has a trailer with checksum ${hex32(stored)} where ${hex32(computed)} was computed`);
+    throw damaged(id, `has a trailer with checksum ${hex32(stored)}, but ${hex32(computed)} was computed`);
   const directoryLength = bytes.readUInt32LE(0);
   const packLength = Number(bytes.readBigUInt64LE(4));
-  if (packLength !== size) throw damaged(id, `has ${size} bytes where its trailer says ${packLength}`);
+  if (packLength !== size) throw damaged(id, `has ${size} bytes, but its trailer says ${packLength}`);
   const [shortest, longest] = [directoryHeadLength + tagLength, size - headerLength - trailerLength];
   if (directoryLength < shortest || directoryLength > longest)
-    throw damaged(id, `has a directory of ${directoryLength} bytes; ${shortest} to ${longest} are possible`);
+    throw damaged(id, `has a directory of ${directoryLength} bytes; ${shortest} to ${longest} are allowed`);
   return { directoryLength, packLength };
 }
 
-/** A directory in the making: entries are written as the parts come, nothing is allocated per part. */
+/** Builds a directory. Entries are written as parts are added, without an allocation per part. */
 export class DirectoryBuilder {
   #bytes = Buffer.alloc(directoryHeadLength + 512 * directoryEntryLength);
   #count = 0;
@@ -151,7 +150,7 @@ export class DirectoryBuilder {
     this.#count++;
   }
 
-  /** The plaintext; valid until the next call of anything. */
+  /** Returns the plaintext, valid until the next call of any method. */
   finish(writer: string, created: number): Buffer {
     const bytes = this.#bytes;
     bytes.write(writer, 0, 'hex');
@@ -167,8 +166,8 @@ export class DirectoryBuilder {
 }
 
 /**
- * Reads a directory's plaintext. `end` is where the directory begins in the pack: the parts must fill everything
- * between the header and it. Names are views of `plain`.
+ * Parses a directory's plaintext. `end` is the offset of the directory in the pack. The parts must fill all bytes
+ * between the header and `end`. Names are views of `plain`.
  */
 export function parseDirectory(
   id: string,
@@ -176,11 +175,11 @@ export function parseDirectory(
   end: number,
 ): { writer: string; created: number; parts: PackPart[] } {
   if (plain.length < directoryHeadLength)
-    throw damaged(id, `has a directory of ${plain.length} bytes; the least is ${directoryHeadLength}`);
+    throw damaged(id, `has a directory of ${plain.length} bytes; the minimum is ${directoryHeadLength}`);
   const count = plain.readUInt32LE(24);
   const expected = directoryHeadLength + count * directoryEntryLength;
   if (plain.length !== expected)
-    throw damaged(id, `has a directory of ${plain.length} bytes where ${count} parts need ${expected}`);
+    throw damaged(id, `has a directory of ${plain.length} bytes, but ${count} parts need ${expected}`);
   const parts: PackPart[] = [];
   let offset = headerLength;
   for (let at = directoryHeadLength; at < plain.length; at += directoryEntryLength) {
@@ -201,7 +200,7 @@ export function parseDirectory(
     });
     offset += encodedLength + tagLength;
   }
-  if (offset !== end) throw damaged(id, `has parts up to ${offset} where its directory begins at ${end}`);
+  if (offset !== end) throw damaged(id, `has parts up to ${offset}, but its directory begins at ${end}`);
   return {
     writer: plain.toString('hex', 0, 16),
     created: Number(plain.readBigUInt64LE(16)),
@@ -214,10 +213,10 @@ function isPlace(encodedLength: number, plainLength: number, encoding: number): 
   return encoding === 0 ? encodedLength === plainLength : encoding === 1 && encodedLength < plainLength;
 }
 
-/** VAULT_DAMAGED about a pack; `what` is a verb and the rest. */
+/** Returns a VAULT_DAMAGED error about a pack. `what` is a verb and the rest of the sentence. */
 export function damaged(id: string, what: string, cause?: unknown): AgentError {
   return new AgentError('VAULT_DAMAGED', `pack ${id} ${what}`, {
-    hint: 'vault check names what it concerns; vault check --repair saves what can be read',
+    hint: 'run dattocli vault check to list the affected points; vault check --repair saves readable data',
     cause,
   });
 }

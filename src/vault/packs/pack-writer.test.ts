@@ -15,7 +15,7 @@ import { openPack } from './read-pack.ts';
 const MiB = 1024 * 1024;
 const chunkSize = 64 * 1024;
 
-/** A store whose puts wait until they are let go, in order. */
+/** A store whose puts wait until they are released, in order. */
 class HeldStore {
   readonly held: (() => void)[] = [];
   free = false;
@@ -33,7 +33,7 @@ class HeldStore {
     return Object.assign(Object.create(inner) as ObjectStore, { put });
   };
 
-  /** Waits for the next put to have begun. */
+  /** Waits until the next put has begun. */
   async begun(): Promise<void> {
     while (this.held.length === 0) await new Promise((resolve) => setImmediate(resolve));
   }
@@ -44,7 +44,7 @@ class HeldStore {
   }
 }
 
-test('what was added is read back, out of several packs, by another index too', async (t) => {
+test('added parts are read back from several packs, also with another index', async (t) => {
   const vault = testVault({ chunkSize });
   const index = testIndex(t, vault);
   const packs = new PackWriter(vault, index, { kind: 'chunks', writer: newId() });
@@ -53,7 +53,7 @@ test('what was added is read back, out of several packs, by another index too', 
     i % 2 === 0 ? randomBytes(chunkSize) : Buffer.alloc(chunkSize, `text ${i}`),
   );
   const names = chunks.map((chunk) => namer.name(chunk));
-  // The caller's buffers are used again at once.
+  // The caller's buffers are reused at once.
   const [name, plain] = [Buffer.alloc(32), Buffer.alloc(chunkSize)];
   for (const [i, chunk] of chunks.entries()) {
     names[i]!.copy(name);
@@ -71,7 +71,7 @@ test('what was added is read back, out of several packs, by another index too', 
     counts.packBytes,
     sizes.reduce((sum, size) => sum + size),
   );
-  // A pack is closed where it reaches its size, not before and not much later.
+  // A pack is closed when it reaches its size, not before and not much later.
   assert.ok(Math.max(...sizes) < vault.packSize + chunkSize + 100);
   assert.equal(sizes.filter((size) => size < vault.packSize).length, 1);
   assert.ok(counts.storedBytes > 50 * chunkSize && counts.storedBytes < counts.packBytes);
@@ -81,7 +81,7 @@ test('what was added is read back, out of several packs, by another index too', 
   }
 });
 
-test('a chunk is stored once: in the open pack, in one under way, in the vault; condemned packs do not count', async (t) => {
+test('a chunk is stored once: in the open, a pending or a stored pack; condemned packs do not count', async (t) => {
   const vault = testVault();
   const index = testIndex(t, vault);
   const chunk = Buffer.alloc(4096, 'a');
@@ -112,7 +112,7 @@ test('a chunk is stored once: in the open pack, in one under way, in the vault; 
   assert.equal(index.lookup(name).length, 2);
 });
 
-test('one pack is put while the next is filled; after that the caller is told to wait', async (t) => {
+test('one pack is put while the next is filled; after that the caller must wait', async (t) => {
   const held = new HeldStore();
   const vault = testVault({ chunkSize, wrap: held.wrap });
   const index = testIndex(t, vault);
@@ -124,7 +124,7 @@ test('one pack is put while the next is filled; after that the caller is told to
     names.push(namer.name(chunk));
     return packs.add(names.at(-1)!, chunk);
   };
-  // 16 chunks and what goes with them are a pack.
+  // 16 chunks and their overhead fill a pack.
   for (let i = 0; i < 16; i++) assert.equal(add(), undefined);
   let waits = 0;
   for (let i = 0; i < 15; i++) {
@@ -132,7 +132,7 @@ test('one pack is put while the next is filled; after that the caller is told to
     if (wait !== undefined) waits++;
     await wait;
   }
-  assert.ok(waits >= 1, 'the event loop gets its turn');
+  assert.ok(waits >= 1, 'the event loop runs');
   let ready = false;
   const wait = add()?.then(() => (ready = true));
   assert.ok(wait !== undefined);
@@ -142,7 +142,7 @@ test('one pack is put while the next is filled; after that the caller is told to
   await held.next();
   await wait;
   assert.equal(index.stats().packs, 1);
-  // Somebody who does not wait loses nothing.
+  // A caller that does not wait loses no data.
   for (let i = 0; i < 40; i++) void add();
   held.free = true;
   await held.next();
@@ -155,7 +155,7 @@ test('one pack is put while the next is filled; after that the caller is told to
   }
 });
 
-test('settled waits for packs under way, and leaves the open one open', async (t) => {
+test('settled waits for pending packs and leaves the open pack open', async (t) => {
   const held = new HeldStore();
   const vault = testVault({ wrap: held.wrap });
   const packs = new PackWriter(vault, testIndex(t, vault), { kind: 'chunks', writer: newId() });
@@ -175,7 +175,7 @@ test('settled waits for packs under way, and leaves the open one open', async (t
   assert.equal(packIds(vault).length, 2);
 });
 
-test('a put that fails is told by the next call and every later one, and enters nothing', async (t) => {
+test('the next and every later call reports a failed put, and no pack is added', async (t) => {
   const held = new HeldStore();
   const vault = testVault({ chunkSize, wrap: held.wrap });
   const index = testIndex(t, vault);
@@ -198,7 +198,7 @@ test('a put that fails is told by the next call and every later one, and enters 
   assert.deepEqual([index.stats().packs, packIds(vault).length], [0, 0]);
 });
 
-test('a signal that fires ends everything with its reason', async (t) => {
+test('a signal that fires ends all calls with its reason', async (t) => {
   const held = new HeldStore();
   const vault = testVault({ wrap: held.wrap });
   const abort = new AbortController();
@@ -218,7 +218,7 @@ test('a signal that fires ends everything with its reason', async (t) => {
   assert.throws(() => packs.add(name, chunk), reason);
 });
 
-test('a refresh that began during a put makes the writer look whether its pack is still there', async (t) => {
+test('if a refresh began during a put, the writer checks whether its pack still exists', async (t) => {
   const held = new HeldStore();
   const vault = testVault({ wrap: held.wrap });
   const index = testIndex(t, vault);
@@ -244,7 +244,7 @@ test('a refresh that began during a put makes the writer look whether its pack i
   assert.deepEqual([heads, index.stats().packs], [0, 1]);
   await seal(() => index.countRefresh());
   assert.deepEqual([heads, index.stats().packs], [1, 2]);
-  // The writer was declared dead, and its pack deleted as soon as it was there.
+  // The writer was declared stale, and its pack was deleted right after it was stored.
   const put = vault.memory.put.bind(vault.memory);
   vault.memory.put = async (key, data) => {
     await put(key, data);
@@ -252,12 +252,12 @@ test('a refresh that began during a put makes the writer look whether its pack i
   };
   await assert.rejects(
     seal(() => index.countRefresh()),
-    { code: 'VAULT_DAMAGED', message: /declared dead/ },
+    { code: 'VAULT_DAMAGED', message: /declared stale/ },
   );
   assert.equal(index.stats().packs, 2);
 });
 
-test('levels of zstd, and what does not shrink is stored as it is', async (t) => {
+test('all zstd levels work, and incompressible parts are stored uncompressed', async (t) => {
   const vault = testVault({ chunkSize });
   const sizes: number[] = [];
   const random = seeded(1);
@@ -278,7 +278,7 @@ test('levels of zstd, and what does not shrink is stored as it is', async (t) =>
   );
 });
 
-test('parts of no length, or longer than any chunk, are a defect of the caller', (t) => {
+test('a part that is empty or longer than any chunk is a bug of the caller', (t) => {
   const vault = testVault();
   const packs = new PackWriter(vault, testIndex(t, vault), { kind: 'chunks', writer: newId() });
   assert.throws(() => packs.add(randomBytes(32), Buffer.alloc(0)), RangeError);

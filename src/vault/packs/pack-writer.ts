@@ -1,12 +1,12 @@
 /**
- * Gathers chunks or pages into packs and puts those (docs/formats/vault.md, "Packs"). Naming is the caller's;
- * compressing and sealing happen in the calling thread, so it belongs in a thread that may be busy. While a pack is being
- * put the next one is filled; when that is full too, `add` answers with a promise. So memory holds two packs.
+ * Collects chunks or pages in packs and puts the packs (docs/formats/vault.md, "Packs"). The caller computes the
+ * names. Compressing and sealing run in the calling thread, which may be busy for a while. The next pack is filled
+ * while one is being put. If both are full, `add` returns a promise. So memory holds two packs.
  *
- * A pack gets its id, and with it its key, when it is closed, and of what it holds: so other bytes are never sealed
- * under the same key, also where a virtual machine was put back to a snapshot and its random numbers come again.
+ * A pack gets its ID, and with it its key, when it is closed. The ID depends on the content, so a key never seals two
+ * different contents. This holds even if a virtual machine was restored from a snapshot and random numbers repeat.
  *
- * A pack is entered in the index when its put has returned, never before.
+ * A pack enters the index only after its put has returned.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { ZstdCompressor } from '../../linux/zstd.ts';
@@ -32,32 +32,32 @@ import type { VaultParts } from './vault-parts.ts';
 
 export interface PackWriterOptions {
   readonly kind: PackKind;
-  /** Id of the writer, 32 hexadecimal digits. */
+  /** ID of the writer: 32 hexadecimal digits. */
   readonly writer: string;
-  /** Ids of packs that count as absent. */
+  /** IDs of packs that count as absent. */
   readonly condemned?: ReadonlySet<string>;
-  /** zstd's level, 1 to 19. Default: `defaultLevel`. */
+  /** zstd level, from 1 to 19. Default: `defaultLevel`. */
   readonly level?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds since 1970. Default: the system's clock. */
+  /** Returns milliseconds since 1970. Default: the system's clock. */
   readonly now?: () => number;
 }
 
 export interface PackCounts {
-  /** Parts that were stored. */
+  /** Number of stored parts. */
   chunks: number;
-  /** Their bytes before compression. */
+  /** Bytes of the stored parts before compression. */
   plainBytes: number;
-  /** What they take in packs, with their tags. */
+  /** Bytes of the stored parts in packs, with their tags. */
   storedBytes: number;
-  /** Parts that were there already. */
+  /** Number of parts that were already stored. */
   deduplicated: number;
-  /** Packs that are durable, and their bytes. */
+  /** Number of durable packs. */
   packs: number;
   packBytes: number;
 }
 
-/** While a pack is being put, the thread lets the event loop turn after so many parts. */
+/** While a pack is being put, the thread yields to the event loop after this many parts. */
 const partsPerTurn = 8;
 
 const noPacks: ReadonlySet<string> = new Set();
@@ -80,7 +80,7 @@ export class PackWriter {
   readonly #signal: AbortSignal | undefined;
   readonly #now: () => number;
   #open: OpenPack | undefined;
-  /** Full packs, in order: the first is being put. Two, unless a caller does not wait. */
+  /** Full packs in order; the first is being put. At most two, unless a caller does not wait. */
   readonly #full: OpenPack[] = [];
   readonly #spare: PackBuffers[] = [];
   #putting: Promise<void> = Promise.resolve();
@@ -98,7 +98,10 @@ export class PackWriter {
     this.#now = options.now ?? Date.now;
   }
 
-  /** Whether a part of this name is in a pack that may be built on, or on its way into one of this writer. */
+  /**
+   * Returns whether a part of this name is in a pack that may be referenced, or in a pack of this writer that is not
+   * yet put.
+   */
   has(name: Uint8Array): boolean {
     return this.#isOnItsWay(nameText(name)) || this.#index.hasLive(name, this.#condemned);
   }
@@ -108,9 +111,9 @@ export class PackWriter {
   }
 
   /**
-   * Stores `plain` (1 byte to 1 MiB) under its name, unless the vault has it. Nothing of either is kept by reference. A
-   * promise that is returned says that it would be better to wait. Throws, or the promise rejects with, whatever the put of
-   * an earlier pack failed with (then and ever after), and the signal's reason.
+   * Stores `plain` (1 byte to 1 MiB) under its name, unless the vault has it. Copies both. If a promise is returned,
+   * the caller should wait for it. Throws or rejects with the error of an earlier put (and then always), or with the
+   * signal's reason.
    */
   add(name: Uint8Array, plain: Uint8Array): Promise<void> | undefined {
     this.#check();
@@ -130,14 +133,16 @@ export class PackWriter {
     return turn();
   }
 
-  /** Resolves when all packs so far are durable and in the index; closes the open one. More may be added then. */
+  /**
+   * Closes the open pack. Resolves when all packs so far are durable and in the index. More parts may be added then.
+   */
   async seal(): Promise<void> {
     this.#check();
     if (this.#open !== undefined) void this.#close(this.#open);
     await this.settled();
   }
 
-  /** Resolves when no pack is being put any more; the open one stays open. */
+  /** Resolves when no pack is being put. The open pack stays open. */
   async settled(): Promise<void> {
     await this.#putting;
     this.#check();
@@ -163,17 +168,17 @@ export class PackWriter {
     const before = this.#putting;
     const isFirst = this.#full.length === 1;
     this.#putting = this.#put(pack, before);
-    // The next one may be filled while this one is being put; after that somebody has to wait.
+    // The next pack may be filled during this put. After that the caller must wait.
     if (isFirst) return undefined;
     const wait = before.then(() => {
       this.#check();
     });
-    // A failure is told again by whatever is called next.
+    // The next call reports the failure again.
     wait.catch(() => undefined);
     return wait;
   }
 
-  /** Never rejects: a failure is told to whoever calls next. */
+  /** Never rejects; the next call reports a failure. */
   async #put(pack: OpenPack, before: Promise<void>): Promise<void> {
     await before;
     try {
@@ -185,7 +190,7 @@ export class PackWriter {
       this.counts.packs++;
       this.counts.packBytes += directory.size;
       this.#full.shift();
-      // A put that failed may still be reading its buffers, so only these are used again.
+      // A failed put may still be reading its buffers, so only buffers of successful puts are reused.
       this.#spare.push(pack.release());
     } catch (error) {
       this.#failure ??= { error };
@@ -198,7 +203,10 @@ export class PackWriter {
       since = this.#index.refreshes();
       const found = await this.#vault.store.head(packObject(directory.id), { signal: this.#signal });
       if (found === undefined)
-        throw damaged(directory.id, 'was deleted as soon as it was stored (was this writer declared dead?)');
+        throw damaged(
+          directory.id,
+          'was deleted right after it was stored (was this writer declared stale?)',
+        );
     }
   }
 }
@@ -208,7 +216,10 @@ interface PackBuffers {
   readonly directory: DirectoryBuilder;
 }
 
-/** A pack that is being filled, or put. Its parts lie in their places, with room for their tags, and are sealed at last. */
+/**
+ * A pack that is being filled or put. Its parts are in their final places, with room for their tags, and are sealed
+ * at the end.
+ */
 class OpenPack {
   readonly names = new Set<string>();
   readonly #secrets: Secrets;
@@ -233,7 +244,7 @@ class OpenPack {
   /** Returns the bytes that the part takes. */
   add(name: Uint8Array, text: string, plain: Uint8Array, compressor: ZstdCompressor): number {
     if (plain.length < 1 || plain.length > maximumPlainLength)
-      throw new RangeError(`a part of ${plain.length} bytes; 1 to ${maximumPlainLength} are possible`);
+      throw new RangeError(`a part of ${plain.length} bytes; 1 to ${maximumPlainLength} are allowed`);
     const { encoding, data } = encode(compressor, plain);
     this.#bytes.set(data, this.#end);
     this.#directory.add(name, data.length, plain.length, encoding);
@@ -246,7 +257,7 @@ class OpenPack {
     const start = this.#end;
     const kind = this.#kind;
     const plain = this.#directory.finish(writer, created);
-    // The names in the directory stand for all that is in the pack.
+    // The names in the directory represent the content of the pack.
     const id = newId(plain);
     const cipher = new PackCipher(this.#secrets, id, kind);
     cipher.header.copy(this.#bytes);

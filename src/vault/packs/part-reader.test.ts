@@ -16,7 +16,7 @@ import { joinRuns } from './runs.ts';
 const chunks = (count: number, length = 4096): Buffer[] =>
   Array.from({ length: count }, () => randomBytes(length));
 
-test('neighbours are read together, what was read is not read again', async (t) => {
+test('neighbours are read together, and cached parts are not read again', async (t) => {
   let counts = (): number => 0;
   const vault = testVault({
     wrap: (memory) => {
@@ -43,7 +43,7 @@ test('neighbours are read together, what was read is not read again', async (t) 
   assert.equal(counts(), 2);
 });
 
-test('the cache is bounded, and so is what is read ahead', async (t) => {
+test('the cache and the read-ahead are limited', async (t) => {
   const vault = testVault();
   const index = testIndex(t, vault);
   const names = await storeParts(vault, index, chunks(100));
@@ -57,7 +57,7 @@ test('the cache is bounded, and so is what is read ahead', async (t) => {
   assert.equal(names.filter((name) => other.cached(name) !== undefined).length, 6);
 });
 
-test('runs cover all parts, in ranges that are not too long, first asked for first', () => {
+test('runs cover all parts in ranges of limited length, first requested first', () => {
   const located = fc.array(
     fc.record({
       pack: fc.constantFrom('a', 'b'),
@@ -107,7 +107,7 @@ test('runs cover all parts, in ranges that are not too long, first asked for fir
   );
 });
 
-test('another pack helps out where one is damaged, and the damage is told', async (t) => {
+test('if a pack is damaged, another one is used and the damage is reported', async (t) => {
   const vault = testVault();
   const index = testIndex(t, vault);
   const data = chunks(5);
@@ -129,7 +129,7 @@ test('another pack helps out where one is damaged, and the damage is told', asyn
   );
 });
 
-test('what no pack gives is lost; what is only there damaged is damaged', async (t) => {
+test('a part that no pack has is lost; a part that is only in a damaged pack is damaged', async (t) => {
   const vault = testVault();
   const index = testIndex(t, vault);
   const names = await storeParts(vault, index, chunks(5));
@@ -148,7 +148,7 @@ test('what no pack gives is lost; what is only there damaged is damaged', async 
   );
   await assert.rejects(reader.get(names[1]!), { code: 'VAULT_DAMAGED', message: new RegExp(id) });
 
-  // Cut short behind the index's back.
+  // Truncated without the knowledge of the index.
   vault.memory.objects.set(key, { data: data.subarray(0, location!.offset + 10), modified: 0 });
   await assert.rejects(new PartReader(vault, index).get(names[1]!), { code: 'VAULT_DAMAGED' });
   await vault.store.delete(key);
@@ -156,7 +156,7 @@ test('what no pack gives is lost; what is only there damaged is damaged', async 
   await assert.rejects(new PartReader(vault, index).get(randomBytes(32)), { code: 'VAULT_CHUNK_LOST' });
 });
 
-test("a part whose bytes are another part's is not returned", async (t) => {
+test('a part with the content of another part is not returned', async (t) => {
   const vault = testVault();
   const index = testIndex(t, vault);
   const chunk = Buffer.alloc(4096, 'a');
@@ -166,11 +166,11 @@ test("a part whose bytes are another part's is not returned", async (t) => {
   await packs.seal();
   await assert.rejects(new PartReader(vault, index).get(lie), {
     code: 'VAULT_DAMAGED',
-    message: /carry its name/,
+    message: /match its name/,
   });
 });
 
-test('an index that lags is brought up to date: unknown packs, and parts that were moved', async (t) => {
+test('an index that lags is updated: new packs, and parts that were moved', async (t) => {
   const vault = testVault();
   const [ours, theirs] = [testIndex(t, vault), testIndex(t, vault)];
   const data = chunks(5);
@@ -184,7 +184,7 @@ test('an index that lags is brought up to date: unknown packs, and parts that we
   data.forEach((chunk, i) => assert.ok(chunk.equals(read[i]!)));
 });
 
-test('many lost chunks do not make many lists', async (t) => {
+test('many lost chunks do not cause many listings', async (t) => {
   let lists = (): number => 0;
   const vault = testVault({
     wrap: (memory) => {

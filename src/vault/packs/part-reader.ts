@@ -1,14 +1,14 @@
 /**
- * Chunks and pages by their names (docs/formats/vault.md, "Reading"): looked up in the index, read from packs in ranges
- * that join neighbours, opened, and their names computed again. What cannot be had from one pack is tried from others,
- * after the index was brought up to date if need be. What was read stays in a cache that is bounded in bytes.
+ * Reads chunks and pages by name (docs/formats/vault.md, "Reading"). They are looked up in the index and read from
+ * packs in ranges that join neighbours. Then they are opened, and their names are computed again. If one pack fails,
+ * other packs are tried, after a refresh of the index if necessary. The cache of read data is limited in bytes.
  *
- * The index is only a cache, so it is not believed where it speaks of damage: a part counts as damaged where the pack's
- * own directory says that it lies in that place, and as lost where it is not found in an index that was built anew from
- * the store since this reader was made.
+ * The index is a cache, so it is not proof of damage. A part is damaged only if the pack's own directory says that
+ * the part is in that place. It is lost only if it is missing in an index that was rebuilt from the store after this
+ * reader was created.
  *
- * Opening happens in the calling thread, some 500 MiB/s: through zlib's thread pool it would cost twice the processor
- * time, and no more speed (measured on 2 cores). The thread is let go between a few parts.
+ * Parts are opened in the calling thread, at about 500 MiB/s. With zlib's thread pool this would take twice the
+ * processor time and not be faster (measured on 2 cores). The thread yields after a few parts.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
@@ -26,12 +26,12 @@ import { PackCipher } from './sealing.ts';
 import type { VaultParts } from './vault-parts.ts';
 
 export interface PartReaderOptions {
-  /** What is kept of what was read, bytes. Default 24 MiB. */
+  /** Size of the cache in bytes. Default: 24 MiB. */
   readonly cacheBytes?: number;
-  /** Ranges that are read at once, each of 2 MiB at most. Default 4. */
+  /** Number of ranges that are read in parallel, each at most 2 MiB. Default: 4. */
   readonly parallel?: number;
   readonly signal?: AbortSignal | undefined;
-  /** Told of copies that could not be used although they were there, even where another one could. */
+  /** Called for copies that exist but are unusable, even if another copy is used. */
   readonly onDamage?: (error: AgentError) => void;
 }
 
@@ -44,17 +44,17 @@ interface Request {
 
 interface Search {
   readonly plain: Buffer | undefined;
-  /** Of a copy that is there and cannot be used. */
+  /** Error of a copy that exists but is unusable. */
   readonly damage?: AgentError | undefined;
-  /** A pack was not there. */
+  /** A pack did not exist. */
   readonly isGone: boolean;
-  /** The index says of a pack what the pack does not say. */
+  /** The index disagrees with a pack. */
   readonly isDoubtful: boolean;
 }
 
-/** So many parts are opened before others get their turn: 1 or 2 ms. */
+/** Number of parts that are opened before the thread yields: 1 or 2 ms. */
 const partsPerTurn = 16;
-/** A refresh that found nothing new is believed for so long, milliseconds. */
+/** How long a refresh without changes is trusted, in milliseconds. */
 const believedMs = 60_000;
 const mostRounds = 4;
 
@@ -73,11 +73,11 @@ export class PartReader {
   readonly #runs: Run<Request>[] = [];
   #running = 0;
   #refreshing: Promise<boolean> | undefined;
-  /** When a refresh last found that nothing had changed, by the monotonic clock. */
+  /** When a refresh last found no change, by the monotonic clock. */
   #upToDate = Number.NEGATIVE_INFINITY;
-  /** Milliseconds since 1970: an index that was built later is believed. */
+  /** Milliseconds since 1970. An index that was built later is trusted. */
   readonly #begun = Date.now();
-  /** Copies that `onDamage` was told of, by pack and offset. */
+  /** Copies that were passed to `onDamage`, by pack and offset. */
   readonly #reported = new Set<string>();
 
   constructor(vault: VaultParts, index: ChunkIndex, options: PartReaderOptions = {}) {
@@ -95,9 +95,9 @@ export class PartReader {
   }
 
   /**
-   * The bytes of this name (not the all-zero name), not to be written to. Rejects with VAULT_CHUNK_LOST where no pack
-   * holds them, VAULT_DAMAGED where none that does can be used, what the store and the refresh of the index reject with,
-   * and the signal's reason. Requests of one turn are read together.
+   * Returns the content of this name, which must not be the all-zero name. The result is read-only. Rejects with
+   * VAULT_CHUNK_LOST if no pack has it, and VAULT_DAMAGED if no pack that has it is usable. Also rejects with errors
+   * of the store and the index refresh, and the signal's reason. Requests of one turn are read together.
    */
   get(name: Uint8Array): Promise<Buffer> {
     const text = nameText(name);
@@ -109,12 +109,12 @@ export class PartReader {
     return Promise.all(names.map((name) => this.get(name)));
   }
 
-  /** The bytes of this name if they are in the cache. */
+  /** Returns the content of this name if it is in the cache. */
   cached(name: Uint8Array): Buffer | undefined {
     return this.#cache.get(nameText(name));
   }
 
-  /** Begins to read what will be asked for soon; not more than half of the cache at a time. Failures are told to `get`. */
+  /** Starts to read names that will be requested soon, at most half of the cache at a time. `get` reports failures. */
   prefetch(names: readonly Uint8Array[]): void {
     const most = Math.floor(this.#cacheBytes / 2 / this.#vault.chunkSize);
     for (const name of names) {
@@ -208,7 +208,7 @@ export class PartReader {
     }
     const plain = cipher.openPart(location, sealed);
     if (!this.#namers[kind].name(plain).equals(name))
-      throw damaged(pack, `has a part at ${offset} that does not carry its name`);
+      throw damaged(pack, `has a part at ${offset} that does not match its name`);
     return plain;
   }
 
@@ -217,13 +217,13 @@ export class PartReader {
     else this.#settle(request, { error });
   }
 
-  /** Tries all packs; brings the index up to date as long as that brings anything new, and at last builds it anew. */
+  /** Tries all packs. Refreshes the index as long as a refresh finds something new, and finally rebuilds it. */
   async #recover(request: Request): Promise<void> {
     let damage: AgentError | undefined;
     try {
       for (let round = 0; ; round++) {
         const began = Date.now();
-        // Before the search: an index that was built after it says nothing of what was not found.
+        // Read before the search: an index that was built after the search proves nothing about it.
         const isBuilt = this.#index.isBuiltSince(this.#begun);
         const search = await this.#search(request);
         if (search.plain !== undefined) {
@@ -243,7 +243,7 @@ export class PartReader {
     }
   }
 
-  /** One round through all the packs that the index has the part in. */
+  /** Tries once all packs that have the part according to the index. */
   async #search(request: Request): Promise<Search> {
     let damage: AgentError | undefined;
     let isGone = false;
@@ -268,7 +268,7 @@ export class PartReader {
     return { plain: undefined, damage, isGone, isDoubtful: false };
   }
 
-  /** Whether the pack itself says that the part lies there, or cannot say anything any more. */
+  /** Returns whether the pack's directory has the part in this place, or cannot be read. */
   async #isConfirmed(name: Name, location: PartLocation): Promise<boolean> {
     try {
       const { kind, parts } = await readDirectory(this.#vault, location.pack, { signal: this.#signal });
@@ -281,14 +281,14 @@ export class PartReader {
     }
   }
 
-  /** Builds the index anew unless that was done since (milliseconds since 1970). */
+  /** Rebuilds the index unless that was done since then (milliseconds since 1970). */
   #rebuild(since: number): Promise<void> {
     return rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
   }
 
   /**
-   * Brings the index up to date; false where nothing was new. A list that is made while others put and delete may show
-   * neither where something was nor where it is now, so only a list that brought nothing new settles the matter.
+   * Refreshes the index; returns false if nothing was new. A listing during puts and deletes may miss both the old
+   * and the new place of a part. So only a listing without news is conclusive.
    */
   async #refresh(isGone: boolean): Promise<boolean> {
     if (!isGone && performance.now() - this.#upToDate < believedMs) return false;
@@ -306,7 +306,7 @@ export class PartReader {
   }
 }
 
-/** The copy cannot be used, but another one may. */
+/** Returns true if this copy is unusable but another one may be usable. */
 function isUseless(error: unknown): error is AgentError {
   return error instanceof AgentError && ['VAULT_DAMAGED', 'VAULT_OBJECT_MISSING'].includes(error.code);
 }
@@ -315,6 +315,10 @@ function lost(vault: VaultParts, name: Name): AgentError {
   return new AgentError(
     'VAULT_CHUNK_LOST',
     `no pack of ${vault.name} holds the chunk or page ${name.toString('hex')}`,
-    { hint: 'vault check names the points and ranges that it concerns; a later backup may bring it back' },
+    {
+      hint:
+        'run dattocli vault check to list the affected points and ranges; a later backup may store ' +
+        'it again',
+    },
   );
 }

@@ -12,7 +12,7 @@ import { PackCipher } from './sealing.ts';
 
 const damaged = { code: 'VAULT_DAMAGED' };
 
-/** One pack in memory. */
+/** Returns one pack in memory. */
 async function onePack(
   t: TestContext,
   vault: TestVault,
@@ -32,12 +32,12 @@ async function onePack(
 const texts = Array.from({ length: 5 }, (_, i) => Buffer.alloc(300, `chunk ${i} `));
 const mixed = [...texts, randomBytes(200), randomBytes(1)];
 
-/** Opens everything; the number of parts that are whole. */
+/** Opens all parts; returns the number of whole parts. */
 function wholeParts(vault: TestVault, id: string, bytes: Buffer): number {
   return [...openPack(vault, id, bytes).parts()].filter((part) => 'plain' in part).length;
 }
 
-test('a pack opens as a whole, and its directory alone', async (t) => {
+test('a pack can be opened as a whole, and its directory alone', async (t) => {
   for (const kind of ['chunks', 'pages'] as const) {
     const vault = testVault();
     const { id, bytes } = await onePack(t, vault, mixed, kind);
@@ -54,7 +54,7 @@ test('a pack opens as a whole, and its directory alone', async (t) => {
   }
 });
 
-test('a bit that was altered is found, at whatever byte of the pack', async (t) => {
+test('an altered bit in any byte of the pack is detected', async (t) => {
   const vault = testVault();
   const { id, bytes, key } = await onePack(t, vault, mixed);
   const random = seeded(1);
@@ -69,7 +69,7 @@ test('a bit that was altered is found, at whatever byte of the pack', async (t) 
       assert.equal((error as { code?: string }).code, 'VAULT_DAMAGED');
     }
     assert.ok(whole < mixed.length, `byte ${at}`);
-    // Where only a part is altered the others can be saved.
+    // If only a part is altered, the others can be saved.
     const inPart = parts.some((p) => at >= p.offset && at < p.offset + p.encodedLength + 16);
     if (inPart) assert.equal(whole, mixed.length - 1);
     else if (at >= 32) {
@@ -79,7 +79,7 @@ test('a bit that was altered is found, at whatever byte of the pack', async (t) 
   }
 });
 
-test('a pack that was cut short is found, wherever it was cut', async (t) => {
+test('a pack that was truncated anywhere is detected', async (t) => {
   const vault = testVault();
   const { id, bytes, key } = await onePack(t, vault, mixed);
   for (let length = 0; length < bytes.length; length++) {
@@ -93,7 +93,7 @@ test('a pack that was cut short is found, wherever it was cut', async (t) => {
   assert.throws(() => openPack(vault, id, longer), damaged);
 });
 
-test('no pack stands in for another, nor a part for another part', async (t) => {
+test('a pack cannot replace another pack, nor a part another part', async (t) => {
   const vault = testVault();
   const { id, bytes } = await onePack(t, vault, mixed);
   const other = newId();
@@ -108,7 +108,7 @@ test('no pack stands in for another, nor a part for another part', async (t) => 
   assert.equal(wholeParts(vault, id, swapped), mixed.length - 1);
 });
 
-test('a directory that is longer than what is first read is read by a second request', async (t) => {
+test('a long directory is read with a second request', async (t) => {
   const vault = testVault();
   const many = Array.from({ length: 3000 }, (_, i) => Buffer.from(`chunk number ${i}`));
   const { id, bytes } = await onePack(t, vault, many);
@@ -124,7 +124,7 @@ test('a directory that is longer than what is first read is read by a second req
   await assert.rejects(readDirectory(vault, id, { size: bytes.length + 1 }), damaged);
 });
 
-test('a part that says it is longer than it is gives no more memory than it says', () => {
+test('a part with a false length allocates no more memory than that length', () => {
   const vault = testVault();
   const cipher = new PackCipher(vault.secrets, newId(), 'chunks');
   const seal = (data: Buffer): Buffer => {
@@ -134,10 +134,10 @@ test('a part that says it is longer than it is gives no more memory than it says
   };
   const open = (data: Buffer, plainLength: number): Buffer =>
     cipher.openPart({ offset: 32, encodedLength: data.length, plainLength, encoding: 1 }, seal(data));
-  // A zstd frame (RFC 8878): magic, descriptor of 1 byte of size, then one RLE block of 200 bytes.
+  // A zstd frame (RFC 8878): magic, a descriptor with a content size of 1 byte, then one RLE block of 200 bytes.
   const frame = Buffer.from('28b52ffd20c8430600aa', 'hex');
   assert.deepEqual(open(frame, 200), Buffer.alloc(200, 0xaa));
   assert.throws(() => open(frame, 100), damaged);
   assert.throws(() => open(frame, 201), damaged);
-  assert.throws(() => open(Buffer.from('no zstd frame'), 100), damaged);
+  assert.throws(() => open(Buffer.from('not a zstd frame'), 100), damaged);
 });

@@ -1,4 +1,4 @@
-/** Packs as a whole, read back: their directories for the index, and every part of them for checks and repairs. */
+/** Reads packs back: their directories for the index, and all their parts for checks and repairs. */
 import { Namer } from '../names.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import {
@@ -17,17 +17,17 @@ import {
 import { PackCipher } from './sealing.ts';
 import type { VaultParts } from './vault-parts.ts';
 
-/** Holds the directory of a full pack of chunks of 64 KiB that compress to a third. */
+/** Large enough for the directory of a full pack of 64 KiB chunks that compress to a third. */
 const suffixLength = 40 * 1024;
 
 export interface ReadDirectoryOptions extends StoreOptions {
-  /** Bytes of the object where they are known, which saves a request. */
+  /** Bytes of the object, if they are known. This saves a request. */
   readonly size?: number | undefined;
 }
 
 /**
- * Reads a pack's directory: one request, two for a long one. Throws VAULT_DAMAGED, VAULT_OBJECT_MISSING, and what the
- * store throws. The header is not read, which only `openPack` does.
+ * Reads a pack's directory with one request, or two if it is long. Throws VAULT_DAMAGED, VAULT_OBJECT_MISSING and
+ * errors of the store. It does not read the header; only `openPack` does.
  */
 export async function readDirectory(
   vault: VaultParts,
@@ -41,7 +41,7 @@ export async function readDirectory(
       ? tail.length
       : (size ?? (await sizeOf(vault, key, { signal })) ?? tail.length);
   if (size !== undefined && length !== size)
-    throw damaged(id, `was listed with ${size} bytes and has ${length}`);
+    throw damaged(id, `was listed with ${size} bytes but has ${length}`);
   const { directoryLength } = parseTrailer(
     id,
     length,
@@ -59,7 +59,7 @@ async function sizeOf(vault: VaultParts, key: string, options: StoreOptions): Pr
   return (await vault.store.head(key, options))?.size;
 }
 
-/** The kind is told by the header alone, which is additional data: one of the two opens it. */
+/** Only the header, which is additional data, has the kind. So both kinds are tried. */
 function openDirectory(
   { secrets }: VaultParts,
   id: string,
@@ -82,17 +82,17 @@ function openDirectory(
   throw failure;
 }
 
-/** A part of a pack that was read as a whole: what it holds, or why it cannot be opened (VAULT_DAMAGED). */
+/** A part of a pack that was read as a whole: its content, or why it cannot be opened (VAULT_DAMAGED). */
 export type OpenedPart =
   { readonly part: PackPart; readonly plain: Buffer } | { readonly part: PackPart; readonly error: unknown };
 
 export interface OpenedPack {
   readonly directory: PackDirectory;
-  /** Opens one part after the other, each with its name computed again. */
+  /** Opens one part after the other and computes its name again. */
   readonly parts: () => Generator<OpenedPart>;
 }
 
-/** Opens a pack of which all bytes are at hand; any bit that was altered shows here. Throws VAULT_DAMAGED. */
+/** Opens a pack from all its bytes. Any altered bit is detected. Throws VAULT_DAMAGED. */
 export function openPack(vault: VaultParts, id: string, bytes: Buffer): OpenedPack {
   const kind = parseHeader(id, bytes.subarray(0, headerLength));
   const trailer = bytes.subarray(Math.max(0, bytes.length - trailerLength));
@@ -104,8 +104,8 @@ export function openPack(vault: VaultParts, id: string, bytes: Buffer): OpenedPa
 }
 
 /**
- * Opens the parts that a directory (perhaps one that the index or an earlier reading gave) says are in these bytes of
- * the pack, which begin at its beginning and may be cut short.
+ * Opens the parts of a directory, which may come from the index or an earlier read. `bytes` start at the beginning of
+ * the pack and may be truncated.
  */
 export function* openParts(
   { secrets }: VaultParts,
@@ -119,7 +119,7 @@ export function* openParts(
       const end = part.offset + part.encodedLength + tagLength;
       const plain = cipher.openPart(part, bytes.subarray(part.offset, end));
       if (!namer.name(plain).equals(part.name))
-        throw damaged(id, `has a part at ${part.offset} that does not carry its name`);
+        throw damaged(id, `has a part at ${part.offset} that does not match its name`);
       yield { part, plain };
     } catch (error) {
       yield { part, error };

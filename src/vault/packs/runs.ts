@@ -1,4 +1,4 @@
-/** Parts that are to be read, joined to ranges of packs. Pure. */
+/** Joins parts to read into ranges of packs. Pure. */
 import type { PartLocation } from '../index/chunk-index.ts';
 import { tagLength } from './format.ts';
 
@@ -7,7 +7,7 @@ export interface LocatedPart<T> {
   readonly item: T;
 }
 
-/** One range of one pack, and the parts in it by offset. */
+/** A range of a pack and its parts, in order of their offsets. */
 export interface Run<T> {
   readonly pack: string;
   readonly offset: number;
@@ -15,12 +15,12 @@ export interface Run<T> {
   readonly parts: readonly LocatedPart<T>[];
 }
 
-/** A gap of so many bytes is read along rather than make two requests. */
+/** A gap up to this size is read too, instead of making two requests. */
 const mostGap = 128 * 1024;
-/** A range is no longer than this, but for a single part. */
+/** Maximum length of a range, except for a single part. */
 const mostLength = 2 * 1024 * 1024;
 
-/** The ranges, in the order of the first that was asked for of each. */
+/** Returns the ranges in the order of their first requested parts. */
 export function joinRuns<T>(located: readonly LocatedPart<T>[]): Run<T>[] {
   const packs = new Map<string, { part: LocatedPart<T>; order: number }[]>();
   located.forEach((part, order) => {

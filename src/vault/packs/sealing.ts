@@ -1,6 +1,6 @@
 /**
- * What is sealed in a pack: AES-256-GCM under the pack's own key, the nonce being the place in the pack, the additional
- * data the header (docs/formats/vault.md, "Packs"); and the encoding of parts. For one thread.
+ * Seals and opens the content of a pack, and encodes parts. It uses AES-256-GCM with the pack's own key, the offset
+ * in the pack as nonce and the header as additional data (docs/formats/vault.md, "Packs"). For one thread only.
  */
 import { Aes256Gcm } from '../../linux/aes-gcm.ts';
 import { type ZstdCompressor, ZstdDecompressor } from '../../linux/zstd.ts';
@@ -17,7 +17,7 @@ import {
 
 type Sealed = 'part' | 'directory';
 
-/** Seals and opens what is in one pack. */
+/** Seals and opens the parts and the directory of one pack. */
 export class PackCipher {
   readonly id: string;
   readonly kind: PackKind;
@@ -32,19 +32,21 @@ export class PackCipher {
     this.#cipher = new Aes256Gcm(secrets.packKey(id));
   }
 
-  /** Writes ciphertext and tag, `tagLength` bytes more than `data`, to the beginning of `into`. */
+  /** Writes ciphertext and tag to the beginning of `into`: `tagLength` bytes more than `data`. */
   sealInto(into: Buffer, offset: number, data: Uint8Array, what: Sealed): void {
     this.#cipher.seal(this.#nonceOf(offset, what), this.header, data, into);
   }
 
-  /** The plaintext of the directory, ciphertext and tag of which lie at `offset` of the pack. Throws VAULT_DAMAGED. */
+  /**
+   * Returns the plaintext of the directory. Its ciphertext and tag are at `offset` of the pack. Throws VAULT_DAMAGED.
+   */
   openDirectory(offset: number, sealed: Uint8Array): Buffer {
     const plain = Buffer.alloc(Math.max(0, sealed.length - tagLength));
     this.#open(offset, sealed, 'directory', plain);
     return plain;
   }
 
-  /** The bytes that a part stands for, in a new buffer; its name is not looked at. Throws VAULT_DAMAGED. */
+  /** Returns the content of a part in a new buffer, without verifying its name. Throws VAULT_DAMAGED. */
   openPart(place: PartPlace, sealed: Uint8Array): Buffer {
     const { offset, encodedLength, plainLength, encoding } = place;
     const expected = encodedLength + tagLength;
@@ -53,7 +55,7 @@ export class PackCipher {
     if (plainLength > maximumPlainLength || encodedLength > plainLength)
       throw damaged(
         this.id,
-        `has a part at ${offset} of ${encodedLength} bytes for ${plainLength}; ${maximumPlainLength} is the most`,
+        `has a part at ${offset} of ${encodedLength} bytes for ${plainLength}; at most ${maximumPlainLength} are allowed`,
       );
     if (encoding === 0) {
       const plain = Buffer.allocUnsafeSlow(encodedLength);
@@ -65,7 +67,7 @@ export class PackCipher {
     decompressor ??= new ZstdDecompressor();
     const plain = decompressor.decompress(encoded.subarray(0, encodedLength), plainLength);
     if (plain === undefined)
-      throw damaged(this.id, `has a part at ${offset} that is no zstd frame of ${plainLength} bytes`);
+      throw damaged(this.id, `has a part at ${offset} that is not a zstd frame of ${plainLength} bytes`);
     return plain;
   }
 
@@ -82,17 +84,17 @@ export class PackCipher {
   }
 }
 
-/** What one thread uses again and again, made when it is first needed. */
+/** Reused buffers and contexts of this thread, created when they are first needed. */
 let encoded: Buffer | undefined;
 let decompressor: ZstdDecompressor | undefined;
 
 /**
- * On pieces of 64 KiB level 3, zstd's own default, saves 1 to 7 % of the room that 1 takes, for 1.2 to 1.5 times the time
- * (Debian's /usr/lib, /usr/share and dpkg's database, and sources).
+ * For pieces of 64 KiB, level 3 (zstd's default) saves 1 to 7 % of the room of level 1 and takes 1.2 to 1.5 times the
+ * time. Measured with Debian's /usr/lib, /usr/share, dpkg's database, and sources.
  */
 export const defaultLevel = 1;
 
-/** The bytes as they are stored. zstd gives up soon on what cannot be compressed. Valid until the next call. */
+/** Returns the bytes to store, valid until the next call. zstd gives up early on incompressible data. */
 export function encode(
   compressor: ZstdCompressor,
   plain: Uint8Array,

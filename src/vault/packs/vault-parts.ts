@@ -1,4 +1,7 @@
-/** What packs, index and reader need of a vault that is open: `Vault` has it all, and tests make it of little. */
+/**
+ * The part of an open vault that packs, index and reader use. `Vault` implements it, and tests can create it without
+ * one.
+ */
 import type { Secrets } from '../secrets.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 
@@ -9,8 +12,8 @@ export interface VaultParts {
   readonly id: string;
   readonly store: ObjectStore;
   readonly secrets: Secrets;
-  /** Bytes. */
+  /** In bytes. */
   readonly chunkSize: number;
-  /** Bytes: where a pack reaches it, it is closed. */
+  /** In bytes; a pack is closed when it reaches this size. */
   readonly packSize: number;
 }
