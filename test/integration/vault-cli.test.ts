@@ -195,7 +195,7 @@ test('mount shows several points of one filesystem at once, and umount leaves no
   const { stdout: uuid } = await exec('blkid', ['-s', 'UUID', '-o', 'value', source.device]);
   const nowhere = ['--target', `vault:${join(scratch, 'no')}`];
   const started = await dattocli(['startbackup', '-f', '--device', uuid.trim(), ...nowhere], daemon);
-  assert.match(started.stderr, /holds no vault|There is no directory/);
+  assert.match(started.stderr, /has no vault|does not exist/);
   for (const directory of [old, now])
     assert.equal((await dattocliHere(['umount', directory, ...run])).code, 0);
   await refusedHere(['umount', now, ...run], 'MOUNT_NOT_FOUND');

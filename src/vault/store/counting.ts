@@ -1,19 +1,19 @@
-/** A store that counts what it is asked, for statistics and tests. */
+/** A store that counts its requests, for statistics and tests. */
 import type { ObjectStore } from './object-store.ts';
 import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
 
 export interface StoreCounts {
-  /** Requests begun, by kind; a list counts once however long it is. */
+  /** Number of requests by kind. A list counts once, regardless of its length. */
   readonly requests: Readonly<Record<StoreRequestKind, number>>;
-  /** Of them, those that failed. */
+  /** Number of failed requests. */
   readonly failures: number;
-  /** Bytes of puts that succeeded. */
+  /** Bytes of successful puts. */
   readonly bytesPut: number;
   readonly bytesGot: number;
 }
 
 export interface CountingStore extends ObjectStore {
-  /** A copy of the counts so far. */
+  /** Returns a copy of the current counts. */
   counts(): StoreCounts;
 }
 

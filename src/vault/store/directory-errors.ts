@@ -1,7 +1,7 @@
-/** What errnos mean for a vault in a directory. */
+/** Classifies errnos for a vault in a directory. */
 import { AgentError, errnoCode } from '../../base/errors.ts';
 
-/** Errnos that pass by themselves: a server that is away, a handle gone stale, tables that are full. */
+/** Temporary errnos: an unreachable server, a stale handle, full tables. */
 const passing = new Set([
   'ESTALE',
   'ETIMEDOUT',
@@ -21,12 +21,15 @@ const passing = new Set([
   'ENOMEM',
 ]);
 
-/** What a failed system call means; `what` is what it was to do, such as `writing packs/ab`. Strangers pass. */
+/**
+ * Returns the error for a failed system call. `what` is the operation, such as `writing packs/ab`. Errors without an
+ * errno are returned unchanged.
+ */
 export function directoryFailure(root: string, what: string, cause: unknown): unknown {
   const code = errnoCode(cause);
   if (cause instanceof AgentError || code === undefined || !/^E[A-Z0-9]+$/.test(code)) return cause;
   if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new AgentError('VAULT_FULL', `${root} has no room left: ${what} gave ${code}`, {
+    return new AgentError('VAULT_FULL', `${root} has no free space: ${what} gave ${code}`, {
       hint:
         code === 'EDQUOT'
           ? 'raise the quota, or forget recovery points and prune'
@@ -34,18 +37,18 @@ export function directoryFailure(root: string, what: string, cause: unknown): un
       cause,
     });
   if (code === 'EROFS')
-    return new AgentError('VAULT_READ_ONLY', `${root} lies on something read-only: ${what} gave EROFS`, {
+    return new AgentError('VAULT_READ_ONLY', `${root} is on a read-only filesystem: ${what} gave EROFS`, {
       hint: 'mount it writable; the kernel also makes a filesystem read-only after errors (see dmesg)',
       cause,
     });
   if (code === 'EACCES' || code === 'EPERM')
-    return new AgentError('VAULT_DENIED', `${root} does not allow it: ${what} gave ${code}`, {
-      hint: 'look at its owner and modes, at lsattr, and on NFS at the export (root_squash)',
+    return new AgentError('VAULT_DENIED', `${root} does not permit it: ${what} gave ${code}`, {
+      hint: 'check its owner and modes, lsattr, and on NFS the export (root_squash)',
       cause,
     });
   if (passing.has(code))
     return new AgentError('VAULT_UNREACHABLE', `${root} does not answer: ${what} gave ${code}`, {
-      hint: 'see whether its filesystem is still mounted, and whether its server runs',
+      hint: 'check that its filesystem is still mounted, and that its server runs',
       cause,
     });
   return new AgentError('VAULT_STORE_ERROR', `${root}: ${what} gave ${code}`, {

@@ -1,4 +1,4 @@
-/** Walks through the files of a vault in a directory. What vanishes meanwhile is passed over. */
+/** Walks through the files of a vault in a directory. Files that vanish in the meantime are skipped. */
 import type { Dirent, Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,26 +6,26 @@ import { errnoCode } from '../../base/errors.ts';
 import { type StoredObject, isKey } from './object-store.ts';
 
 interface Entry {
-  /** Path below the root. */
+  /** Path relative to the root. */
   readonly name: string;
-  /** Undefined: neither a file nor a folder. Links are what they point to. */
+  /** Undefined: neither a file nor a folder. Links have the kind of their target. */
   readonly kind: 'file' | 'folder' | undefined;
 }
 
-/** How many files are looked at at once; over NFS each look may be a round trip. */
+/** Number of files that are checked in parallel; on NFS each check may be a round trip. */
 const LOOKS = 16;
-/** A key has at most this many segments. */
+/** Maximum number of segments of a key. */
 const DEPTH = 4;
 
 interface Walk {
-  /** What the keys begin with. */
+  /** Beginning of the keys. */
   readonly prefix: string;
-  /** The keys come after this one. */
+  /** Only keys after this one. */
   readonly after: string;
   readonly signal: AbortSignal | undefined;
 }
 
-/** In the order of the keys. */
+/** Yields objects in the order of their keys. */
 export async function* listObjects(root: string, walk: Walk): AsyncGenerator<StoredObject> {
   yield* listFolder(root, walk.prefix.slice(0, Math.max(0, walk.prefix.lastIndexOf('/'))), walk);
 }
@@ -48,7 +48,7 @@ async function* listFolder(root: string, folder: string, walk: Walk): AsyncGener
   }
 }
 
-/** Whether the entry is listed, or something in it may be. */
+/** Returns whether the entry, or a file in it, may be listed. */
 function mayLead({ name, kind }: Entry, { prefix, after }: Walk): boolean {
   if (kind === 'file') return name.startsWith(prefix) && name > after;
   const within = `${name}/`;
@@ -56,16 +56,16 @@ function mayLead({ name, kind }: Entry, { prefix, after }: Walk): boolean {
   return kind === 'folder' && below && (within > after || after.startsWith(within));
 }
 
-/** What is in a folder comes where its slash sorts. */
+/** The content of a folder is sorted at the folder's slash. */
 function sortKey({ name, kind }: Entry): string {
   return kind === 'folder' ? `${name}/` : name;
 }
 
-/** Names that are no keys; a folder among them with a slash at its end, and not what is in it. */
+/** Yields names that are not keys. A foreign folder has a slash at its end, and its content is not listed. */
 export async function* foreignNames(root: string, signal?: AbortSignal, folder = ''): AsyncGenerator<string> {
   for (const { name, kind } of await entriesOf(root, folder, signal)) {
     const last = name.slice(name.lastIndexOf('/') + 1);
-    // What NFS keeps of deleted files that are open, and what every ext filesystem has.
+    // NFS keeps deleted files that are open as `.nfs…`, and every ext filesystem has lost+found.
     if (last.startsWith('.nfs') || name === 'lost+found' || name === 'tmp') continue;
     const deep = name.split('/').length >= DEPTH;
     if (isKey(name) && kind === 'folder' && !deep) yield* foreignNames(root, signal, name);
@@ -73,7 +73,7 @@ export async function* foreignNames(root: string, signal?: AbortSignal, folder =
   }
 }
 
-/** The files in the folder, which is `tmp/`. */
+/** Yields the files in `folder`, which is `tmp/`. */
 export async function* listTemporary(
   folder: string,
   signal?: AbortSignal,
@@ -97,7 +97,7 @@ async function entriesOf(root: string, folder: string, signal: AbortSignal | und
   );
 }
 
-/** Links, and what filesystems without types in their directories have, are looked at. */
+/** Links, and entries of filesystems without types in their directories, are checked. */
 async function unknown(root: string, name: string, entry: Dirent): Promise<Stats | undefined> {
   const certain = entry.isSocket() || entry.isFIFO() || entry.isBlockDevice() || entry.isCharacterDevice();
   return certain ? undefined : look(root, name);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { give, withHeldFolder } from './directory-owner.ts';
 
-test('an owner that cannot be given stops no write; other errors do', async () => {
+test('an owner that cannot be set does not fail a write; other errors do', async () => {
   const owner = { uid: 1000, gid: 1001 };
   const given: number[][] = [];
   await give({ chown: (...ids) => Promise.resolve(void given.push(ids)) }, owner);
@@ -18,7 +18,7 @@ test('an owner that cannot be given stops no write; other errors do', async () =
   for (const code of ['EIO', 'EROFS', 'EDQUOT']) await assert.rejects(give(failing(code), owner), { code });
 });
 
-test('a folder that is exchanged for a link while it is used leads nowhere else', async (t) => {
+test('a folder that is replaced by a link during use does not lead to another place', async (t) => {
   const base = mkdtempSync(join(tmpdir(), 'owner-'));
   t.after(() => rmSync(base, { recursive: true }));
   const [root, elsewhere] = [join(base, 'vault'), join(base, 'elsewhere')];

@@ -1,8 +1,8 @@
 /**
- * Whose the files of a vault in a directory are. What root writes into a directory of another user belongs to that user,
- * who could neither read nor prune it otherwise. Folders there may not be links then: the user could make root make,
- * give away or remove files that lie elsewhere. The user can put a link there at any moment, so a check before the use
- * would not do: root works below folders that it holds open.
+ * Keeps the owner of a vault in a directory. Files that root writes in a directory of another user are given to that
+ * user, who could not read or prune the vault otherwise. Folders there must not be links: the user could make root
+ * create, give away or remove files in other places. The user can create a link at any moment, so a check before use
+ * is not sufficient. Root works below folders that it holds open.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -14,15 +14,16 @@ export interface Owner {
   readonly gid: number;
 }
 
-/** The owner to whom new files are given; undefined: the process that writes. */
+/** Returns the owner for new files; undefined: the process that writes. */
 export function ownerOf(directory: Stats, uid = process.getuid?.()): Owner | undefined {
   return uid === 0 && directory.uid !== 0 ? { uid: directory.uid, gid: directory.gid } : undefined;
 }
 
 /**
- * Runs `work` with a path of the folder (below the root, '' the root itself) that leads to this folder only, whatever the
- * owner renames or links in the meantime. The path is valid until `work` settles. Throws VAULT_DENIED if a part of the
- * folder is a link or not a folder, and if the root does not belong to the owner any more; ENOENT if the folder is missing.
+ * Runs `work` with a path that leads only to this folder, even if the owner renames or links it in the meantime. The
+ * folder is relative to the root; '' is the root itself. The path is valid until `work` settles. Throws VAULT_DENIED
+ * if a part of the folder is a link or not a folder, or if the root has another owner now; ENOENT if the folder is
+ * missing.
  */
 export async function withHeldFolder<T>(
   root: string,
@@ -30,16 +31,16 @@ export async function withHeldFolder<T>(
   owner: Owner,
   work: (path: string) => Promise<T>,
 ): Promise<T> {
-  // The root itself may be a link; the owner may have made it, so it must still lead to a directory of the owner.
+  // The root itself may be a link. The owner may have created it, so it must still lead to a directory of the owner.
   let at = await HeldDirectory.open(`${root}/.`, root);
   try {
     const { uid } = await at.handle.stat();
     if (uid !== owner.uid)
       throw new AgentError(
         'VAULT_DENIED',
-        `${root} belongs to user ${uid} now, and belonged to user ${owner.uid}`,
+        `${root} now belongs to user ${uid}, and belonged to user ${owner.uid} before`,
         {
-          hint: 'see whether another directory or filesystem took its place, then try again',
+          hint: 'check whether another directory or filesystem took its place, then try again',
         },
       );
     for (const part of folder.split('/')) {
@@ -62,11 +63,14 @@ function notAFolder(parent: string, name: string, cause: unknown): AgentError {
   return new AgentError(
     'VAULT_DENIED',
     `${parent}/${name} is not a folder, in a directory that belongs to another user`,
-    { hint: 'root follows no links there: give the directory to root, or run as its owner', cause },
+    { hint: 'root follows no links there; give the directory to root, or run dattocli as its owner', cause },
   );
 }
 
-/** Errors of chown(2) for an owner that cannot be given: no CAP_CHOWN, root_squash, an unmapped id, no owners at all. */
+/**
+ * Errors of chown(2) if the owner cannot be set: no CAP_CHOWN, root_squash, an unmapped ID, or a filesystem without
+ * owners.
+ */
 const notGivable: ReadonlySet<string | undefined> = new Set([
   'EPERM',
   'EINVAL',
@@ -75,7 +79,7 @@ const notGivable: ReadonlySet<string | undefined> = new Set([
   'EOPNOTSUPP',
 ]);
 
-/** Gives the open file or folder to its owner. If that is not possible, it stays with the process that made it. */
+/** Gives the open file or folder to its owner. If this is not possible, it stays with the process that created it. */
 export async function give(handle: Pick<FileHandle, 'chown'>, { uid, gid }: Owner): Promise<void> {
   try {
     await handle.chown(uid, gid);

@@ -1,6 +1,6 @@
 /**
- * The reserve of a vault in a directory: a file of random bytes, which no filesystem makes smaller, under `tmp/`. Nothing
- * rests on it; whatever removes it makes room early.
+ * The reserved space of a vault in a directory: a file of random bytes under `tmp/`, which no filesystem can
+ * compress. Correctness does not depend on it. Removing it frees the space early.
  */
 import { open, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { type WithinFolder, writeParts } from './durable.ts';
 
 /** The file's name in `tmp/`. */
 export const reserveName = 'reserve';
-/** At most this share of what is free. */
+/** Maximum share of the free space. */
 const share = 1 / 8;
 
 export function directoryRoom(within: WithinFolder): Room {

@@ -46,7 +46,7 @@ storeContract('directory, with retries', () => opened((store) => retryingStore(s
   largest: 2 ** 20,
 });
 
-test('only the owner may read, whatever the umask would allow', async (t) => {
+test('only the owner may read, regardless of the umask', async (t) => {
   const root = join(scratch(t), 'v');
   const store = await openDirectoryStore(root, { create: true });
   await store.put('packs/ab/1', Buffer.from('x'));
@@ -59,11 +59,11 @@ test('only the owner may read, whatever the umask would allow', async (t) => {
     assert.equal(statSync(join(root, path)).mode & 0o777, mode, path);
 });
 
-test('a place without a vault is not one', async (t) => {
+test('a place without a vault is not found', async (t) => {
   const path = scratch(t);
   await assert.rejects(openDirectoryStore(join(path, 'none')), {
     code: 'VAULT_NOT_FOUND',
-    message: /no directory/,
+    message: /does not exist/,
   });
   await assert.rejects(openDirectoryStore(path), { code: 'VAULT_NOT_FOUND', message: /vault\.json/ });
   await writeFile(join(path, 'file'), '');
@@ -76,32 +76,35 @@ test('a place without a vault is not one', async (t) => {
   await openDirectoryStore(path);
 });
 
-test('a vault that vanished, as behind an umount, is missing, and neither empty nor made anew', async (t) => {
-  const path = scratch(t);
-  const root = join(path, 'v');
-  const store = await openDirectoryStore(root, { create: true });
-  await store.put('vault.json', Buffer.from('{}'));
-  await store.put('points/1', Buffer.from('x'));
-  renameSync(root, join(path, 'away'));
-  for (const mountPoint of [false, true]) {
-    if (mountPoint) mkdirSync(root);
-    const gone = { code: 'VAULT_NOT_FOUND' };
-    await assert.rejects(store.get('points/1'), gone);
-    await assert.rejects(store.head('points/1'), gone);
-    await assert.rejects(store.delete('points/1'), gone);
-    await assert.rejects(store.put('points/2', Buffer.from('y')), gone);
-    await assert.rejects(collect(store.list('')), gone);
-    await assert.rejects(collect(store.list('points/')), gone);
-    await assert.rejects(store.cleanTemporary(), gone);
-    assert.equal(existsSync(join(root, 'points')), false);
-  }
-  rmSync(root, { recursive: true });
-  renameSync(join(path, 'away'), root);
-  assert.equal((await store.get('points/1')).toString(), 'x');
-  await store.put('points/2', Buffer.from('y'));
-});
+test(
+  'a vault that vanished, as after umount, is reported missing, and is neither empty nor ' + 'created again',
+  async (t) => {
+    const path = scratch(t);
+    const root = join(path, 'v');
+    const store = await openDirectoryStore(root, { create: true });
+    await store.put('vault.json', Buffer.from('{}'));
+    await store.put('points/1', Buffer.from('x'));
+    renameSync(root, join(path, 'away'));
+    for (const mountPoint of [false, true]) {
+      if (mountPoint) mkdirSync(root);
+      const gone = { code: 'VAULT_NOT_FOUND' };
+      await assert.rejects(store.get('points/1'), gone);
+      await assert.rejects(store.head('points/1'), gone);
+      await assert.rejects(store.delete('points/1'), gone);
+      await assert.rejects(store.put('points/2', Buffer.from('y')), gone);
+      await assert.rejects(collect(store.list('')), gone);
+      await assert.rejects(collect(store.list('points/')), gone);
+      await assert.rejects(store.cleanTemporary(), gone);
+      assert.equal(existsSync(join(root, 'points')), false);
+    }
+    rmSync(root, { recursive: true });
+    renameSync(join(path, 'away'), root);
+    assert.equal((await store.get('points/1')).toString(), 'x');
+    await store.put('points/2', Buffer.from('y'));
+  },
+);
 
-test('a copy of a vault without empty folders is as good', async (t) => {
+test('a copy of a vault without empty folders works', async (t) => {
   const root = scratch(t);
   const store = await openDirectoryStore(root, { create: true });
   await store.put('vault.json', Buffer.from('{}'));
@@ -116,7 +119,7 @@ test('a copy of a vault without empty folders is as good', async (t) => {
   assert.deepEqual(await (await openDirectoryStore(root)).cleanTemporary(), { count: 0, bytes: 0 });
 });
 
-test('foreign things are passed over and named', async (t) => {
+test('foreign files are skipped and reported', async (t) => {
   const root = scratch(t);
   const store = await openDirectoryStore(root, { create: true });
   await store.put('vault.json', Buffer.from('{}'));
@@ -141,7 +144,7 @@ test('foreign things are passed over and named', async (t) => {
   ]);
 });
 
-test('a directory in the place of an object is an error that says so', async (t) => {
+test('a directory in place of an object is reported as an error', async (t) => {
   const root = scratch(t);
   const store = await openDirectoryStore(root, { create: true });
   mkdirSync(join(root, 'packs/ab'), { recursive: true });
@@ -174,7 +177,7 @@ test('leftovers in tmp/ are removed after a day of the filesystem’s clock', as
   assert.deepEqual(await store.cleanTemporary({ olderThanMs: 3_600_000 }), { count: 1, bytes: 4 });
 });
 
-test('room is kept once, not of the last, and given back once', async (t) => {
+test('space is reserved once, leaves enough free space, and is freed once', async (t) => {
   const root = scratch(t);
   const store = await openDirectoryStore(root, { create: true });
   await store.put('vault.json', Buffer.from('{}'));
@@ -190,7 +193,7 @@ test('room is kept once, not of the last, and given back once', async (t) => {
   assert.deepEqual(readdirSync(join(root, 'tmp')), []);
 });
 
-test('errnos become codes that say what to do', () => {
+test('errnos become error codes with a hint', () => {
   const codes: readonly [string, string][] = [
     ['ENOSPC', 'VAULT_FULL'],
     ['EDQUOT', 'VAULT_FULL'],

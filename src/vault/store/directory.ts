@@ -1,11 +1,11 @@
 /**
  * A vault's objects as files of a directory, on a local filesystem or NFS. An object is written to `tmp/`, synced,
- * renamed into place, and its folder synced; so it is there whole or not at all, also after a power cut or a
- * SIGKILL, and a reader that has it open goes on reading the old one. What must not replace anything is linked into
- * place instead, which fails where something is. No locks, no O_TMPFILE.
+ * renamed into place, and its folder is synced. So it is either complete or absent, even after a power failure or
+ * SIGKILL, and a reader with the old file open continues to read it. An object that must be new is linked into place
+ * instead, which fails if the name exists. It uses no locks and no O_TMPFILE.
  *
- * A mount that vanished looks like an empty directory: whatever finds something missing looks for the vault's
- * mark (`vault.json`) before it says so.
+ * A mount that vanished looks like an empty directory. So before an object is reported missing, the vault's marker
+ * (`vault.json`) is checked.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, open, rename, stat, unlink } from 'node:fs/promises';
@@ -48,17 +48,17 @@ import {
 } from './object-store.ts';
 
 export interface DirectoryStoreOptions {
-  /** Makes the directory where it is missing, and does without the mark until it is written. */
+  /** Creates a missing directory, and does not need the marker until it is written. */
   readonly create?: boolean | undefined;
-  /** The key whose file shows that the vault is there. Default `vault.json`. */
+  /** Key of the file that shows that the vault exists. Default: `vault.json`. */
   readonly marker?: string | undefined;
 }
 
 const FILE_MODE = 0o600;
 const FOLDER_MODE = 0o700;
-/** An automounter or a disk that sleeps takes its time for the first answer. Milliseconds. */
+/** Time limit of the first access in milliseconds: an automounter or a sleeping disk may take long. */
 const ROOT_MS = 60_000;
-/** Where a handle went stale (NFS) the file is opened again, this often in all. */
+/** Maximum number of opens if a handle becomes stale (NFS). */
 const OPENS = 3;
 
 /**
@@ -77,8 +77,8 @@ export async function openDirectoryStore(
     if (before === undefined && options.create === true) await makeDirectories(root, FOLDER_MODE);
     const found = before ?? (await stat(root).catch(absentAsUndefined));
     if (found === undefined)
-      throw new AgentError('VAULT_NOT_FOUND', `There is no directory ${root}`, {
-        hint: 'make a vault there with dattocli vault init; or is its filesystem not mounted?',
+      throw new AgentError('VAULT_NOT_FOUND', `The directory ${root} does not exist`, {
+        hint: 'check that its filesystem is mounted, or run dattocli vault init to create a vault there',
       });
     if (!found.isDirectory()) throw new AgentError('VAULT_NOT_FOUND', `${root} is not a directory`);
     const marked = (await stat(join(root, marker)).catch(absentAsUndefined)) !== undefined;
@@ -94,12 +94,12 @@ class DirectoryStore implements ObjectStore {
   readonly room: Room;
   readonly #root: string;
   readonly #marker: string;
-  /** The mark was there once, so it has to be there. */
+  /** The marker was seen once, so it must exist. */
   #marked: boolean;
   readonly #owner: Owner | undefined;
   readonly #folders: DurableFolders;
   readonly #syncs = new FolderSync();
-  /** O_NOATIME is for the owner of a file alone. */
+  /** Only the owner of a file may use O_NOATIME. */
   #readFlags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOATIME;
 
   constructor(root: string, marker: string, marked: boolean, owner: Owner | undefined) {
@@ -107,8 +107,8 @@ class DirectoryStore implements ObjectStore {
     const within: WithinFolder = (folder, work) => this.#within(folder, work);
     const room = directoryRoom(within);
     this.room = {
-      keep: (bytes) => this.#explained('keeping room', () => room.keep(bytes)),
-      release: () => this.#explained('giving room back', () => room.release()),
+      keep: (bytes) => this.#explained('reserving space', () => room.keep(bytes)),
+      release: () => this.#explained('freeing reserved space', () => room.release()),
     };
     this.#root = root;
     this.#marker = marker;
@@ -156,7 +156,7 @@ class DirectoryStore implements ObjectStore {
   async head(key: string, { signal }: StoreOptions = {}): Promise<StoredObject | undefined> {
     checkKey(key);
     signal?.throwIfAborted();
-    return this.#explained(`looking at ${key}`, async () => {
+    return this.#explained(`checking ${key}`, async () => {
       const found = await stat(join(this.#root, key)).catch(absentAsUndefined);
       if (found?.isFile() === true) return { key, size: found.size, modified: found.mtimeMs };
       await this.#ensureThere();
@@ -201,7 +201,7 @@ class DirectoryStore implements ObjectStore {
       await this.#within('tmp', async (folder) => {
         for await (const { name, size, modified } of listTemporary(folder, signal)) {
           if (name === reserveName) continue;
-          // What is of a time to come was left when a clock was wrong, and would stay until then.
+          // A file from the future was written when a clock was wrong, and would otherwise stay until then.
           if (modified >= now - olderThanMs && modified <= now + DAY_MS) continue;
           await unlink(join(folder, name)).catch(absentAsUndefined);
           count++;
@@ -217,21 +217,21 @@ class DirectoryStore implements ObjectStore {
   }
 
   /**
-   * Runs `work` with a path of the folder. Where root writes for another user, that one cannot lead the path elsewhere;
-   * it is valid until `work` settles.
+   * Runs `work` with a path of the folder, valid until `work` settles. If root writes for another user, that user
+   * cannot redirect the path.
    */
   async #within<T>(folder: string, work: (path: string) => Promise<T>): Promise<T> {
     if (this.#owner === undefined) return work(join(this.#root, folder));
     try {
       return await withHeldFolder(this.#root, folder, this.#owner, work);
     } catch (thrown) {
-      // A filesystem that was unmounted leaves a directory of another owner.
+      // An unmounted filesystem leaves a directory of another owner.
       if (thrown instanceof AgentError && thrown.code === 'VAULT_DENIED') await this.#ensureThere();
       throw thrown;
     }
   }
 
-  /** `name` is below the root. */
+  /** `name` is relative to the root. */
   #unlink(name: string): Promise<void> {
     return this.#within(folderOf(name), (folder) => unlink(join(folder, basename(name))));
   }
@@ -247,12 +247,12 @@ class DirectoryStore implements ObjectStore {
       await handle.close().catch(() => undefined);
       throw thrown;
     }
-    // Over NFS a full disk may show only here.
+    // On NFS, a full disk may be reported only here.
     await handle.close();
     signal?.throwIfAborted();
   }
 
-  /** A new file in `tmp/`, which is made where it is missing (a copy of a vault may lack it). */
+  /** Creates a file in `tmp/`, which is created if it is missing (a copy of a vault may lack it). */
   async #create(name: string): Promise<FileHandle> {
     const create = (): Promise<FileHandle> =>
       this.#within('tmp', (folder) => open(join(folder, name), 'wx', FILE_MODE));
@@ -267,7 +267,7 @@ class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** False where the object is there and has to be new. */
+  /** Returns false if the object exists and must be new. */
   async #place(temporary: string, key: string, isNew: boolean): Promise<boolean> {
     const path = join(this.#root, key);
     const folder = folderOf(key);
@@ -285,7 +285,7 @@ class DirectoryStore implements ObjectStore {
         if (errnoCode(thrown) !== 'ENOENT') throw thrown;
         await this.#ensureThere();
         this.#folders.forget();
-        // The file in tmp/ is gone: cleaned by somebody whose clock jumped, or NFS answered a repeated request.
+        // The file in tmp/ is gone: removed by a process whose clock jumped, or NFS answered a repeated request.
         if (attempt === 1)
           throw new AgentError('VAULT_UNREACHABLE', `${path}: its temporary file vanished`, {
             cause: thrown,
@@ -320,7 +320,7 @@ class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** A walk that missed nothing: the vault is there at its end, in the same directory as at its beginning. */
+  /** Runs a walk that must miss nothing: at its end the vault must exist in the same directory as at its beginning. */
   async *#wholeWalk<T>(walk: () => AsyncIterable<T>): AsyncGenerator<T> {
     try {
       const before = await this.#ensureThere();
@@ -331,7 +331,7 @@ class DirectoryStore implements ObjectStore {
           'VAULT_UNREACHABLE',
           `${this.#root} became another directory while it was listed`,
           {
-            hint: 'something was mounted or unmounted there; try again',
+            hint: 'something was mounted or unmounted there; run the command again',
           },
         );
     } catch (thrown) {
@@ -339,7 +339,7 @@ class DirectoryStore implements ObjectStore {
     }
   }
 
-  /** Throws VAULT_NOT_FOUND where the directory or the mark that was there is gone. */
+  /** Throws VAULT_NOT_FOUND if the directory or the marker is gone. */
   async #ensureThere(): Promise<Stats> {
     const root = await stat(this.#root).catch(absentAsUndefined);
     if (root?.isDirectory() !== true) throw unmarked(this.#root, this.#marker);
@@ -358,12 +358,12 @@ class DirectoryStore implements ObjectStore {
 }
 
 function unmarked(root: string, marker: string): AgentError {
-  return new AgentError('VAULT_NOT_FOUND', `${root} holds no vault: ${marker} is not there`, {
-    hint: 'is its filesystem mounted? A new vault is made with dattocli vault init',
+  return new AgentError('VAULT_NOT_FOUND', `${root} has no vault: ${marker} is missing`, {
+    hint: 'check that its filesystem is mounted, or run dattocli vault init to create a new vault',
   });
 }
 
-/** Of a name below the root; '' for one in the root itself. */
+/** Returns the folder of a name relative to the root; '' for the root itself. */
 function folderOf(name: string): string {
   return name.slice(0, Math.max(0, name.lastIndexOf('/')));
 }

@@ -1,13 +1,13 @@
 /**
- * Folders and files that survive a power cut: a name is durable when its folder was synced after the name came to
- * be or went. Works on NFS as well, where the client sends such things at once.
+ * Folders and files that survive a power failure: a created or removed name is durable after its folder was synced.
+ * This also works on NFS, where the client sends such changes at once.
  */
 import { type FileHandle, link, lstat, mkdir, rename, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { syncDirectory } from '../../base/durable.ts';
 import { errnoCode } from '../../base/errors.ts';
 
-/** Syncs a folder. Filesystems that cannot (CIFS among them) are taken as they are. */
+/** Syncs a folder. Errors of filesystems that cannot do this (such as CIFS) are ignored. */
 export async function syncFolder(path: string): Promise<void> {
   try {
     await syncDirectory(path);
@@ -16,7 +16,7 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** Makes a directory and all above it that are missing, durably. */
+/** Creates a directory and its missing parents durably. */
 export async function makeDirectories(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path, { mode });
@@ -30,7 +30,7 @@ export async function makeDirectories(path: string, mode: number): Promise<void>
   await syncFolder(dirname(path));
 }
 
-/** Syncs folders for many callers: those that come while one sync runs share the next. */
+/** Syncs folders for many callers. Callers that come during a sync share the next one. */
 export class FolderSync {
   readonly #running = new Map<string, Promise<void>>();
   readonly #next = new Map<string, Promise<void>>();
@@ -60,7 +60,7 @@ export class FolderSync {
   }
 }
 
-/** What link(2) gives on filesystems without hard links (FAT, some of FUSE and CIFS), or where they are used up. */
+/** Errors of link(2) on filesystems without hard links (FAT, some FUSE and CIFS), or if there are too many links. */
 const noLinks: ReadonlySet<string | undefined> = new Set([
   'EPERM',
   'ENOTSUP',
@@ -70,8 +70,8 @@ const noLinks: ReadonlySet<string | undefined> = new Set([
 ]);
 
 /**
- * Renames a file to a name that is not taken; false where it is, and then both files stay. On filesystems without hard
- * links two that come at the same moment may replace one another.
+ * Renames a file to a name that is free. Returns false if it is taken; then both files stay. On filesystems without
+ * hard links, two simultaneous calls may replace one another.
  */
 export async function renameToNew(from: string, to: string): Promise<boolean> {
   try {
@@ -84,7 +84,7 @@ export async function renameToNew(from: string, to: string): Promise<boolean> {
       return true;
     }
     if (code !== 'EEXIST') throw thrown;
-    // An NFS server that answers a repeated request says so of our own link.
+    // An NFS server that answers a repeated request may report our own link.
     if (!(await isSameFile(from, to))) return false;
   }
   await unlink(from);
@@ -106,17 +106,17 @@ async function isSameFile(a: string, b: string): Promise<boolean> {
   return one.dev === other.dev && one.ino === other.ino;
 }
 
-/** Runs `work` with a path of the folder, which is relative to the root, '' the root itself. */
+/** Runs `work` with a path of the folder. The folder is relative to the root; '' is the root itself. */
 export type WithinFolder = <T>(folder: string, work: (path: string) => Promise<T>) => Promise<T>;
 
-/** Makes the folders of keys under a root, each durable before it is used; remembers those that are. */
+/** Creates the folders of keys under a root, each durable before it is used. It remembers durable folders. */
 export class DurableFolders {
   readonly #within: WithinFolder;
   readonly #mode: number;
   readonly #made: (path: string) => Promise<void>;
   readonly #durable = new Set<string>();
 
-  /** `made` is called for each folder that was made here. */
+  /** `made` is called for each folder that was created here. */
   constructor(within: WithinFolder, mode: number, made: (path: string) => Promise<void>) {
     this.#within = within;
     this.#mode = mode;
@@ -124,8 +124,8 @@ export class DurableFolders {
   }
 
   /**
-   * `folder` is relative to the root, '' the root itself. Also where the folder is there already its parent is
-   * synced once: another process may have made it a moment ago and not yet come to that.
+   * `folder` is relative to the root; '' is the root itself. If the folder exists, its parent is still synced once,
+   * because another process may have created it without syncing yet.
    */
   async make(folder: string): Promise<void> {
     if (folder === '' || this.#durable.has(folder)) return;
@@ -145,16 +145,16 @@ export class DurableFolders {
     this.#durable.add(folder);
   }
 
-  /** For when a folder turned out to be gone. */
+  /** Call it if a folder turned out to be missing. */
   forget(): void {
     this.#durable.clear();
   }
 }
 
-/** At most this many buffers go into one writev (Linux takes 1024). */
+/** Maximum number of buffers per writev (Linux takes 1024). */
 const MOST_PARTS = 512;
 
-/** Writes all parts, however many calls it takes. */
+/** Writes all parts, with as many calls as necessary. */
 export async function writeParts(
   handle: FileHandle,
   parts: readonly Uint8Array[],
@@ -171,9 +171,9 @@ export async function writeParts(
   }
 }
 
-/** Up to `length` bytes at `offset`, fewer at the file's end; in memory of its own. */
+/** Returns up to `length` bytes at `offset` in new memory; fewer at the end of the file. */
 export async function readRange(handle: FileHandle, offset: number, length: number): Promise<Buffer> {
-  // Not from Buffer's pool: a caller may hand the memory to another thread.
+  // Not from Buffer's pool, because a caller may transfer the memory to another thread.
   const buffer = Buffer.allocUnsafeSlow(length);
   let done = 0;
   while (done < length) {

@@ -7,7 +7,7 @@ import { StoreKilled, faultyStore, killAtWrite, nth, randomTrouble } from './fau
 import { openMemoryStore } from './memory.ts';
 import { rateLimitedStore } from './rate.ts';
 
-test('the nth request fails before it happened, or after', async () => {
+test('the nth request fails before or after it is carried out', async () => {
   for (const happened of [false, true]) {
     const memory = openMemoryStore();
     const store = faultyStore(memory, { fate: nth(1, { kind: 'fail', happened }, 'put') });
@@ -18,7 +18,7 @@ test('the nth request fails before it happened, or after', async () => {
   }
 });
 
-test('what comes late is what was sent', async () => {
+test('a late put stores the bytes that were sent', async () => {
   const memory = openMemoryStore();
   const store = faultyStore(memory, {
     fate: ({ write }) => (write === undefined ? undefined : { kind: 'late' }),
@@ -35,7 +35,7 @@ test('what comes late is what was sent', async () => {
   assert.equal(memory.objects.size, 0);
 });
 
-test('after a kill nothing is done any more', async () => {
+test('after a kill no request is carried out', async () => {
   for (const happened of [false, true]) {
     const memory = openMemoryStore();
     let kills = 0;
@@ -55,7 +55,7 @@ test('after a kill nothing is done any more', async () => {
   }
 });
 
-test('random trouble is the same for the same numbers', async () => {
+test('random trouble is the same for the same random numbers', async () => {
   const run = async (): Promise<string[]> => {
     let state = 7;
     const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
@@ -90,7 +90,7 @@ test('counts requests and bytes', async () => {
   });
 });
 
-test('keeps to a rate both ways', async () => {
+test('limits the rate in both directions', async () => {
   const clock = manualClock();
   const store = rateLimitedStore(openMemoryStore(), { upload: 1000, download: 4000 }, clock);
   const start = clock.monotonic();

@@ -1,6 +1,6 @@
 /**
- * A store that fails where a test says so: before a request was carried out or after, with the effect coming late, or
- * with the process "killed" in the middle of it.
+ * A store that fails when a test wants it: before or after a request was carried out, or with a late effect.
+ * It can also "kill" the process in the middle of a request.
  *
  *     const store = faultyStore(memory, { fate: nth(5, { kind: 'fail', happened: true }, 'put') });
  *     const store = faultyStore(memory, { fate: killAtWrite(17, false), onKill: () => … });
@@ -10,13 +10,13 @@ import { AgentError } from '../../base/errors.ts';
 import { type ObjectData, type ObjectStore, type PutOptions, checkKey, dataParts } from './object-store.ts';
 import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
 
-/** What becomes of a request; undefined: it is carried out. */
+/** The outcome of a request; undefined: it is carried out. */
 export type Fate =
-  /** It fails, with nothing done or with all done. Default error: VAULT_UNREACHABLE. */
+  /** The request fails, before or after it was carried out. Default error: VAULT_UNREACHABLE. */
   | { readonly kind: 'fail'; readonly happened: boolean; readonly error?: AgentError }
-  /** It fails, and is carried out when the test calls `land`. */
+  /** The request fails, and is carried out when the test calls `land`. */
   | { readonly kind: 'late' }
-  /** It waits so many milliseconds first. */
+  /** The request waits this many milliseconds first. */
   | { readonly kind: 'slow'; readonly ms: number }
   /** The process ends here: `onKill` is called, and this and all later requests fail with StoreKilled. */
   | { readonly kind: 'kill'; readonly happened: boolean };
@@ -24,7 +24,7 @@ export type Fate =
 export interface CountedRequest extends StoreRequest {
   /** Its number among all requests, from 0. */
   readonly number: number;
-  /** Its number among puts and deletes, from 0; undefined for others. */
+  /** Its number among puts and deletes, from 0; undefined for other requests. */
   readonly write: number | undefined;
 }
 
@@ -35,17 +35,17 @@ export interface StoreFaults {
 }
 
 export interface FaultyStore extends ObjectStore {
-  /** Carries out requests that were to come late, all or the `count` oldest; those that fail now are dropped. */
+  /** Carries out late requests, all or the `count` oldest. Requests that fail now are dropped. */
   land(count?: number): Promise<void>;
-  /** How many are still to come. */
+  /** Number of late requests. */
   readonly pending: number;
-  /** Requests, and writes among them, so far. */
+  /** Number of requests and of writes so far. */
   readonly requests: number;
   readonly writes: number;
   readonly killed: boolean;
 }
 
-/** What a process that was "killed" gets to see: no AgentError, so that nobody handles it. */
+/** The error that a "killed" process gets. It is not an AgentError, so no code handles it. */
 export class StoreKilled extends Error {
   constructor() {
     super('the process was killed at this write (injected)');
@@ -57,7 +57,7 @@ export function faultyStore(store: ObjectStore, faults: StoreFaults): FaultyStor
   return new Faulty(store, faults);
 }
 
-/** A fate for the `n`th request (from 0), of one kind or of all. */
+/** Returns a fate for the `n`th request (from 0), of one kind or of all. */
 export function nth(n: number, fate: Fate, kind?: StoreRequestKind): StoreFaults['fate'] {
   let count = 0;
   return (request) => ((kind === undefined || request.kind === kind) && count++ === n ? fate : undefined);
@@ -68,7 +68,10 @@ export function killAtWrite(n: number, happened: boolean): StoreFaults['fate'] {
   return ({ write }) => (write === n ? { kind: 'kill', happened } : undefined);
 }
 
-/** A store with trouble: each request fails with this probability; half of those writes happen, some of them late. */
+/**
+ * Returns a fate by which each request fails with this probability. Half of the failed writes happen, some of them
+ * late.
+ */
 export function randomTrouble(random: () => number, probability: number): StoreFaults['fate'] {
   return ({ write }) => {
     if (random() >= probability) return undefined;
@@ -78,7 +81,7 @@ export function randomTrouble(random: () => number, probability: number): StoreF
   };
 }
 
-/** What a server that answers with a status would become. */
+/** Returns the error for an answer with this status. */
 export function answered(status: 500 | 503): AgentError {
   return new AgentError('VAULT_UNREACHABLE', `injected: the server answered ${status}`);
 }
@@ -103,12 +106,12 @@ class Faulty extends WrappedStore implements FaultyStore {
     for (const request of this.#late.splice(0, count)) await request().catch(() => undefined);
   }
 
-  /** The bytes are copied: what lands late is what was sent, whatever the caller does to its memory meanwhile. */
+  /** The bytes are copied: a late put stores the bytes of the call, even if the caller has changed its memory. */
   override async put(key: string, data: ObjectData, { signal, isNew }: PutOptions = {}): Promise<void> {
     checkKey(key);
     signal?.throwIfAborted();
     const sent = Buffer.concat(dataParts(data));
-    // What a server has received does not end with the client's signal.
+    // A server completes a received request even if the client's signal fires.
     await this.around({ kind: 'put', key, bytes: sent.length, signal }, () =>
       this.inner.put(key, sent, { isNew }),
     );
@@ -124,7 +127,7 @@ class Faulty extends WrappedStore implements FaultyStore {
     if (fate?.kind === 'kill') return this.#kill(fate.happened, request);
     if (fate?.kind === 'fail' && !fate.happened) throw fate.error ?? injected(what, 'did not happen');
     const result = await request();
-    // Others may have been killed while this one was under way: nobody is there to get the answer.
+    // The process may have been killed while this request was running, so there is no answer.
     if (this.killed) throw new StoreKilled();
     if (fate?.kind === 'fail') throw fate.error ?? injected(what, 'happened');
     return result;
@@ -142,7 +145,7 @@ class Faulty extends WrappedStore implements FaultyStore {
     let first = true;
     for await (const item of begin(undefined)) {
       if (this.killed) throw new StoreKilled();
-      // One that "happened" breaks off in the middle.
+      // A listing that "happened" breaks off in the middle.
       if (failure && !first) break;
       first = false;
       yield item;

@@ -27,7 +27,7 @@ const good: readonly [text: string, formatted: string, location: unknown][] = [
   ],
 ];
 
-test('reads what people write, and formats it back', () => {
+test('locations are parsed and formatted back', () => {
   for (const [text, formatted, location] of good) {
     assert.deepEqual(parseVaultLocation(text), location, text);
     assert.equal(formatVaultLocation(parseVaultLocation(text)), formatted);
@@ -36,40 +36,40 @@ test('reads what people write, and formats it back', () => {
   }
 });
 
-test('refuses what is wrong, and says why', () => {
+test('an invalid location is refused with a reason', () => {
   const wrong: readonly [string, RegExp][] = [
-    ['vault:', /neither a path/],
-    ['vault:relative/path', /neither a path/],
-    ['vault:Name', /neither a path/],
+    ['vault:', /must be a path/],
+    ['vault:relative/path', /must be a path/],
+    ['vault:Name', /must be a path/],
     ['vault:/', /directory of its own/],
     ['vault:/x/..', /directory of its own/],
     ['vault:/a\0b', /zero byte/],
-    ['vault+s3:/host/bucket', /neither a path/],
-    ['vault+ftp://host/bucket', /neither a path/],
-    ['vault+s3://host', /no name of a bucket/],
-    ['vault+s3://host/', /no name of a bucket/],
-    ['vault+s3://host/b', /no name of a bucket/],
-    ['vault+s3://host/Bucket', /no name of a bucket/],
-    ['vault+s3:///bucket', /no HOST/],
-    ['vault+s3://host:99999/bucket', /no HOST/],
-    ['vault+s3://ho st/bucket', /no HOST/],
+    ['vault+s3:/host/bucket', /must be a path/],
+    ['vault+ftp://host/bucket', /must be a path/],
+    ['vault+s3://host', /not a bucket name/],
+    ['vault+s3://host/', /not a bucket name/],
+    ['vault+s3://host/b', /not a bucket name/],
+    ['vault+s3://host/Bucket', /not a bucket name/],
+    ['vault+s3:///bucket', /must be HOST/],
+    ['vault+s3://host:99999/bucket', /must be HOST/],
+    ['vault+s3://ho st/bucket', /must be HOST/],
     ['vault+s3://host/bucket/a//b', /the part ""/],
     ['vault+s3://host/bucket/../b', /the part "\.\."/],
     ['vault+s3://host/bucket/a?x=1', /\? or #/],
-    ['vault+s3://key:secret@host/bucket', /holds a user or a password/],
+    ['vault+s3://key:secret@host/bucket', /contains a user or a password/],
   ];
   for (const [text, why] of wrong)
     assert.throws(() => parseVaultLocation(text), { code: 'BAD_TARGET', message: why }, text);
 });
 
-test('never repeats a secret', () => {
+test('a message never contains a secret', () => {
   assert.throws(
     () => parseVaultLocation('vault+s3://key:hunter2@host/bucket'),
     (error: AgentError) => !`${error.message} ${error.hint ?? ''}`.includes('hunter2'),
   );
 });
 
-test('garbage is BAD_TARGET, nothing else', () => {
+test('random text is BAD_TARGET and nothing else', () => {
   fc.assert(
     fc.property(
       fc.string(),
@@ -87,7 +87,7 @@ test('garbage is BAD_TARGET, nothing else', () => {
   );
 });
 
-test('knows the endpoints on this machine', () => {
+test('endpoints on this machine are recognised', () => {
   for (const yes of ['http://127.0.0.1:80', 'http://127.9.9.9', 'http://[::1]:1', 'https://localhost'])
     assert.ok(isOnThisMachine(yes), yes);
   for (const no of [

@@ -1,12 +1,12 @@
 /**
- * Where a vault is, as a person writes it:
+ * The location of a vault as the user writes it:
  *
  *     vault:/abs/path                                a directory
  *     vault:NAME                                     settings of the daemon by that name
  *     vault+s3://ENDPOINT[:PORT]/BUCKET[/PREFIX]     an S3 bucket over https
- *     vault+s3+http://…                              over http: to loopback, or where it is allowed expressly
+ *     vault+s3+http://…                              over http: to loopback, or if it is allowed explicitly
  *
- * Never a secret in it: credentials come from settings, the environment or AWS's files.
+ * It never contains a secret: credentials come from settings, the environment or AWS's files.
  */
 import { posix } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
@@ -32,14 +32,14 @@ export interface NamedLocation {
   readonly name: string;
 }
 
-/** A place that can be opened. */
+/** A location that can be opened. */
 export type StoreLocation = DirectoryLocation | S3Location;
 export type VaultLocation = StoreLocation | NamedLocation;
 
 const HINT =
   'write vault:/path/of/a/directory, vault:NAME of one in the configuration, or vault+s3://HOST[:PORT]/BUCKET[/PREFIX]';
 
-/** True where a target's address means a vault, well formed or not. */
+/** Returns true if a target's address means a vault, even if it is malformed. */
 export function isVaultLocation(text: string): boolean {
   return /^vault[:+]/.test(text);
 }
@@ -51,7 +51,7 @@ export function parseVaultLocation(text: string): VaultLocation {
   if (text.startsWith('vault:/')) return parseDirectory(text, text.slice('vault:'.length));
   const name = /^vault:([a-z0-9][a-z0-9_-]*)$/.exec(text)?.[1];
   if (name !== undefined) return { kind: 'named', name };
-  throw bad(text, 'it is neither a path, a name (a-z, 0-9, _ and -) nor a bucket');
+  throw bad(text, 'it must be a path, a name (a-z, 0-9, _ and -) or a bucket');
 }
 
 /** The inverse of `parseVaultLocation`. */
@@ -73,7 +73,7 @@ export function formatVaultLocation(location: VaultLocation): string {
   }
 }
 
-/** True for the URL of an endpoint on this machine: localhost, or an address of loopback. */
+/** Returns true for the URL of an endpoint on this machine: localhost or a loopback address. */
 export function isOnThisMachine(endpoint: string): boolean {
   const { hostname } = new URL(endpoint);
   return hostname === 'localhost' || isLoopback(hostname.replace(/^\[|\]$/g, ''));
@@ -90,13 +90,13 @@ function parseS3(text: string, scheme: 'http' | 'https', rest: string): S3Locati
   const slash = rest.indexOf('/');
   const authority = slash < 0 ? rest : rest.slice(0, slash);
   if (authority.includes('@'))
-    throw new AgentError('BAD_TARGET', 'The address of the vault holds a user or a password', {
+    throw new AgentError('BAD_TARGET', 'The address of the vault contains a user or a password', {
       hint: 'give the access key and its secret in the settings, the environment or ~/.aws/credentials',
     });
-  if (/[?#]/.test(rest)) throw bad(text, 'it has nothing to ask for behind a ? or #');
+  if (/[?#]/.test(rest)) throw bad(text, 'it must not have a part after ? or #');
   const [bucket = '', ...prefix] = (slash < 0 ? '' : rest.slice(slash + 1)).replace(/\/$/, '').split('/');
   if (!/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(bucket))
-    throw bad(text, `"${bucket}" is no name of a bucket (3 to 63 of a-z, 0-9, dot and -)`);
+    throw bad(text, `"${bucket}" is not a bucket name (3 to 63 of a-z, 0-9, dot and -)`);
   const wrong = prefix.find((segment) => !/^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(segment));
   if (wrong !== undefined || prefix.join('/').length > 500)
     throw bad(text, `the prefix has the part "${wrong ?? '…'}" (allowed: A-Z, a-z, 0-9, dot, _ and -)`);
@@ -106,7 +106,7 @@ function parseS3(text: string, scheme: 'http' | 'https', rest: string): S3Locati
 function endpointOf(text: string, scheme: 'http' | 'https', authority: string): string {
   const plain = /^([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?$/.test(authority);
   const url = plain ? URL.parse(`${scheme}://${authority}`) : null;
-  if (url === null) throw bad(text, `"${authority}" is no HOST or HOST:PORT`);
+  if (url === null) throw bad(text, `"${authority}" must be HOST or HOST:PORT`);
   return url.origin;
 }
 

@@ -13,7 +13,7 @@ const forms: Readonly<Record<string, (store: ObjectStore) => ObjectStore>> = {
   memory: (store) => store,
   'memory, counted': countingStore,
   'memory, rate limited': (store) => rateLimitedStore(store, { upload: 2 ** 40, download: 2 ** 40 }),
-  'memory, with faults that never come': (store) => faultyStore(store, { fate: () => undefined }),
+  'memory, with faults that never occur': (store) => faultyStore(store, { fate: () => undefined }),
   'memory, with retries': (store) => retryingStore(store),
   'memory that fails every third time, with retries': (store) =>
     retryingStore(
@@ -35,7 +35,7 @@ for (const [name, wrap] of Object.entries(forms))
     name === 'memory' ? {} : { manyKeys: 200, largest: 2 ** 20 },
   );
 
-test('goes by the clock that it is given, and returns to pictures', async () => {
+test('uses the given clock, and returns to snapshots', async () => {
   let now = 1000;
   const store = openMemoryStore({ now: () => now });
   await store.put('a', Buffer.from('1'));
@@ -49,7 +49,7 @@ test('goes by the clock that it is given, and returns to pictures', async () => 
   assert.equal((await store.get('a')).toString(), '22');
 });
 
-test('shows and cleans what a test put there behind its back', async () => {
+test('shows and cleans names that a test added directly', async () => {
   const now = Date.now();
   const store = openMemoryStore({ now: () => now });
   store.objects.set('tmp/left', { data: Buffer.alloc(5), modified: now - 2 * 86_400_000 });
@@ -62,7 +62,7 @@ test('shows and cleans what a test put there behind its back', async () => {
   assert.deepEqual([...store.objects.keys()], ['tmp/fresh', 'README.TXT']);
 });
 
-test('refuses a key that is a folder of another, as a directory does', async () => {
+test('refuses a key that is a folder of another, like a directory', async () => {
   const store = openMemoryStore();
   await store.put('a', Buffer.alloc(1));
   await assert.rejects(store.put('a/b', Buffer.alloc(1)), RangeError);

@@ -1,6 +1,6 @@
 /**
- * An object store in memory, for tests: the semantics of a real one, a clock that tests can hold, and pictures of
- * its contents, so that a test can return to any moment.
+ * An object store in memory, for tests. It behaves like a real store, its clock can be controlled, and snapshots of
+ * its content allow a test to return to any moment.
  */
 import {
   DAY_MS,
@@ -23,16 +23,16 @@ export interface MemoryObject {
 
 export interface MemoryStoreOptions {
   readonly name?: string;
-  /** The store's clock, milliseconds since 1970. Default: the system's. */
+  /** The store's clock, in milliseconds since 1970. Default: the system's. */
   readonly now?: () => number;
-  /** What it holds at first; copied. Objects are never changed in place, so pictures share their bytes. */
+  /** Initial content; copied. Objects are never changed in place, so snapshots share their bytes. */
   readonly objects?: ReadonlyMap<string, MemoryObject>;
 }
 
 export interface MemoryStore extends ObjectStore {
-  /** What it holds now; tests may change it behind the store's back, also under names that are no keys. */
+  /** Current content. Tests may change it directly, also under names that are not keys. */
   readonly objects: Map<string, MemoryObject>;
-  /** A copy of what it holds now, for `MemoryStoreOptions.objects`. */
+  /** Returns a copy of the current content, for `MemoryStoreOptions.objects`. */
   picture(): Map<string, MemoryObject>;
 }
 
@@ -50,7 +50,7 @@ export function openMemoryStore(options: MemoryStoreOptions = {}): MemoryStore {
       checkKey(key);
       for (let end = key.lastIndexOf('/'); end > 0; end = key.lastIndexOf('/', end - 1))
         if (objects.has(key.slice(0, end)))
-          throw new RangeError(`${key}: ${key.slice(0, end)} is an object, and no folder`);
+          throw new RangeError(`${key}: ${key.slice(0, end)} is an object and not a folder`);
       await turn(signal);
       const found = objects.get(key);
       if (isNew === true && found !== undefined) {
@@ -118,7 +118,7 @@ export function openMemoryStore(options: MemoryStoreOptions = {}): MemoryStore {
   };
 }
 
-/** Nothing happens at once in a real store either. */
+/** A real store is asynchronous too. */
 async function turn(signal: AbortSignal | undefined): Promise<void> {
   signal?.throwIfAborted();
   await Promise.resolve();

@@ -1,4 +1,4 @@
-/** Opens the store that an address names, with retries and rate limits as they are wanted. */
+/** Opens the store of a location, with retries and rate limits. */
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { openDirectoryStore } from './directory.ts';
 import type { StoreLocation } from './location.ts';
@@ -7,12 +7,12 @@ import { rateLimitedStore } from './rate.ts';
 import { type RetryHooks, type RetrySettings, retryingStore } from './retry.ts';
 import type { S3Settings } from './s3-client.ts';
 
-/** Plain data, so that a thread can be handed it. */
+/** Plain data, so that it can be passed to a thread. */
 export interface StoreSettings {
-  /** Makes the directory; a bucket has to be there. */
+  /** Creates the directory. A bucket must exist. */
   readonly create?: boolean | undefined;
   readonly s3?: S3Settings | undefined;
-  /** Bytes per second; for all threads of a job together, each gets its part. */
+  /** Bytes per second for all threads of a job together. Each thread gets a share. */
   readonly uploadRate?: number | undefined;
   readonly downloadRate?: number | undefined;
   readonly retry?: RetrySettings | undefined;
@@ -30,7 +30,7 @@ export async function openStore(
 ): Promise<ObjectStore> {
   const clock = hooks.clock ?? systemClock;
   const bare = await openBare(location, settings, clock);
-  // A request that is made again is paid for again.
+  // The limit is inside the retries, so repeated requests count too.
   const limited =
     settings.uploadRate === undefined && settings.downloadRate === undefined
       ? bare
@@ -44,7 +44,7 @@ async function openBare(
   clock: Clock,
 ): Promise<ObjectStore> {
   if (location.kind === 'directory') return openDirectoryStore(location.path, { create: settings.create });
-  // Loading the SDK takes a moment and memory, which nobody pays who has no bucket.
+  // Loading the SDK takes time and memory, so it is loaded only for a bucket.
   const { openS3Store } = await import('./s3.ts');
   return openS3Store(location, settings.s3, clock);
 }

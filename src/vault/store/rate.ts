@@ -1,6 +1,6 @@
 /**
- * A store that is sent and gives no more than so many bytes per second. The limit holds over objects: a large one goes
- * at the speed of the line when its time has come.
+ * A store with limits in bytes per second for uploads and downloads. The limit holds over several objects: a large
+ * object is sent at line speed when its time has come.
  */
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { TokenBucket } from '../../block/rate-limit.ts';
@@ -8,9 +8,9 @@ import type { ObjectStore } from './object-store.ts';
 import { type StoreRequest, WrappedStore } from './wrapped-store.ts';
 
 export interface RateSettings {
-  /** Bytes per second that are put; undefined: no limit. */
+  /** Bytes per second of puts; undefined: no limit. */
   readonly upload?: number | undefined;
-  /** Bytes per second that are got. */
+  /** Bytes per second of gets. */
   readonly download?: number | undefined;
 }
 

@@ -24,7 +24,7 @@ function troubled(fate: StoreFaults['fate'], settings: RetrySettings = {}) {
 
 const always = (error: AgentError) => () => ({ kind: 'fail', happened: false, error }) as const;
 
-test('asks again after growing waits, and says so', async () => {
+test('repeats a request after growing waits, and reports them', async () => {
   const { store, clock, waits, answers } = troubled(({ number }) =>
     number < 4 ? { kind: 'fail', happened: false, error: answered(503) } : undefined,
   );
@@ -45,7 +45,7 @@ test('asks again after growing waits, and says so', async () => {
   assert.equal(answers(), 1);
 });
 
-test('gives up when the time is over, with the last error and how it went', async () => {
+test('gives up after the total time, with the last error and the attempts', async () => {
   const { store, clock } = troubled(always(answered(500)), { totalMs: 60_000 });
   await assert.rejects(store.get('a'), {
     code: 'VAULT_UNREACHABLE',
@@ -56,7 +56,7 @@ test('gives up when the time is over, with the last error and how it went', asyn
   assert.equal(Math.max(...clock.sleeps), 10_000, 'half of the longest wait');
 });
 
-test('never waits where it was told so', async () => {
+test('never waits if the total time is 0', async () => {
   const { store, clock } = troubled(always(answered(500)), { totalMs: 0 });
   await assert.rejects(store.get('a'), {
     code: 'VAULT_UNREACHABLE',
@@ -65,7 +65,7 @@ test('never waits where it was told so', async () => {
   assert.deepEqual(clock.sleeps, []);
 });
 
-test('does not repeat what cannot go well', async () => {
+test('does not repeat requests that cannot succeed', async () => {
   for (const code of [
     'VAULT_DENIED',
     'VAULT_FULL',
@@ -112,12 +112,12 @@ test('a put that failed but happened, or lands late, is repeated', async () => {
   await store.put('a', Buffer.from('x'));
   assert.equal(memory.objects.size, 1);
   assert.equal(faulty.pending, 1);
-  await memory.put('a', Buffer.from('changed meanwhile'));
+  await memory.put('a', Buffer.from('changed in the meantime'));
   await faulty.land();
-  assert.equal((await store.get('a')).toString(), 'x', 'the old put came late');
+  assert.equal((await store.get('a')).toString(), 'x', 'the old put landed late');
 });
 
-test('a list goes on where it broke off', async () => {
+test('a listing continues after an interruption', async () => {
   const { store, memory } = troubled(({ kind, number }) =>
     kind === 'list' && number < 3 ? { kind: 'fail', happened: number !== 1 } : undefined,
   );

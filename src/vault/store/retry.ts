@@ -1,8 +1,8 @@
 /**
- * A store that is asked again where asking again may help: it did not answer, or said that it cannot for now
- * (VAULT_UNREACHABLE), and once where a disk gave EIO. Between two attempts it waits a random time up to a limit that
- * doubles ("full jitter"), so that many agents do not come back at one moment. What a retry costs is allowed by the
- * interface: a put, a get and a delete may be done twice.
+ * A store that repeats requests which may succeed later: the store did not answer or is temporarily unable
+ * (VAULT_UNREACHABLE); after EIO of a disk it repeats once. Between two attempts it waits a random time up to a limit
+ * that doubles ("full jitter"), so that many agents do not return at one moment. The interface allows repeated puts,
+ * gets and deletes.
  */
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -10,28 +10,28 @@ import type { ObjectStore } from './object-store.ts';
 import { type StoreRequest, WrappedStore } from './wrapped-store.ts';
 
 export interface RetrySettings {
-  /** How long one request is repeated, milliseconds from its first attempt. Default 5 minutes; 0: never repeated. */
+  /** How long a request is repeated, in milliseconds from its first attempt. Default: 5 minutes; 0: never. */
   readonly totalMs?: number | undefined;
-  /** Longest first wait, milliseconds. Default 250. */
+  /** Maximum first wait, in milliseconds. Default: 250. */
   readonly firstWaitMs?: number | undefined;
-  /** Longest wait of all, milliseconds. Default 20 s. */
+  /** Maximum of any wait, in milliseconds. Default: 20 s. */
   readonly longestWaitMs?: number | undefined;
 }
 
 export interface RetryHooks {
   readonly clock?: Clock | undefined;
-  /** In [0, 1). */
+  /** Returns a number in [0, 1). */
   readonly random?: (() => number) | undefined;
-  /** Before each wait: the store does not answer. */
+  /** Called before each wait, because the store does not answer. */
   readonly onWait?: ((wait: RetryWait) => void) | undefined;
-  /** A request that had to wait was answered. */
+  /** Called when a request that had to wait was answered. */
   readonly onAnswer?: ((request: StoreRequest) => void) | undefined;
 }
 
 export interface RetryWait {
   readonly request: StoreRequest;
   readonly error: AgentError;
-  /** Attempts that failed so far. */
+  /** Number of failed attempts so far. */
   readonly attempts: number;
   /** Milliseconds since the first attempt. */
   readonly elapsedMs: number;
@@ -77,7 +77,7 @@ class RetryingStore extends WrappedStore {
       }
   }
 
-  /** Goes on behind the last key where the walk broke off, as long as the store lists in the order of keys. */
+  /** Continues after the last key when a walk is interrupted, if the store lists in the order of keys. */
   protected override async *walk<T>(
     request: StoreRequest,
     begin: (after: string | undefined) => AsyncIterable<T>,
@@ -90,7 +90,7 @@ class RetryingStore extends WrappedStore {
       try {
         for await (const item of begin(last)) {
           const key = keyOf(item);
-          // Foreign names come from the beginning again.
+          // Foreign names start from the beginning again.
           if (request.kind === 'foreign' && last !== undefined && ordered && key <= last) continue;
           if (last !== undefined && key <= last) ordered = false;
           last = key;
@@ -113,7 +113,7 @@ class RetryingStore extends WrappedStore {
       answered: () => {
         if (attempts > 0) this.#hooks.onAnswer?.(request);
       },
-      /** Waits for the next attempt, or throws where there is none to come. */
+      /** Waits for the next attempt, or throws if there is none. */
       wait: async (thrown) => {
         request.signal?.throwIfAborted();
         attempts++;
@@ -129,7 +129,7 @@ class RetryingStore extends WrappedStore {
   }
 }
 
-/** Whether the same request may succeed where it failed so for the `attempts`th time. */
+/** Returns whether the same request may succeed after failing with this error `attempts` times. */
 function worthAnother(error: AgentError, attempts = 1): boolean {
   if (error.code === 'VAULT_UNREACHABLE') return true;
   return attempts === 1 && error.code === 'VAULT_STORE_ERROR' && errnoCode(error.cause) === 'EIO';

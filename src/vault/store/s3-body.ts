@@ -5,12 +5,12 @@ import { setImmediate } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
 import { MiB } from '../../base/bytes.ts';
 
-/** Hashing takes turns with everything else in the thread after this many bytes (about 2 ms). */
+/** Hashing yields to other work of the thread after this many bytes (about 2 ms). */
 const TURN = MiB;
-/** So much goes to the socket at once; the socket's time-out sees progress by it. */
+/** Bytes per write to the socket, whose time-out uses it as progress. */
 const SLICE = MiB / 4;
 
-/** MD5 of the parts in base64, for `Content-MD5`. */
+/** Returns the MD5 of the parts in base64, for `Content-MD5`. */
 export async function contentMd5(parts: readonly Uint8Array[]): Promise<string> {
   const hash = createHash('md5');
   let turn = 0;
@@ -24,14 +24,17 @@ export async function contentMd5(parts: readonly Uint8Array[]): Promise<string> 
   return hash.digest('base64');
 }
 
-/** A body that is sent as it is, never gathered in memory. The SDK signs no checksum of a stream: Content-MD5 is one. */
+/**
+ * Returns a body that is sent without collecting it in memory. The SDK signs no checksum of a stream, so Content-MD5
+ * is used.
+ */
 export function bodyOf(parts: readonly Uint8Array[]): Readable | Buffer {
   return parts.every((part) => part.length === 0)
     ? Buffer.alloc(0)
     : Readable.from(slices(parts, SLICE), { objectMode: false });
 }
 
-/** The bytes `[start, end)` of the parts, without copying. */
+/** Returns the bytes `[start, end)` of the parts, without copying. */
 export function cut(parts: readonly Uint8Array[], start: number, end: number): Uint8Array[] {
   const cuts: Uint8Array[] = [];
   let at = 0;
@@ -44,14 +47,14 @@ export function cut(parts: readonly Uint8Array[], start: number, end: number): U
   return cuts;
 }
 
-/** Reads an answer's body of at most `most` bytes; throws VAULT_UNREACHABLE where it ends early. */
+/** Reads an answer's body of at most `most` bytes. Throws VAULT_UNREACHABLE if it ends early. */
 export async function readBody(body: unknown, length: number | undefined, most: number): Promise<Buffer> {
   if (!(body instanceof Readable)) throw new AgentError('VAULT_STORE_ERROR', 'the answer has no body');
   if (length !== undefined && length > most) {
     body.destroy();
     throw new AgentError(
       'VAULT_STORE_ERROR',
-      `the server answered ${length} bytes where at most ${most} were asked for`,
+      `the server answered ${length} bytes, but at most ${most} were requested`,
       { hint: 'check that the endpoint is an S3 server' },
     );
   }
@@ -63,7 +66,7 @@ export async function readBody(body: unknown, length: number | undefined, most: 
     done += chunk.copy(whole, done);
   }
   if (done !== length)
-    throw new AgentError('VAULT_UNREACHABLE', `the answer broke off: ${done} bytes of ${length} came`);
+    throw new AgentError('VAULT_UNREACHABLE', `the answer ended early: ${done} of ${length} bytes came`);
   return whole;
 }
 

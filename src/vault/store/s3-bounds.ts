@@ -1,33 +1,33 @@
 /**
- * What an S3 server may cost at most, whatever it answers: bytes of a body by what it can hold, time by progress, lists
- * by their order. A server that is hostile or broken gets an error out of us and no more.
+ * Limits the cost of any answer of an S3 server: the bytes of a body by its expected content, the time by progress,
+ * and listings by their order. A hostile or broken server can cause an error, but nothing else.
  */
 import { Readable, Transform, type TransformCallback, pipeline } from 'node:stream';
 import { NodeHttpHandler, type NodeHttpHandlerOptions } from '@smithy/node-http-handler';
 import { MiB, formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 
-/** The largest object that this program writes is a pack of 64 MiB with its directory. */
+/** The largest object of this program is a pack of 64 MiB with its directory. */
 export const largestObject = 80 * MiB;
-/** A list of 1000 keys of 1024 bytes each, escaped, with their other fields. */
+/** A listing of 1000 keys of 1024 bytes each, escaped, with the other fields. */
 const largestText = 8 * MiB;
-/** Keys of one list: a vault of hundreds of TiB. */
+/** Maximum keys of one listing: a vault of hundreds of TiB. */
 const mostKeys = 10_000_000;
-/** Pages in a row that hold no key. */
+/** Maximum pages in a row without a key. */
 const mostEmptyPages = 100;
-/** A body has to bring so many bytes in so many idle times, or end. */
+/** A body must bring this many bytes within this many idle times, or end. */
 const progressBytes = 64 * 1024;
 const progressFactor = 2;
-/** A request has to be answered within this many times the idle time, also if bytes of its header come in now and then. */
+/** A request must be answered within this many idle times, even if bytes of its header arrive now and then. */
 const answerFactor = 10;
 
 type Handled = Awaited<ReturnType<NodeHttpHandler['handle']>>;
 
-/** The SDK's handler, with limits to what comes back. */
+/** The SDK's handler, with limits for answers. */
 export class BoundedHandler extends NodeHttpHandler {
   readonly #idleMs: number;
 
-  /** `idleMs`: longest time without progress. */
+  /** `idleMs` is the maximum time without progress. */
   constructor(options: NodeHttpHandlerOptions, idleMs: number) {
     super(options);
     this.#idleMs = idleMs;
@@ -53,7 +53,7 @@ export class BoundedHandler extends NodeHttpHandler {
     return handled;
   }
 
-  /** An upload takes as long as it takes: the socket's own time-out sees it move. */
+  /** An upload has no total limit: the socket's own time-out sees its progress. */
   async #answered(handling: Promise<Handled>, uploads: boolean): Promise<Handled> {
     if (uploads) return handling;
     let isLate = false;
@@ -64,7 +64,7 @@ export class BoundedHandler extends NodeHttpHandler {
         reject(stopped());
       }, answerFactor * this.#idleMs);
     });
-    // An answer that comes too late is of no use to anybody.
+    // An answer that comes too late is dropped.
     handling.then(
       ({ response }) => {
         if (isLate && response.body instanceof Readable) response.body.destroy();
@@ -90,7 +90,7 @@ class Limited extends Transform {
     super();
     this.#most = most;
     this.#timer = setInterval(() => {
-      // What waits for its reader is not the server's fault.
+      // Data that waits for its reader is not a delay of the server.
       if (this.#fresh < progressBytes && this.readableLength === 0) this.destroy(stopped());
       this.#fresh = 0;
     }, progressFactor * idleMs);
@@ -117,15 +117,19 @@ class Limited extends Transform {
 
 function tooLong(most: number): AgentError {
   return new AgentError('VAULT_STORE_ERROR', `the answer of the server is longer than ${formatBytes(most)}`, {
-    hint: 'check that the endpoint is an S3 server, and that nobody else writes to the place of the vault',
+    hint:
+      'check that the endpoint is an S3 server, and that no other program writes to the place of ' +
+      'the vault',
   });
 }
 
 function stopped(): AgentError {
-  return new AgentError('VAULT_UNREACHABLE', 'the server stopped answering', { hint: 'see whether it runs' });
+  return new AgentError('VAULT_UNREACHABLE', 'the server stopped answering', {
+    hint: 'check that the server runs',
+  });
 }
 
-/** A list that is asked for page by page, and has to get on with each. */
+/** A listing that is requested page by page, and must make progress with each page. */
 export class ListProgress {
   readonly #store: string;
   readonly #tokens = new Set<string>();
@@ -137,7 +141,7 @@ export class ListProgress {
     this.#store = store;
   }
 
-  /** To be called with each page: its keys, and the token of the next one. Throws VAULT_STORE_ERROR. */
+  /** Call it with each page: its keys, and the token of the next page. Throws VAULT_STORE_ERROR. */
   page(keys: readonly string[], token: string | undefined): void {
     this.#keys += keys.length;
     if (this.#keys > mostKeys) throw this.#wrong(`has more than ${mostKeys} keys`);
@@ -148,19 +152,21 @@ export class ListProgress {
     if (last !== undefined) {
       const bytes = Buffer.from(last);
       if (this.#last !== undefined && bytes.compare(this.#last) <= 0)
-        throw this.#wrong('gives keys again that it gave before');
+        throw this.#wrong('repeats keys of earlier pages');
       this.#last = bytes;
     }
     if (token === undefined) return;
-    // Pages with keys make progress by these.
+    // Pages with keys make progress by their keys.
     if (keys.length > 0) this.#tokens.clear();
-    if (this.#tokens.has(token)) throw this.#wrong('goes round in a circle');
+    if (this.#tokens.has(token)) throw this.#wrong('repeats a page token');
     this.#tokens.add(token);
   }
 
   #wrong(what: string): AgentError {
-    return new AgentError('VAULT_STORE_ERROR', `${this.#store}: a list ${what}`, {
-      hint: 'check that the endpoint is an S3 server, and that nobody else writes to the place of the vault',
+    return new AgentError('VAULT_STORE_ERROR', `${this.#store}: a listing ${what}`, {
+      hint:
+        'check that the endpoint is an S3 server, and that no other program writes to the place of ' +
+        'the vault',
     });
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The AWS SDK's client as this program wants it: no retries of its own (retry.ts has them), no checksums that only
- * AWS understands (docs.aws.amazon.com calls the settings `WHEN_REQUIRED`; Ceph answers 411 to the trailers that
- * others bring), and an end to every hang.
+ * Configures the AWS SDK's client: no retries of its own (retry.ts has them), no checksums that only AWS understands,
+ * and a time limit for every request. The checksum setting is `WHEN_REQUIRED` (docs.aws.amazon.com), because Ceph
+ * answers 411 to the trailers of other settings.
  */
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
@@ -13,37 +13,37 @@ import { checkTrusted, readTrusted } from '../../base/trusted-file.ts';
 import { BoundedHandler } from './s3-bounds.ts';
 
 export interface S3Settings {
-  /** Default `us-east-1`, which every server but AWS takes. */
+  /** Default: `us-east-1`, which every server except AWS accepts. */
   readonly region?: string | undefined;
-  /** Both or neither; without them the SDK looks in the environment, in AWS's shared files and at AWS's machines. */
+  /** Both or neither. Without them the SDK uses the environment, AWS's shared files and AWS's instance metadata. */
   readonly accessKeyId?: string | undefined;
   readonly secretAccessKey?: string | undefined;
   readonly sessionToken?: string | undefined;
-  /** Which profile of AWS's shared files. */
+  /** Profile in AWS's shared files. */
   readonly profile?: string | undefined;
-  /** PEM file of the authorities to trust instead of the well known ones. */
+  /** PEM file of the authorities to trust instead of the default ones. */
   readonly caFile?: string | undefined;
-  /** Milliseconds until a connection has to stand. Default 10 s. */
+  /** Time limit for a connection in milliseconds. Default: 10 s. */
   readonly connectTimeoutMs?: number | undefined;
-  /** Milliseconds without a byte in either direction, after which a request fails. Default 60 s. */
+  /** Milliseconds without data in either direction, after which a request fails. Default: 60 s. */
   readonly idleTimeoutMs?: number | undefined;
-  /** Objects larger than this go up in parts, bytes. Default 32 MiB. */
+  /** Larger objects are uploaded in parts. In bytes; default: 32 MiB. */
   readonly multipartThreshold?: number | undefined;
-  /** Bytes of a part, at least 5 MiB (a rule of S3). Default 16 MiB. */
+  /** Bytes of a part, at least 5 MiB (a rule of S3). Default: 16 MiB. */
   readonly partSize?: number | undefined;
-  /** Plain http also to other machines than this one. */
+  /** Allows plain http to other machines too. */
   readonly allowPlainHttp?: boolean | undefined;
 }
 
-/** A client and what its requests go through. */
+/** A client and the handler of its requests. */
 export interface S3Connection {
   readonly client: S3Client;
   close(): void;
 }
 
-/** Throws FILE_ERROR (the CA file), UNSAFE_FILE or BAD_USAGE. Connects to nobody yet. */
+/** Does not connect yet. Throws FILE_ERROR (the CA file), UNSAFE_FILE or BAD_USAGE. */
 export async function connectS3(endpoint: string, settings: S3Settings): Promise<S3Connection> {
-  // Callers bound how much they ask for at once; a pool that queues would time waiting requests out.
+  // Callers limit their parallel requests. A pool with a queue would time waiting requests out.
   const pool = { keepAlive: true, maxSockets: Infinity, maxFreeSockets: 16 };
   const ca = settings.caFile === undefined ? undefined : await readCaFile(settings.caFile);
   const httpAgent = new HttpAgent(pool);
@@ -60,7 +60,7 @@ export async function connectS3(endpoint: string, settings: S3Settings): Promise
     maxAttempts: 1,
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    // It costs a connection of its own for each request, and six seconds with servers that do not know it.
+    // It needs a separate connection for each request, and six seconds with servers that do not know it.
     expectContinueHeader: false,
     defaultsMode: 'standard',
     requestHandler: new BoundedHandler(
@@ -68,7 +68,7 @@ export async function connectS3(endpoint: string, settings: S3Settings): Promise
         httpAgent,
         httpsAgent,
         connectionTimeout: settings.connectTimeoutMs ?? 10_000,
-        // Of silence, not of the whole request: a slow line may take long over a large object.
+        // Limits silence, not the whole request: a large object may take long on a slow line.
         socketTimeout: idleTimeoutMs,
         logger: silent,
       },
@@ -92,12 +92,12 @@ function credentialsOf(settings: S3Settings) {
   if (accessKeyId === undefined || secretAccessKey === undefined)
     throw new AgentError(
       'BAD_USAGE',
-      `The settings of the vault have ${accessKeyId === undefined ? 'a secret key without its access key' : 'an access key without its secret'}`,
+      `The settings of the vault have ${accessKeyId === undefined ? 'a secret key without its access key' : 'an access key without its secret key'}`,
     );
   return { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) };
 }
 
-/** The file that the SDK reads by itself. Throws UNSAFE_FILE. */
+/** Checks the file that the SDK reads by itself. Throws UNSAFE_FILE. */
 async function checkCredentialsOfAws(): Promise<void> {
   if (process.env['AWS_ACCESS_KEY_ID'] !== undefined) return;
   const path = process.env['AWS_SHARED_CREDENTIALS_FILE'] ?? join(homedir(), '.aws/credentials');
@@ -116,7 +116,7 @@ async function readCaFile(path: string): Promise<string> {
   });
   const pem = read.toString('utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----'))
-    throw new AgentError('FILE_ERROR', `The CA file ${path} holds no certificate in PEM form`);
+    throw new AgentError('FILE_ERROR', `The CA file ${path} has no certificate in PEM form`);
   return pem;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What an answer of an S3 server, or the want of one, means. Messages of servers are often empty (Ceph's mostly), so
- * the name, the status and the errno decide, and the text is ours.
+ * Classifies failures of S3 requests. Messages of servers are often empty (mostly with Ceph), so the name, the status
+ * and the errno decide, and the text is ours.
  */
 import { type ErrorCode } from '../../base/error-codes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -15,23 +15,27 @@ interface Meaning {
 const byName: Readonly<Record<string, Meaning>> = {
   SignatureDoesNotMatch: {
     code: 'VAULT_DENIED',
-    why: 'the secret key is not the one of this access key',
+    why: 'the secret key does not belong to this access key',
     hint: 'check the secret access key in the settings, the environment or ~/.aws/credentials',
   },
   InvalidAccessKeyId: {
     code: 'VAULT_DENIED',
     why: 'the server does not know the access key',
-    hint: 'check the access key id, and that this is the right server',
+    hint: 'check the access key ID, and that this is the right server',
   },
   ExpiredToken: { code: 'VAULT_DENIED', why: 'the session token has expired', hint: 'get new credentials' },
   InvalidToken: { code: 'VAULT_DENIED', why: 'the session token is not valid', hint: 'get new credentials' },
   RequestTimeTooSkewed: {
     code: 'VAULT_DENIED',
     why: 'the clocks of this machine and of the server differ too much',
-    hint: 'set this clock right (timedatectl, chrony)',
+    hint: 'set the clock of this machine (timedatectl, chrony)',
   },
   UserSuspended: { code: 'VAULT_DENIED', why: 'the user is suspended' },
-  AccountProblem: { code: 'VAULT_DENIED', why: 'the account has a problem', hint: 'ask who runs the server' },
+  AccountProblem: {
+    code: 'VAULT_DENIED',
+    why: 'the account has a problem',
+    hint: 'ask the operator of the server',
+  },
   CredentialsProviderError: {
     code: 'VAULT_DENIED',
     why: 'no credentials were found',
@@ -44,34 +48,34 @@ const byName: Readonly<Record<string, Meaning>> = {
   NoSuchBucket: {
     code: 'VAULT_NOT_FOUND',
     why: 'there is no such bucket',
-    hint: 'make the bucket first, or check its name and the endpoint',
+    hint: 'create the bucket first, or check its name and the endpoint',
   },
-  InvalidBucketName: { code: 'VAULT_NOT_FOUND', why: 'this server allows no bucket of this name' },
+  InvalidBucketName: { code: 'VAULT_NOT_FOUND', why: 'this server does not allow this bucket name' },
   PermanentRedirect: region('the bucket is at another endpoint'),
   TemporaryRedirect: region('the bucket is at another endpoint'),
   AuthorizationHeaderMalformed: region('the server expects another region'),
   IllegalLocationConstraintException: region('the server expects another region'),
-  // Each of these may go well the next time.
-  BadDigest: { code: 'VAULT_UNREACHABLE', why: 'what arrived is not what was sent' },
-  IncompleteBody: { code: 'VAULT_UNREACHABLE', why: 'less arrived than was sent' },
+  // Each of these may succeed the next time.
+  BadDigest: { code: 'VAULT_UNREACHABLE', why: 'the data was changed in transit' },
+  IncompleteBody: { code: 'VAULT_UNREACHABLE', why: 'less data arrived than was sent' },
   RequestTimeout: { code: 'VAULT_UNREACHABLE', why: 'the server waited too long for data' },
-  NoSuchUpload: { code: 'VAULT_UNREACHABLE', why: 'the upload was aborted meanwhile' },
+  NoSuchUpload: { code: 'VAULT_UNREACHABLE', why: 'the upload was aborted in the meantime' },
   InvalidPart: { code: 'VAULT_UNREACHABLE', why: 'the server lost a part of the upload' },
-  ConditionalRequestConflict: { code: 'VAULT_UNREACHABLE', why: 'another request is in the way' },
-  OperationAborted: { code: 'VAULT_UNREACHABLE', why: 'another request is in the way' },
+  ConditionalRequestConflict: { code: 'VAULT_UNREACHABLE', why: 'another request conflicts' },
+  OperationAborted: { code: 'VAULT_UNREACHABLE', why: 'another request conflicts' },
 };
 
 const tlsErrno =
   /^(ERR_TLS_|ERR_SSL_|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO|INVALID_CA|PATH_LENGTH)/;
 
-/** What the SDK throws, as far as it matters here. */
+/** The fields of an SDK error that are used here. */
 interface Answer {
   readonly name?: unknown;
   readonly message?: unknown;
   readonly $metadata?: { readonly httpStatusCode?: unknown };
 }
 
-/** The HTTP status of an answer, undefined where there was none. */
+/** Returns the HTTP status of an answer; undefined if there was no answer. */
 export function statusOf(thrown: unknown): number | undefined {
   const status = (thrown as Answer | null)?.$metadata?.httpStatusCode;
   return typeof status === 'number' ? status : undefined;
@@ -82,7 +86,7 @@ export function nameOf(thrown: unknown): string {
   return typeof name === 'string' ? name : '';
 }
 
-/** `store` is the store's name, `what` what was asked, such as `writing packs/ab`. */
+/** `store` is the store's name, `what` the request, such as `writing packs/ab`. */
 export function s3Failure(store: string, what: string, thrown: unknown): AgentError {
   if (thrown instanceof AgentError) return thrown;
   const { code, why, hint } = meaningOf(thrown);
@@ -119,7 +123,7 @@ function byStatus(status: number, name: string): Meaning {
   if (status === 405) return { code: 'VAULT_READ_ONLY', why: answered };
   return {
     code: 'VAULT_STORE_ERROR',
-    why: status >= 200 && status < 300 ? 'the answer is not one of an S3 server' : answered,
+    why: status >= 200 && status < 300 ? 'the answer is not from an S3 server' : answered,
     hint: 'check that the endpoint is an S3 server',
   };
 }
@@ -127,16 +131,24 @@ function byStatus(status: number, name: string): Meaning {
 function silence(name: string, errno: string | undefined, thrown: unknown): Meaning {
   const text = thrown instanceof Error ? thrown.message : String(thrown);
   if (name === 'TimeoutError' && errno === undefined)
-    return { code: 'VAULT_UNREACHABLE', why: 'the server stopped answering', hint: 'see whether it runs' };
+    return {
+      code: 'VAULT_UNREACHABLE',
+      why: 'the server stopped answering',
+      hint: 'check that the server runs',
+    };
   switch (errno) {
     case 'ECONNREFUSED':
-      return { code: 'VAULT_UNREACHABLE', why: 'nobody listens there', hint: 'see whether the server runs' };
+      return {
+        code: 'VAULT_UNREACHABLE',
+        why: 'no server listens there',
+        hint: 'check that the server runs',
+      };
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return { code: 'VAULT_UNREACHABLE', why: 'the name of the server is not known', hint: 'check DNS' };
+      return { code: 'VAULT_UNREACHABLE', why: 'the host name is not known', hint: 'check DNS' };
     case 'ECONNRESET':
     case 'EPIPE':
-      return { code: 'VAULT_UNREACHABLE', why: `the connection broke off (${errno})` };
+      return { code: 'VAULT_UNREACHABLE', why: `the connection was closed (${errno})` };
     case undefined:
       return { code: 'VAULT_STORE_ERROR', why: text };
     default:
@@ -151,13 +163,13 @@ function tls(errno: string, thrown: unknown): Meaning {
   if (/ERR_SSL_WRONG_VERSION_NUMBER|EPROTO|ERR_SSL_PACKET/.test(errno))
     return {
       code: 'VAULT_TLS',
-      why: `no TLS there (${errno})`,
-      hint: 'check the port; plain http is vault+s3+http://…',
+      why: `the port does not use TLS (${errno})`,
+      hint: 'check the port; for plain http use vault+s3+http://…',
     };
   return {
     code: 'VAULT_TLS',
     why: `the certificate of the server is not trusted: ${text}`,
-    hint: 'name the file of its authority as CA file in the settings',
+    hint: 'set the CA file in the settings of the vault',
   };
 }
 

@@ -1,4 +1,4 @@
-/** Large objects go up in parts, a few at once; an upload that fails is aborted, so that its parts are not kept. */
+/** Uploads large objects in parts, a few in parallel. A failed upload is aborted, so that its parts are not kept. */
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
@@ -12,19 +12,19 @@ import { AgentError } from '../../base/errors.ts';
 import { bodyOf, contentMd5, cut } from './s3-body.ts';
 import { nameOf } from './s3-errors.ts';
 
-/** Parts of one object on their way at once. */
+/** Number of parts of one object that are sent in parallel. */
 const PARTS_AT_ONCE = 3;
-/** Milliseconds that giving up an upload may take; what is left of it then, prune removes. */
+/** Time limit for aborting an upload, in milliseconds. Prune removes the rest. */
 const ABORT_MS = 5000;
 
 export interface RequestOptions {
   readonly abortSignal?: AbortSignal;
 }
 
-/** Sends a request; `how` is passed on, with or without another signal. */
+/** Sends a request. `how` is passed on, with the same or another signal. */
 export type Sender = <T>(request: (client: S3Client, how: RequestOptions) => Promise<T>) => Promise<T>;
 
-/** Nothing, or that there be no such object yet. */
+/** No condition, or that the object does not exist yet. */
 export interface Condition {
   readonly IfNoneMatch?: '*';
 }
@@ -32,19 +32,19 @@ export interface Condition {
 export interface PartedUpload {
   readonly object: { readonly Bucket: string; readonly Key: string };
   readonly parts: readonly Uint8Array[];
-  /** Bytes. */
+  /** In bytes. */
   readonly partSize: number;
   readonly send: Sender;
-  /** Makes the request that completes the object, under a condition or not. */
+  /** Sends the request that completes the object, with or without a condition. */
   readonly under: <T>(request: (condition: Condition) => Promise<T>) => Promise<T>;
-  /** For what has to be sent although the signal has fired. */
+  /** For requests that must be sent although the signal has fired. */
   readonly client: S3Client;
   readonly signal?: AbortSignal | undefined;
-  /** Gets work that goes on after the upload has failed, and does not reject. */
+  /** Receives work that continues after the upload has failed. It must not reject. */
   readonly later: (work: Promise<void>) => void;
 }
 
-/** Rejects with what the SDK threw, or the signal's reason. */
+/** Rejects with the error of the SDK, or the signal's reason. */
 export async function putInParts(upload: PartedUpload): Promise<void> {
   const { object, send, under } = upload;
   const UploadId = await begin(upload);
@@ -69,12 +69,15 @@ export async function putInParts(upload: PartedUpload): Promise<void> {
   }
 }
 
-/** The id of a new upload. The signal does not end the request itself: an upload whose id nobody learns stays for a day. */
+/**
+ * Returns the ID of a new upload. The signal does not abort this request, because an upload with an unknown ID stays
+ * for a day.
+ */
 async function begin(upload: PartedUpload): Promise<string> {
   const { object, send, signal } = upload;
   const command = new CreateMultipartUploadCommand({ ...object, ContentType: 'application/octet-stream' });
   const create = send((client) => client.send(command)).then(({ UploadId }) => {
-    if (UploadId === undefined) throw new AgentError('VAULT_STORE_ERROR', 'the server named no upload');
+    if (UploadId === undefined) throw new AgentError('VAULT_STORE_ERROR', 'the server gave no upload ID');
     return UploadId;
   });
   if (signal === undefined) return create;
@@ -93,7 +96,7 @@ async function begin(upload: PartedUpload): Promise<string> {
   }
 }
 
-/** All parts; where one fails no other is begun, and those under way are waited for. */
+/** Sends all parts. After a failure no other part is started, and pending parts are awaited. */
 async function sendParts(upload: PartedUpload, UploadId: string): Promise<CompletedPart[]> {
   const { object, parts, partSize, send } = upload;
   const length = parts.reduce((sum, part) => sum + part.length, 0);
@@ -134,14 +137,14 @@ async function sendParts(upload: PartedUpload, UploadId: string): Promise<Comple
   return done;
 }
 
-/** Aborts the upload as well as it goes, also where the caller's signal has fired. */
+/** Tries to abort the upload, even if the caller's signal has fired. */
 async function giveUp({ object, client }: PartedUpload, UploadId: string): Promise<void> {
   const abortSignal = AbortSignal.timeout(ABORT_MS);
   const command = new AbortMultipartUploadCommand({ ...object, UploadId });
   await client.send(command, { abortSignal }).catch(() => undefined);
 }
 
-/** Aborts the uploads that began before a moment (milliseconds since 1970); returns how many. */
+/** Aborts uploads that began before a time (milliseconds since 1970); returns their number. */
 export async function abortUploads(
   place: { readonly Bucket: string; readonly Prefix: string },
   before: number,

@@ -1,4 +1,7 @@
-/** The S3 store against a small HTTP server that misbehaves; test/integration/vault-store-s3.test.ts has a real one. */
+/**
+ * Tests the S3 store against a small HTTP server that misbehaves; test/integration/vault-store-s3.test.ts has a real
+ * one.
+ */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -24,7 +27,7 @@ interface Request {
 
 type Answer = (request: Request, response: ServerResponse, number: number) => unknown;
 
-/** A store over a server that gives these answers. */
+/** Returns a store over a server that gives these answers. */
 async function serve(t: TestContext, answer: Answer, settings: S3Settings = {}) {
   const requests: Request[] = [];
   const server = createServer((message, response) => {
@@ -77,7 +80,7 @@ const all = (store: ObjectStore): readonly [string, () => Promise<unknown>][] =>
   ['delete', () => store.delete('k')],
 ];
 
-test('sends what was given, with its MD5, and without checksums that only AWS knows', async (t) => {
+test('sends the given data with its MD5, and without checksums that only AWS knows', async (t) => {
   const { store, requests } = await serve(t, (_, response) => ok(response, '', { etag: '"x"' }));
   const parts = [Buffer.alloc(700_000, 1), Buffer.alloc(0), Buffer.alloc(5, 2)];
   await store.put('packs/ab/1', parts);
@@ -100,7 +103,7 @@ test('sends what was given, with its MD5, and without checksums that only AWS kn
   assert.equal(empty?.headers['content-length'], '0');
 });
 
-test('asks the server not to replace what has to be new, and looks first', async (t) => {
+test('asks the server not to replace an object that must be new, and checks first', async (t) => {
   const objects = new Map<string, Buffer>();
   let faster: Buffer | undefined;
   let answers: 'condition' | 'passes over it' | 'refuses it' = 'condition';
@@ -138,18 +141,18 @@ test('asks the server not to replace what has to be new, and looks first', async
     });
     assert.equal(objects.get('/bkt/pre/fix/b')?.toString(), 'first', answers);
   }
-  // Between the look and the put another one was faster: the condition holds it up.
+  // Another put came between the check and this put; the condition stops it.
   answers = 'condition';
   faster = Buffer.from('theirs');
   await assert.rejects(store.put('c', Buffer.from('mine'), { isNew: true }), { code: 'VAULT_OBJECT_EXISTS' });
-  // A server that refuses the condition is asked without it, and from then on never with it again.
+  // If a server refuses the condition, the request is repeated without it. Later requests do not have it.
   answers = 'refuses it';
   await store.put('d', Buffer.from('x'), { isNew: true });
   await store.put('e', Buffer.from('x'), { isNew: true });
   assert.deepEqual(conditions().slice(-3), ['*', undefined, undefined]);
 });
 
-test('only an answer about the condition turns it off', async (t) => {
+test('only an answer about the condition disables it', async (t) => {
   let refusal: [status: number, code: string] | undefined;
   const { store, requests } = await serve(t, ({ method, url }, response) => {
     if (method === 'HEAD' && url.includes('/fix/')) error(response, 404);
@@ -172,12 +175,12 @@ test('only an answer about the condition turns it off', async (t) => {
     [400, 'InvalidArgument'],
   ] as const) {
     refusal = [...each];
-    // The server refuses both, so the condition stays on.
+    // The server refuses both, so the condition stays enabled.
     assert.deepEqual(await put(), ['*', undefined]);
   }
 });
 
-test('sends large objects in parts, and gives up the upload where one fails', async (t) => {
+test('uploads large objects in parts, and aborts the upload if one fails', async (t) => {
   let fail = false;
   const answer: Answer = ({ method, url }, response) => {
     if (method === 'POST' && /[?&]uploads/.test(url)) {
@@ -213,7 +216,7 @@ test('sends large objects in parts, and gives up the upload where one fails', as
   assert.match(requests.at(-1)?.url ?? '', /uploadId=u1/);
 });
 
-test('a part that is complete in an answer of 200 with an error in it has failed', async (t) => {
+test('an upload fails if its completion answers 200 with an error in the body', async (t) => {
   const { store } = await serve(
     t,
     ({ method, url }, response) =>
@@ -225,7 +228,7 @@ test('a part that is complete in an answer of 200 with an error in it has failed
   await assert.rejects(store.put('large', Buffer.alloc(2000)), { code: /VAULT_(UNREACHABLE|STORE_ERROR)/ });
 });
 
-test('answers of trouble are worth another attempt, others not', async (t) => {
+test('temporary errors are repeated, others are not', async (t) => {
   const cases: readonly [status: number, code: string, expected: string, message: RegExp][] = [
     [500, 'InternalError', 'VAULT_UNREACHABLE', /500/],
     [500, '', 'VAULT_UNREACHABLE', /500/],
@@ -239,7 +242,7 @@ test('answers of trouble are worth another attempt, others not', async (t) => {
     [403, 'AccessDenied', 'VAULT_DENIED', /not allowed/],
     [403, 'QuotaExceeded', 'VAULT_FULL', /quota/],
     [404, 'NoSuchBucket', 'VAULT_NOT_FOUND', /no such bucket/],
-    [400, 'BadDigest', 'VAULT_UNREACHABLE', /not what was sent/],
+    [400, 'BadDigest', 'VAULT_UNREACHABLE', /changed in transit/],
     [400, 'AuthorizationHeaderMalformed', 'VAULT_STORE_ERROR', /region/],
     [405, 'MethodNotAllowed', 'VAULT_READ_ONLY', /405/],
     [418, 'Teapot', 'VAULT_STORE_ERROR', /418 Teapot/],
@@ -249,7 +252,7 @@ test('answers of trouble are worth another attempt, others not', async (t) => {
   for (now of cases)
     for (const [what, request] of all(store)) {
       requests.length = 0;
-      // A HEAD has no body that would tell more than the status.
+      // A HEAD has no body, only a status.
       const expected = what === 'head' ? {} : { code: now[2], message: now[3] };
       await assert.rejects(
         request(),
@@ -269,7 +272,7 @@ test('answers of trouble are worth another attempt, others not', async (t) => {
     }
 });
 
-test('a wrong clock is set by the server’s answer', async (t) => {
+test('a wrong clock is corrected from the server’s answer', async (t) => {
   const { store, requests } = await serve(t, (_, response, number) =>
     number === 0 ? error(response, 403, 'RequestTimeTooSkewed') : ok(response, 'x'),
   );
@@ -291,7 +294,7 @@ test('silence ends by our own time-out', async (t) => {
   );
 });
 
-test('an answer that stops in the middle ends so too, and one that is slow does not', async (t) => {
+test('an answer that stops in the middle times out, and a slow one does not', async (t) => {
   const answer: Answer = async ({ url }, response) => {
     response.writeHead(200, { 'content-length': '8' });
     response.write('12');
@@ -308,7 +311,7 @@ test('an answer that stops in the middle ends so too, and one that is slow does 
   assert.equal((await slow).toString(), '12345678');
 });
 
-test('a byte now and then is no answer, in the header or in the body', async (t) => {
+test('single bytes now and then are not an answer, in the header or in the body', async (t) => {
   const { store } = await serve(
     t,
     ({ url }, response) => {
@@ -323,7 +326,7 @@ test('a byte now and then is no answer, in the header or in the body', async (t)
   await assert.rejects(collect(store.list('')), { code: 'VAULT_UNREACHABLE' });
 });
 
-test('a body without end is cut off, whatever it was to be', async (t) => {
+test('an endless body is ended for every request', async (t) => {
   let sent = 0;
   const { store } = await serve(t, ({ url }, response) => {
     const chunk = Buffer.alloc(64 * 1024, url.includes('list-type') ? 'x' : 'y');
@@ -349,7 +352,7 @@ test('a body without end is cut off, whatever it was to be', async (t) => {
   assert.ok(process.memoryUsage().arrayBuffers - before < 256 * MiB);
 });
 
-test('more than was asked for is refused before memory is made for it', async (t) => {
+test('an answer that is longer than requested is refused before memory is allocated', async (t) => {
   const { store } = await serve(t, ({ headers }, response) => {
     response.writeHead(headers.range === undefined ? 200 : 206, {
       'content-length': String(2 ** 40),
@@ -391,7 +394,7 @@ for (const [what, page] of [
     assert.ok(requests.length < 120, `${requests.length} pages`);
   });
 
-test('any answer ends in an error of ours or in what was asked for', async (t) => {
+test('any answer gives either an error of ours or the requested data', async (t) => {
   let answer: { status: number; body: Uint8Array; length: number | undefined; cut: boolean };
   const { store } = await serve(
     t,
@@ -456,7 +459,7 @@ test('any answer ends in an error of ours or in what was asked for', async (t) =
   );
 });
 
-test('a connection that breaks off, before or in the middle of an answer, is noticed', async (t) => {
+test('a connection that closes before or during an answer is detected', async (t) => {
   const { store } = await serve(t, ({ url }, response) => {
     if (url.includes('middle')) {
       response.writeHead(200, { 'content-length': '8' });
@@ -468,7 +471,7 @@ test('a connection that breaks off, before or in the middle of an answer, is not
   await assert.rejects(store.put('before', Buffer.from('x')), { code: 'VAULT_UNREACHABLE' });
 });
 
-test('nobody there is unreachable', async (t) => {
+test('a closed port is unreachable', async (t) => {
   const { store, endpoint } = await serve(t, (_, response) => ok(response));
   const port = Number(new URL(endpoint).port);
   assert.ok(port > 0);
@@ -476,27 +479,27 @@ test('nobody there is unreachable', async (t) => {
     { kind: 's3', endpoint: 'http://127.0.0.1:1', bucket: 'bkt', prefix: '' },
     { accessKeyId: 'k', secretAccessKey: 's' },
   );
-  await assert.rejects(other.get('k'), { code: 'VAULT_UNREACHABLE', message: /nobody listens/ });
+  await assert.rejects(other.get('k'), { code: 'VAULT_UNREACHABLE', message: /no server listens/ });
   await other.close();
   await store.delete('k');
 });
 
-test('what is no S3 is said to be none', async (t) => {
+test('an answer that is not from an S3 server is reported', async (t) => {
   const html = '<!DOCTYPE html><html><body>Welcome to nginx!</body></html>';
   const { store } = await serve(t, (_, response) => ok(response, html, { 'content-type': 'text/html' }));
-  const none = { code: 'VAULT_STORE_ERROR', message: /not one of an S3 server/ };
+  const none = { code: 'VAULT_STORE_ERROR', message: /not from an S3 server/ };
   await assert.rejects(collect(store.list('')), none);
   await assert.rejects(store.put('k', Buffer.from('x')), none);
   await assert.rejects(store.put('k', Buffer.alloc(40 * MiB)), { code: 'VAULT_STORE_ERROR' });
 });
 
-test('takes the part that it wanted from a server that knows no ranges', async (t) => {
+test('takes the requested range from a server that ignores ranges', async (t) => {
   const { store } = await serve(t, (_, response) => ok(response, '0123456789'));
   assert.equal((await store.get('k', { offset: 2, length: 3 })).toString(), '234');
   assert.equal((await store.get('k', { suffix: 3 })).toString(), '789');
 });
 
-test('goes through pages, and over what is no key', async (t) => {
+test('reads all pages, and skips names that are not keys', async (t) => {
   const page = (keys: readonly string[], next?: string): string =>
     `<ListBucketResult><IsTruncated>${next === undefined ? 'false' : 'true'}</IsTruncated>${
       next === undefined ? '' : `<NextContinuationToken>${next}</NextContinuationToken>`
@@ -516,14 +519,14 @@ test('goes through pages, and over what is no key', async (t) => {
   assert.deepEqual(await collect(store.foreign()), ['Foreign Name&']);
 });
 
-test('with retries it gets through 500, 503, resets and silence', async (t) => {
+test('retries survive 500, 503, resets and silence', async (t) => {
   const { store } = await serve(
     t,
     (_, response, number) => {
       if (number === 0) error(response, 500);
       else if (number === 1) error(response, 503, 'SlowDown');
       else if (number === 2) response.destroy();
-      // The fourth gets no answer at all.
+      // The fourth request gets no answer.
       else if (number > 3) ok(response, 'through');
     },
     { idleTimeoutMs: 300 },
@@ -533,13 +536,13 @@ test('with retries it gets through 500, 503, resets and silence', async (t) => {
   assert.equal(clock.sleeps.length, 4);
 });
 
-test('a signal ends a request that is under way', async (t) => {
+test('a signal ends a running request', async (t) => {
   const abort = new AbortController();
   const { store } = await serve(t, () => abort.abort(new Error('enough')), { idleTimeoutMs: 60_000 });
   await assert.rejects(store.get('k', { signal: abort.signal }), /enough/);
 });
 
-test('refuses plain http to other machines, and half of a key', async () => {
+test('refuses plain http to other machines, and incomplete credentials', async () => {
   const far = { kind: 's3', endpoint: 'http://192.0.2.1', bucket: 'bkt', prefix: '' } as const;
   await assert.rejects(openS3Store(far), { code: 'BAD_TARGET', message: /plain http/ });
   await (await openS3Store(far, { allowPlainHttp: true })).close();

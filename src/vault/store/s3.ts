@@ -1,9 +1,10 @@
 /**
- * A vault's objects in an S3 bucket, at AWS or any other server. Only plain requests: put, get with a range, head,
- * list (version 2), delete, and uploads in parts; and `If-None-Match: *`, which is not rested on alone. Each is tried once; retry.ts tries again. `Content-MD5` goes with
- * every upload, since it is the one checksum that all servers verify.
+ * A vault's objects in an S3 bucket, at AWS or any other server. It uses only plain requests: put, get with a range,
+ * head, list (version 2), delete, and uploads in parts. It also sends `If-None-Match: *`, but does not rely on it
+ * alone. Each request is tried once; retry.ts repeats it. Every upload has a `Content-MD5`, the only checksum that
+ * all servers verify.
  *
- * Import this file lazily: the SDK takes a moment to load.
+ * Import this file lazily: the SDK takes long to load.
  */
 import {
   DeleteObjectCommand,
@@ -52,7 +53,7 @@ import { nameOf, s3Failure, statusOf } from './s3-errors.ts';
 
 const ContentType = 'application/octet-stream';
 
-/** Asks nobody anything yet. Throws BAD_TARGET, BAD_USAGE or FILE_ERROR. */
+/** Sends no request yet. Throws BAD_TARGET, BAD_USAGE or FILE_ERROR. */
 export async function openS3Store(
   location: S3Location,
   settings: S3Settings = {},
@@ -60,7 +61,7 @@ export async function openS3Store(
 ): Promise<ObjectStore> {
   const plain = location.endpoint.startsWith('http:');
   if (plain && !isOnThisMachine(location.endpoint) && settings.allowPlainHttp !== true)
-    throw new AgentError('BAD_TARGET', `${location.endpoint} is plain http to another machine`, {
+    throw new AgentError('BAD_TARGET', `${location.endpoint} uses plain http to another machine`, {
       hint: 'use vault+s3://… (https), or allow plain http in the settings of this vault',
     });
   return new S3Store(location, settings, await connectS3(location.endpoint, settings), clock);
@@ -69,17 +70,17 @@ export async function openS3Store(
 class S3Store implements ObjectStore {
   readonly name: string;
   readonly #bucket: string;
-  /** What stands before each key: nothing, or `prefix/`. */
+  /** Prefix of each key: empty, or `prefix/`. */
   readonly #before: string;
   readonly #connection: S3Connection;
   readonly #clock: Clock;
   readonly #threshold: number;
   readonly #partSize: number;
-  /** Something was found in the bucket, so a 404 is about the key. */
+  /** An object was found in the bucket, so a 404 is about the key. */
   #bucketSeen = false;
-  /** Until the server refuses one. */
+  /** False after the server refused a condition. */
   #takesConditions = true;
-  /** What is still to be cleaned up of puts that were cancelled. */
+  /** Cleanup work of cancelled puts that is still running. */
   readonly #later = new Set<Promise<void>>();
 
   constructor(location: S3Location, settings: S3Settings, connection: S3Connection, clock: Clock) {
@@ -97,7 +98,7 @@ class S3Store implements ObjectStore {
     checkKey(key);
     await this.#explained(`writing ${key}`, options, async () => {
       if (options.isNew !== true) return this.#put(key, data, options, (request) => request({}));
-      // Servers that do not know the condition pass over it, and some of them without a word.
+      // Some servers ignore an unknown condition silently.
       const isThere = (await this.head(key, options)) !== undefined;
       if (!isThere)
         try {
@@ -110,7 +111,7 @@ class S3Store implements ObjectStore {
     });
   }
 
-  /** A request under the condition that there is no such object, if the server takes it. */
+  /** Sends a request with the condition that the object does not exist, if the server accepts conditions. */
   async #onlyNew<T>(request: (condition: Condition) => Promise<T>): Promise<T> {
     if (!this.#takesConditions) return request({});
     try {
@@ -169,7 +170,7 @@ class S3Store implements ObjectStore {
     checkKey(key);
     checkRange(options);
     return this.#explained(`reading ${key}`, options, async () => {
-      // A range of nothing cannot be asked for.
+      // An empty range cannot be requested.
       if (options.length === 0 || options.suffix === 0) {
         if ((await this.head(key, options)) === undefined) throw objectMissing(this.name, key);
         return Buffer.alloc(0);
@@ -180,7 +181,7 @@ class S3Store implements ObjectStore {
           this.#client.send(new GetObjectCommand({ ...this.#object(key), Range }), how),
         );
         this.#bucketSeen = true;
-        // A server may answer the whole object.
+        // A server may answer with the whole object.
         const most = found.ContentRange === undefined ? undefined : (options.length ?? options.suffix);
         const body = await readBody(found.Body, found.ContentLength, most ?? largestObject);
         if (Range === undefined || found.ContentRange !== undefined) return body;
@@ -196,7 +197,7 @@ class S3Store implements ObjectStore {
 
   async head(key: string, options: StoreOptions = {}): Promise<StoredObject | undefined> {
     checkKey(key);
-    return this.#explained(`looking at ${key}`, options, async () => {
+    return this.#explained(`checking ${key}`, options, async () => {
       try {
         const found = await this.#send(options, (how) =>
           this.#client.send(new HeadObjectCommand(this.#object(key)), how),
@@ -229,7 +230,7 @@ class S3Store implements ObjectStore {
   }
 
   async cleanTemporary(options: CleanOptions = {}): Promise<Cleaned> {
-    // The server refuses requests of clocks that are wrong by more than minutes, so ours will do.
+    // The server refuses requests if clocks differ by more than minutes, so this machine's clock is sufficient.
     const before = this.#clock.now() - (options.olderThanMs ?? DAY_MS);
     const place = { Bucket: this.#bucket, Prefix: this.#before };
     return this.#explained('removing unfinished uploads', options, async () => ({
@@ -256,7 +257,7 @@ class S3Store implements ObjectStore {
     const place = {
       Bucket: this.#bucket,
       Prefix: this.#before + prefix,
-      // Foreign keys may hold what XML cannot.
+      // Foreign keys may contain characters that XML cannot represent.
       EncodingType: 'url',
       ...(options.after === undefined || options.after === ''
         ? {}
@@ -269,7 +270,7 @@ class S3Store implements ObjectStore {
           this.#client.send(new ListObjectsV2Command({ ...place, ContinuationToken }), how),
         ),
       );
-      // An empty list would look like a vault that has lost everything.
+      // An empty listing would look like a vault that has lost everything.
       if (page.IsTruncated === undefined) throw notS3(this.name);
       const found = (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified }) => ({
         key: this.#keyOf(Key),
@@ -285,12 +286,12 @@ class S3Store implements ObjectStore {
       if (page.IsTruncated && ContinuationToken === undefined)
         throw new AgentError(
           'VAULT_STORE_ERROR',
-          `${this.name}: a list breaks off without saying how to go on`,
+          `${this.name}: a listing ends without a token for the next page`,
         );
     } while (ContinuationToken !== undefined);
   }
 
-  /** As a list gives it. A list of another place is not one of ours. */
+  /** Returns the key of a listed name. A listing of another place is not from an S3 server. */
   #keyOf(listed: string): string {
     let key;
     try {
@@ -302,7 +303,7 @@ class S3Store implements ObjectStore {
     return key.slice(this.#before.length);
   }
 
-  /** A HEAD tells a missing key from a missing bucket by nothing. */
+  /** HEAD does not distinguish a missing key from a missing bucket. */
   async #ensureBucket(options: StoreOptions): Promise<void> {
     if (this.#bucketSeen) return;
     try {
@@ -320,7 +321,7 @@ class S3Store implements ObjectStore {
     return (request) => this.#send(options, (how) => request(this.#client, how));
   }
 
-  /** One request. A wrong clock is set by the answer, and the request made again. */
+  /** Sends one request. If the clock is wrong, it is corrected from the answer and the request is repeated. */
   async #send<T>({ signal }: StoreOptions, request: (how: RequestOptions) => Promise<T>): Promise<T> {
     signal?.throwIfAborted();
     const how = signal === undefined ? {} : { abortSignal: signal };
@@ -342,7 +343,7 @@ class S3Store implements ObjectStore {
   }
 }
 
-/** Codes of a 400 with which servers refuse a header that they do not know. Others are about this one request. */
+/** Codes of a 400 with which servers refuse an unknown header. Other codes are about this request only. */
 const headerRefusals: ReadonlySet<string> = new Set(['NotImplemented', 'InvalidArgument', 'InvalidRequest']);
 
 function refusesCondition(thrown: unknown): boolean {
@@ -352,7 +353,7 @@ function refusesCondition(thrown: unknown): boolean {
 
 /** A proxy or a portal may answer 200 to everything. */
 function notS3(store: string): AgentError {
-  return new AgentError('VAULT_STORE_ERROR', `${store}: the answer is not one of an S3 server`, {
+  return new AgentError('VAULT_STORE_ERROR', `${store}: the answer is not from an S3 server`, {
     hint: 'check the endpoint, and whether a proxy answers in its place',
   });
 }

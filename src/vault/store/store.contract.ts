@@ -18,15 +18,15 @@ export interface OpenedStore {
 }
 
 export interface ContractOptions {
-  /** How many keys the longest list has. Default 1100, more than a page of S3. */
+  /** Number of keys of the longest listing. Default: 1100, more than a page of S3. */
   readonly manyKeys?: number;
-  /** Bytes of the largest object. Default 64 MiB and a little. */
+  /** Bytes of the largest object. Default: slightly more than 64 MiB. */
   readonly largest?: number;
-  /** Of new objects of one name that are put at the same moment, all but one fail. Default true. */
+  /** True if only one of several simultaneous puts of a new object succeeds. Default: true. */
   readonly settlesRaces?: boolean;
 }
 
-/** Requests under way at once where a test makes many. */
+/** Number of parallel requests in tests with many requests. */
 const AT_ONCE = 16;
 
 export function storeContract(
@@ -46,7 +46,7 @@ export function storeContract(
   };
 
   void describe(`ObjectStore contract: ${name}`, () => {
-    contract('gives back what was put', async (store) => {
+    contract('gives back the stored bytes', async (store) => {
       assert.ok(store.name.length > 0);
       for (const size of [0, 1, 511, 65_536, 100_001]) {
         const data = randomBytes(size);
@@ -59,7 +59,7 @@ export function storeContract(
       assert.deepEqual([...(await store.get('a/b/c/d'))], [1, 2, 3]);
     });
 
-    contract('takes parts of all sizes, one after the other', async (store) => {
+    contract('stores parts of all sizes in order', async (store) => {
       const parts = Array.from({ length: 1500 }, (_, i) => randomBytes((i * 37) % 401));
       await store.put('parts', parts);
       assert.deepEqual(await store.get('parts'), Buffer.concat(parts));
@@ -67,7 +67,7 @@ export function storeContract(
       assert.equal((await store.get('parts')).length, 0);
     });
 
-    contract('gives ranges, and what is there of ranges beyond the end', async (store) => {
+    contract('gives ranges, shortened at the end of the object', async (store) => {
       const data = randomBytes(10_000);
       await store.put('o', data);
       await store.put('empty', Buffer.alloc(0));
@@ -96,7 +96,7 @@ export function storeContract(
       await assert.rejects(store.get('o', { offset: 1, suffix: 1 }), RangeError);
     });
 
-    contract('says of what is missing that it is', async (store) => {
+    contract('reports missing objects as missing', async (store) => {
       await store.put('a/b', Buffer.from('x'));
       for (const key of ['nothing', 'a/c', 'x/y/z', 'a', 'a/b2'])
         for (const range of [{}, { offset: 5, length: 3 }, { length: 0 }, { suffix: 4 }])
@@ -109,7 +109,7 @@ export function storeContract(
       assert.deepEqual(await keysOf(store, 'no/such/'), []);
     });
 
-    contract('replaces, and says what there is', async (store) => {
+    contract('replaces objects, and reports size and time', async (store) => {
       const before = Date.now();
       await store.put('k/o', randomBytes(5_000));
       const first = await store.head('k/o');
@@ -125,12 +125,12 @@ export function storeContract(
       assert.ok(Math.abs(listed!.modified - second.modified) < 2_000);
     });
 
-    contract('replaces nothing that has to be new', async (store) => {
+    contract('does not replace an object that must be new', async (store) => {
       await store.put('n/o', Buffer.from('first'), { isNew: true });
       await store.put('n/o', Buffer.from('first'), { isNew: true });
       const exists = {
         code: 'VAULT_OBJECT_EXISTS',
-        message: /has an object n\/o already, with other content/,
+        message: /already has an object n\/o with other content/,
       };
       for (const other of ['secon', 'longer than before', ''])
         await assert.rejects(store.put('n/o', Buffer.from(other), { isNew: true }), exists);
@@ -142,7 +142,7 @@ export function storeContract(
       assert.deepEqual(await store.cleanTemporary({ olderThanMs: 0 }), { count: 0, bytes: 0 });
     });
 
-    contract('lets one of many that put a new object at once have it', async (store) => {
+    contract('lets one of many simultaneous puts of a new object succeed', async (store) => {
       if (options.settlesRaces === false) return;
       const contents = Array.from({ length: 12 }, (_, i) => Buffer.alloc(1000 + i, i + 1));
       const outcomes = await Promise.allSettled(
@@ -151,12 +151,12 @@ export function storeContract(
       const there = await store.get('n/race');
       outcomes.forEach((outcome, i) => {
         if (outcome.status === 'fulfilled')
-          assert.ok(there.equals(contents[i]!), `put ${i} said that it is there`);
+          assert.ok(there.equals(contents[i]!), `put ${i} reported success`);
         else assert.equal((outcome.reason as AgentError).code, 'VAULT_OBJECT_EXISTS');
       });
     });
 
-    contract('holds large objects, whole and in ranges', async (store) => {
+    contract('stores large objects, and reads them whole and in ranges', async (store) => {
       for (const size of [16 * MiB + 1, options.largest ?? 64 * MiB + 12_345]) {
         const parts = largeParts(size);
         const whole = Buffer.concat(parts);
@@ -225,7 +225,7 @@ export function storeContract(
       assert.deepEqual(await keysOf(store, ''), []);
     });
 
-    contract('lists what stays, whatever comes and goes meanwhile', async (store) => {
+    contract('lists unchanged objects during concurrent puts and deletes', async (store) => {
       const stays = Array.from({ length: 40 }, (_, i) => `l/${i % 4}/s${i}`);
       await atOnce(stays, (key) => store.put(key, Buffer.alloc(1)));
       let over = false;
@@ -248,7 +248,7 @@ export function storeContract(
       }
     });
 
-    contract('shows one whole of many puts at once', async (store) => {
+    contract('shows one complete object during many puts', async (store) => {
       const versions = Array.from({ length: 8 }, (_, i) => Buffer.alloc(50_000 + i, i + 1));
       const isWhole = (found: Buffer): boolean => versions.some((version) => version.equals(found));
       await store.put('same/key', versions[0]!);
@@ -276,7 +276,7 @@ export function storeContract(
       assert.deepEqual(await keysOf(store, ''), ['d/one', 'd/two']);
     });
 
-    contract('refuses what is no key', async (store) => {
+    contract('refuses invalid keys', async (store) => {
       const wrong = [
         '', '/', 'a/', '/a', 'a//b', '.', '..', 'a/..', '../a', '.nfs1', 'a/.b', 'A', 'a b', 'ä', 'a\\b', 'a\0',
         'tmp', 'tmp/a', 'a/b/c/d/e', 'x'.repeat(201),
@@ -292,7 +292,7 @@ export function storeContract(
       assert.deepEqual(await keysOf(store, ''), []);
     });
 
-    contract('keeps its memory and the caller’s apart', async (store) => {
+    contract('separates its memory from the caller’s', async (store) => {
       const data = Buffer.alloc(1_000, 1);
       await store.put('m', data);
       data.fill(2);
@@ -330,7 +330,7 @@ export function storeContract(
       }
     });
 
-    contract('has nothing to clean, and nothing foreign, when all is well', async (store) => {
+    contract('has nothing to clean and no foreign names in normal operation', async (store) => {
       await store.put('a/b', Buffer.from('x'));
       assert.equal((await store.cleanTemporary({ olderThanMs: 1_000 })).count, 0);
       const foreign: string[] = [];
@@ -341,7 +341,7 @@ export function storeContract(
   });
 }
 
-/** The listed keys, sorted. */
+/** Returns the listed keys, sorted. */
 async function keysOf(store: ObjectStore, prefix: string, after?: string, sort = true): Promise<string[]> {
   const keys = (await everything(store, prefix, after)).map(({ key }) => key);
   return sort ? keys.sort() : keys;
@@ -361,7 +361,7 @@ async function atOnce(keys: readonly string[], work: (key: string) => Promise<vo
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
 }
 
-/** Parts of uneven sizes that make `size` bytes. */
+/** Returns parts of uneven sizes with a total of `size` bytes. */
 function largeParts(size: number): Buffer[] {
   const block = randomBytes(MiB);
   const parts: Buffer[] = [];

@@ -1,4 +1,4 @@
-/** What the decorators of stores have in common: every request passes through one place. */
+/** The base class of decorators of stores: every request passes through one method. */
 import type {
   Cleaned,
   CleanOptions,
@@ -17,9 +17,9 @@ export type StoreRequestKind = 'put' | 'get' | 'head' | 'list' | 'delete' | 'cle
 
 export interface StoreRequest {
   readonly kind: StoreRequestKind;
-  /** The key, or the beginning of keys that are listed. */
+  /** The key, or the prefix of a listing. */
   readonly key: string;
-  /** Bytes that a put sends; 0 otherwise. */
+  /** Bytes that a put sends; 0 for other requests. */
   readonly bytes: number;
   readonly signal: AbortSignal | undefined;
 }
@@ -39,10 +39,10 @@ export abstract class WrappedStore implements ObjectStore {
     return this.inner.room;
   }
 
-  /** Every request but lists. `request` may be called again, or never. */
+  /** Handles every request except listings. `request` may be called again, or never. */
   protected abstract around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T>;
 
-  /** Lists and foreign names. `begin` starts one behind a key. */
+  /** Handles listings and foreign names. `begin` starts a listing after a key. */
   protected abstract walk<T>(
     what: StoreRequest,
     begin: (after: string | undefined) => AsyncIterable<T>,

@@ -56,7 +56,7 @@ test('if the snapshot is older than the writer, the second writer finds its ID t
   t.mock.method(Date, 'now', () => 1);
   await assert.rejects(backUp(vault, newIndex(), { image: spreadImage(500, 40), size }), {
     code: 'VAULT_OBJECT_EXISTS',
-    message: new RegExp(`writers/${point.id} already`),
+    message: new RegExp(`already has an object writers/${point.id} `),
   });
   const { points } = await listPoints(vault);
   assert.deepEqual(
