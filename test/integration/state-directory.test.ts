@@ -74,7 +74,10 @@ test('a full and a read-only state directory', async (t) => {
 
   // As the kernel does after an error of the filesystem.
   await exec('mount', ['-o', 'remount,abort', small.mountPoint!]);
-  await lacking(/EROFS|readonly|read-only/, /make its filesystem writable|needs free space and write permission/);
+  await lacking(
+    /EROFS|readonly|read-only/,
+    /make its filesystem writable|needs free space and write permission/,
+  );
   await daemon.end();
   const start = await runProgram('src/bin/dattod.ts', [
     ...['--foreground', ...daemon.arguments, '--state-dir', state],
