@@ -17,7 +17,7 @@ function tree(t: TestContext, files: Readonly<Record<string, string | number>>):
   t.after(() => rmSync(root, { recursive: true }));
   for (const [path, text] of Object.entries({ 'proc/meminfo': 'MemAvailable:   8388608 kB\n', ...files })) {
     mkdirSync(dirname(join(root, path)), { recursive: true });
-    writeFileSync(join(root, path), String(text));
+    writeFileSync(join(root, path), `${text}`);
   }
   return root;
 }

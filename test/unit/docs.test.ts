@@ -40,3 +40,11 @@ test('documents that comments, messages and scripts name exist', () => {
     for (const [name] of readFileSync(join(root, source), 'utf8').matchAll(names))
       assert.ok(existsSync(join(root, name)), `${source} names ${name}`);
 });
+
+test('the way of a block in ARCHITECTURE.md names files that exist, ten at most', () => {
+  const [, way = ''] =
+    /## The way of one block\n([^]*?)\n## /.exec(readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8')) ?? [];
+  const files = [...way.matchAll(/`([\w/-]+\.ts)`/g)].map(([, file = '']) => file);
+  assert.ok(files.length > 0 && files.length <= 10, `${files.length} files`);
+  for (const file of files) assert.ok(existsSync(join(root, 'src', file)), file);
+});
