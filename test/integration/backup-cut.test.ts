@@ -5,10 +5,10 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { open, rm, writeFile } from 'node:fs/promises';
+import { open, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB } from '../../src/base/bytes.ts';
 import type { JobStatus } from '../../src/daemon/documents.ts';
 import {
@@ -82,6 +82,18 @@ async function untilHalf(job: string): Promise<void> {
 
 const codes = (status: JobStatus): string[] => status.warnings.map(({ code }) => code);
 const slow = ['--rate', '16M'];
+
+/** Waits for so many connections to the socket, closes each of them at once, and then the socket. */
+async function untilAttempts(t: EndingTest, socket: string, wanted: number): Promise<void> {
+  let attempts = 0;
+  const server = createServer((connection) => {
+    attempts++;
+    connection.destroy();
+  }).listen(socket);
+  atEnd(t, () => void server.close());
+  await waitFor(`${wanted} attempts to connect`, 30_000, () => attempts >= wanted);
+  server.close();
+}
 
 async function assertNextFullIsRight(t: EndingTest, image: string): Promise<void> {
   const server = await serve(t, image);
@@ -193,7 +205,8 @@ test('a job that waits for its server can be stopped', async (t) => {
   const job = await startJob(daemon, ['--device', idle.device, '--target', server.uri, ...slow]);
   await untilHalf(job);
   await server.kill();
-  await sleep(500);
+  await rm(server.socket, { force: true });
+  await untilAttempts(t, server.socket, 2);
   const start = performance.now();
   const stopped = await ask<JobStatus>(daemon.socket, `/v1/jobs/${job}/stop`, 'POST');
   assert.equal(stopped.state, 'CANCELLED');
@@ -204,9 +217,12 @@ test('a job that waits for its server can be stopped', async (t) => {
 test('a server that says it shuts down, again and again, by nbdkit: resumed, or failed in time', async (t) => {
   const image = await imageFile('shutdown.img');
   const trigger = join(scratch, 'shutdown');
+  const log = join(scratch, 'shutdown.log');
   // One thread a connection: with more, nbdkit 1.32 dies at times of an assertion (raw_send_socket: sock >= 0) after ESHUTDOWN.
-  const filters = ['--threads=1', '--filter=error'];
-  const settings = ['error-pwrite=ESHUTDOWN', 'error-pwrite-rate=100%', `error-pwrite-file=${trigger}`];
+  const filters = ['--threads=1', '--filter=log', '--filter=error'];
+  const errors = ['error-pwrite=ESHUTDOWN', 'error-pwrite-rate=100%', `error-pwrite-file=${trigger}`];
+  const settings = [`logfile=${log}`, ...errors];
+  const connections = async () => (await readFile(log, 'utf8')).match(/ Connect /g)?.length ?? 0;
   const server = await serve(t, image, { filters, settings });
   const start = async (reconnect: string): Promise<string> => {
     const job = await startJob(daemon, [
@@ -217,7 +233,8 @@ test('a server that says it shuts down, again and again, by nbdkit: resumed, or 
     return job;
   };
   const resumed = await start('30s');
-  await sleep(1000);
+  const before = await connections();
+  await waitFor('the connection is lost twice', 30_000, async () => (await connections()) >= before + 2);
   await rm(trigger);
   const status = await untilEnded(daemon, resumed);
   assert.deepEqual([status.state, status.error, codes(status)], ['SUCCEEDED', null, ['RECONNECTED']]);

@@ -7,10 +7,9 @@
  * Needs a kernel that eBPF can track with; skipped elsewhere.
  */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB } from '../../src/base/bytes.ts';
 import type { TrackingDocument } from '../../src/daemon/documents.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
@@ -56,7 +55,7 @@ class Tracked {
     const mountPoint = disk.mountPoint!;
     await fillWithFiles(mountPoint, 8 * MiB);
     await startStamper(t, mountPoint, { seed: 3, bytesPerSecond: MiB });
-    await startChurn(t, mountPoint);
+    await startChurn(t, mountPoint, 20);
     const proof = await frozenProof(t, { type: 'ext4', size, device: disk.device, image });
     const target = ['--device', disk.device, '--target', image];
     const tracked = new Tracked(
@@ -92,9 +91,10 @@ class Tracked {
     await this.#proof.assertSame(`(${kind})`);
   }
 
-  /** Another daemon in the place of one that has ended, a while later; it tells its version. */
+  /** Another daemon in the place of one that has ended, when a MiB more was written; it tells its version. */
   async next(entry?: string): Promise<string> {
-    await sleep(300);
+    const before = this.#written();
+    await waitFor('a MiB more is written', 60_000, () => this.#written() >= before + MiB);
     this.daemon = await startDaemon({
       paths: this.daemon,
       tracking: true,
@@ -102,6 +102,14 @@ class Tracked {
     });
     const { stdout } = await dattocli(['version', '--json'], this.daemon);
     return (JSON.parse(stdout) as { dattod: string }).dattod;
+  }
+
+  /** Bytes that the kernel has written to the device; the file counts sectors of 512 bytes. */
+  #written(): number {
+    const fields = readFileSync(`/sys/block/${basename(this.device)}/stat`, 'latin1')
+      .trim()
+      .split(/\s+/);
+    return Number(fields[6]) * 512;
   }
 
   async epoch(): Promise<string | undefined> {

@@ -7,7 +7,6 @@ import { closeSync, existsSync, openSync, readdirSync, readlinkSync } from 'node
 import { after, afterEach, test } from 'node:test';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB } from '../../../src/base/bytes.ts';
 import { AgentError } from '../../../src/base/errors.ts';
 import { setUpTrace, startTrace, stopTrace, tearDownTrace } from '../../../src/linux/blktrace.ts';
@@ -85,7 +84,7 @@ test('a take is yielded again until it is committed, and tracking ends with the 
   last();
   assert.deepEqual((await look())[0], []);
   write(40);
-  await sleep(300);
+  await waitFor('the write is seen', 30_000, () => tracker.state(device)?.dirtyBytes === 4096);
   const state = tracker.state(device)!;
   assert.deepEqual([state.epoch.id, state.dirtyBytes, state.pinned], [epoch.id, 4096, false]);
   console.log(`# ${state.memory} bytes of memory for a device of ${device.size} bytes`);
