@@ -48,7 +48,7 @@ test('a device that is written faster than its target takes it', { skip }, async
   const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
   const mountPoint = disk.mountPoint!;
   await fillWithFiles(mountPoint, 8 * MiB);
-  const fio = await startFio(t, mountPoint, { fileSize: '24m', rate: '200m', seconds: 300 });
+  const fio = await startFio(t, mountPoint, { fileSize: '24m', rate: '64m', seconds: 300 });
   await waitFor('fio has made its files', 60_000, () => {
     const made = join(mountPoint, 'fio', 'hammer.1.0');
     return existsSync(made) && existsSync(join(mountPoint, 'fio', 'hammer.0.0'));
@@ -61,7 +61,7 @@ test('a device that is written faster than its target takes it', { skip }, async
   const slow = ['--device', disk.device, '--target', image, '--rate', '16M', '--frozen-hook', hook];
 
   await t.test('the freeze does not wait for the target, and there is nothing to warn of', async (each) => {
-    const { status } = await backUp(daemon, [...slow, '--max-freeze', '30s'], '--full');
+    const { status } = await backUp(daemon, [...slow, '--max-freeze', '120s'], '--full');
     fio.assertRunning();
     const device = status.devices[0]!;
     each.diagnostic(`${device.pass} passes, frozen for ${device.freeze_ms ?? -1} ms with the hook`);
@@ -75,14 +75,28 @@ test('a device that is written faster than its target takes it', { skip }, async
     const late = await scriptIn(scratch, 'write-late', [
       `dd if=/dev/urandom of=${join(mountPoint, 'late')} bs=1M count=80 conv=notrunc,fsync status=none`,
     ]);
-    const limits = ['--max-freeze', '30s', '--max-passes', '1'];
+    const limits = ['--max-freeze', '120s', '--max-passes', '1'];
     const args = [...slow, ...limits, '--pre-freeze-hook', late];
+    const logged = daemon.log().length;
     const { status } = await backUp(daemon, args, '--incremental');
     assert.deepEqual(
       [status.state, status.error, status.devices[0]?.kind],
       ['SUCCEEDED', null, 'incremental'],
     );
-    assert.equal(status.devices[0]?.pass, 6, 'one pass before each freeze, and three freezes');
+    const tries = [
+      ...daemon
+        .log()
+        .slice(logged)
+        .matchAll(/"tries":(\d).*another pass before the next freeze/g),
+    ];
+    assert.deepEqual(
+      tries.map(([, number]) => number),
+      ['1', '2'],
+      'one pass before each freeze, and three freezes',
+    );
+    // A slow machine may find before a freeze that memory has no room: that try has no pass inside the freeze.
+    const { pass } = status.devices[0]!;
+    assert.ok(pass >= 4 && pass <= 6, `${pass} passes`);
     assert.deepEqual(
       status.warnings.map(({ code }) => code),
       ['FREEZE_OVERFLOW'],
@@ -107,7 +121,7 @@ test('a device that is written faster than its target takes it', { skip }, async
 
   await fio.stop();
   await t.test('when the writer rests, the next incremental is right and freezes shortly', async (each) => {
-    const args = ['--device', disk.device, '--target', image, '--frozen-hook', hook, '--max-freeze', '30s'];
+    const args = ['--device', disk.device, '--target', image, '--frozen-hook', hook, '--max-freeze', '120s'];
     const status = await backUpWell(daemon, args, '--incremental');
     each.diagnostic(`${status.devices[0]?.bytes_sent ?? 0} bytes sent`);
     await assertSameUsed('ext4', reference, image, size);
@@ -137,7 +151,7 @@ test('the page cache is written right before the freeze; reads are idle till the
   writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
   await exec('sync', ['--file-system', disk.mountPoint!]);
   writeFileSync(join(disk.mountPoint!, 'cached'), randomBytes(24 * MiB));
-  const job = await startJob(daemon, [...target, '--max-freeze', '30s'], '--incremental');
+  const job = await startJob(daemon, [...target, '--max-freeze', '120s'], '--incremental');
   assert.equal((await untilEnded(daemon, job, 120_000)).state, 'SUCCEEDED');
   const { devices } = await jobStatus(daemon, job);
   assert.ok(devices[0]!.bytes_sent >= 32 * MiB);
@@ -150,7 +164,7 @@ test('the page cache is written right before the freeze; reads are idle till the
 
   writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
   await exec('sync', ['--file-system', disk.mountPoint!]);
-  await backUpWell(daemon, [...target, '--max-freeze', '30s', '--impact', 'high'], '--incremental');
+  await backUpWell(daemon, [...target, '--max-freeze', '120s', '--impact', 'high'], '--incremental');
   const more = readFileSync(trace, 'utf8').split('\n').slice(lines.length);
   assert.ok(
     more.some((line) => line.includes('FIFREEZE')),
