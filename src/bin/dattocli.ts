@@ -1,4 +1,4 @@
-/** dattocli, the command (docs/cli.md). */
+/** The entry of the command dattocli (docs/cli.md). */
 import { callsAreRunning } from '../base/bounded-call.ts';
 import { processIo } from '../cli/io.ts';
 import { runDattocli } from '../cli/main.ts';

@@ -1,4 +1,4 @@
-/** dattod, the daemon (docs/dattod.md): brings the rooms together. */
+/** The entry of the daemon dattod (docs/dattod.md). Connects the daemon with the other folders. */
 import { runDattod } from '../daemon/run.ts';
 
 const exitCode = await runDattod(process.argv.slice(2), async () => {
@@ -29,7 +29,6 @@ const exitCode = await runDattod(process.argv.slice(2), async () => {
     trackerCandidates,
   };
 });
-// Nothing that is left may keep the process: a worker of a job that did not end in time, a thread that waits for a
-// filesystem that hangs.
+// The process must end even if a job's worker did not stop in time, or if a thread waits for a hung filesystem.
 const { exitNow } = await import('../linux/exit.ts');
 exitNow(exitCode);

@@ -1,6 +1,6 @@
 /**
- * dattosrv: an NBD server for a directory of image files. This file is its command line (docs/dattosrv.md);
- * the server is src/nbd/server/image-server.ts.
+ * The command line of dattosrv, an NBD server for a directory of image files (docs/dattosrv.md). The server itself is
+ * src/nbd/server/image-server.ts.
  */
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -39,26 +39,32 @@ const output = new StandardOutput();
 const program = new Command('dattosrv')
   .description('Serves the image files of a directory over NBD.')
   .version(agentVersion)
-  .argument('[DIRECTORY]', 'directory of the images; default the current one')
-  .option('-d, --directory <DIR>', 'the same as an option')
+  .argument('[DIRECTORY]', 'directory of the images (default: the current directory)')
+  .option('-d, --directory <DIR>', 'the same, as an option')
   .option('-l, --listen <HOST:PORT>', 'TCP address; port 0 takes any free port', '127.0.0.1:10809')
   .option('-u, --unix <PATH>', 'listen on a Unix socket (mode 0600) instead of TCP')
   .option('--socket <PATH>', 'another name of --unix')
-  .option('-c, --create', 'make an image that is not there when a client opens NAME@SIZE', false)
-  .option('-r, --read-only', 'clients can write nothing', false)
-  .option('-e, --default-export <NAME>', 'what the empty export name stands for, NAME or NAME@SIZE')
-  .option('--tls-certificates <DIR>', 'TLS only, with server-cert.pem and server-key.pem of this directory')
+  .option('-c, --create', 'create a missing image when a client opens NAME@SIZE', false)
+  .option('-r, --read-only', 'clients cannot write', false)
+  .option('-e, --default-export <NAME>', 'export for the empty name, as NAME or NAME@SIZE')
+  .option(
+    '--tls-certificates <DIR>',
+    'require TLS, with server-cert.pem and server-key.pem of this directory',
+  )
   .option(
     '--tls-verify-peer',
-    'clients must show a certificate signed by ca-cert.pem of that directory',
+    'require client certificates that are signed by ca-cert.pem of that directory',
     false,
   )
-  .option('--tls-psk <FILE>', 'TLS only, with pre-shared keys (identity:hexkey, as psktool writes them)')
-  .option('--max-connections <N>', 'refuse further connections', wholeNumber(1, 100_000), 128)
+  .option(
+    '--tls-psk <FILE>',
+    'require TLS, with pre-shared keys (lines of identity:hexkey, as psktool writes them)',
+  )
+  .option('--max-connections <N>', 'most connections; further ones are refused', wholeNumber(1, 100_000), 128)
   .option('--threads <N>', 'threads that serve connections', wholeNumber(1, 256), defaultThreads())
   .option('--json', 'print the ready line as JSON: {"listening": URI}', false)
   .addOption(
-    new Option('--log-level <LEVEL>', 'what goes to standard error')
+    new Option('--log-level <LEVEL>', 'messages to write to standard error')
       .choices(['debug', 'info', 'warn', 'error', 'silent'])
       .default('warn'),
   )
@@ -66,7 +72,7 @@ const program = new Command('dattosrv')
   .configureOutput({ writeOut: (text) => output.write(text) })
   .exitOverride();
 
-/** More threads than processors only add memory. */
+/** Returns the number of processors, from 2 to 8. More threads than processors only take more memory. */
 function defaultThreads(): number {
   return Math.min(8, Math.max(2, availableParallelism()));
 }
@@ -80,7 +86,7 @@ function wholeNumber(least: number, most: number): (text: string) => number {
   };
 }
 
-/** Everything is checked before the server starts. Throws BAD_USAGE, FILE_ERROR, NBD_TLS. */
+/** Checks all arguments before the server starts. Throws BAD_USAGE, FILE_ERROR, NBD_TLS. */
 async function toServerOptions(
   argument: string | undefined,
   given: Arguments,
@@ -95,9 +101,9 @@ async function toServerOptions(
     });
   const unix = given.unix ?? given.socket;
   if (unix !== undefined && listenWasGiven)
-    throw new AgentError('BAD_USAGE', '--unix and --listen exclude each other');
+    throw new AgentError('BAD_USAGE', '--unix and --listen cannot be combined');
   if (given.create && given.readOnly)
-    throw new AgentError('BAD_USAGE', '--create and --read-only exclude each other');
+    throw new AgentError('BAD_USAGE', '--create and --read-only cannot be combined');
   if (given.defaultExport !== undefined) checkDefaultExport(given.defaultExport);
   const tls = await toTlsSettings(given);
   const peersAreVerified = tls !== undefined && verifiesPeers(tls);
@@ -132,8 +138,8 @@ async function toTlsSettings(given: Arguments): Promise<TlsSettings | undefined>
   if (tlsVerifyPeer && tlsCertificates === undefined)
     throw new AgentError('BAD_USAGE', '--tls-verify-peer needs --tls-certificates DIR');
   if (tlsCertificates !== undefined && tlsPsk !== undefined)
-    throw new AgentError('BAD_USAGE', '--tls-certificates and --tls-psk exclude each other', {
-      hint: 'start two servers on the same directory where some clients have certificates and others keys',
+    throw new AgentError('BAD_USAGE', '--tls-certificates and --tls-psk cannot be combined', {
+      hint: 'start two servers on the same directory if some clients have certificates and others have keys',
     });
   if (tlsCertificates === undefined && tlsPsk === undefined) return undefined;
   const settings: TlsSettings =
@@ -173,13 +179,13 @@ async function main(): Promise<void> {
 
 try {
   await main().catch((thrown: unknown) => {
-    // Help and version are no errors.
+    // Commander throws also after it has printed the help or the version.
     if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
   });
   output.finish();
 } catch (thrown) {
   if (thrown instanceof CommanderError) {
-    // commander has printed it.
+    // commander has printed the error.
     process.exitCode = 2;
   } else {
     const error = toAgentError(thrown);
@@ -189,7 +195,7 @@ try {
         : `dattosrv: ${error.message}${error.hint ? `\n  hint: ${error.hint}` : ''}\n`,
     );
     process.exitCode = error.exitCode;
-    // Whatever still runs would keep the process alive.
+    // Threads that still run would keep the process alive.
     if (error.code === 'INTERNAL') process.exit();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * `fsawarebdcopy SRC DST`: copies the used blocks of an idle filesystem to a device, an image file or an NBD
- * server. The engine is the daemon's; the device just has to be idle.
+ * `fsawarebdcopy SRC DST`: copies the used blocks of an idle filesystem to a device, an image file or an NBD server. It uses
+ * the engine of the daemon, but needs no daemon.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -25,14 +25,14 @@ const output = new StandardOutput();
 const program = new Command('fsawarebdcopy')
   .description('Copy the used blocks of the idle filesystem on SRC to DST.')
   .argument('<src>', 'block device or image file, not mounted writable')
-  .argument('<dst>', 'block device, image file (made where absent) or NBD URI (nbd://HOST:PORT/EXPORT)')
-  .option('--verify <level>', 'read back: none, sample or full', 'sample')
+  .argument('<dst>', 'block device, image file (created if missing) or NBD URI (nbd://HOST:PORT/EXPORT)')
+  .option('--verify <level>', 'how much to read back: none, sample or full', 'sample')
   .version(agentVersion)
   .configureOutput({ writeOut: (text) => output.write(text) })
   .exitOverride()
   .action(async (src: string, dst: string, { verify }: { verify: string }) => {
     if (verify !== 'none' && verify !== 'sample' && verify !== 'full')
-      throw new AgentError('BAD_USAGE', `--verify "${verify}" is none of none, sample, full`);
+      throw new AgentError('BAD_USAGE', `--verify "${verify}" is not one of none, sample, full`);
     const { device, devices } = await offlineDevice(src);
     refuseMounted(device);
     const scratch = await mkdtemp(join(tmpdir(), 'fsawarebdcopy-'));
@@ -96,7 +96,7 @@ try {
   output.finish();
 } catch (error) {
   if (error instanceof CommanderError) {
-    // commander has printed it.
+    // commander has printed the error.
     process.exitCode = 2;
   } else {
     const { line, exitCode } = reportError('fsawarebdcopy', error);

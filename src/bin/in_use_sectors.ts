@@ -1,4 +1,4 @@
-/** `in_use_sectors DEV`: prints the used ranges as the predecessor's tool did, `0xSTART 0xLENGTH` in bytes. */
+/** `in_use_sectors DEV`: prints the used ranges in the predecessor's format, `0xSTART 0xLENGTH` in bytes. */
 import { Command, CommanderError } from 'commander';
 import { expectedFilesystems } from '../backup/expected-filesystems.ts';
 import { refuseMounted, offlineDevice } from '../backup/offline.ts';
@@ -12,7 +12,7 @@ import { readVerifiedUsedMap } from '../filesystems/verified.ts';
 const output = new StandardOutput();
 
 const program = new Command('in_use_sectors')
-  .description('Print the byte ranges that the filesystem on DEV uses, as 0xSTART 0xLENGTH, one a line.')
+  .description('Print the byte ranges that the filesystem on DEV uses, as 0xSTART 0xLENGTH, one per line.')
   .argument('<dev>', 'block device or image file, not mounted writable')
   .version(agentVersion)
   .configureOutput({ writeOut: (text) => output.write(text) })
@@ -48,7 +48,7 @@ try {
   output.finish();
 } catch (error) {
   if (error instanceof CommanderError) {
-    // commander has printed it.
+    // commander has printed the error.
     process.exitCode = 2;
   } else {
     const { line, exitCode } = reportError('in_use_sectors', error);

@@ -98,10 +98,7 @@ export class DirectoryExports implements ExportProvider {
     if (image === undefined) throw new ExportError('policy', `"${name}" is not a regular file`);
     if (size === undefined || size === image.size) return image;
     closeSync(image.fd);
-    throw new ExportError(
-      'invalid',
-      `image "${name}" has ${image.size} bytes, but the client asked for ${size}`,
-    );
+    throw new ExportError('invalid', `image "${name}" has ${image.size} bytes, but ${size} were requested`);
   }
 
   /** Returns the size for a new image. Throws ExportError if none may be created. */
