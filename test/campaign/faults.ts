@@ -14,6 +14,8 @@ export interface Fault {
   /** `1` to `9`: as in the first report of the campaign (docs/reports). */
   readonly name: string;
   readonly about: string;
+  /** Steps that come more often, so that it is found soon (main.ts, `--favour`). */
+  readonly favour: string;
   readonly edits: readonly Edit[];
 }
 
@@ -21,6 +23,7 @@ export const faults: readonly Fault[] = [
   {
     name: '1',
     about: 'an older state directory is put back within one boot',
+    favour: 'roll the state back',
     edits: [
       {
         file: 'src/tracking/chain.ts',
@@ -32,6 +35,7 @@ export const faults: readonly Fault[] = [
   {
     name: '2',
     about: 'a server comes back in mid-job with an older image',
+    favour: 'older image',
     edits: [
       {
         file: 'src/backup/copy/threads.ts',
@@ -43,6 +47,7 @@ export const faults: readonly Fault[] = [
   {
     name: '3',
     about: 'a device that is not frozen is written to in mid-job',
+    favour: 'writable for a moment|written raw|^unmount|^remount',
     edits: [
       {
         file: 'src/backup/idle-passes.ts',
@@ -54,6 +59,7 @@ export const faults: readonly Fault[] = [
   {
     name: '4',
     about: 'a device grows in mid-job',
+    favour: 'grown',
     edits: [
       {
         file: 'src/devices/attachment.ts',
@@ -65,6 +71,7 @@ export const faults: readonly Fault[] = [
   {
     name: '5',
     about: 'a recovery point is mounted in the place of its device',
+    favour: 'mount a point',
     edits: [
       {
         file: 'src/backup/own-devices.ts',
@@ -76,6 +83,7 @@ export const faults: readonly Fault[] = [
   {
     name: '6',
     about: 'labels of ZFS over an older filesystem',
+    favour: 'ZFS',
     edits: [
       {
         file: 'src/filesystems/signatures/signatures.ts',
@@ -87,6 +95,7 @@ export const faults: readonly Fault[] = [
   {
     name: '7',
     about: 'two copies of one vault share a local index',
+    favour: '^clone|^copy the vault|and b to copy',
     edits: [
       {
         file: 'src/vault/opening.ts',
@@ -103,6 +112,7 @@ export const faults: readonly Fault[] = [
   {
     name: '8',
     about: 'an interrupted restore continues over what was put there since',
+    favour: 'interrupt a restore',
     edits: [
       {
         file: 'src/restore/target/to-target.ts',
@@ -114,6 +124,7 @@ export const faults: readonly Fault[] = [
   {
     name: '9',
     about: 'two volumes with one UUID are one retention group',
+    favour: '^forget|^clone|b to vault',
     edits: [
       {
         file: 'src/vault/points/identity.ts',
@@ -125,6 +136,7 @@ export const faults: readonly Fault[] = [
   {
     name: 'clones',
     about: 'two volumes with one UUID share a chain in a vault',
+    favour: '^clone|a to vault and b to vault',
     edits: [
       {
         file: 'src/backup/prepare-chain.ts',

@@ -36,7 +36,7 @@ async function find(fault: Fault): Promise<void> {
         readFileSync(path, 'utf8').replace(from, () => to),
       );
     }
-    const output = await play(copy);
+    const output = await play(copy, fault.favour);
     const failure = /^FAILED [^]*?(?=^\s+at )/m.exec(output)?.[0].trim();
     const played = /^\d+ histories.*$/m.exec(output)?.[0] ?? 'the campaign did not end';
     if (failure === undefined) missed++;
@@ -49,12 +49,13 @@ async function find(fault: Fault): Promise<void> {
   }
 }
 
-async function play(copy: string): Promise<string> {
+async function play(copy: string, favour: string): Promise<string> {
   const child = spawn(
     join(copy, 'scripts/node'),
     [
       ...['--disable-warning=ExperimentalWarning', 'test/campaign/main.ts', '--quiet'],
-      ...['--minutes', values.minutes, '--seed', values.seed],
+      ...['--minutes', values.minutes, '--seed', values.seed, '--favour', favour],
+      ...['--shrink-seconds', '90'],
     ],
     { cwd: copy, stdio: ['ignore', 'pipe', 'inherit'] },
   );

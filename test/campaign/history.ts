@@ -16,6 +16,8 @@ export interface CampaignOptions {
   readonly histories: number;
   /** Steps of a history, at most. */
   readonly steps: number;
+  /** Half of the steps have names that match. */
+  readonly favoured?: RegExp;
   /** Milliseconds after which no further history begins. */
   readonly limitMs?: number;
   /** Milliseconds for making a history that failed smaller. */
@@ -61,7 +63,7 @@ export async function runCampaign(world: World, options: CampaignOptions): Promi
     b: fc.constantFrom<Filesystem>('ext4', 'xfs'),
     sameUuid: fc.boolean(),
     commands: fc
-      .commands(stepsFor(recorder), { maxCommands: steps, size: 'max' })
+      .commands(stepsFor(recorder, options.favoured), { maxCommands: steps, size: 'max' })
       .filter((commands) => [...commands].length > 0),
   });
   const details = await fc.check(

@@ -2,10 +2,11 @@
  * The campaign of random histories, for people and for the night:
  *
  *     scripts/node test/campaign/main.ts [--minutes 20] [--histories N] [--steps N] [--seed N] [--path PATH] [--quiet]
- *                                        [--continue] [--shrink-seconds 120]
+ *                                        [--continue] [--shrink-seconds 120] [--favour REGEXP]
  *
  * Needs root and Debian's packages for the tests. A history that fails is shrunk, and its seed and path repeat it. The
- * machine is made anew after 25 histories, with the next seed. `--continue`: other histories are played after a failure.
+ * machine is made anew after 25 histories, with the next seed. `--continue`: other histories are played after a failure. `--favour`:
+ * half of the steps have names that match.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -20,6 +21,7 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '10' },
     seed: { type: 'string', default: String(Date.now() % 2 ** 31) },
     path: { type: 'string' },
+    favour: { type: 'string' },
     quiet: { type: 'boolean', default: false },
     continue: { type: 'boolean', default: false },
     'shrink-seconds': { type: 'string', default: '120' },
@@ -71,6 +73,7 @@ async function playOn(seed: number, most: number, limitMs: number): Promise<Fail
       ...{ seed, histories: most, steps: Number(values.steps), limitMs },
       shrinkMs: Number(values['shrink-seconds']) * 1000,
       ...(values.path === undefined ? {} : { path: values.path }),
+      ...(values.favour === undefined ? {} : { favoured: new RegExp(values.favour) }),
       log: (line) => {
         if (!values.quiet) console.log(line);
       },

@@ -9,11 +9,20 @@ import type { Command, Recorder } from './step.ts';
 import { troubleSteps } from './trouble-steps.ts';
 import { vaultSteps } from './vault-steps.ts';
 
-/** All steps that a history is made of: writes and backups come more often than what disturbs them. */
-export function stepsFor(recorder: Recorder): fc.Arbitrary<Command>[] {
+/**
+ * All steps that a history is made of: writes and backups come more often than what disturbs them. Half of the steps are
+ * of those whose name matches `favoured`.
+ */
+export function stepsFor(recorder: Recorder, favoured?: RegExp): fc.Arbitrary<Command>[] {
   const backups = fc.oneof(...backupSteps(recorder));
   const devices = fc.oneof(...deviceSteps(recorder));
   const troubles = fc.oneof(...troubleSteps(recorder));
   const vaults = fc.oneof(...vaultSteps(recorder));
-  return [...Array<typeof backups>(4).fill(backups), devices, devices, devices, troubles, troubles, vaults];
+  const all = [
+    ...Array<typeof backups>(4).fill(backups),
+    ...[devices, devices, devices, troubles, troubles, vaults],
+  ];
+  if (favoured === undefined) return all;
+  const chosen = fc.oneof(...all).filter((command) => favoured.test(String(command)));
+  return [...all, ...Array<typeof chosen>(all.length).fill(chosen)];
 }

@@ -130,7 +130,10 @@ export class World {
     const disks = { a: await Disk.make(t, 'a', scratch), b: await Disk.make(t, 'b', scratch) };
     const images = join(scratch, 'images');
     for (const name of ['dattosrv', 'nbdkit', 'file']) mkdirSync(join(images, name));
-    const dattosrv = await startDattosrv(t, ['--create'], { directory: join(images, 'dattosrv') });
+    const dattosrv = await startDattosrv(t, ['--create'], {
+      directory: join(images, 'dattosrv'),
+      entry: join(lib, 'dattosrv.js'),
+    });
     const nbdkit = await startNbdkit(nbdkitParameters(scratch));
     const daemon = await startDaemon({ paths, tracking: true, entry: join(lib, 'dattod.js') });
     const hooks = await makeHooks(scratch, Object.values(disks));
@@ -233,7 +236,10 @@ export class World {
       const { directory, socket } = this.#dattosrv;
       await this.#dattosrv.kill();
       await between?.();
-      this.#dattosrv = await startDattosrv(this.#t, ['--create'], { directory, socket });
+      this.#dattosrv = await startDattosrv(this.#t, ['--create'], {
+        ...{ directory, socket },
+        entry: join(this.#lib, 'dattosrv.js'),
+      });
       return;
     }
     const { socket, directory } = this.#nbdkit;

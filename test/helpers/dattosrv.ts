@@ -19,6 +19,8 @@ import { programCommand } from './programs.ts';
 export interface DattosrvOptions {
   /** Where the images are; default a fresh directory. */
   readonly directory?: string;
+  /** The program to run. Default: that of the build or of the sources (programs.ts). */
+  readonly entry?: string;
   /** The Unix socket of an earlier server, to listen at again. */
   readonly socket?: string;
   /** Loopback TCP instead of a Unix socket. */
@@ -61,7 +63,7 @@ export async function startDattosrv(
   const traceFile = join(scratch, 'trace');
   const where = options.tcp === true ? ['--listen', '127.0.0.1:0'] : ['--unix', socket];
   const command: string[] = [
-    ...programCommand('src/bin/dattosrv.ts'),
+    ...programCommand(options.entry ?? 'src/bin/dattosrv.ts'),
     '--json',
     ...where,
     ...parameters,

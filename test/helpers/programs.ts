@@ -24,5 +24,5 @@ export function programCommand(entry: string): [program: string, ...args: string
     return [launcher];
   }
   const path = resolve(root, entry);
-  return path.endsWith('.ts') ? [process.execPath, ...nodeFlags, path] : [path];
+  return /\.[jt]s$/.test(path) ? [process.execPath, ...nodeFlags, path] : [path];
 }
