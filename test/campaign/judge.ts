@@ -9,9 +9,8 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
-import type { DiskName } from './disk.ts';
 import { differenceOf, type Expected, expectedOf } from './expected.ts';
-import type { BackupRequest, Outcome, Pair, TargetName, World } from './world.ts';
+import type { BackupRequest, Outcome, Pair, World } from './world.ts';
 
 export type ErrorCode = ErrorDocument['code'];
 
@@ -52,7 +51,7 @@ export async function judge(
 async function judgeDisk(
   world: World,
   { disk: name, target }: Pair,
-  { status, references }: Outcome,
+  { status, references, images }: Outcome,
   onRight: ((image: RightImage) => void) | undefined,
 ): Promise<string> {
   const disk = world.disks[name];
@@ -63,7 +62,7 @@ async function judgeDisk(
     ({ code, device: of }) => code === 'NOT_ONE_INSTANT' && (of ?? disk.device) === disk.device,
   );
   if (unproven) return `${summary}, instant not proven`;
-  const image = await imageOf(world, target, name, status!);
+  const image = await imageOf(world, { disk: name, target }, images.get(name), status!);
   const copies = references.get(name) ?? [];
   assert.ok(copies.length > 0, `no copy of ${disk.device} to compare with`);
   const differences: string[] = [];
@@ -92,20 +91,20 @@ interface ReadImage {
 
 async function imageOf(
   world: World,
-  target: TargetName,
-  name: DiskName,
+  { disk: name, target }: Pair,
+  path: string | undefined,
   status: JobStatus,
 ): Promise<ReadImage> {
-  if (target !== 'vault' && target !== 'copy')
-    return { path: world.imageOf(target, name), keep: () => undefined };
+  if (path !== undefined) return { path, keep: () => undefined };
+  assert.ok(target === 'vault' || target === 'copy');
   const vault = world.vaultAt(target);
   const { device } = world.disks[name];
   const id = status.devices.find((each) => each.device === device)!.point;
   const point = (await vault.points()).find((each) => each.id === id);
   assert.ok(id !== null && point !== undefined, `the vault does not list the point ${id}`);
-  const path = join(world.scratch, `point-${name}`);
-  await dumpOf(world, target, id, device, path);
-  return { path, keep: (expected) => vault.expect(id, device, expected) };
+  const dump = join(world.scratch, `point-${name}`);
+  await dumpOf(world, target, id, device, dump);
+  return { path: dump, keep: (expected) => vault.expect(id, device, expected) };
 }
 
 async function dumpOf(

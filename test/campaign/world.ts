@@ -63,6 +63,8 @@ export interface Outcome {
   readonly status?: JobStatus;
   /** For each disk, copies of it at moments that the image may show. */
   readonly references: ReadonlyMap<DiskName, readonly string[]>;
+  /** The image files that the job was given; none for a vault. The device may have another size since. */
+  readonly images: ReadonlyMap<DiskName, string>;
 }
 
 export class World {
@@ -294,6 +296,9 @@ export class World {
       writeFileSync(join(this.scratch, 'wait-at'), `${during.at}\n`);
       for (const disk of chosen) if (disk.mounted !== 'rw') await disk.copy(this.#reference(disk, 'before'));
     } else rmSync(join(this.scratch, 'wait-at'), { force: true });
+    const images = new Map<DiskName, string>();
+    for (const { disk, target } of pairs)
+      if (target !== 'vault' && target !== 'copy') images.set(disk, this.imageOf(target, disk));
     const answer = await post<JobStatus>(this.#daemon.socket, '/v1/jobs', {
       kind,
       devices: pairs.map(({ disk, target }) => ({
@@ -308,7 +313,7 @@ export class World {
         ...options,
       },
     });
-    if ('refused' in answer) return { refused: answer.refused, references: new Map() };
+    if ('refused' in answer) return { refused: answer.refused, references: new Map(), images };
     const { uuid } = answer.body;
     try {
       if (during !== undefined) {
@@ -337,7 +342,7 @@ export class World {
         ),
       );
     }
-    return { status, references };
+    return { status, references, images };
   }
 
   #reference({ name }: Disk, when: string): string {
