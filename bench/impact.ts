@@ -2,14 +2,15 @@
  * Measures how much a backup is in the way of what else the machine does: latency and throughput of 4 KiB random direct
  * writes at a fixed rate, without the agent, with it idle, tracking, and copying at each `--impact`.
  *
- *     scripts/node bench/impact.ts [--rounds 5] [--seconds 8] [--rate 8M] [--disk slow] [--size 512M] [--directory DIR]
+ *     scripts/node bench/impact.ts [--rounds 5] [--seconds 8] [--rate 8M] [--size 512M] [--directory DIR]
+ *     scripts/node bench/impact.ts --disk slow --rate 1M [--read-ms 4] [--write-ms 1] [--size 256M]
  *
  * Needs root, fio, nbdkit, and a kernel that eBPF can track with; nbdfuse as well for the slow disk. The device is an ext4
- * on a loop device. `--disk memory`: over a file in DIRECTORY (default /dev/shm), so that only the processor is shared.
- * `--disk slow`: over a disk that serves one request after the other, a write in 0.2 ms and a read in 2 ms, as one with a
- * head does (nbdkit's filters, through FUSE). The target takes everything and keeps nothing, so that only reading is
- * measured; full backups follow each other as long as fio writes, their freezes included. A ratio is that of a run to the
- * one without the agent of the same round. The tables go to docs/benchmarks.md by hand, with the machine.
+ * on a loop device, half full. `--disk memory`: over a file in DIRECTORY (default /dev/shm), so that only the processors are
+ * shared. `--disk slow`: over a disk that serves one request after the other, each in as many milliseconds, as a disk with
+ * one head does (nbdkit's filters, through FUSE). The target takes everything and keeps nothing, so that only reading is
+ * measured. Full backups follow one another as long as fio writes; their freezes are included. A ratio compares a run with
+ * the one without the agent in the same round. The tables go to docs/benchmarks.md by hand, with the machine.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -48,6 +49,8 @@ const { values } = parseArgs({
     rate: { type: 'string', default: '8M' },
     disk: { type: 'string', default: 'memory' },
     size: { type: 'string', default: '512M' },
+    'read-ms': { type: 'string', default: '4' },
+    'write-ms': { type: 'string', default: '1' },
     directory: { type: 'string', default: '/dev/shm' },
   },
 });
@@ -129,7 +132,7 @@ async function makeDisk(): Promise<Disk> {
   const directory = scratchFor(t, { memory: true });
   const server = await startNbdkit([
     ...['--filter=noparallel', '--filter=delay', 'memory', String(size)],
-    ...['serialize=requests', 'rdelay=2ms', 'wdelay=200us'],
+    ...['serialize=requests', `rdelay=${values['read-ms']}ms`, `wdelay=${values['write-ms']}ms`],
   ]);
   atEnd(t, () => server.stop());
   const [shown, mountPoint] = [join(directory, 'shown'), join(directory, 'mnt')];
