@@ -9,8 +9,8 @@ export interface WriteCounters {
 }
 
 /**
- * A function that reads the counters. They are those of the whole disks below the device, since whoever writes there waits
- * for our reads as well. Undefined for files, and once a disk is gone. Without `queue/iostats` they stand still.
+ * A function that reads the counters. They are those of the whole disks below the device, since programs that write to other
+ * parts of a disk wait for our reads as well. Undefined for files, and once a disk is gone. Without `queue/iostats` they stand still.
  */
 export function openWriteCounters(
   device: Pick<Device, 'kind' | 'major' | 'minor'>,

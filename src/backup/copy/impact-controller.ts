@@ -2,10 +2,9 @@
  * How much of their time the copying threads of a device may read, by how long the writes of others to it take. Pure:
  * samples of the kernel's counters in, a share of time out.
  *
- * What is slow is told by the device itself: now and then no thread reads for a moment, and the writes of that moment are
- * the measure for those that meet our reads. The median of several such moments counts, so that one burst of writes does
- * not. The share falls by a part of itself and rises by a constant step, so jobs that share a disk come to share it evenly
- * (additive increase, multiplicative decrease).
+ * The device itself gives the measure. Now and then no thread reads for a moment, and the writes of that moment are compared
+ * with those that meet our reads. The median of several moments counts, so one burst of writes has no effect. The share falls
+ * by a part of itself and rises by a constant step (additive increase, multiplicative decrease, as in TCP).
  */
 import type { WriteCounters } from '../../devices/write-counters.ts';
 import type { ImpactLevel } from '../impact.ts';
@@ -47,7 +46,7 @@ export class ImpactController {
     return this.#share;
   }
 
-  /** Whether it is time for a moment without reads. Nobody has to wait if nothing was written lately. */
+  /** Whether it is time for a moment without reads. It never is if no other program wrote lately. */
   get restDue(): boolean {
     if (this.#samplesSinceWrite >= restEvery) return false;
     return this.#samplesSinceRest >= (this.#rests.length === 0 ? firstRest : restEvery);
