@@ -27,7 +27,7 @@ export async function runStep(
 ): Promise<boolean> {
   console.log(`\n== ${name}`);
   const { outcome, seconds } = await run(command, environment, 10 * 60_000);
-  console.log(`${outcome === undefined ? 'ok' : `FAILED: ${outcome}`}, ${seconds} s`);
+  console.log(`${name}: ${outcome === undefined ? 'ok' : `FAILED: ${outcome}`}, ${seconds} s`);
   if (outcome !== undefined)
     addCounts(total, { ...noCounts(), failed: 1, failures: [`${name}: ${outcome}`] });
   return outcome === undefined;
