@@ -5,14 +5,16 @@
  * mounted. The daemon's use of its machine is measured all the time; none of it may grow (growth.ts).
  */
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
+import { History } from '../../src/daemon/history.ts';
 import { daemonFor, scratchFor, untilEnded } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
-import { runProgram, type TestDaemon, waitFor } from '../helpers/daemon.ts';
+import { daemonPaths, runProgram, type TestDaemon, waitFor } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
@@ -47,6 +49,23 @@ export async function runSoak(t: EndingTest, options: SoakOptions): Promise<Soak
   return soak.run();
 }
 
+/** As many jobs as are kept, so that the history is as large as it gets from the beginning. */
+function fillHistory(stateDirectory: string): void {
+  mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
+  const history = new History(join(stateDirectory, 'history.sqlite'));
+  history.hold();
+  for (let job = 0; job < 1000; job++)
+    history.put({
+      ...{ uuid: randomUUID(), kind: 'incremental', state: 'SUCCEEDED', phase: 'finishing', paused: false },
+      ...{ created_at: new Date(job).toISOString(), finished_at: new Date(job + 1).toISOString() },
+      ...{ tracker: 'ebpf', rate: 0, seconds_left: null, warnings: [], devices: [] },
+      // As long as the status of a real job with one device.
+      error: { code: 'INTERNAL', message: '.'.repeat(1400) },
+    });
+  history.release();
+  history.close();
+}
+
 class Soak {
   readonly #options: SoakOptions;
   readonly #daemon: TestDaemon;
@@ -79,7 +98,10 @@ class Soak {
     mkdirSync(temporary);
     const disk = await makeLoop(t, { size: 48 * MiB, filesystem: 'ext4', mount: true, directory: scratch });
     await fillWithFiles(disk.mountPoint!, 4 * MiB);
+    const paths = daemonPaths();
+    fillHistory(paths.stateDirectory);
     const daemon = await daemonFor(t, {
+      paths,
       tracking: true,
       ...(options.built ? { entry: 'build/dattod' } : {}),
       environment: { TMPDIR: temporary },
