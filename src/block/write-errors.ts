@@ -46,7 +46,7 @@ export function targetFailure(name: string, what: string, cause: unknown): unkno
   if (cause instanceof AgentError || code === undefined) return cause;
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG')
     return new AgentError('TARGET_FULL', `${name} has no room left: ${what} gave ${code}`, {
-      hint: 'make room there and start the backup again',
+      hint: 'make room there, then start again',
       cause,
     });
   if (code === 'EROFS' || code === 'EPERM')

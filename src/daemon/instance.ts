@@ -15,7 +15,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError, errnoCode, systemHints } from '../base/errors.ts';
 
 /** Takes an exclusive lock without waiting; false where somebody else has it. */
 export type TryLock = (fd: number) => boolean;
@@ -37,7 +37,7 @@ export function claimInstance(pidFile: string, tryLock: TryLock, pid = process.p
       if (isStillThere(fd, pidFile)) {
         checkIsPidFile(fd, pidFile);
         ftruncateSync(fd);
-        writeSync(fd, `${pid}\n`, 0);
+        writePid(fd, pid, pidFile);
         return {
           release: () => {
             if (isStillThere(fd, pidFile)) unlinkSync(pidFile);
@@ -68,6 +68,20 @@ function openPidFile(path: string): number {
         cause: error,
       },
     );
+  }
+}
+
+/** One that cannot be written is removed again: it would be empty. */
+function writePid(fd: number, pid: number, path: string): void {
+  try {
+    writeSync(fd, `${pid}\n`, 0);
+  } catch (error) {
+    unlinkSync(path);
+    const code = errnoCode(error) ?? String(error);
+    throw new AgentError('FILE_ERROR', `The pid file ${path} cannot be written: ${code}`, {
+      hint: systemHints[code] ?? 'choose another with --pid-file',
+      cause: error,
+    });
   }
 }
 

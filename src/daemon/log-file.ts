@@ -7,6 +7,8 @@ import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { holdableSink, type LogSink } from '../base/log.ts';
 
+const newline = 0x0a;
+
 export class LogFile implements LogSink {
   readonly #path: string;
   readonly #sink: LogSink;
@@ -14,18 +16,25 @@ export class LogFile implements LogSink {
   /** Not being open counts as one. */
   #holds = 1;
   #reopenWaits = false;
+  /** The file ends within a line. */
+  #inLine = false;
 
   /** `-` is standard error. */
   constructor(path: string) {
     this.#path = path;
-    this.#sink = holdableSink((text) => {
-      try {
-        writeSync(this.#fd, text);
-      } catch {
-        // A full disk must not end a backup; there is nowhere to say so.
-      }
-    });
+    this.#sink = holdableSink((text) => this.#append(text));
     this.#sink.hold();
+  }
+
+  /** A full disk must not end a backup; there is nowhere to say so. It may take a part of a line only. */
+  #append(text: string): void {
+    const bytes = Buffer.from(this.#inLine ? `\n${text}` : text);
+    try {
+      const written = writeSync(this.#fd, bytes);
+      if (written > 0) this.#inLine = bytes[written - 1] !== newline;
+    } catch {
+      // The next line may find room again.
+    }
   }
 
   /** Opens the file and writes what waited. Throws FILE_ERROR. */
@@ -56,6 +65,7 @@ export class LogFile implements LogSink {
     const old = this.#fd;
     this.#fd = openLog(this.#path);
     if (this.#path !== '-') closeSync(old);
+    this.#inLine = false;
   }
 
   /** Writes what waits, frozen or not: for a process that ends and has a guard behind it. */

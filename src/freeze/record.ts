@@ -6,6 +6,7 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoCode } from '../base/errors.ts';
+import { writing } from '../base/files.ts';
 import type { ProcessIdentity } from '../linux/process.ts';
 
 export interface FreezeRecord {
@@ -31,10 +32,18 @@ export function recordPath(runDirectory: string, guardPid: number): string {
   return join(runDirectory, `freeze-${guardPid}.json`);
 }
 
+/** Throws FILE_ERROR. */
 export function writeRecord(path: string, record: FreezeRecord): void {
   const temporary = `${path}.new`;
-  writeFileSync(temporary, JSON.stringify(record), { mode: 0o600 });
-  renameSync(temporary, path);
+  writing(path, () => {
+    try {
+      writeFileSync(temporary, JSON.stringify(record), { mode: 0o600 });
+      renameSync(temporary, path);
+    } catch (thrown) {
+      rmSync(temporary, { force: true });
+      throw thrown;
+    }
+  });
 }
 
 export function removeRecord(path: string): void {

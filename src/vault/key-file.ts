@@ -2,7 +2,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError, errnoCode, systemHints } from '../base/errors.ts';
 import { makeDirectories, syncFolder } from './store/durable.ts';
 
 /** Creates the file, and its directory (0700) if it is missing. Throws FILE_EXISTS, FILE_ERROR. */
@@ -48,8 +48,11 @@ async function write(path: string, text: string): Promise<void> {
 }
 
 function failed(path: string, error: unknown): AgentError {
-  return new AgentError('FILE_ERROR', `${path} cannot be written: ${errnoCode(error) ?? String(error)}`, {
-    hint: 'create vaults and keys as root, or choose another directory with --state-dir',
+  const code = errnoCode(error);
+  return new AgentError('FILE_ERROR', `${path} cannot be written: ${code ?? String(error)}`, {
+    hint:
+      systemHints[code ?? ''] ??
+      'create vaults and keys as root, or choose another directory with --state-dir',
     cause: error,
   });
 }

@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError, errnoCode, systemHints } from '../base/errors.ts';
 import { readTrusted } from '../base/trusted-file.ts';
 import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
@@ -223,10 +223,12 @@ async function makeStateDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
-    throw new AgentError('FILE_ERROR', `${path} cannot be made: ${errnoCode(error) ?? String(error)}`, {
+    const code = errnoCode(error) ?? String(error);
+    throw new AgentError('FILE_ERROR', `${path} cannot be made: ${code}`, {
       hint:
+        systemHints[code] ??
         'the index of the vault is in the state directory; run as root, or choose another one with ' +
-        '--state-dir',
+          '--state-dir',
       cause: error,
     });
   }

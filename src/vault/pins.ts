@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { replaceFile } from '../base/durable.ts';
-import { AgentError, errnoCode } from '../base/errors.ts';
+import { AgentError, errnoCode, systemHints } from '../base/errors.ts';
 import { isId } from './ids.ts';
 
 interface Pin {
@@ -99,10 +99,13 @@ async function readPin(path: string): Promise<Pin | undefined> {
 }
 
 function fileError(path: string, what: string, error: unknown): AgentError {
-  return new AgentError('FILE_ERROR', `${path} cannot be ${what}: ${errnoCode(error) ?? String(error)}`, {
+  if (error instanceof AgentError) return error;
+  const code = errnoCode(error) ?? String(error);
+  return new AgentError('FILE_ERROR', `${path} cannot be ${what}: ${code}`, {
     hint:
+      systemHints[code] ??
       'the state directory records the vaults of each location; run as root, or choose another one ' +
-      'with --state-dir',
+        'with --state-dir',
     cause: error,
   });
 }

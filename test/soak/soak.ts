@@ -7,7 +7,6 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
@@ -19,6 +18,7 @@ import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
 import { makeLoop } from '../helpers/loop.ts';
+import { post } from '../helpers/post.ts';
 import { vaultFor } from '../helpers/vault.ts';
 import type { Sample } from './growth.ts';
 import { measure, type Places } from './measure.ts';
@@ -188,7 +188,7 @@ class Soak {
 
   async #cancelled(target: string): Promise<void> {
     const { status } = await this.#start('differential', target, { rate: 1_000_000 });
-    await this.#ask('POST', `/v1/jobs/${status!.uuid}/stop`);
+    await post(this.#daemon.socket, `/v1/jobs/${status!.uuid}/stop`);
     const ended = await untilEnded(this.#daemon, status!.uuid);
     assert.ok(ended.state === 'CANCELLED' || ended.state === 'SUCCEEDED', ended.state);
     this.#count(`stopped: ${ended.state}`);
@@ -225,26 +225,10 @@ class Soak {
     target: string,
     options: object = {},
   ): Promise<{ status?: JobStatus; refused?: ErrorDocument }> {
-    const { good, body } = await this.#ask('POST', '/v1/jobs', {
+    const answer = await post<JobStatus>(this.#daemon.socket, '/v1/jobs', {
       ...{ kind, options, devices: [{ device: this.#device, target }] },
     });
-    return good ? { status: body as JobStatus } : { refused: body as ErrorDocument };
-  }
-
-  #ask(method: string, path: string, document: object = {}): Promise<{ good: boolean; body: unknown }> {
-    const { socket } = this.#daemon;
-    return new Promise((resolve, reject) => {
-      const headers = { 'content-type': 'application/json' };
-      request({ socketPath: socket, path, method, headers, timeout: 120_000 }, (response) => {
-        let text = '';
-        response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
-        response.once('end', () =>
-          resolve({ good: (response.statusCode ?? 500) < 300, body: JSON.parse(text) as unknown }),
-        );
-      })
-        .once('error', reject)
-        .end(JSON.stringify(document));
-    });
+    return answer.refused === undefined ? { status: answer.body } : answer;
   }
 
   #count(what: string): void {

@@ -5,7 +5,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
-import { unlessAbsent } from '../../base/files.ts';
+import { unlessAbsent, writingAsync } from '../../base/files.ts';
 import type { StartTracking } from '../../tracking/choose.ts';
 import type { RebootRecord } from '../../tracking/reboot/record.ts';
 
@@ -35,8 +35,10 @@ const fileName = 'reboot.json';
 export async function writeOutcome(runDirectory: string, outcome: RebootOutcome): Promise<void> {
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const path = join(runDirectory, fileName);
-  await writeFile(`${path}.new`, `${JSON.stringify(outcome, undefined, 2)}\n`, { mode: 0o600 });
-  await rename(`${path}.new`, path);
+  await writingAsync(path, async () => {
+    await writeFile(`${path}.new`, `${JSON.stringify(outcome, undefined, 2)}\n`, { mode: 0o600 });
+    await rename(`${path}.new`, path);
+  });
 }
 
 /**

@@ -3,11 +3,11 @@
  * The file is `RUN_DIRECTORY/mounts/ID/record.json`, beside the socket and the directory of the FUSE mount. It contains no
  * secrets.
  */
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { freshBytes } from '../../base/random.ts';
-import { unlessAbsent } from '../../base/files.ts';
+import { makeDirectory, unlessAbsent, writingAsync } from '../../base/files.ts';
 import type { Device } from '../../devices/device.ts';
 import { bootId, type ProcessIdentity } from '../../linux/process.ts';
 import { readMounts } from '../../linux/mountinfo.ts';
@@ -70,7 +70,7 @@ export async function newRecord(
       'BAD_USAGE',
       `${runDirectory} is too long: the path of a socket in it would have ${Buffer.byteLength(socket)} bytes, but at most 107 are possible`,
     );
-  await mkdir(place, { recursive: true, mode: 0o700 });
+  await makeDirectory(place);
   const { point, device } = subject;
   const record: MountRecord = {
     ...{ id, point, device, purpose, maker },
@@ -80,14 +80,23 @@ export async function newRecord(
     ...{ file: undefined, nbd: undefined, loop: undefined },
     ready: false,
   };
-  await writeRecord(runDirectory, record);
+  try {
+    await writeRecord(runDirectory, record);
+  } catch (thrown) {
+    // Nothing is there that could be needed to undo it.
+    await rm(place, { recursive: true, force: true });
+    throw thrown;
+  }
   return record;
 }
 
+/** Throws FILE_ERROR. */
 export async function writeRecord(runDirectory: string, record: MountRecord): Promise<void> {
   const path = join(placeOf(runDirectory, record.id), 'record.json');
-  await writeFile(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
-  await rename(`${path}.new`, path);
+  await writingAsync(path, async () => {
+    await writeFile(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
+    await rename(`${path}.new`, path);
+  });
 }
 
 /** Returns the records, the oldest first. Ignores malformed files. Throws FILE_ERROR if a record cannot be read. */

@@ -9,10 +9,11 @@
  */
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { createHash } from 'node:crypto';
-import { type FileHandle, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
+import { makeDirectory, writingAsync } from '../../base/files.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { readBlockDevices } from '../../linux/sysfs.ts';
 import { splitDeviceNumber } from '../../linux/usage.ts';
@@ -85,11 +86,11 @@ export class UnfinishedRestore {
   async begin(fresh: boolean): Promise<void> {
     if (this.#directory === undefined) return;
     const { path, text } = await this.#record(this.#directory);
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(this.#directory);
     if (fresh) await rm(`${path}.ranges`, { force: true });
     this.#logged = fresh ? 0 : (await this.#ranges()).length;
-    this.#log = await open(`${path}.ranges`, 'a', 0o600);
-    await writeFile(`${path}.json`, text, { mode: 0o600 });
+    this.#log = await writingAsync(`${path}.ranges`, () => open(`${path}.ranges`, 'a', 0o600));
+    await writingAsync(`${path}.json`, () => writeFile(`${path}.json`, text, { mode: 0o600 }));
     this.#begun = path;
   }
 

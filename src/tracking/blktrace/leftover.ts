@@ -7,6 +7,7 @@
  */
 import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { writingAsync } from '../../base/files.ts';
 import { bootId, identifyProcess, isAlive, type ProcessIdentity } from '../../linux/process.ts';
 
 interface TraceRecordFile {
@@ -78,8 +79,10 @@ export class TraceRecords {
   async #write(disk: string, record: TraceRecordFile): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     const path = this.#path(disk);
-    await writeFile(`${path}.new`, JSON.stringify(record));
-    await rename(`${path}.new`, path);
+    await writingAsync(path, async () => {
+      await writeFile(`${path}.new`, JSON.stringify(record));
+      await rename(`${path}.new`, path);
+    });
   }
 
   #path(disk: string): string {

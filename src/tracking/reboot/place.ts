@@ -4,13 +4,13 @@
  * configuration costs a disk. docs/formats/reboot.md.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { alignUp } from '../../base/bytes.ts';
-import { syncDirectory } from '../../base/durable.ts';
+import { replaceFile, syncDirectory } from '../../base/durable.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
-import { unlessAbsent } from '../../base/files.ts';
+import { makeDirectory, unlessAbsent } from '../../base/files.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
 import { blockDeviceSize } from '../../linux/ioctl.ts';
 import { encodeNothing, headerSize, markUsed, recordLength } from './record.ts';
@@ -120,16 +120,8 @@ export async function prepareRecordDevice(path: string): Promise<void> {
 }
 
 async function writeToFile(path: string, record: Buffer): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const file = await open(`${path}.new`, 'w', 0o600);
-  try {
-    await file.writeFile(record);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  await syncDirectory(dirname(path));
+  await makeDirectory(dirname(path));
+  await replaceFile(path, record);
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -8,6 +8,7 @@
  */
 import fs from 'node:fs';
 import { Descriptor } from '../../base/descriptor.ts';
+import { writing } from '../../base/files.ts';
 import { newId } from '../ids.ts';
 
 /** Number of doubles of 8 bytes each: 32 MiB. */
@@ -287,8 +288,10 @@ function openUnlinked(path: string): Descriptor {
 
 function writeEntries(file: Descriptor, keys: Float64Array, at: number): void {
   const bytes = new Uint8Array(keys.buffer, keys.byteOffset, keys.byteLength);
-  for (let done = 0; done < bytes.length;)
-    done += fs.writeSync(file.fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
+  writing(file.name, () => {
+    for (let done = 0; done < bytes.length;)
+      done += fs.writeSync(file.fd, bytes, done, bytes.length - done, at * bytesPerEntry + done);
+  });
 }
 
 /** Returns the number of entries read. */
