@@ -48,6 +48,8 @@ async function makeHanging(t: EndingTest): Promise<Hanging> {
     mountPoint,
     loop,
     hang: async () => {
+      // Before all other removals, which would wait for it.
+      atEnd(t, () => void server.kill('SIGCONT'));
       // The device's first blocks may not be cached: a read of them has to reach the server.
       await exec('dd', [`if=${join(mountPoint, 'disk.img')}`, 'iflag=nocache', 'count=0', 'status=none']);
       server.kill('SIGSTOP');
