@@ -23,7 +23,7 @@ import {
 import { carryOut, copyOut } from './carry-out.ts';
 import { type Choice, choosePacks } from './choose.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
-import { lookAtPacks, markPoints, measure } from './looks.ts';
+import { scanPacks, markPoints, measure } from './scan.ts';
 import { Marking } from './marking.ts';
 import { type Participant, declareDead, isDead, isFromFuture, listWriters, redate } from './participants.ts';
 import {
@@ -111,7 +111,7 @@ async function runPrune(run: PruneRun): Promise<PruneResult> {
   const writers = await listWriters(vault, { signal });
   const active = lock === undefined ? await living(run, writers, now) : writers;
   const condemned = condemnedBy(lists);
-  await lookAtPacks(run);
+  await scanPacks(run);
   const points = await markPoints(run);
   const usage = await measure(run, condemned);
 
@@ -292,7 +292,7 @@ async function carryOutAtOnce(
   const { vault, marking, options } = run;
   const { signal } = options;
   const condemned = await readCondemned(vault, { signal });
-  const others = await lookAtPacks(run);
+  const others = await scanPacks(run);
   const { points, damaged } = await listPoints(vault, { signal });
   let rescue: ReadonlySet<string> = new Set();
   const own = new Set(list.packs);

@@ -15,7 +15,7 @@ import { type VaultUsage, measureUsage } from './usage.ts';
 const mostRounds = 8;
 
 /** Returns how many packs have appeared or vanished since the last scan. */
-export async function lookAtPacks({ vault, index, options, done }: PruneRun): Promise<number> {
+export async function scanPacks({ vault, index, options, done }: PruneRun): Promise<number> {
   const { signal, progress } = options;
   const { added, dropped, damaged } = await refreshIndex(vault, index, {
     signal,
@@ -49,7 +49,7 @@ export async function markPoints(run: PruneRun): Promise<readonly Point[]> {
   let unknown = await marking.mark(points);
   // Another pruner may have moved pages in the meantime.
   for (let round = 0; unknown.length > 0 && round < mostRounds; round++) {
-    if ((await lookAtPacks(run)) === 0) break;
+    if ((await scanPacks(run)) === 0) break;
     unknown = await marking.markAgain(unknown);
   }
   if (unknown.length > 0) await withdrawOrRefuse(run, unknown);
