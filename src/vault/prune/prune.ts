@@ -20,7 +20,7 @@ import {
   readCondemned,
   readCondemnedLists,
 } from '../writing/condemned.ts';
-import { carryOut, copyOut } from './carry-out.ts';
+import { carryOut, copyOut } from './delete-packs.ts';
 import { type Choice, choosePacks } from './choose.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
 import { scanPacks, markPoints, measure } from './scan.ts';
