@@ -1,6 +1,6 @@
 /** Chooses which packs a prune removes, and from which it copies first. Pure. */
 import type { PackKind } from '../packs/format.ts';
-import type { PackUsage } from './usage.ts';
+import type { PackUsage } from './pack-usage.ts';
 
 export interface ChooseOptions {
   /** In bytes; a pack is closed when it reaches this size. */

@@ -12,7 +12,7 @@ import { type PackKind, packObject } from '../packs/format.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
 import { openPack, readDirectory } from '../packs/read-pack.ts';
 import type { Vault } from '../vault.ts';
-import type { Needed } from './usage.ts';
+import type { Needed } from './pack-usage.ts';
 
 export interface CopyOptions {
   /** ID of the pruner that owns the new packs. */

@@ -4,7 +4,7 @@ import type { CondemnedList } from '../writing/condemned.ts';
 import type { Choice } from './choose.ts';
 import type { Participant } from './participants.ts';
 import type { Tidied } from './tidy.ts';
-import type { VaultUsage } from './usage.ts';
+import type { VaultUsage } from './pack-usage.ts';
 
 export interface PruneResult {
   readonly dryRun: boolean;

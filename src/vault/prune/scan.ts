@@ -9,7 +9,7 @@ import { listPoints } from '../points/points.ts';
 import type { UnknownMap } from './marking.ts';
 import { isDeadMark, listWriterObjects } from './participants.ts';
 import type { PruneRun } from './run.ts';
-import { type VaultUsage, measureUsage } from './usage.ts';
+import { type VaultUsage, measureUsage } from './pack-usage.ts';
 
 /** Limit of rounds. Lost pages are looked up again as long as a round finds something new. */
 const mostRounds = 8;

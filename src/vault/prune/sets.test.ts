@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { choosePacks } from './choose.ts';
 import { LiveSet } from './live-set.ts';
 import { PageSet } from './page-set.ts';
-import type { PackUsage } from './usage.ts';
+import type { PackUsage } from './pack-usage.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'vault-sets-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
