@@ -5,7 +5,7 @@
 import { AgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
 import type { ChunkIndex } from './index/chunk-index.ts';
-import { isLoss } from './loss.ts';
+import { isDataLossError } from './data-loss.ts';
 import { ImageMap } from './maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from './names.ts';
 import { PartReader, type PartReaderOptions } from './packs/part-reader.ts';
@@ -158,7 +158,7 @@ export class PointImage {
   }
 
   #located(error: unknown, offset: number, length: number): unknown {
-    if (!isLoss(error)) return error;
+    if (!isDataLossError(error)) return error;
     const end = Math.min(this.size, offset + length);
     const hint = error.hint === undefined ? {} : { hint: error.hint };
     return new AgentError(error.code, `${this.name}, bytes ${offset} to ${end}: ${error.message}`, {

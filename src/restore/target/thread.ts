@@ -6,7 +6,7 @@ import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { isZero, KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
-import { isLoss } from '../../vault/loss.ts';
+import { isDataLossError } from '../../vault/data-loss.ts';
 import type { ImageReader } from '../image/image-reader.ts';
 import type { Destination } from './destination.ts';
 import type { Job, JobResult, Lost } from './messages.ts';
@@ -145,7 +145,7 @@ export class RestoreThread {
       await this.#image.readInto(into, offset);
       return;
     } catch (error) {
-      if (lost === undefined || !isLoss(error)) throw error;
+      if (lost === undefined || !isDataLossError(error)) throw error;
     }
     const { chunkSize } = this.#image;
     into.fill(0);
@@ -156,7 +156,7 @@ export class RestoreThread {
       try {
         await this.#image.readInto(part, at);
       } catch (error) {
-        if (!isLoss(error)) throw error;
+        if (!isDataLossError(error)) throw error;
         part.fill(0);
         lost.push({ offset: at, length: next - at, reason: error.message });
       }

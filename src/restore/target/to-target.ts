@@ -17,7 +17,7 @@ import type { ReadAt } from '../../block/source.ts';
 import { markUsed } from '../../filesystems/mark-used.ts';
 import { probe } from '../../filesystems/probe.ts';
 import { rereadPartitions } from '../../linux/ioctl.ts';
-import { isLoss } from '../../vault/loss.ts';
+import { isDataLossError } from '../../vault/data-loss.ts';
 import { type ImageReader, readAtOf } from '../image/image-reader.ts';
 import { type ImageSpec, openImage, placeOfImage } from '../image/open-image.ts';
 import { type CheckOptions, type HeldDestination, holdDestination } from './check.ts';
@@ -247,7 +247,7 @@ class Restore {
       await this.#image.readInto(head, 0);
     } catch (error) {
       // With `salvage`, the restored beginning is not known exactly, so it is not recorded.
-      if (isLoss(error)) return;
+      if (isDataLossError(error)) return;
       throw error;
     }
     const digest = new Blake3Hasher().update(head).digestBuffer();

@@ -5,7 +5,7 @@
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
 import { rebuildIndex } from '../../vault/index/rebuild.ts';
 import { refreshIndex } from '../../vault/index/refresh.ts';
-import { isLoss } from '../../vault/loss.ts';
+import { isDataLossError } from '../../vault/data-loss.ts';
 import { ImageMap } from '../../vault/maps/image-map.ts';
 import { isZeroName, nameLength } from '../../vault/names.ts';
 import { PartReader } from '../../vault/packs/part-reader.ts';
@@ -81,7 +81,7 @@ async function walk(
       walked = (firstChunk + names.length / nameLength) * chunkSize;
     }
   } catch (error) {
-    if (!isLoss(error)) throw error;
+    if (!isDataLossError(error)) throw error;
     lost.push({
       offset: walked,
       length: size - walked,

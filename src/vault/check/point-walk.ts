@@ -7,7 +7,7 @@ import type { ChunkIndex } from '../index/chunk-index.ts';
 import { ImageMap, type PageSource, nameAt, namesIn } from '../maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from '../names.ts';
 import type { PointDevice } from '../points/point.ts';
-import { isLoss } from '../loss.ts';
+import { isDataLossError } from '../data-loss.ts';
 import { PageSet } from '../prune/page-set.ts';
 import type { PackCheck } from './packs.ts';
 
@@ -62,7 +62,7 @@ export class PointWalk {
       await this.#visit(map, map.root, levels - 1, 0, lost);
     } catch (error) {
       // The levels do not fit the size.
-      if (!isLoss(error)) throw error;
+      if (!isDataLossError(error)) throw error;
       lost.add(0, Math.ceil(size / this.#chunkSize));
     }
     return {
@@ -134,7 +134,7 @@ async function pageOrUndefined(map: ImageMap, name: Name, level: number): Promis
   try {
     return await map.page(name, level);
   } catch (error) {
-    if (isLoss(error)) return undefined;
+    if (isDataLossError(error)) return undefined;
     throw error;
   }
 }

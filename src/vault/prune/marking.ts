@@ -3,7 +3,7 @@
  * adds the names of newer points. Memory is bounded: the names are in a `LiveSet`, the pages in a `PageSet`.
  */
 import { setImmediate as turn } from 'node:timers/promises';
-import { isLoss } from '../loss.ts';
+import { isDataLossError } from '../data-loss.ts';
 import { ImageMap, type PageSource, namesIn } from '../maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from '../names.ts';
 import type { Point, PointDevice } from '../points/point.ts';
@@ -95,7 +95,7 @@ export class Marking {
       });
       return await this.#visit(map, map.root, levels - 1);
     } catch (error) {
-      if (isLoss(error)) return error.message;
+      if (isDataLossError(error)) return error.message;
       throw error;
     }
   }
@@ -120,7 +120,7 @@ export class Marking {
     try {
       names = await map.page(name, level);
     } catch (error) {
-      if (isLoss(error)) return error.message;
+      if (isDataLossError(error)) return error.message;
       throw error;
     }
     this.#options.progress?.(this.#visited.size);

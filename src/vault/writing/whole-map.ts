@@ -4,7 +4,7 @@
  */
 import { AgentError } from '../../base/errors.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
-import { isLoss } from '../loss.ts';
+import { isDataLossError } from '../data-loss.ts';
 import { ImageMap, type PageSource, namesIn } from '../maps/image-map.ts';
 import { PackWriter } from '../packs/pack-writer.ts';
 import { PartReader } from '../packs/part-reader.ts';
@@ -108,7 +108,7 @@ async function orFalse(work: () => Promise<boolean>): Promise<boolean> {
   try {
     return await work();
   } catch (error) {
-    if (isLoss(error)) return false;
+    if (isDataLossError(error)) return false;
     throw error;
   }
 }
