@@ -2,7 +2,7 @@
 import { AgentError } from '../base/errors.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { type KeySlot, type SlotOptions, formatSlot, makeSlot } from './key-slots.ts';
-import { asDeleter } from './may-delete.ts';
+import { withDeletePermission } from './delete-permission.ts';
 import type { StoreOptions } from './store/object-store.ts';
 import { type KeySlots, readSlots, unlock } from './unlock.ts';
 import type { Vault } from './vault.ts';
@@ -40,7 +40,7 @@ export async function removeKey(vault: Vault, id: string, options: StoreOptions 
     throw new AgentError('VAULT_LAST_KEY', `${id} is the last key of ${vault.name}`, {
       hint: 'add another key first; without a key the vault cannot be read',
     });
-  await asDeleter('to remove a key', () => vault.store.delete(slotKey(id), options));
+  await withDeletePermission('to remove a key', () => vault.store.delete(slotKey(id), options));
 }
 
 /** Restores a slot that was just removed. Throws errors of the store. */

@@ -1,7 +1,7 @@
 /** Reads the clock of a store: puts an object and reads its modification time. */
 import { AgentError } from '../base/errors.ts';
 import { newId } from './ids.ts';
-import { asDeleter } from './may-delete.ts';
+import { withDeletePermission } from './delete-permission.ts';
 import type { StoreOptions } from './store/object-store.ts';
 import type { Vault } from './vault.ts';
 
@@ -19,6 +19,6 @@ export async function storeClock(vault: Vault, what: string, options: StoreOptio
     throw error;
   }
   const modified = (await vault.store.head(key, options))?.modified ?? 0;
-  await asDeleter(what, () => vault.store.delete(key, options));
+  await withDeletePermission(what, () => vault.store.delete(key, options));
   return modified;
 }

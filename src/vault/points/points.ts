@@ -1,7 +1,7 @@
 /** Lists, reads, finds, forgets and protects the recovery points of a vault. */
 import { AgentError } from '../../base/errors.ts';
 import { isId } from '../ids.ts';
-import { asDeleter } from '../may-delete.ts';
+import { withDeletePermission } from '../delete-permission.ts';
 import { openDocument, sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -107,7 +107,7 @@ export async function forgetPoint(vault: Vault, id: string, options: StoreOption
  */
 export async function deletePoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   if (!isId(id)) throw new RangeError(`"${id}" is not the ID of a recovery point`);
-  await asDeleter('to forget recovery points', () => vault.store.delete(`points/${id}`, options));
+  await withDeletePermission('to forget recovery points', () => vault.store.delete(`points/${id}`, options));
   await vault.store.delete(`protected/${id}`, options);
   const checks = await listKeys(vault, `checks/${id}/`, /^checks\/[0-9a-f]{32}\/[0-9a-f]{32}$/, options);
   for (const key of checks) await vault.store.delete(key, options);
@@ -121,7 +121,7 @@ export async function protectPoint(vault: Vault, id: string, options: StoreOptio
 }
 
 export async function unprotectPoint(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
-  await asDeleter('to unprotect', () => vault.store.delete(`protected/${id}`, options));
+  await withDeletePermission('to unprotect', () => vault.store.delete(`protected/${id}`, options));
 }
 
 export async function isProtected(vault: Vault, id: string, options: StoreOptions = {}): Promise<boolean> {

@@ -4,7 +4,7 @@
  */
 import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
-import { asDeleter, isDenied } from '../may-delete.ts';
+import { withDeletePermission, isDenied } from '../delete-permission.ts';
 import { sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
@@ -155,7 +155,7 @@ export class PrunerLock {
 async function proveDeleting(vault: Vault, what: LockOptions['what'], options: StoreOptions): Promise<void> {
   const probe = `locks/${newId()}.beat`;
   await vault.store.put(probe, beatContent, options);
-  await asDeleter(`to ${what}`, () => vault.store.delete(probe, options));
+  await withDeletePermission(`to ${what}`, () => vault.store.delete(probe, options));
 }
 
 export async function removeLock(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {

@@ -1,6 +1,6 @@
 /** Declares a writer or a pruner stale on request of the user (docs/formats/vault.md, "Stale writers and locks"). */
 import { AgentError } from '../../base/errors.ts';
-import { asDeleter } from '../may-delete.ts';
+import { withDeletePermission } from '../delete-permission.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { removeLock } from './lock.ts';
@@ -38,6 +38,6 @@ export async function unlockVault(
       { hint: 'give one ID, or at least 4 digits of it' },
     );
   if (first.role === 'writer') await declareDead(vault, first.participant.id, options);
-  else await asDeleter('to remove a lock', () => removeLock(vault, first.participant.id, options));
+  else await withDeletePermission('to remove a lock', () => removeLock(vault, first.participant.id, options));
   return first;
 }

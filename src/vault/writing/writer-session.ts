@@ -9,7 +9,7 @@ import type { ChunkIndex } from '../index/chunk-index.ts';
 import { sampleAgrees } from '../index/agree.ts';
 import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
-import { isDenied } from '../may-delete.ts';
+import { isDenied } from '../delete-permission.ts';
 import type { Point } from '../points/point.ts';
 import { putPoint, takeBackPoint } from '../points/points.ts';
 import { keepRoom } from '../prune/room.ts';

@@ -4,7 +4,7 @@ import { AgentError } from '../base/errors.ts';
 /**
  * Runs deletes. If the store refuses them, the hint of VAULT_DENIED names the work that needs the delete permission.
  */
-export async function asDeleter<T>(what: string, work: () => Promise<T>): Promise<T> {
+export async function withDeletePermission<T>(what: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
