@@ -137,7 +137,7 @@ inline carryOut(which) {
   od
 }
 
-inline declareDead(w) {
+inline declareStale(w) {
   if
   :: !(announced & (1 << w)) || (ended & (1 << w))
   :: (announced & (1 << w)) && !(lives & (1 << w)) -> ended = ended | (1 << w)
@@ -178,8 +178,8 @@ again:
   :: atomic { lock != 0 && mistakes < MISTAKES -> mistakes++; lock = me }
   :: goto over
   fi;
-  atomic { step; declareDead(0) }
-  atomic { declareDead(1) }
+  atomic { step; declareStale(0) }
+  atomic { declareStale(1) }
   atomic { step; condemned = condemnedNow; seen = listed; had = waited; mine[0] = waits[0]; mine[1] = waits[1] }
   putWaits(0);
   putWaits(1);

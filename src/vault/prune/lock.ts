@@ -13,7 +13,7 @@ import { beatContent } from '../writing/writer-session.ts';
 import {
   type OwnerState,
   describeParticipant,
-  isDead,
+  isStale,
   isFromFuture,
   listLocks,
   listOrphanedBeats,
@@ -95,7 +95,7 @@ export class PrunerLock {
       const now = await lock.storeNow({ signal });
       for (const other of await listLocks(vault, { signal })) {
         if (other.id === id) continue;
-        if (!(await isDead(other, now, ownerState))) {
+        if (!(await isStale(other, now, ownerState))) {
           if (isFromFuture(other, now)) await redate(vault, 'locks', other.id, { signal });
           throw new AgentError(
             'VAULT_LOCKED',

@@ -8,7 +8,7 @@ import { openDocument } from '../sealed.ts';
 import type { StoreOptions, StoredObject } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type Owner, stateOf } from '../writing/owner.ts';
-import { beatContent, deadMark, endMark } from '../writing/writer-session.ts';
+import { beatContent, staleMark, endMark } from '../writing/writer-session.ts';
 
 export interface Participant {
   readonly id: string;
@@ -70,7 +70,7 @@ export async function listOrphanedBeats(vault: Vault, options: StoreOptions = {}
 }
 
 /** `now` is by the store's clock, in milliseconds since 1970. */
-export async function isDead(
+export async function isStale(
   { owner, lastSign }: Participant,
   now: number,
   state: OwnerState = stateOf,
@@ -104,14 +104,14 @@ export async function redate(
  * Declares a writer stale. If its point exists, the writer has simply ended. Otherwise the mark is kept for a month,
  * because a point that arrives later may lack data that it references.
  */
-export async function declareDead(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
+export async function declareStale(vault: Vault, id: string, options: StoreOptions = {}): Promise<void> {
   const point = await vault.store.head(`points/${id}`, options);
-  await vault.store.put(`writers/${id}.end`, point === undefined ? deadMark : endMark, options);
+  await vault.store.put(`writers/${id}.end`, point === undefined ? staleMark : endMark, options);
 }
 
-/** Returns whether this is the mark of `declareDead` for a writer without a point. */
-export function isDeadMark(end: StoredObject | undefined): boolean {
-  return end?.size === deadMark.length;
+/** Returns whether this is the mark of `declareStale` for a writer without a point. */
+export function isStaleMark(end: StoredObject | undefined): boolean {
+  return end?.size === staleMark.length;
 }
 
 async function collect(vault: Vault, prefix: string, options: StoreOptions): Promise<WriterObjects[]> {

@@ -25,7 +25,14 @@ import { type Choice, choosePacks } from './choose.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
 import { scanPacks, markPoints, measure } from './scan.ts';
 import { Marking } from './marking.ts';
-import { type Participant, declareDead, isDead, isFromFuture, listWriters, redate } from './participants.ts';
+import {
+  type Participant,
+  declareStale,
+  isStale,
+  isFromFuture,
+  listWriters,
+  redate,
+} from './participants.ts';
 import {
   type PruneResult,
   PruneTally,
@@ -106,7 +113,7 @@ async function runPrune(run: PruneRun): Promise<PruneResult> {
   const { vault, options, lock, done } = run;
   const { signal } = options;
   const now = (await lock?.storeNow({ signal })) ?? Date.now();
-  await finishDead(run, now);
+  await finishStale(run, now);
   const lists = await listsWithWaits(run);
   const writers = await listWriters(vault, { signal });
   const active = lock === undefined ? await living(run, writers, now) : writers;
@@ -134,16 +141,16 @@ async function runPrune(run: PruneRun): Promise<PruneResult> {
 }
 
 /** Puts `.end` for stale writers. */
-async function finishDead({ vault, options, lock, done }: PruneRun, now: number): Promise<void> {
+async function finishStale({ vault, options, lock, done }: PruneRun, now: number): Promise<void> {
   const { signal, ownerState } = options;
   for (const writer of await listWriters(vault, { signal })) {
-    if (!(await isDead(writer, now, ownerState))) {
+    if (!(await isStale(writer, now, ownerState))) {
       if (lock !== undefined && isFromFuture(writer, now))
         await redate(vault, 'writers', writer.id, { signal });
       continue;
     }
     done.dead.push(writer);
-    if (lock !== undefined) await declareDead(vault, writer.id, { signal });
+    if (lock !== undefined) await declareStale(vault, writer.id, { signal });
   }
 }
 
@@ -153,7 +160,7 @@ async function living(
   now: number,
 ): Promise<Participant[]> {
   const found: Participant[] = [];
-  for (const writer of writers) if (!(await isDead(writer, now, options.ownerState))) found.push(writer);
+  for (const writer of writers) if (!(await isStale(writer, now, options.ownerState))) found.push(writer);
   return found;
 }
 

@@ -7,7 +7,7 @@ import { refreshIndex } from '../index/refresh.ts';
 import type { Point } from '../points/point.ts';
 import { listPoints } from '../points/points.ts';
 import type { UnknownMap } from './marking.ts';
-import { isDeadMark, listWriterObjects } from './participants.ts';
+import { isStaleMark, listWriterObjects } from './participants.ts';
 import type { PruneRun } from './run.ts';
 import { type VaultUsage, measureUsage } from './pack-usage.ts';
 
@@ -60,7 +60,7 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
   const { vault, lock, done } = run;
   const { signal, allowDamage } = run.options;
   const writers = await listWriterObjects(vault, { signal });
-  const late = new Set(writers.filter(({ end }) => isDeadMark(end)).map(({ id }) => id));
+  const late = new Set(writers.filter(({ end }) => isStaleMark(end)).map(({ id }) => id));
   for (const id of new Set(unknown.map(({ point }) => point.id))) {
     if (!late.has(id)) continue;
     await lock?.ensureHeld({ signal });

@@ -4,7 +4,7 @@
  */
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
-import { type WriterObjects, isDeadMark, listWriterObjects } from './participants.ts';
+import { type WriterObjects, isStaleMark, listWriterObjects } from './participants.ts';
 
 export interface Tidied {
   /** Writers whose objects are all gone, except for a mark as stale. */
@@ -16,7 +16,7 @@ export interface Tidied {
 }
 
 /** How long the mark of a stale writer without a point is kept, in milliseconds. */
-export const deadMarkMs = 30 * 24 * 3600 * 1000;
+export const staleMarkMs = 30 * 24 * 3600 * 1000;
 
 /** `now` is by the store's clock, in milliseconds since 1970. */
 export async function tidy(vault: Vault, now: number, options: StoreOptions = {}): Promise<Tidied> {
@@ -46,7 +46,7 @@ async function tidyWriter(
   // The end mark is deleted last: without it the writer would seem alive, also to itself.
   if (beat !== undefined) await store.delete(`writers/${id}.beat`, options);
   if (announced !== undefined) await store.delete(`writers/${id}`, options);
-  if (!isDeadMark(end) || now - end.modified > deadMarkMs) await store.delete(`writers/${id}.end`, options);
+  if (!isStaleMark(end) || now - end.modified > staleMarkMs) await store.delete(`writers/${id}.end`, options);
   return announced !== undefined;
 }
 

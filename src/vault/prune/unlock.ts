@@ -4,7 +4,7 @@ import { withDeletePermission } from '../delete-permission.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { removeLock } from './lock.ts';
-import { type Participant, declareDead, listLocks, listWriters } from './participants.ts';
+import { type Participant, declareStale, listLocks, listWriters } from './participants.ts';
 
 export interface AtWork {
   readonly writers: readonly Participant[];
@@ -37,7 +37,7 @@ export async function unlockVault(
       `"${text}" matches ${found.length} of the ${writers.length} writers and ${locks.length} locks of ${vault.name}`,
       { hint: 'give one ID, or at least 4 digits of it' },
     );
-  if (first.role === 'writer') await declareDead(vault, first.participant.id, options);
+  if (first.role === 'writer') await declareStale(vault, first.participant.id, options);
   else await withDeletePermission('to remove a lock', () => removeLock(vault, first.participant.id, options));
   return first;
 }

@@ -33,7 +33,7 @@ export interface WriterDocument {
  */
 export const endMark: Buffer = Buffer.alloc(0);
 export const beatContent: Buffer = Buffer.alloc(0);
-export const deadMark: Buffer = Buffer.from('dead\n');
+export const staleMark: Buffer = Buffer.from('dead\n');
 
 /** Number of packs whose index entries a writer compares with the packs before it relies on any. */
 const packsInSample = 8;
