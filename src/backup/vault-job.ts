@@ -207,7 +207,7 @@ export class VaultJob {
       });
     } catch (error) {
       // A put that failed may land later, and the point has to be whole then.
-      if (this.#session.isInDoubt) {
+      if (this.#session.mayStillAppear) {
         this.#session.abandon();
         this.#ended = true;
       }

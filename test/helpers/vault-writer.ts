@@ -42,7 +42,7 @@ export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup
     return point;
   } catch (error) {
     // Where nobody knows whether the point may still come, what it rests on stays protected.
-    if (session.isInDoubt) session.abandon();
+    if (session.mayStillAppear) session.abandon();
     else await session.end().catch(() => undefined);
     throw error;
   }

@@ -45,7 +45,7 @@ test('a writer whose ID a clone has used publishes nothing and deletes nothing',
     message: /a clone or snapshot of this machine has published/,
   });
   assert.ok(store.objects.get(`points/${point.id}`)!.data.equals(published));
-  assert.equal(session.isInDoubt, false);
+  assert.equal(session.mayStillAppear, false);
   assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), new Map(first));
 });
 

@@ -58,7 +58,7 @@ export class WriterSession {
   readonly #state: string;
   readonly #beat: NodeJS.Timeout;
   /** A put of the point was started and its outcome is unknown: the point may still appear. */
-  #isInDoubt = false;
+  #mayStillAppear = false;
 
   private constructor(
     vault: Vault,
@@ -127,16 +127,16 @@ export class WriterSession {
     if (point.id !== this.id)
       throw new RangeError(`the writer ${this.id} cannot publish the point ${point.id}: the IDs differ`);
     await this.#expectStored(point);
-    this.#isInDoubt = true;
+    this.#mayStillAppear = true;
     const sealed = await putPoint(this.#vault, point).catch(async (error: unknown) => {
       if (!(error instanceof AgentError)) throw error;
-      if (error.code === 'VAULT_FULL') this.#isInDoubt = !(await this.#isCertainlyAbsent());
+      if (error.code === 'VAULT_FULL') this.#mayStillAppear = !(await this.#isCertainlyAbsent());
       if (error.code !== 'VAULT_OBJECT_EXISTS') throw error;
-      this.#isInDoubt = false;
+      this.#mayStillAppear = false;
       throw otherCourse(this.#vault, error);
     });
     if (!(await this.#isAlive())) await this.#expectWhole(point, sealed);
-    this.#isInDoubt = false;
+    this.#mayStillAppear = false;
   }
 
   /**
@@ -187,8 +187,8 @@ export class WriterSession {
   }
 
   /** True if the point may still appear after `publish` failed. Then no data that it references may be deleted. */
-  get isInDoubt(): boolean {
-    return this.#isInDoubt;
+  get mayStillAppear(): boolean {
+    return this.#mayStillAppear;
   }
 
   /** Marks the writer as ended. */
