@@ -36,6 +36,13 @@ export class Bitmap {
     return ((this.words[index >>> 5] ?? 0) & (1 << (index & 31))) !== 0;
   }
 
+  /** True if any unit that the byte range touches is set. */
+  touches(offset: number, length: number): boolean {
+    if (length <= 0) return false;
+    const end = Math.min(this.units, Math.ceil((offset + length) / this.unit));
+    return this.#next(Math.floor(offset / this.unit), end, true) < end;
+  }
+
   /** Sets every unit that the byte range touches. */
   mark(offset: number, length: number): void {
     if (length <= 0) return;

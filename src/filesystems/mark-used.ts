@@ -5,7 +5,7 @@
 import type { Bitmap } from '../base/bitmap.ts';
 import type { ReadAt } from '../block/source.ts';
 import { type ReadUsedMapOptions, readUsedMap } from './read-used-map.ts';
-import type { FilesystemIdentity } from './used-map.ts';
+import type { FilesystemIdentity, UsedMap } from './used-map.ts';
 import { unreadableReason } from './verify.ts';
 
 export interface MarkedMap {
@@ -29,17 +29,30 @@ export async function markUsed(
     throw new RangeError(`a bitmap of ${bitmap.size} bytes for a device of ${deviceSize}`);
   const map = await readUsedMap(readAt, deviceSize, sectorSize, options);
   const { filesystem, everything, warnings } = map;
-  let usedBytes = 0;
   try {
-    for await (const extents of map.extents)
-      for (const { offset, length } of extents) {
-        bitmap.mark(offset, length);
-        usedBytes += length;
-      }
+    return { filesystem, everything, warnings, usedBytes: await markExtents(bitmap, map.extents) };
   } catch (error) {
-    const reason = unreadableReason(error);
-    bitmap.fill(true);
-    return { filesystem, everything: true, warnings: [...warnings, reason], usedBytes: deviceSize };
+    return everythingMarked(bitmap, map, unreadableReason(error));
   }
-  return { filesystem, everything, warnings, usedBytes };
+}
+
+/** Returns how many bytes that is. */
+export async function markExtents(bitmap: Bitmap, batches: UsedMap['extents']): Promise<number> {
+  let usedBytes = 0;
+  for await (const extents of batches)
+    for (const { offset, length } of extents) {
+      bitmap.mark(offset, length);
+      usedBytes += length;
+    }
+  return usedBytes;
+}
+
+/** For a map that turned out unreadable while it was walked. */
+export function everythingMarked(
+  bitmap: Bitmap,
+  { filesystem, warnings }: Pick<UsedMap, 'filesystem' | 'warnings'>,
+  reason: string,
+): MarkedMap {
+  bitmap.fill(true);
+  return { filesystem, everything: true, warnings: [...warnings, reason], usedBytes: bitmap.size };
 }

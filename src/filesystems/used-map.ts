@@ -30,6 +30,43 @@ export interface UsedMap {
    * not be known beforehand: the caller then takes everything as used (see mark-used.ts, verified.ts).
    */
   readonly extents: AsyncIterable<readonly Extent[]>;
+  /** The same map group by group; only with the option `keep`, and only if the reader knows groups. */
+  readonly grouped?: GroupedMap | undefined;
+}
+
+/**
+ * A used map in groups (block groups, allocation groups). What is used in a group follows from a few blocks of the
+ * device and from the filesystem's layout alone. So if the layout is the same and none of these blocks was written, the
+ * group need not be read again.
+ */
+export interface GroupedMap {
+  readonly count: number;
+  /** Where a group begins, in bytes. Group 0 begins at 0, and the last one ends with the device. */
+  startOf(group: number): number;
+  /** The groups that `read` reads, in ascending order; undefined: all of them. */
+  readonly stale: readonly number[] | undefined;
+  /** Why all groups are read, although an earlier map was given. */
+  readonly whyAll: string | undefined;
+  /** Reads the stale groups, in ascending order. Throws as the walk of `extents` does. Walk it once. */
+  read(): AsyncIterable<readonly GroupPart[]>;
+}
+
+/** A part of what is used in a group. */
+export interface GroupPart {
+  readonly group: number;
+  /** Sorted, disjoint, within the group, and behind those of the part before. */
+  readonly extents: readonly Extent[];
+  /** The last part of the group. */
+  readonly last: boolean;
+  /** With the last part: the group of a running filesystem did not hang together, and counts as used. */
+  readonly inFlux?: boolean;
+}
+
+/** A map that was read before with the option `keep`. */
+export interface EarlierMap {
+  readonly grouped: GroupedMap;
+  /** True if any byte of the range may have been written since the reading of that map began. */
+  readonly isWritten: (offset: number, length: number) => boolean;
 }
 
 /**
@@ -57,6 +94,10 @@ export interface UsedMapOptions {
   readonly state?: MountState;
   /** If given, a filesystem of any other kind is stale, and every block is used. */
   readonly expected?: ExpectedFilesystem | undefined;
+  /** The map is to have groups (`grouped`), so that a later reading may begin with it. */
+  readonly keep?: boolean;
+  /** Only with `keep`. It is given up: the reading takes over what is still true of it. */
+  readonly earlier?: EarlierMap | undefined;
 }
 
 /** Reads the used map of a filesystem (or whole disk) that occupies `[0, deviceSize)` of `readAt`. */

@@ -22,6 +22,8 @@ export interface GroupDescriptor {
   readonly bitmapChecksum: number;
   /** What is wrong with it, for people. */
   readonly problem: string | undefined;
+  /** As it is on disk. */
+  readonly raw: Uint8Array;
 }
 
 /** Reads the descriptors of `count` groups from `first`. Throws FILESYSTEM_UNREADABLE where the table cannot be there. */
@@ -78,7 +80,8 @@ async function readBlocks(
   );
 }
 
-function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDescriptor {
+/** Decodes and checks the descriptor of a group. */
+export function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDescriptor {
   const large = sb.descriptorSize >= 64;
   const number = (low: number, high: number): number =>
     raw.readUInt32LE(low) + (large ? raw.readUInt32LE(high) * 2 ** 32 : 0);
@@ -98,6 +101,7 @@ function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): GroupDe
       placeProblem(sb, group, 'block bitmap', blockBitmap, 1) ??
       placeProblem(sb, group, 'inode bitmap', inodeBitmap, 1) ??
       placeProblem(sb, group, 'inode table', inodeTable, sb.inodeTableBlocks),
+    raw,
   };
 }
 

@@ -1,32 +1,23 @@
 /**
  * ext2, ext3 and ext4: probe and used map. Format, and when everything counts as used: docs/formats/ext.md.
  *
- * Before the map is given out, the superblock and all descriptors have been checked. The bitmaps are checked
- * while the map is walked, a window of groups at a time, so that memory does not grow with the filesystem; a
- * bitmap that fails ends the walk with FILESYSTEM_UNREADABLE.
+ * Before the map is given out, the superblock and all descriptors have been checked (with an earlier map: those that
+ * were written since). The bitmaps are checked while the map is walked (groups.ts).
  */
-import { MiB } from '../../base/bytes.ts';
-import { crc32c } from '../../base/crc32c.ts';
-import { AgentError } from '../../base/errors.ts';
-import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
-import { ExtentBatches } from '../extent-batches.ts';
 import {
   type FilesystemIdentity,
-  type MountState,
   type UsedMap,
+  type UsedMapOptions,
   type UsedMapReader,
   everythingUsed,
 } from '../used-map.ts';
 import { backupProblem } from './backup-superblock.ts';
-import { usedRuns } from './bitmap-runs.ts';
-import { readBitmaps } from './bitmaps.ts';
-import { type GroupDescriptor, bitmapChecksumMask, readDescriptors } from './descriptors.ts';
-import { groupRange } from './layout.ts';
-import { type MetadataMap, freeMetadata, surveyDescriptors, uninitialisedRanges } from './metadata.ts';
+import { ExtGroups, type ExtReading, unreadable } from './groups.ts';
+import { KeptGroups } from './kept.ts';
+import { surveyDescriptors } from './metadata.ts';
 import {
   type ExtSuperblock,
-  hex,
   parseSuperblock,
   superblockLength,
   superblockOffset,
@@ -68,14 +59,14 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
 
   const problem = superblockProblem(sb, deviceSize, state);
   if (problem !== undefined) return givenUp(problem);
-  let metadata: MetadataMap;
+  const reading: ExtReading = { sb, readAt, deviceSize, state, signal };
+  let groups: ExtGroups;
   try {
     const doubt = await backupProblem(sb, readAt);
     if (doubt !== undefined) return givenUp(doubt);
-    const survey = await surveyDescriptors(sb, readAt, signal);
-    if (survey.metadata === undefined) return givenUp(survey.layoutProblem ?? 'its metadata is out of place');
-    if (survey.descriptorProblem !== undefined && state !== 'live') return givenUp(survey.descriptorProblem);
-    ({ metadata } = survey);
+    const opened = await openGroups(reading, options);
+    if (typeof opened === 'string') return givenUp(opened);
+    groups = opened;
   } catch (error) {
     return givenUp(`group descriptors: ${unreadable(error).message}`);
   }
@@ -89,160 +80,25 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
         : [
             `${identity.type}: its journal (${sb.externalJournal}) is on another device and is not copied with it`,
           ],
-    extents: walk({ sb, readAt, deviceSize, state, signal, metadata }),
+    extents: groups.extents(),
+    grouped: options.keep === true ? groups : undefined,
   };
 };
 
-interface Walk {
-  readonly sb: ExtSuperblock;
-  readonly readAt: ReadAt;
-  readonly deviceSize: number;
-  readonly state: MountState;
-  readonly signal: AbortSignal | undefined;
-  readonly metadata: MetadataMap;
-}
-
-/** Groups of one window, with the bitmaps of those that have one. */
-interface Window {
-  readonly descriptors: readonly GroupDescriptor[];
-  readonly bitmaps: ReadonlyMap<number, Uint8Array>;
-}
-
-/** Bytes of bitmaps in one window; two windows are in memory at once. */
-const windowBytes = MiB;
-
-/** Extents in a batch: a bitmap with every other bit set has 16,384 in 4 KiB. */
-const batchLength = 4096;
-
-async function* walk(job: Walk): AsyncGenerator<readonly Extent[]> {
-  const { sb } = job;
-  const groupsAtOnce = Math.max(1, Math.floor(windowBytes / sb.blockSize));
-  const batches = new ExtentBatches();
-  batches.add(0, sb.firstDataBlock * sb.blockSize);
-
-  let next = readAhead(job, 0, groupsAtOnce);
-  for (let first = 0; first < sb.groups; first += groupsAtOnce) {
-    job.signal?.throwIfAborted();
-    const { descriptors, bitmaps } = await next;
-    if (first + groupsAtOnce < sb.groups) next = readAhead(job, first + groupsAtOnce, groupsAtOnce);
-    for (const descriptor of descriptors) {
-      addGroup(job, descriptor, bitmaps, batches);
-      if (batches.length >= batchLength) yield batches.take();
-    }
+/** Looks at the descriptors: those that were written since an earlier map, or all of them. A string says what is wrong. */
+async function openGroups(reading: ExtReading, options: UsedMapOptions): Promise<ExtGroups | string> {
+  const { sb, readAt, state, signal } = reading;
+  const { keep = false, earlier } = options;
+  const before = earlier?.grouped instanceof ExtGroups ? earlier.grouped : undefined;
+  let whyAll = earlier !== undefined && before === undefined ? 'it was another filesystem' : undefined;
+  if (earlier !== undefined && before !== undefined) {
+    const next = await before.next(reading, earlier.isWritten);
+    if (typeof next !== 'string') return next;
+    whyAll = next;
   }
-
-  batches.add(sb.blocks * sb.blockSize, job.deviceSize);
-  const rest = batches.finish();
-  if (rest.length > 0) yield rest;
-}
-
-/** Starts reading a window; its failure shows where it is awaited, or nowhere where nobody goes that far. */
-function readAhead(job: Walk, first: number, groupsAtOnce: number): Promise<Window> {
-  const reading = readWindow(job, first, Math.min(groupsAtOnce, job.sb.groups - first));
-  reading.catch(() => undefined);
-  return reading;
-}
-
-async function readWindow({ sb, readAt }: Walk, first: number, count: number): Promise<Window> {
-  const groups = `groups ${first} to ${first + count - 1}`;
-  try {
-    const descriptors = await readDescriptors(sb, readAt, first, count);
-    return { descriptors, bitmaps: await readBitmaps(sb, readAt, descriptors) };
-  } catch (error) {
-    const reason = unreadable(error);
-    throw new AgentError('FILESYSTEM_UNREADABLE', `${sb.identity.type}: ${groups}: ${reason.message}`, {
-      cause: reason,
-    });
-  }
-}
-
-function addGroup(
-  { sb, state, metadata }: Walk,
-  descriptor: GroupDescriptor,
-  bitmaps: ReadonlyMap<number, Uint8Array>,
-  batches: ExtentBatches,
-): void {
-  const { start, end } = groupRange(sb, descriptor.group);
-  const { blockSize } = sb;
-  const bitmap = bitmaps.get(descriptor.group);
-  const runs: number[] = [];
-  let problem = descriptor.problem;
-  if (bitmap !== undefined)
-    problem ??= bitmapRuns(sb, descriptor, bitmap, runs) ?? metadataProblem(sb, descriptor, metadata, runs);
-  else problem ??= layoutRuns(sb, descriptor, metadata, runs);
-
-  if (problem !== undefined) {
-    if (state !== 'live') throw new AgentError('FILESYSTEM_UNREADABLE', `${sb.identity.type}: ${problem}`);
-    batches.add(start * blockSize, end * blockSize);
-    return;
-  }
-  for (let i = 0; i < runs.length; i += 2)
-    batches.add(
-      (start + runs[i]! * sb.clusterBlocks) * blockSize,
-      Math.min(start + runs[i + 1]! * sb.clusterBlocks, end) * blockSize,
-    );
-}
-
-/** As `bitmapRuns`, for a group whose bitmap is not on disk. */
-function layoutRuns(
-  sb: ExtSuperblock,
-  descriptor: GroupDescriptor,
-  metadata: MetadataMap,
-  runs: number[],
-): string | undefined {
-  const { group, freeClusters } = descriptor;
-  const { start, end } = groupRange(sb, group);
-  let free = Math.ceil((end - start) / sb.clusterBlocks);
-  for (const range of uninitialisedRanges(sb, group, metadata)) {
-    const from = (range.start - start) / sb.clusterBlocks;
-    const to = Math.ceil((range.end - start) / sb.clusterBlocks);
-    runs.push(from, to);
-    free -= to - from;
-  }
-  // What is used here follows from a superblock that may have no checksum. Fewer free ones do no harm.
-  if (free > freeClusters)
-    return `group ${group}: by the layout ${free} clusters are free, but the descriptor says ${freeClusters}`;
-  return undefined;
-}
-
-/** Appends the used runs (first cluster, cluster after the last, …) to `runs`; returns what is wrong. */
-function bitmapRuns(
-  sb: ExtSuperblock,
-  { group, bitmapChecksum, freeClusters }: GroupDescriptor,
-  bitmap: Uint8Array,
-  runs: number[],
-): string | undefined {
-  if (sb.checksum === 'crc32c') {
-    const covered = bitmap.subarray(0, sb.clustersPerGroup / 8);
-    const computed = (~crc32c(covered, ~sb.checksumSeed >>> 0) & bitmapChecksumMask(sb)) >>> 0;
-    if (computed !== bitmapChecksum)
-      return `group ${group}: block bitmap checksum ${hex(computed)}, but ${hex(bitmapChecksum)} is stored`;
-  }
-  const { start, end } = groupRange(sb, group);
-  const free = usedRuns(bitmap, Math.ceil((end - start) / sb.clusterBlocks), (from, to) =>
-    runs.push(from, to),
-  );
-  // The only check there is without metadata_csum; the kernel makes it too, and calls the bitmap corrupt.
-  if (free !== freeClusters)
-    return `group ${group}: the block bitmap has ${free} free clusters, but the descriptor says ${freeClusters}`;
-  return undefined;
-}
-
-/** A filesystem whose own metadata is free in its map was read in the wrong place, or is damaged. */
-function metadataProblem(
-  sb: ExtSuperblock,
-  { group }: GroupDescriptor,
-  metadata: MetadataMap,
-  runs: readonly number[],
-): string | undefined {
-  const free = freeMetadata(sb, group, metadata, runs);
-  if (free === undefined) return undefined;
-  return `group ${group}: blocks ${free.start} to ${free.end - 1} are metadata, but the block bitmap has some of them free`;
-}
-
-/** Bad sectors make the map unreadable; everything else (cancelled, device gone, a defect) goes on as it is. */
-function unreadable(error: unknown): AgentError {
-  const codes: readonly string[] = ['DEVICE_READ_ERROR', 'FILESYSTEM_UNREADABLE'];
-  if (error instanceof AgentError && codes.includes(error.code)) return error;
-  throw error;
+  const kept = keep ? new KeptGroups(sb) : undefined;
+  const survey = await surveyDescriptors(sb, readAt, signal, (descriptor) => kept?.begin(descriptor));
+  if (survey.metadata === undefined) return survey.layoutProblem ?? 'its metadata is out of place';
+  if (survey.descriptorProblem !== undefined && state !== 'live') return survey.descriptorProblem;
+  return new ExtGroups(reading, survey.metadata, { kept, whyAll });
 }

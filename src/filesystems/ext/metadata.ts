@@ -53,11 +53,12 @@ export interface Survey {
   readonly layoutProblem: string | undefined;
 }
 
-/** Reads all descriptors. Throws FILESYSTEM_UNREADABLE and what `readAt` throws. */
+/** Reads all descriptors, and gives each to `found`. Throws FILESYSTEM_UNREADABLE and what `readAt` throws. */
 export async function surveyDescriptors(
   sb: ExtSuperblock,
   readAt: ReadAt,
   signal: AbortSignal | undefined,
+  found?: (descriptor: GroupDescriptor) => void,
 ): Promise<Survey> {
   let descriptorProblem: string | undefined;
   let layoutProblem: string | undefined;
@@ -68,6 +69,7 @@ export async function surveyDescriptors(
     signal?.throwIfAborted();
     const count = Math.min(window, sb.groups - first);
     for (const descriptor of await readDescriptors(sb, readAt, first, count)) {
+      found?.(descriptor);
       const { group, blockBitmap, inodeBitmap, inodeTable, problem } = descriptor;
       const fixed = fixedMetadata(sb, group);
       if (fixed.end > fixed.start) copies.add(fixed.start, fixed.end);

@@ -62,3 +62,7 @@ export function unreadable(message: string, cause?: unknown): AgentError {
     ...(cause === undefined ? {} : { cause }),
   });
 }
+
+export function isUnreadable(error: unknown): error is AgentError {
+  return error instanceof AgentError && error.code === 'FILESYSTEM_UNREADABLE';
+}

@@ -6,7 +6,7 @@
  */
 import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
-import { type FreeSpaceRoot, mostLevels, unreadable } from './allocation-group.ts';
+import { type FreeSpaceRoot, isUnreadable, mostLevels, unreadable } from './allocation-group.ts';
 import { asBuffer } from './checksum.ts';
 import { type TreeOrder, mostEntries, noBlock, parseFreeSpaceBlock, placeName } from './free-space-block.ts';
 import { firstBlockAfterHeaders, hasChecksums, type XfsSuperblock } from './superblock.ts';
@@ -17,6 +17,10 @@ export interface TreeReader {
   readonly signal: AbortSignal | undefined;
   /** Also what a running filesystem may have written in parts: sibling chain, keys, the sum. */
   readonly strict: boolean;
+  /** If given and not `strict`: is told what a strict reading would have thrown. */
+  readonly doubt?: ((reason: string) => void) | undefined;
+  /** If given: gets the blocks of all trees that are read, inside the group. */
+  readonly found?: ((blocks: readonly number[]) => void) | undefined;
   /** The first bytes of the group, where they were read already. */
   readonly head: { readonly data: Buffer; readonly offset: number };
 }
@@ -43,18 +47,36 @@ export async function* freeExtents(
 ): AsyncGenerator<Uint32Array> {
   const walk = newWalk(reader, agf, 'block');
   const leaves = await leavesOf(walk, agf.root, agf.levels);
+  reader.found?.(walk.blocks);
   const metadata = new OwnBlocks(agf, own, walk.blocks);
   for await (const pairs of leafPairs(walk, leaves)) {
     checkExtents(walk, metadata, pairs);
     if (pairs.length > 0) yield pairs;
   }
-  if (!reader.strict) return;
+  if (!isHeldTogether(reader)) return;
   checkEnds(walk);
   if (walk.sum !== agf.freeBlocks)
-    throw unreadable(
+    object(
+      walk,
       `XFS allocation group ${agf.group}: the free-space tree holds ${walk.sum} blocks, the AGF says ${agf.freeBlocks}`,
     );
-  if (!hasChecksums(reader.sb)) await compareBySize(reader, agf, walk.print);
+  if (hasChecksums(reader.sb)) return;
+  try {
+    await compareBySize(reader, agf, walk.print);
+  } catch (error) {
+    if (reader.strict || !isUnreadable(error)) throw error;
+    object(walk, error.message);
+  }
+}
+
+/** Whether it matters that blocks fit to each other. */
+function isHeldTogether({ strict, doubt }: TreeReader): boolean {
+  return strict || doubt !== undefined;
+}
+
+function object({ strict, doubt }: TreeReader, reason: string): void {
+  if (strict) throw unreadable(reason);
+  doubt?.(reason);
 }
 
 interface Walk extends TreeReader {
@@ -126,10 +148,8 @@ function check(walk: Walk, depth: number, key: number, block: number, data: Buff
   const place = { group, length, block, level: depth };
   const isRoot = depth === walk.levels - 1;
   const parsed = parseFreeSpaceBlock(data, walk.sb, place, isRoot, walk.order);
-  const fail = (text: string): never => {
-    throw unreadable(`${placeName(place)}: ${text}`);
-  };
-  if (walk.strict) {
+  const fail = (text: string): void => object(walk, `${placeName(place)}: ${text}`);
+  if (isHeldTogether(walk)) {
     const first = parsed.pairs[0];
     if (!isRoot && first !== key) fail(`it begins with block ${first ?? 'none'}, its parent says ${key}`);
     const last = walk.lastAtLevel[depth];
@@ -172,7 +192,8 @@ function checkExtents(walk: Walk, metadata: OwnBlocks, pairs: Uint32Array): void
 function checkEnds(walk: Walk): void {
   for (const last of walk.lastAtLevel)
     if (last.rightSibling !== noBlock)
-      throw unreadable(
+      object(
+        walk,
         `XFS allocation group ${walk.agf.group}: the free-space tree ends with block ${last.block}, whose right sibling is ${last.rightSibling}`,
       );
 }
@@ -187,6 +208,7 @@ async function compareBySize(reader: TreeReader, agf: FreeSpaceRoot, print: numb
       `XFS allocation group ${agf.group}, AGF: the tree by size has its root at block ${root} and ${levels} levels`,
     );
   const leaves = await leavesOf(walk, root, levels);
+  reader.found?.(walk.blocks);
   // eslint-disable-next-line @typescript-eslint/no-unused-vars -- reading them adds them to the sum
   for await (const _ of leafPairs(walk, leaves));
   if (walk.print !== print)

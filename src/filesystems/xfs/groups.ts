@@ -1,0 +1,166 @@
+/** The used map of XFS by its allocation groups: all but the extents of their free-space trees. */
+import type { Extent } from '../../base/extents.ts';
+import type { ReadAt } from '../../block/source.ts';
+import { ExtentBatches } from '../extent-batches.ts';
+import type { EarlierMap, GroupPart, GroupedMap, MountState } from '../used-map.ts';
+import { type FreeSpaceRoot, isUnreadable, parseAgf } from './allocation-group.ts';
+import { type GroupRange, freeExtents, readMetadata } from './free-space-tree.ts';
+import type { KeptGroups } from './kept.ts';
+import { firstBlockAfterHeaders, groupLength, type XfsSuperblock } from './superblock.ts';
+
+export interface XfsReading {
+  readonly sb: XfsSuperblock;
+  readonly readAt: ReadAt;
+  readonly deviceSize: number;
+  readonly state: MountState;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Extents in a part. */
+const partLength = 4096;
+/** Groups whose headers are read ahead. */
+const groupsAhead = 16;
+/** The tree's root is read along with the headers where that costs no more than this. */
+const longestHead = 64 * 1024;
+
+export class XfsGroups implements GroupedMap {
+  readonly count: number;
+  readonly stale: readonly number[] | undefined;
+  readonly whyAll: string | undefined;
+  readonly #reading: XfsReading;
+  readonly #kept: KeptGroups | undefined;
+
+  constructor(
+    reading: XfsReading,
+    options: {
+      readonly kept: KeptGroups | undefined;
+      readonly stale?: readonly number[];
+      readonly whyAll?: string | undefined;
+    },
+  ) {
+    this.count = reading.sb.agCount;
+    this.stale = options.stale;
+    this.whyAll = options.whyAll;
+    this.#reading = reading;
+    this.#kept = options.kept;
+  }
+
+  startOf(group: number): number {
+    const { sb } = this.#reading;
+    return group * sb.agBlocks * sb.blockSize;
+  }
+
+  /** The map as it is now, of which only the groups are stale that may have changed; or why that cannot be known. */
+  next(reading: XfsReading, isWritten: EarlierMap['isWritten']): XfsGroups | string {
+    if (this.#kept === undefined) return 'nothing was kept of it';
+    const stale = this.#kept.stale(reading.sb, isWritten);
+    return typeof stale === 'string' ? stale : new XfsGroups(reading, { kept: this.#kept, stale });
+  }
+
+  async *read(): AsyncGenerator<readonly GroupPart[]> {
+    const { sb, readAt, signal } = this.#reading;
+    const groups = this.stale ?? Array.from({ length: this.count }, (_, group) => group);
+    for await (const head of groupHeads(readAt, sb, groups)) {
+      signal?.throwIfAborted();
+      for await (const part of this.#group(head)) yield [part];
+    }
+  }
+
+  /** All that is used, as `UsedMap.extents`. */
+  async *extents(): AsyncGenerator<readonly Extent[]> {
+    const batches = new ExtentBatches();
+    for await (const parts of this.read()) {
+      for (const { extents } of parts)
+        for (const { offset, length } of extents) batches.add(offset, offset + length);
+      if (batches.length > 0) yield batches.take();
+    }
+    const rest = batches.finish();
+    if (rest.length > 0) yield rest;
+  }
+
+  async *#group({ group, offset, head }: GroupHead): AsyncGenerator<GroupPart> {
+    const { sb, readAt, deviceSize, state, signal } = this.#reading;
+    const start = this.startOf(group);
+    const end = group === this.count - 1 ? deviceSize : this.startOf(group + 1);
+    let extents: Extent[] = [];
+    /** Everything before is either in a part or free. */
+    let from = start;
+    const trees: number[] = [];
+    let doubt: string | undefined;
+    let inFlux = false;
+    try {
+      const agf = parseAgf(head.subarray(0, sb.sectorSize), sb, group);
+      const reader = {
+        ...{ sb, readAt, signal, strict: state !== 'live', head: { data: head, offset } },
+        ...(this.#kept === undefined ? {} : { doubt: (reason: string) => void (doubt ??= reason) }),
+        found: (blocks: readonly number[]) => {
+          for (const block of blocks) trees.push(block);
+        },
+      };
+      for await (const pairs of freeExtents(reader, agf, ownMetadata(sb, agf))) {
+        for (let i = 0; i < pairs.length; i += 2) {
+          const free = start + pairs[i]! * sb.blockSize;
+          if (free > from) extents.push({ offset: from, length: free - from });
+          from = free + pairs[i + 1]! * sb.blockSize;
+        }
+        if (extents.length < partLength) continue;
+        yield { group, extents, last: false };
+        extents = [];
+      }
+    } catch (error) {
+      if (state !== 'live' || !isUnreadable(error)) throw error;
+      doubt ??= error.message;
+      inFlux = true;
+    }
+    this.#kept?.note(group, doubt === undefined ? trees : undefined);
+    if (end > from) extents.push({ offset: from, length: end - from });
+    yield { group, extents, last: true, inFlux };
+  }
+}
+
+/** Metadata in the group that the free-space tree by block number does not name. */
+function ownMetadata(sb: XfsSuperblock, agf: FreeSpaceRoot): GroupRange[] {
+  const own: GroupRange[] = [];
+  const add = (start: number, count: number): void => {
+    if (start >= firstBlockAfterHeaders(sb) && start < agf.length) own.push({ start, end: start + count });
+  };
+  const logBlock = sb.logOffset === undefined ? undefined : sb.logOffset / sb.blockSize;
+  if (logBlock !== undefined && Math.floor(logBlock / sb.agBlocks) === agf.group)
+    add(logBlock % sb.agBlocks, Math.ceil(sb.logSize / sb.blockSize));
+  if (sb.rootInode.group === agf.group) add(sb.rootInode.block, 1);
+  add(agf.bySize.root, 1);
+  return own;
+}
+
+interface GroupHead {
+  readonly group: number;
+  /** Where in the group `head` begins: at the AGF. */
+  readonly offset: number;
+  readonly head: Buffer;
+}
+
+/** The AGF of each of these groups, and mostly the root behind it, some groups ahead of their use. */
+async function* groupHeads(
+  readAt: ReadAt,
+  sb: XfsSuperblock,
+  groups: readonly number[],
+): AsyncGenerator<GroupHead> {
+  const offset = sb.sectorSize;
+  const withRoot = (firstBlockAfterHeaders(sb) + 1) * sb.blockSize;
+  const read = async (group: number): Promise<GroupHead> => {
+    const length = groupLength(sb, group) * sb.blockSize;
+    const end = withRoot <= Math.min(longestHead, length) ? withRoot : 2 * sb.sectorSize;
+    const start = group * sb.agBlocks * sb.blockSize;
+    const what = `XFS allocation group ${group}, headers`;
+    return { group, offset, head: await readMetadata(readAt, start + offset, end - offset, what) };
+  };
+  const ahead: Promise<GroupHead>[] = [];
+  for (const group of groups) {
+    const next = read(group);
+    // It is awaited in its turn; until then its failure is nobody's surprise.
+    next.catch(() => undefined);
+    ahead.push(next);
+    if (ahead.length >= groupsAhead) yield await ahead.shift()!;
+  }
+  for (const head of ahead) yield await head;
+}

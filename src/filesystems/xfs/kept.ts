@@ -1,0 +1,44 @@
+/**
+ * What is kept of a reading of XFS, so that the next one reads only the allocation groups that may have changed. What is
+ * used in a group follows from its AGF, from the blocks of its free-space trees, and from the superblock.
+ */
+import { layoutChange } from '../same-layout.ts';
+import type { EarlierMap } from '../used-map.ts';
+import type { XfsSuperblock } from './superblock.ts';
+
+export class KeptGroups {
+  readonly #sb: XfsSuperblock;
+  /** The blocks of the trees, inside the group; undefined: the group did not hang together, or was not read. */
+  readonly #trees: (Uint32Array | undefined)[];
+
+  constructor(sb: XfsSuperblock) {
+    this.#sb = sb;
+    this.#trees = new Array<Uint32Array | undefined>(sb.agCount).fill(undefined);
+  }
+
+  /** A group was read: from these blocks of trees; undefined if it did not hang together. */
+  note(group: number, trees: readonly number[] | undefined): void {
+    this.#trees[group] = trees && Uint32Array.from(trees);
+  }
+
+  /** The groups that may have changed, in ascending order; or why that cannot be known. `sb`: as it is now. */
+  stale(sb: XfsSuperblock, isWritten: EarlierMap['isWritten']): readonly number[] | string {
+    const change = layoutChange(this.#sb, sb, volatileFields);
+    if (change !== undefined) return change;
+    const stale: number[] = [];
+    for (let group = 0; group < sb.agCount; group++) if (this.#isStale(group, isWritten)) stale.push(group);
+    return stale;
+  }
+
+  #isStale(group: number, isWritten: EarlierMap['isWritten']): boolean {
+    const { agBlocks, blockSize, sectorSize } = this.#sb;
+    const trees = this.#trees[group];
+    if (trees === undefined) return true;
+    const start = group * agBlocks * blockSize;
+    if (isWritten(start + sectorSize, sectorSize)) return true;
+    return trees.some((block) => isWritten(start + block * blockSize, blockSize));
+  }
+}
+
+/** What changes without a change of the layout. */
+const volatileFields: ReadonlySet<keyof XfsSuperblock> = new Set(['label']);
