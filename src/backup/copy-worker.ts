@@ -9,7 +9,9 @@ import { AgentError, toAgentError } from '../base/errors.ts';
 import { urgently } from '../base/urgency.ts';
 import { type DeviceSource, openDeviceSource } from '../block/device-source.ts';
 import type { Target } from '../block/target.ts';
+import { KeptMap, type KeptReading, ungrouped } from '../filesystems/kept-map.ts';
 import { markUsed } from '../filesystems/mark-used.ts';
+import type { ReadUsedMapOptions } from '../filesystems/read-used-map.ts';
 import { Control } from './copy/control.ts';
 import { FingerprintFile, UnitHasher, fingerprintUnit } from '../tracking/fingerprints.ts';
 import {
@@ -72,23 +74,10 @@ const handlers: Handlers = {
     witnesses.take();
     return connect(waitMs);
   },
-  map: ({ state, used }) => {
-    const from = opened();
-    const read = () =>
-      markUsed(
-        new Bitmap(setup.deviceSize, setup.unit, used),
-        (offset, length) => from.readAt(offset, length),
-        setup.deviceSize,
-        from.sectorSize,
-        {
-          state,
-          partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
-          expected: setup.expected?.whole,
-          partitionsExpected: new Map(setup.expected?.partitions),
-          signal: aborting.signal,
-        },
-      );
-    return state === 'frozen' ? urgently(read) : read();
+  map: async (args) => {
+    const start = performance.now();
+    const outcome = await (args.state === 'frozen' ? urgently(() => readMap(args)) : readMap(args));
+    return { ...outcome, ms: performance.now() - start };
   },
   zeroMap: async ({ used }) => {
     const to = connected().target;
@@ -143,6 +132,34 @@ const handlers: Handlers = {
     return undefined;
   },
 };
+
+/** The reading that the next one may build on. */
+let earlier: { readonly map: KeptMap; readonly reading: number } | undefined;
+
+async function readMap({ state, used, kept }: ThreadCalls['map']['args']): Promise<KeptReading> {
+  const from = opened();
+  const readAt = (offset: number, length: number): Promise<Uint8Array> => from.readAt(offset, length);
+  const options: ReadUsedMapOptions = {
+    state,
+    partitionStates: new Map(setup.livePartitions.map((start) => [start, state])),
+    expected: setup.expected?.whole,
+    partitionsExpected: new Map(setup.expected?.partitions),
+    signal: aborting.signal,
+  };
+  const bitmap = new Bitmap(setup.deviceSize, setup.unit, used);
+  const before = earlier;
+  earlier = undefined;
+  if (kept === undefined)
+    return {
+      ...(await markUsed(bitmap, readAt, setup.deviceSize, from.sectorSize, options)),
+      ...ungrouped,
+    };
+  const map = before?.reading === kept.reading - 1 ? before.map : new KeptMap(bitmap);
+  const written = kept.written && new Bitmap(setup.deviceSize, kept.written.unit, kept.written.bits);
+  const outcome = await map.read(readAt, from.sectorSize, options, written);
+  earlier = { map, reading: kept.reading };
+  return outcome;
+}
 
 async function connect(waitMs: number): Promise<TargetFacts> {
   target?.destroy();

@@ -6,15 +6,15 @@ import type { Bitmap } from '../base/bitmap.ts';
 import { inUnit } from '../tracking/chain.ts';
 import { wholeUnits } from './copy/segments.ts';
 import type { Feed } from './feed.ts';
-import { synced } from './mapping.ts';
 import type { JobReporter } from './job-reporter.ts';
 import { expectation, knownUnits } from './prepare-chain.ts';
-import { type JobUnit, missing } from './unit.ts';
+import { type JobUnit, missing, synced } from './unit.ts';
 import { unread } from './unproven.ts';
 
 /** Takes the dirty map, so that what was sent before is proven. Throws EPOCH_ENDED. */
 export async function takeDirty(unit: JobUnit, feed: Feed, frozen: boolean): Promise<Bitmap> {
   const { dirty } = await feed.take({ frozen });
+  unit.written.add(dirty);
   unit.chain.besides = unread(unit);
   unit.pool.forgetStashed(inUnit(dirty, unit.pool.stashed.unit));
   return dirty;
@@ -44,6 +44,7 @@ export function loseTracking(unit: JobUnit, error: unknown, report: JobReporter)
   if (!isEpochEnd(error)) throw error;
   const { chain } = unit;
   unit.tracking = undefined;
+  unit.written.lose();
   unit.status.tracker = 'none';
   if (chain.besides !== undefined) chain.pending.or(inUnit(chain.besides, chain.pending.unit));
   report.warn(

@@ -13,7 +13,7 @@ import {
 } from './finding.ts';
 import { settleIdle, wasWritten } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
-import { remap, remapIdle, syncMounts } from './mapping.ts';
+import { refreshMap, remap, remapIdle, syncMounts } from './mapping.ts';
 import type { JobReporter } from './job-reporter.ts';
 import { sendMissing } from './send-missing.ts';
 import { type JobUnit, isLive, missing } from './unit.ts';
@@ -42,7 +42,8 @@ export async function firstPass(unit: JobUnit, report: JobReporter): Promise<voi
   if (unit.plan.kind === 'full') await findByTracker(unit, report, true);
   if (unit.plan.readTarget === true) await findByReadingTarget(unit);
   if (unit.plan.kind === 'differential') await findByComparing(unit);
-  if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report))) await findByComparing(unit);
+  if (unit.plan.kind === 'incremental' && !(await findByTracker(unit, report, true)))
+    await findByComparing(unit);
   // What was written while the map was read is known to the tracker, and to later takes no more.
   if (!isLive(unit) && unit.tracking !== undefined && (await wasWritten(unit))) await remapIdle(unit);
   await sendMissing(unit);
@@ -68,7 +69,7 @@ export async function furtherPasses(
   while (unit.status.pass < options.maxPasses) {
     signal.throwIfAborted();
     unit.status.pass++;
-    await remap(unit, options, environment, signal);
+    await remap(unit, options, environment, report, signal);
     const tracked = await findByTracker(unit, report, true);
     const differed = tracked ? 0 : await findByComparing(unit);
     const left = tracked ? readingBytes(unit) : differed;
@@ -93,6 +94,7 @@ export async function lastPass(unit: JobUnit, report: JobReporter): Promise<void
   for (let round = 0; round < lastRounds && unit.tracking !== undefined; round++) {
     await syncMounts(unit);
     if (!(await findByTracker(unit, report, true))) break;
+    await refreshMap(unit);
     const left = toRead(unit).bytes();
     unit.status.bytes_unsynced = missing(unit).bytes();
     if (left <= littleLeft || left > before * shrinkingFast) break;

@@ -6,8 +6,8 @@ import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { type JobUnit, isLive } from './unit.ts';
 
-/** Freezing, reading the used map and thawing: what is spent besides reading, milliseconds. */
-const fixedMs = 50;
+/** Freezing and thawing: what is spent besides reading the used map and the blocks, milliseconds. */
+const fixedMs = 25;
 
 export interface Prediction {
   readonly ms: number;
@@ -16,16 +16,20 @@ export interface Prediction {
   readonly rate: number;
 }
 
-/** Devices are read side by side, but they share the processors: their times are added. */
+/**
+ * Devices are read side by side, but they share the processors: their times are added. `mapMs`: how long the last reading
+ * of the used maps took, which for a device that is tracked is of what had changed of it.
+ */
 export function predictFreeze(
   devices: readonly { readonly bytes: number; readonly rate: number }[],
+  mapMs: number,
 ): Prediction {
   const bytes = devices.reduce((sum, device) => sum + device.bytes, 0);
   const seconds = devices.reduce(
     (sum, device) => sum + (device.bytes > 0 ? device.bytes / device.rate : 0),
     0,
   );
-  return { ms: fixedMs + seconds * 1000, bytes, rate: seconds > 0 ? bytes / seconds : Infinity };
+  return { ms: fixedMs + mapMs + seconds * 1000, bytes, rate: seconds > 0 ? bytes / seconds : Infinity };
 }
 
 /** Throws FREEZE_TOO_LONG with the numbers and the ways out. */

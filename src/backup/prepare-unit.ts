@@ -31,6 +31,7 @@ import type { BackupKind, JobWarning } from './status.ts';
 import { parseTarget, targetName, undoMaking } from './targets.ts';
 import { type JobUnit, type UnitSnapshot, initialStatus } from './unit.ts';
 import type { VaultJobs } from './vault-job.ts';
+import { WrittenSince } from './written-since.ts';
 
 /** More would be read and sent for one used block otherwise. */
 const largestUnit = 256 * 1024;
@@ -172,6 +173,9 @@ export async function prepareUnit(pair: DevicePair, context: UnitContext): Promi
       },
       discard,
       map: undefined,
+      written: new WrittenSince(device.size),
+      mapMs: 0,
+      log: environment.log,
       mapped: true,
       attachment,
       look: undefined,

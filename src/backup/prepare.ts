@@ -119,8 +119,11 @@ async function refuseLongFreeze(
   );
   const predictions = [];
   for (const unit of untracked) {
-    await mapUnit(unit, options, environment, signal);
+    await mapUnit(unit, options, environment, { phase: () => undefined, warn: () => undefined }, signal);
     predictions.push({ bytes: unit.pool.used.bytes(), rate: await unit.pool.measureReading() });
   }
-  if (untracked.length > 0) checkPrediction(predictFreeze(predictions), untracked, options.maxFreezeMs);
+  if (untracked.length > 0) {
+    const mapMs = untracked.reduce((sum, unit) => sum + unit.mapMs, 0);
+    checkPrediction(predictFreeze(predictions, mapMs), untracked, options.maxFreezeMs);
+  }
 }

@@ -7,7 +7,7 @@ import { AgentError } from '../base/errors.ts';
 import { Bitmap } from '../base/bitmap.ts';
 import { refuseChanged } from '../devices/attachment.ts';
 import { lookAtWrites, nothingWritten } from '../devices/write-watch.ts';
-import { loseTracking, roomNeeded, takeDirty, toRead } from './finding.ts';
+import { roomNeeded, toRead } from './finding.ts';
 import { spoolFull } from './copy/spool.ts';
 import { itemSize, spread } from './copy/segments.ts';
 import { endHeld } from './freed.ts';
@@ -17,7 +17,7 @@ import { proveInstant } from './idle-passes.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';
 import { beginChain, completeChain } from './job-chain.ts';
 import type { JobReporter } from './job-reporter.ts';
-import { acceptMap, mapUnit } from './mapping.ts';
+import { acceptMap, mapUnit, readMap, takeFrozen } from './mapping.ts';
 import { refuseNewWriters } from './mounts-now.ts';
 import { anotherPass, firstPass, furtherPasses, lastPass } from './passes.ts';
 import { checkPrediction, checkTrackedPrediction, formatMs, predictFreeze } from './prediction.ts';
@@ -49,7 +49,7 @@ export async function runBackup(
       report.warn('FELL_BACK', `${plan.kind} instead: ${plan.reason}`, pair.device.path);
   const { snapshots, others } = bySnapshot(units);
   await together(others, async (unit) => {
-    await mapUnit(unit, options, environment, signal);
+    await mapUnit(unit, options, environment, report, signal);
     if (!isLive(unit)) warnOfMap(unit, report);
     await beginChain(unit);
     unit.status.bytes_unsynced = missing(unit).bytes();
@@ -130,7 +130,10 @@ async function refuseLongFreeze(live: readonly JobUnit[], maxFreezeMs: number): 
     tracked.bytes += set.bytes();
     tracked.seconds = Math.max(tracked.seconds, await unit.pool.secondsToKeep(set));
   }
-  const all = predictFreeze([...devices, { bytes: tracked.bytes, rate: tracked.bytes / tracked.seconds }]);
+  const all = predictFreeze(
+    [...devices, { bytes: tracked.bytes, rate: tracked.bytes / tracked.seconds }],
+    live.reduce((sum, { mapMs }) => sum + mapMs, 0),
+  );
   if (live.some((unit) => unit.tracking === undefined)) checkPrediction(all, live, maxFreezeMs);
   else checkTrackedPrediction(all, live, maxFreezeMs);
 }
@@ -284,12 +287,8 @@ async function lookOnce(
   unit.status.pass++;
   const before = unit.watched ? await lookAtWrites(pair.device) : undefined;
   const resendable = !pool.hasUnconfirmed;
-  try {
-    if (unit.tracking !== undefined) await takeDirty(unit, unit.tracking.feed, true);
-  } catch (error) {
-    loseTracking(unit, error, report);
-  }
-  acceptMap(unit, await pool.map('frozen'));
+  await takeFrozen(unit, report);
+  acceptMap(unit, await readMap(unit, 'frozen'));
   const set = missing(unit);
   const { kept, overflow } =
     unit.tracking === undefined

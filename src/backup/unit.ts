@@ -4,6 +4,7 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import type { Bitmap } from '../base/bitmap.ts';
+import type { Log } from '../base/log.ts';
 import type { Attachment } from '../devices/attachment.ts';
 import type { LvmSnapshot } from '../devices/lvm/snapshot.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
@@ -18,6 +19,7 @@ import type { Plan } from './plan.ts';
 import type { RecentUnits } from './recent-units.ts';
 import type { DeviceStatus } from './status.ts';
 import type { VaultImage } from './vault-job.ts';
+import type { WrittenSince } from './written-since.ts';
 
 /** What a job of any kind needs of each of its devices. */
 export interface JobMember {
@@ -47,6 +49,11 @@ export interface JobUnit extends JobMember {
   /** Why there is none; empty where nobody would expect one. */
   readonly noSnapshot: string;
   map: MapResult | undefined;
+  /** What was written since the map was read. */
+  readonly written: WrittenSince;
+  /** Milliseconds that the last reading of the map took. */
+  mapMs: number;
+  readonly log: Log;
   /** Of an idle device: `map` is the one that was read last. False after a reading that contradicted itself. */
   mapped: boolean;
   /** What the device's number stood for when the job was prepared. */
@@ -74,6 +81,11 @@ export interface UnitSnapshot {
 /** True where the device is written to while it is copied, so that it has to be frozen at the end. */
 export function isLive(unit: Pick<JobUnit, 'mounts'>): boolean {
   return unit.mounts.length > 0;
+}
+
+/** True where syncing is enough to have the map on the device. */
+export function synced(unit: Pick<JobUnit, 'mounts'>): boolean {
+  return unit.mounts.every(({ type }) => type.startsWith('ext'));
 }
 
 /** The blocks that the target lacks and that are in use. */

@@ -84,11 +84,28 @@ export interface TargetFacts {
   readonly minimumBlock: number;
 }
 
+/** A reading of the map that later ones may build on. */
+export interface KeptMapArguments {
+  /** Number of the reading, from 1: it builds on the one before it, or on none. */
+  readonly reading: number;
+  /** What was written since the reading before began; undefined: not known. */
+  readonly written: { readonly unit: number; readonly bits: SharedArrayBuffer } | undefined;
+}
+
 export interface MapResult {
   readonly filesystem: FilesystemIdentity | undefined;
   readonly everything: boolean;
   readonly warnings: readonly string[];
   readonly usedBytes: number;
+  /** Milliseconds that reading it took. */
+  readonly ms: number;
+  /** Of a reading that is kept; 0 without groups. */
+  readonly groups: number;
+  readonly groupsRead: number;
+  /** Groups of a running filesystem that did not hang together and count as used. */
+  readonly groupsInFlux: number;
+  /** Why all groups were read although there was an earlier reading. */
+  readonly whyAll: string | undefined;
 }
 
 export interface RunResult {
@@ -129,8 +146,14 @@ export interface ThreadCalls {
   reopenTarget: { args: { waitMs: number }; result: TargetFacts };
   /** Reads from another path from now on, which holds as much. */
   useSource: { args: { path: string }; result: undefined };
-  /** Marks the used blocks in `used`, a Bitmap of the device in units of `unit`. `state` is that of what is mounted. */
-  map: { args: { state: MountState; used: SharedArrayBuffer }; result: MapResult };
+  /**
+   * Marks the used blocks in `used`, a Bitmap of the device in units of `unit`. `state` is that of what is mounted. If
+   * `kept` is given, `used` is the same memory at each call, and holds what the call before has left there.
+   */
+  map: {
+    args: { state: MountState; used: SharedArrayBuffer; kept: KeptMapArguments | undefined };
+    result: MapResult;
+  };
   /** Fills the `targetZero` bitmap for the blocks set in `used`, a Bitmap in units of `unit`. */
   zeroMap: { args: { used: SharedArrayBuffer }; result: undefined };
   /** Reads and hashes `count` items from `first` on, to measure how fast that goes. */

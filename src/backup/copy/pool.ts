@@ -47,6 +47,9 @@ export class CopyPool {
   #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
+  /** What `mapKept` has read, and how often. */
+  #map: Bitmap | undefined;
+  #readings = 0;
   /** Bytes of the blocks that the spools held after the last run that filled them. */
   #kept = 0;
   /** Blocks that the spools have to hold since the freeze. */
@@ -150,9 +153,31 @@ export class CopyPool {
    */
   async map(state: MountState): Promise<MapResult> {
     const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
-    const result = await this.#threads.first.call('map', { state, used: used.words.buffer });
+    const args = { state, used: used.words.buffer, kept: undefined };
+    const result = await this.#threads.first.call('map', args);
     if (state !== 'live' || !result.everything) this.used.copy(used);
     return result;
+  }
+
+  /**
+   * Reads the used map into memory of its own, for `adoptMap`, and keeps what it follows from: the next call reads only
+   * what may have changed. `written`: what was written since the call before this one began; undefined: not known.
+   */
+  async mapKept(state: MountState, written: Bitmap | undefined): Promise<MapResult> {
+    const map = (this.#map ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit));
+    return this.#threads.first.call('map', {
+      state,
+      used: map.words.buffer,
+      kept: {
+        reading: ++this.#readings,
+        written: written && { unit: written.unit, bits: written.words.buffer },
+      },
+    });
+  }
+
+  /** The map that `mapKept` has read last is the used map from now on. */
+  adoptMap(): void {
+    if (this.#map !== undefined) this.used.copy(this.#map);
   }
 
   /** All threads read from another path from now on: one that holds as much, while nothing is under way. */
