@@ -61,7 +61,7 @@ export default {
       name: 'product-without-tests',
       comment: 'What the product needs does not live among the tests.',
       severity: 'error',
-      from: { path: '^src/', pathNot: '\\.(?:test|contract)\\.ts$' },
+      from: { path: '^src/', pathNot: '\\.test\\.ts$' },
       to: { path: ['^test/', '^bench/', '\\.test\\.ts$'] },
     },
     {
@@ -74,7 +74,7 @@ export default {
     {
       name: 'product-without-development-packages',
       severity: 'error',
-      from: { path: '^src/', pathNot: '\\.(?:test|contract)\\.ts$' },
+      from: { path: '^src/', pathNot: '\\.test\\.ts$' },
       to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only'] },
     },
   ],

@@ -21,7 +21,7 @@ const oneDoorToTheKernel = [
   },
   {
     files: ['src/**/*.ts'],
-    ignores: ['src/linux/**', '**/*.test.ts', '**/*.contract.ts'],
+    ignores: ['src/linux/**', '**/*.test.ts'],
     rules: { 'no-restricted-syntax': ['error', kernelCalls, repeatableNumbers] },
   },
 ];

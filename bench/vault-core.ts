@@ -19,7 +19,7 @@ import { PackWriter } from '../src/vault/packs/pack-writer.ts';
 import type { VaultParts } from '../src/vault/packs/vault-parts.ts';
 import { Secrets } from '../src/vault/secrets.ts';
 import { openDirectoryStore } from '../src/vault/store/directory.ts';
-import { openMemoryStore } from '../src/vault/store/memory.ts';
+import { openMemoryStore } from '../test/helpers/stores/memory-store.ts';
 import type { ObjectStore } from '../src/vault/store/object-store.ts';
 
 const chunkSize = 64 * 1024;

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { errorKinds } from '../../src/base/error-codes.ts';
 import { warningSummaries } from '../../src/base/warning-codes.ts';
-import { helpTexts } from '../../src/cli/help.ts';
+import { helpTexts } from './help.ts';
 import { daemonCommand } from '../../src/daemon/command-line.ts';
 import { jobOptionFields, rangeText } from '../../src/daemon/job-options.ts';
 import { routes } from '../../src/daemon/routes.ts';

@@ -52,7 +52,7 @@ if (pattern === '') {
     for (const script of scripts)
       await runStep(`npm run ${script}`, ['npm', 'run', '--silent', script], environment, total);
   };
-  await Promise.all([inTurn(['lint']), inTurn(['format:check', 'layers', 'prose', 'types'])]);
+  await Promise.all([inTurn(['lint']), inTurn(['format:check', 'layers', 'unused', 'prose', 'types'])]);
 }
 await runTestFiles('unit tests', chosen(unit), { environment, limitMs: 5 * 60_000, concurrency: 2 }, total);
 const isBuilt = await runStep('./one_step_build', ['./one_step_build'], environment, total);

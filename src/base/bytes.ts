@@ -4,6 +4,7 @@ import { AgentError } from './errors.ts';
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
 export const GiB = 1024 * MiB;
+/** @internal Only tests have sizes like this so far. */
 export const TiB = 1024 * GiB;
 
 const suffixes = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

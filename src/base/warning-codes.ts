@@ -33,4 +33,5 @@ const table = {
 
 export type WarningCode = keyof typeof table;
 
+/** @internal For docs/errors.md. */
 export const warningSummaries: Readonly<Record<WarningCode, string>> = table;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../base/bytes.ts';
 import { openFileTarget } from './file-target.ts';
-import { targetContract } from './target.contract.ts';
+import { targetContract } from '../../test/contracts/target.contract.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'file-target-'));
 after(() => rmSync(directory, { recursive: true }));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { faultySource } from './fault-injection.ts';
+import { faultySource } from '../../test/helpers/faulty-source.ts';
 import { readSurvivors } from './read-errors.ts';
 import type { Source } from './source.ts';
 

@@ -2,8 +2,7 @@
  * The documents of the API (docs/api.md): what the daemon answers and the command prints under `--json`.
  * Types alone, so that `cli/` shares them without loading anything of the daemon. Fields are only ever added.
  */
-export type { ErrorDocument } from '../base/errors.ts';
-export type { DeviceStatus, JobKind, JobPhase, JobState, JobStatus, JobWarning } from '../backup/status.ts';
+export type { DeviceStatus, JobKind, JobStatus } from '../backup/status.ts';
 import type { JobKind } from '../backup/status.ts';
 
 /** The body of `POST /v1/jobs`. */

@@ -65,7 +65,7 @@ const signatures: Readonly<Record<keyof Functions, Signature>> = {
 
 const functions = runtimeFunctions<Functions>(signatures);
 
-/** Whether the direct way is open; for tests. */
+/** True if the runtime's own AES is called directly. @internal */
 export const hasDirectGcm = functions !== undefined;
 
 /** Contexts of objects that nobody has any more. A thread that is terminated may leave a few, of 1 KiB or so. */

@@ -47,7 +47,7 @@ const signatures: Readonly<Record<keyof Functions, Signature>> = {
 
 const functions = runtimeFunctions<Functions>(signatures);
 
-/** Whether the direct way is open; for tests and benchmarks. */
+/** True if the runtime's own zstd is called directly. @internal */
 export const hasDirectZstd = functions !== undefined;
 
 /** Compresses pieces of at most `zstdLongest` bytes, each into a frame of its own. For one thread. */

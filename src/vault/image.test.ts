@@ -13,7 +13,7 @@ import { Namer, nameLength } from './names.ts';
 import { packObject } from './packs/format.ts';
 import { PackWriter } from './packs/pack-writer.ts';
 import type { VaultParts } from './packs/vault-parts.ts';
-import { type CountingStore, countingStore } from './store/counting.ts';
+import { type CountingStore, countingStore } from '../../test/helpers/stores/counting-store.ts';
 
 const chunkSize = 4096;
 

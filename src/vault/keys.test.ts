@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { AgentError, type ErrorDocument } from '../base/errors.ts';
 import { type KeyMaterial, newKeyFileText } from './key-material.ts';
 import { addKey, findKey, listKeys, removeKey } from './keys.ts';
-import { openMemoryStore } from './store/memory.ts';
+import { openMemoryStore } from '../../test/helpers/stores/memory-store.ts';
 import { Vault } from './vault.ts';
 
 const cost = { N: 1024, p: 1 };

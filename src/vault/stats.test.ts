@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { backUp } from '../../test/helpers/vault-writer.ts';
 import { ChunkIndex } from './index/chunk-index.ts';
 import { vaultStats } from './stats.ts';
-import { openMemoryStore } from './store/memory.ts';
+import { openMemoryStore } from '../../test/helpers/stores/memory-store.ts';
 import { Vault } from './vault.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'vault-stats-'));

@@ -4,7 +4,7 @@ import { AgentError, type ErrorDocument } from '../base/errors.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { newKeyFileText, newRecoveryCode } from './key-material.ts';
 import { Secrets } from './secrets.ts';
-import { type MemoryStore, openMemoryStore } from './store/memory.ts';
+import { type MemoryStore, openMemoryStore } from '../../test/helpers/stores/memory-store.ts';
 import { Vault } from './vault.ts';
 
 const cost = { N: 1024, p: 1 };

@@ -8,7 +8,8 @@ import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, write
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { ErrorDocument, JobOptionsDocument, JobStatus } from '../../src/daemon/documents.ts';
+import type { ErrorDocument } from '../../src/base/errors.ts';
+import type { JobOptionsDocument, JobStatus } from '../../src/daemon/documents.ts';
 import { ask, assertNothingLeft, childrenOf, commandOf, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { daemonPaths, type DaemonPaths, startDaemon, type TestDaemon, waitFor } from '../helpers/daemon.ts';

@@ -11,7 +11,8 @@ import { writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
+import type { ErrorDocument } from '../../src/base/errors.ts';
+import type { JobStatus } from '../../src/daemon/documents.ts';
 import { atEnd, type EndingTest } from './cleanup.ts';
 import {
   type DaemonPaths,

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
-import { type MemoryStore, openMemoryStore } from '../../src/vault/store/memory.ts';
+import { type MemoryStore, openMemoryStore } from './stores/memory-store.ts';
 import { Vault } from '../../src/vault/vault.ts';
 import { atEnd, type EndingTest } from './cleanup.ts';
 import type { TestImage } from './vault-writer.ts';

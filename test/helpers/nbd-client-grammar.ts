@@ -12,7 +12,7 @@ import { encodeClientFlags, encodeOption } from '../../src/nbd/protocol/handshak
 import { encodeInfoRequest, encodeMetaContextRequest } from '../../src/nbd/protocol/options.ts';
 import type { ExportProvider } from '../../src/nbd/server/backend.ts';
 import { MemoryBudget } from '../../src/nbd/server/memory-budget.ts';
-import { ask, connectTo, MemoryBackend } from '../../src/nbd/server/scripted-client.ts';
+import { ask, connectTo, MemoryBackend } from './scripted-nbd-client.ts';
 
 export const exportSize = MiB;
 

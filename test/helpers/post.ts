@@ -1,6 +1,6 @@
 /** Posts a document to the daemon's API, much quicker than by a process of dattocli. */
 import { request } from 'node:http';
-import type { ErrorDocument } from '../../src/daemon/documents.ts';
+import type { ErrorDocument } from '../../src/base/errors.ts';
 
 export type Answer<T> =
   { readonly body: T; readonly refused?: never } | { readonly refused: ErrorDocument; readonly body?: never };

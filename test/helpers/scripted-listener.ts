@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { type Socket, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Script, ScriptedServer } from '../../src/nbd/client/scripted-server.ts';
+import { type Script, ScriptedServer } from './scripted-nbd-server.ts';
 import { atEnd, type EndingTest } from './cleanup.ts';
 
 export interface ScriptedListener {

@@ -2,7 +2,7 @@
 import { openTarget } from '../../src/nbd/client/connect.ts';
 import { runHandshake } from '../../src/nbd/client/handshake.ts';
 import { negotiateExport } from '../../src/nbd/client/negotiate.ts';
-import { type Script, ScriptedServer } from '../../src/nbd/client/scripted-server.ts';
+import { type Script, ScriptedServer } from './scripted-nbd-server.ts';
 import type { NbdTarget } from '../../src/nbd/client/target.ts';
 import { transportOver } from '../../src/nbd/client/transport.ts';
 import { parseNbdUri } from '../../src/nbd/client/uri.ts';

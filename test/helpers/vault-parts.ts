@@ -10,7 +10,7 @@ import { type PackKind, packOfObject } from '../../src/vault/packs/format.ts';
 import { PackWriter } from '../../src/vault/packs/pack-writer.ts';
 import type { VaultParts } from '../../src/vault/packs/vault-parts.ts';
 import { Secrets } from '../../src/vault/secrets.ts';
-import { type MemoryStore, openMemoryStore } from '../../src/vault/store/memory.ts';
+import { type MemoryStore, openMemoryStore } from './stores/memory-store.ts';
 import type { ObjectStore } from '../../src/vault/store/object-store.ts';
 
 export interface TestVault extends VaultParts {

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { MiB } from '../../src/base/bytes.ts';
-import type { ErrorDocument } from '../../src/daemon/documents.ts';
+import type { ErrorDocument } from '../../src/base/errors.ts';
 import {
   assertNothingLeft,
   backUp,

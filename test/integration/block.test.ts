@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import { openDeviceSource } from '../../src/block/device-source.ts';
 import { openFileTarget } from '../../src/block/file-target.ts';
-import { targetContract } from '../../src/block/target.contract.ts';
+import { targetContract } from '../contracts/target.contract.ts';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { exec } from '../helpers/exec.ts';
 import type { Extent } from '../../src/base/extents.ts';

@@ -11,7 +11,7 @@ import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import type { AgentError } from '../../src/base/errors.ts';
 import type { Extent } from '../../src/base/extents.ts';
-import { targetContract } from '../../src/block/target.contract.ts';
+import { targetContract } from '../contracts/target.contract.ts';
 import { connectWithBackoff } from '../../src/nbd/client/backoff.ts';
 import { connectNbd, describeExport, listExports } from '../../src/nbd/client/connect.ts';
 import { parseNbdUri } from '../../src/nbd/client/uri.ts';

@@ -9,7 +9,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { ErrorDocument, JobStatus } from '../../src/daemon/documents.ts';
+import type { ErrorDocument } from '../../src/base/errors.ts';
+import type { JobStatus } from '../../src/daemon/documents.ts';
 import { backUpWell, daemonFor, scratchFor, scriptIn, type KindFlag } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { daemonPaths, dattocli, runProgram } from '../helpers/daemon.ts';

@@ -12,7 +12,7 @@ import { MiB } from '../../src/base/bytes.ts';
 import type { AgentError } from '../../src/base/errors.ts';
 import { openDirectoryStore } from '../../src/vault/store/directory.ts';
 import type { ObjectStore } from '../../src/vault/store/object-store.ts';
-import { storeContract } from '../../src/vault/store/store.contract.ts';
+import { storeContract } from '../contracts/object-store.contract.ts';
 import { collect } from '../helpers/collect.ts';
 import { exec } from '../helpers/exec.ts';
 import { type LoopDisk, attachLoop, detachLoop, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';

@@ -21,7 +21,7 @@ import { openStore } from '../../src/vault/store/open-store.ts';
 import type { RetryWait } from '../../src/vault/store/retry.ts';
 import { type S3Settings, connectS3 } from '../../src/vault/store/s3-client.ts';
 import { openS3Store } from '../../src/vault/store/s3.ts';
-import { storeContract } from '../../src/vault/store/store.contract.ts';
+import { storeContract } from '../contracts/object-store.contract.ts';
 import { startCeph } from '../helpers/ceph.ts';
 import { collect } from '../helpers/collect.ts';
 import { waitFor } from '../helpers/nbd-process.ts';

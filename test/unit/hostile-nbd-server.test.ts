@@ -18,7 +18,7 @@ import {
   negotiateInfo,
   negotiateList,
 } from '../../src/nbd/client/negotiate.ts';
-import { ScriptedServer, type Script } from '../../src/nbd/client/scripted-server.ts';
+import { ScriptedServer, type Script } from '../helpers/scripted-nbd-server.ts';
 import { transportOver } from '../../src/nbd/client/transport.ts';
 import { NBD_CMD, NBD_REPLY_FLAG, NBD_STATE } from '../../src/nbd/protocol/constants.ts';
 import { encodeDataChunkHeader, encodeErrorChunk } from '../../src/nbd/protocol/reply.ts';

@@ -18,7 +18,7 @@ import { findDevice } from '../../src/devices/find.ts';
 import { listDevices } from '../../src/devices/inventory.ts';
 import { openDirectoryStore } from '../../src/vault/store/directory.ts';
 import type { ObjectStore } from '../../src/vault/store/object-store.ts';
-import { storeContract } from '../../src/vault/store/store.contract.ts';
+import { storeContract } from '../contracts/object-store.contract.ts';
 import { collect } from '../helpers/collect.ts';
 import { dattocliHere } from '../helpers/dattocli-here.ts';
 import { sh } from './guest.ts';

@@ -12,7 +12,7 @@ import { atEnd } from '../../../test/helpers/cleanup.ts';
 import { listenScripted } from '../../../test/helpers/scripted-listener.ts';
 import { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
-import type { Script } from '../../nbd/client/scripted-server.ts';
+import type { Script } from '../../../test/helpers/scripted-nbd-server.ts';
 import { NBD_CMD, NBD_FLAG } from '../../nbd/protocol/constants.ts';
 import { createFingerprintFile, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { parseTarget } from '../targets.ts';

@@ -44,7 +44,7 @@ export async function connectNbd(address: NbdAddress, options: ConnectOptions = 
   return openTarget(address, transport, takeRest, negotiated, { signal, log, timeoutMs: options.timeoutMs });
 }
 
-/** Returns the exports that the server lists. Ignores `address.exportName`. */
+/** Returns the exports that the server lists. Ignores `address.exportName`. @internal Only tests need it so far. */
 export async function listExports(
   address: NbdAddress,
   options: ConnectOptions = {},
@@ -52,7 +52,10 @@ export async function listExports(
   return politely(await converse(address, options, negotiateList));
 }
 
-/** Returns the answer to NBD_OPT_INFO. Debian's nbd-server reports a size of 0 here; `connectNbd` has the right one. */
+/**
+ * Returns the answer to NBD_OPT_INFO. Debian's nbd-server reports a size of 0 here; `connectNbd` has the right one.
+ * @internal Only tests need it so far.
+ */
 export async function describeExport(
   address: NbdAddress,
   options: ConnectOptions = {},

@@ -7,7 +7,7 @@ import { NBD_OPT, NBD_REP } from '../protocol/constants.ts';
 import { encodeOptionReply } from '../protocol/handshake.ts';
 import { runHandshake } from './handshake.ts';
 import { type Negotiated, type Peer, negotiateExport, negotiateInfo, negotiateList } from './negotiate.ts';
-import { type Script, ScriptedServer } from './scripted-server.ts';
+import { type Script, ScriptedServer } from '../../../test/helpers/scripted-nbd-server.ts';
 import { transportOver } from './transport.ts';
 
 const peer: Peer = { name: 'nbd://test', exportName: '', tls: false };

@@ -6,7 +6,7 @@ import { openScripted, scriptFor } from '../../../test/helpers/scripted-target.t
 import type { AgentError } from '../../base/errors.ts';
 import { NBD_CMD, NBD_ERROR, NBD_REPLY_FLAG } from '../protocol/constants.ts';
 import { encodeErrorChunk } from '../protocol/reply.ts';
-import type { Script } from './scripted-server.ts';
+import type { Script } from '../../../test/helpers/scripted-nbd-server.ts';
 
 test('errors of the server become error codes, and the connection stays usable', async () => {
   let error = 0;

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openScripted, scriptFor } from '../../../test/helpers/scripted-target.ts';
 import { MiB } from '../../base/bytes.ts';
-import { targetContract } from '../../block/target.contract.ts';
+import { targetContract } from '../../../test/contracts/target.contract.ts';
 import { NBD_CMD, NBD_CMD_FLAG, NBD_ERROR, NBD_FLAG } from '../protocol/constants.ts';
-import type { Script } from './scripted-server.ts';
+import type { Script } from '../../../test/helpers/scripted-nbd-server.ts';
 
 for (const [name, script] of [
   ['structured replies', {}],

@@ -43,6 +43,7 @@ export function encodeNewstyleGreeting(handshakeFlags: number): Buffer {
   return Buffer.concat([INIT_PASSWD, IHAVEOPT, flags]);
 }
 
+/** Returns the greeting of an oldstyle server. @internal Our server is newstyle; scripted servers of tests are not. */
 export function encodeOldstyleGreeting(info: ExportInfo): Buffer {
   const rest = Buffer.alloc(OLDSTYLE_REST_BYTES);
   writeU64(rest, 0, info.size);

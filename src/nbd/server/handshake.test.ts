@@ -22,7 +22,7 @@ import {
   type ScriptedClient,
   setAllocation,
   structuredReply,
-} from './scripted-client.ts';
+} from '../../../test/helpers/scripted-nbd-client.ts';
 
 function memory(): { backend: MemoryBackend; exports: ReturnType<typeof memoryExports> } {
   const backend = new MemoryBackend(4096);

@@ -18,7 +18,7 @@ import {
   setAllocation,
   structuredReply,
   type Transfer,
-} from './scripted-client.ts';
+} from '../../../test/helpers/scripted-nbd-client.ts';
 
 const { READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS, RESIZE } = NBD_CMD;
 const { FUA, DF, NO_HOLE, REQ_ONE, FAST_ZERO } = NBD_CMD_FLAG;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import test from 'node:test';
 import { indexPath, packIds, storeParts, testIndex, testVault } from '../../../test/helpers/vault-parts.ts';
-import { faultyStore, nth } from '../store/faults.ts';
+import { faultyStore, nth } from '../../../test/helpers/stores/faulty-store.ts';
 import type { ObjectStore, StoredObject } from '../store/object-store.ts';
 import { packObject } from '../packs/format.ts';
 import { refreshIndex } from './refresh.ts';

@@ -6,8 +6,8 @@ import { packIds, storeParts, testIndex, testVault } from '../../../test/helpers
 import type { AgentError } from '../../base/errors.ts';
 import type { PartLocation } from '../index/chunk-index.ts';
 import { Namer } from '../names.ts';
-import { countingStore } from '../store/counting.ts';
-import { faultyStore, nth } from '../store/faults.ts';
+import { countingStore } from '../../../test/helpers/stores/counting-store.ts';
+import { faultyStore, nth } from '../../../test/helpers/stores/faulty-store.ts';
 import { packObject, tagLength } from './format.ts';
 import { PackWriter } from './pack-writer.ts';
 import { PartReader } from './part-reader.ts';

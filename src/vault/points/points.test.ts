@@ -4,7 +4,7 @@ import { sampleDevice, samplePoint } from '../../../test/helpers/points.ts';
 import { AgentError, type ErrorDocument } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import { sealDocument } from '../sealed.ts';
-import { type MemoryStore, openMemoryStore } from '../store/memory.ts';
+import { type MemoryStore, openMemoryStore } from '../../../test/helpers/stores/memory-store.ts';
 import { Vault } from '../vault.ts';
 import { listChecks, putCheck } from './checks.ts';
 import { latestOf } from './find.ts';

@@ -9,7 +9,7 @@ import { repairVault } from '../check/repair.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
 import { addKey, removeKey } from '../keys.ts';
 import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../points/points.ts';
-import { openMemoryStore } from '../store/memory.ts';
+import { openMemoryStore } from '../../../test/helpers/stores/memory-store.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { Vault } from '../vault.ts';
 import { PrunerLock, withPrunerLock } from './lock.ts';

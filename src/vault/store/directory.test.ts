@@ -18,7 +18,7 @@ import { openDirectoryStore } from './directory.ts';
 import { directoryFailure } from './directory-errors.ts';
 import type { ObjectStore } from './object-store.ts';
 import { retryingStore } from './retry.ts';
-import { storeContract } from './store.contract.ts';
+import { storeContract } from '../../../test/contracts/object-store.contract.ts';
 
 function scratch(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'dattod-store-'));

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { AgentError } from '../../base/errors.ts';
 import { collect } from '../../../test/helpers/collect.ts';
 import { manualClock } from '../../../test/helpers/manual-clock.ts';
-import { type StoreFaults, answered, faultyStore, nth } from './faults.ts';
-import { openMemoryStore } from './memory.ts';
+import { type StoreFaults, answered, faultyStore, nth } from '../../../test/helpers/stores/faulty-store.ts';
+import { openMemoryStore } from '../../../test/helpers/stores/memory-store.ts';
 import { type RetrySettings, type RetryWait, retryingStore } from './retry.ts';
 
 function troubled(fate: StoreFaults['fate'], settings: RetrySettings = {}) {

@@ -12,7 +12,7 @@ import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
 import { newKeyFileText } from '../key-material.ts';
 import { openVault } from '../opening.ts';
 import { listPoints } from '../points/points.ts';
-import { openMemoryStore } from '../store/memory.ts';
+import { openMemoryStore } from '../../../test/helpers/stores/memory-store.ts';
 import { openDirectoryStore } from '../store/directory.ts';
 import { Vault } from '../vault.ts';
 import { WriterSession } from './writer-session.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { ChunkIndex } from '../index/chunk-index.ts';
 import { newKeyFileText } from '../key-material.ts';
-import { openMemoryStore } from '../store/memory.ts';
+import { openMemoryStore } from '../../../test/helpers/stores/memory-store.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { type StoreRequest, WrappedStore } from '../store/wrapped-store.ts';
 import { Vault } from '../vault.ts';

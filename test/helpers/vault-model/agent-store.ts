@@ -3,7 +3,7 @@
  * what becomes of it: done, failed, done twice (the second time later), late, or the process is killed in it.
  */
 import { AgentError } from '../../../src/base/errors.ts';
-import { StoreKilled } from '../../../src/vault/store/faults.ts';
+import { StoreKilled } from '../stores/faulty-store.ts';
 import {
   type ObjectData,
   type ObjectStore,

@@ -17,7 +17,7 @@ import { PartReader } from '../../../src/vault/packs/part-reader.ts';
 import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../../../src/vault/points/points.ts';
 import { type PruneOptions, prune } from '../../../src/vault/prune/prune.ts';
 import { listAtWork, unlockVault } from '../../../src/vault/prune/unlock.ts';
-import { type MemoryStore, openMemoryStore } from '../../../src/vault/store/memory.ts';
+import { type MemoryStore, openMemoryStore } from '../stores/memory-store.ts';
 import { Vault } from '../../../src/vault/vault.ts';
 import type { Owner } from '../../../src/vault/writing/owner.ts';
 import { seeded } from '../random.ts';

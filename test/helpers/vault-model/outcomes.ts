@@ -1,6 +1,6 @@
 /** How processes of the model end, and which ends are all right. */
 import { AgentError } from '../../../src/base/errors.ts';
-import { StoreKilled } from '../../../src/vault/store/faults.ts';
+import { StoreKilled } from '../stores/faulty-store.ts';
 
 export type AgentKind = 'backup' | 'prune' | 'check';
 

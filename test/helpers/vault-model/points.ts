@@ -1,6 +1,6 @@
 /** The model's table of points: what each holds, and what may be expected of it. */
 import type { CheckResult } from '../../../src/vault/check/check.ts';
-import type { MemoryStore } from '../../../src/vault/store/memory.ts';
+import type { MemoryStore } from '../stores/memory-store.ts';
 import type { TestImage } from '../vault-writer.ts';
 
 /**

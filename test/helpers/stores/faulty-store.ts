@@ -5,10 +5,20 @@
  *     const store = faultyStore(memory, { fate: nth(5, { kind: 'fail', happened: true }, 'put') });
  *     const store = faultyStore(memory, { fate: killAtWrite(17, false), onKill: () => … });
  */
-import { type Clock, systemClock } from '../../base/clock.ts';
-import { AgentError } from '../../base/errors.ts';
-import { type ObjectData, type ObjectStore, type PutOptions, checkKey, dataParts } from './object-store.ts';
-import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
+import { type Clock, systemClock } from '../../../src/base/clock.ts';
+import { AgentError } from '../../../src/base/errors.ts';
+import {
+  type ObjectData,
+  type ObjectStore,
+  type PutOptions,
+  checkKey,
+  dataParts,
+} from '../../../src/vault/store/object-store.ts';
+import {
+  type StoreRequest,
+  type StoreRequestKind,
+  WrappedStore,
+} from '../../../src/vault/store/wrapped-store.ts';
 
 /** The outcome of a request; undefined: it is carried out. */
 export type Fate =

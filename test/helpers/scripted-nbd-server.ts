@@ -14,12 +14,12 @@ import {
   NBD_REP,
   NBD_REPLY_FLAG,
   NBD_STATE,
-} from '../protocol/constants.ts';
-import * as wire from '../protocol/handshake.ts';
-import * as options from '../protocol/options.ts';
-import * as reply from '../protocol/reply.ts';
-import { type Request, RequestDecoder } from '../protocol/request.ts';
-import { StreamCutter } from '../protocol/stream-cutter.ts';
+} from '../../src/nbd/protocol/constants.ts';
+import * as wire from '../../src/nbd/protocol/handshake.ts';
+import * as options from '../../src/nbd/protocol/options.ts';
+import * as reply from '../../src/nbd/protocol/reply.ts';
+import { type Request, RequestDecoder } from '../../src/nbd/protocol/request.ts';
+import { StreamCutter } from '../../src/nbd/protocol/stream-cutter.ts';
 
 export interface Script {
   readonly size?: number;

@@ -14,7 +14,7 @@ import {
   rangeWithin,
   type ObjectStore,
   type StoredObject,
-} from './object-store.ts';
+} from '../../../src/vault/store/object-store.ts';
 
 export interface MemoryObject {
   readonly data: Buffer;

@@ -1,6 +1,10 @@
 /** A store that counts its requests, for statistics and tests. */
-import type { ObjectStore } from './object-store.ts';
-import { type StoreRequest, type StoreRequestKind, WrappedStore } from './wrapped-store.ts';
+import type { ObjectStore } from '../../../src/vault/store/object-store.ts';
+import {
+  type StoreRequest,
+  type StoreRequestKind,
+  WrappedStore,
+} from '../../../src/vault/store/wrapped-store.ts';
 
 export interface StoreCounts {
   /** Number of requests by kind. A list counts once, regardless of its length. */

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { systemClock } from '../../base/clock.ts';
-import { countingStore } from './counting.ts';
-import { faultyStore } from './faults.ts';
-import { openMemoryStore } from './memory.ts';
-import type { ObjectStore } from './object-store.ts';
-import { rateLimitedStore } from './rate.ts';
-import { retryingStore } from './retry.ts';
-import { storeContract } from './store.contract.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { countingStore } from '../helpers/stores/counting-store.ts';
+import { faultyStore } from '../helpers/stores/faulty-store.ts';
+import { openMemoryStore } from '../helpers/stores/memory-store.ts';
+import type { ObjectStore } from '../../src/vault/store/object-store.ts';
+import { rateLimitedStore } from '../../src/vault/store/rate.ts';
+import { retryingStore } from '../../src/vault/store/retry.ts';
+import { storeContract } from '../contracts/object-store.contract.ts';
 
 const forms: Readonly<Record<string, (store: ObjectStore) => ObjectStore>> = {
   memory: (store) => store,

@@ -1,7 +1,7 @@
 /** The help of every command, for the manual and for the test that compares them. */
 import type { Command } from 'commander';
-import type { Io } from './io.ts';
-import { createProgram } from './program.ts';
+import type { Io } from '../../src/cli/io.ts';
+import { createProgram } from '../../src/cli/program.ts';
 
 /** Returns the help texts by command name (`tracking stop`); `dattocli` names the program's own. */
 export function helpTexts(): ReadonlyMap<string, string> {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { collect } from '../../../test/helpers/collect.ts';
-import { manualClock } from '../../../test/helpers/manual-clock.ts';
-import { countingStore } from './counting.ts';
-import { StoreKilled, faultyStore, killAtWrite, nth, randomTrouble } from './faults.ts';
-import { openMemoryStore } from './memory.ts';
-import { rateLimitedStore } from './rate.ts';
+import { collect } from '../helpers/collect.ts';
+import { manualClock } from '../helpers/manual-clock.ts';
+import { countingStore } from '../helpers/stores/counting-store.ts';
+import { StoreKilled, faultyStore, killAtWrite, nth, randomTrouble } from '../helpers/stores/faulty-store.ts';
+import { openMemoryStore } from '../helpers/stores/memory-store.ts';
+import { rateLimitedStore } from '../../src/vault/store/rate.ts';
 
 test('the nth request fails before or after it is carried out', async () => {
   for (const happened of [false, true]) {

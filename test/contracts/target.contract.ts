@@ -8,8 +8,8 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Extent } from '../base/extents.ts';
-import type { Target } from './target.ts';
+import type { Extent } from '../../src/base/extents.ts';
+import type { Target } from '../../src/block/target.ts';
 
 export interface OpenedTarget {
   readonly target: Target;

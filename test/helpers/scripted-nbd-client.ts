@@ -3,20 +3,29 @@
  * memory that can be slow, can fail, and records its calls.
  */
 import { Duplex } from 'node:stream';
-import { silentLog } from '../../base/log.ts';
+import { silentLog } from '../../src/base/log.ts';
 import {
   decodeOptionReplyHeader,
   encodeClientFlags,
   encodeOption,
   OPTION_REPLY_HEADER_BYTES,
-} from '../protocol/handshake.ts';
-import { encodeInfoRequest, encodeMetaContextRequest } from '../protocol/options.ts';
-import { errorName, NBD_OPT, NBD_REP } from '../protocol/constants.ts';
-import { ReplyDecoder } from '../protocol/reply-decoder.ts';
-import { encodeRequest, REQUEST_BYTES } from '../protocol/request.ts';
-import { type ExportBackend, ExportError, type ExportProvider, type StatusExtent } from './backend.ts';
-import { serveConnection, type ServedConnection, type ServerOptions } from './connection.ts';
-import { Wire } from './wire.ts';
+} from '../../src/nbd/protocol/handshake.ts';
+import { encodeInfoRequest, encodeMetaContextRequest } from '../../src/nbd/protocol/options.ts';
+import { errorName, NBD_OPT, NBD_REP } from '../../src/nbd/protocol/constants.ts';
+import { ReplyDecoder } from '../../src/nbd/protocol/reply-decoder.ts';
+import { encodeRequest, REQUEST_BYTES } from '../../src/nbd/protocol/request.ts';
+import {
+  type ExportBackend,
+  ExportError,
+  type ExportProvider,
+  type StatusExtent,
+} from '../../src/nbd/server/backend.ts';
+import {
+  serveConnection,
+  type ServedConnection,
+  type ServerOptions,
+} from '../../src/nbd/server/connection.ts';
+import { Wire } from '../../src/nbd/server/wire.ts';
 
 export class MemoryBackend implements ExportBackend {
   readonly size: number;

@@ -8,9 +8,9 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { MiB } from '../../base/bytes.ts';
-import type { AgentError } from '../../base/errors.ts';
-import type { ObjectStore } from './object-store.ts';
+import { MiB } from '../../src/base/bytes.ts';
+import type { AgentError } from '../../src/base/errors.ts';
+import type { ObjectStore } from '../../src/vault/store/object-store.ts';
 
 export interface OpenedStore {
   readonly store: ObjectStore;

@@ -1,7 +1,7 @@
 /** Sources that fail where a test says so. */
-import type { Extent } from '../base/extents.ts';
-import { readFailure } from './read-errors.ts';
-import type { Source } from './source.ts';
+import type { Extent } from '../../src/base/extents.ts';
+import { readFailure } from '../../src/block/read-errors.ts';
+import type { Source } from '../../src/block/source.ts';
 
 export interface SourceFaults {
   /** Reads that touch these fail with DEVICE_READ_ERROR, as those of bad sectors do. */
