@@ -79,6 +79,8 @@ export function unsuitable(device: Device): string | undefined {
     return 'a loop device is made anew at each boot, over a file that others can write';
   if (/^(nbd|zram|rbd|drbd|ram)/.test(device.kernelName))
     return 'other machines may write to what it stands for, or it is gone with the memory';
-  if (device.filesystem?.uuid === undefined) return 'its filesystem has no UUID by which it is known again';
+  if (device.filesystem === undefined)
+    return 'no filesystem could be read on it (it has none, or did not answer)';
+  if (device.filesystem.uuid === undefined) return 'its filesystem has no UUID by which it is known again';
   return undefined;
 }

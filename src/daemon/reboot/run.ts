@@ -4,6 +4,7 @@ import { readFile, realpath, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../../base/errors.ts';
+import type { Device } from '../../devices/device.ts';
 import { TrackerChoice } from '../../tracking/choose.ts';
 import { prepareRecordDevice, removeRecord } from '../../tracking/reboot/place.ts';
 import type { Collaborators } from '../collaborators.ts';
@@ -135,7 +136,12 @@ async function work(
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'latin1')).trim();
   try {
     if (what === 'save') {
-      const saved = await saveReboot({ trackers, devices: await listDevices(), bootId, place });
+      const saved = await saveReboot({
+        trackers,
+        devices: await listTracked(listDevices, trackers),
+        bootId,
+        place,
+      });
       describeSaved(saved, say);
     } else {
       const outcome = await resumeAfterReboot({
@@ -166,6 +172,22 @@ function seconds(option: string, text = ''): number {
   const value = Number(text);
   if (text.trim() !== '' && value >= 0 && value <= 86_400) return value;
   throw new AgentError('BAD_USAGE', `${option} must be a number of seconds from 0 to 86400, not "${text}"`);
+}
+
+/** Lists again, twice at most, if a tracked device did not answer in its time: a busy machine is no reason to lose it. */
+async function listTracked(
+  listDevices: Collaborators['listDevices'],
+  trackers: Pick<TrackerChoice, 'tracked'>,
+): Promise<readonly Device[]> {
+  const tracked = await trackers.tracked();
+  for (let tries = 3; ; tries--) {
+    const devices = await listDevices();
+    const silent = devices.some(
+      ({ filesystem, major, minor }) =>
+        filesystem === undefined && tracked.some((each) => each.major === major && each.minor === minor),
+    );
+    if (!silent || tries === 1) return devices;
+  }
 }
 
 function describeSaved({ devices, leftOut }: Saved, say: Say): void {
