@@ -115,7 +115,7 @@ test('a device that was connected is disconnected if nbd-client failed or was ca
   });
   await assert.rejects(attach(cancelling.signal), { code: 'CANCELLED' });
   assert.deepEqual(disconnected, ['/dev/nbd0']);
-  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'nobody');
+  assert.equal(await nbdUser('/dev/nbd0', { pid: 100, connection: undefined }, sys), 'none');
 });
 
 test('the record of a process that died shows whether the device is ours', async (t) => {

@@ -29,14 +29,14 @@ export async function freeNbdDevice(sys = '/sys'): Promise<string | undefined> {
   return undefined;
 }
 
-/** Returns whether a device is not connected (`nobody`), connected by us, or connected by another process. */
+/** Returns whether a device is not connected (`none`), connected by us, or connected by another process. */
 export async function nbdUser(
   device: string,
   ours: NbdAttachment | undefined,
   sys = '/sys',
-): Promise<'nobody' | 'ours' | 'other'> {
+): Promise<'none' | 'ours' | 'other'> {
   const found = await nbdAttachment(device, sys);
-  if (found === undefined) return 'nobody';
+  if (found === undefined) return 'none';
   const same =
     ours?.connection === undefined ? found.pid === ours?.pid : found.connection === ours.connection;
   return same ? 'ours' : 'other';
