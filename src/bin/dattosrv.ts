@@ -60,7 +60,12 @@ const program = new Command('dattosrv')
     '--tls-psk <FILE>',
     'require TLS, with pre-shared keys (lines of identity:hexkey, as psktool writes them)',
   )
-  .option('--max-connections <N>', 'most connections; further ones are refused', wholeNumber(1, 100_000), 128)
+  .option(
+    '--max-connections <N>',
+    'limit of connections; further ones are refused',
+    wholeNumber(1, 100_000),
+    128,
+  )
   .option('--threads <N>', 'threads that serve connections', wholeNumber(1, 256), defaultThreads())
   .option('--json', 'print the ready line as JSON: {"listening": URI}', false)
   .addOption(

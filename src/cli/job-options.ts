@@ -87,7 +87,7 @@ export function addJobOptions(command: Command): Command {
     )
     .option('--no-fallback', 'fail if the requested kind is not possible, instead of making another kind')
     .option('--trim', 'let the target free the space of blocks that are no longer in use')
-    .option('--max-passes <number>', 'most copy passes before the freeze (8)', (text) =>
+    .option('--max-passes <number>', 'limit of copy passes before the freeze (8)', (text) =>
       parseCount(text, '--max-passes', 100),
     )
     .option(
