@@ -31,16 +31,35 @@ const anyOptions = fc.record<JobOptionsDocument>(
 );
 
 export function backupSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
-  return [
-    fc.tuple(anyKind, anyPairs, anyOptions).map(([kind, pairs, options]) =>
-      step(recorder, {
-        kind,
-        details: `${nameOf(pairs)} ${JSON.stringify(options)}`,
-        needs: (world) => areThere(world, pairs),
-        run: (world) => backUp(recorder, world, { kind, pairs, options }),
-      }),
-    ),
-  ];
+  const bothCopies = fc.tuple(anyKind, fc.nat({ max: 1000 })).map(([kind, seed]) =>
+    step(recorder, {
+      kind: 'the same data in one job to both copies of the vault',
+      details: `${kind} ${seed}`,
+      needs: ({ copy, disks: { a, b } }) => copy !== undefined && a.mounted === 'rw' && a.size === b.size,
+      run: async (world) => {
+        const { a, b } = world.disks;
+        await a.writeFiles(seed, true);
+        await a.unmount();
+        await b.unmount();
+        await b.cloneOf(a);
+        await a.mount('rw');
+        const pairs = [
+          { disk: 'a', target: 'vault' },
+          { disk: 'b', target: 'copy' },
+        ] as const;
+        return backUp(recorder, world, { kind, pairs, options: { connections: 1 } });
+      },
+    }),
+  );
+  const plain = fc.tuple(anyKind, anyPairs, anyOptions).map(([kind, pairs, options]) =>
+    step(recorder, {
+      kind,
+      details: `${nameOf(pairs)} ${JSON.stringify(options)}`,
+      needs: (world) => areThere(world, pairs),
+      run: (world) => backUp(recorder, world, { kind, pairs, options }),
+    }),
+  );
+  return [...Array<typeof plain>(9).fill(plain), bothCopies];
 }
 
 export function areThere(world: World, pairs: readonly Pair[]): boolean {

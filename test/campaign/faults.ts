@@ -95,7 +95,7 @@ export const faults: readonly Fault[] = [
   {
     name: '7',
     about: 'two copies of one vault share a local index',
-    favour: '^clone|^copy the vault|and b to copy',
+    favour: '^copy the vault|both copies|a to vault',
     edits: [
       {
         file: 'src/vault/opening.ts',
@@ -124,7 +124,7 @@ export const faults: readonly Fault[] = [
   {
     name: '9',
     about: 'two volumes with one UUID are one retention group',
-    favour: '^forget|^clone|b to vault',
+    favour: 'to vault',
     edits: [
       {
         file: 'src/vault/points/identity.ts',

@@ -9,6 +9,7 @@ import type { DiskName, Filesystem } from './disk.ts';
 import { judgePoints, judgeWhole, type RightImage } from './judge.ts';
 import type { Recorder } from './step.ts';
 import { stepsFor } from './steps.ts';
+import { forgetAndPrune } from './vault-steps.ts';
 import type { TargetName, World } from './world.ts';
 
 export interface CampaignOptions {
@@ -126,6 +127,13 @@ async function endOf(world: World, recorder: Recorder, images: () => readonly Ri
   // One is enough: they were compared with the device already.
   const image = images().findLast(({ path }) => !path.includes('/point-'));
   if (image !== undefined) await judgeWhole(image);
+  await judgePoints(world);
+  for (const target of ['vault', 'copy'] as const)
+    if ((target === 'vault' || world.copy !== undefined) && world.vaultAt(target).known.length > 1) {
+      const began = performance.now();
+      const said = await forgetAndPrune(world, target);
+      recorder.step('forget and prune at the end', target, said, performance.now() - began);
+    }
   await judgePoints(world);
   await world.assertNothingLeft();
 }

@@ -105,7 +105,7 @@ async function vaultCommand(world: World, target: VaultTarget, ...args: readonly
 }
 
 /** The newest right point of each device has to stay, whatever the devices have in common. */
-async function forgetAndPrune(world: World, target: VaultTarget): Promise<string> {
+export async function forgetAndPrune(world: World, target: VaultTarget): Promise<string> {
   const vault = world.vaultAt(target);
   const newest = new Map<string, string>();
   for (const id of vault.known) for (const device of vault.devicesOf(id)) newest.set(device, id);

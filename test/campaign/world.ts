@@ -248,6 +248,8 @@ export class World {
     const { socket, directory } = this.#nbdkit;
     atEnd(this.#t, () => rmSync(directory, { recursive: true, force: true }));
     await this.#nbdkit.kill();
+    // nbdkit takes no socket that is there.
+    rmSync(socket!);
     await between?.();
     this.#nbdkit = await startNbdkit(nbdkitParameters(this.scratch), { socket: socket! });
   }
