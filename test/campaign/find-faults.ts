@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { type Fault, faults } from './faults.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -24,7 +25,10 @@ for (const fault of faults)
 process.exitCode = missed > 0 ? 1 : 0;
 
 async function find(fault: Fault): Promise<void> {
+  const hooks: (() => Promise<void>)[] = [];
+  const t = { after: (hook: () => Promise<void>) => void hooks.push(hook) };
   const copy = mkdtempSync(join(tmpdir(), 'campaign-fault-'));
+  atEnd(t, () => rmSync(copy, { recursive: true, force: true }));
   try {
     for (const name of ['src', 'test', 'scripts', 'package.json'])
       cpSync(join(root, name), join(copy, name), { recursive: true });
@@ -36,7 +40,7 @@ async function find(fault: Fault): Promise<void> {
         readFileSync(path, 'utf8').replace(from, () => to),
       );
     }
-    const output = await play(copy, fault.favour);
+    const output = await play(t, copy, fault.favour);
     const failure = /^FAILED [^]*?(?=^\s+at )/m.exec(output)?.[0].trim();
     const played = /^\d+ histories.*$/m.exec(output)?.[0] ?? 'the campaign did not end';
     if (failure === undefined) missed++;
@@ -45,11 +49,11 @@ async function find(fault: Fault): Promise<void> {
     );
     console.log(`  ${(failure ?? output.slice(-1000)).replaceAll('\n', '\n  ')}\n`);
   } finally {
-    rmSync(copy, { recursive: true, force: true });
+    for (const hook of hooks) await hook();
   }
 }
 
-async function play(copy: string, favour: string): Promise<string> {
+async function play(t: EndingTest, copy: string, favour: string): Promise<string> {
   const child = spawn(
     join(copy, 'scripts/node'),
     [
@@ -59,8 +63,13 @@ async function play(copy: string, favour: string): Promise<string> {
     ],
     { cwd: copy, stdio: ['ignore', 'pipe', 'inherit'] },
   );
+  const closed = once(child, 'close');
+  atEnd(t, async () => {
+    child.kill('SIGTERM');
+    await closed;
+  });
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
-  await once(child, 'close');
+  await closed;
   return output;
 }
