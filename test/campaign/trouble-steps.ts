@@ -177,9 +177,13 @@ export function troubleSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
       step(recorder, {
         kind: 'incremental, server comes back with an older image',
         details: `${disk} to ${target} ${number}`,
-        needs: (world) => world.backedUp.has(`${disk} ${target}`) && world.disks[disk].mounted === 'rw',
+        needs: (world) => world.disks[disk].mounted === 'rw',
         run: async (world) => {
-          if (!(await world.keepImage(target, disk))) return 'no image of this size';
+          const pairs = [{ disk, target }];
+          if (!(await world.keepImage(target, disk))) {
+            await backUp(recorder, world, { kind: 'full', pairs, options: { connections: 1 } });
+            await world.keepImage(target, disk);
+          }
           await world.disks[disk].writeFiles(number, true);
           const putBack = (): Promise<void> =>
             world.restartServer(target, () => world.putBackImage(target, disk));
@@ -188,7 +192,7 @@ export function troubleSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
             recorder,
             world,
             {
-              ...{ kind: 'incremental', pairs: [{ disk, target }] },
+              ...{ kind: 'incremental', pairs },
               // Without the samples only the check after the reconnect can find it.
               options: { connections: 1, verify: number % 2 === 0 ? 'none' : 'sample' },
             },
