@@ -15,8 +15,8 @@ import { exec } from '../helpers/exec.ts';
 import { type LoopDisk, makeLoop } from '../helpers/loop.ts';
 import { seeded } from '../helpers/random.ts';
 
-const runs = Number(process.env['KEPT_MAP_RUNS'] ?? 5);
-const versionsEach = 5;
+const runs = Number(process.env['KEPT_MAP_RUNS'] ?? 3);
+const versionsEach = 4;
 
 /** mkfs.xfs makes filesystems below 300 MB for xfstests alone. */
 Object.assign(process.env, { TEST_DIR: '/', TEST_DEV: '/', QA_CHECK_FS: 'true' });
