@@ -3,8 +3,8 @@
  *
  *     targetContract('file', async () => ({ target, close }));
  *
- * `open` gives a fresh writable target of at least 4 MiB, whatever it holds; `close` is called at the end of
- * each test, also when the test has closed or destroyed the target itself.
+ * `open` returns a fresh writable target of at least 4 MiB with any content. `close` is called at the end of each test, even
+ * if the test has closed or destroyed the target itself.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -41,7 +41,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       await target.flush();
     });
 
-    contract('returns what was written, from the first byte to the last', async (target) => {
+    contract('returns the data that was written, from the first byte to the last', async (target) => {
       const block = blockOf(target);
       const last = target.size - block;
       await target.write(0, pattern(block, 1));
@@ -130,7 +130,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       if (!target.abilities.zeroMap) assert.deepEqual(extents, []);
     });
 
-    contract('refuses what lies past its end, and goes on', async (target) => {
+    contract('refuses requests past its end, and continues', async (target) => {
       const block = blockOf(target);
       const { size } = target;
       await target.write(size - block, pattern(block, 8));
@@ -151,7 +151,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       assert.deepEqual(Buffer.from(first), pattern(block, 1));
     });
 
-    contract('finishes what is under way when it is closed', async (target) => {
+    contract('finishes the requests under way when it is closed', async (target) => {
       const block = blockOf(target);
       const writes = Array.from({ length: 8 }, (_, i) => target.write(i * block, pattern(block, i)));
       await target.close();
@@ -183,7 +183,7 @@ async function same(target: Target, offset: number, expected: Uint8Array): Promi
     const found = await target.read(offset + at, length);
     assert.ok(
       Buffer.compare(found, expected.subarray(at, at + length)) === 0,
-      `${length} bytes at ${offset + at} are not what was written`,
+      `${length} bytes at ${offset + at} differ from the data that was written`,
     );
   }
 }
