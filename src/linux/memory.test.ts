@@ -12,12 +12,15 @@ const cpu = '37 24 0:32 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu,cp
 const service = 'sys/fs/cgroup/system.slice/dattod.service';
 
 /** A tree of files; `proc/meminfo` has 8 GiB unless given. */
-function tree(t: TestContext, files: Readonly<Record<string, string>>): string {
+function tree(t: TestContext, files: Readonly<Record<string, string | number>>): string {
   const root = mkdtempSync(join(tmpdir(), 'memory-test-'));
   t.after(() => rmSync(root, { recursive: true }));
-  for (const [path, text] of Object.entries({ 'proc/meminfo': 'MemAvailable:   8388608 kB\n', ...files })) {
+  for (const [path, text] of Object.entries<string | number>({
+    'proc/meminfo': 'MemAvailable:   8388608 kB\n',
+    ...files,
+  })) {
     mkdirSync(dirname(join(root, path)), { recursive: true });
-    writeFileSync(join(root, path), text);
+    writeFileSync(join(root, path), String(text));
   }
   return root;
 }
