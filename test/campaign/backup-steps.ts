@@ -35,9 +35,10 @@ export function backupSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
     step(recorder, {
       kind: 'the same data in one job to both copies of the vault',
       details: `${kind} ${seed}`,
-      needs: ({ copy, disks: { a, b } }) => copy !== undefined && a.mounted === 'rw' && a.size === b.size,
+      needs: ({ disks: { a, b } }) => a.mounted === 'rw' && a.size === b.size,
       run: async (world) => {
         const { a, b } = world.disks;
+        await world.copyVault();
         await a.writeFiles(seed, true);
         await a.unmount();
         await b.unmount();

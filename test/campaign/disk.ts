@@ -157,11 +157,14 @@ export class Disk {
       if (name !== 'lost+found') await rm(join(this.mountPoint, name), { recursive: true, force: true });
   }
 
-  /** Random bytes to blocks of 4 KiB of the device itself, by a program that opens it without O_EXCL. */
-  async writeRaw(blocks: readonly number[]): Promise<void> {
+  /**
+   * Random bytes to blocks of the device itself, by a program that opens it without O_EXCL. `unit`: bytes of a block; each
+   * is one write.
+   */
+  async writeRaw(blocks: readonly number[], unit = 4096): Promise<void> {
     for (const block of blocks)
       await exec('dd', [
-        ...['if=/dev/urandom', `of=${this.device}`, 'bs=4096', 'count=1', `seek=${block}`],
+        ...['if=/dev/urandom', `of=${this.device}`, `bs=${unit}`, 'count=1', `seek=${block}`],
         ...['oflag=direct', 'conv=notrunc', 'status=none'],
       ]);
   }

@@ -47,7 +47,7 @@ export const faults: readonly Fault[] = [
   {
     name: '3',
     about: 'a device that is not frozen is written to in mid-job',
-    favour: 'writable for a moment|written raw|^unmount|^remount',
+    favour: 'writable for a moment|written raw|^unmount a',
     edits: [
       {
         file: 'src/backup/idle-passes.ts',
@@ -95,7 +95,7 @@ export const faults: readonly Fault[] = [
   {
     name: '7',
     about: 'two copies of one vault share a local index',
-    favour: '^copy the vault|both copies|a to vault',
+    favour: 'both copies',
     edits: [
       {
         file: 'src/vault/opening.ts',

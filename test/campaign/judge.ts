@@ -67,8 +67,8 @@ async function judgeDisk(
   const copies = references.get(name) ?? [];
   assert.ok(copies.length > 0, `no copy of ${disk.device} to compare with`);
   const differences: string[] = [];
-  for (const copy of copies) {
-    const expected = await expectedOf(copy, disk.content, disk.size);
+  for (const { path: copy, size } of copies) {
+    const expected = await expectedOf(copy, disk.content, size);
     const difference = await differenceOf(expected, image.path);
     if (difference !== undefined) {
       differences.push(`${copy.replace(/.*-/, '')}: ${difference}`);

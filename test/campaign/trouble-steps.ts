@@ -115,7 +115,7 @@ const troubles: readonly Trouble[] = [
     errors: [],
     moments: ['start'],
     needs: ({ disks }, { disk }) => disks[disk].mounted === 'no',
-    run: ({ disks }, { disk, seed }) => disks[disk].writeRaw([seed % 12_288]),
+    run: ({ disks }, { disk, seed }) => disks[disk].writeRaw([seed % 96], 64 * KiB),
   },
   {
     // Read-only again at the end: the mounts are then the same as at the start.

@@ -4,7 +4,16 @@
  * what the device held. Many histories run on one machine; each has targets of its own that hold nothing at its begin.
  * All is in memory, and everything is removed at the end.
  */
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { KiB, MiB } from '../../src/base/bytes.ts';
@@ -58,12 +67,18 @@ export interface During {
   readonly delay?: number;
 }
 
+/** A copy of a device, and the size of the device at that moment, in bytes. */
+export interface Reference {
+  readonly path: string;
+  readonly size: number;
+}
+
 /** The end of a job: its last status, or the error that refused it. */
 export interface Outcome {
   readonly refused?: ErrorDocument;
   readonly status?: JobStatus;
   /** For each disk, copies of it at moments that the image may show. */
-  readonly references: ReadonlyMap<DiskName, readonly string[]>;
+  readonly references: ReadonlyMap<DiskName, readonly Reference[]>;
   /** The image files that the job was given; none for a vault. The device may have another size since. */
   readonly images: ReadonlyMap<DiskName, string>;
 }
@@ -299,6 +314,7 @@ export class World {
       writeFileSync(join(this.scratch, 'wait-at'), `${during.at}\n`);
       for (const disk of chosen) if (disk.mounted !== 'rw') await disk.copy(this.#reference(disk, 'before'));
     } else rmSync(join(this.scratch, 'wait-at'), { force: true });
+    const sizesBefore = new Map(chosen.map(({ name, size }) => [name, size]));
     const images = new Map<DiskName, string>();
     for (const { disk, target } of pairs)
       if (target !== 'vault' && target !== 'copy') images.set(disk, this.imageOf(target, disk));
@@ -333,17 +349,24 @@ export class World {
       rmSync(join(this.scratch, 'wait-at'), { force: true });
     }
     const status = await this.#ended(uuid);
-    const references = new Map<DiskName, string[]>();
+    const references = new Map<DiskName, Reference[]>();
     for (const disk of chosen) {
       const frozen = this.#reference(disk, 'frozen');
-      const after = this.#reference(disk, 'after');
-      if (status.state === 'SUCCEEDED' && !existsSync(frozen)) await disk.copy(after);
-      references.set(
-        disk.name,
-        (existsSync(frozen) ? [frozen] : [after, this.#reference(disk, 'before')]).filter((path) =>
-          existsSync(path),
-        ),
-      );
+      const [after, before] = [this.#reference(disk, 'after'), this.#reference(disk, 'before')];
+      if (existsSync(frozen)) {
+        const size = Number(readFileSync(join(this.scratch, `size-${disk.name}`), 'utf8'));
+        references.set(disk.name, [{ path: frozen, size }]);
+      } else if (status.state === 'SUCCEEDED') {
+        await disk.copy(after);
+        const copies = [
+          { path: after, size: disk.size },
+          { path: before, size: sizesBefore.get(disk.name)! },
+        ];
+        references.set(
+          disk.name,
+          copies.filter(({ path }) => existsSync(path)),
+        );
+      }
     }
     return { status, references, images };
   }
@@ -492,7 +515,8 @@ async function makeHooks(
   ];
   const copies = disks.map(
     ({ device, name }) =>
-      `case " $DATTO_DEVICES " in *" ${device} "*) dd ${copyArguments(device, `${scratch}/reference-${name}-frozen`).join(' ')};; esac`,
+      `case " $DATTO_DEVICES " in *" ${device} "*) blockdev --getsize64 ${device} > ${scratch}/size-${name}; ` +
+      `dd ${copyArguments(device, `${scratch}/reference-${name}-frozen`).join(' ')};; esac`,
   );
   return {
     'pre-freeze': await scriptIn(scratch, 'pre-freeze', waitAt('pre-freeze')),
