@@ -12,7 +12,7 @@ test('random histories of writes, backups and troubles never end in a backup tha
   const failure = await runCampaign(world, {
     ...{ seed: 9, histories: 3, steps: 8 },
     // On a slow machine fewer histories; and one that fails is shown as it is.
-    ...{ limitMs: 10_000, shrinkMs: 0 },
+    ...{ limitMs: 5_000, shrinkMs: 0 },
     log: (line) => lines.push(line),
   });
   if (failure === undefined) return;
