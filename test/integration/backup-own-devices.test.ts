@@ -3,8 +3,10 @@
  * recovery point that is mounted, also if the record of the mount is lost, and the destination of a running restore.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { mkdir, open, rm, symlink } from 'node:fs/promises';
+import { mkdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
@@ -75,17 +77,33 @@ test('a device that a program of ours writes to', async (t) => {
   const disk = await makeLoop(t, { size: 16 * MiB, partitions: 'label: gpt\nsize=8M\n' });
   const above = await attachLoop(disk.partition(1));
   atEnd(t, () => detachLoop(above));
-  // As a restore holds its destination. This process runs the same program as the daemon does: Node.
-  const destination = await open(disk.device, constants.O_RDWR | constants.O_EXCL);
+  // As a restore holds its destination, by the same program that the daemon runs: its Node runtime.
+  const holder = await holdExclusively(disk.device);
   const start = (name: string): string[] => [
     ...['startbackup', '--full', '--device', name, '--target', join(scratch, 'held')],
   ];
   try {
     for (const name of [disk.device, disk.partition(1), above]) {
       const error = await refused(daemon, start(name), 'DEVICE_BUSY');
-      assert.match(error.message, new RegExp(`process ${process.pid}\\) writes to ${disk.device}`));
+      assert.match(error.message, new RegExp(`process ${holder.pid}\\) writes to ${disk.device}`));
     }
   } finally {
-    await destination.close();
+    await holder.end();
   }
 });
+
+/** Another process that has the device open for writing, alone, until `end`. */
+async function holdExclusively(device: string): Promise<{ pid: number; end: () => Promise<void> }> {
+  const build = process.env['AGENT_TEST_BUILD'];
+  const runtime = build === undefined ? process.execPath : join(build, 'runtime/node');
+  const script = `require('node:fs').openSync(process.argv[1], ${constants.O_RDWR | constants.O_EXCL}); console.log('held'); process.stdin.resume();`;
+  const child = spawn(runtime, ['-e', script, device], { stdio: ['pipe', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  return {
+    pid: child.pid!,
+    end: async () => {
+      child.stdin.end();
+      await once(child, 'exit');
+    },
+  };
+}

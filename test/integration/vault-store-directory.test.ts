@@ -55,7 +55,7 @@ test('a full disk', async (t) => {
   const { root, store } = await vaultOn(t, 24 * MiB);
   const data = randomBytes(3 * MiB);
   const keys: string[] = [];
-  const full = { code: 'VAULT_FULL', message: /no room left: writing packs\/ab\/\d+ gave ENOSPC/ };
+  const full = { code: 'VAULT_FULL', message: /has no free space: writing packs\/ab\/\d+ gave ENOSPC/ };
   for (let i = 0; i < 20; i++) {
     const put = store.put(`packs/ab/${i}`, [data, data.subarray(0, 5)]);
     if (i > 12) await assert.rejects(put, full);
