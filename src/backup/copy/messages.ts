@@ -190,9 +190,11 @@ export interface ThreadCalls {
 export type CallName = keyof ThreadCalls;
 
 export type ThreadRequest =
+  /** The first message of a job. The thread has no other job then. */
+  | { call: 'begin'; setup: ThreadSetup }
   | { [Name in CallName]: { id: number; call: Name; args: ThreadCalls[Name]['args'] } }[CallName]
   /** Breaks the connection to the target, so that whatever waits for it ends. */
-  | { id: 0; call: 'abort' };
+  | { call: 'abort' };
 
 export type ThreadReply =
   { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: ErrorDocument };

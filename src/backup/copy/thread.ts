@@ -1,7 +1,7 @@
 /** A copying thread seen from the coordinator: typed calls, and an end that always comes. */
-import { Worker } from 'node:worker_threads';
-import { entryPath } from '../../base/entry.ts';
+import type { Worker } from 'node:worker_threads';
 import { AgentError } from '../../base/errors.ts';
+import { giveBackWorker, takeWorker } from './idle-workers.ts';
 import type { CallName, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './messages.ts';
 
 /** After this a thread that was told to end is ended by force (it may sit in a read of a failing disk). */
@@ -16,14 +16,10 @@ export class CopyThread {
   readonly #exited: Promise<void>;
   #next = 1;
   #ended: AgentError | undefined;
+  #aborted = false;
 
   constructor(setup: ThreadSetup) {
-    this.#worker = new Worker(entryPath(import.meta.url, '../copy-worker.ts'), {
-      workerData: setup,
-      name: `copy-${setup.thread}`,
-      // The buffers lie outside these heaps; small heaps keep the daemon small.
-      resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },
-    });
+    this.#worker = takeWorker();
     this.#worker.on('message', (reply: ThreadReply) => {
       const call = this.#waiting.get(reply.id);
       this.#waiting.delete(reply.id);
@@ -39,6 +35,7 @@ export class CopyThread {
         resolve();
       });
     });
+    this.#post({ call: 'begin', setup });
   }
 
   async call<Name extends CallName>(
@@ -48,13 +45,16 @@ export class CopyThread {
     if (this.#ended !== undefined) throw this.#ended;
     const id = this.#next++;
     const result = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    this.#worker.postMessage({ id, call: name, args });
+    this.#post({ id, call: name, args } as ThreadRequest);
     return (await result) as ThreadCalls[Name]['result'];
   }
 
   /** Breaks the thread's connection; calls under way reject soon, by force if the thread does not listen. */
   abort(): void {
-    this.#worker.postMessage({ id: 0, call: 'abort' } satisfies ThreadRequest);
+    // The thread may serve another job by now.
+    if (this.#ended !== undefined) return;
+    this.#aborted = true;
+    this.#post({ call: 'abort' });
     const force = setTimeout(() => {
       if (this.#waiting.size === 0) return;
       this.#end(new AgentError('CANCELLED', 'The copying thread did not answer and was ended'));
@@ -63,12 +63,36 @@ export class CopyThread {
     void this.#exited.then(() => clearTimeout(force));
   }
 
-  /** Ends politely; by force where that takes too long. */
+  /** Ends the job of the thread politely, and keeps the thread for the next job. Ends the thread by force if that takes too long. */
   async close(): Promise<void> {
-    if (this.#ended === undefined) this.call('close', undefined).catch(() => undefined);
     const force = setTimeout(() => void this.#worker.terminate(), patienceMs);
-    await this.#exited;
-    clearTimeout(force);
+    try {
+      const isClosed = this.#ended === undefined && (await this.#closed());
+      // A thread whose connection was broken may still be in the middle of something.
+      if (isClosed && !this.#aborted) {
+        this.#end(new AgentError('CANCELLED', 'The copying thread has ended its job'));
+        giveBackWorker(this.#worker);
+        return;
+      }
+      void this.#worker.terminate();
+      await this.#exited;
+    } finally {
+      clearTimeout(force);
+    }
+  }
+
+  /** True if the thread has closed everything. */
+  async #closed(): Promise<boolean> {
+    try {
+      await this.call('close', undefined);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #post(request: ThreadRequest): void {
+    this.#worker.postMessage(request);
   }
 
   #end(error: AgentError): void {

@@ -1,0 +1,80 @@
+/** Copying threads serve one job after the other, are bounded in number, and never get the end of an earlier job. */
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { MiB } from '../../base/bytes.ts';
+import { parseTarget } from '../targets.ts';
+import { CopyPool } from './pool.ts';
+import { SpoolRoom } from './spool-room.ts';
+
+const size = MiB;
+
+/** Copies a file of random-looking bytes to another one, and returns the open pool. */
+async function copied(t: TestContext, byte: number): Promise<CopyPool> {
+  const directory = mkdtempSync(join(tmpdir(), 'idle-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const [sourcePath, targetPath] = [join(directory, 'source'), join(directory, 'target')];
+  writeFileSync(sourcePath, Buffer.alloc(size, byte));
+  writeFileSync(targetPath, Buffer.alloc(size));
+  const pool = new CopyPool({
+    ...{
+      sourcePath,
+      deviceSize: size,
+      livePartitions: [],
+      target: parseTarget(targetPath),
+      threads: 1,
+      unit: 4096,
+    },
+    ...{ fingerprintPath: undefined, key: Buffer.alloc(32, 7), rate: undefined, onReadError: 'fail' },
+    ...{ room: SpoolRoom.create(MiB), reconnectMs: 0 },
+  });
+  await pool.open();
+  pool.used.fill(true);
+  await pool.copy(pool.used.clone());
+  assert.ok(readFileSync(targetPath).equals(Buffer.alloc(size, byte)));
+  return pool;
+}
+
+/** Kernel ids of the copying threads of this process. */
+function copyingThreads(): string[] {
+  return readdirSync('/proc/self/task')
+    .filter((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8') === 'copy\n')
+    .sort();
+}
+
+test('jobs that follow each other share a thread, and each gets its own data', async (t) => {
+  const first = await copied(t, 1);
+  const threads = copyingThreads();
+  assert.equal(threads.length, 1);
+  await first.close();
+  for (const byte of [2, 3, 4]) {
+    const pool = await copied(t, byte);
+    assert.deepEqual(copyingThreads(), threads);
+    await pool.close();
+  }
+});
+
+test('a thread whose job was aborted serves no other job, and an abort after the end reaches no other job', async (t) => {
+  const aborted = await copied(t, 5);
+  const before = copyingThreads();
+  aborted.stop();
+  await aborted.close();
+  const next = await copied(t, 6);
+  assert.ok(copyingThreads().every((id) => !before.includes(id)));
+  aborted.stop();
+  await next.copy(next.used.clone());
+  await next.close();
+  assert.equal(copyingThreads().length, 1);
+});
+
+test('of many threads eight wait for the next job', async (t) => {
+  const pools = await Promise.all(Array.from({ length: 12 }, (_, i) => copied(t, i)));
+  assert.equal(copyingThreads().length, 12);
+  await Promise.all(pools.map((pool) => pool.close()));
+  const deadline = Date.now() + 30_000;
+  while (copyingThreads().length > 8 && Date.now() < deadline)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.equal(copyingThreads().length, 8);
+});
