@@ -24,7 +24,7 @@ function generatedParts(): ReadonlyMap<string, string> {
     [
       'routes',
       table(
-        ['route', 'what it does'],
+        ['route', 'effect'],
         routes.map((route) => [`\`${route.method} ${route.url}\``, route.summary]),
       ),
     ],

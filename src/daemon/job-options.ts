@@ -32,11 +32,11 @@ export const jobOptionFields = {
   },
   on_read_error: {
     schema: { type: 'string', enum: ['fail', 'zero'] },
-    about: 'what a bad sector does: fail the job, or become zeros and a warning',
+    about: 'how to treat a bad sector: fail the job, or copy zeros with a warning',
   },
   connections: {
     schema: { type: 'integer', minimum: 1, maximum: 16 },
-    about: 'connections per target, where it allows several',
+    about: 'connections per target, if it allows several',
   },
   reconnect_ms: {
     schema: { type: 'integer', minimum: 0, maximum: 86_400_000 },
@@ -48,11 +48,11 @@ export const jobOptionFields = {
   },
   tracker: {
     schema: { type: 'string', enum: ['auto', 'ebpf', 'blktrace', 'none'] },
-    about: 'what tracks changed blocks; auto takes the best that the kernel offers',
+    about: 'the tracker of changed blocks; auto takes the best that the kernel offers',
   },
   snapshot: {
     schema: { type: 'string', enum: ['auto', 'never'] },
-    about: 'whether what nothing tracks is read from a temporary LVM snapshot where that is possible',
+    about: 'whether an untracked volume is read from a temporary LVM snapshot, if possible',
   },
   snapshot_size: {
     schema: { type: 'integer', minimum: 4_194_304, maximum: Number.MAX_SAFE_INTEGER },
@@ -60,15 +60,15 @@ export const jobOptionFields = {
   },
   fingerprints: {
     schema: { type: 'boolean' },
-    about: 'whether a full is fingerprinted; without, the next backup to its target is a full again',
+    about: 'whether a full backup takes fingerprints; without, the next backup to its target is full again',
   },
   fallback: {
     schema: { type: 'boolean' },
-    about: 'whether an incremental in doubt becomes a differential, or fails',
+    about: 'whether an incremental backup that is not possible becomes a differential one, or fails',
   },
   trim: {
     schema: { type: 'boolean' },
-    about: 'whether the target is told to free the space of what is no longer in use',
+    about: 'whether the target frees the space of blocks that are no longer in use',
   },
   max_passes: {
     schema: { type: 'integer', minimum: 1, maximum: 100 },

@@ -123,21 +123,21 @@ export const routes: readonly Route[] = [
   {
     method: 'POST',
     url: '/v1/jobs/:uuid/stop',
-    summary: 'cancels a job, be it being prepared, and answers with its final status',
+    summary: 'cancels a job, also during its checks, and answers with its final status',
     schema: oneJob,
     handler: stop,
   },
   {
     method: 'POST',
     url: '/v1/jobs/:uuid/pause',
-    summary: 'lets a running job rest',
+    summary: 'pauses a running job',
     schema: oneJob,
     handler: ({ jobs }, request): JobStatus => jobs.pause(uuidOf(request)),
   },
   {
     method: 'POST',
     url: '/v1/jobs/:uuid/resume',
-    summary: 'lets a paused job go on',
+    summary: 'resumes a paused job',
     schema: oneJob,
     handler: ({ jobs }, request): JobStatus => jobs.resume(uuidOf(request)),
   },
@@ -196,7 +196,7 @@ export const routes: readonly Route[] = [
   {
     method: 'GET',
     url: '/v1/chains',
-    summary: 'what is known of each target that a device was backed up to',
+    summary: 'the chains: each target that a device was backed up to, and its state',
     handler: ({ chains }): Promise<ChainDocument[]> => chains(),
   },
   {
@@ -214,7 +214,7 @@ export const routes: readonly Route[] = [
   {
     method: 'GET',
     url: '/v1/health',
-    summary: 'answers where the daemon works',
+    summary: 'answers if the daemon works',
     handler: ({ jobs, uptime }): HealthDocument => ({
       status: 'ok',
       version: agentVersion,
