@@ -23,6 +23,7 @@ import { ask, assertNothingLeft, childrenOf, commandOf, scratchFor, scriptIn } f
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { daemonPaths, type DaemonPaths, startDaemon, type TestDaemon, waitFor } from '../helpers/daemon.ts';
 import { type Dattosrv, startDattosrv } from '../helpers/dattosrv.ts';
+import { umount } from '../helpers/loop.ts';
 import { exec } from '../helpers/exec.ts';
 import type { NbdServerProcess } from '../helpers/nbd-process.ts';
 import { startNbdkit } from '../helpers/nbdkit.ts';
@@ -140,9 +141,7 @@ export class World {
       const place = room === 'state' ? paths.directory : join(scratch, room);
       mkdirSync(place, { recursive: true });
       await exec('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', place]);
-      atEnd(t, async () => {
-        await exec('umount', [place]);
-      });
+      atEnd(t, () => umount(place));
     }
     const lib = await bundledPrograms(scratch);
     const disks = { a: await Disk.make(t, 'a', scratch), b: await Disk.make(t, 'b', scratch) };

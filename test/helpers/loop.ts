@@ -136,8 +136,13 @@ export async function mountDevice(device: string, mountPoint: string, options?: 
 /** Unmounts. Thaws first if a failed test left the filesystem frozen, since umount would hang. */
 export async function unmount(mountPoint: string): Promise<void> {
   await exec('fsfreeze', ['--unfreeze', mountPoint], { allow: [1] });
-  await untilFree(mountPoint, async () => {
-    const { code } = await exec('umount', [mountPoint], { allow: [1, 32] });
+  await umount(mountPoint);
+}
+
+/** umount(8) of a mount point or a device, again while it is busy: daemons of other tests look at every mount. */
+export function umount(place: string): Promise<void> {
+  return untilFree(place, async () => {
+    const { code } = await exec('umount', [place], { allow: [1, 32] });
     return code === 0;
   });
 }

@@ -29,7 +29,7 @@ import { startDattosrv } from '../helpers/dattosrv.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillDevice, fillWithFiles } from '../helpers/files.ts';
 import { assertSameRanges } from '../helpers/image-proof.ts';
-import { attachLoop, detachLoop, makeLoop } from '../helpers/loop.ts';
+import { attachLoop, detachLoop, makeLoop, umount } from '../helpers/loop.ts';
 import { freePort } from '../helpers/nbd-process.ts';
 import { type NbdkitOptions, startNbdkit } from '../helpers/nbdkit.ts';
 import { makeTlsFiles } from '../helpers/tls-files.ts';
@@ -326,5 +326,5 @@ test('an idle device cannot be mounted or written by others while it is backed u
   assert.match(stderr, /busy/);
   assert.equal((await dattocli(['stopbackup', job], daemon)).code, 0);
   await exec('mount', [idle.device, directory]);
-  await exec('umount', [directory]);
+  await umount(directory);
 });

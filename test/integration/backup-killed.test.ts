@@ -30,7 +30,7 @@ import { startDattosrv } from '../helpers/dattosrv.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, umount } from '../helpers/loop.ts';
 import { isAlive } from '../helpers/nbd-process.ts';
 
 const whole = { after };
@@ -282,7 +282,7 @@ test('the filesystem is unmounted during the copy: the job fails, and nothing el
     ...['--device', other.device, '--target', server.uriOf(`unmounted@${64 * MiB}`), '--rate', '6M'],
   ]);
   await untilJob(daemon, job, 'bytes move', (status) => (status.devices[0]?.bytes_sent ?? 0) > MiB);
-  await exec('umount', [other.mountPoint!]);
+  await umount(other.mountPoint!);
   const status = await untilEnded(daemon, job);
   try {
     assert.equal(status.state, 'FAILED', JSON.stringify(status));

@@ -12,7 +12,7 @@ import { atEnd } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
-import { makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import { makeLoop, mountDevice, umount, unmount } from '../helpers/loop.ts';
 import { startChurn } from '../helpers/writers.ts';
 
 const whole = { after };
@@ -32,7 +32,7 @@ test('a filesystem whose only mount point another mount covers', async (t) => {
     await exec('mount', ['-t', 'tmpfs', 'none', cover]);
     let covered = true;
     const uncover = async (): Promise<void> => {
-      if (covered) await exec('umount', [cover]);
+      if (covered) await umount(cover);
       covered = false;
     };
     atEnd(t, uncover);
@@ -85,7 +85,7 @@ test('a filesystem of which only one file is mounted', async (t) => {
 
   // A device node is not opened.
   await mountDevice(disk.device, mountPoint);
-  await exec('umount', [place]);
+  await umount(place);
   await exec('mount', ['--bind', join(mountPoint, 'null'), place]);
   await unmount(mountPoint);
   const { status: failed } = await backUp(daemon, start(disk.device, 'one-node'));
@@ -100,7 +100,7 @@ test('a mount point whose name is not UTF-8', async (t) => {
   const script = 'p="$1/$(printf \'latin1-\\344\\377 \\342\\202\\254\')"; mkdir "$p"; mount "$2" "$p"';
   await exec('sh', ['-c', script, 'sh', disk.directory, disk.device]);
   atEnd(t, async () => {
-    await exec('umount', [disk.device]);
+    await umount(disk.device);
   });
   for (const name of [disk.device, shown]) {
     const status = await backUpWell(daemon, start(name, `latin1-${basename(name).length}`));

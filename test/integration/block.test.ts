@@ -12,7 +12,7 @@ import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { exec } from '../helpers/exec.ts';
 import type { Extent } from '../../src/base/extents.ts';
 import { atEnd } from '../helpers/cleanup.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, umount } from '../helpers/loop.ts';
 
 test('a device and an image file read as dd reads them, at any alignment', async (t) => {
   const disk = await makeLoop(t, { size: 8 * MiB + 512 });
@@ -178,7 +178,7 @@ test('a mounted device, and the disk of a mounted partition, are no targets', as
   const mountPoint = join(disk.directory, 'mnt');
   await exec('mkdir', [mountPoint]);
   await exec('mount', [disk.partition(2), mountPoint]);
-  atEnd(t, () => exec('umount', [mountPoint]).then(() => undefined));
+  atEnd(t, () => umount(mountPoint));
   await assert.rejects(openFileTarget(disk.device), { code: 'DEVICE_BUSY', message: /p2 is mounted on/ });
   await (await openFileTarget(disk.partition(1))).close();
 });

@@ -16,7 +16,7 @@ import type { MountState } from '../../src/filesystems/used-map.ts';
 import { readVerifiedUsedMap } from '../../src/filesystems/verified.ts';
 import { exec } from '../helpers/exec.ts';
 import { emptyFile, scratchDirectory } from '../helpers/ext-images.ts';
-import { makeFilesystem, makeLoop, type LoopDisk } from '../helpers/loop.ts';
+import { type LoopDisk, makeFilesystem, makeLoop, umount } from '../helpers/loop.ts';
 import { collectExtents, dumpe2fsUsed, openImage } from '../helpers/used-extents.ts';
 
 /** Partition numbers. */
@@ -192,7 +192,7 @@ test('a mounted partition: idle by default, frozen where the caller says so', as
     assert.deepEqual((await read('frozen')).warnings, []);
   } finally {
     await exec('fsfreeze', ['--unfreeze', mountPoint], { allow: [1] });
-    await exec('umount', [mountPoint]);
+    await umount(mountPoint);
   }
 });
 

@@ -13,7 +13,7 @@ import { markUsed } from '../../src/filesystems/mark-used.ts';
 import { type ReadUsedMapOptions, readUsedMap } from '../../src/filesystems/read-used-map.ts';
 import { exec } from '../helpers/exec.ts';
 import { emptyFile, extVariants, fragment, makeExtImage, scratchDirectory } from '../helpers/ext-images.ts';
-import { attachLoop, detachLoop, makeLoop } from '../helpers/loop.ts';
+import { attachLoop, detachLoop, makeLoop, umount } from '../helpers/loop.ts';
 import {
   collectExtents,
   dumpe2fsUsed,
@@ -69,7 +69,7 @@ test('ext grown by resize2fs, unmounted and mounted', async (t) => {
     await exec('umount', [mountPoint], { allow: [32] });
   });
   await exec('resize2fs', [device]);
-  await exec('umount', [mountPoint]);
+  await umount(mountPoint);
   await compare(image);
 });
 

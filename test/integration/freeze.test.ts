@@ -19,7 +19,7 @@ import { createFreezer } from '../../src/freeze/freezer.ts';
 import { thawLeftovers } from '../../src/freeze/leftovers.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, umount } from '../helpers/loop.ts';
 
 const agentProgram = fileURLToPath(new URL('../helpers/freeze-agent.ts', import.meta.url));
 const ext4 = { size: 64 * MiB, filesystem: 'ext4', mount: true } as const;
@@ -201,7 +201,7 @@ test('what cannot be frozen is refused with the next step', async (t) => {
   const memory = join(disk.directory, 'memory');
   await mkdir(memory);
   await exec('mount', ['-t', 'tmpfs', 'none', memory]);
-  atEnd(t, () => exec('umount', [memory]).then(() => undefined));
+  atEnd(t, () => umount(memory));
   const freezer = await createFreezer({ ...run, mounts: [memory], maxFreezeMs: 1000 });
   await assert.rejects(freezer.freeze(), { code: 'FREEZE_FAILED', message: /type of filesystem/ });
 

@@ -25,7 +25,7 @@ import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertSameFiles, assertWhole } from '../helpers/image-proof.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, umount } from '../helpers/loop.ts';
 import { startNbdkit } from '../helpers/nbdkit.ts';
 import { seeded } from '../helpers/random.ts';
 import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
@@ -140,9 +140,9 @@ for (const mounted of [true, false])
     const remount = async (work: () => void) => {
       if (!mounted) await exec('mount', [disk.device, mountPoint]);
       work();
-      if (!mounted) await exec('umount', [mountPoint]);
+      if (!mounted) await umount(mountPoint);
     };
-    if (!mounted) await exec('umount', [mountPoint]);
+    if (!mounted) await umount(mountPoint);
     const counted = await countedImage(t, disk.device, size);
     const args = [...counted.target, '--tracker', 'none'];
     await backUpWell(daemon, args);

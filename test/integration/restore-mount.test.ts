@@ -38,7 +38,15 @@ import type { MountRecord } from '../../src/restore/mount/record.ts';
 import { verifyImage } from '../../src/restore/verify/verify.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
-import { attachLoop, detachLoop, makeFilesystem, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import {
+  attachLoop,
+  detachLoop,
+  makeFilesystem,
+  makeLoop,
+  mountDevice,
+  umount,
+  unmount,
+} from '../helpers/loop.ts';
 import { listTree, makeMetadataTree } from '../helpers/metadata-tree.ts';
 import { endProcess, isAlive } from '../helpers/nbd-process.ts';
 import { storeImage } from '../helpers/restore-point.ts';
@@ -165,7 +173,7 @@ test('umount cleans up after its server or FUSE process was killed, and after an
     const record = await mount(t, ext4.spec, `killed-${victim}`);
     const state = async (): Promise<unknown> => (await listMounts(runDirectory))[0]?.state;
     if (victim === 'hand') {
-      await exec('umount', [record.directory]);
+      await umount(record.directory);
       assert.equal(await state(), 'unmounted');
       assert.deepEqual(
         (await clearMounts(runDirectory)).map(({ id }) => id),
@@ -352,7 +360,7 @@ test('files are restored over what is there, and never through a link', async (t
     assert.deepEqual([mode & 0o7777, size], [0o4755, 7]);
     assert.deepEqual(readdirSync(join(dest, 'etc')), ['shadow']);
   } finally {
-    await exec('umount', [join(dest, 'etc')]);
+    await umount(join(dest, 'etc'));
   }
 
   // The kernel does not rename into a bind mount, nor into a directory with another project id, of one filesystem.
@@ -367,7 +375,7 @@ test('files are restored over what is there, and never through a link', async (t
     try {
       await restoreFiles({ ...common, paths: ['/etc', '/big'] });
     } finally {
-      await exec('umount', [join(dest, 'etc')]);
+      await umount(join(dest, 'etc'));
     }
     assert.equal(await readFile(join(dest, 'real/shadow'), 'utf8'), 'secret\n');
     assert.deepEqual(readdirSync(join(dest, 'etc')), []);
@@ -399,7 +407,7 @@ test('files are restored over what is there, and never through a link', async (t
       rmSync(join(dest, name));
     }
   } finally {
-    await exec('umount', [dest]);
+    await umount(dest);
   }
 
   // The destination itself is a link that a user has put there; root's own are followed.
@@ -580,7 +588,7 @@ test('over mount points, places of devices and the vault itself only if that is 
     assert.ok(existsSync(join(vault, 'vault.json')));
     await assertNothingLeft(over, place);
   } finally {
-    await exec('umount', [place]);
+    await umount(place);
   }
 });
 

@@ -9,8 +9,7 @@ import { newGeneration } from '../../src/tracking/generation.ts';
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
-import { exec } from '../helpers/exec.ts';
-import { makeLoop } from '../helpers/loop.ts';
+import { makeLoop, umount } from '../helpers/loop.ts';
 import { describeDevice, sh } from '../vm/guest.ts';
 import { fillWithNoise, runRound } from '../vm/rounds.ts';
 import { dirtyWithoutEnds } from '../vm/unseen-ends.ts';
@@ -25,7 +24,7 @@ async function openTracker(
   atEnd(t, () => rmSync(directory, { recursive: true }));
   const pins = join(directory, 'bpf/dattod');
   // A bpffs is mounted there, since there is none.
-  atEnd(t, () => exec('umount', [join(directory, 'bpf')]).then(() => undefined));
+  atEnd(t, () => umount(join(directory, 'bpf')));
   const tracker = await EbpfTracker.open({ pinDirectory: pins });
   atEnd(t, () => tracker.stop());
   return { tracker, directory, pins };
