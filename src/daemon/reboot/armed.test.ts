@@ -11,7 +11,7 @@ function said(units: readonly UnitState[], more: { recordDevice?: boolean; hook?
   return `${armed ? 'yes' : 'no'}: ${why} | ${help ?? 'nothing'}`;
 }
 
-test('what systemd says of units, also of those that it does not know', () => {
+test('the states of units are read, also of units that systemd does not know', () => {
   const text =
     'Id=dattod-early.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nResult=success\n\n' +
     'Id=dattod-save.service\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\nResult=success\n';
@@ -20,13 +20,13 @@ test('what systemd says of units, also of those that it does not know', () => {
   assert.deepEqual([save!['Id'], save!['UnitFileState']], ['dattod-save.service', '']);
 });
 
-test('continuity over the next reboot, by the states of the units', () => {
+test('the states of the units decide whether tracking continues over the next reboot', () => {
   const save = unit('save', 'enabled');
   const noSave = unit('save', '');
   const early = unit('early', 'enabled', 'active');
   const root = unit('early-root', 'enabled', 'active');
   assert.match(said([early, save]), /^yes: the next clean shutdown is recorded and used \| nothing$/);
-  // Enabled and not started: the shutdown starts dattod-save itself.
+  // The unit is enabled but not started, so the shutdown itself starts dattod-save.
   assert.match(said([unit('early', 'enabled'), save]), /^yes: .* \| nothing$/);
   assert.match(
     said([unit('early', 'enabled'), noSave]),
@@ -58,7 +58,7 @@ test('continuity over the next reboot, by the states of the units', () => {
   assert.match(said([root, save], { recordDevice: true, hook: true }), /^yes: [^;]* \| nothing$/);
 });
 
-test('a configuration that turns it off needs no units', async () => {
+test('if the configuration turns continuity off, the units are not read', async () => {
   const { armed, why, help } = await readContinuity(false, '/no/such/place');
   assert.deepEqual([armed, help], [false, null]);
   assert.match(why, /"reboot_continuity": false/);

@@ -1,7 +1,7 @@
 /**
- * Whether the next clean shutdown will be recorded and its record used at the boot after it: by the states of the units of
- * packaging/, as systemd knows them. An enabled unit that was not started has no ExecStop at a shutdown, and one whose start
- * failed has none either.
+ * Whether the next clean shutdown will be recorded, and whether the record will be used at the boot after it. The
+ * states of the units of packaging/ tell this, as systemd reports them. An enabled unit that was not started, or whose
+ * start failed, runs no ExecStop at a shutdown.
  */
 import { access, constants, stat } from 'node:fs/promises';
 import { toAgentError } from '../../base/errors.ts';
@@ -18,13 +18,13 @@ export type UnitState = Readonly<Record<string, string>>;
 
 export interface ContinuityFacts {
   readonly units: readonly UnitState[];
-  /** The record has a device of its own, so that root can be recorded. */
+  /** The record has a device of its own, so root can be recorded too. */
   readonly recordDevice: boolean;
-  /** The program that records root is in the folder of systemd-shutdown. */
+  /** The program that records root is installed in the directory of systemd-shutdown. */
   readonly hook: boolean;
 }
 
-/** As `GET /v1/tracking` has it. `place`: of the record. Never rejects. */
+/** Returns the continuity for `GET /v1/tracking`. `place` is the path of the record. Never rejects. */
 export async function readContinuity(enabled: boolean, place: string): Promise<ContinuityDocument> {
   if (!enabled) return { armed: false, why: 'the configuration has "reboot_continuity": false', help: null };
   try {
@@ -62,7 +62,7 @@ export async function readContinuity(enabled: boolean, place: string): Promise<C
   }
 }
 
-/** The answer of `systemctl show` for several units: lines `NAME=VALUE`, an empty line between units. */
+/** Parses what `systemctl show` prints for several units: lines `NAME=VALUE`, with an empty line between units. */
 export function parseUnits(text: string): UnitState[] {
   return text
     .split(/\n\n+/)

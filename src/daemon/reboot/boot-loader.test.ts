@@ -1,4 +1,4 @@
-/** A daemon starts whatever is wrong with what the boot loader writes, and what is in doubt is compared. */
+/** A daemon starts even if boot loader files cannot be located. The next backup of such a device compares. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fakeTracker } from '../../../test/helpers/fake-tracker.ts';
@@ -18,7 +18,7 @@ const tracked = {
   ...{ path: '/dev/sda1', major: 8, minor: 1, size: 4096, uuid: 'a' },
   ...{ partition: undefined, diskSequence: undefined },
 };
-/** Its filesystem is mounted where nothing can be opened. */
+/** A device whose filesystem is mounted at a path under which no file can be opened. */
 const device = {
   ...{ path: '/dev/sda1', major: 8, minor: 1, filesystem: { type: 'ext4', uuid: 'a' } },
   mounts: [{ path: 'a\0b', root: '/' }],
@@ -26,7 +26,7 @@ const device = {
 
 const broken = (): Promise<never> => Promise.reject(new AgentError('FILE_ERROR', 'it cannot be read (EIO)'));
 
-/** A tracker that goes on with the epoch until it is untracked; `untrack` may fail first. */
+/** A tracker that continues the epoch until the device is untracked. `untrack` may fail first. */
 async function machine(untrack: () => Promise<unknown> = () => Promise.resolve()) {
   const fake = fakeTracker();
   const choice = new TrackerChoice([fake]);
@@ -48,7 +48,7 @@ async function machine(untrack: () => Promise<unknown> = () => Promise.resolve()
   return { trackers, start };
 }
 
-test('a device whose files cannot be found out is untracked, and says why it compares', async () => {
+test('a device whose boot loader files cannot be located is untracked, and the reason is reported', async () => {
   const { trackers, start } = await machine();
   const { outcome, stillTracked } = await markBootLoaderFiles(
     going,
@@ -68,9 +68,9 @@ for (const [name, listDevices, untrack] of [
   ['devices cannot be listed', broken, () => Promise.resolve()],
   ['trackers cannot be opened', () => Promise.resolve([device]), broken],
 ] as const)
-  test(`where ${name}, the daemon starts and the device is begun anew with its next backup`, async () => {
+  test(`${name}: the daemon starts, and the next backup of the device begins a new epoch`, async () => {
     let calls = 0;
-    // As it is when the daemon starts; later it works.
+    // It fails when the daemon starts, and works later.
     const { trackers, start } = await machine(() => (calls++ === 0 ? untrack() : Promise.resolve()));
     const marks = await markBootLoaderFiles(going, listDevices, trackers, silentLog());
     assert.deepEqual([...marks.stillTracked], ['a']);
@@ -79,12 +79,12 @@ for (const [name, listDevices, untrack] of [
     assert.ok(first.tracker !== undefined);
     assert.equal(first.epoch.id, 'anew 1');
     assert.match(first.doubt ?? '', /what the boot loader may have written was not found: /);
-    // Once is enough.
+    // The device is untracked only once.
     const second = await begin(tracked, 'auto');
     assert.ok(second.tracker !== undefined && second.epoch.id === 'anew 1');
   });
 
-test('what can never be untracked is backed up as if nothing tracked it', async () => {
+test('a device that can never be untracked is backed up as if nothing tracked it', async () => {
   const { trackers, start } = await machine(broken);
   const marks = await markBootLoaderFiles(going, broken, trackers, silentLog());
   const begin = untrackFirst(withReasonOfReboot(start, marks.outcome), marks.stillTracked, trackers);
@@ -95,7 +95,7 @@ test('what can never be untracked is backed up as if nothing tracked it', async 
   assert.ok(other.tracker !== undefined);
 });
 
-test('where nothing goes on, nothing is looked at', async () => {
+test('if no epoch continues, no device is read', async () => {
   const none: RebootOutcome = { ...going, devices: [{ ...going.devices[0]!, epoch: null, why: 'mounted' }] };
   const { trackers } = await machine();
   assert.deepEqual((await markBootLoaderFiles(none, broken, trackers, silentLog())).outcome, none);

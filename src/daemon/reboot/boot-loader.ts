@@ -1,7 +1,8 @@
 /**
- * What a boot loader may have written before the kernel ran: GRUB keeps its environment (the entry chosen last, the
- * mark of a failed boot) in a block of a file that it writes past the filesystem, and syslinux its own. No sign of
- * life shows that, so on devices whose epoch goes on over a reboot those blocks count as dirty.
+ * Blocks that a boot loader may have written before the kernel ran. GRUB keeps its environment (the entry chosen last,
+ * the mark of a failed boot) in a block of a file, and writes that block past the filesystem. Syslinux writes a file
+ * of its own in the same way. No sign of life shows such a write. So on devices whose epoch continues over a reboot,
+ * those blocks count as dirty.
  */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -21,15 +22,18 @@ const files = [
 ].flatMap((path) => [path, join('boot', path)]);
 
 export interface BootLoaderMarks {
-  /** As it was given, without the epochs of the devices whose files could not be found out. */
+  /** The given outcome, without the epochs of devices whose boot loader files could not be located. */
   readonly outcome: RebootOutcome;
-  /** UUIDs of those that could not be untracked either, and so are before they are tracked the next time. */
+  /**
+   * UUIDs of those devices that could not be untracked either. They are untracked before they are tracked next time.
+   */
   readonly stillTracked: ReadonlySet<string>;
 }
 
 /**
- * To be called before the first job of a boot. A device whose files cannot be found out is tracked no longer, so that its
- * next backup compares. Never rejects: the daemon starts whatever is wrong with a tracker or a device.
+ * Marks the blocks of boot loader files as dirty. Call it before the first job of a boot. If the files of a device
+ * cannot be located, the device is untracked, so that its next backup compares. Never rejects: the daemon must start,
+ * whatever is wrong with a tracker or a device.
  */
 export async function markBootLoaderFiles(
   outcome: RebootOutcome,
@@ -85,7 +89,10 @@ async function untracked(
   }
 }
 
-/** Begins anew with devices in doubt. One that cannot be untracked still is backed up as if nothing tracked it. */
+/**
+ * Wraps `start`: untracks each device of `stillTracked` before it is tracked again. If a device still cannot be
+ * untracked, it is backed up as if nothing tracked it.
+ */
 export function untrackFirst(
   start: StartTracking,
   stillTracked: ReadonlySet<string>,
@@ -120,7 +127,7 @@ async function extentsOn(device: Device, path: string): Promise<Extent[]> {
     try {
       const found = await handle.stat();
       const { major, minor } = splitDeviceNumber(found.dev);
-      // A link may lead to another filesystem.
+      // A symbolic link may lead to another filesystem.
       if (!found.isFile() || major !== device.major || minor !== device.minor) return [];
       return fileExtents(handle.fd);
     } finally {

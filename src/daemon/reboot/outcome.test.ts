@@ -19,7 +19,7 @@ const mounted = outcome({
   devices: [{ device: '/dev/sda1', uuid: 'a', epoch: null, why: 'its mount count …' }],
 });
 
-test('what is said of a device after a reboot', () => {
+test('each device is described after a reboot', () => {
   assert.equal(describeOutcome(undefined, 'a', 'e'), undefined);
   assert.match(describeOutcome(continued, 'a', 'e') ?? '', /^continued over the reboot of 2026/);
   assert.equal(describeOutcome(continued, 'a', 'another, begun since'), undefined);
@@ -29,7 +29,7 @@ test('what is said of a device after a reboot', () => {
   assert.match(describeOutcome(none, '', undefined) ?? '', /^not continued over the reboot: there is no/);
 });
 
-test('the reason of a differential is why tracking did not go on', async () => {
+test('a differential reports why tracking did not continue', async () => {
   const start = (found: RebootOutcome | undefined) =>
     withReasonOfReboot(new TrackerChoice([fakeTracker()]).start, found)(device, 'auto');
   const doubt = async (found: RebootOutcome | undefined) => {

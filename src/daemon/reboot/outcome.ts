@@ -1,6 +1,6 @@
 /**
- * What came of the record of the last shutdown, for the daemon that starts after it: written by `dattod reboot resume`
- * to the run directory (a tmpfs, so that it is about this boot), read by the daemon once.
+ * The outcome of the record of the last shutdown. `dattod reboot resume` writes it to the run directory. That is a
+ * tmpfs, so the outcome is always about this boot. The daemon reads it once, when it starts.
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,26 +12,26 @@ import type { RebootRecord } from '../../tracking/reboot/record.ts';
 export interface DeviceOutcome {
   readonly device: string;
   readonly uuid: string;
-  /** The epoch that goes on; null where none does. If `why` is not null: that may go on, see there. */
+  /** The epoch that continues; null if none does. If `why` is not null too, the epoch only may continue, see there. */
   readonly epoch: string | null;
   /**
-   * Why it does not; null where it does. With an epoch: `dattod reboot resume` did not come to the end of this device, so
-   * that the epoch of its tracker decides.
+   * Why it does not continue; null if it does. If `epoch` is not null too, `dattod reboot resume` did not finish this
+   * device. Then the present epoch of its tracker decides.
    */
   readonly why: string | null;
 }
 
 export interface RebootOutcome {
-  /** When the machine was shut down, ISO 8601; null where no record said. */
+  /** When the machine was shut down, ISO 8601; null if no record told it. */
   readonly shutdown: string | null;
-  /** Why nothing could be taken up again at all. */
+  /** Why tracking could not continue on any device; null otherwise. */
   readonly why: string | null;
   readonly devices: readonly DeviceOutcome[];
 }
 
 const fileName = 'reboot.json';
 
-/** Durable enough for this boot: a process that is killed leaves this one or the one before. */
+/** Writes the outcome. If the process is killed, either this outcome or the one before is there. */
 export async function writeOutcome(runDirectory: string, outcome: RebootOutcome): Promise<void> {
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const path = join(runDirectory, fileName);
@@ -42,8 +42,8 @@ export async function writeOutcome(runDirectory: string, outcome: RebootOutcome)
 }
 
 /**
- * Undefined if this boot has had no `dattod reboot resume`. Throws FILE_ERROR if what came of it cannot be read: without it
- * the epochs go on, and what a boot loader wrote is missed.
+ * Reads the outcome. Undefined if no `dattod reboot resume` has run in this boot. Throws FILE_ERROR if the file cannot
+ * be read: without the outcome the epochs would continue, and writes of a boot loader would be missed.
  */
 export async function readOutcome(runDirectory: string): Promise<RebootOutcome | undefined> {
   const path = join(runDirectory, fileName);
@@ -58,7 +58,7 @@ export async function readOutcome(runDirectory: string): Promise<RebootOutcome |
   }
 }
 
-/** What is said of a device: that its epoch goes on (`epoch` is the present one), or why not. */
+/** Describes a device after the reboot: its epoch continued (`epoch` is the present one), or why not. */
 export function describeOutcome(
   outcome: RebootOutcome | undefined,
   uuid: string,
@@ -73,8 +73,8 @@ export function describeOutcome(
 }
 
 /**
- * For a boot in which no `dattod reboot resume` has told what came of the record, though one lies there: it did not run,
- * or it was ended before it had read the record.
+ * Returns the outcome for a boot in which `dattod reboot resume` has reported none, although a record lies there.
+ * Either it did not run, or it was ended before it had read the record.
  */
 export function outcomeOfWaiting(record: Pick<RebootRecord, 'at'>, user: string | undefined): RebootOutcome {
   const what =
@@ -88,7 +88,10 @@ export function outcomeOfWaiting(record: Pick<RebootRecord, 'at'>, user: string 
   };
 }
 
-/** Gives a device that is tracked anew since the reboot the reason for it, which its next differential tells. */
+/**
+ * Wraps `start`: a device whose tracking began again after the reboot gets the reason. Its next differential reports
+ * that reason.
+ */
 export function withReasonOfReboot(start: StartTracking, outcome: RebootOutcome | undefined): StartTracking {
   if (outcome === undefined) return start;
   return async (device, wish) => {

@@ -1,4 +1,4 @@
-/** Whether a filesystem can be written to now, as far as mounts show; and by what its device is known again. */
+/** Whether a filesystem can be written to now, as far as mounts show, and how its device is recognised again. */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -12,7 +12,10 @@ import { attribute } from '../../linux/sysfs.ts';
 
 export type Mounted = 'not' | 'read-only';
 
-/** How it is mounted, where nobody writes to it through a mount of this namespace; otherwise where it is written. */
+/**
+ * Returns how a device is mounted if no mount of this namespace is writable. Otherwise returns the path of a writable
+ * mount.
+ */
 export async function mountedHow(device: Device): Promise<Mounted | { readonly writableAt: string }> {
   const mounts = (await readMounts()).filter(
     ({ major, minor }) => major === device.major && minor === device.minor,
@@ -23,8 +26,9 @@ export async function mountedHow(device: Device): Promise<Mounted | { readonly w
 }
 
 /**
- * Why somebody may still write to a device that is not mounted here: a mount of another namespace, or whoever holds
- * it. Opens it exclusively for a moment, so not for the time in which others mount.
+ * Returns why another process may still write to a device that is not mounted here: another namespace mounts it, or
+ * something else holds it. Undefined if no process can. Opens the device exclusively for a moment, so do not call this
+ * while other processes mount filesystems.
  */
 export async function heldBySomebody(device: Device): Promise<string | undefined> {
   try {
@@ -37,7 +41,7 @@ export async function heldBySomebody(device: Device): Promise<string | undefined
   }
 }
 
-/** Writes out what the device's page cache has yet to write. */
+/** Writes the device's dirty pages from the page cache to the disk. */
 export async function settle(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
@@ -47,7 +51,7 @@ export async function settle(path: string): Promise<void> {
   }
 }
 
-/** The signs of life as they are on the disk, or why there are none. */
+/** Reads the signs of life from the disk. Returns a text with the reason if there are none. */
 export async function signsOf(path: string): Promise<Signs | string> {
   const source = await openDeviceSource(path);
   try {
@@ -57,7 +61,9 @@ export async function signsOf(path: string): Promise<Signs | string> {
   }
 }
 
-/** What the hardware, device-mapper or the partition table call it; empty where they have no name for it. */
+/**
+ * Returns the names that the hardware, device-mapper and the partition table give the device. Empty if they give none.
+ */
 export async function identityOf(device: Device, devices: readonly Device[], sys = '/sys'): Promise<string> {
   const disk = devices.find(({ path }) => path === device.partition?.disk) ?? device;
   const place = join(sys, 'class/block', disk.kernelName);
@@ -71,8 +77,8 @@ export async function identityOf(device: Device, devices: readonly Device[], sys
 }
 
 /**
- * Why a device of this kind is not taken up again. What lies below them is not known by their filesystem: another file
- * behind a loop device, another server's export.
+ * Returns why tracking cannot continue on a device of this kind, or undefined. On such a device, the filesystem does
+ * not show if the device below was replaced: another file behind a loop device, or another server's export.
  */
 export function unsuitable(device: Device): string | undefined {
   if (device.kind === 'loop')

@@ -1,8 +1,8 @@
 /**
- * `dattod reboot resume`: early in a boot, before the filesystems are mounted, uses the record of the last shutdown to
- * continue the epochs of the devices that no process can have written to since (docs/formats/reboot.md). Whatever is odd
- * leaves a device to a differential, with the reason. It may be killed at any point: what has come of each device by then
- * has been reported, and the record is not used again.
+ * `dattod reboot resume`: runs early in a boot, before the filesystems are mounted. It uses the record of the last
+ * shutdown to continue the epochs of devices that no process can have written to since (docs/formats/reboot.md). If
+ * anything is unusual about a device, its next backup is a differential, and the reason is reported. It may be killed
+ * at any point: the state of each device is reported by then, and the record is not used again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { trackedDevice } from '../../backup/tracked-device.ts';
@@ -23,17 +23,20 @@ export interface Resuming {
   readonly bootId: string;
   /** When this boot began, milliseconds since 1970. */
   readonly bootedAt: number;
-  /** Of the record. */
+  /** Path of the record. */
   readonly place: string;
-  /** How long devices that are not there yet are waited for, milliseconds. */
+  /** How long to wait for devices that do not exist yet, milliseconds. */
   readonly waitMs: number;
-  /** How long all of it may take, milliseconds. Devices that are not reached by then are left to a differential. */
+  /** How long everything may take, milliseconds. Devices that are not reached by then get a differential. */
   readonly limitMs: number;
-  /** Gets what has come of the devices so far, before an epoch continues and after each device. */
+  /** Called with the state of all devices so far: before an epoch continues, and after each device. */
   readonly report: (outcome: RebootOutcome) => Promise<void>;
 }
 
-/** The outcome of a record without devices is not reported, but for one that is used. Throws FILE_ERROR. */
+/**
+ * Continues the epochs and returns the outcome. `report` is called only if the record is used; any other outcome has no
+ * devices. Throws FILE_ERROR.
+ */
 export async function resumeAfterReboot(resuming: Resuming): Promise<RebootOutcome> {
   const { bootId, place, waitMs, limitMs, report } = resuming;
   const deadline = performance.now() + limitMs;
@@ -65,13 +68,13 @@ export async function resumeAfterReboot(resuming: Resuming): Promise<RebootOutco
   );
   const left = record.leftOut.map(({ path, uuid, why }) => ({ device: path, uuid, epoch: null, why }));
   const outcome = (): RebootOutcome => ({ shutdown, why: null, devices: [...outcomes.values(), ...left] });
-  // First told, then marked, then used: wherever this process is killed, the daemon knows the reason, and no record is
-  // used twice.
+  // The order: report, mark the record as used, use it. Wherever this process is killed, the daemon then knows the
+  // reason, and no record is used twice.
   await report(outcome());
   await markRecordUsed(place, bytes, bootId);
   let late = false;
   const all = resumeAll(record.devices, resuming, async (recorded, found) => {
-    // What ends after the time does not change what was said.
+    // A device that is finished after the time limit does not change the report.
     if (late) return;
     outcomes.set(recorded, found);
     await report(outcome());
@@ -89,7 +92,7 @@ export async function resumeAfterReboot(resuming: Resuming): Promise<RebootOutco
   return outcome();
 }
 
-/** True if the work is not done after so many milliseconds. */
+/** True if the work is not done after `ms` milliseconds. */
 async function isLate(work: Promise<unknown>, ms: number): Promise<boolean> {
   const done = new AbortController();
   const time = sleep(Math.max(0, ms), true, { signal: done.signal }).catch(() => false);
@@ -104,12 +107,12 @@ function nothing(why: string): RebootOutcome {
   return { shutdown: null, why, devices: [] };
 }
 
-/** Of a device whose epoch may continue yet, or not. */
+/** Returns the outcome of a device whose epoch may or may not continue yet. */
 function notReached({ path, uuid, epoch }: RecordedDevice, why: string): DeviceOutcome {
   return { device: path, uuid, epoch: epoch.id, why: `'dattod reboot resume' did not continue it: ${why}` };
 }
 
-/** `tell` is called once for each device. */
+/** Resumes each device when it appears. Calls `tell` once for each device. */
 async function resumeAll(
   recorded: readonly RecordedDevice[],
   { trackers, listDevices, waitMs, bootedAt }: Resuming,
@@ -142,7 +145,7 @@ async function resumeAll(
   }
 }
 
-/** Undefined where the epoch goes on, otherwise why it does not. */
+/** Continues the epoch of one device. Returns undefined if it continues, otherwise why it does not. */
 async function resumeOne(
   recorded: RecordedDevice,
   found: readonly Device[],
@@ -160,7 +163,7 @@ async function resumeOne(
   if (typeof early === 'object') return mountedTooEarly(early);
   if ((await trackers.look(described)) !== undefined) return 'it was tracked anew in this boot already';
 
-  // Tracked first: what is written from here on is marked, and what was written before shows in the signs.
+  // Tracking starts first: later writes are marked, and earlier writes show in the signs.
   const started = await trackers.start(described, 'ebpf');
   if (started.tracker === undefined) return started.why;
   const { tracker } = started;
@@ -186,7 +189,7 @@ async function goOn(
   const { dirty, epoch, generation } = recorded;
   const changed = signDifference(recorded.signs, signs);
   if (changed !== undefined) {
-    // The root filesystem is looked at by e2fsck before its first mount.
+    // e2fsck checks the root filesystem before its first mount. The place that this quick look writes to is known.
     if (mounted !== 'read-only' || !isQuickLook(recorded.signs, signs, bootedAt)) return changed;
     dirty.mark(quickLookWrites.offset, quickLookWrites.length);
   }

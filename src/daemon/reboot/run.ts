@@ -1,4 +1,4 @@
-/** `dattod reboot save|resume|prepare`: what the units of packaging/ run at shutdown and early in a boot. */
+/** `dattod reboot save|resume|prepare`: the units of packaging/ run it at shutdown and early in a boot. */
 import { readFileSync } from 'node:fs';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -27,7 +27,7 @@ interface Values {
 
 type Say = (line: string) => void;
 
-/** Builds the parser; `write` gets the texts of `--help`. */
+/** Builds the parser. `write` gets the texts of `--help`. */
 export function rebootCommand(
   run: (what: 'save' | 'resume' | 'prepare', values: Values, place?: string) => Promise<void>,
   write: (text: string) => void,
@@ -72,7 +72,7 @@ export function rebootCommand(
     );
 }
 
-/** Resolves with the exit code. */
+/** Runs `dattod reboot` with its arguments. Resolves with the exit code. */
 export async function runReboot(
   args: readonly string[],
   load: () => Promise<Collaborators>,
@@ -98,7 +98,10 @@ export async function runReboot(
   }
 }
 
-/** Throws NOT_SUPPORTED for a device that is gone when root is recorded, and as `prepareRecordDevice`. */
+/**
+ * Prepares a device for the record. Throws NOT_SUPPORTED for a kind of device that is removed before root is recorded,
+ * and the errors of `prepareRecordDevice`.
+ */
 async function prepare(path: string): Promise<void> {
   const name = basename(await realpath(path).catch(() => path));
   if (/^(dm-|md)/.test(name))
@@ -150,11 +153,11 @@ async function work(
         limitMs: seconds('--limit', values.limit) * 1000,
         report: (found) => writeOutcome(values.runDir, found),
       });
-      // What an earlier run in this boot has told stays: this one had nothing to use.
+      // Keeps the outcome that an earlier run in this boot has reported, if this run had nothing to use.
       if (outcome.devices.length === 0 && (await readOutcome(values.runDir)) === undefined)
         await writeOutcome(values.runDir, outcome);
       describeResumed(outcome, say);
-      // Closing would wait for what took too long; it ends with the process.
+      // Closing would wait for devices that took too long. The end of the process closes everything.
       if (outcome.devices.some(isUnfinished)) return;
     }
   } catch (thrown) {
@@ -174,7 +177,10 @@ function seconds(option: string, text = ''): number {
   throw new AgentError('BAD_USAGE', `${option} must be a number of seconds from 0 to 86400, not "${text}"`);
 }
 
-/** Lists again, twice at most, if a tracked device did not answer in its time: a busy machine is no reason to lose it. */
+/**
+ * Lists the devices. Lists again, twice at most, if a tracked device did not answer in time: a busy machine must not
+ * lose its tracking.
+ */
 async function listTracked(
   listDevices: Collaborators['listDevices'],
   trackers: Pick<TrackerChoice, 'tracked'>,
@@ -208,7 +214,7 @@ async function isBlockDevice(path: string): Promise<boolean> {
   );
 }
 
-/** Milliseconds since 1970; the clock may have been set since, so only by the time that has passed. */
+/** Start of this boot, milliseconds since 1970. Computed from the uptime, because the clock may have been set since. */
 function bootedAt(): number {
   const [seconds] = readFileSync('/proc/uptime', 'latin1').split(' ');
   return Date.now() - Number(seconds) * 1000;

@@ -1,8 +1,9 @@
 /**
- * `dattod reboot save`: the last drain of all devices whose filesystems nobody can write to any more, with their signs
- * of life, into the record (docs/formats/reboot.md). It runs several times in a shutdown: when the early unit stops, when
- * all but root is unmounted, and when root has been remounted read-only. Each time adds to what this shutdown has
- * recorded: devices that are detached by then keep their entries, if nothing was written to them since.
+ * `dattod reboot save`: drains the trackers of all devices whose filesystems no process can write to any more. It
+ * writes the result, with the signs of life of each device, into the record (docs/formats/reboot.md). It runs several
+ * times in a shutdown: when the early unit stops, when all but root is unmounted, and when root has been remounted
+ * read-only. Each run adds to the record of this shutdown. Devices that are detached by then keep their entries, if
+ * nothing was written to them since.
  */
 import { trackedDevice } from '../../backup/tracked-device.ts';
 import { toAgentError } from '../../base/errors.ts';
@@ -25,7 +26,7 @@ export interface Saving {
   readonly trackers: TrackerChoice;
   readonly devices: readonly Device[];
   readonly bootId: string;
-  /** Of the record. */
+  /** Path of the record. */
   readonly place: string;
 }
 
@@ -34,7 +35,7 @@ export interface Saved {
   readonly leftOut: readonly LeftOut[];
 }
 
-/** Writes the record, also if no device is in it. Throws FILE_ERROR if it cannot be written; an earlier one stays then. */
+/** Writes the record, even if no device is in it. Throws FILE_ERROR if that fails; an earlier record then stays. */
 export async function saveReboot({ trackers, devices, bootId, place }: Saving): Promise<Saved> {
   const earlier = await savedBefore(place, bootId);
   const saved: RecordedDevice[] = [];
@@ -65,14 +66,14 @@ export async function saveReboot({ trackers, devices, bootId, place }: Saving): 
   return { devices: saved.map(({ path, uuid }) => ({ path, uuid })), leftOut };
 }
 
-/** What this shutdown has recorded already. A record of another boot, or one that was used, is of no use here. */
+/** Returns the record that this shutdown has written so far. Ignores a record of another boot, or one that was used. */
 async function savedBefore(place: string, bootId: string): Promise<RebootRecord | undefined> {
   const bytes = await readRecord(place);
   const record = bytes && usedBy(bytes) === undefined ? decodeRecord(bytes) : undefined;
   return typeof record === 'object' && record.bootId === bootId ? record : undefined;
 }
 
-/** What is recorded of a device, or why nothing is. */
+/** Returns the entry for a device, or why it gets none. */
 async function drain(
   device: Device,
   devices: readonly Device[],
@@ -87,7 +88,7 @@ async function drain(
   const busy = await writable(device);
   if (busy !== undefined) return busy;
 
-  // Signs before the drain: what is written after it must show, and what came between is in it.
+  // Signs are read before the drain. A write after the drain changes the signs, and a write before it is drained.
   await settle(device.path);
   const signs = await signsOf(device.path);
   if (typeof signs === 'string') return signs;

@@ -11,7 +11,7 @@ import { checkUnusedRecord } from './unused.ts';
 
 const [before, now] = ['11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222'];
 
-test('a record that no resume has used is the reason, and one of this boot is removed', async () => {
+test('a record that no resume has used is the reason, and a record of this boot is removed', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'unused-record-'));
   try {
     const place = join(directory, 'record');

@@ -1,7 +1,7 @@
 /**
- * A record of a shutdown that still lies at its place when the daemon starts. One of this boot is stale: it was made by a
- * save after which the machine was not shut down, and devices may be written to without a sign of life from here on. One of
- * another boot was not used, which is the reason why tracking did not continue.
+ * A record of a shutdown that still lies at its place when the daemon starts. A record of this boot is stale: after
+ * the save that made it, the machine was not shut down. From now on, devices may be written to without a sign of life.
+ * A record of another boot was not used, and that is the reason why tracking did not continue.
  */
 import { toAgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
@@ -9,7 +9,10 @@ import { readRecord, removeRecord } from '../../tracking/reboot/place.ts';
 import { decodeRecord, usedBy } from '../../tracking/reboot/record.ts';
 import { outcomeOfWaiting, type RebootOutcome } from './outcome.ts';
 
-/** What to say if `dattod reboot resume` has said nothing; undefined if there is no such record. Never rejects. */
+/**
+ * Returns the outcome to report if `dattod reboot resume` has reported none. Removes a record of this boot. Returns
+ * undefined if there is no record of another boot. Never rejects.
+ */
 export async function checkUnusedRecord(
   place: string,
   bootId: string,
@@ -18,7 +21,7 @@ export async function checkUnusedRecord(
   try {
     const bytes = await readRecord(place);
     const record = bytes && decodeRecord(bytes);
-    // One that is damaged is for `resume` to tell of.
+    // `resume` reports a damaged record.
     if (bytes === undefined || typeof record !== 'object') return undefined;
     if (record.bootId === bootId) {
       await removeRecord(place);
