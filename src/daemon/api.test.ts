@@ -63,7 +63,7 @@ test('health, devices and info', async () => {
   assert.ok('hostname' in (await client.get<object>('/v1/info/basic')));
 });
 
-test('a job is started, followed to its end, and found in the history by a beginning of its UUID', async () => {
+test('a job is started, followed to its end, and found in the history by a prefix of its UUID', async () => {
   const answer = await ask('POST', '/v1/jobs', JSON.stringify(full(uuid1, 'done')));
   assert.equal(answer.status, 201);
   const started = JSON.parse(answer.text) as JobStatus;
@@ -73,11 +73,11 @@ test('a job is started, followed to its end, and found in the history by a begin
   assert.ok(seen.slice(0, -1).every(({ state }) => state === 'IN_PROGRESS'));
   assert.deepEqual(await client.get(`/v1/jobs/${started.uuid.slice(0, 8)}`), seen.at(-1));
   assert.equal((await client.get<JobStatus[]>('/v1/jobs?limit=1'))[0]?.uuid, started.uuid);
-  // The events of a job that has ended are its final status.
+  // The events of a job that has ended consist of its final status.
   assert.deepEqual(await toEnd(started.uuid), [seen.at(-1)]);
 });
 
-test('pause, resume, stop; and no more of these when it has ended', async () => {
+test('a job can be paused, resumed and stopped, but not after it has ended', async () => {
   const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'forever'));
   assert.equal((await client.post<JobStatus>(`/v1/jobs/${uuid}/pause`)).paused, true);
   assert.equal((await client.get<JobStatus>(`/v1/jobs/${uuid}`)).paused, true);
@@ -93,7 +93,7 @@ test('pause, resume, stop; and no more of these when it has ended', async () => 
   assert.equal(gone.status, 409);
 });
 
-test('a device is in one running job at most, so are a disk and its partition, so is a target', async () => {
+test('a device, a disk with its partition, and a target are each in one running job at most', async () => {
   const first = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'forever'));
   for (const [device, how] of [
     [uuid1, 'done'],
@@ -107,7 +107,7 @@ test('a device is in one running job at most, so are a disk and its partition, s
     code: 'DEVICE_BUSY',
     message: 'The target nbd://h/forever is being written by another job',
   });
-  // A sibling is disjoint.
+  // Another partition of the same disk is disjoint.
   const second = await client.post<JobStatus>('/v1/jobs', full('/dev/fda2', 'done'));
   assert.equal((await toEnd(second.uuid)).at(-1)?.state, 'SUCCEEDED');
   await client.post(`/v1/jobs/${first.uuid}/stop`);
@@ -115,7 +115,7 @@ test('a device is in one running job at most, so are a disk and its partition, s
   await toEnd(again.uuid);
 });
 
-test('tracking is not ended under a running job, and its device is named again afterwards', async () => {
+test('tracking is not stopped during a job; after the job it is stopped by the name of the device', async () => {
   const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda2', 'forever', 'tracked'));
   const tracked = async () =>
     (await client.get<TrackingDocument>('/v1/tracking')).devices
@@ -137,7 +137,7 @@ test('tracking is not ended under a running job, and its device is named again a
   assert.deepEqual(await client.get('/v1/chains'), []);
 });
 
-test('of two starts at the same moment one wins', async () => {
+test('if two jobs start at the same moment, one wins', async () => {
   const both = await Promise.allSettled([
     client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'slow', 'a')),
     client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'slow', 'b')),
@@ -171,13 +171,13 @@ test('a client that hangs up before the answer gets no job', async (t) => {
   await preparingJob(client);
   hangUp.abort();
   await assert.rejects(asked, { name: 'AbortError' });
-  // The device is free again as soon as the checks are over.
+  // The device is free again as soon as the checks have ended.
   open();
   await untilFree('/dev/fda1');
   assert.equal((await client.get<JobStatus[]>('/v1/jobs')).length, before.length + 1);
 });
 
-test('the stream of all jobs tells of each', async () => {
+test('the stream of all jobs reports each job', async () => {
   const stop = new AbortController();
   const stream = client.events('/v1/events', stop.signal);
   const seen: string[] = [];
@@ -193,7 +193,7 @@ test('the stream of all jobs tells of each', async () => {
   assert.ok(seen.includes(`${uuid} IN_PROGRESS`) && seen.includes(`${uuid} SUCCEEDED`), seen.join(', '));
 });
 
-test('bad requests are refused with a code, and a status that fits', async () => {
+test('bad requests are refused with an error code and a matching status', async () => {
   const cases: [string, string, string | undefined, number, string, RegExp][] = [
     ['POST', '/v1/jobs', '{', 400, 'BAD_USAGE', /not JSON/],
     ['POST', '/v1/jobs', undefined, 400, 'BAD_USAGE', /body must be object/],
@@ -259,10 +259,10 @@ test('bad requests are refused with a code, and a status that fits', async () =>
 });
 
 for (const how of ['silent', 'deaf'] as const)
-  test(`a job whose checks do not end (${how}) can be seen and cancelled, or left`, async (t) => {
+  test(`a job whose checks do not end (${how}) can be listed and cancelled, or its client may leave`, async (t) => {
     let open = shutDeaf();
     t.after(() => open());
-    /** The device is claimed for as long as its checks go on, and free after that. */
+    /** Checks that the device is claimed until its checks have ended, and free after that. */
     const assertHeldUntilOver = async (): Promise<void> => {
       if (how === 'deaf')
         await assert.rejects(client.post('/v1/jobs', full('/dev/fda1', 'done')), { code: 'DEVICE_BUSY' });
@@ -299,7 +299,7 @@ for (const how of ['silent', 'deaf'] as const)
     await assert.rejects(client.get(`/v1/jobs/${other.uuid}`), { code: 'JOB_NOT_FOUND' });
   });
 
-/** The one that is being checked. */
+/** Returns the one job that is being checked. */
 async function preparingJob(its: Client): Promise<JobStatus> {
   let found: JobStatus | undefined;
   await waitFor('a job is being checked', 30_000, async () => {
@@ -321,7 +321,7 @@ async function untilFree(device: string): Promise<void> {
   });
 }
 
-test('the end of the daemon waits for what cancelled checks have begun, as long as for jobs', async (t) => {
+test('the daemon waits at its end for the work of cancelled checks, as long as for jobs', async (t) => {
   for (const [cancelMs, isOver] of [
     [50, false],
     [30_000, true],
@@ -340,7 +340,7 @@ test('the end of the daemon waits for what cancelled checks have begun, as long 
   }
 });
 
-test('the end of the daemon cancels what runs, tells who listens, and starts nothing more', async () => {
+test('the daemon cancels running jobs at its end, informs listeners, and starts no job any more', async () => {
   const own = await startFakeDaemon();
   const its = new Client(own.socket);
   const { uuid } = await its.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'frozen'));
@@ -364,7 +364,7 @@ test('the end of the daemon cancels what runs, tells who listens, and starts not
   rmSync(own.directory, { recursive: true });
 });
 
-test('a job that does not end when it is cancelled does not keep the daemon for ever', async () => {
+test('a job that does not end when it is cancelled does not keep the daemon running for ever', async () => {
   const own = await startFakeDaemon(5, { cancelMs: 50 });
   await new Client(own.socket).post('/v1/jobs', full('/dev/fda1', 'stuck'));
   assert.equal(await own.daemon.stop('the test says so'), false);

@@ -1,6 +1,6 @@
 /**
- * The API: HTTP with JSON on a Unix socket that only root can open (mode 0600), documented in docs/api.md.
- * Errors are `ErrorDocument`s with a fitting status.
+ * The API: HTTP with JSON on a Unix socket that only root can open (mode 0600). docs/api.md documents it.
+ * Each error is an `ErrorDocument` with a matching HTTP status.
  */
 import { fastify, type FastifyError, type FastifyInstance } from 'fastify';
 import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
@@ -9,7 +9,7 @@ import type { Log } from '../base/log.ts';
 import { httpStatus } from './http-status.ts';
 import { type RouteContext, routes } from './routes.ts';
 
-/** Builds the server with all routes; it does not listen yet. */
+/** Builds the server with all routes. The server does not listen yet. */
 export function createApi(context: RouteContext, log: Log): FastifyInstance {
   const app = fastify({
     logger: false,
@@ -27,7 +27,7 @@ export function createApi(context: RouteContext, log: Log): FastifyInstance {
         return route.handler(context, request, reply);
       },
     });
-  // JSON whatever it is called, so that plain `curl -d` works; no body at all where none is needed.
+  // Every body is read as JSON, whatever its content type, so that plain `curl -d` works. It may be empty.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => {
     try {
@@ -54,8 +54,8 @@ export function createApi(context: RouteContext, log: Log): FastifyInstance {
 }
 
 /**
- * Listens on the socket. One that an earlier daemon left behind is replaced. Throws FILE_EXISTS if the path holds
- * another kind of file, FILE_ERROR if it cannot be made.
+ * Listens on the socket. Replaces a socket that an earlier daemon left behind. Throws FILE_EXISTS if the path holds
+ * another kind of file, and FILE_ERROR if the socket cannot be created.
  */
 export async function listen(app: FastifyInstance, socket: string): Promise<void> {
   await app.ready();
@@ -78,7 +78,7 @@ function translate(thrown: FastifyError): AgentError {
       cause: thrown,
     });
   }
-  // What was thrown may be anything, whatever the type says.
+  // The thrown value may be anything, whatever its type says.
   const fromFastify = errnoCode(thrown)?.startsWith('FST_') === true && (thrown.statusCode ?? 500) < 500;
   return fromFastify
     ? new AgentError('BAD_USAGE', thrown.message, { hint: 'see docs/api.md', cause: thrown })

@@ -50,7 +50,7 @@ export function daemonCommand(write: (text: string) => void = writeOut): Command
     .configureOutput({ writeOut: write, writeErr: () => undefined, getOutHelpWidth: () => 100 });
 }
 
-/** Reads the arguments. Undefined where they asked for a text that was written. Throws BAD_USAGE. */
+/** Reads the arguments. Returns undefined if they asked for a text, which is then written. Throws BAD_USAGE. */
 export function parseDaemonArguments(
   args: readonly string[],
   write?: (text: string) => void,

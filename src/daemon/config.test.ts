@@ -4,7 +4,7 @@ import { defaultJobOptions } from '../backup/job.ts';
 import { defaultConfig, parseConfig, readConfig } from './config.ts';
 import { toJobOptions } from './job-options.ts';
 
-test('a missing file gives the defaults, unless it was asked for', async () => {
+test('a missing file gives the defaults, unless the user named it', async () => {
   assert.equal(await readConfig('/no/such/file', false), defaultConfig);
   await assert.rejects(readConfig('/no/such/file', true), {
     code: 'FILE_ERROR',
@@ -12,7 +12,7 @@ test('a missing file gives the defaults, unless it was asked for', async () => {
   });
 });
 
-test('what a file says becomes the options of jobs, and a request wins over it', () => {
+test('the file sets the options of jobs, and a request overrides it', () => {
   const text =
     '{"job_options":{"max_freeze_ms":2000,"rate":5,"verify":"full","pre_freeze_hook":"/a"},"history_limit":7}';
   const config = parseConfig(text, 'c');
@@ -27,7 +27,7 @@ test('what a file says becomes the options of jobs, and a request wins over it',
   assert.deepEqual(toJobOptions(), defaultJobOptions);
 });
 
-test('every fault is refused by name', () => {
+test('every error in the file is refused by its name', () => {
   const cases: [string, RegExp][] = [
     ['{', /^c is not JSON/],
     ['[]', /^c is not a JSON object$/],

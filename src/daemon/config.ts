@@ -1,4 +1,4 @@
-/** The configuration file of dattod (docs/dattod.md): JSON with defaults for the options of jobs. */
+/** The configuration file of dattod (docs/dattod.md): JSON with defaults for job options, vaults and the daemon. */
 import { join } from 'node:path';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { readTrusted } from '../base/trusted-file.ts';
@@ -7,15 +7,15 @@ import { type NamedVaults, checkVaults } from '../vault/settings.ts';
 import { checkJobOptions } from './job-options.ts';
 
 export interface DaemonConfig {
-  /** What a job gets where its request does not say. */
+  /** Options that a job gets if its request does not give them. */
   readonly job_options: JobOptionsDocument;
   /** Vaults by name. */
   readonly vaults: NamedVaults;
   /** How many ended jobs the history keeps. */
   readonly history_limit: number;
-  /** Whether tracking goes on over clean reboots, where that is safe (docs/tracking.md). */
+  /** Whether tracking continues over clean reboots, if that is safe (docs/tracking.md). */
   readonly reboot_continuity: boolean;
-  /** Where the record of a shutdown lies: a file, or a prepared block device; null: a file in the state directory. */
+  /** Path of the record of a shutdown: a file or a prepared block device. Null: a file in the state directory. */
   readonly reboot_record: string | null;
 }
 
@@ -27,12 +27,15 @@ export const defaultConfig: DaemonConfig = {
   reboot_record: null,
 };
 
-/** Where the record of a shutdown lies. */
+/** Returns the path of the record of a shutdown. */
 export function recordPlace(config: DaemonConfig, stateDirectory: string): string {
   return config.reboot_record ?? join(stateDirectory, 'reboot-record');
 }
 
-/** Reads and checks the file. A missing one gives the defaults unless it is `required`. Throws BAD_USAGE, FILE_ERROR or UNSAFE_FILE. */
+/**
+ * Reads and checks the file. Returns the defaults if the file is missing and not `required`. Throws BAD_USAGE,
+ * FILE_ERROR or UNSAFE_FILE.
+ */
 export async function readConfig(path: string, required: boolean): Promise<DaemonConfig> {
   let text: string;
   try {
@@ -51,7 +54,7 @@ export async function readConfig(path: string, required: boolean): Promise<Daemo
   return parseConfig(text, path);
 }
 
-/** Checks the text of a configuration; `path` is for messages. Throws BAD_USAGE. */
+/** Checks the text of a configuration. `path` is only used in messages. Throws BAD_USAGE. */
 export function parseConfig(text: string, path: string): DaemonConfig {
   let value: unknown;
   try {

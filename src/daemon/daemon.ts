@@ -1,7 +1,7 @@
 /**
- * A daemon from start to end, without the process around it (run.ts). The order is the point: first the one
- * instance, then the thaw of what an earlier daemon left frozen (log and history may lie on it), then log,
- * history, and last the socket, so that whoever can connect finds everything working.
+ * A daemon from start to end, without the process around it (run.ts). The order of the steps matters. The daemon first
+ * ensures that it is the only instance. It then thaws filesystems that an earlier daemon left frozen, since log and
+ * history may lie on them. Log and history follow. The socket comes last, so every client finds everything working.
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,16 +25,16 @@ import { checkUnusedRecord } from './reboot/unused.ts';
 import type { DaemonSettings } from './settings.ts';
 import { listChains, Tracking } from './tracking.ts';
 
-/** How long answers have to be fetched at the end, milliseconds. */
+/** How long clients have to fetch their answers at the end, milliseconds. */
 const drainMs = 1_000;
 
 export interface Daemon {
   readonly log: Log;
-  /** Ends the log file and goes on in a new one. */
+  /** Closes the log file and continues in a new one. */
   reopenLog(): void;
-  /** Before the process ends by a defect: thaws what can be, then writes the log whatever is frozen. */
+  /** Called before a defect ends the process: thaws what it can, then writes the log, even if something is frozen. */
   crash(): Promise<void>;
-  /** Cancels the jobs, thaws, closes everything. Resolves with false where a job did not end in time. */
+  /** Cancels the jobs, thaws and closes everything. Resolves with false if a job did not end in time. */
   stop(reason: string): Promise<boolean>;
 }
 
@@ -43,7 +43,7 @@ export interface DaemonOptions {
   readonly cancelMs?: number;
 }
 
-/** Starts everything; on an error nothing is left behind. */
+/** Starts everything. On an error, undoes the steps that were done. */
 export async function createDaemon(
   collaborators: Collaborators,
   settings: DaemonSettings,
@@ -76,7 +76,7 @@ export async function createDaemon(
     for (const { uuid, error } of history.failInterrupted(new Date()))
       log.warn({ job: uuid, error }, 'job was interrupted');
 
-    // Not waited for: lvm2 may be busy with other things.
+    // Runs in the background: lvm2 may be busy with other work.
     void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
 
     const waiting = await (config.reboot_continuity
@@ -88,7 +88,7 @@ export async function createDaemon(
     const start = withReasonOfReboot(trackers.start, reboot);
     const findDevice: Collaborators['findDevice'] = async (devices, name) =>
       collaborators.findDevice(devices, name, await shownPoints(runDirectory));
-    // The image that a job makes in its freeze shows the job there, and a restored machine knows it by that.
+    // The image that a job makes in its freeze shows that job as freezing. A restored machine knows the job by that.
     const atFreeze = {
       hold: () => {
         jobs.record();
@@ -152,7 +152,7 @@ export async function createDaemon(
         const tidy = await within(options.cancelMs ?? 30_000, jobs.shutDown(reason));
         if (!tidy) log.error('a job did not end in time');
         await close();
-        // What is pinned goes on.
+        // Pinned tracking continues in the kernel.
         await trackers.close().catch((err: unknown) => log.error({ err }, 'a tracker could not be closed'));
         await collaborators.thawLeftovers(settings.runDirectory, log);
         log.info('dattod has stopped');
@@ -166,7 +166,7 @@ export async function createDaemon(
   }
 }
 
-/** Throws DAEMON_ALREADY_RUNNING if another process uses what earlier daemons left in the kernel. */
+/** Claims the pins. Throws DAEMON_ALREADY_RUNNING if another process uses what earlier daemons left in the kernel. */
 function claimTracking(trackers: TrackerChoice, pinDirectory: string): void {
   try {
     trackers.claim();

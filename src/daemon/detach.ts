@@ -1,20 +1,20 @@
 /**
- * Detaching as a service: the parent starts the daemon in a session of its own and waits until that says that
- * it is ready, or why it is not. So `dattod && dattocli devices` works, and systemd's Type=forking too.
+ * Detaches as a service. The parent starts the daemon in a session of its own. The parent then waits until the daemon
+ * reports that it is ready, or why not. So `dattod && dattocli devices` works, and systemd's Type=forking too.
  */
 import { spawn } from 'node:child_process';
 import { AgentError, type ErrorDocument } from '../base/errors.ts';
 
-/** What the child tells the parent, once. */
+/** The report that the child sends to the parent, once. */
 export interface StartReport {
   readonly ready?: true;
   readonly error?: ErrorDocument;
 }
 
-/** The daemon may have to wait for a filesystem that was left frozen. */
+/** Longest wait for the report, milliseconds. The daemon may have to wait for a filesystem that was left frozen. */
 const startMs = 60_000;
 
-/** Starts this program again with `--foreground`, detached. Resolves with its pid; throws its error. */
+/** Starts this program again with `--foreground`, detached. Resolves with its pid, or throws the error it reported. */
 export function detach(args: readonly string[]): Promise<number> {
   const child = spawn(
     process.execPath,
@@ -58,12 +58,12 @@ export function detach(args: readonly string[]): Promise<number> {
   });
 }
 
-/** In the child: tells the parent, where there is one that waits. */
+/** Called in the child: sends the report to the parent, if a parent waits for it. */
 export async function reportStart(report: StartReport): Promise<void> {
   if (process.send === undefined) return;
   await new Promise<void>((resolve) => {
     process.send?.(report, undefined, undefined, () => resolve());
   });
-  // The parent may have disconnected first, on getting the report.
+  // The parent may disconnect first, as soon as it has the report.
   if (process.connected) process.disconnect();
 }

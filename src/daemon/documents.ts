@@ -1,6 +1,7 @@
 /**
- * The documents of the API (docs/api.md): what the daemon answers and the command prints under `--json`.
- * Types alone, so that `cli/` shares them without loading anything of the daemon. Fields are only ever added.
+ * The documents of the API (docs/api.md): the daemon answers with them, and the command prints them under `--json`.
+ * This file has only types, so that `cli/` can share them without loading code of the daemon. Fields are only ever
+ * added.
  */
 export type { DeviceStatus, JobKind, JobStatus } from '../backup/status.ts';
 import type { JobKind } from '../backup/status.ts';
@@ -12,7 +13,7 @@ export interface StartDocument {
   options?: JobOptionsDocument;
 }
 
-/** Options of a job; what is left out comes from the daemon's configuration, then from the defaults. */
+/** Options of a job. A missing one comes from the daemon's configuration, or else from the defaults. */
 export interface JobOptionsDocument {
   /** Milliseconds. */
   max_freeze_ms?: number;
@@ -38,7 +39,7 @@ export interface JobOptionsDocument {
   frozen_hook?: string;
 }
 
-/** One block device of `GET /v1/devices`. Sizes in bytes; null where there is none or it is not known. */
+/** One block device of `GET /v1/devices`. Sizes are in bytes. Null: there is no such value, or it is not known. */
 export interface DeviceDocument {
   path: string;
   kernel_name: string;
@@ -52,7 +53,7 @@ export interface DeviceDocument {
   label: string | null;
   partition_uuid: string | null;
   partition_label: string | null;
-  /** Path of the whole disk, where this is a partition. */
+  /** Path of the whole disk if this is a partition. */
   disk: string | null;
   backing_file: string | null;
   holders: string[];
@@ -62,7 +63,7 @@ export interface DeviceDocument {
 
 /** The answer of `GET /v1/tracking`. */
 export interface TrackingDocument {
-  /** What this machine offers to track with, the best first. */
+  /** The trackers of this agent, the best first, and whether this machine supports each. */
   trackers: { kind: string; supported: boolean; why: string; help: string | null }[];
   /** Whether tracking would continue over the next clean reboot. */
   continuity: ContinuityDocument;
@@ -73,51 +74,51 @@ export interface ContinuityDocument {
   /** The next clean shutdown is recorded, and the record is used at the boot after it. */
   armed: boolean;
   why: string;
-  /** What would help; null if nothing has to be done. */
+  /** The step that would help. Null if nothing has to be done. */
   help: string | null;
 }
 
 export interface DeviceTrackingDocument {
   device: string;
   uuid: string | null;
-  /** `ebpf` or `blktrace`; null where nothing tracks it, and then everything below but `why` and `help` is null. */
+  /** `ebpf` or `blktrace`. Null if nothing tracks it; then all fields up to `pinned` are null too. */
   tracker: string | null;
-  /** When the epoch began, ISO 8601. */
+  /** Start of the epoch, ISO 8601. */
   since: string | null;
   epoch: string | null;
   /** Bytes per bit of the map. */
   unit: number | null;
   /** Bytes marked now. */
   dirty_bytes: number | null;
-  /** Bytes of memory that the map costs. */
+  /** Bytes of memory that the map takes. */
   memory: number | null;
-  /** It goes on while the daemon does not run. */
+  /** Tracking continues while the daemon does not run. */
   pinned: boolean | null;
-  /** Whether tracking went on over the last reboot, or why not; null where there is nothing to say. */
+  /** Whether tracking continued over the last reboot, or why not. Null if there is nothing to report. */
   reboot: string | null;
-  /** Why it is not tracked, or why writes may have been missed; null where all is well. */
+  /** Why it is not tracked, or why writes may have been missed. Null if all is well. */
   why: string | null;
   help: string | null;
 }
 
-/** The answer of `POST /v1/tracking/stop`: the devices that are not tracked any more. */
+/** The answer of `POST /v1/tracking/stop`: the devices whose tracking was ended. */
 export interface TrackingStoppedDocument {
   stopped: string[];
 }
 
-/** One chain of `GET /v1/chains`: what is known of a target. */
+/** One chain of `GET /v1/chains`: the state of one target. */
 export interface ChainDocument {
   device: string;
   uuid: string | null;
   target: string;
-  /** A backup has been completed, so that an incremental or a differential can go on from it. */
+  /** A backup has been completed, so an incremental or a differential can build on it. */
   complete: boolean;
-  /** The target holds an image of no one instant now: a job that wrote to it has not ended well. */
+  /** The target now holds no image of one instant: a job that wrote to it did not succeed. */
   torn: boolean;
-  /** What tracked the device at the last backup; `none`: the next incremental becomes a differential. */
+  /** The tracker of the device at the last backup. If `none`, the next incremental becomes a differential. */
   tracker: string;
   epoch: string | null;
-  /** The last completed job. */
+  /** UUID of the last completed job. */
   job: string | null;
   completed_at: string | null;
   device_size: number;
@@ -139,7 +140,7 @@ export interface BasicInfoDocument {
   lsb_release: LsbRelease;
 }
 
-/** A block device as the predecessor's `completeinfo` described it; empty text and 0 where there is none. */
+/** A block device as the predecessor's `completeinfo` described it. A missing value is an empty text or 0. */
 export interface BlockDeviceDocument {
   uuid: string;
   real_path: string;

@@ -1,6 +1,6 @@
 /**
- * Server-sent events (the `text/event-stream` of the HTML standard) for job statuses. A reader that does not
- * keep up misses statuses in between, never the last one of a job, so that the daemon's memory stays bounded.
+ * Server-sent events (the `text/event-stream` of the HTML standard) for job statuses. A slow reader misses some
+ * statuses in between, but never the last one of a job. This bounds the daemon's memory.
  */
 import type { ServerResponse } from 'node:http';
 import type { JobStatus } from './documents.ts';
@@ -19,7 +19,7 @@ export class EventStream {
       connection: 'close',
     });
     response.flushHeaders();
-    // A comment now and then lets either end notice that the other is gone.
+    // A comment at each interval lets either end notice that the other is gone.
     this.#heartbeat = setInterval(() => response.write(': \n\n'), heartbeatMs).unref();
     response.once('close', () => {
       clearInterval(this.#heartbeat);
@@ -38,7 +38,7 @@ export class EventStream {
   }
 }
 
-/** True where a job will not change any more. */
+/** True if the job has ended, so that its status does not change any more. */
 export function isFinal(status: JobStatus): boolean {
   return status.state !== 'NOT_STARTED' && status.state !== 'IN_PROGRESS';
 }

@@ -30,7 +30,7 @@ function status(uuid: string, state: JobState = 'SUCCEEDED'): JobStatus {
   };
 }
 
-test('statuses survive a restart, the newest job first, the newest status of each', () => {
+test('statuses survive a restart: the newest of each job, the newest job first', () => {
   const first = new History(path);
   first.put(status('a', 'IN_PROGRESS'));
   first.put(status('b'));
@@ -49,7 +49,7 @@ test('statuses survive a restart, the newest job first, the newest status of eac
   second.close();
 });
 
-test('nothing is written while held, and everything can be read', () => {
+test('nothing is written while writes are held, and everything can be read', () => {
   const history = new History(path);
   history.put(status('a', 'IN_PROGRESS'));
   const before = statSync(path);
@@ -101,7 +101,7 @@ test('a job that was running is FAILED after a restart, with the reason', () => 
   rebooted.close();
 });
 
-test('the oldest jobs make room', () => {
+test('the oldest jobs are removed above the limit', () => {
   const history = new History(path, { limit: 3 });
   for (const uuid of 'abcdef') history.put(status(uuid));
   assert.deepEqual(
@@ -122,7 +122,7 @@ test('two daemons do not share a history', () => {
   new History(path).close();
 });
 
-test('what is no history is refused and left alone', () => {
+test('a file that is not a history is refused and not changed', () => {
   writeFileSync(path, 'this is not a database, whatever its name says '.repeat(20));
   const size = statSync(path).size;
   assert.throws(() => new History(path), { code: 'FILE_ERROR', message: /file is not a database/ });
@@ -137,10 +137,10 @@ test('a history of a newer version is refused', () => {
   assert.throws(() => new History(path), { code: 'FILE_ERROR', message: /version 99, this dattod knows 1$/ });
 });
 
-test('a write that fails is told, and tried again with the next one', () => {
+test('a failed write is reported, and tried again with the next one', () => {
   const errors: unknown[] = [];
   const history = new History(path, { onError: (error) => errors.push(error) });
-  // A status that cannot be written stands for a full disk.
+  // A status that cannot be written has the same effect as a full disk.
   const broken = { ...status('a'), created_at: Symbol('no') as unknown as string };
   history.put(broken);
   assert.equal(errors.length, 1);
@@ -153,7 +153,7 @@ test('a write that fails is told, and tried again with the next one', () => {
   again.close();
 });
 
-test('on a machine that was restored from the image that a job made, how the job ended is not known', () => {
+test('on a machine restored from the image that a job made, the result of that job is not known', () => {
   const frozen = new History(path, { bootId: 'one' });
   frozen.put({ ...status('a', 'IN_PROGRESS'), phase: 'freezing' });
   frozen.put({ ...status('b', 'IN_PROGRESS'), phase: 'frozen' });

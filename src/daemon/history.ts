@@ -1,8 +1,8 @@
 /**
- * The job history: the newest status of every job, in SQLite, so that it survives a restart. Writes are short
- * and synchronous; while a filesystem is frozen (`hold`) they wait in memory, since the database may lie on
- * it. The database is locked exclusively, so that two daemons never share a state directory, and has no
- * write-ahead log, whose shared memory would have to be written for reading too.
+ * The job history: the newest status of every job, in SQLite, so that it survives a restart. Writes are short and
+ * synchronous. While a filesystem is frozen (`hold`), writes wait in memory, since the database may lie on it. The
+ * database is locked exclusively, so that two daemons never share a state directory. It has no write-ahead log,
+ * because the shared memory of that log would have to be written even for reading.
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { AgentError, systemHints } from '../base/errors.ts';
@@ -13,7 +13,7 @@ export interface HistoryOptions {
   readonly limit?: number;
   /** The kernel's boot id, to tell a crash from a restart of the machine. */
   readonly bootId?: string;
-  /** Told of a write that failed; the status stays in memory and is tried again with the next one. */
+  /** Called if a write failed. The status stays in memory, and the next write includes it again. */
   readonly onError?: (error: unknown) => void;
 }
 
@@ -29,11 +29,11 @@ export class History {
   readonly #select: StatementSync;
   readonly #all: StatementSync;
   readonly #uuids: StatementSync;
-  /** Statuses not written yet, newest per job, in order of arrival. */
+  /** Statuses that are not written yet: the newest of each job, in order of arrival. */
   readonly #waiting = new Map<string, JobStatus>();
   #holds = 0;
 
-  /** Opens or makes the database. Throws DAEMON_ALREADY_RUNNING (another one has it) or FILE_ERROR. */
+  /** Opens or creates the database. Throws DAEMON_ALREADY_RUNNING if another daemon holds it, or FILE_ERROR. */
   constructor(path: string, options: HistoryOptions = {}) {
     this.#limit = options.limit ?? 1000;
     this.#bootId = options.bootId ?? '';
@@ -70,7 +70,7 @@ export class History {
     return this.#waiting.get(uuid) ?? statusOf(this.#select.get(uuid));
   }
 
-  /** The newest jobs first. */
+  /** Returns the statuses of at most `limit` jobs, the newest job first. */
   list(limit = this.#limit): JobStatus[] {
     const written = this.#all.all(limit);
     const found = new Map(written.map((row) => [String(row['uuid']), statusOf(row)!]));
@@ -79,18 +79,19 @@ export class History {
     return [...fresh, ...rest].slice(0, limit);
   }
 
-  /** The UUIDs of all jobs, in no order. */
+  /** Returns the UUIDs of all jobs, in no order. */
   uuids(): string[] {
     const written = this.#uuids.all().map((row) => String(row['uuid']));
     return [...new Set([...written, ...this.#waiting.keys()])];
   }
 
   /**
-   * Marks jobs that an earlier daemon left unfinished as FAILED with the reason. Returns them. Call once,
-   * before any job starts.
+   * Marks jobs that an earlier daemon left unfinished as FAILED, with the reason. Returns them. Call once, before any
+   * job starts.
    *
-   * The image of a filesystem that holds this history shows the job that made the image at its freeze, since that is
-   * recorded right before (daemon.ts). On a machine that was restored from the image, such a job is UNKNOWN.
+   * If a backed-up filesystem holds this history, its image shows the job that made the image as `freezing`: the
+   * daemon records that right before the freeze (daemon.ts). On a machine restored from the image, such a job is
+   * UNKNOWN.
    */
   failInterrupted(now: Date): JobStatus[] {
     const rows = this.#database
@@ -124,14 +125,14 @@ export class History {
     });
   }
 
-  /** Writes what waits, held or not, and closes the database. */
+  /** Writes the statuses that wait, even while writes are held, and closes the database. */
   close(): void {
     this.#flush();
     this.#database.close();
   }
 
   #flush(): void {
-    // A job that did not end in time may still report after the end.
+    // A job that did not end in time may still report after the database was closed.
     if (this.#waiting.size === 0 || !this.#database.isOpen) return;
     try {
       this.#database.exec('BEGIN');
@@ -155,7 +156,7 @@ function openDatabase(path: string): DatabaseSync {
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(path);
-    // The first transaction takes the lock that locking_mode keeps for as long as the database is open.
+    // The first transaction takes the lock. `locking_mode` keeps it for as long as the database is open.
     database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE');
     const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
     if (version > schemaVersion)
@@ -192,7 +193,7 @@ function openDatabase(path: string): DatabaseSync {
   }
 }
 
-/** By SQLite's primary result code (sqlite3.h): READONLY, IOERR, FULL, CANTOPEN. */
+/** Hints by SQLite's primary result code (sqlite3.h): READONLY, IOERR, FULL, CANTOPEN. */
 const hints: Readonly<Record<number, string>> = {
   8: systemHints['EROFS']!,
   10: systemHints['EIO']!,
@@ -200,7 +201,7 @@ const hints: Readonly<Record<number, string>> = {
   14: 'see that the state directory is there and can be written',
 };
 
-/** 0 for what is not SQLite's. */
+/** Returns SQLite's primary result code, or 0 if the error is not from SQLite. */
 function resultCode(error: unknown): number {
   const code = error instanceof Error && 'errcode' in error ? error.errcode : undefined;
   return typeof code === 'number' ? code & 0xff : 0;

@@ -1,4 +1,4 @@
-/** The API against requests of any kind: never a 500, never a hang, and afterwards it works as before. */
+/** The API against arbitrary requests: never a 500, never a hang, and afterwards it works as before. */
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
@@ -7,7 +7,7 @@ import { Client } from '../cli/client.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
 import type { HealthDocument } from './documents.ts';
 
-// A longer run: API_FUZZ_RUNS=20000 scripts/node --test src/daemon/hostile-request.test.ts
+// For a longer run: API_FUZZ_RUNS=20000 scripts/node --test src/daemon/hostile-request.test.ts
 const runs = Number(process.env['API_FUZZ_RUNS'] ?? 200);
 const seed = Number(process.env['API_FUZZ_SEED'] ?? 9);
 
@@ -17,7 +17,7 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** Sends the bytes, ends, and resolves with all that came back. */
+/** Sends the bytes, ends the connection, and resolves with everything that came back. */
 function say(bytes: Buffer, ms = 10_000): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(server.socket);
@@ -59,7 +59,7 @@ const path = fc.oneof(
 );
 const method = fc.constantFrom('GET', 'POST', 'DELETE', 'PUT', 'PATCH', 'HEAD', 'OPTIONS', 'BREW');
 
-/** The documents that are taken, with fields changed, added and left out; no device of them exists. */
+/** Valid documents with fields changed, added and left out. None of their devices exists. */
 const startDocument = fc.record(
   {
     kind: fc.oneof(fc.constantFrom('full', 'incremental', 'differential', 'verify'), fc.jsonValue()),
@@ -123,7 +123,7 @@ const anything = fc.oneof(
   fc.uint8Array({ maxLength: 500 }).map((bytes) => Buffer.from(bytes)),
 );
 
-test('whatever is asked, the answer is no failure of the daemon, and comes', async (t) => {
+test('every request gets an answer, and no answer is a failure of the daemon', async (t) => {
   const client = new Client(server.socket);
   const before = process.memoryUsage().rss;
   let answered = 0;
@@ -145,7 +145,7 @@ test('whatever is asked, the answer is no failure of the daemon, and comes', asy
   assert.ok(grown < 300, `${grown} MiB more`);
 });
 
-test('clients that say half a request keep no other waiting', async () => {
+test('clients that send half a request delay no other client', async () => {
   const slow = Array.from({ length: 100 }, () => {
     const socket = connect(server.socket);
     socket.on('error', () => undefined);

@@ -1,7 +1,7 @@
-/** Which HTTP status an error of the API has; scripts branch on the document's code instead. */
+/** Maps error codes of the API to HTTP statuses. Scripts should branch on the code in the document instead. */
 import type { ErrorCode } from '../base/error-codes.ts';
 
-/** The HTTP status for an error code; what is not named here is 422: understood, but cannot be done. */
+/** Returns the HTTP status for an error code. The default is 422: the request was understood but cannot be done. */
 export function httpStatus(code: ErrorCode): number {
   switch (code) {
     case 'BAD_USAGE':

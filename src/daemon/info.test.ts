@@ -38,7 +38,7 @@ test('completeinfo has every field of the predecessor, and the devices with a UU
   });
 });
 
-test('a device document has null where there is nothing', () => {
+test('a device document has null for each missing value', () => {
   const { uuid, used, mounts, disk, backup } = deviceDocument(fakeDevices[0]!);
   assert.deepEqual(
     [uuid, used, mounts, disk, backup],

@@ -1,4 +1,4 @@
-/** What the machine is: the documents of `basicinfo`, `completeinfo` and `devices`. */
+/** Describes the machine: the documents of `basicinfo`, `completeinfo` and `devices`. */
 import { readFile } from 'node:fs/promises';
 import { arch, cpus, hostname, release, totalmem } from 'node:os';
 import { agentVersion } from '../base/version.ts';
@@ -32,7 +32,7 @@ export async function completeInfo(
     cpus: cpus().length,
     memory: totalmem(),
     dattod_uptime_seconds: uptimeSeconds,
-    // The predecessor listed what has a filesystem UUID; so does this.
+    // The predecessor listed only devices with a filesystem UUID, so this list does the same.
     block_devices: devices.filter((device) => device.filesystem?.uuid !== undefined).map(blockDevice),
   };
 }
@@ -72,7 +72,7 @@ function blockDevice(device: Device): BlockDeviceDocument {
   };
 }
 
-/** `/etc/os-release` as names and values; see os-release(5). Empty where there is none. */
+/** Parses the text of `/etc/os-release` into names and values (os-release(5)). */
 export function parseOsRelease(text: string): ReadonlyMap<string, string> {
   const values = new Map<string, string>();
   for (const line of text.split('\n')) {
@@ -85,7 +85,7 @@ export function parseOsRelease(text: string): ReadonlyMap<string, string> {
   return values;
 }
 
-/** What `lsb_release -a` would say, without needing it to be installed. */
+/** Returns the values that `lsb_release -a` would print, without that program. */
 export function lsbRelease(values: ReadonlyMap<string, string>): LsbRelease {
   return {
     id: values.get('ID') ?? '',
@@ -100,13 +100,13 @@ async function readOsRelease(): Promise<ReadonlyMap<string, string>> {
     try {
       return parseOsRelease(await readFile(path, 'utf8'));
     } catch {
-      // The next one; a machine without either still has everything else to tell.
+      // Try the next path. A machine with neither file still has everything else to report.
     }
   }
   return new Map();
 }
 
-/** Node's name of an architecture as `uname -m` has it. */
+/** Translates Node's name of an architecture to the name that `uname -m` prints. */
 function machine(name: string): string {
   return { x64: 'x86_64', arm64: 'aarch64' }[name] ?? name;
 }

@@ -1,7 +1,7 @@
 /**
- * One instance: the pid file is locked (flock) for as long as the daemon lives, so that the lock ends with the
- * process however it ends. The file is removed at a tidy end; a lock on a file that was removed meanwhile is
- * noticed by its inode.
+ * Ensures that only one instance runs. The pid file is locked (flock) for as long as the daemon lives, so the lock ends
+ * with the process, however it ends. A clean shutdown removes the file. If the file was removed while it was locked,
+ * its inode shows that.
  */
 import {
   closeSync,
@@ -17,17 +17,17 @@ import {
 } from 'node:fs';
 import { AgentError, errnoCode, systemHints } from '../base/errors.ts';
 
-/** Takes an exclusive lock without waiting; false where somebody else has it. */
+/** Takes an exclusive lock without waiting. Returns false if another process holds it. */
 export type TryLock = (fd: number) => boolean;
 
 export interface Instance {
-  /** Removes the pid file and gives the lock back. */
+  /** Removes the pid file and releases the lock. */
   release(): void;
 }
 
 /**
- * Throws DAEMON_ALREADY_RUNNING with the other's pid, FILE_EXISTS if the path holds anything but a pid file, or
- * FILE_ERROR.
+ * Locks the pid file and writes the pid to it. Throws DAEMON_ALREADY_RUNNING with the other's pid, FILE_EXISTS if the
+ * path holds anything but a pid file, or FILE_ERROR.
  */
 export function claimInstance(pidFile: string, tryLock: TryLock, pid = process.pid): Instance {
   for (;;) {
@@ -57,7 +57,7 @@ function openPidFile(path: string): number {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found !== undefined && !found.isFile()) throw noPidFile(path, 'it is not a regular file');
   try {
-    // "a+" makes the file where there is none and leaves another daemon's pid in it where there is one.
+    // "a+" creates the file if it is missing. If it exists, another daemon's pid stays in it.
     return openSync(path, 'a+', 0o644);
   } catch (error) {
     throw new AgentError(
@@ -71,7 +71,7 @@ function openPidFile(path: string): number {
   }
 }
 
-/** One that cannot be written is removed again: it would be empty. */
+/** Writes the pid. If that fails, removes the file again, because it would be empty. */
 function writePid(fd: number, pid: number, path: string): void {
   try {
     writeSync(fd, `${pid}\n`, 0);
@@ -85,7 +85,7 @@ function writePid(fd: number, pid: number, path: string): void {
   }
 }
 
-/** A wrong --pid-file must not cost the file that it names: only a pid is overwritten. */
+/** Refuses a file that holds anything but a pid, so that a wrong --pid-file never destroys another file. */
 function checkIsPidFile(fd: number, path: string): void {
   const there = Buffer.alloc(32);
   const length = readSync(fd, there, 0, there.length, 0);

@@ -1,6 +1,6 @@
 /**
- * The options of a job as they arrive from the API and from the configuration file: one table of names, types
- * and ranges that the schema of the API, the check of the file and docs/dattod.md's list all come from.
+ * The options of a job, as the API and the configuration file give them. One table holds their names, types and
+ * ranges. The schema of the API, the check of the file and the list in docs/dattod.md all come from it.
  */
 import { defaultJobOptions, type JobOptions } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';
@@ -88,7 +88,7 @@ export const jobOptionsSchema = {
   ),
 };
 
-/** Checks options read from a file. `where` begins the message. Throws BAD_USAGE naming the key. */
+/** Checks options read from a file. `where` is the start of each message. Throws BAD_USAGE that names the key. */
 export function checkJobOptions(value: unknown, where: string): JobOptionsDocument {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new AgentError('BAD_USAGE', `${where} is not an object of options`);
@@ -123,7 +123,7 @@ function fits({ schema }: Field, given: unknown): boolean {
   );
 }
 
-/** The values that a field takes, in words. */
+/** Describes in words the values that a field takes. */
 export function rangeText({ schema }: Field): string {
   if (schema.type === 'integer') {
     const open = schema.maximum === Number.MAX_SAFE_INTEGER;
@@ -135,7 +135,10 @@ export function rangeText({ schema }: Field): string {
   return 'enum' in schema ? `one of ${schema.enum.join(', ')}` : 'absolute path';
 }
 
-/** The first document that has a key wins; what none has comes from `defaultJobOptions`. */
+/**
+ * Merges the documents into the options of a job. If several documents have a key, the first one wins. A key that is
+ * in none of them gets its value from `defaultJobOptions`.
+ */
 export function toJobOptions(...documents: readonly JobOptionsDocument[]): JobOptions {
   const given: JobOptionsDocument = documents.reduceRight(
     (wanted, document) => ({ ...wanted, ...document }),

@@ -1,9 +1,9 @@
 /**
- * The job table: starts, finds, pauses and stops jobs, and tells whoever listens how they do.
+ * The job table: starts, finds, pauses and stops jobs, and reports their progress to listeners.
  *
- * What may run together: jobs whose devices are disjoint and do not lie on one another, and whose targets
- * differ. A device is claimed before anything is checked and until its job has ended, so that two starts at
- * the same moment cannot both win.
+ * Two jobs may run at the same time if their devices are disjoint and do not lie on one another, and if their targets
+ * differ. A device is claimed before anything is checked, and until its job has ended. So two starts at the same moment
+ * cannot both win.
  */
 import { EventEmitter } from 'node:events';
 import type { DevicePair, JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../backup/job.ts';
@@ -23,7 +23,7 @@ export interface JobTableOptions {
   readonly environment: JobEnvironment;
   readonly defaults: JobOptionsDocument;
   readonly log: Log;
-  /** How often listeners are told of progress, milliseconds. */
+  /** How often listeners get the progress, milliseconds. */
   readonly tickMs?: number;
   /** How often the progress of a running job is recorded, milliseconds. */
   readonly recordMs?: number;
@@ -31,7 +31,7 @@ export interface JobTableOptions {
 
 interface Entry {
   readonly job: RunningJob;
-  /** What listeners were told last, as text, so that nothing is told twice. */
+  /** The status that listeners got last, as text, so that no status is sent twice. */
   told: string;
 }
 
@@ -63,8 +63,8 @@ export class JobTable {
   }
 
   /**
-   * Checks everything, then starts the job; resolves with its status once it runs. `gone`: nobody waits for the answer
-   * any more, so nothing is started.
+   * Checks everything, then starts the job. Resolves with its status once it runs. If `gone` fires, the client does not
+   * wait for the answer any more, so no job is started.
    */
   async start(request: StartDocument, gone?: AbortSignal): Promise<JobStatus> {
     if (request.devices.length === 0)
@@ -99,7 +99,7 @@ export class JobTable {
     let prepared: PreparedJob | undefined;
     try {
       prepared = await this.#prepare({ uuid, kind, pairs, devices, options }, preparation, reservation);
-      // On record before it runs: a daemon that dies now leaves a job that will be shown as interrupted.
+      // Recorded before it runs: if the daemon dies now, the job will be shown as interrupted.
       this.#history.put(prepared.status());
       this.#run(prepared.start(), reservation);
       preparation.began();
@@ -117,7 +117,7 @@ export class JobTable {
     }
   }
 
-  /** The devices stay claimed for as long as something of a check that was cancelled goes on. */
+  /** Runs the checks. If they are cancelled, the devices stay claimed until all of their work has ended. */
   #prepare(
     request: Omit<Parameters<PrepareJob>[0], 'signal'>,
     preparation: Preparation,
@@ -154,7 +154,7 @@ export class JobTable {
     });
   }
 
-  /** A job by its UUID or a unique beginning of it. Throws JOB_NOT_FOUND or BAD_USAGE. */
+  /** Returns a job by its UUID or a unique beginning of it. Throws JOB_NOT_FOUND or BAD_USAGE. */
   get(name: string): JobStatus {
     const uuid = this.#resolve(name);
     const status =
@@ -165,7 +165,7 @@ export class JobTable {
     return status;
   }
 
-  /** The newest first. */
+  /** Returns at most `limit` jobs, the newest first. */
   list(limit?: number): JobStatus[] {
     const preparing = this.#preparations.list().filter(({ uuid }) => !this.#running.has(uuid));
     return [
@@ -174,19 +174,19 @@ export class JobTable {
     ].slice(0, limit);
   }
 
-  /** Records how the running jobs do now. */
+  /** Records the present status of each running job. */
   record(): void {
     for (const { job } of this.#running.values()) this.#history.put(job.status());
   }
 
-  /** The statuses of the jobs that run. */
+  /** Returns the statuses of the jobs that run. */
   running(): JobStatus[] {
     return [...this.#running.values()].map(({ job }) => job.status());
   }
 
   /**
-   * Cancels a job; resolves with its final status when nothing of it runs any more. Where it was being prepared, at
-   * once: what the checks have begun may take its time to end, and claims the devices until then.
+   * Cancels a job. Resolves with its final status when all of the job has ended. Resolves at once if the job is still
+   * being prepared: its checks may take time to end, and they claim the devices until then.
    */
   async stop(name: string, reason: string): Promise<JobStatus> {
     const preparation = this.#preparations.get(this.#resolve(name));
@@ -194,7 +194,7 @@ export class JobTable {
       this.#log.info({ job: preparation.uuid, reason }, 'the preparation of a job is being cancelled');
       preparation.cancel(new AgentError('CANCELLED', `Cancelled: ${reason}`));
       const status = await preparation.ended;
-      // It may have begun at that very moment.
+      // The job may have begun at that very moment. Then it is cancelled as a running job.
       if (status !== undefined) {
         this.#history.put(status);
         return status;
@@ -214,13 +214,15 @@ export class JobTable {
     return this.#change(name, (job) => job.resume());
   }
 
-  /** Calls back with every change of any job, several times a second while something moves. */
+  /**
+   * Calls back with every change of any job, several times a second during progress. Returns the unsubscribe function.
+   */
   subscribe(listener: (status: JobStatus) => void): () => void {
     this.#events.on('status', listener);
     return () => this.#events.off('status', listener);
   }
 
-  /** Starts nothing any more, cancels what runs, and resolves when all has ended. */
+  /** Starts no more jobs, cancels the running ones, and resolves when all have ended. */
   async shutDown(reason: string): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#ticker);

@@ -1,7 +1,7 @@
 /**
- * The daemon's log file: appended to in whole lines, reopened on SIGHUP (log rotation), and silent while a
- * filesystem is frozen: then lines, and also a reopening, wait in memory. They also wait until `open`, so that
- * what an earlier daemon left frozen is thawed before the file, which may lie on it, is touched.
+ * The daemon's log file. It is appended to in whole lines and reopened on SIGHUP (log rotation). While a filesystem is
+ * frozen, nothing is written: lines wait in memory, and a reopening waits too. They also wait until `open`. The daemon
+ * first thaws what an earlier daemon left frozen, because the log file may lie on such a filesystem.
  */
 import { closeSync, openSync, statSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from '../base/errors.ts';
@@ -13,31 +13,34 @@ export class LogFile implements LogSink {
   readonly #path: string;
   readonly #sink: LogSink;
   #fd = -1;
-  /** Not being open counts as one. */
+  /** Number of reasons not to write. A file that is not open yet counts as one. */
   #holds = 1;
   #reopenWaits = false;
-  /** The file ends within a line. */
+  /** The file ends within a line, because a write was incomplete. */
   #inLine = false;
 
-  /** `-` is standard error. */
+  /** `path`: `-` is standard error. */
   constructor(path: string) {
     this.#path = path;
     this.#sink = holdableSink((text) => this.#append(text));
     this.#sink.hold();
   }
 
-  /** A full disk must not end a backup; there is nowhere to say so. It may take a part of a line only. */
+  /**
+   * Writes to the file. Ignores errors: a full disk must not end a backup, and there is no other place to report it. A
+   * nearly full disk may take only a part of a line.
+   */
   #append(text: string): void {
     const bytes = Buffer.from(this.#inLine ? `\n${text}` : text);
     try {
       const written = writeSync(this.#fd, bytes);
       if (written > 0) this.#inLine = bytes[written - 1] !== newline;
     } catch {
-      // The next line may find room again.
+      // The next line may find free space again.
     }
   }
 
-  /** Opens the file and writes what waited. Throws FILE_ERROR. */
+  /** Opens the file and writes the lines that waited. Throws FILE_ERROR. */
   open(): void {
     this.#fd = openLog(this.#path);
     this.release();
@@ -58,7 +61,7 @@ export class LogFile implements LogSink {
     if (this.#holds === 0 && this.#reopenWaits) this.reopen();
   }
 
-  /** Opens the path anew; where that fails, the old file is kept. */
+  /** Opens the path again. If that fails, it throws and keeps the old file. */
   reopen(): void {
     this.#reopenWaits = this.#holds > 0;
     if (this.#reopenWaits) return;
@@ -68,7 +71,7 @@ export class LogFile implements LogSink {
     this.#inLine = false;
   }
 
-  /** Writes what waits, frozen or not: for a process that ends and has a guard behind it. */
+  /** Writes the lines that wait, even if something is frozen. For a process that ends and whose guard thaws. */
   force(): void {
     while (this.#holds > 0) this.release();
   }
@@ -82,7 +85,7 @@ export class LogFile implements LogSink {
 function openLog(path: string): number {
   if (path === '-') return 2;
   const found = statSync(path, { throwIfNoEntry: false });
-  // Opening a pipe could wait for ever, and a line in a disk would destroy what is there.
+  // Opening a pipe could wait for ever. A line written to a disk would destroy data.
   if (found !== undefined && !found.isFile() && !found.isCharacterDevice())
     throw new AgentError('FILE_ERROR', `The log ${path} is not a regular file`, {
       hint: 'choose another with --log-file',

@@ -1,6 +1,7 @@
 /**
- * Jobs whose checks are under way. They are in no history yet, since most of what fails then was never a job; but they
- * can be seen, and cancelled: a vault or a server that does not answer may keep a check for minutes.
+ * Jobs whose checks are still running. They are not in the history yet, since most requests that fail here never
+ * became a job. But they can be listed and cancelled: a vault or a server that does not answer may block a check for
+ * minutes.
  */
 import type { DevicePair } from '../backup/job.ts';
 import type { JobKind, JobStatus } from '../backup/status.ts';
@@ -22,13 +23,13 @@ export class Preparations {
     this.#all.delete(uuid);
   }
 
-  /** Something of a check that was cancelled goes on until this is settled. */
+  /** Registers work of a cancelled check that continues until `rest` is settled. */
   goesOn(rest: Promise<unknown>): void {
     this.#over.add(rest);
     void rest.finally(() => this.#over.delete(rest)).catch(() => undefined);
   }
 
-  /** Resolves when nothing goes on any more of what was cancelled. */
+  /** Resolves when no work of a cancelled check continues any more. */
   async over(): Promise<void> {
     await Promise.allSettled(this.#over);
   }
@@ -37,7 +38,7 @@ export class Preparations {
     return this.#all.get(uuid);
   }
 
-  /** The newest first. */
+  /** Returns all preparations, the newest first. */
   list(): Preparation[] {
     return [...this.#all.values()].reverse();
   }
@@ -45,7 +46,7 @@ export class Preparations {
 
 export class Preparation {
   readonly uuid: string;
-  /** Resolves when the job has begun (undefined), or when nobody waits for it any more, with its final status. */
+  /** Resolves with undefined when the job has begun, or with its final status if it ends before that. */
   readonly ended: Promise<JobStatus | undefined>;
   readonly #cancelling = new AbortController();
   readonly #status: JobStatus;
@@ -77,8 +78,9 @@ export class Preparation {
   }
 
   /**
-   * What `work` resolves with; rejects as soon as it is cancelled, whether `work` heeds the signal or not. What it
-   * brings after that goes to `late`. `rest` gets what settles when nothing of it goes on.
+   * Runs `work` and resolves with its result. Rejects as soon as the preparation is cancelled, whether `work` heeds the
+   * signal or not. If `work` still returns a result after that, `late` gets it. `rest` gets a promise that settles when
+   * all of `work` has ended.
    */
   async run<T>(
     work: (signal: AbortSignal) => Promise<T>,
@@ -121,7 +123,7 @@ export class Preparation {
   }
 }
 
-/** As jobs name it, without secrets; what cannot be read is refused by the checks. */
+/** The target's name as jobs show it, without secrets. Empty for an invalid target; the checks refuse it. */
 function nameOf(target: string): string {
   try {
     return targetName(parseTarget(target));

@@ -1,4 +1,4 @@
-/** Pid file and log file: what a second daemon, a crash, a rotation and a freeze do to them. */
+/** Pid file and log file: the effects of a second daemon, a crash, a rotation and a freeze. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
@@ -23,7 +23,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
-test('the pid file holds the pid and goes away at the end; a stale one is no hindrance', () => {
+test('the pid file holds the pid and is removed at the end; a stale one does not prevent a start', () => {
   const path = join(directory, 'pid');
   writeFileSync(path, '99999999999\n');
   const instance = claimInstance(path, () => true, 42);
@@ -32,7 +32,7 @@ test('the pid file holds the pid and goes away at the end; a stale one is no hin
   assert.equal(existsSync(path), false);
 });
 
-test('a second instance is refused with the pid of the first, which stays as it is', () => {
+test('a second instance is refused with the pid of the first; the first is not disturbed', () => {
   const path = join(directory, 'pid');
   writeFileSync(path, '42\n');
   assert.throws(() => claimInstance(path, () => false), {
@@ -42,7 +42,7 @@ test('a second instance is refused with the pid of the first, which stays as it 
   assert.equal(readFileSync(path, 'utf8'), '42\n');
 });
 
-test('a lock on a file that was removed meanwhile counts for nothing', () => {
+test('a lock on a file that was removed in the meantime does not count', () => {
   const path = join(directory, 'pid');
   let tries = 0;
   const instance = claimInstance(
@@ -91,14 +91,14 @@ test('a log is not written to a directory or a pipe', () => {
   log.close();
 });
 
-test('an impossible pid file is a file error', () => {
+test('an unusable pid file path gives FILE_ERROR', () => {
   assert.throws(() => claimInstance(join(directory, 'no/pid'), () => true), {
     code: 'FILE_ERROR',
     message: /ENOENT/,
   });
 });
 
-test('log lines wait for the opening and for the thaw', () => {
+test('log lines wait until the file is opened and everything is thawed', () => {
   const path = join(directory, 'log');
   const log = new LogFile(path);
   log.write('before\n');
@@ -115,7 +115,7 @@ test('log lines wait for the opening and for the thaw', () => {
   log.close();
 });
 
-test('a rotated log goes on in a new file; while frozen the rotation waits too', () => {
+test('a rotated log continues in a new file; during a freeze the rotation waits too', () => {
   const path = join(directory, 'log');
   const log = new LogFile(path);
   log.open();
@@ -132,7 +132,7 @@ test('a rotated log goes on in a new file; while frozen the rotation waits too',
   log.close();
 });
 
-test('a process that ends writes its last words whatever is frozen', () => {
+test('a process that ends writes its last lines even if something is frozen', () => {
   const path = join(directory, 'log');
   const log = new LogFile(path);
   log.open();
@@ -144,7 +144,7 @@ test('a process that ends writes its last words whatever is frozen', () => {
   log.close();
 });
 
-test('a log that cannot be opened is a file error', () => {
+test('a log that cannot be opened gives FILE_ERROR', () => {
   assert.throws(() => new LogFile(join(directory, 'no/log')).open(), {
     code: 'FILE_ERROR',
     message: /ENOENT/,

@@ -1,18 +1,21 @@
 /**
- * `dattod --remove-tracking`: programs, maps and traces go from the kernel without a daemon, as the removal of a
- * package has to see to (docs/tracking.md). The next incremental becomes a differential.
+ * `dattod --remove-tracking`: removes programs, maps and traces from the kernel without a daemon. The removal of a
+ * package has to do this (docs/tracking.md). The next incremental then becomes a differential.
  */
 import type { Collaborators } from './collaborators.ts';
 import { claimInstance } from './instance.ts';
 import type { DaemonSettings } from './settings.ts';
 import { writeOut } from '../base/visible.ts';
 
-/** Says what it removed; the exit code. Throws DAEMON_ALREADY_RUNNING, or DEVICE_BUSY where another process tracks. */
+/**
+ * Removes them, prints the names of what it removed, and returns the exit code. Throws DAEMON_ALREADY_RUNNING, or
+ * DEVICE_BUSY if another process tracks.
+ */
 export async function removeTracking(
   { pidFile, pinDirectory, runDirectory }: DaemonSettings,
   { tryLock, trackerCandidates }: Pick<Collaborators, 'tryLock' | 'trackerCandidates'>,
 ): Promise<number> {
-  // A daemon that runs would begin anew with its next job.
+  // A running daemon would begin to track again with its next job.
   const instance = claimInstance(pidFile, tryLock);
   try {
     const removed: string[] = [];

@@ -1,8 +1,8 @@
 /**
- * Which devices and targets running jobs hold. Two jobs exclude each other where they name the same device, or
- * two of which one lies on the other (a disk and its partition, a volume and what it is made of), or the same
- * target. Siblings on one disk are disjoint. Within one job a loop device and the filesystem that holds its
- * file are no conflict.
+ * The devices and targets that running jobs hold. Two jobs exclude each other if they name the same device or the same
+ * target. They also exclude each other if a device of one lies on a device of the other: a disk and its partition, or
+ * a volume and its members. Two partitions of one disk are disjoint. Within one job, a loop device and the filesystem
+ * that holds its file do not conflict.
  */
 import type { DevicePair } from '../backup/job.ts';
 import { AgentError } from '../base/errors.ts';
@@ -15,7 +15,7 @@ export interface Claim {
   readonly target: string;
   /** Kernel names of the device and of everything that it lies on. */
   readonly lineage: ReadonlySet<string>;
-  /** The same, but not through the file behind a loop device: what shares its bytes with the device directly. */
+  /** As `lineage`, but not through the file behind a loop device: devices that share bytes with this one directly. */
   readonly sameBytes: ReadonlySet<string>;
 }
 
@@ -28,8 +28,8 @@ export class Reservations {
   readonly #held = new Set<Reservation>();
 
   /**
-   * Claims the devices of a job, all or none. Throws BAD_USAGE where the job collides with itself and
-   * DEVICE_BUSY where it collides with another.
+   * Claims the devices of a job, all or none. Throws BAD_USAGE if the job collides with itself, and DEVICE_BUSY if it
+   * collides with another job.
    */
   reserve(uuid: string, pairs: readonly DevicePair[], devices: readonly Device[]): Reservation {
     const claims = pairs.map(({ device, target }) => ({
@@ -70,12 +70,15 @@ function overlap(one: Claim, other: Claim): boolean {
   return one.lineage.has(other.kernelName) || other.lineage.has(one.kernelName);
 }
 
-/** A vault takes many devices side by side. */
+/** True if both jobs write to one target. A vault is no conflict: it takes many devices at the same time. */
 function sameTarget(one: Claim, other: Claim): boolean {
   return one.target === other.target && !isVaultLocation(one.target);
 }
 
-/** One job may hold a filesystem on a loop device together with the one that holds its file: both freeze. */
+/**
+ * Refuses two devices of one job that collide. The job may hold a filesystem on a loop device together with the
+ * filesystem that holds the loop device's file: the job freezes both.
+ */
 function refuseWithin(claim: Claim, earlier: Claim): void {
   if (claim.sameBytes.has(earlier.kernelName) || earlier.sameBytes.has(claim.kernelName))
     throw new AgentError(

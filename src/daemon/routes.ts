@@ -1,4 +1,4 @@
-/** The routes of the API in one list (docs/api.md has the same, and a test holds the two together). */
+/** The routes of the API in one list. docs/api.md lists the same routes, and a test compares the two. */
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { agentVersion } from '../base/version.ts';
 import type { Collaborators } from './collaborators.ts';
@@ -24,7 +24,7 @@ export interface RouteContext {
   readonly chains: () => Promise<ChainDocument[]>;
   /** Seconds since the daemon started. */
   readonly uptime: () => number;
-  /** Streams that are open, to be ended at shutdown. */
+  /** The open streams. The daemon ends them at shutdown. */
   readonly streams: Set<EventStream>;
 }
 
@@ -33,7 +33,7 @@ export interface Route {
   readonly url: string;
   readonly summary: string;
   readonly schema?: Readonly<Record<string, unknown>>;
-  /** Status of a good answer; 200 where it is not given. */
+  /** HTTP status of a successful answer. Default: 200. */
   readonly status?: 201;
   readonly handler: (context: RouteContext, request: FastifyRequest, reply: FastifyReply) => unknown;
 }

@@ -11,7 +11,7 @@ import type { Daemon } from './daemon.ts';
 import { removeTracking } from './remove-tracking.ts';
 import type { DaemonSettings } from './settings.ts';
 
-/** Runs dattod with its arguments; resolves with the exit code, for a daemon when it has ended. */
+/** Runs dattod with its arguments. Resolves with the exit code; for a daemon, after it has ended. */
 export async function runDattod(
   args: readonly string[],
   load: () => Promise<Collaborators>,
@@ -42,9 +42,9 @@ export async function runDattod(
 
 async function serve(settings: DaemonSettings, load: () => Promise<Collaborators>): Promise<number> {
   process.title = 'dattod';
-  // Images, logs and records hold what is on the disks: they are root's alone.
+  // Images, logs and records hold data from the disks, so only root may read them.
   process.umask(0o077);
-  // Loaded here, so that the parent that only detaches stays small and quick.
+  // Loaded here, so that a parent that only detaches stays small and fast.
   const [{ createDaemon }, { readConfig }, collaborators] = await Promise.all([
     import('./daemon.ts'),
     import('./config.ts'),
@@ -73,7 +73,7 @@ function reopenLog(daemon: Daemon): void {
   }
 }
 
-/** A defect ends the daemon, but not before everything is thawed and the log has the reason. */
+/** On a defect: ends the daemon, but only after everything is thawed and the log has the reason. */
 function guardAgainstCrashes(daemon: Daemon): void {
   const crash = (err: unknown) => {
     daemon.log.fatal({ err }, 'dattod has a defect and ends');
@@ -84,13 +84,13 @@ function guardAgainstCrashes(daemon: Daemon): void {
   process.on('unhandledRejection', crash);
 }
 
-/** Type=notify units: systemd's own tool talks the datagram protocol, which Node has no sockets for. */
+/** Tells systemd that a Type=notify unit is ready. Node has no datagram sockets, so systemd's own tool sends it. */
 function notifySystemd(): void {
   if (process.env['NOTIFY_SOCKET'] === undefined) return;
   spawn('systemd-notify', ['--ready', `--pid=${process.pid}`], { stdio: 'ignore' })
     .on('error', () => undefined)
     .once('exit', () => {
-      // Hooks are not to speak for the daemon.
+      // Hooks must not send notifications for the daemon.
       delete process.env['NOTIFY_SOCKET'];
     });
 }

@@ -1,7 +1,7 @@
-/** What a dattod is started with: every path settable, so that two daemons run side by side. */
+/** The settings that dattod is started with. Every path can be set, so that two daemons can run side by side. */
 export interface DaemonSettings {
   readonly foreground: boolean;
-  /** Instead of running: what tracking left in the kernel is removed. */
+  /** Removes everything that tracking left in the kernel, instead of running. */
   readonly removeTracking: boolean;
   readonly socket: string;
   readonly pidFile: string;
@@ -10,10 +10,10 @@ export interface DaemonSettings {
   readonly logLevel: string;
   readonly stateDirectory: string;
   readonly runDirectory: string;
-  /** On a bpffs: what tracks on while the daemon does not run. */
+  /** Directory on a bpffs that keeps tracking active while the daemon does not run. */
   readonly pinDirectory: string;
   readonly config: string;
-  /** The configuration file was asked for by name, so it has to be there. */
+  /** The user named the configuration file, so it must exist. */
   readonly configRequired: boolean;
 }
 

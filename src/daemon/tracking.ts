@@ -1,4 +1,4 @@
-/** What the API says of tracking and of chains (docs/api.md), and the way to end tracking. */
+/** Describes tracking and chains for the API (docs/api.md), and ends tracking. */
 import { trackedDevice } from '../backup/tracked-device.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
@@ -22,9 +22,9 @@ export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'find
   readonly trackers: TrackerChoice;
   readonly jobs: JobTable;
   readonly log: Log;
-  /** What came of the record of the last shutdown; undefined where nobody looked. */
+  /** The result of using the record of the last shutdown. Undefined if that was not tried. */
   readonly reboot?: RebootOutcome | undefined;
-  /** Whether it would continue over the next one. */
+  /** Reports whether tracking would continue over the next reboot. */
   readonly continuity: () => Promise<ContinuityDocument>;
 }
 
@@ -83,7 +83,7 @@ export class Tracking {
     return { stopped };
   }
 
-  /** A device by its name; one that is gone by the path that it was tracked under. */
+  /** Finds a device by its name. If the device is gone, finds it by the path under which it was tracked. */
   async #named(
     name: string,
     devices: readonly Device[],
@@ -178,7 +178,7 @@ function goneDevice(path: string): DeviceTrackingDocument {
   };
 }
 
-/** What is known of each target, by device. */
+/** Describes the chain of each device and target, sorted by device. */
 export async function listChains(directory: string): Promise<ChainDocument[]> {
   const documents: ChainDocument[] = [];
   for await (const { record, pending } of Chain.all(directory, fingerprintUnit))
