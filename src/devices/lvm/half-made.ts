@@ -1,13 +1,14 @@
 /**
- * A thin snapshot whose lvcreate was killed right after the pool had made it and before that had been counted: lvm2 goes
- * on from its metadata, asks the pool for it once more, is told that it is there already, and then changes nothing of
- * the pool any more ("manual intervention may be required"). The pool forgets it, so that lvm2 can make it and remove it.
+ * Repairs a thin snapshot whose lvcreate was killed after the pool had made it, but before the pool had counted the
+ * transaction. lvm2 then continues from its metadata and asks the pool to make the snapshot again. The pool answers
+ * that the snapshot exists, and lvm2 changes nothing of the pool any more ("manual intervention may be required"). So
+ * we make the pool forget the snapshot. Then lvm2 can make it and remove it.
  * (Messages and transaction ids: the kernel's Documentation/admin-guide/device-mapper/thin-provisioning.rst.)
  */
 import { findProgram, runProgram } from '../../linux/program.ts';
 import { dmStatus, dmUuidOf, listVolumes, lvm, type Volume } from './volumes.ts';
 
-/** `snapshot`: of ours, to be removed. True where it was half made, and the pool has forgotten it. */
+/** `snapshot` is one of ours, to be removed. Returns true if it was half made and the pool has forgotten it. */
 export async function forgetHalfMade(snapshot: Volume): Promise<boolean> {
   const dmsetup = findProgram('dmsetup');
   if (snapshot.segmentType !== 'thin' || dmsetup === undefined) return false;
@@ -23,7 +24,7 @@ export async function forgetHalfMade(snapshot: Volume): Promise<boolean> {
   return (await runProgram(dmsetup, message)).code === 0;
 }
 
-/** `status`: the pool's, of device-mapper. `wanted`: the transaction that lvm2 is at. */
+/** `status`: the pool's status line from device-mapper. `wanted`: the transaction id in the metadata of lvm2. */
 export function isHalfMade(status: string, wanted: number | undefined): boolean {
   const counted = /^\d+ \d+ thin-pool (\d+) /.exec(status)?.[1];
   return counted !== undefined && wanted === Number(counted) + 1;

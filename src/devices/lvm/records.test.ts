@@ -16,7 +16,7 @@ const record: SnapshotRecord = {
   at: 1,
 };
 
-test('records are read back, and nothing that names what is not ours', async (t) => {
+test('records are read back; files that name no snapshot of ours are skipped', async (t) => {
   const parent = mkdtempSync(join(tmpdir(), 'records-'));
   t.after(() => rmSync(parent, { recursive: true }));
   const directory = join(parent, 'snapshots');

@@ -1,7 +1,7 @@
 /**
- * Records of the snapshots that jobs are about to take: a file for each, durable before it is taken and gone when it is
- * removed, so that a daemon that starts after a crash knows what its predecessor left. One JSON document a file,
- * `STATE/snapshots/NAME.json`.
+ * Records of the snapshots that jobs are about to take. Each has a file of its own. The file is durable before the
+ * snapshot is taken, and is deleted when the snapshot is removed. So a daemon that starts after a crash knows which
+ * snapshots its predecessor left. Each file, `STATE/snapshots/NAME.json`, is one JSON document.
  */
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,18 +10,18 @@ import { makeDirectory, unlessAbsent } from '../../base/files.ts';
 
 export interface SnapshotRecord {
   readonly version: 1;
-  /** Of the snapshot, and of the volume that it is of. */
+  /** Name of the snapshot, and name of its volume. */
   readonly name: string;
   readonly origin: string;
   readonly group: string;
-  /** Without hyphens: names of groups can be given away again. */
+  /** Without hyphens. Identifies the group, since its name can be given to another group later. */
   readonly groupUuid: string;
   readonly job: string;
   /** Milliseconds since 1970. */
   readonly at: number;
 }
 
-/** What the names of all snapshots of this agent begin with; the rest is the job's UUID and a number. */
+/** The names of all snapshots of this agent begin with this. The rest is the job's UUID and a number. */
 const prefix = 'dattod-';
 const namePattern = /^dattod-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d+$/;
 
@@ -33,7 +33,7 @@ export function snapshotsDirectory(stateDirectory: string): string {
   return join(stateDirectory, 'snapshots');
 }
 
-/** Durable when it resolves. */
+/** Writes the record. It is durable when the promise resolves. */
 export async function writeRecord(directory: string, record: SnapshotRecord): Promise<void> {
   await makeDirectory(directory);
   await replaceFile(pathOf(directory, record.name), `${JSON.stringify(record)}\n`);
@@ -43,7 +43,10 @@ export async function removeRecord(directory: string, name: string): Promise<voi
   await rm(pathOf(directory, name), { force: true });
 }
 
-/** What names nothing of ours is left out. Throws FILE_ERROR if the directory or a file cannot be read. */
+/**
+ * Reads all records. Skips files that name no snapshot of ours. Throws FILE_ERROR if the directory or a file is
+ * unreadable.
+ */
 export async function readRecords(directory: string): Promise<SnapshotRecord[]> {
   const records: SnapshotRecord[] = [];
   for (const file of (await unlessAbsent(directory, readdir(directory))) ?? []) {

@@ -11,11 +11,11 @@ interface Made {
   readonly suspended: boolean;
   readonly slaves?: readonly string[];
   readonly holders?: readonly string[];
-  /** Of 512 bytes; 0 without a table. */
+  /** Sectors of 512 bytes; 0 without a table. */
   readonly size?: number;
 }
 
-/** As in /sys/block. */
+/** Makes a directory like /sys/block. */
 function blocksOf(t: TestContext, devices: Readonly<Record<string, Made>>): string {
   const blocks = mkdtempSync(join(tmpdir(), 'resume-'));
   t.after(() => rmSync(blocks, { recursive: true }));
@@ -34,7 +34,7 @@ function blocksOf(t: TestContext, devices: Readonly<Record<string, Made>>): stri
   return blocks;
 }
 
-test('what is not suspended, or of another group, is left alone', async (t) => {
+test('volumes that are not suspended, or are of another group, are left alone', async (t) => {
   const blocks = blocksOf(t, {
     'dm-0': { name: 'ours', uuid: 'LVM-aaaabbbb', suspended: false },
     'dm-1': { name: 'theirs', uuid: 'LVM-cccc', suspended: true },
@@ -44,7 +44,7 @@ test('what is not suspended, or of another group, is left alone', async (t) => {
   assert.deepEqual(await resumeVolumes('aaaa', () => assert.fail('nothing is to be waited for'), blocks), []);
 });
 
-test('those below come first, whatever their numbers', (t) => {
+test('lower devices come first, whatever their numbers', (t) => {
   const blocks = blocksOf(t, {
     'dm-0': { name: 'vg-ours', uuid: 'LVM-aaaa1', suspended: true, slaves: ['dm-10'] },
     'dm-2': { name: 'vg-snap', uuid: 'LVM-aaaa2', suspended: true, slaves: ['dm-10', 'dm-9'] },
@@ -57,7 +57,7 @@ test('those below come first, whatever their numbers', (t) => {
   assert.deepEqual(order.slice(0, 2).sort(), ['vg-ours-real', 'vg-snap-cow']);
 });
 
-test('what was only begun below a volume has no table, and nothing lies on it', (t) => {
+test('a device that was only begun below a volume has no table, and no device lies on it', (t) => {
   const real = { name: 'vg-ours-real', uuid: 'LVM-aaaa1-real', suspended: true };
   const found = (device: Partial<Made>, uuid = 'LVM-aaaa1'): string | undefined =>
     begunBelow(uuid, blocksOf(t, { 'dm-3': { ...real, ...device } }));

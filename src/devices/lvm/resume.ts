@@ -1,10 +1,11 @@
 /**
- * Volumes that lvcreate left suspended, because it was killed between suspending and resuming: whoever writes to them
- * waits for good. No guard watches over that freeze, since device-mapper makes it (ARCHITECTURE.md, invariant 4), so
- * whoever called lvcreate looks when it has ended, and a daemon that starts looks after its predecessor's.
+ * Volumes that lvcreate left suspended, because it was killed between suspending and resuming. Processes that write to
+ * them wait for ever. No guard watches over this freeze, since device-mapper makes it (ARCHITECTURE.md, invariant 4).
+ * So the caller of lvcreate checks for such volumes when lvcreate has ended. A daemon that starts checks for those of
+ * its predecessor.
  *
- * They get back the tables that they had. Those that lvcreate had loaded for afterwards lie on devices which it would
- * have resumed before, and without them every write would fail.
+ * The volumes get back the tables that they had before. Tables that lvcreate had loaded for later lie on devices that
+ * lvcreate would have resumed first. Without those devices, every write would fail.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,18 +13,19 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
 import { findProgram, runProgram } from '../../linux/program.ts';
 
-/** Whoever works by dmsetup alone may hold one suspended for a moment, milliseconds. */
+/** A program that uses dmsetup alone, without the lock of LVM, may hold a volume suspended this long, milliseconds. */
 const momentMs = 1000;
 
-/** `kernelName`: dm-N. */
+/** True if the device is suspended. `kernelName`: dm-N. */
 export function isSuspended(kernelName: string, blocks = '/sys/block'): boolean {
   return attribute(join(blocks, kernelName), 'suspended') === '1';
 }
 
 /**
- * Resumes what is suspended of a volume group and stays so, as it was before; the names. `groupUuid` without hyphens.
- * Throws SNAPSHOT_FAILED where some stay suspended.
- * `unlocked` resolves when no command of LVM holds the lock of the group: what one of them has suspended is its own.
+ * Resumes the volumes of a group that stay suspended, with the tables that they had before. Returns their names.
+ * `groupUuid` has no hyphens. Throws SNAPSHOT_FAILED if some stay suspended.
+ * `unlocked` resolves when no command of LVM holds the lock of the group: a command that holds it resumes its own
+ * volumes.
  */
 export async function resumeVolumes(
   groupUuid: string,
@@ -40,7 +42,7 @@ export async function resumeVolumes(
   if (dmsetup === undefined) throw stay(still, 'dmsetup is not installed');
   for (const name of still) await runProgram(dmsetup, ['clear', name]);
   const resumed: string[] = [];
-  // The order is another by now: what was cleared lies no more on what was made for it.
+  // Listed again, since the order has changed: cleared volumes no longer lie on the devices that were made for them.
   for (const name of suspendedOf(groupUuid, blocks)) {
     if (!still.includes(name)) continue;
     const { code } = await runProgram(dmsetup, ['resume', '--noudevsync', name]);
@@ -52,18 +54,18 @@ export async function resumeVolumes(
 }
 
 /**
- * Removes what lvcreate had made to lie below the volume, before its metadata told of a snapshot: lvm2 knows nothing of
- * it then. `uuid`: the volume's, as device-mapper has it. For after `resumeVolumes`.
+ * Removes a device that lvcreate had made to lie below the volume before its metadata recorded a snapshot: lvm2 does
+ * not know that device. `uuid` is the volume's, as device-mapper has it. Call after `resumeVolumes`.
  */
 export async function removeBegun(uuid: string, blocks = '/sys/block'): Promise<void> {
   const name = begunBelow(uuid, blocks);
   const dmsetup = findProgram('dmsetup');
-  // Where it fails, the next snapshot takes it over.
+  // If this fails, the next snapshot takes the device over.
   if (name !== undefined && dmsetup !== undefined)
     await runProgram(dmsetup, ['remove', '--noudevsync', name]);
 }
 
-/** The device below the volume that has no table, and that nothing lies on. Exported for its test. */
+/** Name of the device below the volume that has no table and carries no other device. Exported for its test. */
 export function begunBelow(uuid: string, blocks: string): string | undefined {
   const place = readdirSync(blocks)
     .filter((name) => name.startsWith('dm-'))
@@ -84,8 +86,8 @@ function stay(names: readonly string[], why: string): AgentError {
 }
 
 /**
- * Names of device-mapper; those below before those on top of them, on which resuming may have to write. Exported for its
- * test.
+ * Returns the device-mapper names of the suspended volumes. A lower device comes before those on top of it, since
+ * resuming an upper one may have to write to the lower one. Exported for its test.
  */
 export function suspendedOf(
   groupUuid: string,
@@ -101,7 +103,7 @@ export function suspendedOf(
     .map(({ name }) => name);
 }
 
-/** What lvcreate had only begun to make has none: it cannot be resumed, and nobody can write to it. */
+/** A device that lvcreate had only begun to make has no table: it cannot be resumed, and no process can write to it. */
 function hasTable(place: string): boolean {
   try {
     return readFileSync(join(place, 'size'), 'latin1').trim() !== '0';
@@ -110,7 +112,7 @@ function hasTable(place: string): boolean {
   }
 }
 
-/** Devices from this one down to a disk, along the longest way. */
+/** Number of devices from this one down to a disk, along the longest way. */
 function heightOf(kernelName: string, blocks: string): number {
   const below = entriesOf(join(blocks, kernelName), 'slaves');
   return Math.max(0, ...below.map((name) => 1 + heightOf(name, blocks)));
@@ -120,7 +122,7 @@ function entriesOf(place: string, directory: 'slaves' | 'holders'): string[] {
   try {
     return readdirSync(join(place, directory));
   } catch {
-    // Gone meanwhile, or a partition.
+    // The device is gone in the meantime, or is a partition.
     return [];
   }
 }

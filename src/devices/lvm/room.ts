@@ -1,26 +1,28 @@
-/** Whether a temporary snapshot of a volume is possible, and how large it is to be. Pure. */
+/** Whether a temporary snapshot of a volume is possible, and how large it will be. Pure functions. */
 import { formatBytes, MiB, GiB } from '../../base/bytes.ts';
 import type { Volume } from './volumes.ts';
 
 export interface SnapshotRoom {
   readonly kind: 'thick' | 'thin';
   readonly volume: Volume;
-  /** Thick: extents that the snapshot gets. */
+  /** Thick: number of extents that the snapshot gets. */
   readonly extents: number;
-  /** Thin: the pool that it shares with the volume. */
+  /** Thin: the pool that the snapshot shares with the volume. */
   readonly pool: Volume | undefined;
 }
 
-/** Of the volume, and bytes, that a thick snapshot gets unless told otherwise: the larger, as far as there is room. */
+/**
+ * Default size of a thick snapshot: this share of the volume, or these bytes if larger, as far as there is free space.
+ */
 const usualShare = 0.1;
 const usualLeast = GiB;
-/** With less than this a snapshot is hardly worth beginning. */
+/** Least size, as a share of the volume and in bytes. A smaller snapshot would hardly be worth beginning. */
 const leastShare = 0.01;
 const leastBytes = 16 * MiB;
-/** A pool with more of its metadata in use takes no snapshot. */
+/** Percent of metadata in use, above which a pool takes no snapshot. */
 const mostMetadata = 90;
 
-/** `wanted`: bytes of a thick snapshot; undefined for the usual. */
+/** Computes the size. `wanted` is in bytes, for a thick snapshot; undefined for the default. */
 export function findRoom(
   volumes: readonly Volume[],
   volume: Volume,
@@ -30,11 +32,11 @@ export function findRoom(
   if (volume.trouble !== '') return { why: `the volume group ${volume.group} ${volume.trouble}` };
   const kind = volume.attributes[0] ?? '';
   if (volume.segmentType === 'thin') return thinRoom(volumes, volume);
-  // Plain, origin of other snapshots, RAID, cached (lvs(8), lv_attr): of all others lvm2 takes no snapshot.
+  // Plain, origin of other snapshots, RAID, cached (lvs(8), lv_attr). lvm2 takes no snapshots of other kinds.
   if (!['-', 'o', 'r', 'R', 'C'].includes(kind))
     return { why: `no snapshot can be taken of ${name}, which is of the type ${volume.segmentType}` };
   const { extentSize, groupFree } = volume;
-  // All of the volume, and 24 bytes for each of its chunks of 4 KiB.
+  // At most: the whole volume, and 24 bytes for each of its chunks of 4 KiB.
   const most = Math.ceil((volume.size * 1.01) / extentSize) * extentSize + extentSize;
   const least = Math.min(most, wanted ?? Math.max(leastBytes, volume.size * leastShare));
   const size = Math.min(most, wanted ?? Math.max(usualLeast, volume.size * usualShare), groupFree);
@@ -62,8 +64,8 @@ function thinRoom(volumes: readonly Volume[], volume: Volume): SnapshotRoom | { 
 }
 
 /**
- * True where device-mapper can suspend a device whose filesystem is frozen already: since Linux 6.8 (FREEZE_MAY_NEST).
- * Before, its own freeze fails with EBUSY, and lvcreate leaves a volume behind.
+ * True if device-mapper can suspend a device whose filesystem is already frozen: since Linux 6.8 (FREEZE_MAY_NEST). On
+ * older kernels the freeze of device-mapper fails with EBUSY, and lvcreate leaves a volume behind.
  */
 export function freezesNest(release: string): boolean {
   const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(release) ?? [];

@@ -1,6 +1,6 @@
 /**
- * A temporary LVM snapshot: recorded, taken, watched, and removed whatever happens (docs/tracking.md). lvcreate suspends
- * the volume for the moment, and device-mapper freezes the filesystem on it by itself.
+ * A temporary LVM snapshot: recorded, taken, watched, and removed whatever happens (docs/tracking.md). lvcreate
+ * suspends the volume for a moment. In that moment device-mapper itself freezes the filesystem on it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatBytes } from '../../base/bytes.ts';
@@ -13,17 +13,19 @@ import type { SnapshotRoom } from './room.ts';
 import { type SnapshotUsage, thickUsage, thinUsage } from './usage.ts';
 import { dmStatus, dmUuidOf, listVolumes, lvm, lvmFailure } from './volumes.ts';
 
-/** So that `lvs @dattod` shows them. */
+/** Tag of our snapshots, so that `lvs @dattod` lists them. */
 const tag = 'dattod';
 
-/** How often the usage is looked at, milliseconds. */
+/** How often the usage is checked, milliseconds. */
 const watchMs = 1000;
 
-/** How often, and how far apart in milliseconds, a removal is tried: udev may have the device open for a moment. */
+/** How often a removal is tried, and the pause in milliseconds: udev may have the device open for a moment. */
 const removeTries = 10;
 const removePauseMs = 500;
 
-/** A record of which there is no volume may be of an lvcreate that has just been started; milliseconds. */
+/**
+ * A record this young (`bornMs`) without a volume may be of an lvcreate that still runs: wait `birthMs`. Milliseconds.
+ */
 const bornMs = 60_000;
 const birthMs = 3_000;
 
@@ -43,15 +45,15 @@ export class LvmSnapshot {
   readonly name: string;
   readonly #place: SnapshotPlace;
   readonly #directory: string;
-  /** Undefined until it was begun: then there is something to remove. */
+  /** Undefined until lvcreate was started. From then on there may be a volume to remove. */
   #taking: Promise<void> | undefined;
   #recorded = false;
   #statusUuid = '';
   #usage: SnapshotUsage;
   #suspendedMs = 0;
-  /** lvcreate did not succeed, so it may have been interrupted and have left volumes suspended. */
+  /** lvcreate failed, so it may have been interrupted and may have left volumes suspended. */
   #interrupted = false;
-  /** They were resumed. */
+  /** Volumes that lvcreate left suspended were resumed. */
   #resumed = false;
 
   constructor(place: SnapshotPlace) {
@@ -68,23 +70,23 @@ export class LvmSnapshot {
     return `${this.room.volume.group}/${this.name}`;
   }
 
-  /** How long the volume was seen suspended, milliseconds. */
+  /** How long the volume was seen as suspended, milliseconds. */
   get suspendedMs(): number {
     return this.#suspendedMs;
   }
 
-  /** As it was seen last. */
+  /** The usage at the last check. */
   get usage(): SnapshotUsage {
     return this.#usage;
   }
 
-  /** Tells whether lvcreate would do it, changing nothing; why not, or undefined. */
+  /** Returns why lvcreate would refuse, or undefined if it would succeed. Changes nothing. */
   async refusal(): Promise<string | undefined> {
     const result = await lvm([...this.#createArguments(), '--test'], { killAfterMs: 30_000 });
     return result.code === 0 ? undefined : lvmFailure('lvcreate --test', result).message;
   }
 
-  /** Writes the record, durably. Nothing may be frozen. */
+  /** Writes the record durably. Call this while nothing is frozen. */
   async record(): Promise<void> {
     const { group, groupUuid, name: origin } = this.room.volume;
     const { name } = this;
@@ -93,7 +95,10 @@ export class LvmSnapshot {
     this.#recorded = true;
   }
 
-  /** Takes it. Writes to no file but what device-mapper and lvm2 keep in /run and /dev. Throws SNAPSHOT_FAILED. */
+  /**
+   * Takes the snapshot. Writes no files except those that device-mapper and lvm2 keep in /run and /dev. Throws
+   * SNAPSHOT_FAILED.
+   */
   take(): Promise<void> {
     if (!this.#recorded) throw new Error('a snapshot is recorded before it is taken');
     return (this.#taking ??= this.#take());
@@ -106,7 +111,7 @@ export class LvmSnapshot {
       const result = await lvm(this.#createArguments());
       if (result.code === 0) return;
       this.#interrupted = true;
-      // What fails of it is tried again, and told, when the snapshot is removed.
+      // If recovery fails, the removal of the snapshot tries again and reports the error.
       await this.#recover().catch(() => undefined);
       throw lvmFailure('lvcreate', result);
     } finally {
@@ -128,7 +133,7 @@ export class LvmSnapshot {
     const own =
       kind === 'thick'
         ? ['--extents', String(extents)]
-        : // Not activated by anybody else, at the next boot say.
+        : // So that no other program activates it, for example at the next boot.
           ['--setactivationskip', 'y', '--ignoreactivationskip', '--activate', 'y'];
     return ['lvcreate', '--yes', '--snapshot', ...common, ...own, `${volume.group}/${volume.name}`];
   }
@@ -148,7 +153,7 @@ export class LvmSnapshot {
     if (since !== undefined) this.#suspendedMs += performance.now() - since;
   }
 
-  /** Path of its device, when it was taken. */
+  /** Returns the path of the snapshot's device. Call this after it was taken. */
   async open(): Promise<string> {
     const { volume, kind, pool } = this.room;
     const found = (await listVolumes()).find(
@@ -160,11 +165,11 @@ export class LvmSnapshot {
     return found.path;
   }
 
-  /** Throws SNAPSHOT_OVERFLOW where what was read of it may not have been right, or soon will not be. */
+  /** Checks the usage. Throws SNAPSHOT_OVERFLOW if data read from the snapshot may be wrong, or soon will be. */
   async check(): Promise<void> {
     const status = await dmStatus(this.#statusUuid);
     const usage = this.room.kind === 'thick' ? thickUsage(status) : thinUsage(status);
-    // What has overflowed tells no numbers any more.
+    // An overflowed snapshot reports no numbers, so the last ones are kept.
     const { used, size } = usage.size > 0 ? usage : this.#usage;
     this.#usage = { used, size, over: usage.over };
     if (usage.over === undefined) return;
@@ -181,7 +186,7 @@ export class LvmSnapshot {
     );
   }
 
-  /** Checks it again and again until the signal fires; calls back once with what `check` threw. */
+  /** Checks the usage repeatedly until the signal fires. If `check` throws, calls back once with the error. */
   watch(onFailure: (error: unknown) => void, signal: AbortSignal): void {
     const next = async (): Promise<void> => {
       while (!signal.aborted) {
@@ -194,14 +199,14 @@ export class LvmSnapshot {
     });
   }
 
-  /** Removes it, where there is anything to remove. Throws SNAPSHOT_FAILED; the next daemon tries again then. */
+  /** Removes the snapshot, if it was recorded. Throws SNAPSHOT_FAILED; the next daemon then tries again. */
   async remove(): Promise<void> {
     if (!this.#recorded) return;
     await this.#taking?.catch(() => undefined);
     const { groupUuid, name: origin } = this.room.volume;
     if (this.#interrupted) await this.#recover();
     if (this.#taking !== undefined) await removeVolume(groupUuid, this.name);
-    // Only now nothing lies any more on the devices that were made for it.
+    // Only now does no device lie on the devices that were made for the snapshot.
     if (this.#resumed) await refresh(groupUuid, origin);
     await removeRecord(this.#directory, this.name);
     this.#recorded = false;
@@ -209,8 +214,8 @@ export class LvmSnapshot {
 }
 
 /**
- * Lets lvm2 make the devices of the origin what its metadata say. Where it fails, devices without a use stay, which the
- * next snapshot takes over.
+ * Lets lvm2 set up the devices of the origin again as its metadata describe them. If that fails, unused devices stay,
+ * and the next snapshot takes them over.
  */
 async function refresh(groupUuid: string, origin: string): Promise<void> {
   const found = (await listVolumes()).find((each) => each.name === origin && each.groupUuid === groupUuid);
@@ -219,7 +224,7 @@ async function refresh(groupUuid: string, origin: string): Promise<void> {
   await removeBegun(dmUuidOf(found));
 }
 
-/** Of the group with this UUID, by its name. Does nothing where there is none. */
+/** Removes the volume of this name in the group with this UUID. Does nothing if there is none. */
 async function removeVolume(groupUuid: string, name: string): Promise<void> {
   for (let tries = 1; ; tries++) {
     const found = (await listVolumes()).find((each) => each.name === name && each.groupUuid === groupUuid);
@@ -232,7 +237,7 @@ async function removeVolume(groupUuid: string, name: string): Promise<void> {
   }
 }
 
-/** To be called when a daemon starts: removes the snapshots that an earlier one left. Never throws. */
+/** Removes the snapshots that an earlier daemon left. Call it when a daemon starts. Never throws. */
 export async function removeLeftoverSnapshots(stateDirectory: string, log: Log): Promise<string[]> {
   const directory = snapshotsDirectory(stateDirectory);
   const removed: string[] = [];
@@ -254,7 +259,7 @@ export async function removeLeftoverSnapshots(stateDirectory: string, log: Log):
         await removeVolume(groupUuid, name);
         removed.push(`${group}/${name}`);
       }
-      // Only now nothing lies any more on the devices that were made for it.
+      // Only now does no device lie on the devices that were made for the snapshot.
       if (resumed.length > 0) await refresh(groupUuid, origin);
       await removeRecord(directory, name);
     } catch (err) {

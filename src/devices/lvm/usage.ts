@@ -1,22 +1,24 @@
 /**
  * How full a snapshot is, from the status line of device-mapper (the kernel's
- * Documentation/admin-guide/device-mapper/snapshot.rst and thin-provisioning.rst). Pure.
+ * Documentation/admin-guide/device-mapper/snapshot.rst and thin-provisioning.rst). Pure functions.
  */
 
 export interface SnapshotUsage {
   /** Bytes in use of `size` bytes: of the snapshot's own space, or of the thin pool. */
   readonly used: number;
   readonly size: number;
-  /** Why the snapshot is of no use any more, or will soon be none; undefined while all is well. */
+  /** Why the snapshot cannot be used any more, or soon cannot. Undefined while all is well. */
   readonly over: string | undefined;
 }
 
-/** Of a thin pool: it is never to be filled by a backup, since its volumes would stop. */
+/**
+ * Share of a thin pool above which a backup stops: it must never fill the pool, since the pool's volumes would stop.
+ */
 const poolLimit = 0.98;
 
 const sector = 512;
 
-/** `START LENGTH snapshot USED/TOTAL METADATA`, or a word in the place of the numbers. */
+/** Parses `START LENGTH snapshot USED/TOTAL METADATA`, or a word instead of the numbers. */
 export function thickUsage(status: string): SnapshotUsage {
   const [, used, size] = /^\d+ \d+ snapshot (\d+)\/(\d+) \d+/.exec(status) ?? [];
   if (used !== undefined && size !== undefined) {
@@ -27,7 +29,10 @@ export function thickUsage(status: string): SnapshotUsage {
   return { used: 0, size: 0, over: word === undefined ? 'it is gone' : `it is ${word.toLowerCase()}` };
 }
 
-/** `START LENGTH thin-pool TRANSACTION META_USED/META_TOTAL DATA_USED/DATA_TOTAL ROOT MODE …`, in blocks of the pool. */
+/**
+ * Parses `START LENGTH thin-pool TRANSACTION META_USED/META_TOTAL DATA_USED/DATA_TOTAL ROOT MODE …`, in blocks of the
+ * pool.
+ */
 export function thinUsage(status: string): SnapshotUsage {
   const match = /^\d+ (\d+) thin-pool \d+ (\d+)\/(\d+) (\d+)\/(\d+) \S+ (\S+)/.exec(status);
   if (match === null) return { used: 0, size: 0, over: 'its pool has failed' };

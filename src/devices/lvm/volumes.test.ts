@@ -6,7 +6,7 @@ import { dmUuidOf, parseVolumes, volumeUuid, type Volume } from './volumes.ts';
 
 const MiB = 1 << 20;
 
-/** From lvm2 2.03.16, with the columns that are asked for. */
+/** Output of lvm2 2.03.16, with the columns that are requested. */
 const row = (name: string, changes: Readonly<Record<string, string>>): Record<string, string> => ({
   lv_name: name,
   lv_uuid: 'RNeNB0-OSW3-Zi0i-2usq-WiFF-j3ee-k6Lyxv',
@@ -31,7 +31,7 @@ const report = (...rows: readonly object[]): string => JSON.stringify({ report: 
 const volume = (changes: Readonly<Record<string, string>>): Volume =>
   parseVolumes(report(row('a', changes)))[0]!;
 
-test('a report of lvs is read: numbers, brackets of hidden volumes, UUIDs as the kernel has them', () => {
+test('a report of lvs is parsed: numbers, brackets of hidden volumes, UUIDs as in the kernel', () => {
   const [plain, pool, spare] = parseVolumes(
     report(
       row('a', {}),
@@ -54,7 +54,7 @@ test('a report of lvs is read: numbers, brackets of hidden volumes, UUIDs as the
   assert.throws(() => parseVolumes('no report'), SyntaxError);
 });
 
-test('only the device of a volume itself counts, no part of one', () => {
+test('only the device of a whole volume counts, not a part of one', () => {
   const uuid = `LVM-${'a'.repeat(64)}`;
   assert.equal(volumeUuid(uuid), uuid);
   for (const other of [`${uuid}-real`, `${uuid}-tpool`, `CRYPT-${'a'.repeat(64)}`, '', undefined])
@@ -65,7 +65,7 @@ const thickCases: readonly {
   readonly name: string;
   readonly volume: Readonly<Record<string, string>>;
   readonly wanted?: number;
-  /** Extents of 4 MiB, or the reason. */
+  /** Number of extents of 4 MiB, or the reason. */
   readonly expected: number | RegExp;
 }[] = [
   { name: 'a small volume gets no more than it can fill', volume: {}, expected: 18 },
@@ -105,7 +105,7 @@ for (const { name, volume: changes, wanted, expected } of thickCases)
     } else assert.match('why' in room ? room.why : '', expected);
   });
 
-test('room for a thin snapshot is that of its pool', () => {
+test('the space for a thin snapshot is the free space of its pool', () => {
   const thin = volume({ segtype: 'thin', lv_attr: 'Vwi-aot---', pool_lv: 'pool' });
   const roomOf = (pool: Readonly<Record<string, string>>) => {
     const volumes = parseVolumes(
@@ -125,7 +125,7 @@ test('room for a thin snapshot is that of its pool', () => {
   assert.match(why({ vg_name: 'other' }), /pool of vg\/a was not found/);
 });
 
-test('freezes nest since 6.8', () => {
+test('freezes can nest since Linux 6.8', () => {
   const releases = [
     '5.10.0-46-amd64',
     '6.1.0',
@@ -139,7 +139,7 @@ test('freezes nest since 6.8', () => {
   assert.deepEqual(releases.map(freezesNest), [false, false, false, true, true, true, true, false]);
 });
 
-test('the status of a thick snapshot: full, invalid, overflowed and gone are over', () => {
+test('a thick snapshot that is full, invalid, overflowed or gone cannot be used', () => {
   assert.deepEqual(thickUsage('0 131072 snapshot 24/32768 16'), {
     used: 24 * 512,
     size: 16 * MiB,
@@ -151,7 +151,7 @@ test('the status of a thick snapshot: full, invalid, overflowed and gone are ove
   assert.equal(thickUsage('').over, 'it is gone');
 });
 
-test('the status of a thin pool: nearly full, out of space, read-only and failed are over', () => {
+test('a thin pool that is nearly full, out of space, read-only or failed ends the snapshot', () => {
   const pool = (data: number, metadata = 112, mode = 'rw'): string =>
     `0 262144 thin-pool 1 ${metadata}/1024 ${data}/2048 - ${mode} discard_passdown queue_if_no_space - 256`;
   assert.deepEqual(thinUsage(pool(1024)), { used: 64 * MiB, size: 128 * MiB, over: undefined });

@@ -1,6 +1,6 @@
 /**
- * The logical volumes of this machine as `lvs` reports them (lvmreport(7)), and its commands. The tools of lvm2 do all
- * that is done to volumes: their metadata is theirs alone.
+ * The logical volumes of this machine, as `lvs` reports them (lvmreport(7)), and the commands of lvm2. Only the tools
+ * of lvm2 change volumes, since only they may write the metadata.
  */
 import { AgentError } from '../../base/errors.ts';
 import { endingOf, findProgram, type ProgramResult, runProgram } from '../../linux/program.ts';
@@ -8,26 +8,26 @@ import { endingOf, findProgram, type ProgramResult, runProgram } from '../../lin
 export interface Volume {
   readonly name: string;
   readonly group: string;
-  /** As the kernel has them in the device's UUID: without hyphens. */
+  /** Without hyphens, as in the kernel's UUID of the device. */
   readonly uuid: string;
   readonly groupUuid: string;
   /** Bytes. */
   readonly size: number;
   /** `linear`, `striped`, `thin`, `thin-pool`, `raid1`, … */
   readonly segmentType: string;
-  /** lv_attr: the first letter is the kind of volume. */
+  /** lv_attr. The first letter is the kind of volume. */
   readonly attributes: string;
-  /** Name of the thin pool; empty for what is in none. */
+  /** Name of the thin pool. Empty if the volume is in none. */
   readonly pool: string;
-  /** Bytes that no volume of the group has, and the size of its extents. */
+  /** Free bytes in the volume group, and the size of its extents. */
   readonly groupFree: number;
   readonly extentSize: number;
-  /** Of thin pools: how full, in percent; undefined where it does not apply. */
+  /** Thin pools only: how full, in percent. Undefined for other volumes. */
   readonly dataPercent: number | undefined;
   readonly metadataPercent: number | undefined;
   /** `/dev/mapper/…`. */
   readonly path: string;
-  /** Shared between machines, exported, or with a disk missing: why it is better left alone; empty otherwise. */
+  /** Why the group should be left alone: it is shared between machines, exported, or lacks a disk. Otherwise empty. */
   readonly trouble: string;
 }
 
@@ -39,16 +39,16 @@ const columns = [
 
 type Row = Readonly<Record<(typeof columns)[number], string>>;
 
-/** Longest look at the volumes, milliseconds. */
+/** Longest run of a command that only reads, milliseconds. */
 const lookMs = 30_000;
 
 /**
- * No copy of the metadata is written, neither in /etc/lvm nor to syslog, which may be frozen; and dmeventd is not told
- * of a volume that is gone again soon.
+ * Settings that keep lvm2 from writing copies of its metadata to /etc/lvm and lines to syslog, since both may be
+ * frozen. They also keep dmeventd from monitoring a volume that will soon be gone.
  */
 const quiet = ['--config', 'backup{backup=0 archive=0} log{syslog=0} activation{monitoring=0}'];
 
-/** Reads the report of `lvs --reportformat json --units b --nosuffix`. Throws SyntaxError for what is no report. */
+/** Parses the output of `lvs --reportformat json --units b --nosuffix`. Throws SyntaxError if it is not JSON. */
 export function parseVolumes(report: string): Volume[] {
   const { report: parts } = JSON.parse(report) as { report: readonly { lv: readonly Row[] }[] };
   return parts.flatMap(({ lv }) => lv).map(toVolume);
@@ -62,7 +62,7 @@ function toVolume(row: Row): Volume {
     'lacks a disk': row.vg_partial !== '',
   };
   return {
-    // Hidden volumes are in brackets.
+    // The names of hidden volumes are in brackets.
     name: row.lv_name.replace(/^\[(.*)\]$/, '$1'),
     group: row.vg_name,
     uuid: row.lv_uuid.replaceAll('-', ''),
@@ -80,7 +80,7 @@ function toVolume(row: Row): Volume {
   };
 }
 
-/** The UUID that the kernel has for the device of a volume itself, no part of one: `LVM-`, group's, volume's. */
+/** The kernel's UUID of a whole volume: `LVM-`, the group's, the volume's. Undefined for a part of a volume. */
 export function volumeUuid(dmUuid: string | undefined): string | undefined {
   return dmUuid !== undefined && /^LVM-[A-Za-z0-9]{64}$/.test(dmUuid) ? dmUuid : undefined;
 }
@@ -89,7 +89,7 @@ export function dmUuidOf({ uuid, groupUuid }: Pick<Volume, 'uuid' | 'groupUuid'>
   return `LVM-${groupUuid}${uuid}`;
 }
 
-/** Throws SNAPSHOT_FAILED. */
+/** Lists all volumes, hidden ones too. Throws SNAPSHOT_FAILED. */
 export async function listVolumes(): Promise<Volume[]> {
   const flags = ['--all', '--reportformat', 'json', '--units', 'b', '--nosuffix'];
   const result = await lvm(['lvs', ...flags, '--options', columns.join(',')], { killAfterMs: lookMs });
@@ -101,7 +101,7 @@ export async function listVolumes(): Promise<Volume[]> {
   }
 }
 
-/** Runs a command of lvm2. Throws SNAPSHOT_FAILED where it is not installed. */
+/** Runs a command of lvm2. Throws SNAPSHOT_FAILED if lvm2 is not installed. */
 export async function lvm(
   args: readonly string[],
   options: { readonly killAfterMs?: number } = {},
@@ -109,9 +109,9 @@ export async function lvm(
   return runProgram(installed('lvm'), [...args, ...quiet], options);
 }
 
-/** What device-mapper says of a device; empty where there is none. */
+/** Returns the status line of device-mapper for a device. Empty if there is no such device. */
 export async function dmStatus(dmUuid: string): Promise<string> {
-  // Without a flush: it only looks, and waits for nobody.
+  // Without a flush the command only reads, and does not wait for writes.
   const args = ['status', '--noflush', '--uuid', dmUuid];
   const { code, stdout } = await runProgram(installed('dmsetup'), args, { killAfterMs: lookMs });
   return code === 0 ? stdout.trim() : '';
@@ -128,7 +128,7 @@ function installed(name: string): string {
   return path;
 }
 
-/** The last lines of what it said: the reason comes last. */
+/** Describes a failed command by the last lines of its output, since the reason comes last. */
 export function lvmFailure(command: string, result: ProgramResult): AgentError {
   const said = result.stderr
     .split('\n')
