@@ -1,6 +1,6 @@
 /**
- * What a device number stands for now. A job reads a device for hours: in the meantime the device may grow or shrink,
- * and its number may be given to another disk or file.
+ * The disk or file that a device number stands for now. A job reads a device for hours. In the meantime the device may
+ * grow or shrink, and its number may be given to another disk or file.
  */
 import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -10,13 +10,13 @@ import type { Device } from './device.ts';
 export interface Attachment {
   /** Bytes. */
   readonly size: number;
-  /** By what another disk or file under the same number is noticed, for people. */
+  /** Values by name that differ if another disk or file has the same number. The names are shown to the user. */
   readonly marks: Readonly<Record<string, string>>;
 }
 
 type Attached = Pick<Device, 'kind' | 'path' | 'major' | 'minor'>;
 
-/** Undefined if the device is gone. Does not wait, so that it may be called inside a freeze. */
+/** Reads the attachment. Undefined if the device is gone. Does not wait, so it may be called during a freeze. */
 export function readAttachment(device: Attached, sys = '/sys'): Attachment | undefined {
   if (device.kind === 'file') return readFile(device.path);
   let place: string;
@@ -35,7 +35,7 @@ export function readAttachment(device: Attached, sys = '/sys'): Attachment | und
     marks: present({
       // Changes with each attachment, and if a loop device gets another file (Linux 5.15).
       'disk sequence number': sequence,
-      // A file may be renamed, so its path counts only if there is no number.
+      // A file may be renamed, so its path counts only if there is no sequence number.
       'backing file': sequence === undefined ? attribute(disk, 'loop/backing_file') : undefined,
       'offset in the backing file': attribute(disk, 'loop/offset'),
       'first sector': start,
@@ -44,7 +44,7 @@ export function readAttachment(device: Attached, sys = '/sys'): Attachment | und
   };
 }
 
-/** Throws DEVICE_GONE if the device is not what it was at the first look. */
+/** Throws DEVICE_GONE if the device is gone, has another size, or is another device than `before` describes. */
 export function refuseChanged(device: Attached, before: Attachment, sys?: string): void {
   const now = readAttachment(device, sys);
   if (now === undefined) throw changed(`${device.path} is gone since the backup of it began`);

@@ -1,11 +1,11 @@
 /** How a device would be backed up, in the few words that `dattocli devices` shows. */
 import type { Device } from './device.ts';
 
-/** Types whose used map our readers know. */
+/** Filesystem types whose allocation map our readers can read. */
 const mapped: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4', 'xfs']);
 
 export interface Circumstances {
-  /** Something could be read from it. */
+  /** Data could be read from it. */
   readonly readable: boolean;
   readonly suspended: boolean;
   /** A read of it returned in time. */
@@ -14,7 +14,7 @@ export interface Circumstances {
   readonly partitions: number;
 }
 
-/** `type` is that of the filesystem directly on the device. */
+/** Describes the backup. `type` is the type of the filesystem directly on the device. */
 export function describeBackup(type: string | undefined, circumstances: Circumstances): Device['backup'] {
   if (circumstances.suspended) return { possible: false, how: 'the device is suspended' };
   if (!circumstances.answers) return { possible: false, how: 'the device does not answer' };

@@ -1,12 +1,12 @@
-/** From a mount to the block device below it. */
+/** Finds the block device below a mount. */
 import { stat } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 
 /**
- * btrfs (and others that span devices) give their files anonymous numbers of major 0; only what was named at
- * the mount tells the device. Undefined where there is no block device.
+ * Returns the device number. btrfs (and other filesystems that span devices) give their files anonymous numbers of
+ * major 0. For these, only the source named at the mount tells the device. Undefined if no block device lies below.
  */
 export async function blockDeviceOf(
   entry: MountEntry,

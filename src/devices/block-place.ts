@@ -1,9 +1,9 @@
-/** Where a block device is in sysfs, and its attributes, read on the calling thread: sysfs never waits. */
+/** The place of a block device in sysfs, and its attributes. Read on the calling thread, because sysfs never waits. */
 import { readFileSync, readdirSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Device } from './device.ts';
 
-/** Undefined: the device is gone. */
+/** Returns the path of the device in sysfs. Undefined if the device is gone. */
 export function placeOf({ major, minor }: Pick<Device, 'major' | 'minor'>, sys: string): string | undefined {
   try {
     return realpathSync(join(sys, 'dev/block', `${major}:${minor}`));
@@ -12,12 +12,12 @@ export function placeOf({ major, minor }: Pick<Device, 'major' | 'minor'>, sys: 
   }
 }
 
-/** The place of the whole disk. */
+/** Returns the path of the whole disk in sysfs. */
 export function diskOf(place: string): string {
   return attributeOf(place, 'partition') === undefined ? place : dirname(place);
 }
 
-/** Places of the whole disks that the device lies on, through device-mapper and md. */
+/** Returns the paths of the whole disks that the device lies on, through device-mapper and md. */
 export function lowestDisksOf(place: string): string[] {
   const disk = diskOf(place);
   const below = listOf(join(disk, 'slaves'));
@@ -26,7 +26,7 @@ export function lowestDisksOf(place: string): string[] {
   return [...new Set(found)];
 }
 
-/** Without the newline at its end; undefined if there is none. */
+/** Reads an attribute, without the newline at its end. Undefined if there is no such attribute. */
 export function attributeOf(place: string, name: string): string | undefined {
   try {
     return readFileSync(join(place, name), 'utf8').replace(/\n$/, '');

@@ -2,14 +2,14 @@
 import type { FilesystemIdentity } from '../filesystems/used-map.ts';
 
 export interface Mount {
-  /** Mount point as the kernel knows it, escapes undone. */
+  /** Mount point as the kernel knows it, without escapes. */
   readonly path: string;
-  /** The filesystem itself takes no writes; a read-only bind mount of a writable one does not count. */
+  /** The filesystem itself is read-only. A read-only bind mount of a writable filesystem does not count. */
   readonly readOnly: boolean;
-  /** Path within the filesystem that is mounted here; `/` but for bind mounts and subvolumes. */
+  /** Path within the filesystem that is mounted here. `/`, except for bind mounts and subvolumes. */
   readonly root: string;
   readonly type: string;
-  /** Another mount lies over this one, so that the path leads elsewhere. */
+  /** Another mount lies over this one, so the path leads elsewhere. */
   readonly covered?: boolean;
 }
 
@@ -25,13 +25,13 @@ export interface PartitionInfo {
 }
 
 export interface Device {
-  /** `/dev/sda1`, `/dev/mapper/vg-root`, … the name to show. */
+  /** The name to show: `/dev/sda1`, `/dev/mapper/vg-root`, … */
   readonly path: string;
   /** Kernel name: `sda1`, `dm-0`, `loop3`. */
   readonly kernelName: string;
   readonly major: number;
   readonly minor: number;
-  /** `file`: an image file, which the offline tools treat as a device; never in the inventory. */
+  /** `file` is an image file, which the offline tools treat as a device. It is never in the inventory. */
   readonly kind: 'disk' | 'partition' | 'loop' | 'dm' | 'md' | 'file' | 'other';
   /** Bytes. */
   readonly size: number;
@@ -42,22 +42,19 @@ export interface Device {
   /** The block device itself is read-only. */
   readonly readOnly: boolean;
   readonly partition: PartitionInfo | undefined;
-  /** Kernel names of the devices that lie on this one (LVM, md, crypt, partitions excluded). */
+  /** Kernel names of the devices that lie on this one: LVM, md, crypt, but not partitions. */
   readonly holders: readonly string[];
   /**
-   * Kernel names of the devices that this one lies on: for a partition its disk, for a loop device the one
+   * Kernel names of the devices that this one lies on. For a partition this is its disk, for a loop device the device
    * under its file.
    */
   readonly lowers: readonly string[];
   /** Path of the file behind a loop device. */
   readonly backingFile: string | undefined;
   readonly filesystem: FilesystemIdentity | undefined;
-  /**
-   * Mounts of the filesystem directly on this device, by device number; the one that serves best to reach it
-   * is the first.
-   */
+  /** Mounts of the filesystem directly on this device, by device number. The first is the best one to reach it. */
   readonly mounts: readonly Mount[];
-  /** Bytes in use by statfs, where mounted. */
+  /** Bytes in use, from statfs, if it is mounted. */
   readonly used: number | undefined;
   /** How it would be backed up: `used blocks`, `every block`, or why it cannot be (`swap in use`, …). */
   readonly backup: { readonly possible: boolean; readonly how: string };

@@ -1,4 +1,4 @@
-/** A disk's partition table and, for machines that boot by BIOS, where the boot loader lies besides partitions. */
+/** A disk's partition table and, on machines that boot by BIOS, the areas that hold the boot loader. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KiB, MiB } from '../base/bytes.ts';
@@ -17,7 +17,7 @@ export interface DiskLayout {
   readonly size: number;
   readonly sector_size: number;
   readonly physical_sector_size: number;
-  /** Empty where the disk does not say. */
+  /** Empty if the disk does not report it. */
   readonly model: string;
   readonly serial: string;
   readonly table: {
@@ -26,9 +26,9 @@ export interface DiskLayout {
     readonly partitions: readonly PartitionLayout[];
     readonly problem: string | null;
   } | null;
-  /** What `sfdisk --dump` says, which `sfdisk` takes; null where there is no table or no sfdisk. */
+  /** Output of `sfdisk --dump`, which `sfdisk` can read. Null if there is no table or no sfdisk. */
   readonly sfdisk: string | null;
-  /** To be written back as they are, at the same offsets; none on machines that boot by UEFI. */
+  /** Areas to be written back unchanged, at the same offsets. Empty on machines that boot by UEFI. */
   readonly boot_areas: readonly BootArea[];
 }
 
@@ -57,10 +57,12 @@ export interface DiskContext {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Of the MBR, before the disk's identifier and the table. */
+/** Bytes of boot code in the MBR, before the disk's identifier and the table. */
 const bootCode = 440;
 const biosBootPartition = '21686148-6449-6e6f-744e-656564454649';
-/** Boot loaders behind the MBR, or in a partition of their own, are some 30 to 100 KiB. */
+/**
+ * Longest boot area that is kept. Boot loaders behind the MBR, or in a partition of their own, are some 30 to 100 KiB.
+ */
 const longestArea = 256 * KiB;
 const longestGap = MiB;
 
@@ -127,7 +129,7 @@ async function readTable(
   }
 }
 
-/** Offsets and lengths. What the partition table itself lies in is not among them. */
+/** Returns the offsets and lengths of the boot areas. The partition table itself is in none of them. */
 export function bootAreas(
   table: Pick<PartitionTable, 'kind' | 'partitions'>,
   sectorSize: number,

@@ -55,7 +55,7 @@ for (const [name, found] of [
     assert.equal((await findDevice(devices, name)).kernelName, found);
   });
 
-test('a device that shows what was backed up of another is not meant by what both have in common', async () => {
+test('a copy that shows the backup of another device is not found by UUID or label', async () => {
   const copy = fakeDevice('copy', { filesystem: filesystem(uuid, 'data') });
   const isCopy = (device: Device): boolean => device === copy;
   for (const name of [uuid, `UUID=${uuid}`, 'data', 'LABEL=data'])
@@ -65,14 +65,14 @@ test('a device that shows what was backed up of another is not meant by what bot
   await assert.rejects(findDevice([copy, ...devices], uuid), { code: 'DEVICE_AMBIGUOUS' });
 });
 
-test('a name that fits two devices is refused with both', async () => {
+test('a name that fits two devices is refused with both names', async () => {
   await assert.rejects(findDevice(devices, 'twice'), {
     code: 'DEVICE_AMBIGUOUS',
     message: '"twice" names 2 block devices: /dev/fake1, /dev/fake2',
   });
 });
 
-test('what is not there is said in the words of old', async () => {
+test('a missing device is reported with the message of the predecessor', async () => {
   await assert.rejects(findDevice(devices, 'nothing'), {
     code: 'DEVICE_NOT_FOUND',
     message: 'Unable to find block device for UUID nothing',

@@ -1,6 +1,6 @@
 /**
- * Finds the device that a person means: by filesystem UUID, path (also by links such as /dev/disk/by-id/…),
- * mount point, label, or partition UUID or label, plain or with blkid's prefix (`LABEL=data`).
+ * Finds the device that a user names: by filesystem UUID, path (also a link such as /dev/disk/by-id/…), mount point,
+ * label, or partition UUID or label. These names may be plain or have blkid's prefix (`LABEL=data`).
  */
 import { realpath, stat } from 'node:fs/promises';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
@@ -10,8 +10,9 @@ import { splitDeviceNumber } from '../linux/usage.ts';
 import type { Device } from './device.ts';
 
 /**
- * `isCopy`: the device only shows what was backed up of another; its path alone names it, not what it has in common with
- * the other. Throws DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS naming the candidates, or NO_ANSWER if the path hangs.
+ * Returns the one device with this name. `isCopy` is true for a device that only shows the backup of another device.
+ * Only its path names such a copy, since it shares UUID and label with the other. Throws DEVICE_NOT_FOUND,
+ * DEVICE_AMBIGUOUS with the candidates, or NO_ANSWER if the path hangs.
  */
 export async function findDevice(
   devices: readonly Device[],
@@ -57,7 +58,7 @@ async function candidatesFor(
     const value = rest.replace(/^"(.*)"$/s, '$1');
     return preferTop(originals.filter((device) => match(device, value)));
   }
-  // The strongest kind of name that fits wins: a label that looks like a UUID does not make one ambiguous.
+  // The strongest kind of name that fits wins: a label that looks like a UUID does not make that UUID ambiguous.
   for (const kind of [byUuid, byPartUuid, byLabel, byPartLabel]) {
     const found = originals.filter((device) => kind(device, name));
     if (found.length > 0) return preferTop(found);
@@ -83,8 +84,8 @@ async function byPath(devices: readonly Device[], path: string): Promise<Device[
 }
 
 /**
- * A mirror (md with its superblock at the end) shows the same filesystem on its members and on itself; the one
- * that lies on the others is meant, since it alone can be used.
+ * Prefers the device that lies on all others. A mirror (md with its superblock at the end) shows the same filesystem
+ * on its members and on itself. The mirror is meant, since it alone can be used.
  */
 function preferTop(found: readonly Device[]): Device[] {
   if (found.length < 2) return [...found];
@@ -111,7 +112,7 @@ async function notFound(name: string): Promise<AgentError> {
   return new AgentError('DEVICE_NOT_FOUND', `Unable to find block device for ${name}: ${what}`, { hint });
 }
 
-/** Undefined if the call fails, as for a path that is not there. Throws NO_ANSWER. */
+/** Returns the result of the call. Undefined if it fails, for example if the path does not exist. Throws NO_ANSWER. */
 async function ifThere<T>(
   what: string,
   path: string,

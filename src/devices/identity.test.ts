@@ -1,4 +1,4 @@
-/** What is said to tell devices apart, in trees of sysfs that this machine need not have. */
+/** The identity of devices, in sysfs trees that this machine need not have. */
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -31,7 +31,7 @@ function identity(kind: Device['kind'], kernelName: string, disk?: string): Prom
   return deviceIdentity({ kind, kernelName, partition, lowers, backingFile: undefined }, sys);
 }
 
-test('disks by what they say, partitions by their number on it, volumes by the UUID of device-mapper', async () => {
+test('disks are told apart by hardware names, partitions by number, volumes by device-mapper UUID', async () => {
   put('sda/device/wwid', 'naa.5000c500a1b2c3d4');
   put('nvme0n1/wwid', 'eui.0025385b71b0a1c2');
   put('vda/serial', 'disk-1   ');
@@ -47,7 +47,7 @@ test('disks by what they say, partitions by their number on it, volumes by the U
   assert.equal(await identity('partition', 'loop7p2', 'loop7'), 'file /srv/a b.img at 1048576 partition 2');
 });
 
-test('disks that say nothing, or what another one says too, are told apart by nothing', async () => {
+test('disks that report no name, or the name of another disk, have no identity', async () => {
   put('vdb/size', '1');
   put('sdx/device/serial', '0123456789');
   put('sdy/device/serial', '0123456789');

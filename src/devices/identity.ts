@@ -1,14 +1,14 @@
 /**
- * What tells a device from its clones and snapshots, which bear the same UUIDs: the UUID of device-mapper, what a disk
- * says of itself (World Wide Identifier or serial number) and the number of a partition on it, the file behind a loop
- * device. Recovery points keep it (docs/formats/vault.md, "Points").
+ * Distinguishes a device from its clones and snapshots, which have the same UUIDs. The identity is the UUID of
+ * device-mapper or md, or the file behind a loop device. For a disk it is the World Wide Identifier or serial number,
+ * and for a partition also its number on the disk. Recovery points keep it (docs/formats/vault.md, "Points").
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attribute } from '../linux/sysfs.ts';
 import type { Device } from './device.ts';
 
-/** Undefined if nothing tells it: a disk that says nothing, or says the same as another one. */
+/** Returns the identity. Undefined if there is none: a disk may report no name, or the same one as another disk. */
 export async function deviceIdentity(
   {
     kind,
@@ -42,7 +42,7 @@ async function identityOfDisk(block: string, name: string, file?: string): Promi
   }
   const own = await hardwareName(block, name);
   if (own === undefined) return undefined;
-  // Several disks of a virtual machine, or in cheap enclosures, may say the same.
+  // Several disks of a virtual machine, or in cheap enclosures, may report the same name.
   for (const other of await readdir(block).catch(() => []))
     if (other !== name && (await hardwareName(block, other)) === own) return undefined;
   return `disk ${own}`;

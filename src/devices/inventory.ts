@@ -1,7 +1,7 @@
 /**
- * The block devices of this machine: sysfs for the devices and what lies on what, mountinfo for mounts (by
- * device number), the devices themselves for filesystems and partition tables. Every root can be replaced, so
- * that fixtures can show stacks that a test machine cannot make.
+ * The block devices of this machine. sysfs gives the devices and which lies on which, mountinfo gives the mounts (by
+ * device number), and the devices themselves give filesystems and partition tables. Every root directory can be
+ * replaced, so that fixtures can describe stacks that a test machine cannot make.
  */
 import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,20 +15,22 @@ import { fitness, readTopology, type Topology, type TopologyOptions } from './to
 import type { Device, Mount } from './device.ts';
 
 export interface InventoryOptions extends TopologyOptions {
-  /** Returns what is on a device, undefined if it cannot be read; throws NO_ANSWER if it hangs. Default reads it. */
+  /**
+   * Returns the content of a device. Undefined if it cannot be read; throws NO_ANSWER if it hangs. Default: reads it.
+   */
   readonly probe?: (path: string) => Promise<Probed | undefined>;
-  /** Bytes in use of the filesystem mounted there. Default statfs. */
+  /** Returns the bytes in use of the filesystem mounted there. Default: statfs. */
   readonly usedBytes?: (mountPoint: string) => Promise<number | undefined>;
   /** Longest wait for a filesystem that does not answer, in milliseconds. Default 5000. */
   readonly patience?: number;
 }
 
-/** A device or filesystem that did not answer in time. */
+/** Marks a device or filesystem that did not answer in time. */
 const hangs = 'hangs';
 
 /**
- * Describes all devices that hold data: those without a medium, RAM disks and optical drives are left out. A device that
- * does not answer is listed as one that cannot be backed up, so one dead device does not hide the others.
+ * Describes all devices that hold data. Leaves out devices without a medium, RAM disks and optical drives. A device
+ * that does not answer is listed as one that cannot be backed up, so one dead device does not hide the others.
  */
 export async function listDevices(options: InventoryOptions = {}): Promise<Device[]> {
   const { dev = '/dev' } = options;
@@ -102,7 +104,7 @@ function kindOf(device: SysBlockDevice): Device['kind'] {
 
 async function devicePath(device: SysBlockDevice, dev: string): Promise<string> {
   if (device.dm !== undefined) {
-    // udev makes these; where it does not run there may be none.
+    // udev makes these links. If udev does not run, there may be none.
     const mapped = join(dev, 'mapper', device.dm.name);
     if (await exists(mapped)) return mapped;
   }
@@ -117,7 +119,7 @@ function partitionInfo(
   if (device.partition === undefined) return undefined;
   const { disk, number, start } = device.partition;
   const table = probes.get(disk)?.partitions;
-  // By its place: the kernel and the table number alike, but a table rewritten since would not match.
+  // Number and start must match: if the table was rewritten since the kernel read it, only the number would.
   const entry = table?.find((each: ProbedPartition) => each.number === number && each.start === start);
   return {
     disk: paths.get(disk) ?? join('/dev', disk),
@@ -129,7 +131,7 @@ function partitionInfo(
   };
 }
 
-/** The one that serves best to reach the filesystem is the first. */
+/** Returns the mounts of the device. The first is the best one to reach the filesystem. */
 function mountsDirectlyOn(topology: Topology, name: string): Mount[] {
   return topology.mounts
     .filter((mount) => mount.device === name)

@@ -1,16 +1,16 @@
-/** What a look at the machine could not tell, and how much time and room is left for it. */
+/** Notes what could not be read of the machine, and how much time and space is left. */
 import { MiB } from '../base/bytes.ts';
 
-/** Milliseconds for everything, dead disks and programs that hang included. */
+/** Milliseconds for everything, including dead disks and programs that hang. */
 const longestLook = 30_000;
 /** Milliseconds for one step. */
 const longestStep = 10_000;
-/** Characters of all texts together. */
+/** Longest length of all texts together, in characters. */
 const longestLayout = 4 * MiB;
 const mostProblems = 100;
 
 export class LayoutNotes {
-  /** For people. */
+  /** Texts for the user. */
   readonly problems: string[] = [];
   readonly #signal: AbortSignal | undefined;
   readonly #end = performance.now() + longestLook;
@@ -24,7 +24,7 @@ export class LayoutNotes {
     if (this.problems.length < mostProblems) this.problems.push(problem);
   }
 
-  /** The result of the work, or `instead` where it fails or takes too long. Throws only the signal's reason. */
+  /** Returns the result of the work, or `instead` if it fails or takes too long. Throws only the signal's reason. */
   async attempt<T>(what: string, work: () => Promise<T>, instead: T): Promise<T> {
     this.#signal?.throwIfAborted();
     const ms = Math.min(longestStep, this.#end - performance.now());
@@ -43,7 +43,7 @@ export class LayoutNotes {
     }
   }
 
-  /** The text, or an empty one where there is no room for it any more: half of it would be worse. */
+  /** Returns the text, or an empty text if there is no space for all of it: half a text would be worse. */
   bounded(what: string, text: string, most = longestLayout): string {
     const room = Math.min(most, this.#left);
     if (text.length > room) {

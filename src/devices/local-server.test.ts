@@ -24,7 +24,7 @@ test('listeners are read from /proc/net', () => {
   assert.deepEqual(unixListeners(unix), [{ inode: '22715', path: '/run/a socket' }]);
 });
 
-test('a server of this machine is found with the images it may write, and only these', async (t) => {
+test('a server of this machine is found with the images that it can write, and no others', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'local-server-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const open = (name: string, flags: string, size: number): void => {

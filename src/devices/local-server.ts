@@ -1,7 +1,7 @@
 /**
- * The files behind a server on this machine: who listens at the address, and what that process and its children
- * hold open for writing. With it a backup is kept from going onto the very device that it reads, also where an
- * NBD server stands between them.
+ * The files behind a server on this machine: finds the processes that listen at the address, and the files that they
+ * and their children hold open for writing. This keeps a backup from being written to the device that it reads, even
+ * if an NBD server stands between them.
  */
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
@@ -12,7 +12,7 @@ export type LocalAddress =
   { readonly kind: 'tcp'; readonly port: number } | { readonly kind: 'unix'; readonly path: string };
 
 export interface ServedFile {
-  /** A path that leads to the open file, whatever the server's mount namespace: `/proc/PID/fd/N`. */
+  /** A path that leads to the open file, whatever mount namespace the server has: `/proc/PID/fd/N`. */
   readonly path: string;
   /** As the server named it. */
   readonly name: string;
@@ -20,8 +20,8 @@ export interface ServedFile {
 }
 
 /**
- * Regular files of at least `minimumSize` bytes, and block devices, that the server at `address` and its children
- * have open for writing. Empty where the server is not found (another machine, another pid namespace).
+ * Returns the block devices, and the regular files of at least `minimumSize` bytes, that the server at `address` and
+ * its children have open for writing. Empty if the server is not found (another machine, another pid namespace).
  */
 export async function filesServedAt(
   address: LocalAddress,
@@ -33,7 +33,7 @@ export async function filesServedAt(
   const processes = readProcesses(proc);
   const servers = new Set<number>();
   for (const { pid } of processes) if (await isServer(pid, address, listeners, proc)) servers.add(pid);
-  // nbd-server answers each connection in a child; listing parents before children is not promised, so go round.
+  // nbd-server answers each connection in a child. A child may be listed before its parent, so the loop repeats.
   for (let before = -1; before !== servers.size;) {
     before = servers.size;
     for (const { pid, parent } of processes) if (servers.has(parent)) servers.add(pid);
@@ -42,7 +42,7 @@ export async function filesServedAt(
   return files.flat();
 }
 
-/** Sockets that may be the one at the address, by the link that a process has to it, with the path that they are bound to. */
+/** Returns sockets that may be the one at the address. Keys: the link in /proc/PID/fd. Values: the path bound to. */
 async function listenersAt(address: LocalAddress, proc: string): Promise<Map<string, string>> {
   const found =
     address.kind === 'unix'
@@ -68,18 +68,18 @@ async function isServer(
 }
 
 /**
- * A path can lead to the socket by a link, from another directory, or in another mount namespace, so the files are
- * compared, and the path that the server was given is taken as the server sees it.
+ * True if both paths lead to the same socket. A path can lead to it by a link, from another directory, or in another
+ * mount namespace. So the files are compared, and the server's path is resolved as the server sees it.
  */
 async function isSameSocket(pid: number, path: string, bound: string, proc: string): Promise<boolean> {
   if (path === bound) return true;
-  // Not `join`: what `..` means is for the kernel to say, behind the link.
+  // Not `join`: the kernel must resolve `..`, behind the link.
   const seen = `${proc}/${pid}/${bound.startsWith('/') ? 'root' : 'cwd'}/${bound}`;
   const [wanted, found] = await Promise.all([path, seen].map((each) => stat(each).catch(() => undefined)));
   return wanted !== undefined && wanted.ino === found?.ino && wanted.dev === found.dev;
 }
 
-/** Inodes of the sockets in state LISTEN (0A) at the port, from /proc/net/tcp or tcp6. */
+/** Returns the inodes of the sockets in state LISTEN (0A) at the port, from /proc/net/tcp or tcp6. */
 export function tcpListeners(text: string, port: number): Set<string> {
   const found = new Set<string>();
   for (const line of text.split('\n').slice(1)) {
@@ -90,7 +90,7 @@ export function tcpListeners(text: string, port: number): Set<string> {
   return found;
 }
 
-/** Inodes of the sockets that listen at a path, and the paths as they were bound, from /proc/net/unix. */
+/** Returns the inodes of the sockets that listen at a path, and the paths as they were bound, from /proc/net/unix. */
 export function unixListeners(text: string): { readonly inode: string; readonly path: string }[] {
   const found = [];
   for (const line of text.split('\n').slice(1)) {
@@ -102,14 +102,14 @@ export function unixListeners(text: string): { readonly inode: string; readonly 
   return found;
 }
 
-// The looks at /proc below are synchronous: thousands of tiny reads that never wait for a disk cost a few
-// milliseconds so, and ten times that through promises and the thread pool.
+// The functions below read /proc synchronously. Thousands of tiny reads that never wait for a disk cost a few milliseconds
+// this way, and ten times as much through promises and the thread pool.
 
 function readProcesses(proc: string): { pid: number; parent: number }[] {
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
     .map((name) => {
-      // The command's name, in parentheses, may hold anything; the state and the parent follow the last one.
+      // The command's name, in parentheses, may hold any character. State and parent follow the last parenthesis.
       const fields = readNow(join(proc, name, 'stat'))
         .replace(/^.*\) /s, '')
         .split(' ');
@@ -122,7 +122,7 @@ async function writableFiles(pid: number, minimumSize: number, proc: string): Pr
   for (const { number, path } of openFiles(pid, proc)) {
     const info = readNow(join(proc, String(pid), 'fdinfo', number));
     const flags = Number.parseInt(/^flags:\s+(\d+)/m.exec(info)?.[1] ?? '0', 8);
-    // O_ACCMODE: 0 is read-only.
+    // The access mode (O_ACCMODE) 0 is read-only.
     if ((flags & 3) === 0) continue;
     const node = await boundedCall('stat', path, () => stat(path)).catch(() => undefined);
     const isImage = node?.isFile() === true && node.size >= minimumSize;
@@ -131,7 +131,7 @@ async function writableFiles(pid: number, minimumSize: number, proc: string): Pr
   return found;
 }
 
-// Processes come and go while they are looked at: what is gone has nothing open.
+// Processes come and go while /proc is read. A process that is gone has no open files.
 
 function openFiles(pid: number, proc: string): { number: string; path: string }[] {
   const directory = join(proc, String(pid), 'fd');

@@ -25,7 +25,7 @@ async function rootWith(t: TestContext, files: Readonly<Record<string, string>>)
   return root;
 }
 
-test('a machine with LVM, md and crypt is described by its own tools', async (t) => {
+test('a machine with LVM, md and crypt is described with its own tools', async (t) => {
   const root = await rootWith(t, {
     'proc/cmdline': 'root=/dev/mapper/vg-root quiet\n',
     'etc/fstab': '/dev/vg/root / ext4 defaults 0 1\n',
@@ -70,7 +70,7 @@ test('a machine with LVM, md and crypt is described by its own tools', async (t)
   ]);
 });
 
-test('a machine that tells nothing gives an empty layout, and says what is missing', async (t) => {
+test('a machine that reports nothing gives an empty layout that lists the missing facts', async (t) => {
   const root = await rootWith(t, { 'etc/fstab': 'x'.repeat(200_000) });
   const layout = await machineLayout({
     root,
@@ -82,7 +82,7 @@ test('a machine that tells nothing gives an empty layout, and says what is missi
   assert.equal(layout.problems.length, 2);
 });
 
-test('nothing is kept of what is too long or too late, and cancelling ends it', async () => {
+test('data that is too long or too late is left out, and cancelling ends the work', async () => {
   const notes = new LayoutNotes(undefined);
   const half = 'x'.repeat(3 * MiB);
   assert.equal(notes.bounded('first', half), half);
@@ -102,7 +102,7 @@ test('nothing is kept of what is too long or too late, and cancelling ends it', 
   );
 });
 
-test('a step that never answers is given up', async (t) => {
+test('a step that never answers is abandoned', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const notes = new LayoutNotes(undefined);
   const given = notes.attempt('a dead disk', () => new Promise<number>(() => undefined), 3);
@@ -111,7 +111,7 @@ test('a step that never answers is given up', async (t) => {
   assert.deepEqual(notes.problems, ['a dead disk: no answer in time']);
 });
 
-test('boot areas leave out the partition table', () => {
+test('boot areas do not include the partition table', () => {
   const partition = (start: number, type: string) => ({
     number: 1,
     start,

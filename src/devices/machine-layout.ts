@@ -1,7 +1,7 @@
 /**
- * What is needed to build a machine anew around restored devices: partition tables, boot areas, LVM, md and crypt
- * set-up, fstab, how it boots. A recovery point keeps it (docs/formats/vault.md, "Points"). Nothing here fails: what
- * cannot be told is named in `problems`. Bounded in time (some 30 seconds, with dead disks) and size.
+ * The facts needed to rebuild a machine around restored devices: partition tables, boot areas, LVM, md and crypt
+ * set-up, fstab, and how it boots. A recovery point keeps them (docs/formats/vault.md, "Points"). Nothing here fails:
+ * `problems` names each fact that could not be read. Bounded in time (some 30 seconds, with dead disks) and size.
  */
 import { release } from 'node:os';
 import { readFile, stat } from 'node:fs/promises';
@@ -19,24 +19,24 @@ export interface MachineLayout {
   readonly boot: 'uefi' | 'bios';
   /** /proc/cmdline. */
   readonly command_line: string;
-  /** Release of the kernel that ran. */
+  /** Release of the kernel that was running. */
   readonly kernel: string;
   /** `x64`, `arm64`. */
   readonly architecture: string;
-  /** Texts by path: fstab, crypttab and the like, as far as they exist. */
+  /** Texts by path: fstab, crypttab and similar files, if they exist. */
   readonly files: Readonly<Record<string, string>>;
   readonly disks: readonly DiskLayout[];
-  /** What lies on what. */
+  /** The devices, and which of them lie on others. */
   readonly devices: readonly DeviceLayout[];
   /** Volume groups by name: the text that `vgcfgrestore` takes. */
   readonly lvm: Readonly<Record<string, string>>;
-  /** What `mdadm --detail --scan` says, or null without md. */
+  /** Output of `mdadm --detail --scan`, or null without md. */
   readonly md: string | null;
-  /** LUKS headers by path of the device, as `cryptsetup luksDump` describes them; there are no keys in it. */
+  /** LUKS headers by path of the device, as `cryptsetup luksDump` describes them. They hold no keys. */
   readonly luks: Readonly<Record<string, string>>;
-  /** What `efibootmgr -v` says, or null. */
+  /** Output of `efibootmgr -v`, or null. */
   readonly efi_boot: string | null;
-  /** What is missing above, and why. */
+  /** Facts that are missing above, and why. */
   readonly problems: readonly string[];
 }
 
@@ -47,7 +47,7 @@ export interface DeviceLayout {
   /** Bytes. */
   readonly size: number;
   readonly sector_size: number;
-  /** Kernel names of what it lies on. */
+  /** Kernel names of the devices that it lies on. */
   readonly lowers: readonly string[];
   readonly filesystem: { readonly type: string; readonly uuid: string; readonly label: string } | null;
   readonly mounts: readonly { readonly path: string; readonly root: string }[];
@@ -62,9 +62,9 @@ export interface LayoutOptions {
 }
 
 const texts = ['etc/fstab', 'etc/crypttab', 'etc/mdadm/mdadm.conf', 'etc/mdadm.conf', 'etc/default/grub'];
-/** Characters of one text. */
+/** Longest text, in characters. */
 const longestText = 128 * KiB;
-/** Machines with thousands of loop devices (snap) exist. */
+/** Bounds the list, since machines with thousands of loop devices (snap) exist. */
 const mostDevices = 2000;
 const mostMounts = 20;
 
@@ -116,7 +116,7 @@ export async function machineLayout(options: LayoutOptions = {}): Promise<Machin
   };
 }
 
-/** Disks, and what else has partitions. */
+/** Returns disks, and all other devices that have partitions. */
 function disksOf(devices: readonly Device[]): Device[] {
   const divided = new Set(devices.map(({ partition }) => partition?.disk));
   return devices.filter(({ kind, path }) => kind === 'disk' || divided.has(path));

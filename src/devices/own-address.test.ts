@@ -26,7 +26,7 @@ for (const host of [
   ...['::ffff:127.0.0.1', '::ffff:7f00:1', '::ffff:192.0.2.7', '::ffff:c000:207'],
   'unknown.example',
 ])
-  test(`${host} is this machine, or may be`, async () => {
+  test(`${host} counts as this machine`, async () => {
     assert.equal(await isThisMachine(host, network), true);
   });
 
@@ -35,7 +35,7 @@ for (const host of ['other.example', '192.0.2.8', '128.0.0.1', '2001:db8::8', ':
     assert.equal(await isThisMachine(host, network), false);
   });
 
-test('the resolver of the machine knows its own names', async () => {
+test("the machine's resolver resolves its own names", async () => {
   assert.equal(await isThisMachine('localhost'), true);
   assert.equal(await isThisMachine('127.1'), true);
 });

@@ -1,13 +1,13 @@
-/** Whether a host, as a person writes it, is this machine: a name with any of its addresses, a number in any notation. */
+/** Whether a host is this machine: a name with any of its addresses, or an address in any notation. */
 import { lookup } from 'node:dns/promises';
 import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 
-/** What the machine knows of names and addresses; a test has its own. */
+/** Looks up names and addresses. A test passes its own. */
 export interface Network {
-  /** All addresses of the name. */
+  /** Returns all addresses of the name. */
   readonly resolve: (host: string) => Promise<readonly string[]>;
-  /** The addresses of all interfaces. */
+  /** Returns the addresses of all interfaces. */
   readonly own: () => readonly string[];
 }
 
@@ -17,8 +17,8 @@ const machine: Network = {
 };
 
 /**
- * True if one of the host's addresses is of this machine, and if the host cannot be resolved: it is then not known
- * where a connection leads.
+ * True if one of the host's addresses belongs to this machine. Also true if the host cannot be resolved, because then
+ * it is not known where a connection leads.
  */
 export async function isThisMachine(host: string, network: Network = machine): Promise<boolean> {
   const here = new BlockList();
@@ -45,7 +45,7 @@ function familyOf(address: string): 'ipv4' | 'ipv6' | undefined {
   return version === 4 ? 'ipv4' : version === 6 ? 'ipv6' : undefined;
 }
 
-/** `fe80::1%eth0` without the interface. */
+/** Removes the interface from an address such as `fe80::1%eth0`. */
 function withoutZone(address: string): string {
   return address.replace(/%.*$/, '');
 }

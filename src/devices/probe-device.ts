@@ -1,4 +1,4 @@
-/** What lies on a device: its filesystem or partition table, read from the device itself. */
+/** Reads from a device which filesystem or partition table lies on it. */
 import { AgentError } from '../base/errors.ts';
 import { openDeviceSource } from '../block/device-source.ts';
 import type { ReadAt } from '../block/source.ts';
@@ -20,7 +20,10 @@ export interface Probed {
   readonly partitions: readonly ProbedPartition[];
 }
 
-/** Opens the device, looks, and closes it; bad sectors hide what they hold. Throws what opening throws. */
+/**
+ * Opens the device, reads it, and closes it. Ignores a filesystem or table in bad sectors. Throws the errors of
+ * opening.
+ */
 export async function probeDevice(path: string): Promise<Probed> {
   const source = await openDeviceSource(path);
   try {

@@ -1,9 +1,9 @@
-/** The process that reads what is on devices (probe-process.ts): answers each path with what probe-device.ts finds. */
+/** The process that reads devices (probe-process.ts). It answers each path with the result of probe-device.ts. */
 import { exitNow } from '../linux/exit.ts';
 import { probeDevice } from './probe-device.ts';
 import type { ProbeAnswer, ProbeQuestion } from './probe-process.ts';
 
-// An ordinary exit would wait for the reads that hang.
+// A normal exit would wait for the reads that hang.
 process.on('disconnect', () => exitNow(0));
 
 const answer = (message: ProbeAnswer): void => void process.send?.(message);

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { isNoAnswer } from '../base/bounded-call.ts';
 import { ProbeProcess, type ProbeQuestion } from './probe-process.ts';
 
-/** A reader process that answers when the test says so. */
+/** A reader process that answers when the test tells it to. */
 class FakeChild extends EventEmitter {
   readonly questions: ProbeQuestion[] = [];
   killed = false;
@@ -44,7 +44,7 @@ function probing(limits: ConstructorParameters<typeof ProbeProcess>[0]) {
   return { reader, children };
 }
 
-test('many devices are asked a few at a time, and waiting for a turn or for the process is not held against them', async () => {
+test('a few devices are read at a time; waiting for a turn or for the process does not use up the time limit', async () => {
   const { reader, children } = probing({ limitMs: 300, atOnce: 2 });
   const answers = ['/dev/a', '/dev/b', '/dev/c'].map((path) => reader.ask(path));
   const child = children[0]!;
@@ -65,7 +65,7 @@ test('many devices are asked a few at a time, and waiting for a turn or for the 
   assert.equal(children.length, 1);
 });
 
-test('a device that hangs keeps no other waiting, and is asked again only when it has answered', async () => {
+test('a device that hangs delays no other device, and is read again only after it has answered', async () => {
   const { reader, children } = probing({ limitMs: 100, atOnce: 1 });
   const hung = reader.ask('/dev/dead');
   const child = children[0]!;
@@ -81,7 +81,7 @@ test('a device that hangs keeps no other waiting, and is asked again only when i
   await again;
 });
 
-test('a process with too many hung reads is replaced, and what it had not answered is asked again', async () => {
+test('a process with too many hung reads is replaced, and its open questions are asked again', async () => {
   const { reader, children } = probing({ limitMs: 100, atOnce: 4, mostHung: 2 });
   const hung = [reader.ask('/dev/dead1'), reader.ask('/dev/dead2')];
   children[0]!.ready();
@@ -93,7 +93,7 @@ test('a process with too many hung reads is replaced, and what it had not answer
   await well;
 });
 
-test('a process that ends fails what it was asked, and the next question starts another', async () => {
+test('if the process ends, its open questions fail, and the next question starts another process', async () => {
   const { reader, children } = probing({});
   const lost = reader.ask('/dev/a');
   children[0]!.ready();
@@ -105,7 +105,7 @@ test('a process that ends fails what it was asked, and the next question starts 
   await next;
 });
 
-test('a process that is let go after a rest is asked nothing more', async () => {
+test('a process that was ended because it was idle gets no more questions', async () => {
   const { reader, children } = probing({ idleMs: 10 });
   const first = reader.ask('/dev/a');
   children[0]!.ready();

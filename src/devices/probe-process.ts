@@ -1,8 +1,8 @@
 /**
- * Reads what is on devices in a process of its own. A read from a dead disk, or from a loop device whose file hangs, can
- * not even be interrupted by SIGKILL, and its process does not end before the read returns. In the daemon such a read
- * would keep the daemon's locks, and no other daemon could start. The reader process is started when it is needed and ends
- * when it has been idle for a while, or with its parent.
+ * Reads the content of devices in a process of its own. Even SIGKILL cannot interrupt a read from a dead disk, or from
+ * a loop device whose file hangs. The reading process does not end before the read returns. In the daemon such a read
+ * would keep the daemon's locks, and no other daemon could start. The reader process is started when it is needed. It
+ * ends when it has been idle for a while, or when its parent ends.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -13,26 +13,26 @@ import type { Probed } from './probe-device.ts';
 
 export interface ProbeQuestion {
   readonly id: number;
-  /** Of the device. */
+  /** Path of the device. */
   readonly path: string;
 }
 
 export type ProbeAnswer =
-  /** The first message: the process is there. */
+  /** The first message: the process has started. */
   | { readonly ready: true }
   | { readonly id: number; readonly probed: Probed }
   | { readonly id: number; readonly error: string };
 
 export interface ProbeLimits {
-  /** Milliseconds that one device may take, from when it is asked. */
+  /** Milliseconds that one device may take, from the moment when it is asked for. */
   readonly limitMs: number;
-  /** Devices that are asked at once: many volumes may lie on one slow disk. */
+  /** Number of devices that are read at once. Many volumes may lie on one slow disk. */
   readonly atOnce: number;
-  /** Devices that hang before the process is left to itself: each keeps one of its 64 threads. */
+  /** Number of hung devices after which the process is replaced. Each keeps one of its 64 threads. */
   readonly mostHung: number;
-  /** Milliseconds until the process has to be there. */
+  /** Milliseconds within which the process must start. */
   readonly startMs: number;
-  /** Milliseconds without a question after which the process is not kept. */
+  /** Milliseconds without a question after which the process is ended. */
   readonly idleMs: number;
 }
 
@@ -51,16 +51,16 @@ interface Waiting {
 }
 
 interface Asked extends Waiting {
-  /** Its caller has been told that it hangs. */
+  /** The device hangs, and its caller knows. */
   hangs: boolean;
-  /** Ends its patience. */
+  /** Stops the timer of its time limit. */
   readonly heard: () => void;
 }
 
 interface Reader {
   readonly child: ChildProcess;
   ready: boolean;
-  /** Ends the patience for its start. */
+  /** Stops the timer of its start. */
   started: () => void;
   readonly asked: Map<number, Asked>;
 }
@@ -79,8 +79,8 @@ export class ProbeProcess {
   }
 
   /**
-   * Reads what is on the device, as `probeDevice` does. Throws NO_ANSWER if the device hangs: at once, if it hung before
-   * and has not answered since. Rejects if the device cannot be read.
+   * Reads the content of the device, as `probeDevice` does. Throws NO_ANSWER if the device hangs. If it hung before
+   * and has not answered since, throws at once. Rejects if the device cannot be read.
    */
   ask(path: string): Promise<Probed> {
     return new Promise((resolve, reject) => {
@@ -94,7 +94,7 @@ export class ProbeProcess {
     });
   }
 
-  /** Asks what waits, as far as the limit allows. */
+  /** Sends the questions that wait, as far as the limit allows. */
   #pump(): void {
     const reader = (this.#reader ??= this.#start());
     if (!reader.ready) return;
@@ -129,7 +129,7 @@ export class ProbeProcess {
     });
   }
 
-  /** A process with too many reads that hang is replaced; it ends when they return. */
+  /** Replaces a process with too many hung reads. That process ends when they return. */
   #leaveIfHung(reader: Reader): void {
     const hung = [...reader.asked.values()].filter((each) => each.hangs).length;
     if (hung < this.#limits.mostHung || this.#reader !== reader) return;
@@ -170,13 +170,13 @@ export class ProbeProcess {
     this.#pump();
   }
 
-  /** No question is open: the process keeps its parent no longer, and ends if none comes. */
+  /** Called when no question is open: the process no longer keeps its parent alive, and ends if no question comes. */
   #rest(reader: Reader): void {
     reader.child.unref();
     reader.child.channel?.unref();
     clearTimeout(this.#idle);
     this.#idle = setTimeout(() => {
-      // Before its channel closes: a question that comes in between goes to a new process.
+      // Done before its channel closes, so that a question in between goes to a new process.
       if (this.#reader === reader) this.#reader = undefined;
       reader.child.disconnect();
     }, this.#limits.idleMs).unref();
@@ -199,9 +199,9 @@ function startReader(): ChildProcess {
   const entry = fileURLToPath(entryPath(import.meta.url, './probe-main.ts'));
   return fork(entry, [], {
     cwd: '/',
-    // No terminal's signals.
+    // So that signals from a terminal do not reach it.
     detached: true,
-    // A small heap: it reads megabytes of each device, and has nothing to keep.
+    // A small heap is enough: the process reads megabytes of each device and keeps nothing.
     execArgv: [...nodeFlags, '--max-semi-space-size=1', '--max-old-space-size=64'],
     env: { ...process.env, UV_THREADPOOL_SIZE: '64' },
     serialization: 'advanced',
@@ -211,7 +211,7 @@ function startReader(): ChildProcess {
 
 const reader = new ProbeProcess();
 
-/** `ProbeProcess.ask` of the one reader process that this process has. */
+/** Calls `ProbeProcess.ask` of the one reader process that this process has. */
 export function probeElsewhere(path: string): Promise<Probed> {
   return reader.ask(path);
 }

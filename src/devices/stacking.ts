@@ -1,7 +1,7 @@
 /**
- * What lies on what: partitions on disks, LVM, md and crypt on their members, loop devices on the filesystem
- * that holds their file. From this follow the filesystems to freeze for a device, in order, and whether a
- * target lies on the device that is to be backed up.
+ * Which device lies on which: partitions on disks, LVM, md and crypt on their members, loop devices on the filesystem
+ * that holds their file. This determines the filesystems to freeze for a device, in order. It also determines whether
+ * a target lies on the device that is backed up.
  */
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -17,30 +17,30 @@ import {
   type TopologyOptions,
 } from './topology.ts';
 
-/** The machine's devices and mounts at one moment. Read it anew before each freeze: mounts come and go. */
+/** The machine's devices and mounts at one moment. Read it again before each freeze, because mounts come and go. */
 export type Stack = Topology;
 
 export function readStack(options: TopologyOptions = {}): Promise<Stack> {
   return readTopology(options);
 }
 
-/** A mounted filesystem, once however often it is mounted. */
+/** A mounted filesystem. It is listed once, however often it is mounted. */
 export interface MountedFilesystem {
   /** A mount point that leads to it. */
   readonly path: string;
   readonly type: string;
-  /** The filesystem itself takes no writes; a read-only bind mount does not make it so. */
+  /** The filesystem itself is read-only. A read-only bind mount does not make it so. */
   readonly readOnly: boolean;
-  /** Kernel name of the device it lies on: what tells two filesystems apart. */
+  /** Kernel name of the device it lies on. It distinguishes filesystems. */
   readonly device: string;
-  /** How many devices lie below that one. What is deeper must be frozen first. */
+  /** Number of devices below that one. A deeper filesystem must be frozen first. */
   readonly depth: number;
 }
 
 /**
- * The mounted filesystems on the devices (kernel names) and on all that lies on them, in the order in which
- * they are to be frozen: one on a loop device before the one that holds the file. Throws FREEZE_FAILED where a
- * writable one cannot be reached by any path.
+ * Returns the mounted filesystems on the devices (kernel names) and on everything that lies on them, in the order in
+ * which they must be frozen. A filesystem on a loop device comes before the one that holds the file. Throws
+ * FREEZE_FAILED if a writable filesystem cannot be reached by any path.
  */
 export function filesystemsOn(stack: Stack, names: readonly string[]): MountedFilesystem[] {
   const uppers = new Set(names.flatMap((name) => [...withUppers(stack, name)]));
@@ -67,7 +67,7 @@ function unreachable(device: string, path: string): AgentError {
   );
 }
 
-/** Kernel names of the device and of everything below it. */
+/** Returns the kernel names of the device and of everything below it. */
 export function withLowers(stack: Stack, name: string): Set<string> {
   const seen = new Set<string>();
   const visit = (each: string): void => {
@@ -79,12 +79,12 @@ export function withLowers(stack: Stack, name: string): Set<string> {
   return seen;
 }
 
-/** Kernel names of the device and of everything that lies on it, loop devices over files on it included. */
+/** Returns the kernel names of the device and of everything on it, including loop devices over files on it. */
 export function withUppers(stack: Stack, name: string): Set<string> {
   return new Set([name, ...[...stack.lowers.keys()].filter((each) => withLowers(stack, each).has(name))]);
 }
 
-/** Length of the longest way down to a device that lies on no other. */
+/** Length of the longest way down to a device that lies on no other device. */
 function depthOf(stack: Stack, name: string, above: readonly string[] = []): number {
   const lowers = (stack.lowers.get(name) ?? []).filter((lower) => !above.includes(lower));
   if (lowers.length === 0) return 0;
@@ -92,13 +92,13 @@ function depthOf(stack: Stack, name: string, above: readonly string[] = []): num
 }
 
 /**
- * Why writing to `target` (a file, existing or to be made, or a block device) would write to the device
- * `source` (a kernel name) that is read: it is the same device, a part of it, what it lies on, the file behind
- * it, or a file on a filesystem on it. Undefined where it would not.
+ * Returns why writing to `target` would write to the device `source` (a kernel name), which is read. Undefined if it
+ * would not. `target` is a file (which may not exist yet) or a block device. It collides if it is the same device, a
+ * part of it, a device below it, the file behind it, or a file on a filesystem on it.
  */
 export async function liesOn(stack: Stack, target: string, source: string): Promise<string | undefined> {
   const node = await boundedCall('stat', target, () => stat(target)).catch((thrown: unknown) => {
-    // Not there yet, or it cannot be there: whoever opens it says so.
+    // The file does not exist yet, or cannot exist. Opening it will report that.
     if (['ENOENT', 'ENOTDIR'].includes(errnoCode(thrown) ?? '')) return undefined;
     throw thrown;
   });
@@ -113,7 +113,7 @@ export async function liesOn(stack: Stack, target: string, source: string): Prom
     : `${target} lies on ${device}, which lies on ${source}`;
 }
 
-/** Throws SAME_DEVICE where the target lies on the device to be backed up; arguments as for `liesOn`. */
+/** Throws SAME_DEVICE if the target lies on the device to be backed up. The arguments are those of `liesOn`. */
 export async function refuseSelf(stack: Stack, target: string, source: string): Promise<void> {
   const reason = await liesOn(stack, target, source);
   if (reason !== undefined)
@@ -122,7 +122,7 @@ export async function refuseSelf(stack: Stack, target: string, source: string): 
     });
 }
 
-/** Why two block devices share bytes. Two partitions of one disk do not. */
+/** Returns why two block devices share bytes, or undefined. Two partitions of one disk share none. */
 function overlap(
   stack: Stack,
   target: string,
@@ -137,7 +137,7 @@ function overlap(
   return undefined;
 }
 
-/** The loop device, among those that the source lies on or that lie on it, whose file this is. */
+/** Returns the loop device over this file, among those that the source lies on or that lie on the source. */
 function backedBy(stack: Stack, file: { dev: number; ino: number }, source: string): string | undefined {
   const { major, minor } = splitDeviceNumber(file.dev);
   for (const name of [...withLowers(stack, source), ...withUppers(stack, source)]) {

@@ -1,4 +1,4 @@
-/** Inventory and stacking over trees of LVM, md, crypt, partitions and loop devices, as fixtures. */
+/** Inventory and stacking over fixtures: trees of LVM, md, crypt, partitions and loop devices. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,10 +18,10 @@ const sys = join(root, 'sys');
 const proc = join(root, 'proc');
 
 /*
- * sda: sda1 (vfat), sda2 (LVM member: vg-root, and vg-home in two pieces with sdb1)
- * sdb: sdb1 (LVM member), sdb2 and sdc1 under md0, md0 under the crypt device
- * loop0 over a file on vg-home, loop1 over a file on loop0's filesystem
- * loop2 over a deleted file of vg-root
+ * sda: sda1 (vfat), sda2 (LVM member: vg-root, and vg-home in two pieces with sdb1).
+ * sdb: sdb1 (LVM member), sdb2 and sdc1 under md0, md0 under the crypt device.
+ * loop0 is over a file on vg-home, loop1 over a file on loop0's filesystem.
+ * loop2 is over a deleted file of vg-root.
  */
 writeSysfs(sys, [
   {
@@ -101,7 +101,7 @@ function loop(name: string, dev: string, file: string): Parameters<typeof writeS
   return { name, dev, size: 100_000, attributes: { 'loop/backing_file': file, 'loop/offset': '0' } };
 }
 
-/** The mount with the longest path above. */
+/** Finds the mount with the longest path above the given path. */
 function mountIdByPath(text: string): (path: string) => Promise<number | undefined> {
   const mounts = parseMountinfo(Buffer.from(text));
   return (path) => {
@@ -147,7 +147,7 @@ async function inventory(): Promise<Map<string, Device>> {
   return new Map(devices.map((device) => [device.kernelName, device]));
 }
 
-test('all that holds data is listed, with what lies above and below', async () => {
+test('all devices that hold data are listed, with the devices above and below', async () => {
   const devices = await inventory();
   assert.deepEqual(
     [...devices.keys()].sort(),
@@ -174,7 +174,7 @@ test('all that holds data is listed, with what lies above and below', async () =
   assert.equal(devices.get('sda2')?.physicalSectorSize, 4096);
 });
 
-test('partitions know their place in the table', async () => {
+test('partitions are matched with their entries in the table', async () => {
   const devices = await inventory();
   assert.deepEqual(devices.get('sda2')?.partition, {
     disk: '/dev/sda',
@@ -186,7 +186,7 @@ test('partitions know their place in the table', async () => {
   });
 });
 
-test('the mount that serves best comes first, and a read-only bind mount makes nothing read-only', async () => {
+test('the best mount comes first, and a read-only bind mount does not make a filesystem read-only', async () => {
   const devices = await inventory();
   assert.deepEqual(devices.get('dm-1')?.mounts, [
     { path: '/home', readOnly: false, root: '/', type: 'ext4' },
@@ -197,7 +197,7 @@ test('the mount that serves best comes first, and a read-only bind mount makes n
   assert.equal(devices.get('loop1')?.mounts[0]?.path, '/srv/in most');
 });
 
-test('each device says how it can be backed up', async () => {
+test('each device tells how it can be backed up', async () => {
   const devices = await inventory();
   assert.deepEqual(devices.get('dm-0')?.backup, { possible: true, how: 'used blocks (ext4)' });
   assert.deepEqual(devices.get('sda')?.backup, { possible: true, how: 'used blocks of each partition' });
@@ -207,7 +207,7 @@ test('each device says how it can be backed up', async () => {
   });
   assert.deepEqual(devices.get('sda1')?.backup, { possible: true, how: 'header only (swap)' });
   assert.deepEqual(devices.get('dm-3')?.backup, { possible: false, how: 'the device is suspended' });
-  // One that does not answer, and one that fails, hide nothing but themselves.
+  // A device that does not answer, and one that fails, hide no other device.
   assert.deepEqual(devices.get('dm-2')?.backup, { possible: false, how: 'the device does not answer' });
   assert.deepEqual(devices.get('sdc')?.backup, { possible: false, how: 'the device cannot be read' });
 });
@@ -226,7 +226,7 @@ test('filesystems freeze from the innermost outwards, through every layer', asyn
   assert.equal(filesystemsOn(stack, ['dm-2'])[0]?.readOnly, true);
 });
 
-test('everything above and below is found', async () => {
+test('all devices above and below are found', async () => {
   const stack = await readStack(options);
   assert.deepEqual([...withUppers(stack, 'sdb2')].sort(), ['dm-2', 'md0', 'sdb2']);
   assert.deepEqual([...withLowers(stack, 'loop1')].sort(), [
@@ -234,7 +234,7 @@ test('everything above and below is found', async () => {
   ]);
 });
 
-test('a filesystem whose mount point is covered cannot be frozen by it, and says so', async () => {
+test('a filesystem cannot be frozen if its mount point is covered, and the error tells it', async () => {
   const hidden = mountinfo.replace('27 22 7:1 / /srv/in\\040most', '27 22 7:1 / /srv/inner/below');
   writeProc(join(root, 'covered'), hidden);
   const stack = await readStack({
@@ -248,7 +248,7 @@ test('a filesystem whose mount point is covered cannot be frozen by it, and says
   });
 });
 
-test('a target on the filesystem of the source, however far up, is the source', async () => {
+test('a target on a filesystem of the source is found to lie on it, through any number of layers', async () => {
   const stack = await readStack(options);
   const lies = async (target: string, source: string): Promise<boolean> =>
     (await liesOn(stack, target, source)) !== undefined;

@@ -1,6 +1,6 @@
 /**
- * Devices and mounts brought together, as the kernel has them now: which device each mount lies on, and which
- * device lies below each loop device's file.
+ * Combines devices and mounts, as the kernel has them now: the device that each mount lies on, and the device below
+ * each loop device's file.
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -19,16 +19,16 @@ export interface TopologyOptions {
   readonly proc?: string;
   /** Default `/dev`. */
   readonly dev?: string;
-  /** The file behind a loop device. Default asks the kernel. */
+  /** Returns the file behind a loop device. By default, asks the kernel. */
   readonly backing?: (device: SysBlockDevice) => Promise<FileIdentity | undefined>;
-  /** Id in mountinfo of the mount that a path lies on. Default asks the kernel. */
+  /** Returns the mountinfo id of the mount that a path lies on. By default, asks the kernel. */
   readonly mountId?: (path: string) => Promise<number | undefined>;
 }
 
 export interface PlacedMount extends MountEntry {
-  /** Kernel name; undefined where no block device lies below. */
+  /** Kernel name. Undefined if no block device lies below. */
   readonly device: string | undefined;
-  /** The path leads to another mount, which lies over this one. Only asked where there is a device. */
+  /** The path leads to another mount, which lies over this one. Only checked if there is a device. */
   readonly covered: boolean;
 }
 
@@ -36,11 +36,11 @@ export interface Topology {
   readonly devices: readonly SysBlockDevice[];
   readonly mounts: readonly PlacedMount[];
   /**
-   * By kernel name, the kernel names of what each device lies on: for a partition its disk, for a loop device
-   * the one under its file, for all others their slaves.
+   * The kernel names of the devices that each device lies on, by its kernel name. For a partition: its disk. For a loop
+   * device: the device under its file. For all others: their slaves in sysfs.
    */
   readonly lowers: ReadonlyMap<string, readonly string[]>;
-  /** By the kernel name of a loop device: the file behind it. */
+  /** The file behind each loop device, by the kernel name of the loop device. */
   readonly backings: ReadonlyMap<string, FileIdentity>;
   readonly mountId: (path: string) => Promise<number | undefined>;
 }
@@ -54,7 +54,7 @@ export async function readTopology(options: TopologyOptions = {}): Promise<Topol
   const backings = new Map<string, FileIdentity>();
   for (const device of devices)
     lowers.set(device.name, device.partition === undefined ? device.slaves : [device.partition.disk]);
-  // At once, so that several loop devices whose files hang cost the time limit only once.
+  // All at once, so that several loop devices whose files hang cost the time limit only once.
   await Promise.all(
     devices.map(async (device) => {
       if (device.loop === undefined) return;
@@ -62,7 +62,7 @@ export async function readTopology(options: TopologyOptions = {}): Promise<Topol
       try {
         file = await backing(device);
       } catch (thrown) {
-        // The path of a file whose filesystem hangs would hang as well.
+        // If the file's filesystem hangs, reading its path would hang as well.
         if (isNoAnswer(thrown)) return;
       }
       if (file !== undefined) backings.set(device.name, file);
@@ -90,7 +90,7 @@ async function placeMounts(
   );
 }
 
-/** Id of the mount that the path of `entry` leads to. A filesystem that hangs is not taken for a covered one. */
+/** Returns the id of the mount that the path of `entry` leads to. A mount that hangs does not count as covered. */
 async function mountOf(
   entry: MountEntry,
   mountId: (path: string) => Promise<number | undefined>,
@@ -102,9 +102,11 @@ async function mountOf(
   }
 }
 
-/** Kernel name of the block device at the path: a loop device may be attached to one. Undefined for a file. */
+/**
+ * Returns the kernel name of the block device at the path, since a loop device may lie on one. Undefined for a file.
+ */
 async function deviceAt(path: string, devices: readonly SysBlockDevice[]): Promise<string | undefined> {
-  // Others are files, and to ask for one may wait for a hung filesystem.
+  // Other paths are files, and `stat` of a file may wait for a hung filesystem.
   if (!path.startsWith('/dev/')) return undefined;
   const node = await stat(path).catch(() => undefined);
   if (node?.isBlockDevice() !== true) return undefined;
@@ -112,7 +114,10 @@ async function deviceAt(path: string, devices: readonly SysBlockDevice[]): Promi
   return devices.find((each) => each.major === major && each.minor === minor)?.name;
 }
 
-/** By the file's device number, which holds for deleted files too, or by its path where that is anonymous. */
+/**
+ * Returns the device that holds the file. The file's device number works for deleted files too. If that number is
+ * anonymous, the path is used.
+ */
 async function carrierOf(
   path: string,
   file: FileIdentity | undefined,
@@ -127,8 +132,8 @@ async function carrierOf(
 }
 
 /**
- * Kernel name of the device of the filesystem that holds the path; through an overlay, that of its upper
- * directory. Undefined where there is none, or where the path does not exist.
+ * Returns the kernel name of the device whose filesystem holds the path. For an overlay, that is the device of its
+ * upper directory. Undefined if there is none, or if the path does not exist.
  */
 export async function deviceUnderPath(
   path: string,
@@ -144,7 +149,9 @@ export async function deviceUnderPath(
   return upper === undefined ? undefined : deviceUnderPath(upper, mounts, mountId, hops - 1);
 }
 
-/** Orders the mounts of one filesystem: one that can be reached, then one of all of it, no bind mount of a part. */
+/**
+ * Ranks the mounts of one filesystem. A reachable mount wins, then a mount of the whole filesystem over a bind mount.
+ */
 export function fitness(mount: PlacedMount): number {
   return (mount.covered ? 0 : 2) + (mount.root === '/' ? 1 : 0);
 }

@@ -1,4 +1,4 @@
-/** The set-up of LVM as text that `vgcfgrestore` takes; vgcfgbackup(8) writes it, a file for each volume group. */
+/** The LVM set-up as text that `vgcfgrestore` takes. vgcfgbackup(8) writes a file for each volume group. */
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,10 +6,10 @@ import { MiB } from '../base/bytes.ts';
 import type { OutputOf } from '../linux/program.ts';
 import type { LayoutNotes } from './layout-notes.ts';
 
-/** Volume groups with thousands of thin volumes have long ones. */
+/** Longest text, in bytes. Volume groups with thousands of thin volumes have long texts. */
 const longest = 2 * MiB;
 
-/** By name of the volume group. */
+/** Returns the texts by name of the volume group. */
 export async function readVolumeGroups(context: {
   readonly run: OutputOf;
   readonly notes: LayoutNotes;
@@ -19,7 +19,7 @@ export async function readVolumeGroups(context: {
   const groups: Record<string, string> = {};
   const directory = await mkdtemp(join(tmpdir(), 'volume-groups-'));
   try {
-    // Read-only: it takes no locks, and does not wait for who holds them.
+    // Read-only: the program takes no locks and does not wait for a process that holds them.
     const args = ['--readonly', '-f', join(directory, '%s')];
     const printed = await notes.attempt('vgcfgbackup', () => run('vgcfgbackup', args, { signal }), '');
     if (printed === undefined) notes.add('vgcfgbackup is not installed');

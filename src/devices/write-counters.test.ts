@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { openWriteCounters } from './write-counters.ts';
 
-test('writes are counted on the whole disks below: a partition, and a volume on two disks', (t) => {
+test('writes are counted on the whole disks below: for a partition, and for a volume on two disks', (t) => {
   const sys = mkdtempSync(join(tmpdir(), 'write-counters-'));
   t.after(() => rmSync(sys, { recursive: true }));
   const add = (number: string, path: string, attributes: Record<string, string>): string => {

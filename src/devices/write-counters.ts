@@ -1,16 +1,17 @@
-/** How many writes a device's disks have done, and how long these took (Documentation/block/stat.rst). */
+/** Counts the writes that a device's disks have done, and how long they took (Documentation/block/stat.rst). */
 import { attributeOf, lowestDisksOf, placeOf } from './block-place.ts';
 import type { Device } from './device.ts';
 
 export interface WriteCounters {
   readonly writes: number;
-  /** Milliseconds that these writes took, queued and served, added up. */
+  /** Milliseconds that these writes took in total, including their time in the queue. */
   readonly ms: number;
 }
 
 /**
- * A function that reads the counters. They are those of the whole disks below the device, since programs that write to other
- * parts of a disk wait for our reads as well. Undefined for files, and once a disk is gone. Without `queue/iostats` they stand still.
+ * Returns a function that reads the counters. They are those of the whole disks below the device, since programs that
+ * write to other parts of a disk wait for our reads as well. The function returns undefined for files, and once a disk
+ * is gone. Without `queue/iostats` the counters stand still.
  */
 export function openWriteCounters(
   device: Pick<Device, 'kind' | 'major' | 'minor'>,

@@ -13,7 +13,7 @@ interface Counters {
   underWay?: number;
 }
 
-/** /sys with the disk `fda` (8:0) and its partitions `fda1` (8:1) and `fda2` (8:2). */
+/** Makes /sys with the disk `fda` (8:0) and its partitions `fda1` (8:1) and `fda2` (8:2). */
 function machine(t: TestContext): {
   readonly sys: string;
   readonly set: (name: string, counters: Counters) => void;
@@ -26,7 +26,7 @@ function machine(t: TestContext): {
   const write = (name: string, attribute: string, text: string): void =>
     writeFileSync(join(place(name), attribute), `${text}\n`);
   const set = (name: string, { read = 0, written = 0, discarded = 0, underWay = 0 }: Counters): void => {
-    // Requests, merges, sectors and milliseconds of reads, writes, (three others), and discards; then flushes.
+    // Requests, merges, sectors and milliseconds of reads, then of writes; three other fields; discards; flushes.
     write(name, 'stat', `1 0 ${read} 1 9 0 ${written} 1 0 1 1 5 0 ${discarded} 1 77 1`);
     write(name, 'inflight', `       0        ${underWay}`);
   };
@@ -49,7 +49,7 @@ function machine(t: TestContext): {
 const disk = { kind: 'disk', path: '/dev/fda', major: 8, minor: 0 } as const;
 const partition = { kind: 'partition', path: '/dev/fda1', major: 8, minor: 1 } as const;
 
-test('writes and discards are seen; reads, flushes and what began are told apart', async (t) => {
+test('writes, discards and writes in progress are seen; reads and flushes do not count', async (t) => {
   const { sys, set } = machine(t);
   const cases: [before: Counters, after: Counters, expected: boolean | undefined][] = [
     [{}, { read: 8 }, true],
@@ -57,7 +57,7 @@ test('writes and discards are seen; reads, flushes and what began are told apart
     [{}, { read: 8, discarded: 8 }, false],
     [{ underWay: 1 }, { read: 8 }, true],
     [{}, { read: 8, underWay: 1 }, false],
-    // A driver that does not count our reads.
+    // The driver does not count our reads.
     [{}, {}, undefined],
   ];
   for (const [before, after, expected] of cases) {
@@ -69,7 +69,7 @@ test('writes and discards are seen; reads, flushes and what began are told apart
   }
 });
 
-test('nothing is told if the kernel does not count, or if the device is gone', async (t) => {
+test('the answer is undefined if the kernel does not count, or if the device is gone', async (t) => {
   const { sys, write } = machine(t);
   write('fda', 'queue/iostats', '0');
   const look = await lookAtWrites(disk, sys);
@@ -78,7 +78,7 @@ test('nothing is told if the kernel does not count, or if the device is gone', a
   assert.equal(nothingWritten(disk, gone, gone), undefined);
 });
 
-test('a partition: writes through the disk count, writes to other partitions do not', async (t) => {
+test('for a partition, writes through the disk count, and writes to other partitions do not', async (t) => {
   const { sys, set } = machine(t);
   const before = await lookAtWrites(partition, sys);
   const look = async (other: number, whole: number): Promise<boolean | undefined> => {
@@ -95,7 +95,7 @@ test('a partition: writes through the disk count, writes to other partitions do 
   assert.equal(nothingWritten(partition, before, await lookAtWrites(partition, sys)), false);
 });
 
-test('a change of the file behind a loop device counts only if the loop device was not written', async (t) => {
+test('a change of the file behind a loop device counts only if the loop device was not written to', async (t) => {
   const { sys, set, write } = machine(t);
   const file = join(sys, 'image');
   mkdirSync(join(sys, 'block/fda/loop'));
@@ -115,7 +115,7 @@ test('a change of the file behind a loop device counts only if the loop device w
   );
 });
 
-test('an image file is known by its times', async (t) => {
+test('a change of an image file is seen by its times', async (t) => {
   const { sys } = machine(t);
   const file = { kind: 'file', path: join(sys, 'image'), major: 0, minor: 0 } as const;
   writeFileSync(file.path, 'a');
@@ -125,7 +125,7 @@ test('an image file is known by its times', async (t) => {
   assert.equal(nothingWritten(file, before, await lookAtWrites(file)), false);
 });
 
-test('a device that is another one, or has another size, is refused', (t) => {
+test('a device that was replaced, or has another size, is refused', (t) => {
   const { sys, write } = machine(t);
   const before = readAttachment(partition, sys)!;
   refuseChanged(partition, before, sys);

@@ -1,8 +1,8 @@
 /**
- * Whether anything was written to a block device between two moments, by the kernel's own counters
- * (Documentation/block/stat.rst). This needs no tracker, and does not say what was written.
+ * Reports whether anything was written to a block device between two moments, by the kernel's own counters
+ * (Documentation/block/stat.rst). This needs no tracker, and does not tell which blocks were written.
  *
- * Sectors are counted, not requests: a flush, which every pass of ours causes, is a write of no sectors.
+ * It counts sectors, not requests: each of our passes causes a flush, and a flush is a write of no sectors.
  */
 import { type BigIntStats, readdirSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -14,27 +14,30 @@ import type { Device } from './device.ts';
 export interface WriteLook {
   /** Sectors written and discarded so far; undefined if the kernel does not count them for this device. */
   readonly written: number | undefined;
-  /** Sectors read so far. A driver that counts no reads of ours counts no writes of others either. */
+  /** Sectors read so far. A driver that does not count our reads does not count the writes of others either. */
   readonly read: number;
-  /** `written` of all of the disk; equal to it if the device is no partition. */
+  /** `written` of the whole disk. Equal to `written` if the device is not a partition. */
   readonly onDisk: number | undefined;
-  /** A write is under way, and not counted yet. */
+  /** A write is in progress and not counted yet. */
   readonly underWay: boolean;
   /**
-   * State of the file behind a loop device, see `writtenBehind`. Empty if there is no file, or if it does not answer.
+   * State of the file behind a loop device, see `writtenBehind`. Empty without a file, or if the file does not answer.
    */
   readonly file: string;
 }
 
 type Watched = Pick<Device, 'kind' | 'path' | 'major' | 'minor'>;
 
-/** How often counters are read until those of a disk and of all its partitions belong to one moment. */
+/** How often the counters are read at most, until those of a disk and of all its partitions belong to one moment. */
 const attempts = 50;
 
-/** Milliseconds after which a file that does not answer (on a hung network filesystem) is out of reach. */
+/** Milliseconds after which a file that does not answer (on a hung network filesystem) counts as out of reach. */
 const filePatience = 1000;
 
-/** If `nothingWritten` is true for two looks, the device held the same bytes all the time between them. */
+/**
+ * Reads the counters. If `nothingWritten` is true for two reads, the device held the same bytes all the time between
+ * them.
+ */
 export async function lookAtWrites(device: Watched, sys = '/sys'): Promise<WriteLook> {
   if (device.kind === 'file') {
     const file = await stateOfFile(device.path);
@@ -47,14 +50,14 @@ export async function lookAtWrites(device: Watched, sys = '/sys'): Promise<Write
 }
 
 /**
- * True if the file behind a loop device changed and the device was not written to: neither the counters nor a tracker of
- * the device see writes to the file itself.
+ * True if the file behind a loop device changed and the device was not written to. Neither the counters nor a tracker
+ * of the device see writes to the file itself.
  */
 export function writtenBehind(before: WriteLook, after: WriteLook): boolean {
   return before.file !== after.file && before.onDisk === after.onDisk;
 }
 
-/** Undefined: the counters do not tell. `device` has been read between the two looks. */
+/** Returns undefined if the counters do not tell. The caller must have read `device` between `before` and `after`. */
 export function nothingWritten(device: Watched, before: WriteLook, after: WriteLook): boolean | undefined {
   if (writtenBehind(before, after)) return false;
   if (before.written === undefined || after.written === undefined) return undefined;
@@ -69,7 +72,7 @@ function count(place: string): Omit<WriteLook, 'file'> {
   if (attributeOf(disk, 'queue/iostats') === '0') return untold;
   const own = sectors(place);
   if (place === disk) return { ...own, onDisk: own.written, underWay: writesUnderWay(place) > 0 };
-  // Writes to the disk itself may go to this partition: they are what the disk counts more than its partitions do.
+  // Writes to the disk itself may go to this partition. Their count is the disk's minus that of all its partitions.
   const partitions = readdirSync(disk)
     .map((name) => join(disk, name))
     .filter((each) => attributeOf(each, 'partition') !== undefined);
