@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { type Extent, merged } from '../base/extents.ts';
 import { ExtentBatches } from './extent-batches.ts';
 
-test('gives what merging gives, however the batches are cut', () => {
+test('gives the same result as merging, wherever the batches are split', () => {
   const step = fc.record({ gap: fc.nat(3), length: fc.nat(5), take: fc.boolean() });
   fc.assert(
     fc.property(fc.array(step), (steps) => {

@@ -1,4 +1,4 @@
-/** Gathers used ranges in ascending order into batches of extents; ranges that touch become one. */
+/** Gathers used ranges in ascending order into batches of extents. Ranges that touch become one extent. */
 import type { Extent } from '../base/extents.ts';
 
 export class ExtentBatches {
@@ -6,7 +6,7 @@ export class ExtentBatches {
   #start = 0;
   #end = 0;
 
-  /** Bytes; `start` may not be before the end of the range before. Empty ranges are dropped. */
+  /** Adds a range in bytes. `start` must not be before the end of the previous range. Empty ranges are dropped. */
   add(start: number, end: number): void {
     if (start >= end) return;
     if (start < this.#end) throw new RangeError(`used range at ${start} comes before ${this.#end}`);
@@ -17,19 +17,19 @@ export class ExtentBatches {
     this.#end = end;
   }
 
-  /** How many extents are complete. */
+  /** The number of complete extents. */
   get length(): number {
     return this.#batch.length;
   }
 
-  /** The extents that are complete; the last one may still grow, and is kept back. */
+  /** Returns the complete extents. The last one may still grow, and is kept back. */
   take(): Extent[] {
     const batch = this.#batch;
     this.#batch = [];
     return batch;
   }
 
-  /** The rest. */
+  /** Returns the remaining extents. */
   finish(): Extent[] {
     this.#close();
     this.#start = this.#end;

@@ -1,8 +1,8 @@
 /**
- * Metadata made by an enemy: the grammar of each format is kept (magics, checksums, geometry that nearly fits), and the
- * values are not. Whatever comes, reading the map ends soon, reads no more than the device several times, and either
- * gives a map that keeps its contract or says that everything is used. HOSTILE_RUNS=20000 makes a campaign of it,
- * HOSTILE_SEED repeats one.
+ * Metadata made by an attacker: the grammar of each format is kept (magics, checksums, geometry that nearly fits), and
+ * the values are not. Reading the map always ends soon, and reads no more than the device several times. It gives a map
+ * that keeps its contract, or says that everything is used. HOSTILE_RUNS=20000 makes a campaign of it, HOSTILE_SEED
+ * repeats one.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -23,7 +23,7 @@ const parameters = {
   numRuns: runs,
   ...(process.env['HOSTILE_SEED'] === undefined ? {} : { seed: Number(process.env['HOSTILE_SEED']) }),
 };
-/** Far above what any run takes, far below what a person would call hanging. */
+/** Far above the time of any run, far below the time that a person would call hanging. */
 const longestMs = 10_000;
 
 async function readsInBounds(base: ReadAt, size: number): Promise<void> {
@@ -61,7 +61,7 @@ const number32 = fc.oneof(
   fc.constantFrom(0, 0x7fffffff, 0x80000000, 0xffffffff),
 );
 
-test('ext: groups, tables and flags at will, with right checksums', async () => {
+test('ext: arbitrary groups, tables and flags, with right checksums', async () => {
   const place = fc.oneof(fc.nat(65_535), number32);
   await fc.assert(
     fc.asyncProperty(
@@ -89,7 +89,7 @@ test('ext: groups, tables and flags at will, with right checksums', async () => 
   );
 });
 
-test('XFS: fields of superblock, AGF and trees at will, with right checksums', async () => {
+test('XFS: arbitrary fields of superblock, AGF and trees, with right checksums', async () => {
   const edit = fc.record({ piece: fc.nat(), word: fc.nat(), value: number32 });
   await fc.assert(
     fc.asyncProperty(
@@ -105,7 +105,7 @@ test('XFS: fields of superblock, AGF and trees at will, with right checksums', a
         for (const { piece, word, value } of edits) {
           const [offset, kind] = places[piece % places.length]!;
           const data = xfs.pieces.get(offset)!;
-          // Mostly where the fields are.
+          // Mostly in the first 64 words, which hold the fields.
           data.writeUInt32BE(value, (word % 64) * 4);
           if (version === 5) xfs.seal(offset, kind);
         }
@@ -116,7 +116,7 @@ test('XFS: fields of superblock, AGF and trees at will, with right checksums', a
   );
 });
 
-test('partition tables: ranges at will, with right checksums, over signatures at will', async () => {
+test('partition tables: arbitrary ranges, with right checksums, over arbitrary signatures', async () => {
   const size = 4 * MiB;
   const sectors = size / 512;
   const range = fc.record({ first: fc.nat(sectors), last: fc.oneof(fc.nat(sectors), number32) });
@@ -141,7 +141,7 @@ test('partition tables: ranges at will, with right checksums, over signatures at
         const disk = Buffer.alloc(size);
         if (gpt) {
           writeGpt(disk, 512, ranges);
-          // Sometimes as many entries as the header likes to say.
+          // Sometimes the header claims this many entries.
           if (count % 3 === 0) {
             disk.writeUInt32LE(count, 512 + 80);
             disk.writeUInt32LE(0, 512 + 16);

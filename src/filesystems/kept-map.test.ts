@@ -1,4 +1,7 @@
-/** Kept maps over made XFS of both versions, which not every kernel mounts; real ones: test/integration/kept-map.test.ts. */
+/**
+ * Kept maps over synthetic XFS of both versions, which not every kernel mounts; real ones:
+ * test/integration/kept-map.test.ts.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MiB } from '../base/bytes.ts';
@@ -26,7 +29,7 @@ for (const { name, ...layout } of layouts)
     assert.ok(groupsRead < groups, 'most groups need not be read');
   });
 
-test('a group is read again if its tree changed and its AGF did not, or its AGF and none of the tree blocks', async (t) => {
+test('a group is read again if its tree changed and its AGF did not, or if only its AGF changed', async (t) => {
   const layout = { version: 5, agBlocks: 1024, blocks: 4096 } as const;
   const at = (start: number) => ({ ...layout, free: () => [[start, 10] as const] });
   const made = syntheticXfs(at(900));
@@ -68,7 +71,7 @@ test('a group is read again if its tree changed and its AGF did not, or its AGF 
     });
 });
 
-/** Each version has other free extents in some of its groups. */
+/** Makes versions of a device, each with other free extents in some of its groups. */
 async function history(layout: SyntheticOptions): Promise<DeviceVersions> {
   const { agBlocks = 1024, blockSize = 4096 } = layout;
   // The log is 2 MiB.

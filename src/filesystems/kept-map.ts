@@ -1,9 +1,9 @@
 /**
  * A used map that is kept, and brought up to date by reading again only the groups that may have changed.
  *
- * It is right only if the caller keeps to "take, then read": `written` has all that was written since the reading before
- * this one *began*, also what was written while that one went on. If a source of a group was not written since then, it is
- * as it was read. Any doubt (another layout, a group that did not hang together, an error) means that all is read.
+ * It is right only if the caller keeps to "take, then read". `written` must hold all writes since the reading before
+ * this one *began*, also writes during that reading. If a source of a group was not written since then, it is as it was
+ * read. If there is any doubt (another layout, an inconsistent group, an error), everything is read.
  */
 import type { Bitmap } from '../base/bitmap.ts';
 import type { ReadAt } from '../block/source.ts';
@@ -14,12 +14,12 @@ import { UnchangedReads } from './unchanged-reads.ts';
 import { unreadableReason } from './verify.ts';
 
 export interface KeptReading extends MarkedMap {
-  /** Groups of the filesystem, and how many of them were read; 0 if the map has no groups. */
+  /** The number of groups of the filesystem, and of those that were read; 0 if the map has no groups. */
   readonly groups: number;
   readonly groupsRead: number;
-  /** Groups of a running filesystem that did not hang together and count as used. */
+  /** The number of groups of a running filesystem that were inconsistent and count as used. */
   readonly groupsInFlux: number;
-  /** Why all was read although an earlier reading was kept; undefined if it was not, or if it was of use. */
+  /** Why all was read although an earlier reading was kept; undefined if none was kept, or if it was used. */
   readonly whyAll: string | undefined;
 }
 
@@ -31,15 +31,18 @@ export class KeptMap {
   #grouped: GroupedMap | undefined;
   /** Bytes that each group uses. */
   #used = new Float64Array(0);
-  /** Whether a group uses the unit at its begin (1) and at its end (2), which neighbours may share. */
+  /** Flags: the group uses the unit at its begin (1) and at its end (2). Neighbours may share these units. */
   #edges = new Uint8Array(0);
 
-  /** `bitmap` holds the map after each reading, and is not to be changed by anyone else. */
+  /** `bitmap` holds the map after each reading. No other code may change it. */
   constructor(bitmap: Bitmap) {
     this.#bitmap = bitmap;
   }
 
-  /** `written` undefined: nothing of an earlier reading is used. Throws as `readUsedMap` does, and keeps nothing then. */
+  /**
+   * Reads the map. `written` undefined: no earlier reading is used. Throws as `readUsedMap` does, and keeps nothing
+   * then.
+   */
   async read(
     readAt: ReadAt,
     sectorSize: number,
@@ -97,7 +100,7 @@ export class KeptMap {
     return { usedBytes, groups: grouped.count, groupsRead, groupsInFlux, whyAll: grouped.whyAll };
   }
 
-  /** The group uses nothing; units that neighbours share are as these use them. */
+  /** Clears the bits of the group. Units that neighbours share keep the bits of the neighbours. */
   #clear(grouped: GroupedMap, group: number): void {
     const { start, end } = this.#rangeOf(grouped, group);
     const { unit } = this.#bitmap;
@@ -139,10 +142,13 @@ export class KeptMap {
 const atBegin = 1;
 const atEnd = 2;
 
-/** Of a map that is not kept. */
+/** The fields for a map without groups. */
 export const ungrouped = { groups: 0, groupsRead: 0, groupsInFlux: 0, whyAll: undefined };
 
-/** A unit that lies in three groups could not be told from its neighbours'. All groups but the last have one length. */
+/**
+ * Returns whether no unit lies in three groups: its bits could not be separated. All groups except the last have one
+ * length.
+ */
 function isWiderThan(grouped: GroupedMap, unit: number): boolean {
   if (grouped.count < 2) return true;
   const second = grouped.startOf(1);

@@ -1,6 +1,6 @@
 /**
- * Marks what a device uses in a bitmap: the one function that the backup engine needs of this room. A map that
- * turns out unreadable while it is walked makes everything used, with the reason as a warning.
+ * Marks the used blocks of a device in a bitmap. If a map turns out unreadable while it is walked, everything is used,
+ * with the reason as a warning.
  */
 import type { Bitmap } from '../base/bitmap.ts';
 import type { ReadAt } from '../block/source.ts';
@@ -9,7 +9,7 @@ import type { FilesystemIdentity, UsedMap } from './used-map.ts';
 import { unreadableReason } from './verify.ts';
 
 export interface MarkedMap {
-  /** Undefined for a partitioned disk and for what is unknown. */
+  /** Undefined for a partitioned disk and for unknown contents. */
   readonly filesystem: FilesystemIdentity | undefined;
   readonly everything: boolean;
   readonly warnings: readonly string[];
@@ -17,7 +17,10 @@ export interface MarkedMap {
   readonly usedBytes: number;
 }
 
-/** `bitmap` must describe `deviceSize` bytes; bits already set stay set. Throws as `readUsedMap` does. */
+/**
+ * Marks the used blocks in `bitmap`, which must describe `deviceSize` bytes. Bits already set stay set. Throws as
+ * `readUsedMap` does.
+ */
 export async function markUsed(
   bitmap: Bitmap,
   readAt: ReadAt,
@@ -36,7 +39,7 @@ export async function markUsed(
   }
 }
 
-/** Returns how many bytes that is. */
+/** Marks the extents. Returns their bytes. */
 export async function markExtents(bitmap: Bitmap, batches: UsedMap['extents']): Promise<number> {
   let usedBytes = 0;
   for await (const extents of batches)
@@ -47,7 +50,7 @@ export async function markExtents(bitmap: Bitmap, batches: UsedMap['extents']): 
   return usedBytes;
 }
 
-/** For a map that turned out unreadable while it was walked. */
+/** Marks everything, for a map that turned out unreadable while it was walked. */
 export function everythingMarked(
   bitmap: Bitmap,
   { filesystem, warnings }: Pick<UsedMap, 'filesystem' | 'warnings'>,

@@ -1,6 +1,6 @@
 /**
- * The used map of one filesystem that begins at byte 0: probes, and hands over to the reader of its type. Knows
- * no partition tables: see read-used-map.ts.
+ * Reads the used map of one filesystem that begins at byte 0: probes, and calls the reader of its type. Does not handle
+ * partition tables: see read-used-map.ts.
  */
 import type { ReadAt } from '../block/source.ts';
 import { readExtUsedMap } from './ext/ext.ts';
@@ -27,7 +27,7 @@ const readers: Readonly<Record<string, UsedMapReader>> = {
   swsuspend: readSwapUsedMap,
 };
 
-/** What lies over filesystems: a signature below them is what they hold, or stale, and never asked. */
+/** Types that hold filesystems. A signature below them belongs to their contents or is stale, and is never read. */
 const containers: ReadonlySet<string> = new Set([
   'linux_raid_member',
   'LVM2_member',
@@ -38,11 +38,11 @@ const containers: ReadonlySet<string> = new Set([
 
 export interface FilesystemMap {
   readonly map: UsedMap;
-  /** False where every block is used for want of a reader for this type: nothing is wrong then. */
+  /** False if every block is used because this type has no reader: this is not an error. */
   readonly hasReader: boolean;
 }
 
-/** `signatures` are those of `findSignatures`, where the caller has them already. */
+/** `signatures`: the result of `findSignatures`, if the caller has it already. */
 export async function readFilesystemUsedMap(
   readAt: ReadAt,
   deviceSize: number,
@@ -70,7 +70,10 @@ export async function readFilesystemUsedMap(
   return { map: await reader(readAt, deviceSize, options), hasReader: true };
 }
 
-/** A signature may be older than what uses the device now: ZFS for one leaves the superblock of XFS in its place. */
+/**
+ * Returns why the signature does not match the filesystem in use. A signature may be stale: ZFS, for example, leaves
+ * the superblock of XFS in its place.
+ */
 function disagreement(found: FilesystemIdentity, expected: ExpectedFilesystem): string | undefined {
   const same = family(found.type) === family(expected.type);
   if (same && (expected.uuid === undefined || expected.uuid === found.uuid)) return undefined;
@@ -80,7 +83,7 @@ function disagreement(found: FilesystemIdentity, expected: ExpectedFilesystem): 
   );
 }
 
-/** The kernel mounts ext2 and ext3 as ext4, too. */
+/** The kernel also mounts ext2 and ext3 as ext4. */
 function family(type: string): string {
   return type.startsWith('ext') ? 'ext' : type;
 }

@@ -1,4 +1,4 @@
-/** Whatever lies on a device, its map is read within the device, ends, and keeps to its contract. */
+/** For any contents of a device, its map is read within the device, ends, and keeps its contract. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -17,7 +17,7 @@ function over(disk: Buffer): ReadAt {
       : Promise.reject(new RangeError(`${length} bytes at ${offset} of ${disk.length}`));
 }
 
-/** A place, and bytes to put there. */
+/** An offset, and bytes to put there. */
 type Patch = readonly [offset: number, bytes: Uint8Array];
 
 const signatures: readonly Patch[] = [
@@ -34,7 +34,7 @@ const signatures: readonly Patch[] = [
   [4096, Buffer.from('fc4e2ba901000000', 'hex')],
 ];
 
-/** ext2 of 1 KiB blocks in one group that is right as far as the superblock goes. */
+/** Makes an ext2 of 1 KiB blocks in one group. Its superblock is valid. */
 function extSuperblock(): Patch[] {
   const words: [number, number][] = [
     [0x00, 64],

@@ -1,10 +1,10 @@
 /**
- * The used map of whatever a device holds: one filesystem, or partitions. This, mark-used.ts and verified.ts are
- * the doors of this room.
+ * Reads the used map of any device: one filesystem, or partitions. This file, mark-used.ts and verified.ts are the
+ * interface of this folder.
  *
- * Where both a filesystem's signature and a partition table with partitions are found, one of them is stale, and
- * the device does not show which (mke2fs and mkfs.xfs erase a table that was there before; partitioning tools
- * leave signatures behind): everything is used.
+ * If both a filesystem's signature and a partition table with partitions are found, one of them is stale, and the
+ * device does not show which. mke2fs and mkfs.xfs erase an earlier table; partitioning tools leave signatures behind.
+ * So everything is used.
  */
 import type { ReadAt } from '../block/source.ts';
 import { readDiskUsedMap } from './disk/disk.ts';
@@ -21,17 +21,17 @@ import {
 } from './used-map.ts';
 import { unreadableReason } from './verify.ts';
 
-/** `state` is that of a filesystem directly on the device; partitions have their own. */
+/** `state` is the state of a filesystem directly on the device. Partitions have their own. */
 export interface ReadUsedMapOptions extends UsedMapOptions {
-  /** By the byte where the partition begins; `idle` where nothing is said. */
+  /** By the offset in bytes at which the partition begins; `idle` if there is no entry. */
   readonly partitionStates?: ReadonlyMap<number, MountState>;
-  /** Likewise. */
+  /** The expected filesystem of each partition, with the same keys. */
   readonly partitionsExpected?: ReadonlyMap<number, ExpectedFilesystem>;
 }
 
 /**
- * Bytes and sectors as in `Source`. The walk may throw FILESYSTEM_UNREADABLE where a bitmap fails its checksum:
- * `markUsed` takes care of that, and so does `readVerifiedUsedMap` (verified.ts). Throws AbortError and DEVICE_GONE.
+ * Bytes and sectors as in `Source`. The walk may throw FILESYSTEM_UNREADABLE if a bitmap fails its checksum. `markUsed`
+ * and `readVerifiedUsedMap` (verified.ts) handle this error. Throws AbortError and DEVICE_GONE.
  */
 export async function readUsedMap(
   readAt: ReadAt,
@@ -57,7 +57,10 @@ export async function readUsedMap(
   }
 }
 
-/** A RAID member in the last partition has its superblock where one of the whole disk would be. */
+/**
+ * Removes signatures inside partitions. The superblock of a RAID member in the last partition is at the same place as
+ * one of the whole disk would be.
+ */
 function outsidePartitions(
   signatures: readonly Signature[],
   table: PartitionTable | undefined,

@@ -1,8 +1,8 @@
-/** Whether two readings of a superblock describe the same layout. */
+/** Decides whether two readings of a superblock describe the same layout. */
 
 /**
- * The first field in which both differ, with both values, but for those in `volatile`; undefined if they agree. A field
- * that is added to a superblock counts as part of the layout until it is named volatile.
+ * Returns the first field, except those in `volatile`, in which both differ, with both values; undefined if they agree.
+ * A field that is added to a superblock counts as part of the layout until it is named volatile.
  */
 export function layoutChange<Superblock extends object>(
   before: Superblock,

@@ -1,7 +1,7 @@
 /**
- * Signs of life of a filesystem that is not mounted for writing: values that every mount for writing changes, on the
- * disk, before anything else of it is written. Where they are the same, no kernel has written to it meanwhile.
- * docs/formats/reboot.md says which they are and why. Pure over `readAt`.
+ * Reads the signs of life of a filesystem that is not mounted for writing. Every mount for writing changes these values
+ * on the disk before it writes anything else. If they are the same, no kernel has written to the filesystem in the
+ * meantime. docs/formats/reboot.md lists them and gives the reasons. Pure over `readAt`.
  */
 import type { ReadAt } from '../block/source.ts';
 import { extSigns } from './ext/signs-of-life.ts';
@@ -9,7 +9,7 @@ import { probe } from './probe.ts';
 import type { Signs } from './signs.ts';
 import { xfsSigns } from './xfs/signs-of-life.ts';
 
-/** The signs, or a phrase that says why there are none that could be trusted. Throws what `readAt` throws. */
+/** Returns the signs, or a phrase that says why there are no reliable ones. Throws the errors of `readAt`. */
 export async function readSignsOfLife(readAt: ReadAt, deviceSize: number): Promise<Signs | string> {
   const type = (await probe(readAt, deviceSize))?.type;
   switch (type) {

@@ -1,10 +1,10 @@
-/** Signs of life (signs-of-life.ts): what they are, and how two readings are compared. */
+/** Signs of life (signs-of-life.ts): their type, and the comparison of two readings. */
 import { createHash } from 'node:crypto';
 
 /** By name, as text. */
 export type Signs = Readonly<Record<string, string>>;
 
-/** The first sign that differs, with both values; undefined where all are the same. */
+/** Returns the first sign that differs, with both values; undefined if all are the same. */
 export function signDifference(before: Signs, now: Signs): string | undefined {
   for (const name of new Set([...Object.keys(before), ...Object.keys(now)]))
     if (before[name] !== now[name])
@@ -12,7 +12,7 @@ export function signDifference(before: Signs, now: Signs): string | undefined {
   return undefined;
 }
 
-/** What stands for bytes that are too many to keep. */
+/** Returns a hash that stands for bytes that are too many to keep. */
 export function digest(pieces: Iterable<Uint8Array>): string {
   const hash = createHash('sha256');
   for (const piece of pieces) hash.update(piece);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UnchangedReads } from './unchanged-reads.ts';
 
-test('what was not written is read once; what was, and what this reading has read itself, is read again', async () => {
+test('a range is read once; again if it was written, or in the reading that first read it', async () => {
   let content = 1;
   let reads = 0;
   const kept = new UnchangedReads();
@@ -21,7 +21,7 @@ test('what was not written is read once; what was, and what this reading has rea
   kept.begin((offset) => offset === 100);
   assert.deepEqual([await read(0), await read(100), reads], [2, 3, 1]);
 
-  // Not asked for in this reading, and written before it: it may not come back in a later one.
+  // Not read in this reading, and written before it: the old bytes must not come back in a later reading.
   content = 4;
   kept.begin((offset) => offset === 0);
   kept.begin(() => false);

@@ -1,17 +1,20 @@
 /**
- * Reads that need not be done again, since nothing was written there: the signatures of all filesystems are looked for in
- * a dozen places, each time that a map is read, also in a freeze.
+ * Keeps reads that need not be done again because nothing was written there. Each reading of a map searches a dozen
+ * places for the signatures of all filesystems, also in a freeze.
  */
 import type { ReadAt } from '../block/source.ts';
 import type { EarlierMap } from './used-map.ts';
 
-/** Bytes; the signatures take 2.3 MiB. */
+/** The most bytes that are kept. The signatures take 2.3 MiB. */
 const most = 2.5 * 1024 * 1024;
 
 interface Kept {
   readonly offset: number;
   readonly data: Uint8Array;
-  /** In which it was read: what it read may have been in the middle of a write, and that one reads again. */
+  /**
+   * Number of the reading that read it. The data may have been read in the middle of a write, so the same reading reads
+   * it again.
+   */
   readonly reading: number;
 }
 
@@ -20,7 +23,10 @@ export class UnchangedReads {
   #bytes = 0;
   #reading = 0;
 
-  /** Forgets what was written since it was read. To be called at the begin of each reading, with all since the last. */
+  /**
+   * Forgets reads of ranges that were written since. Call it at the begin of each reading, with all writes since the
+   * last reading.
+   */
   begin(isWritten: EarlierMap['isWritten']): void {
     this.#reading++;
     for (const [key, { offset, data }] of this.#reads) {
@@ -30,7 +36,7 @@ export class UnchangedReads {
     }
   }
 
-  /** Reads through `readAt`, and keeps the first bytes that are read. What it returns is not to be changed. */
+  /** Reads through `readAt`, and keeps the bytes that are read first. The caller must not change the returned bytes. */
   over(readAt: ReadAt): ReadAt {
     return async (offset, length) => {
       const key = `${offset} ${length}`;

@@ -1,6 +1,6 @@
 /**
- * What a filesystem reader returns. Readers are pure over `readAt`; they never guess: where anything is
- * unknown, unreadable or fails its checksum, everything is used and `reason` says why.
+ * The result of a filesystem reader. Readers are pure over `readAt`, and they never guess: if anything is unknown,
+ * unreadable or fails its checksum, everything is used and `reason` says why.
  */
 import type { Extent } from '../base/extents.ts';
 import type { ReadAt } from '../block/source.ts';
@@ -8,10 +8,10 @@ import type { ReadAt } from '../block/source.ts';
 export interface FilesystemIdentity {
   /** `ext2`, `ext3`, `ext4`, `xfs`, `swap`, `vfat`, `btrfs`, `crypto_LUKS`, `LVM2_member`, … (blkid's names). */
   readonly type: string;
-  /** As blkid prints it; undefined where the filesystem has none. */
+  /** As blkid prints it; undefined if the filesystem has none. */
   readonly uuid: string | undefined;
   readonly label: string | undefined;
-  /** Bytes; undefined where the type has no such notion. */
+  /** Bytes; undefined if the type has no block size. */
   readonly blockSize: number | undefined;
   /** End of the filesystem in bytes from its start; at most the device's size. */
   readonly size: number | undefined;
@@ -19,29 +19,29 @@ export interface FilesystemIdentity {
 
 export interface UsedMap {
   readonly filesystem: FilesystemIdentity | undefined;
-  /** True where the reader could not tell used from free, so that the extents cover the whole device. */
+  /** True if the reader could not tell used from free blocks, so that the extents cover the whole device. */
   readonly everything: boolean;
-  /** For people: why everything is used, an external journal or log, … Empty where all is well. */
+  /** For the user: why everything is used, an external journal or log, … Empty if there is nothing to report. */
   readonly warnings: readonly string[];
   /**
-   * The used extents in batches (one batch for some block groups, so that walking costs no promise per
-   * extent): sorted by offset, disjoint, not empty, within the device; the bytes before, between and after
-   * filesystems are used. Walk it once. Throws FILESYSTEM_UNREADABLE from the walk where `everything` could
-   * not be known beforehand: the caller then takes everything as used (see mark-used.ts, verified.ts).
+   * The used extents in batches: sorted by offset, disjoint, not empty, within the device. One batch holds some block
+   * groups, so that walking does not cost a promise for each extent. The bytes before, between and after filesystems
+   * are used. Walk it once. If `everything` could not be known beforehand, the walk throws FILESYSTEM_UNREADABLE; the
+   * caller then treats everything as used (see mark-used.ts, verified.ts).
    */
   readonly extents: AsyncIterable<readonly Extent[]>;
-  /** The same map group by group; only with the option `keep`, and only if the reader knows groups. */
+  /** The same map group by group; only with the option `keep`, and only if the reader has groups. */
   readonly grouped?: GroupedMap | undefined;
 }
 
 /**
- * A used map in groups (block groups, allocation groups). What is used in a group follows from a few blocks of the
- * device and from the filesystem's layout alone. So if the layout is the same and none of these blocks was written, the
+ * A used map in groups (block groups, allocation groups). The used blocks of a group follow only from a few blocks of
+ * the device and from the filesystem's layout. So if the layout is the same and none of these blocks was written, the
  * group need not be read again.
  */
 export interface GroupedMap {
   readonly count: number;
-  /** Where a group begins, in bytes. Group 0 begins at 0, and the last one ends with the device. */
+  /** Returns the begin of a group in bytes. Group 0 begins at 0, and the last one ends with the device. */
   startOf(group: number): number;
   /** The groups that `read` reads, in ascending order; undefined: all of them. */
   readonly stale: readonly number[] | undefined;
@@ -51,14 +51,14 @@ export interface GroupedMap {
   read(): AsyncIterable<readonly GroupPart[]>;
 }
 
-/** A part of what is used in a group. */
+/** A part of the used extents of a group. */
 export interface GroupPart {
   readonly group: number;
-  /** Sorted, disjoint, within the group, and behind those of the part before. */
+  /** Sorted, disjoint, within the group, and behind the extents of the part before. */
   readonly extents: readonly Extent[];
-  /** The last part of the group. */
+  /** True for the last part of the group. */
   readonly last: boolean;
-  /** With the last part: the group of a running filesystem did not hang together, and counts as used. */
+  /** Set with the last part: the group of a running filesystem was inconsistent, and counts as used. */
   readonly inFlux?: boolean;
 }
 
@@ -70,21 +70,22 @@ export interface EarlierMap {
 }
 
 /**
- * How the filesystem is held while its map is read; the reader cannot see this on the device.
+ * The state of the filesystem while its map is read, which the reader cannot see on the device.
  * - `idle`: not mounted, or mounted read-only. A dirty journal or log makes everything used.
- * - `frozen`: mounted, and frozen by us now: the metadata on disk is true, whatever the journal's flags say.
- * - `live`: mounted and running: the map is a tentative plan only; the journal's state and small
- *   inconsistencies between counters are overlooked.
+ * - `frozen`: mounted, and frozen by us now. The metadata on disk is current, whether the journal's flags say so or
+ *   not.
+ * - `live`: mounted and running. The map is only a tentative plan. The journal's state and small inconsistencies
+ *   between counters are ignored.
  */
 export type MountState = 'idle' | 'frozen' | 'live';
 
-/** The filesystem that the kernel uses on a device, by what is mounted from it. */
+/** The filesystem that the kernel uses on a device, according to its mounts. */
 export interface ExpectedFilesystem {
   /** The kernel's name, as in /proc/self/mountinfo. */
   readonly type: string;
   /** Undefined if only the type is known. */
   readonly uuid?: string | undefined;
-  /** For people: `/dev/sdb is mounted`. */
+  /** For the user: `/dev/sdb is mounted`. */
   readonly how: string;
 }
 
@@ -94,9 +95,9 @@ export interface UsedMapOptions {
   readonly state?: MountState;
   /** If given, a filesystem of any other kind is stale, and every block is used. */
   readonly expected?: ExpectedFilesystem | undefined;
-  /** The map is to have groups (`grouped`), so that a later reading may begin with it. */
+  /** Requests a map with groups (`grouped`), so that a later reading may begin with it. */
   readonly keep?: boolean;
-  /** Only with `keep`. It is given up: the reading takes over what is still true of it. */
+  /** Only with `keep`. The reading takes over the parts that are still valid; do not use the earlier map afterwards. */
   readonly earlier?: EarlierMap | undefined;
 }
 

@@ -1,11 +1,11 @@
 /**
- * A used map whose `everything` can be relied on: it is walked once to see that it holds, then read anew. For
- * those who cannot take back what they did with the first extents when a later one turns out unreadable.
+ * Makes a used map whose `everything` is reliable: it is walked once as a check, then read again. For callers that
+ * cannot take back work on the first extents if a later one turns out unreadable.
  */
 import { AgentError } from '../base/errors.ts';
 import { type UsedMap, everythingUsed } from './used-map.ts';
 
-/** `read` is called twice where all is well. `size` in bytes, for the map in which everything is used. */
+/** `read` is called twice if there is no error. `size` in bytes, for the map in which everything is used. */
 export async function verifiedUsedMap(size: number, read: () => Promise<UsedMap>): Promise<UsedMap> {
   const trial = await read();
   if (trial.everything) return trial;
@@ -20,7 +20,7 @@ export async function verifiedUsedMap(size: number, read: () => Promise<UsedMap>
   return read();
 }
 
-/** The reason why a map could not be read; throws again what is no such reason (cancelled, device gone). */
+/** Returns the reason why a map could not be read. Throws every other error again (cancelled, device gone). */
 export function unreadableReason(error: unknown): string {
   if (error instanceof AgentError && unreadable.has(error.code)) return error.message;
   throw error;

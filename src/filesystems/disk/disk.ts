@@ -1,6 +1,6 @@
 /**
- * The used map of a partitioned disk: each partition by its own filesystem, and as used whatever lies outside
- * partitions (tables, boot loaders, gaps) or is unknown.
+ * Reads the used map of a partitioned disk: each partition by its own filesystem. Everything outside partitions
+ * (tables, boot loaders, gaps), and every partition with unknown content, counts as used.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
@@ -15,13 +15,13 @@ import type { Partition, PartitionTable } from './partition.ts';
 
 export interface DiskMapOptions {
   readonly signal?: AbortSignal;
-  /** By the byte where the partition begins; `idle` where nothing is said. */
+  /** By the offset in bytes at which the partition begins; `idle` if there is no entry. */
   readonly partitionStates?: ReadonlyMap<number, MountState>;
-  /** Likewise. */
+  /** The expected filesystem of each partition, with the same keys. */
   readonly partitionsExpected?: ReadonlyMap<number, ExpectedFilesystem>;
 }
 
-/** Each partition is walked twice: a damaged one is used as a whole, and the others are not touched by it. */
+/** Each partition is walked twice. A damaged one is used as a whole, and the others are not affected. */
 export async function readDiskUsedMap(
   readAt: ReadAt,
   deviceSize: number,
@@ -66,7 +66,8 @@ async function readPartition(
   let hasReader = true;
   const map = await verifiedUsedMap(size, async () => {
     try {
-      // The partition may be the disk of a virtual machine; a filesystem below its table is as stale as on a disk.
+      // The partition may be the disk of a virtual machine. A filesystem signature below its table is as stale as on a
+      // disk.
       const inner = await readPartitionTable(within, size, sectorSize);
       if (inner !== undefined && (inner.partitions.length > 0 || inner.problem !== undefined)) {
         hasReader = (await findSignatures(within, size)).length > 0;

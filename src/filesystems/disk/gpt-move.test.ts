@@ -29,7 +29,7 @@ function onLarger(disk: Buffer, size: number, move: GptMove | undefined, upTo = 
 const tableOf = (disk: Buffer, sectorSize: number) =>
   readPartitionTable(readerOf(disk), disk.length, sectorSize);
 
-test('moved to a larger disk both headers are valid there, whatever the sizes', async () => {
+test('after the move to a larger disk both headers are valid, with any sizes', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.constantFrom(512, 4096),
@@ -46,7 +46,7 @@ test('moved to a larger disk both headers are valid there, whatever the sizes', 
         assert.equal(after?.problem, undefined);
         assert.deepEqual(after?.warnings, []);
         assert.deepEqual(after.partitions, before?.partitions);
-        // The primary away: the backup alone must do.
+        // The primary is erased: the backup alone must be enough.
         larger.fill(0, sectorSize, 2 * sectorSize);
         const backup = await tableOf(larger, sectorSize);
         assert.equal(backup?.problem, undefined);
@@ -61,7 +61,7 @@ test('moved to a larger disk both headers are valid there, whatever the sizes', 
   );
 });
 
-test('cut after any write the table can be read', async () => {
+test('the table can be read if the move is interrupted after any write', async () => {
   const disk = gptDisk(200, 512);
   const size = 400 * 512;
   const move = await moveGptBackup(readerOf(disk), disk.length, size, 512);
@@ -72,7 +72,7 @@ test('cut after any write the table can be read', async () => {
   }
 });
 
-test('a bad primary is made from the backup, and two bad ones are left and named', async () => {
+test('a bad primary is rebuilt from the backup; if both are bad, they stay as they are and are reported', async () => {
   const disk = gptDisk(200, 512);
   disk[512 + 60]! ^= 1;
   const move = await moveGptBackup(readerOf(disk), disk.length, 400 * 512, 512);

@@ -1,7 +1,7 @@
 /**
- * A GPT on a disk that is larger than the one it was made for: the backup header and its entries belong in the last
- * sectors, and both headers tell where the other is and up to where partitions may reach (UEFI specification 2.10,
- * 5.3.2). Without this the disk works, but every tool complains, and the room gained cannot be used.
+ * Moves a GPT to the end of a disk that is larger than the one it was made for. The backup header and its entries
+ * belong in the last sectors. Both headers give the place of the other and the limit for partitions (UEFI specification
+ * 2.10, 5.3.2). Without the move the disk works, but every tool complains, and the additional space cannot be used.
  */
 import { crc32 } from 'node:zlib';
 import { alignUp } from '../../base/bytes.ts';
@@ -16,15 +16,15 @@ export interface SectorWrite {
 }
 
 export interface GptMove {
-  /** In the order in which they are to be made: cut anywhere, one valid header at least is left. */
+  /** In the order in which they must be made: an interruption at any point leaves at least one valid header. */
   readonly writes: readonly SectorWrite[];
-  /** For people: why it cannot be moved, or which header was made from the other. */
+  /** For the user: why the table cannot be moved, or which header was made from the other. */
   readonly warnings: readonly string[];
 }
 
 /**
- * What to write so that the table of the first `imageSize` bytes suits a disk of `diskSize`. Undefined where there is no
- * GPT or no room gained. All sizes in bytes; throws what `readAt` throws.
+ * Returns the writes that adapt the table of the first `imageSize` bytes to a disk of `diskSize`. Undefined if there is
+ * no GPT or the disk is not larger. All sizes in bytes. Throws the errors of `readAt`.
  */
 export async function moveGptBackup(
   readAt: ReadAt,
@@ -67,7 +67,7 @@ export async function moveGptBackup(
   ];
   const protective = protectiveUpTo(bootSector, oldLast, newLast);
   if (protective !== undefined) writes.push({ offset: 0, data: protective });
-  // What was the backup would be taken for one by tools that look for it.
+  // Tools that search for a backup would use the old one.
   if (typeof backup !== 'string' && oldLast < newLast - entrySectors)
     writes.push({ offset: oldLast * sectorSize, data: Buffer.alloc(sectorSize) });
   return { writes, warnings };
@@ -87,13 +87,14 @@ function headerWith(
   return header;
 }
 
-/** The boot sector whose protective partition (type EE) covers the larger disk; undefined where it is a hybrid. */
+/** Returns the boot sector whose protective partition (type EE) covers the larger disk; undefined if it is a hybrid. */
 function protectiveUpTo(bootSector: Buffer, oldLast: number, newLast: number): Buffer | undefined {
   const largest = 0xffffffff;
   for (let at = 446; at < 510; at += 16) {
     if (bootSector[at + 4] !== 0xee || bootSector.readUInt32LE(at + 8) !== 1) continue;
     const sectors = bootSector.readUInt32LE(at + 12);
-    // Some tools write the largest number always; a shorter one is a hybrid's, with other partitions behind it.
+    // Some tools always write the largest number. A shorter partition belongs to a hybrid, with other partitions behind
+    // it.
     if (sectors !== Math.min(oldLast, largest)) continue;
     const changed = Buffer.from(bootSector);
     changed.writeUInt32LE(Math.min(newLast, largest), at + 12);

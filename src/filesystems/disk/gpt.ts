@@ -1,10 +1,10 @@
 /**
- * GUID partition table: UEFI specification 2.10, section 5.3. Both headers are checked with their CRCs; the
- * backup at the end of the disk serves where the primary is bad.
+ * Reads a GUID partition table: UEFI specification 2.10, section 5.3. Both headers are checked with their CRCs. If the
+ * primary is bad, the backup at the end of the disk is used.
  *
- * Header, in sector 1 and in the last one: 0 `EFI PART`, 12 header size, 16 CRC-32 of the header with this field
- * as zeros, 24 its own sector, 32 the other's, 40 and 48 first and last usable sector, 56 disk GUID, 72 first
- * sector of the entries, 80 their number, 84 size of one, 88 CRC-32 of them all.
+ * Header, in sector 1 and in the last one: 0 `EFI PART`, 12 header size, 16 CRC-32 of the header with this field as
+ * zeros. Then sector numbers: 24 its own, 32 of the other header, 40 and 48 first and last usable sector. Then 56 disk
+ * GUID, 72 first sector of the entries, 80 their number, 84 size of one, 88 CRC-32 of them all.
  * Entry: 0 type, 16 GUID, 32 and 40 first and last sector, 56 name (36 UTF-16 units).
  */
 import { crc32 } from 'node:zlib';
@@ -24,13 +24,13 @@ export interface GptHeader {
   readonly entries: Buffer;
 }
 
-/** Entries of 128 bytes are usual, 128 of them; far more is damage. */
+/** 128 entries of 128 bytes are usual. A table larger than this is damaged. */
 const largestTable = 4 * 1024 * 1024;
 
-/** The kernel shows no more of a disk (DISK_MAX_PARTS in include/linux/genhd.h). */
+/** The kernel shows at most this many partitions of a disk (DISK_MAX_PARTS in include/linux/genhd.h). */
 const mostPartitions = 256;
 
-/** Only for a disk with a protective MBR. Sector numbers are of `sectorSize` bytes. */
+/** Reads the GPT of a disk with a protective MBR. Sector numbers are of `sectorSize` bytes. */
 export async function readGpt(
   readAt: ReadAt,
   deviceSize: number,
@@ -52,7 +52,7 @@ export async function readGpt(
   };
 }
 
-/** The header at sector `at` of a disk that ends with sector `last`, or what is wrong with it. */
+/** Returns the header at sector `at` of a disk that ends with sector `last`, or the fault in it. */
 export async function readGptHeader(
   readAt: ReadAt,
   sectorSize: number,

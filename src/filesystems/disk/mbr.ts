@@ -1,10 +1,10 @@
 /**
- * MBR ("dos") partition tables with extended and logical partitions, numbered as Linux does
+ * Reads MBR ("dos") partition tables with extended and logical partitions, numbered as Linux does
  * (block/partitions/msdos.c, libblkid/src/partitions/dos.c).
  *
- * Sector 0: 440 disk identifier, 446 four entries of 16 bytes, 510 0x55 0xAA. Entry: 0 boot indicator (0 or
- * 0x80), 4 type, 8 first sector, 12 number of sectors. An extended partition begins with a sector of the same
- * shape (EBR): data entries count from this sector, the link to the next EBR from the extended partition.
+ * Sector 0: 440 disk identifier, 446 four entries of 16 bytes, 510 0x55 0xAA. Entry: 0 boot indicator (0 or 0x80), 4
+ * type, 8 first sector, 12 number of sectors. An extended partition begins with a sector of the same structure (EBR):
+ * data entries count from this sector, the link to the next EBR from the extended partition.
  */
 import type { ReadAt } from '../../block/source.ts';
 import type { Partition, PartitionTable } from './partition.ts';
@@ -24,10 +24,10 @@ export interface Mbr {
 
 const extendedTypes: ReadonlySet<number> = new Set([0x05, 0x0f, 0x85]);
 const protectiveType = 0xee;
-/** Links in a chain of logical partitions. */
+/** The most links in a chain of logical partitions. */
 const longestChain = 256;
 
-/** Undefined where sector 0 is no table: no signature, or a boot indicator that cannot be one. */
+/** Returns undefined if sector 0 is not a table: no signature, or an impossible boot indicator. */
 export function parseMbr(sector: Buffer): Mbr | undefined {
   if (sector[510] !== 0x55 || sector[511] !== 0xaa) return undefined;
   const offsets = [446, 462, 478, 494];
@@ -42,7 +42,7 @@ export function parseMbr(sector: Buffer): Mbr | undefined {
   };
 }
 
-/** Any entry of type 0xEE: also a hybrid MBR leaves the say to the GPT, as in Linux. */
+/** Returns true if any entry has type 0xEE. A hybrid MBR counts too: then the GPT decides, as in Linux. */
 export function isProtective(mbr: Mbr): boolean {
   return mbr.entries.some((entry) => entry.type === protectiveType);
 }
@@ -79,7 +79,7 @@ export async function readMbr(
       tableSectors.push({ offset: at * sectorSize, length: sectorSize });
       const ebr = parseMbr(Buffer.from(await readAt(at * sectorSize, 512)));
       if (ebr === undefined) {
-        // An extended partition without logical ones may begin with anything.
+        // An extended partition without logical ones may begin with any bytes.
         if (links > 0) problem = `MBR: no table in sector ${at}, where a logical partition should begin`;
         break;
       }
@@ -102,7 +102,7 @@ export async function readMbr(
   };
 }
 
-/** The logical partitions of one EBR, and its link to the next. */
+/** Returns the logical partitions of one EBR, and its link to the next. */
 function logicalEntries(ebr: Mbr, at: number, extended: MbrEntry): [MbrEntry[], MbrEntry | undefined] {
   const filled = ebr.entries.filter((entry) => entry.sectors > 0);
   const end = extended.start + extended.sectors;

@@ -42,14 +42,14 @@ for (const sectorSize of [512, 1024, 2048, 4096])
     assert.match(none?.problem ?? '', /primary header: checksum .* backup header: checksum/);
   });
 
-test('GPT: damage to the entries is seen', async () => {
+test('GPT: damage to the entries is detected', async () => {
   const disk = Buffer.alloc(sectors * 512);
   writeGpt(disk, 512, [{ first: 100, last: 199 }]);
   disk[1024 + 32]! ^= 1;
   assert.match((await read(disk))?.warnings.join() ?? '', /entries' checksum/);
 });
 
-test('GPT: partitions over each other, over the table, or backwards', async () => {
+test('GPT: partitions that overlap, lie over the table, or end before they begin', async () => {
   for (const [parts, problem] of [
     [
       [
@@ -108,7 +108,7 @@ test('MBR with logical partitions', async () => {
   );
 });
 
-test('MBR: overlaps, partitions outside the disk, chains that go round', async () => {
+test('MBR: overlaps, partitions outside the disk, circular chains', async () => {
   const problem = async (entries: readonly MbrPart[], ebr?: readonly MbrPart[]): Promise<string> => {
     const disk = Buffer.alloc(sectors * 512);
     writeMbr(disk, 0, entries);
@@ -140,7 +140,7 @@ test('MBR: overlaps, partitions outside the disk, chains that go round', async (
   );
 });
 
-test('no table: nothing there, a boot indicator that is none, the boot sector of a FAT', async () => {
+test('no table: nothing there, an impossible boot indicator, the boot sector of a FAT', async () => {
   const disk = Buffer.alloc(sectors * 512);
   assert.equal(await read(disk), undefined);
   writeMbr(disk, 0, [{ type: 0x83, start: 64, sectors: 100 }]);
@@ -158,7 +158,7 @@ test('no table: nothing there, a boot indicator that is none, the boot sector of
   assert.equal(await read(fat), undefined);
 });
 
-test('whatever is on the disk, reading the table ends and stays within the disk', async () => {
+test('reading the table ends and stays within the disk for any contents of the disk', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.tuple(fc.constantFrom(0, 5, 0x0f, 0x83, 0xee), fc.nat(5000), fc.nat(5000)), {

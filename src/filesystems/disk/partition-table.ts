@@ -1,4 +1,4 @@
-/** Partition tables as the devices room and the used map see them: GPT, or MBR with its logical partitions. */
+/** Reads partition tables for src/devices and the used map: GPT, or MBR with its logical partitions. */
 import type { ReadAt } from '../../block/source.ts';
 import { probeBootSector } from '../signatures/fat.ts';
 import { readGpt } from './gpt.ts';
@@ -6,8 +6,8 @@ import { isProtective, parseMbr, readMbr } from './mbr.ts';
 import type { PartitionTable } from './partition.ts';
 
 /**
- * Undefined where there is no table: also for the boot sector of a FAT, NTFS or exFAT filesystem, which ends as
- * one does. `deviceSize` and `sectorSize` (logical) in bytes. Throws DEVICE_READ_ERROR.
+ * Returns undefined if there is no table. The boot sector of a FAT, NTFS or exFAT filesystem is not a table, although
+ * it ends with the same bytes. `deviceSize` and `sectorSize` (logical) in bytes. Throws DEVICE_READ_ERROR.
  */
 export async function readPartitionTable(
   readAt: ReadAt,

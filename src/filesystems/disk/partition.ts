@@ -1,11 +1,11 @@
-/** A partition and a partition table, whatever the format on the disk (GPT or MBR). */
+/** A partition and a partition table, for both formats on the disk (GPT and MBR). */
 export interface Partition {
-  /** As in `/dev/sdaN`. */
+  /** The N in `/dev/sdaN`. */
   readonly number: number;
   /** Bytes. */
   readonly start: number;
   readonly size: number;
-  /** PARTUUID as blkid and lsblk print it; `xxxxxxxx-NN` with MBR; undefined where the disk has no identifier. */
+  /** PARTUUID as blkid and lsblk print it; `xxxxxxxx-NN` with MBR; undefined if the disk has no identifier. */
   readonly uuid: string | undefined;
   readonly label: string | undefined;
   /** PARTTYPE as lsblk prints it: a GUID, or `0x83`. */
@@ -19,10 +19,10 @@ export interface PartitionTable {
   /** PTUUID. */
   readonly uuid: string | undefined;
   readonly partitions: readonly Partition[];
-  /** Byte ranges besides the partitions that the table itself lies in, where they may be anywhere (EBRs). */
+  /** Byte ranges outside the partitions that belong to the table and may be anywhere (EBRs). */
   readonly tableSectors: readonly { readonly offset: number; readonly length: number }[];
-  /** Why the table cannot be relied on: overlaps, ranges outside the disk, no valid header. */
+  /** Why the table is not reliable: overlaps, ranges outside the disk, no valid header. */
   readonly problem: string | undefined;
-  /** For people; the table holds nonetheless. */
+  /** For the user. The table is valid nonetheless. */
   readonly warnings: readonly string[];
 }

@@ -1,4 +1,4 @@
-/** What is wrong with the ranges of a partition table: outside the disk, or over each other. */
+/** Finds faults in the ranges of a partition table: ranges outside the disk, or overlaps. */
 export interface NamedRange {
   readonly name: string;
   /** Bytes, `end` excluded. */
@@ -6,7 +6,7 @@ export interface NamedRange {
   readonly end: number;
 }
 
-/** The first fault, for people; undefined where all lie within `[from, to)` and apart. */
+/** Returns the first fault, for the user; undefined if all lie within `[from, to)` without overlaps. */
 export function rangeProblem(ranges: readonly NamedRange[], from: number, to: number): string | undefined {
   const sorted = [...ranges].sort((a, b) => a.start - b.start || a.end - b.end);
   for (const { name, start, end } of sorted) {

@@ -1,6 +1,6 @@
 /**
- * Without metadata_csum nothing covers the superblock, and one wrong byte in it moves the whole map. The first copy of
- * it, which kernel and tools keep up to date in these fields, tells.
+ * Compares the superblock with its first copy. Without metadata_csum no checksum covers the superblock, and one wrong
+ * byte in it moves the whole map. Kernel and tools keep these fields of the copy up to date.
  */
 import type { ReadAt } from '../../block/source.ts';
 import { groupRange, hasSuperblock } from './layout.ts';
@@ -18,7 +18,7 @@ const fields = [
   'checksum',
 ] as const;
 
-/** The first field in which both differ, with both values; undefined if all agree or there is no copy. */
+/** Returns the first field in which both differ, with both values; undefined if all agree or there is no copy. */
 export async function backupProblem(sb: ExtSuperblock, readAt: ReadAt): Promise<string | undefined> {
   if (sb.checksum === 'crc32c') return undefined;
   const group = firstBackup(sb);

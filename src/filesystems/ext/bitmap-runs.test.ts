@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { usedRuns } from './bitmap-runs.ts';
 
 test('finds the runs that a bit by bit walk finds, at any alignment', () => {
-  // Whole bytes of ones and zeros are frequent, so that words are skipped.
+  // Whole bytes of ones and zeros are frequent in the test data, so that words are skipped.
   const byte = fc.oneof(fc.constant(0), fc.constant(255), fc.integer({ min: 0, max: 255 }));
   fc.assert(
     fc.property(

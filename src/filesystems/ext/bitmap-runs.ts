@@ -1,5 +1,5 @@
 /**
- * From an allocation bitmap to runs of used bits, a word at a time: whole words of ones or zeros cost one
+ * Converts an allocation bitmap to runs of used bits, a word at a time. Whole words of ones or zeros cost one
  * comparison, so an ordinary bitmap is read at the speed of memory. Bit 0 of byte 0 comes first.
  */
 
@@ -44,7 +44,10 @@ export function usedRuns(bitmap: Uint8Array, bits: number, run: (from: number, t
   return bits - used;
 }
 
-/** The bytes as 32-bit words (this machine is little-endian, as are all that Node 24 runs on); copied where they do not lie evenly. */
+/**
+ * Returns the bytes as 32-bit words. This machine is little-endian, as are all that Node 24 runs on. Bytes that are not
+ * aligned are copied.
+ */
 function asWords(bitmap: Uint8Array, bits: number): Int32Array {
   const count = Math.ceil(bits / 32);
   if (bitmap.byteOffset % 4 === 0 && bitmap.byteLength >= count * 4)

@@ -1,19 +1,19 @@
 /**
- * Reads the block bitmaps of many groups with few requests: with flex_bg the bitmaps of a flex group lie side by
- * side, so what is near enough is read in one piece.
+ * Reads the block bitmaps of many groups with few requests. With flex_bg the bitmaps of a flex group are adjacent, so
+ * bitmaps that are close together are read in one piece.
  */
 import { MiB } from '../../base/bytes.ts';
 import type { ReadAt } from '../../block/source.ts';
 import type { GroupDescriptor } from './descriptors.ts';
 import type { ExtSuperblock } from './superblock.ts';
 
-/** Bytes: the largest read, and how much between two bitmaps is read along rather than skipped. */
+/** Bytes: the largest read, and the largest gap between two bitmaps that is read rather than skipped. */
 const largestRead = MiB;
 const largestGap = 64 * 1024;
-/** Reads under way at once: Node has four threads for files. */
+/** The most reads at once: Node has four threads for files. */
 const concurrency = 4;
 
-/** Bitmaps by group number; groups without one on disk, or with a wrong descriptor, are left out. */
+/** Returns the bitmaps by group number. Groups without a bitmap on disk, or with a wrong descriptor, are left out. */
 export async function readBitmaps(
   sb: ExtSuperblock,
   readAt: ReadAt,
@@ -48,7 +48,7 @@ interface Run {
   readonly places: Place[];
 }
 
-/** Places of `size` bytes joined to runs, in the order of their offsets. */
+/** Joins places of `size` bytes to runs, in the order of their offsets. */
 function coalesce(places: readonly Place[], size: number): Run[] {
   const runs: Run[] = [];
   for (const place of [...places].sort((a, b) => a.offset - b.offset)) {

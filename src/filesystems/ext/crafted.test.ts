@@ -1,4 +1,4 @@
-/** Images made to be expensive: they end soon, with everything used, and within little memory. */
+/** Images that are made to be expensive: reading them ends soon, with everything used, and within little memory. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crafted, craftedSize as size } from '../../../test/helpers/crafted-ext.ts';

@@ -1,6 +1,6 @@
 /**
- * Group descriptors of ext2/3/4: read from wherever the table lies (in one piece, or a block per metagroup),
- * checked, decoded. Layout: docs/formats/ext.md.
+ * Reads the group descriptors of ext2/3/4 from any place of the table (in one piece, or a block per metagroup), checks
+ * and decodes them. Layout: docs/formats/ext.md.
  */
 import { crc16 } from '../../base/crc16.ts';
 import { crc32c } from '../../base/crc32c.ts';
@@ -16,17 +16,20 @@ export interface GroupDescriptor {
   readonly inodeBitmap: number;
   readonly inodeTable: number;
   readonly freeClusters: number;
-  /** The block bitmap is not on disk. */
+  /** True if the block bitmap is not on disk. */
   readonly uninitialised: boolean;
   /** CRC-32C register of the block bitmap, or its low half: see `bitmapChecksumMask`. */
   readonly bitmapChecksum: number;
-  /** What is wrong with it, for people. */
+  /** The fault in the descriptor, for the user. */
   readonly problem: string | undefined;
-  /** As it is on disk. */
+  /** Its bytes on disk. */
   readonly raw: Uint8Array;
 }
 
-/** Reads the descriptors of `count` groups from `first`. Throws FILESYSTEM_UNREADABLE where the table cannot be there. */
+/**
+ * Reads the descriptors of `count` groups from `first`. Throws FILESYSTEM_UNREADABLE if the place of the table is
+ * impossible.
+ */
 export async function readDescriptors(
   sb: ExtSuperblock,
   readAt: ReadAt,
@@ -45,7 +48,7 @@ export async function readDescriptors(
   return descriptors;
 }
 
-/** Blocks `[from, to)` of the table; those that follow each other on disk are read at once. */
+/** Reads blocks `[from, to)` of the table. Blocks that are adjacent on disk are read at once. */
 export async function readTableBlocks(
   sb: ExtSuperblock,
   readAt: ReadAt,
@@ -105,7 +108,7 @@ export function parseDescriptor(sb: ExtSuperblock, group: number, raw: Buffer): 
   };
 }
 
-/** Descriptors of 32 bytes hold the low half of the bitmap's checksum alone. */
+/** Returns the mask of the bitmap checksum: descriptors of 32 bytes hold only its low half. */
 export function bitmapChecksumMask(sb: ExtSuperblock): number {
   return sb.descriptorSize >= 64 ? 0xffffffff : 0xffff;
 }
@@ -118,7 +121,7 @@ function checksumProblem(sb: ExtSuperblock, group: number, raw: Buffer): string 
   return `group ${group}: descriptor checksum ${hex(computed)}, but ${hex(stored)} is stored`;
 }
 
-/** The checksum as it should be stored in `raw`. */
+/** Returns the checksum that `raw` should store. */
 function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): number {
   const covered = scratch.subarray(0, 4 + sb.descriptorSize);
   covered.writeUInt32LE(group);
@@ -131,7 +134,7 @@ function descriptorChecksum(sb: ExtSuperblock, group: number, raw: Uint8Array): 
   return crc16(covered.subarray(4 + checksumOffset + 2), before);
 }
 
-/** A group number and the largest descriptor; a buffer for each of a million descriptors would cost memory. */
+/** Room for a group number and the largest descriptor. A buffer for each of a million descriptors would cost memory. */
 const scratch = Buffer.alloc(4 + 1024);
 
 function placeProblem(

@@ -1,8 +1,8 @@
 /**
- * ext2, ext3 and ext4: probe and used map. Format, and when everything counts as used: docs/formats/ext.md.
+ * ext2, ext3 and ext4: probe and used map. The format, and when everything counts as used: docs/formats/ext.md.
  *
- * Before the map is given out, the superblock and all descriptors have been checked (with an earlier map: those that
- * were written since). The bitmaps are checked while the map is walked (groups.ts).
+ * The superblock and all descriptors are checked before the map is returned. With an earlier map, only descriptors
+ * written since are checked. The bitmaps are checked while the map is walked (groups.ts).
  */
 import type { ReadAt } from '../../block/source.ts';
 import {
@@ -24,13 +24,13 @@ import {
   superblockProblem,
 } from './superblock.ts';
 
-/** The identity, or undefined where this is not ext or, as with blkid, the superblock fails its checksum. */
+/** Returns the identity; undefined if this is not ext or, as with blkid, if the checksum of the superblock is wrong. */
 export async function probeExt(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
   const sb = await readSuperblock(readAt, deviceSize);
   return sb?.storedChecksum === sb?.computedChecksum ? sb && identityOn(sb, deviceSize) : undefined;
 }
 
-/** The type where the magic number of ext is there, whatever state the rest is in. */
+/** Returns the type if the magic number of ext is there, whether the rest is valid or not. */
 export async function readExtType(readAt: ReadAt, deviceSize: number): Promise<string | undefined> {
   return (await readSuperblock(readAt, deviceSize))?.identity.type;
 }
@@ -42,7 +42,7 @@ function identityOn({ identity }: ExtSuperblock, deviceSize: number): Filesystem
 async function readSuperblock(readAt: ReadAt, deviceSize: number): Promise<ExtSuperblock | undefined> {
   if (deviceSize < superblockOffset + superblockLength) return undefined;
   let sb = parseSuperblock(await readAt(superblockOffset, superblockLength));
-  // A mounted filesystem may be writing it just now.
+  // The kernel may be writing the superblock of a mounted filesystem just now.
   for (let retry = 0; retry < 3 && sb && sb.storedChecksum !== sb.computedChecksum; retry++)
     sb = parseSuperblock(await readAt(superblockOffset, superblockLength));
   return sb;
@@ -85,7 +85,10 @@ export const readExtUsedMap: UsedMapReader = async (readAt, deviceSize, options 
   };
 };
 
-/** Looks at the descriptors: those that were written since an earlier map, or all of them. A string says what is wrong. */
+/**
+ * Reads and checks the descriptors: those that were written since an earlier map, or all of them. Returns a string with
+ * the fault if there is one.
+ */
 async function openGroups(reading: ExtReading, options: UsedMapOptions): Promise<ExtGroups | string> {
   const { sb, readAt, state, signal } = reading;
   const { keep = false, earlier } = options;

@@ -1,6 +1,6 @@
 /**
- * Feature bits of ext2/3/4 (Linux fs/ext4/ext4.h). What is not listed here is unknown, and an unknown bit makes
- * everything used: see docs/formats/ext.md.
+ * Feature bits of ext2/3/4 (Linux fs/ext4/ext4.h). A bit that is not listed here is unknown, and makes everything used:
+ * see docs/formats/ext.md.
  */
 export const compat = {
   dir_prealloc: 0x1,
@@ -57,7 +57,7 @@ export interface FeatureSet {
   readonly roCompat: number;
 }
 
-/** Names the bits that this reader does not know; empty where it knows them all. */
+/** Names the bits that this reader does not know; empty if it knows all of them. */
 export function unknownFeatures(features: FeatureSet): string[] {
   return [
     ...unknown('incompatible', features.incompat, incompat),
@@ -72,8 +72,8 @@ function unknown(kind: string, bits: number, known: Readonly<Record<string, numb
 }
 
 /**
- * blkid's names: ext2 has no journal and ext3 has one, neither has anything newer; `jbd` is an external
- * journal (libblkid/src/superblocks/ext.c of util-linux).
+ * Returns the type as blkid names it. ext2 has no journal and ext3 has one; neither has any newer feature. `jbd` is an
+ * external journal (libblkid/src/superblocks/ext.c of util-linux).
  */
 export function extType(features: FeatureSet, flags: number): 'ext2' | 'ext3' | 'ext4' | 'ext4dev' | 'jbd' {
   if (features.incompat & incompat.journal_dev) return 'jbd';

@@ -1,7 +1,7 @@
 /**
- * The used map of ext by its block groups. Memory does not grow with the filesystem: a window of groups is read at a time,
- * and the bitmaps are checked as they come. One that fails ends the walk with FILESYSTEM_UNREADABLE, but in a running
- * filesystem: there its group counts as used.
+ * The used map of ext by its block groups. Memory does not grow with the filesystem: a window of groups is read at a
+ * time, and each bitmap is checked when it is read. A bad bitmap ends the walk with FILESYSTEM_UNREADABLE. In a running
+ * filesystem its group counts as used instead.
  */
 import { MiB } from '../../base/bytes.ts';
 import { crc32c } from '../../base/crc32c.ts';
@@ -29,7 +29,7 @@ export interface ExtReading {
 /** Bytes of bitmaps in one window; two windows are in memory at once. */
 const windowBytes = MiB;
 
-/** Extents in a batch: a bitmap with every other bit set has 16,384 in 4 KiB. */
+/** Extents in a batch. A bitmap with every other bit set has 16,384 in 4 KiB. */
 const batchLength = 4096;
 
 export class ExtGroups implements GroupedMap {
@@ -62,7 +62,10 @@ export class ExtGroups implements GroupedMap {
     return group === 0 ? 0 : groupRange(sb, group).start * sb.blockSize;
   }
 
-  /** The map as it is now, of which only the groups are stale that may have changed; or why that cannot be known. */
+  /**
+   * Returns the present map, in which only the groups that may have changed are stale; or why these groups cannot be
+   * known.
+   */
   async next(reading: ExtReading, isWritten: EarlierMap['isWritten']): Promise<ExtGroups | string> {
     if (this.#kept === undefined) return 'nothing was kept of it';
     const { sb, readAt, signal } = reading;
@@ -96,7 +99,7 @@ export class ExtGroups implements GroupedMap {
     if (batch.length > 0) yield batch;
   }
 
-  /** All that is used, as `UsedMap.extents`. */
+  /** Yields all used extents, as `UsedMap.extents`. */
   async *extents(): AsyncGenerator<readonly Extent[]> {
     const batches = new ExtentBatches();
     for await (const parts of this.read()) {
@@ -108,14 +111,17 @@ export class ExtGroups implements GroupedMap {
     if (rest.length > 0) yield rest;
   }
 
-  /** Starts reading a window; its failure shows where it is awaited, or nowhere where nobody goes that far. */
+  /**
+   * Starts reading a window. An error is thrown when the window is awaited. If the caller stops before, the error is
+   * ignored.
+   */
   #readAhead(first: number, groupsAtOnce: number): Promise<Window> {
     const reading = this.#readWindow(first, groupsAtOnce);
     reading.catch(() => undefined);
     return reading;
   }
 
-  /** `first` and `most` count the groups that are read. */
+  /** `first` and `most` count in the list of groups to read. */
   async #readWindow(first: number, most: number): Promise<Window> {
     const { sb, readAt } = this.#reading;
     const stale = this.stale?.slice(first, first + most);
@@ -158,7 +164,7 @@ export class ExtGroups implements GroupedMap {
     return { group, extents: used.finish(), last: true, inFlux: problem !== undefined };
   }
 
-  /** Fills `runs` with the used clusters of the group (first, after the last, …); returns what is wrong. */
+  /** Fills `runs` with the used clusters of the group (first, after the last, …). Returns the fault if there is one. */
   #runs(descriptor: GroupDescriptor, bitmap: Uint8Array | undefined, runs: number[]): string | undefined {
     const { sb } = this.#reading;
     if (descriptor.problem !== undefined) return descriptor.problem;
@@ -167,13 +173,13 @@ export class ExtGroups implements GroupedMap {
   }
 }
 
-/** Groups of one window, with the bitmaps of those that have one. */
+/** The groups of one window, with the bitmaps of those that have one. */
 interface Window {
   readonly descriptors: readonly GroupDescriptor[];
   readonly bitmaps: ReadonlyMap<number, Uint8Array>;
 }
 
-/** As `bitmapRuns`, for a group whose bitmap is not on disk. */
+/** The same as `bitmapRuns`, for a group whose bitmap is not on disk. */
 function layoutRuns(
   sb: ExtSuperblock,
   descriptor: GroupDescriptor,
@@ -189,13 +195,13 @@ function layoutRuns(
     runs.push(from, to);
     free -= to - from;
   }
-  // What is used here follows from a superblock that may have no checksum. Fewer free ones do no harm.
+  // The used clusters follow from a superblock that may have no checksum. Too few free clusters do no harm.
   if (free > freeClusters)
     return `group ${group}: by the layout ${free} clusters are free, but the descriptor says ${freeClusters}`;
   return undefined;
 }
 
-/** Appends the used runs (first cluster, cluster after the last, …) to `runs`; returns what is wrong. */
+/** Appends the used runs (first cluster, cluster after the last, …) to `runs`. Returns the fault if there is one. */
 function bitmapRuns(
   sb: ExtSuperblock,
   { group, bitmapChecksum, freeClusters }: GroupDescriptor,
@@ -212,13 +218,16 @@ function bitmapRuns(
   const free = usedRuns(bitmap, Math.ceil((end - start) / sb.clusterBlocks), (from, to) =>
     runs.push(from, to),
   );
-  // The only check there is without metadata_csum; the kernel makes it too, and calls the bitmap corrupt.
+  // Without metadata_csum this is the only check. The kernel makes it too, and reports a corrupt bitmap.
   if (free !== freeClusters)
     return `group ${group}: the block bitmap has ${free} free clusters, but the descriptor says ${freeClusters}`;
   return undefined;
 }
 
-/** A filesystem whose own metadata is free in its map was read in the wrong place, or is damaged. */
+/**
+ * Returns a fault if the filesystem's own metadata is free in its map. Then the map was read in the wrong place, or is
+ * damaged.
+ */
 function metadataProblem(
   sb: ExtSuperblock,
   { group }: GroupDescriptor,
@@ -230,7 +239,10 @@ function metadataProblem(
   return `group ${group}: blocks ${free.start} to ${free.end - 1} are metadata, but the block bitmap has some of them free`;
 }
 
-/** Bad sectors make the map unreadable; everything else (cancelled, device gone, a defect) goes on as it is. */
+/**
+ * Returns the error if bad sectors made the map unreadable. Throws every other error again (cancelled, device gone, a
+ * defect).
+ */
 export function unreadable(error: unknown): AgentError {
   const codes: readonly string[] = ['DEVICE_READ_ERROR', 'FILESYSTEM_UNREADABLE'];
   if (error instanceof AgentError && codes.includes(error.code)) return error;

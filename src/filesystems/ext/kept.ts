@@ -1,9 +1,9 @@
 /**
- * What is kept of a reading of ext, so that the next one reads only the groups that may have changed. What is used in a
- * group follows from its descriptor, from its block bitmap, from where all metadata lies, and from the superblock.
+ * The facts kept of a reading of ext, so that the next one reads only the groups that may have changed. The used blocks
+ * of a group follow from its descriptor, its block bitmap, the places of all metadata, and the superblock.
  *
- * One block of the descriptor table holds many groups, and most writes change one of them. So the descriptors are kept as
- * they are on disk: of a table block that was written, only the groups whose descriptor differs have changed.
+ * One block of the descriptor table holds many groups, and most writes change one of them. So the descriptors are kept
+ * as they are on disk. In a table block that was written, only the groups whose descriptor differs have changed.
  */
 import type { EarlierMap } from '../used-map.ts';
 import type { ReadAt } from '../../block/source.ts';
@@ -13,17 +13,17 @@ import { incompat, roCompat } from './features.ts';
 import { descriptorBlock } from './layout.ts';
 import type { ExtSuperblock } from './superblock.ts';
 
-/** Blocks of the descriptor table that are read at once. */
+/** The most blocks of the descriptor table that are read at once. */
 const tableBlocksAtOnce = 256;
 
 export class KeptGroups {
   readonly sb: ExtSuperblock;
   readonly #table: Buffer;
-  /** Where each group's block bitmap begins, in bytes; -1 if it is not on disk. */
+  /** Offset of each group's block bitmap, in bytes; -1 if it is not on disk. */
   readonly #bitmaps: Float64Array;
-  /** Groups that did not hang together when they were read. */
+  /** Groups that were inconsistent when they were read. */
   readonly #doubtful = new Set<number>();
-  /** Why nothing of this may be used again. */
+  /** Why no part of this may be used again. */
   #doubt: string | undefined;
 
   constructor(sb: ExtSuperblock) {
@@ -32,13 +32,16 @@ export class KeptGroups {
     this.#bitmaps = new Float64Array(sb.groups).fill(-1);
   }
 
-  /** Of the whole table, when it shows where the metadata lies: that of a wrong descriptor remains unknown. */
+  /**
+   * Stores a descriptor of the survey of the whole table, which finds the metadata. A wrong descriptor leaves the place
+   * of its metadata unknown.
+   */
   begin(descriptor: GroupDescriptor): void {
     this.#doubt ??= descriptor.problem;
     this.#store(descriptor);
   }
 
-  /** A group was read: with this descriptor, and with this outcome. */
+  /** Records that a group was read with this descriptor and with this outcome. */
   note(descriptor: GroupDescriptor, problem: string | undefined): void {
     if (!this.#raw(descriptor.group).equals(descriptor.raw)) {
       if (!isSamePlace(this.descriptor(descriptor.group), descriptor)) this.#doubt ??= movedText(descriptor);
@@ -52,7 +55,10 @@ export class KeptGroups {
     return parseDescriptor(this.sb, group, this.#raw(group));
   }
 
-  /** The groups that may have changed, in ascending order; or why that cannot be known. `sb`: as it is now. */
+  /**
+   * Returns the groups that may have changed, in ascending order; or why they cannot be known. `sb`: the present
+   * superblock.
+   */
   async stale(
     sb: ExtSuperblock,
     readAt: ReadAt,
@@ -77,7 +83,7 @@ export class KeptGroups {
     return [...stale].sort((a, b) => a - b);
   }
 
-  /** Ranges of the table's blocks, by their number. */
+  /** Yields ranges of the table's blocks, by their number. */
   *#tableBlocksToRead(isWritten: EarlierMap['isWritten']): Generator<readonly [from: number, to: number]> {
     const { sb } = this;
     const doubtful = new Set([...this.#doubtful].map((group) => Math.floor(group / sb.descriptorsPerBlock)));
@@ -92,7 +98,7 @@ export class KeptGroups {
     }
   }
 
-  /** Takes over the descriptors that differ. Returns what makes all of the map doubtful. */
+  /** Stores the descriptors that differ. Returns the reason if the whole map becomes unreliable. */
   #compareBlock(index: number, block: Buffer, stale: Set<number>): string | undefined {
     const { sb } = this;
     const first = index * sb.descriptorsPerBlock;
@@ -134,7 +140,7 @@ function movedText({ group }: GroupDescriptor): string {
   return `group ${group}: its bitmaps or its inode table have moved`;
 }
 
-/** What changes without a change of the layout, and is checked by itself (superblockProblem). */
+/** Fields that may change without a change of the layout, and are checked separately (superblockProblem). */
 const volatileFields: ReadonlySet<keyof ExtSuperblock> = new Set([
   'identity',
   'storedChecksum',
@@ -142,7 +148,7 @@ const volatileFields: ReadonlySet<keyof ExtSuperblock> = new Set([
   'state',
 ]);
 
-/** The superblock without the bits that a mounted filesystem sets and clears. */
+/** Returns the superblock without the bits that a mounted filesystem sets and clears. */
 function steady(sb: ExtSuperblock): ExtSuperblock {
   const { features } = sb;
   return {

@@ -4,7 +4,7 @@ import { descriptorBlock, fixedMetadata, groupOf, groupRange, hasSuperblock } fr
 import { parseSuperblock, superblockProblem, type ExtSuperblock } from './superblock.ts';
 import { MetadataMap, freeMetadata, uninitialisedRanges } from './metadata.ts';
 
-/** A superblock of 1 KiB blocks, 8192 a group, unless told otherwise. */
+/** Makes a superblock with blocks of 1 KiB, 8192 a group, unless `fields` says otherwise. */
 function superblock(fields: Record<number, number>): ExtSuperblock {
   const bytes = Buffer.alloc(1024);
   const blocks = fields[0x04] ?? 100_000;
@@ -33,7 +33,7 @@ test('copies of the superblock', () => {
   assert.deepEqual(groups(superblock({ 0x5c: 0x200, 0x24c: 1, 0x250: 40 })), [0, 1, 40]);
 });
 
-test('groups, the last one short', () => {
+test('groups, the last one shorter', () => {
   const sb = superblock({});
   assert.equal(sb.groups, 13);
   assert.deepEqual(groupRange(sb, 0), { start: 1, end: 8193 });
@@ -56,7 +56,7 @@ test('the descriptor table in one piece, and by metagroups', () => {
   assert.deepEqual(fixedMetadata(meta, 81), { start: 1 + 81 * 8192, end: 2 + 81 * 8192 });
 });
 
-test('an uninitialised group: its own metadata in it, and what others put there', () => {
+test('an uninitialised group: its own metadata in it, and the metadata of other groups', () => {
   const sb = superblock({ 0x64: 1 });
   const metadata = new MetadataMap(
     Float64Array.of(100, 24500, 24600, 40_000),

@@ -1,6 +1,6 @@
 /**
- * Where things lie in an ext2/3/4 filesystem: groups, copies of the superblock, blocks of the descriptor table.
- * Pure arithmetic over the superblock; docs/formats/ext.md. Numbers are blocks.
+ * Computes the places of structures in an ext2/3/4 filesystem: groups, copies of the superblock, blocks of the
+ * descriptor table. Pure arithmetic over the superblock; docs/formats/ext.md. Numbers are blocks.
  */
 import type { ExtSuperblock } from './superblock.ts';
 
@@ -31,20 +31,26 @@ function isPower(value: number, base: number): boolean {
   return rest === 1 && value > 1;
 }
 
-/** First block of the group that may hold filesystem metadata: block 0 is the boot block where blocks have 1 KiB. */
+/**
+ * Returns the first block of the group that may hold filesystem metadata. If blocks have 1 KiB, block 0 is the boot
+ * block.
+ */
 function metadataStart(sb: ExtSuperblock, group: number): number {
   const { start } = groupRange(sb, group);
   return start === 0 && sb.blockSize === 1024 ? 1 : start;
 }
 
-/** The block that holds block `index` of the descriptor table. */
+/** Returns the block that holds block `index` of the descriptor table. */
 export function descriptorBlock(sb: ExtSuperblock, index: number): number {
   if (sb.firstMetaGroup === undefined || index < sb.firstMetaGroup) return metadataStart(sb, 0) + 1 + index;
   const group = index * sb.descriptorsPerBlock;
   return metadataStart(sb, group) + (hasSuperblock(sb, group) ? 1 : 0);
 }
 
-/** The copies of superblock and descriptor table in a group; with `reserved`, the reserved descriptor blocks too. */
+/**
+ * Returns the copies of superblock and descriptor table in a group; with `reserved`, the reserved descriptor blocks
+ * too.
+ */
 export function fixedMetadata(sb: ExtSuperblock, group: number, reserved = false): BlockRange {
   const { start, end } = groupRange(sb, group);
   const first = metadataStart(sb, group);

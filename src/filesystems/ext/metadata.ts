@@ -1,10 +1,10 @@
 /**
- * Where an ext filesystem's own metadata lies: copies of the superblock and of the descriptor table, bitmaps and inode
- * tables of every group. It serves two ends: what is used in a group whose bitmap is not on disk (BLOCK_UNINIT) follows
- * from it, and a map in which any of it is free was read in the wrong place.
+ * Finds an ext filesystem's own metadata: copies of the superblock and of the descriptor table, bitmaps and inode
+ * tables of every group. The result has two uses. It gives the used blocks of a group whose bitmap is not on disk
+ * (BLOCK_UNINIT). And a map in which any metadata is free was read in the wrong place.
  *
- * Metadata lies side by side, with flex_bg that of many groups, so it is kept as few ranges. They may not overlap,
- * which bounds what a made-up filesystem can cost.
+ * Metadata is adjacent, with flex_bg that of many groups, so it is kept as few ranges. The ranges may not overlap,
+ * which limits the cost of a forged filesystem.
  */
 import type { ReadAt } from '../../block/source.ts';
 import { type GroupDescriptor, readDescriptors } from './descriptors.ts';
@@ -12,10 +12,10 @@ import { incompat } from './features.ts';
 import { type BlockRange, fixedMetadata, groupOf, groupRange } from './layout.ts';
 import type { ExtSuperblock } from './superblock.ts';
 
-/** Groups read in one go; their descriptors are one read where the table is in one piece. */
+/** Groups whose descriptors are read at once: one read if the table is in one piece. */
 const window = 4096;
 
-/** Ranges, 16 bytes each: 16 TiB without flex_bg have half a million. */
+/** The most ranges, 16 bytes each. 16 TiB without flex_bg have half a million. */
 const mostRanges = 2 ** 22;
 
 /** Sorted and disjoint ranges of blocks. */
@@ -23,13 +23,13 @@ export class MetadataMap {
   readonly #starts: Float64Array;
   readonly #ends: Float64Array;
 
-  /** Both sorted: those of disjoint ranges belong together in their order. */
+  /** Both are sorted: if ranges are disjoint, the n-th start belongs to the n-th end. */
   constructor(starts: Float64Array, ends: Float64Array) {
     this.#starts = starts;
     this.#ends = ends;
   }
 
-  /** What lies in `[start, end)`, cut to it. */
+  /** Returns the ranges in `[start, end)`, clipped to it. */
   within(start: number, end: number): BlockRange[] {
     let low = 0;
     for (let high = this.#ends.length; low < high;) {
@@ -44,16 +44,16 @@ export class MetadataMap {
   }
 }
 
-/** What a look through all descriptors found. */
+/** The result of reading all descriptors. */
 export interface Survey {
-  /** The first thing that is wrong with a descriptor; one of a running filesystem may be in flux. */
+  /** The first fault in a descriptor. In a running filesystem a descriptor may be changing. */
   readonly descriptorProblem: string | undefined;
-  /** Undefined if the metadata lies in a way that no ext filesystem has: then `layoutProblem` says why. */
+  /** Undefined if the places of the metadata are impossible for an ext filesystem: then `layoutProblem` says why. */
   readonly metadata: MetadataMap | undefined;
   readonly layoutProblem: string | undefined;
 }
 
-/** Reads all descriptors, and gives each to `found`. Throws FILESYSTEM_UNREADABLE and what `readAt` throws. */
+/** Reads all descriptors, and gives each to `found`. Throws FILESYSTEM_UNREADABLE and the errors of `readAt`. */
 export async function surveyDescriptors(
   sb: ExtSuperblock,
   readAt: ReadAt,
@@ -62,7 +62,7 @@ export async function surveyDescriptors(
 ): Promise<Survey> {
   let descriptorProblem: string | undefined;
   let layoutProblem: string | undefined;
-  // Each grows by itself: with flex_bg the bitmaps of many groups follow each other.
+  // Separate lists: with flex_bg the bitmaps of many groups are adjacent.
   const pieces = { blockBitmap: new Pieces(), inodeBitmap: new Pieces(), inodeTable: new Pieces() };
   const copies = new Pieces();
   for (let first = 0; first < sb.groups && layoutProblem === undefined; first += window) {
@@ -91,7 +91,7 @@ export async function surveyDescriptors(
     : { descriptorProblem, metadata: map, layoutProblem: undefined };
 }
 
-/** Ranges in the order in which they come; one that touches the one before is joined to it. */
+/** Ranges in the order in which they were added. A range that touches the one before is joined to it. */
 class Pieces {
   readonly starts: number[] = [];
   readonly ends: number[] = [];
@@ -111,7 +111,7 @@ class Pieces {
   }
 }
 
-/** Without flex_bg a group's metadata lies in the group. */
+/** Returns a fault if, without flex_bg, a group's metadata is outside the group. */
 function placeProblem(sb: ExtSuperblock, descriptor: GroupDescriptor): string | undefined {
   if (sb.features.incompat & incompat.flex_bg) return undefined;
   const { group, blockBitmap, inodeBitmap, inodeTable } = descriptor;
@@ -131,7 +131,7 @@ function joined(all: readonly Pieces[]): MetadataMap | string {
   return new MetadataMap(starts, ends);
 }
 
-/** The used blocks of a group without a bitmap, sorted and disjoint, widened to whole clusters. */
+/** Returns the used blocks of a group without a bitmap, sorted and disjoint, extended to whole clusters. */
 export function uninitialisedRanges(
   sb: ExtSuperblock,
   groupNumber: number,
@@ -160,8 +160,8 @@ function alignTo(round: (value: number) => number, block: number, origin: number
 }
 
 /**
- * The first metadata of the group that `runs` leave free (pairs of first cluster and cluster after the last, in order,
- * within the group); undefined if they hold all of it.
+ * Returns the first metadata of the group that `runs` do not cover; undefined if they cover all of it. `runs` are pairs
+ * of first cluster and cluster after the last, in order, within the group.
  */
 export function freeMetadata(
   sb: ExtSuperblock,

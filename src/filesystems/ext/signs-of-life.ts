@@ -1,7 +1,8 @@
 /**
- * Signs of life of ext3 and ext4 (../signs-of-life.ts): the superblock, which a mount for writing changes and waits
- * for before it does anything else (ext4_setup_super: mount count and time), the group descriptors and the journal's
- * superblock. Offsets: Linux Documentation/filesystems/ext4/super.rst and journal.rst; docs/formats/reboot.md.
+ * Reads the signs of life of ext3 and ext4 (../signs-of-life.ts): the superblock, the group descriptors and the
+ * journal's superblock. A mount for writing first changes the superblock and waits until it is on disk
+ * (ext4_setup_super: mount count and time). Offsets: Linux Documentation/filesystems/ext4/super.rst and journal.rst;
+ * docs/formats/reboot.md.
  */
 import type { ReadAt } from '../../block/source.ts';
 import { digest, type Signs } from '../signs.ts';
@@ -19,7 +20,7 @@ const stateErrors = 2;
 const journalMagic = 0xc03b3998;
 const extentMagic = 0xf30a;
 
-/** The signs, or why this filesystem has none that could be trusted. Throws what `readAt` throws. */
+/** Returns the signs, or why this filesystem has no reliable ones. Throws the errors of `readAt`. */
 export async function extSigns(readAt: ReadAt, deviceSize: number): Promise<Signs | string> {
   if (deviceSize < superblockOffset + superblockLength) return 'it has no superblock';
   const bytes = await readAt(superblockOffset, superblockLength);
@@ -30,7 +31,7 @@ export async function extSigns(readAt: ReadAt, deviceSize: number): Promise<Sign
   if (problem !== undefined) return problem;
   const journal = await journalSuperblock(readAt, sb, raw, deviceSize);
   if (typeof journal === 'string') return journal;
-  // s_start: where the log begins; 0 where it is empty.
+  // s_start: the beginning of the log; 0 if it is empty.
   if (journal.readUInt32BE(0x1c) !== 0) return 'its journal is not empty';
   const tables = await readTableBlocks(sb, readAt, 0, sb.descriptorBlocks);
   return {
@@ -45,7 +46,7 @@ export async function extSigns(readAt: ReadAt, deviceSize: number): Promise<Sign
   };
 }
 
-/** The superblock without what the signs name themselves, and without its checksum. */
+/** Returns the superblock without its checksum and without the fields that are signs of their own. */
 function steady(raw: Buffer): Buffer {
   const bytes = Buffer.from(raw);
   for (const [offset, length] of [...writeTimeFields, kilobytesField, [0x3fc, 4]] as const)
@@ -59,27 +60,29 @@ const writeTimeFields = [
   [0x274, 1],
 ] as const;
 const kilobytesField = [0x178, 8] as const;
-/** e2fsck counts what it writes itself: 4 or 5 KiB seen (1.47), with the superblock and the journal's. */
+/** e2fsck counts its own writes: 4 or 5 KiB seen (1.47), with the superblock and the journal's. */
 const quickLookKilobytes = 8;
 
 /**
- * Whether all that differs is what `e2fsck -p` does to a clean filesystem that it leaves unchecked, as every boot does
- * before it mounts the root filesystem: it writes the superblock with another write time and a little more written,
- * and the journal's superblock as it was. `from`: when this boot began, milliseconds since 1970.
+ * Returns whether the only differences are those of an `e2fsck -p` that leaves a clean filesystem unchecked. Every boot
+ * runs this before it mounts the root filesystem. It writes the superblock with another write time and slightly more
+ * kilobytes written, and the journal's superblock unchanged. `from`: when this boot began, milliseconds since 1970.
  */
 export function isQuickLook(before: Signs, now: Signs, from: number): boolean {
   for (const name of new Set([...Object.keys(before), ...Object.keys(now)]))
     if (before[name] !== now[name] && name !== 'write time' && name !== 'kilobytes written') return false;
   const more = Number(now['kilobytes written']) - Number(before['kilobytes written']);
   const at = Date.parse(now['write time'] ?? '');
-  // Seconds; the clock may have been set a little since.
+  // Two seconds of tolerance: the clock may have been adjusted slightly in the meantime.
   return more >= 0 && more <= quickLookKilobytes && at >= from - 2000 && at <= Date.now() + 2000;
 }
 
-/** Where such a look writes, bytes. */
+/** The bytes that such a check writes. */
 export const quickLookWrites = { offset: superblockOffset, length: superblockLength } as const;
 
-/** Why the kernel may write to it without a mount for writing, or with one that shows in no superblock. */
+/**
+ * Returns why the kernel may write to the filesystem without a mount for writing, or with one that no superblock shows.
+ */
 function unsettled(sb: ExtSuperblock, raw: Buffer): string | undefined {
   if (!(sb.features.compat & compat.has_journal))
     return 'it has no journal, and drivers that know none need not mark a mount';
@@ -92,7 +95,7 @@ function unsettled(sb: ExtSuperblock, raw: Buffer): string | undefined {
   return undefined;
 }
 
-/** By the superblock's copy of the journal's inode (s_jnl_blocks): an extent, or a list of blocks. */
+/** Finds the journal by the superblock's copy of its inode (s_jnl_blocks): an extent, or a list of blocks. */
 async function journalSuperblock(
   readAt: ReadAt,
   sb: ExtSuperblock,
@@ -115,7 +118,7 @@ async function journalSuperblock(
   return journal.readUInt32BE(0) === journalMagic ? journal : lost;
 }
 
-/** Seconds since 1970, 40 bits in two places. */
+/** Formats seconds since 1970, 40 bits in two places. */
 function time(raw: Buffer, low: number, high: number): string {
   const seconds = raw.readUInt32LE(low) + raw.readUInt8(high) * 2 ** 32;
   return seconds === 0 ? 'never' : new Date(seconds * 1000).toISOString();

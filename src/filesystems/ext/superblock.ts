@@ -1,6 +1,6 @@
 /**
- * The superblock of ext2/3/4: bytes in, geometry and identity out, and one flat list of checks that says what
- * is wrong with it. Layout: docs/formats/ext.md. Numbers are blocks unless the name says bytes.
+ * The superblock of ext2/3/4: converts bytes to geometry and identity, and checks them in one flat list that names the
+ * fault. Layout: docs/formats/ext.md. Numbers are blocks unless the name says bytes.
  */
 import { crc32c } from '../../base/crc32c.ts';
 import { labelText, uuidText } from '../uuid.ts';
@@ -36,24 +36,24 @@ export interface ExtSuperblock {
   /** Blocks of the whole descriptor table. */
   readonly descriptorBlocks: number;
   readonly reservedDescriptorBlocks: number;
-  /** The first block of the descriptor table that lies in its own metagroup; undefined without meta_bg. */
+  /** The first block of the descriptor table that is in its own metagroup; undefined without meta_bg. */
   readonly firstMetaGroup: number | undefined;
-  /** Which groups have copies of the superblock. */
+  /** The groups that have copies of the superblock. */
   readonly backups: 'all' | 'sparse' | readonly [number, number];
-  /** What checks descriptors; bitmaps are checked with crc32c alone. */
+  /** The checksum of descriptors. Bitmaps are checked only with crc32c. */
   readonly checksum: 'none' | 'crc16' | 'crc32c';
   /** CRC register at the start of descriptors and bitmaps. */
   readonly checksumSeed: number;
   readonly checksumType: number;
-  /** As stored and as calculated; equal where the filesystem has none. */
+  /** As stored and as calculated; equal if the filesystem has no checksum. */
   readonly storedChecksum: number;
   readonly computedChecksum: number;
   readonly state: number;
-  /** Undefined where the filesystem has no journal or has it inside. */
+  /** Undefined if the filesystem has no journal or has it inside. */
   readonly externalJournal: string | undefined;
 }
 
-/** Undefined where the magic number is not there. Nothing else is judged here: see `superblockProblem`. */
+/** Returns undefined if the magic number is missing. Checks nothing else: see `superblockProblem`. */
 export function parseSuperblock(bytes: Uint8Array): ExtSuperblock | undefined {
   const sb = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (sb.length < superblockLength || sb.readUInt16LE(0x38) !== 0xef53) return undefined;
@@ -128,8 +128,8 @@ function backupsOf(sb: Buffer, features: FeatureSet): ExtSuperblock['backups'] {
 }
 
 /**
- * Why the bitmaps of this filesystem cannot be trusted; undefined where they can, as far as the superblock
- * shows. `deviceSize` in bytes.
+ * Returns why the bitmaps of this filesystem are not reliable; undefined if the superblock shows no reason.
+ * `deviceSize` in bytes.
  */
 export function superblockProblem(
   sb: ExtSuperblock,
@@ -163,7 +163,7 @@ function geometryProblem(sb: ExtSuperblock, deviceSize: number): string | undefi
   const firstDataBlock = blockSize * clusterBlocks === 1024 ? 1 : 0;
   if (sb.firstDataBlock !== firstDataBlock || firstDataBlock >= sb.blocks)
     return `superblock: first data block ${sb.firstDataBlock} of ${sb.blocks}, ${firstDataBlock} is right for blocks of ${blockSize} bytes`;
-  // 2 PiB of 4 KiB blocks; what has more is no filesystem, and would cost memory.
+  // 2 PiB of 4 KiB blocks. A larger number is not a real filesystem, and would cost memory.
   if (sb.groups > mostGroups) return `superblock: ${sb.groups} groups, more than ${mostGroups}`;
   if (sb.inodesPerGroup === 0 || sb.groups * sb.inodesPerGroup !== sb.inodes)
     return `superblock: ${sb.inodes} inodes, but ${sb.groups} groups of ${sb.inodesPerGroup}`;

@@ -1,13 +1,13 @@
 /**
- * The boot sectors that carry a BIOS parameter block and end in 0x55 0xAA as a partition table does: FAT, NTFS,
- * exFAT. Recognised with the checks that libblkid makes (superblocks/vfat.c, ntfs.c, exfat.c of util-linux), for
- * these decide whether a sector is a file system or a table.
+ * Recognises boot sectors with a BIOS parameter block: FAT, NTFS, exFAT. They end in 0x55 0xAA as a partition table
+ * does. The checks are those of libblkid (superblocks/vfat.c, ntfs.c, exfat.c of util-linux), because they decide
+ * whether a sector is a filesystem or a table.
  */
 import type { ReadAt } from '../../block/source.ts';
 import type { FilesystemIdentity } from '../used-map.ts';
 import { labelText } from '../uuid.ts';
 
-/** A FAT, NTFS or exFAT identity by the first sector; undefined where it is none of them. */
+/** Returns a FAT, NTFS or exFAT identity by the first sector; undefined if it is none of them. */
 export async function probeBootSector(
   sector: Buffer,
   readAt: ReadAt,
@@ -26,7 +26,7 @@ interface FatGeometry {
   readonly clusterSize: number;
   readonly sectors: number;
   readonly fat32: boolean;
-  /** Bytes from the start: the root directory of FAT12/16, the data area of FAT32. */
+  /** Bytes from the start to the root directory of FAT12/16, or to the data area of FAT32. */
   readonly afterTables: number;
   readonly rootEntries: number;
 }
@@ -92,7 +92,7 @@ function fatGeometry(sector: Buffer): FatGeometry | undefined {
   };
 }
 
-/** The volume's entry in the root directory (the first cluster of it with FAT32). */
+/** Returns the label from the volume's entry in the root directory (with FAT32, from the directory's first cluster). */
 function fatLabel(directory: Uint8Array): string | undefined {
   for (let at = 0; at + 32 <= directory.length && directory[at] !== 0; at += 32) {
     const entry = directory.subarray(at, at + 32);
@@ -129,7 +129,7 @@ async function probeNtfs(
   };
 }
 
-/** Attribute 0x60 of the file record of $Volume. */
+/** Returns attribute 0x60 of the file record of $Volume. */
 function ntfsLabel(record: Buffer): string | undefined {
   if (record.toString('latin1', 0, 4) !== 'FILE') return undefined;
   for (let at = record.readUInt16LE(0x14); at + 24 <= record.length;) {
@@ -145,7 +145,7 @@ function ntfsLabel(record: Buffer): string | undefined {
   return undefined;
 }
 
-/** Its label, which is in the root directory, is not read. */
+/** Does not read the label, which is in the root directory. */
 function probeExfat(sector: Buffer): FilesystemIdentity | undefined {
   if (sector.toString('latin1', 3, 11) !== 'EXFAT   ' || sector[0x6e] === undefined) return undefined;
   const sectorSize = 2 ** sector[0x6c]!;

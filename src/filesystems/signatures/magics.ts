@@ -1,10 +1,10 @@
 /**
- * The signatures that libblkid knows besides those with parsers of their own (signatures.ts), as of util-linux 2.41:
+ * The signatures that libblkid knows, except those with their own parsers (signatures.ts), as of util-linux 2.41:
  * libblkid/src/superblocks/*.c, and libblkid/src/partitions/*.c for partition tables other than MBR and GPT. A stale
- * filesystem under any of them must not be believed, so a match here says no more than "something else".
+ * filesystem under any of them must not be used, so a match here only means "something else".
  *
- * A magic of four bytes and more is believed alone. libblkid checks more, so that it never sees what is not seen here.
- * Shorter ones have a check in weak-magics.ts.
+ * A magic of four or more bytes counts without further checks. libblkid checks more, so it never finds a signature that
+ * is not found here. Shorter magics have a check in weak-magics.ts.
  */
 import type { Place } from './regions.ts';
 
@@ -22,7 +22,7 @@ const luks2Copies = [0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x10000
 const lastSector = { beforeEnd: 512 };
 const promiseSectors = [63, 255, 256, 16, 399, 591, 675, 735, 911, 974, 991, 951, 3087];
 
-/** RAID of mainboards and controllers, and volume managers: what lies below them belongs to them. */
+/** RAID of mainboards and controllers, and volume managers: signatures below them belong to their contents. */
 export const containerMagics: readonly Magic[] = [
   {
     type: 'isw_raid_member',
@@ -128,7 +128,7 @@ export const filesystemMagics: readonly Magic[] = [
   { type: 'erofs', magic: '\xe2\xe1\xf5\xe0', at: [0x400] },
 ];
 
-/** Partition tables that the Linux kernel of most machines does not read; the names are blkid's. */
+/** Partition tables that the Linux kernel of most machines does not read. The names are blkid's. */
 export const tableMagics: readonly Magic[] = [
   { type: 'aix', magic: '\xc9\xc2\xd4\xc1', at: [0] },
   { type: 'sgi', magic: '\x0b\xe5\xa9\x41', at: [0] },

@@ -1,4 +1,4 @@
-/** No filesystem is believed below the signature of another one, wherever that lies, nor against what is mounted. */
+/** No filesystem is read below the signature of another one, at any place, or if another one is mounted. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { syntheticXfs } from '../../../test/helpers/synthetic-xfs.ts';
@@ -10,13 +10,13 @@ import { type MarkedMap, markUsed } from '../mark-used.ts';
 import type { ReadUsedMapOptions } from '../read-used-map.ts';
 import { findSignatures } from './signatures.ts';
 
-/** Not a multiple of what signatures at the end are rounded to. */
+/** Not a multiple of the units to which places at the end are rounded. */
 const size = 160 * MiB + 3 * 512;
 
 interface Base {
   readonly name: string;
   readonly readAt: ReadAt;
-  /** Bytes up to which the reader needs what it has there. */
+  /** Byte ranges that the reader needs. */
   readonly needs: readonly (readonly [number, number])[];
 }
 
@@ -34,7 +34,7 @@ function xfsBase(): Base {
   return { name: 'XFS', readAt, needs };
 }
 
-/** ext2 of one group, right as far as the reader looks. */
+/** Makes an ext2 of one group that is valid for the reader. */
 function extBase(): Base {
   const words: [number, number][] = [
     [0x00, 64],
@@ -80,7 +80,7 @@ function mark(readAt: ReadAt, options: ReadUsedMapOptions = {}): Promise<MarkedM
   return markUsed(new Bitmap(size, 65536), readAt, size, 512, options);
 }
 
-test('the bases are read when nothing lies over them', async () => {
+test('the bases are read if no other signature is there', async () => {
   for (const { name, readAt } of bases) {
     const map = await mark(readAt);
     assert.deepEqual([map.everything, map.warnings], [false, []], name);
@@ -95,7 +95,8 @@ for (const [kind, foreign] of [
   test(`everything is used below ${kind}`, async () => {
     for (const one of foreign) {
       const end = one.offset + one.bytes.length;
-      // One that destroys what the reader needs proves nothing by itself, so it is tried where it does not.
+      // A signature that destroys bytes that the reader needs proves nothing. So it is tried on a base that it spares,
+      // if there is one.
       const spared = bases.filter(({ needs }) =>
         needs.every(([from, to]) => end <= from || one.offset >= to),
       );
@@ -127,7 +128,7 @@ test('a damaged superblock makes the other signature doubtful', async () => {
   );
 });
 
-test('a mounted device is believed as the type it is mounted as, and as no other', async () => {
+test('a mounted device is read only as the type as which it is mounted', async () => {
   const [xfs, ext] = bases as [Base, Base];
   const how = '/dev/sdx is mounted';
   for (const type of ['ext2', 'ext3', 'ext4'])

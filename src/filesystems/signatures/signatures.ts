@@ -1,7 +1,7 @@
 /**
- * What a device holds, by the signatures of every type we know; whoever needs the used map must know of all of
- * them, for two on one device mean that one is stale. Offsets and checks as in libblkid (superblocks/ of
- * util-linux). Types whose used map we read have readers of their own: ext, xfs, swap.
+ * Finds the signatures of every known type on a device. The used map needs all of them, because two on one device mean
+ * that one is stale. Offsets and checks as in libblkid (superblocks/ of util-linux). Types whose used map we read have
+ * their own readers: ext, xfs, swap.
  */
 import type { ReadAt } from '../../block/source.ts';
 import { probeExt, readExtType } from '../ext/ext.ts';
@@ -16,18 +16,18 @@ import { weakMagics, weakTables } from './weak-magics.ts';
 
 export interface Signature {
   readonly identity: FilesystemIdentity;
-  /** Byte where the signature's header lies. */
+  /** Offset of the signature's header in bytes. */
   readonly offset: number;
   /**
-   * False if blkid would not name it: a superblock that is damaged, or a partition table. It still shows that the
-   * device may hold something else.
+   * False if blkid would not name it: a damaged superblock, or a partition table. It still shows that the device may
+   * hold other contents.
    */
   readonly named: boolean;
 }
 
 /**
- * All signatures, in the order of blkid's preference: RAID and volume managers, encryption, then filesystems.
- * Throws DEVICE_READ_ERROR or FILESYSTEM_UNREADABLE where the device cannot be read there.
+ * Returns all signatures, in the order of blkid's preference: RAID and volume managers, encryption, then filesystems.
+ * Throws DEVICE_READ_ERROR or FILESYSTEM_UNREADABLE if the device cannot be read there.
  */
 export async function findSignatures(readAt: ReadAt, deviceSize: number): Promise<Signature[]> {
   const regions = await readRegions(readAt, deviceSize);
@@ -51,7 +51,7 @@ export async function findSignatures(readAt: ReadAt, deviceSize: number): Promis
   ];
 }
 
-/** The different types of the signatures, in their order. */
+/** Returns the different types of the signatures, in their order. */
 export function typesOf(signatures: readonly Signature[]): string[] {
   return [...new Set(signatures.map(({ identity }) => identity.type))];
 }
@@ -61,7 +61,7 @@ function plain(type: string, offset: number, named: boolean): Signature {
   return { identity, offset, named };
 }
 
-/** Types that are told by their signature alone, so that a stale filesystem under them is not taken as true. */
+/** Finds types that only have a signature here, so that a stale filesystem under them is not used. */
 async function known(
   regions: Regions,
   magics: readonly Magic[],
@@ -80,14 +80,14 @@ async function known(
   return found;
 }
 
-/** A superblock with the magic of XFS and a geometry that cannot be is there all the same. */
+/** A superblock with the magic of XFS and an impossible geometry counts as a signature too. */
 async function xfs(readAt: ReadAt, head: Buffer, deviceSize: number): Promise<Signature[]> {
   const identity = await probeXfs(readAt, deviceSize);
   if (identity !== undefined) return [{ identity, offset: 0, named: true }];
   return textAt(head, 0, 'XFSB') ? [plain('xfs', 0, false)] : [];
 }
 
-/** Likewise one of ext whose checksum is wrong. */
+/** A superblock of ext with a wrong checksum counts as a signature too. */
 async function ext(readAt: ReadAt, deviceSize: number): Promise<Signature[]> {
   const identity = await probeExt(readAt, deviceSize);
   if (identity !== undefined) return [{ identity, offset: 1024, named: true }];

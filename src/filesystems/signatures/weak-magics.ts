@@ -1,12 +1,12 @@
 /**
- * Signatures that need more than a comparison, since their magic is short or may lie in many places: each with the
+ * Signatures that need more than a comparison, because their magic is short or may be at many places. Each has the
  * checks that libblkid makes (util-linux 2.41, superblocks/*.c and partitions/*.c).
  */
 import { crc32 } from 'node:zlib';
 import { KiB } from '../../base/bytes.ts';
 import { placeOn, type Regions } from './regions.ts';
 
-/** The bytes where the signature lies. */
+/** Returns the offsets of the signature in bytes. */
 export type WeakMagic = (regions: Regions) => Promise<number[]>;
 
 export const weakMagics: readonly { readonly type: string; readonly find: WeakMagic }[] = [
@@ -61,7 +61,7 @@ function fileVault(head: Buffer): boolean {
   );
 }
 
-/** A FAT boot sector with BitLocker's GUID. */
+/** Returns whether this is a FAT boot sector with BitLocker's GUID. */
 function bitLockerToGo(head: Buffer): boolean {
   return (
     head.length >= 512 &&
@@ -73,10 +73,10 @@ function bitLockerToGo(head: Buffer): boolean {
 const bitLockerGuid = Buffer.from('3bd66749292ed84a8399f6a339e3d001', 'hex');
 
 /**
- * Four labels of 256 KiB: two at the start, two at the end (OpenZFS, module/zfs/vdev_label.c). In each: from 16 KiB
- * the pool's configuration as a list of names and values, from 128 KiB uberblocks, each a multiple of 1 KiB apart.
- * The first 8 KiB are left as they were, so that an older XFS superblock stays. libblkid up to 2.40 looks for four
- * uberblocks, later ones for the configuration; either is enough here.
+ * Finds labels of ZFS. There are four labels of 256 KiB: two at the start, two at the end (OpenZFS,
+ * module/zfs/vdev_label.c). In each: from 16 KiB the pool's configuration as a list of names and values, from 128 KiB
+ * uberblocks, each a multiple of 1 KiB apart. ZFS does not change the first 8 KiB, so an older XFS superblock stays.
+ * libblkid up to 2.40 searches for four uberblocks, later versions for the configuration; here either is enough.
  */
 async function zfs(regions: Regions): Promise<number[]> {
   const { size } = regions;
@@ -101,7 +101,7 @@ function isZfsLabel(label: Buffer): boolean {
 
 const uberblock = 0xbab10cn;
 
-/** An XFS log by itself; a filesystem that has its superblock there holds its own. */
+/** Finds an XFS log on a device of its own. A filesystem with its superblock there holds its own log. */
 function xfsLog(head: Buffer): number[] {
   for (let at = 0; at + 512 <= Math.min(head.length, 256 * KiB); at += 512) {
     const magic = head.readUInt32BE(at);
@@ -114,7 +114,10 @@ function xfsLog(head: Buffer): number[] {
   return [];
 }
 
-/** HFS and HFS+. An ext superblock has its number of inodes at the magic, and its inodes per group at the block size. */
+/**
+ * Recognises HFS and HFS+. An ext superblock has its number of inodes at the magic, and its inodes per group at the
+ * block size.
+ */
 function hfs(head: Buffer): boolean {
   const volume = head.subarray(0x400, 0x600);
   if (volume.length < 0x200) return false;
@@ -125,7 +128,7 @@ function hfs(head: Buffer): boolean {
   return blockSize >= 512 && Number.isInteger(Math.log2(blockSize));
 }
 
-/** The magic of Minix is a number that an ext superblock may have there: its free inodes. */
+/** Recognises Minix. Its magic is a number that an ext superblock may have at the same place: its free inodes. */
 function minix(head: Buffer): boolean {
   const volume = head.subarray(0x400, 0x600);
   // libblkid makes the same exception for ext.
@@ -135,7 +138,7 @@ function minix(head: Buffer): boolean {
   return magics.some((one) => [0x137f, 0x138f, 0x2468, 0x2478].includes(one)) || third.includes(0x4d5a);
 }
 
-/** The superblock, at 1 KiB and in the last 4 KiB, with its checksum. */
+/** Finds the superblock, at 1 KiB and in the last 4 KiB, with its checksum. */
 async function nilfs(regions: Regions): Promise<number[]> {
   const found: number[] = [];
   for (const offset of [0x400, placeOn(regions.size, { beforeEnd: 8 * 512 })]) {
@@ -146,7 +149,7 @@ async function nilfs(regions: Regions): Promise<number[]> {
     const covered = Buffer.from(sb.subarray(0, bytes));
     const stored = covered.readUInt32LE(16);
     covered.writeUInt32LE(0, 16);
-    // The kernel's CRC-32 keeps its register as it is; zlib's has it inverted.
+    // The kernel's CRC-32 keeps its register unchanged; zlib's has it inverted.
     const computed = ~crc32(covered, ~sb.readUInt32LE(12) >>> 0) >>> 0;
     if (computed === stored) found.push(offset);
   }
@@ -167,7 +170,10 @@ function macTable(head: Buffer): boolean {
   return block >= 512 && (signature === 'PM' || signature === 'TS');
 }
 
-/** No magic: a list of partitions whose ids are letters and digits, and which fit into the size that it gives. */
+/**
+ * Recognises a table without a magic: a list of partitions whose ids are letters and digits, and which fit into the
+ * size that the table gives.
+ */
 function atariTable(head: Buffer, size: number): boolean {
   if (head.length < 512 || (head[510] === 0x55 && head[511] === 0xaa)) return false;
   const sectors = head.readUInt32BE(0x1c2);
@@ -180,7 +186,7 @@ function atariTable(head: Buffer, size: number): boolean {
   });
 }
 
-/** A GPT without its protective MBR: the kernel ignores it, but it shows that the disk was partitioned. */
+/** Recognises a GPT without its protective MBR. The kernel ignores it, but it shows that the disk was partitioned. */
 function isGptAlone(head: Buffer, at: number): boolean {
   if (head.length < at + 512 || (head[510] === 0x55 && head[511] === 0xaa)) return false;
   const header = Buffer.from(head.subarray(at, at + 512));

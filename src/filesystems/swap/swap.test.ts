@@ -21,7 +21,7 @@ async function used(bytes: Buffer): Promise<{ everything: boolean; extents: Exte
   return { everything: map.everything, extents };
 }
 
-test('the header page is used, and the tail of the device', async () => {
+test('the header page and the tail of the device are used', async () => {
   assert.deepEqual(await used(area('SWAPSPACE2')), {
     everything: false,
     extents: [
@@ -31,14 +31,14 @@ test('the header page is used, and the tail of the device', async () => {
   });
 });
 
-test('a hibernated system, an old or a foreign format make everything used', async () => {
+test('a hibernated system, an old or a foreign format makes everything used', async () => {
   for (const magic of ['S1SUSPEND', 'ULSUSPEND', 'LINHIB0001', 'SWAP-SPACE'])
     assert.equal((await used(area(magic))).everything, true, magic);
   assert.equal((await used(area('SWAPSPACE2', { 1024: 0x01000000 }))).everything, true);
   assert.equal((await used(area('SWAPSPACE2', { 1028: 64 }))).everything, true, 'longer than its device');
 });
 
-test('what it is', async () => {
+test('the identity of a swap area', async () => {
   const probe = (bytes: Buffer) =>
     probeSwap((at, length) => Promise.resolve(bytes.subarray(at, at + length)), size);
   assert.equal((await probe(area('SWAPSPACE2')))?.label, 'swaplabel');

@@ -1,7 +1,7 @@
 /**
- * Linux swap areas. The first page is the header; what the pages after it hold means nothing after a restart,
- * so they are free, unless a hibernated system lies there. Format: include/linux/swap.h (union swap_header),
- * signatures of suspended systems as in libblkid's superblocks/swap.c.
+ * Linux swap areas. The first page is the header. The contents of the pages after it mean nothing after a restart, so
+ * they are free, unless they hold a hibernated system. Format: include/linux/swap.h (union swap_header), signatures of
+ * suspended systems as in libblkid's superblocks/swap.c.
  *
  * | offset | what |
  * | --- | --- |
@@ -25,7 +25,7 @@ interface SwapHeader {
   readonly lastPage: number | undefined;
 }
 
-/** `swap`, or `swsuspend` where a hibernated system lies in it. */
+/** Returns the identity, with type `swap`, or `swsuspend` if the area holds a hibernated system. */
 export async function probeSwap(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
   return (await readHeader(readAt, deviceSize))?.identity;
 }

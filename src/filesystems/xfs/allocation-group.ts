@@ -1,5 +1,5 @@
 /**
- * The AGF sector of an XFS allocation group: where its free-space tree is and what it sums up to. Pure; see
+ * Reads the AGF sector of an XFS allocation group: the roots of its free-space trees, and their sum. Pure; see
  * docs/formats/xfs.md.
  */
 import { AgentError } from '../../base/errors.ts';
@@ -13,11 +13,11 @@ export interface FreeSpaceRoot {
   readonly length: number;
   /** Block of the tree's root, inside the group. */
   readonly root: number;
-  /** 1 where the root is a leaf. */
+  /** 1 if the root is a leaf. */
   readonly levels: number;
-  /** What the tree's extents sum up to, in blocks. */
+  /** Number of blocks in all extents of the tree. */
   readonly freeBlocks: number;
-  /** Root and levels of the other tree of the same extents, by their size. */
+  /** Root and levels of the other tree of the same extents, which is sorted by their size. */
   readonly bySize: { readonly root: number; readonly levels: number };
 }
 

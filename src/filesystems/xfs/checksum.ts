@@ -1,12 +1,12 @@
 /**
- * What the self-describing metadata of XFS v5 has in common: a CRC-32C over the whole sector or block whose own
- * four bytes count as zeros (docs/formats/xfs.md).
+ * Reads values and checksums that all self-describing metadata of XFS v5 has in common. The checksum is a CRC-32C over
+ * the whole sector or block; its own four bytes count as zeros (docs/formats/xfs.md).
  */
 import { crc32c } from '../../base/crc32c.ts';
 
 const noBytes = new Uint8Array(4);
 
-/** Undefined where the checksum at `offset` is right, else a phrase with both numbers. */
+/** Returns undefined if the checksum at `offset` is right, else a phrase with both numbers. */
 export function checksumFault(data: Buffer, offset: number): string | undefined {
   const stored = data.readUInt32LE(offset);
   const before = crc32c(data.subarray(0, offset));
@@ -14,17 +14,20 @@ export function checksumFault(data: Buffer, offset: number): string | undefined 
   return stored === computed ? undefined : `checksum is ${hex(stored)}, its contents give ${hex(computed)}`;
 }
 
-/** `0x0000abcd` */
+/** Formats a number as `0x0000abcd`. */
 export function hex(value: number): string {
   return `0x${value.toString(16).padStart(8, '0')}`;
 }
 
-/** A Buffer over the same bytes, for its readers. */
+/** Returns a Buffer over the same bytes, for its read methods. */
 export function asBuffer(data: Uint8Array): Buffer {
   return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 }
 
-/** A 64-bit big-endian number as a double; exact below 2^53, and above it at least not below 2^53. */
+/**
+ * Reads a 64-bit big-endian number as a double. Exact below 2^53; a number from 2^53 on never becomes smaller than
+ * 2^53.
+ */
 export function readUInt64(data: Buffer, offset: number): number {
   return data.readUInt32BE(offset) * 2 ** 32 + data.readUInt32BE(offset + 4);
 }

@@ -1,8 +1,8 @@
 /**
- * Recognizes the log records that a freeze leaves behind ("covering": xfs_log_cover in the kernel): one
- * transaction that holds the superblock and nothing else. Where only such records are left to be replayed,
- * the free-space trees on disk are true, as in an image taken of a frozen filesystem. Pure; the format is in
- * docs/formats/xfs.md. Whatever looks different is not such a record.
+ * Recognizes the log records that a freeze leaves behind ("covering": xfs_log_cover in the kernel): one transaction
+ * that holds only the superblock. If only such records are left to be replayed, the free-space trees on disk are up to
+ * date, as in an image taken of a frozen filesystem. Any record with another form does not count as a covering record.
+ * Pure; the format is in docs/formats/xfs.md.
  */
 import type { LogRecord } from './log-record.ts';
 
@@ -14,9 +14,9 @@ const transactionMagic = 0x5452414e;
 const bufferItem = 0x123c;
 const littleEndianLinux = 1;
 
-/** `header` is the record's first block, `data` its `dataBlocks` blocks as they are on disk. */
+/** `header` is the record's first block. `data` holds its `dataBlocks` blocks as they are on disk. */
 export function logsOnlySuperblock(record: LogRecord, header: Buffer, data: Buffer): boolean {
-  // Cycle numbers overwrite the first word of each block; the header has room for 64 of the words.
+  // Cycle numbers overwrite the first word of each block. The header has room for 64 of the words.
   if (record.dataBlocks > 64 || header.readUInt32BE(300) !== littleEndianLinux) return false;
   const bytes = Buffer.from(data);
   for (let i = 0; i < record.dataBlocks; i++) header.copy(bytes, i * blockSize, 44 + i * 4, 48 + i * 4);
@@ -33,7 +33,7 @@ export function logsOnlySuperblock(record: LogRecord, header: Buffer, data: Buff
   return items.length > 0;
 }
 
-/** The regions between start and commit of the one transaction of a record; undefined for anything else. */
+/** Returns the regions between start and commit of the one transaction of a record; undefined for any other record. */
 function transactionRegions(bytes: Buffer, operations: number): Buffer[] | undefined {
   const regions: Buffer[] = [];
   let at = 0;

@@ -1,4 +1,4 @@
-/** Damaged synthetic XFS filesystems: no way for damage to end in a map, a crash or a loop. */
+/** Damaged synthetic XFS filesystems: damage must never end in a wrong map, a crash or a loop. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -31,7 +31,7 @@ function flip(fs: SyntheticXfs, place: number, bit: number): void {
   piece[bit >>> 3] = piece[bit >>> 3]! ^ (1 << (bit & 7));
 }
 
-test('a failed checksum is named with its place and both numbers', async () => {
+test('a failed checksum is reported with its place and both numbers', async () => {
   const fs = syntheticXfs({ fanout: 3, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
   const place = fs.treeBlocks.get(1)!.at(-1)!;
   flip(fs, place, 800);
@@ -102,7 +102,7 @@ test('one wrong byte in version 4, which has no checksums, never makes a used bl
       }
 });
 
-test('metadata that the trees have free makes everything used, also where checksums are right', async () => {
+test('metadata that is free in the trees makes everything used, also if checksums are right', async () => {
   const fs = syntheticXfs({ fanout: 20, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
   const first = fs.treeBlocks
     .get(0)!
@@ -143,7 +143,7 @@ test('a truncated tree block or device read is unreadable, not a crash', async (
   assert.equal((await wholeMap(fs)).everything, true);
 });
 
-test('cycles among children and siblings end with an error, also where checksums are right', async () => {
+test('cycles among children and siblings end with an error, also if checksums are right', async () => {
   const make = (): SyntheticXfs =>
     syntheticXfs({ fanout: 3, free: () => extentsOf(Array(30).fill([2, 3]), 1000) });
   const childrenAt = 56 + Math.floor((4096 - 56) / 12) * 8;
@@ -163,7 +163,7 @@ test('cycles among children and siblings end with an error, also where checksums
     fs.seal(root, 'tree');
     for (const state of ['idle', 'frozen'] as const)
       assert.equal((await wholeMap(fs, state)).everything, true, what);
-    // Live: the group counts as used, the others are still known.
+    // Live: the group counts as used, the other groups are still known.
     const live = await wholeMap(fs, 'live');
     assert.equal(live.everything, false);
     assert.ok(live.used.length > 30);
@@ -192,7 +192,7 @@ test('extents that overlap, are empty, lie outside or do not sum up make everyth
   assert.equal((await wholeMap(fs, 'live')).everything, false);
 });
 
-test('a log that is not plainly clean makes an idle filesystem used as a whole', async () => {
+test('a log that is not clearly clean makes an idle filesystem used as a whole', async () => {
   const log = (fs: SyntheticXfs): Buffer =>
     [...fs.pieces.values()].find((p) => p.readUInt32BE(0) === 0xfeedbabe)!;
   for (const [what, edit] of [

@@ -1,7 +1,7 @@
 /**
- * One block of the XFS free-space tree by block number (bnobt): header checks, records of a leaf, keys and
- * pointers of a node. Pure; see docs/formats/xfs.md. What hangs together over blocks is checked by the walk in
- * free-space-tree.ts.
+ * Reads one block of the XFS free-space tree by block number (bnobt): checks of its header, records of a leaf, keys and
+ * pointers of a node. Pure; see docs/formats/xfs.md. The walk in free-space-tree.ts checks the relations between
+ * blocks.
  */
 import { unreadable } from './allocation-group.ts';
 import { checksumFault, hex, readUInt64 } from './checksum.ts';
@@ -21,16 +21,16 @@ export interface FreeSpaceBlock {
   readonly leftSibling: number;
   readonly rightSibling: number;
   /**
-   * Of a leaf: pairs of first block and number of blocks. Of a node: pairs of key (first block of the first
-   * record below) and child's block number.
+   * For a leaf: pairs of first block and number of blocks. For a node: pairs of key (first block of the first record
+   * below) and the child's block number.
    */
   readonly pairs: Uint32Array;
 }
 
-/** No sibling. */
+/** Means that there is no sibling. */
 export const noBlock = 0xffffffff;
 
-/** Which of the two trees of free extents: by block number (bnobt) or by size (cntbt, read of version 4 alone). */
+/** One of the two trees of free extents: by block number (bnobt) or by size (cntbt, read only in version 4). */
 export type TreeOrder = 'block' | 'size';
 
 const magics = {
@@ -39,12 +39,12 @@ const magics = {
 } as const;
 const crcOffset = 52;
 
-/** "XFS allocation group 3, free-space tree block 17 (level 0)" */
+/** Names the block: "XFS allocation group 3, free-space tree block 17 (level 0)" */
 export function placeName(place: BlockPlace): string {
   return `XFS allocation group ${place.group}, free-space tree block ${place.block} (level ${place.level})`;
 }
 
-/** Most records of a leaf, or children of a node. */
+/** Returns the most records of a leaf, or children of a node. */
 export function mostEntries(sb: XfsSuperblock, level: number): number {
   return Math.floor((sb.blockSize - headerSize(sb)) / (level === 0 ? 8 : 12));
 }
@@ -81,7 +81,7 @@ export function parseFreeSpaceBlock(
   const count = data.readUInt16BE(6);
   const most = mostEntries(sb, level);
   if (count > most) fail(`it counts ${count} entries, ${most} fit`);
-  // Only a group without any free extent has an empty block: its root, a leaf.
+  // A block may be empty only in a group without any free extent: the root, which is a leaf.
   if (count === 0 && !(root && level === 0)) fail('it is empty');
   const first = headerSize(sb);
   const pairs = new Uint32Array(count * 2);

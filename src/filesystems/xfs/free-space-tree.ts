@@ -1,8 +1,7 @@
 /**
- * Walks the free-space tree of one XFS allocation group level by level, so that all its blocks are known before its
- * leaves are read: they must not be free themselves. Eight bytes a leaf are kept, and no extents. Everything that must
- * hold between blocks is checked on the way; levels count down and extents only grow, so no chain of bad pointers can
- * loop.
+ * Walks the free-space tree of one XFS allocation group level by level. So all its blocks are known before its leaves
+ * are read, because they must not be free themselves. Eight bytes a leaf are kept, and no extents. Relations between
+ * blocks are checked on the way. Levels count down and extents only grow, so no chain of bad pointers can loop.
  */
 import { isReadError } from '../../block/read-errors.ts';
 import type { ReadAt } from '../../block/source.ts';
@@ -15,17 +14,17 @@ export interface TreeReader {
   readonly sb: XfsSuperblock;
   readonly readAt: ReadAt;
   readonly signal: AbortSignal | undefined;
-  /** Also what a running filesystem may have written in parts: sibling chain, keys, the sum. */
+  /** Also checks facts that a running filesystem may have written only partly: sibling chain, keys, the sum. */
   readonly strict: boolean;
-  /** If given and not `strict`: is told what a strict reading would have thrown. */
+  /** If given and not `strict`: gets the errors that a strict reading would have thrown. */
   readonly doubt?: ((reason: string) => void) | undefined;
-  /** If given: gets the blocks of all trees that are read, inside the group. */
+  /** If given: gets the blocks of all trees that are read, as numbers inside the group. */
   readonly found?: ((blocks: readonly number[]) => void) | undefined;
-  /** The first bytes of the group, where they were read already. */
+  /** The first bytes of the group, if they were read already. */
   readonly head: { readonly data: Buffer; readonly offset: number };
 }
 
-/** Bytes of tree blocks that are read at a time. */
+/** The most bytes of tree blocks that are read at a time. */
 const batchBytes = 1024 * 1024;
 const batchBlocks = 64;
 
@@ -36,8 +35,8 @@ export interface GroupRange {
 }
 
 /**
- * The free extents of the group as pairs of first block and number of blocks (inside the group), one array a
- * leaf. `own` is metadata that lies in the group besides the tree: none of it may be free. Throws
+ * Yields the free extents of the group as pairs of first block and number of blocks (inside the group), one array for
+ * each leaf. `own` is metadata in the group that is not in the tree: none of it may be free. Throws
  * FILESYSTEM_UNREADABLE.
  */
 export async function* freeExtents(
@@ -69,7 +68,7 @@ export async function* freeExtents(
   }
 }
 
-/** Whether it matters that blocks fit to each other. */
+/** Returns whether the relations between blocks are checked. */
 function isHeldTogether({ strict, doubt }: TreeReader): boolean {
   return strict || doubt !== undefined;
 }
@@ -84,13 +83,13 @@ interface Walk extends TreeReader {
   readonly order: TreeOrder;
   /** Levels of this tree. */
   levels: number;
-  /** The blocks of the tree, as they come. */
+  /** The blocks of the tree, in the order of reading. */
   readonly blocks: number[];
   /** The last block seen at each level, from the leaves up. */
   readonly lastAtLevel: { block: number; rightSibling: number }[];
   /** End of the last extent. */
   end: number;
-  /** Blocks in the extents so far. */
+  /** Sum of the blocks of the extents so far. */
   sum: number;
   /** A sum over all records that does not depend on their order. */
   print: number;
@@ -102,8 +101,8 @@ function newWalk(reader: TreeReader, agf: FreeSpaceRoot, order: TreeOrder): Walk
 }
 
 /**
- * Goes down to the leaves, level by level, and returns them as pairs of key and block. A group of that length cannot
- * have more leaves than that they are half full, so that a made-up tree costs no more than a real one may.
+ * Goes down to the leaves, level by level, and returns them as pairs of key and block. Limits the number of leaves to
+ * the number that the group has if its leaves are half full. So a forged tree costs no more than a real one may.
  */
 async function leavesOf(walk: Walk, root: number, levels: number): Promise<Uint32Array> {
   const { sb, agf } = walk;
@@ -130,7 +129,7 @@ function leafPairs(walk: Walk, leaves: Uint32Array): AsyncGenerator<Uint32Array>
   return level(walk, 0, leaves);
 }
 
-/** What the blocks hold that `pairs` (of key and block) name, all at `depth`, in their order. */
+/** Yields the contents of the blocks named in `pairs` (of key and block), all at `depth`, in their order. */
 async function* level(walk: Walk, depth: number, pairs: Uint32Array): AsyncGenerator<Uint32Array> {
   const step = Math.max(1, Math.min(batchBlocks, Math.floor(batchBytes / walk.sb.blockSize))) * 2;
   for (let from = 0; from < pairs.length; from += step) {
@@ -142,7 +141,7 @@ async function* level(walk: Walk, depth: number, pairs: Uint32Array): AsyncGener
   }
 }
 
-/** Parses a block and holds it to what came before it. */
+/** Parses a block and checks it against the blocks before it. */
 function check(walk: Walk, depth: number, key: number, block: number, data: Buffer): Uint32Array {
   const { group, length } = walk.agf;
   const place = { group, length, block, level: depth };
@@ -198,7 +197,9 @@ function checkEnds(walk: Walk): void {
       );
 }
 
-/** Version 4 has no checksums, but the same extents in a second tree: both must hold the same. */
+/**
+ * Compares the two trees. Version 4 has no checksums, but a second tree of the same extents: both must hold the same.
+ */
 async function compareBySize(reader: TreeReader, agf: FreeSpaceRoot, print: number): Promise<void> {
   const { root, levels } = agf.bySize;
   const walk = newWalk(reader, agf, 'size');
@@ -217,14 +218,14 @@ async function compareBySize(reader: TreeReader, agf: FreeSpaceRoot, print: numb
     );
 }
 
-/** The blocks of the group that must not be free, asked for in ascending order. */
+/** The metadata blocks of the group, which must not be free. Queries must come in ascending order. */
 class OwnBlocks {
   readonly #starts: Float64Array;
   readonly #ends: Float64Array;
   #next = 0;
 
   constructor(agf: FreeSpaceRoot, own: readonly GroupRange[], blocks: readonly number[]) {
-    // Sorted each by itself: of ranges that do not overlap, start and end then still belong together.
+    // Starts and ends are sorted separately. If the ranges do not overlap, each start still belongs to its end.
     this.#starts = Float64Array.from([...own.map(({ start }) => start), ...blocks]).sort();
     this.#ends = Float64Array.from([
       ...own.map(({ end }) => end),
@@ -237,7 +238,7 @@ class OwnBlocks {
         );
   }
 
-  /** The first of them in `[start, end)`. */
+  /** Returns the first metadata block in `[start, end)`. */
   inside(start: number, end: number): number | undefined {
     while (this.#next < this.#ends.length && this.#ends[this.#next]! <= start) this.#next++;
     const next = this.#starts[this.#next];
@@ -245,7 +246,7 @@ class OwnBlocks {
   }
 }
 
-/** Reads the blocks that `pairs` name, neighbours in one go; the results are in the order of `pairs`. */
+/** Reads the blocks named in `pairs`, with one read for neighbours. The results are in the order of `pairs`. */
 async function readBlocks(walk: Walk, depth: number, pairs: Uint32Array): Promise<Buffer[]> {
   const size = walk.sb.blockSize;
   const count = pairs.length / 2;
@@ -280,7 +281,7 @@ async function readRun(walk: Walk, depth: number, block: number, count: number):
   return readMetadata(walk.readAt, agf.group * sb.agBlocks * sb.blockSize + start, length, placeName(where));
 }
 
-/** `readAt` for metadata: bad sectors make the filesystem unreadable, anything else passes. */
+/** `readAt` for metadata: bad sectors make the filesystem unreadable, other errors are thrown unchanged. */
 export async function readMetadata(
   readAt: ReadAt,
   offset: number,

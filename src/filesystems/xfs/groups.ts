@@ -1,4 +1,4 @@
-/** The used map of XFS by its allocation groups: all but the extents of their free-space trees. */
+/** The used map of XFS by its allocation groups: everything except the extents of their free-space trees. */
 import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { ExtentBatches } from '../extent-batches.ts';
@@ -16,11 +16,11 @@ export interface XfsReading {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Extents in a part. */
+/** The most extents in a part. */
 const partLength = 4096;
 /** Groups whose headers are read ahead. */
 const groupsAhead = 16;
-/** The tree's root is read along with the headers where that costs no more than this. */
+/** The tree's root is read together with the headers if both take at most this many bytes. */
 const longestHead = 64 * 1024;
 
 export class XfsGroups implements GroupedMap {
@@ -50,7 +50,10 @@ export class XfsGroups implements GroupedMap {
     return group * sb.agBlocks * sb.blockSize;
   }
 
-  /** The map as it is now, of which only the groups are stale that may have changed; or why that cannot be known. */
+  /**
+   * Returns the present map, in which only the groups that may have changed are stale; or why these groups cannot be
+   * known.
+   */
   next(reading: XfsReading, isWritten: EarlierMap['isWritten']): XfsGroups | string {
     if (this.#kept === undefined) return 'nothing was kept of it';
     const stale = this.#kept.stale(reading.sb, isWritten);
@@ -66,7 +69,7 @@ export class XfsGroups implements GroupedMap {
     }
   }
 
-  /** All that is used, as `UsedMap.extents`. */
+  /** Yields all used extents, as `UsedMap.extents`. */
   async *extents(): AsyncGenerator<readonly Extent[]> {
     const batches = new ExtentBatches();
     for await (const parts of this.read()) {
@@ -83,7 +86,7 @@ export class XfsGroups implements GroupedMap {
     const start = this.startOf(group);
     const end = group === this.count - 1 ? deviceSize : this.startOf(group + 1);
     let extents: Extent[] = [];
-    /** Everything before is either in a part or free. */
+    /** All bytes before this are either in a part or free. */
     let from = start;
     const trees: number[] = [];
     let doubt: string | undefined;
@@ -118,7 +121,7 @@ export class XfsGroups implements GroupedMap {
   }
 }
 
-/** Metadata in the group that the free-space tree by block number does not name. */
+/** Returns metadata in the group that the free-space tree by block number does not name. */
 function ownMetadata(sb: XfsSuperblock, agf: FreeSpaceRoot): GroupRange[] {
   const own: GroupRange[] = [];
   const add = (start: number, count: number): void => {
@@ -134,12 +137,12 @@ function ownMetadata(sb: XfsSuperblock, agf: FreeSpaceRoot): GroupRange[] {
 
 interface GroupHead {
   readonly group: number;
-  /** Where in the group `head` begins: at the AGF. */
+  /** Offset in the group at which `head` begins: the AGF. */
   readonly offset: number;
   readonly head: Buffer;
 }
 
-/** The AGF of each of these groups, and mostly the root behind it, some groups ahead of their use. */
+/** Reads the AGF of each of these groups, usually with the root behind it, some groups ahead of their use. */
 async function* groupHeads(
   readAt: ReadAt,
   sb: XfsSuperblock,
@@ -157,7 +160,7 @@ async function* groupHeads(
   const ahead: Promise<GroupHead>[] = [];
   for (const group of groups) {
     const next = read(group);
-    // It is awaited in its turn; until then its failure is nobody's surprise.
+    // The promise is awaited in its turn. Until then, its rejection must not count as unhandled.
     next.catch(() => undefined);
     ahead.push(next);
     if (ahead.length >= groupsAhead) yield await ahead.shift()!;

@@ -1,6 +1,6 @@
 /**
- * What is kept of a reading of XFS, so that the next one reads only the allocation groups that may have changed. What is
- * used in a group follows from its AGF, from the blocks of its free-space trees, and from the superblock.
+ * The facts kept of a reading of XFS, so that the next one reads only the allocation groups that may have changed. The
+ * used blocks of a group follow from its AGF, the blocks of its free-space trees, and the superblock.
  */
 import { layoutChange } from '../same-layout.ts';
 import type { EarlierMap } from '../used-map.ts';
@@ -8,7 +8,7 @@ import type { XfsSuperblock } from './superblock.ts';
 
 export class KeptGroups {
   readonly #sb: XfsSuperblock;
-  /** The blocks of the trees, inside the group; undefined: the group did not hang together, or was not read. */
+  /** The blocks of the trees, inside the group; undefined if the group was inconsistent, or was not read. */
   readonly #trees: (Uint32Array | undefined)[];
 
   constructor(sb: XfsSuperblock) {
@@ -16,12 +16,15 @@ export class KeptGroups {
     this.#trees = new Array<Uint32Array | undefined>(sb.agCount).fill(undefined);
   }
 
-  /** A group was read: from these blocks of trees; undefined if it did not hang together. */
+  /** Records that a group was read from these blocks of trees; undefined if the group was inconsistent. */
   note(group: number, trees: readonly number[] | undefined): void {
     this.#trees[group] = trees && Uint32Array.from(trees);
   }
 
-  /** The groups that may have changed, in ascending order; or why that cannot be known. `sb`: as it is now. */
+  /**
+   * Returns the groups that may have changed, in ascending order; or why they cannot be known. `sb`: the present
+   * superblock.
+   */
   stale(sb: XfsSuperblock, isWritten: EarlierMap['isWritten']): readonly number[] | string {
     const change = layoutChange(this.#sb, sb, volatileFields);
     if (change !== undefined) return change;
@@ -40,5 +43,5 @@ export class KeptGroups {
   }
 }
 
-/** What changes without a change of the layout. */
+/** Fields that may change without a change of the layout. */
 const volatileFields: ReadonlySet<keyof XfsSuperblock> = new Set(['label']);

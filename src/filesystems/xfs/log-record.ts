@@ -1,9 +1,9 @@
 /** A record of the XFS log, as its header describes it. */
 export interface LogRecord {
-  /** Block of its header. */
+  /** Number of the header's block. */
   readonly block: number;
   readonly cycle: number;
-  /** Blocks of header and of data. */
+  /** Number of blocks of the header, and of the data. */
   readonly headerBlocks: number;
   readonly dataBlocks: number;
   readonly operations: number;

@@ -1,4 +1,4 @@
-/** The log's state against a model that writes records round the log as the kernel does. */
+/** Tests the log's state against a model that writes records round the log as the kernel does. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -19,12 +19,12 @@ class ModelLog {
     this.data = Buffer.alloc(blocks * 512);
   }
 
-  /** Where the next record will be. */
+  /** The place of the next record. */
   get position(): { cycle: number; block: number } {
     return { cycle: this.#cycle, block: this.#head };
   }
 
-  /** Appends a record of `operations` over `body`; blocks behind the physical end belong to the next cycle. */
+  /** Appends a record of `operations` over `body`. Blocks past the physical end belong to the next cycle. */
   write(body: Buffer, operations: number, tail = this.position): void {
     const blocks = Math.ceil(body.length / 512);
     const header = Buffer.alloc(512);
@@ -80,7 +80,7 @@ function operation(client: number, flags: number, body: Buffer = Buffer.alloc(0)
 
 const unmountRecord = operation(0xaa, 0x20, Buffer.from('556e000000000000', 'hex'));
 
-/** A transaction that holds one buffer of a sector at `address`; with 0 it is the superblock. */
+/** Returns a transaction that holds one buffer of a sector at `address`; 0 is the superblock. */
 function bufferTransaction(address: number, item = 0x123c, flags = 0): Buffer {
   const header = Buffer.alloc(16);
   header.writeUInt32LE(0x5452414e, 0);
@@ -116,7 +116,7 @@ test('an unmount record at the head makes a log clean, wherever the head is and 
   );
 });
 
-test('a freeze leaves a log that is as good as clean, unless it holds more than the superblock', async () => {
+test('a freeze leaves a log that counts as clean, unless the log holds more than the superblock', async () => {
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 64, max: 200 }), lengths, async (blocks, records) => {
       const log = new ModelLog(blocks);
@@ -125,7 +125,7 @@ test('a freeze leaves a log that is as good as clean, unless it holds more than 
       log.write(bufferTransaction(0), 5, tail);
       const second = log.position;
       log.write(bufferTransaction(0), 5, tail);
-      // A record of two blocks that goes round the end is not looked into: dirty is the safe answer.
+      // A record of two blocks that wraps around the end is not examined: dirty is the safe answer.
       const wraps = tail.block + 4 > blocks && tail.block + 4 !== blocks && tail.block + 2 !== blocks;
       if (!wraps) assert.equal(await logFault(log.reader()), undefined);
       tail = second;
@@ -155,7 +155,7 @@ test('a hole before the head, as a crash leaves it, is not clean', async () => {
   assert.notEqual(await logFault(log.reader()), undefined);
 });
 
-test('garbage never crashes it, and does not make a dirty log clean', async () => {
+test('garbage never causes a crash, and does not make a dirty log clean', async () => {
   const edits = fc.array(fc.tuple(fc.nat(), fc.oneof(fc.nat(40), fc.integer({ min: 0, max: 0xffffffff }))), {
     minLength: 1,
     maxLength: 8,

@@ -1,7 +1,7 @@
 /**
- * Whether the log of an XFS filesystem that is not mounted holds anything still to be replayed: finds the
- * log's head by the cycle numbers and looks for an unmount record that ends there. Whatever is not plainly
- * clean counts as dirty. Pure over `read`; see docs/formats/xfs.md and the kernel's xfs_log_recover.c.
+ * Decides whether the log of an XFS filesystem that is not mounted still holds records to be replayed. It finds the
+ * log's head by the cycle numbers and looks for an unmount record that ends there. A log that is not clearly clean
+ * counts as dirty. Pure over `read`; see docs/formats/xfs.md and the kernel's xfs_log_recover.c.
  */
 import { readUInt64 } from './checksum.ts';
 import { logsOnlySuperblock } from './covering-record.ts';
@@ -12,9 +12,9 @@ export interface LogReader {
   readonly blocks: number;
   /** Reads blocks of 512 bytes of the log. */
   readonly read: (block: number, count: number) => Promise<Buffer>;
-  /** The filesystem's uuid as log records carry it. */
+  /** The filesystem's UUID as log records carry it. */
   readonly uuid: Buffer;
-  /** Record headers may take several blocks. */
+  /** True if record headers may take several blocks. */
   readonly version2: boolean;
 }
 
@@ -22,12 +22,12 @@ const blockSize = 512;
 const recordMagic = 0xfeedbabe;
 const unmountFlag = 0x20;
 const headerCycleSize = 32 * 1024;
-/** Eight in-core logs of 256 KiB: no more can be on the way to the disk at once. */
+/** Eight in-core logs of 256 KiB: no more blocks can be on the way to the disk at once. */
 const inFlightBlocks = (8 * 256 * 1024) / blockSize;
 /** A record of 256 KiB with its headers. */
 const longestRecord = (256 * 1024) / blockSize + 8;
 
-/** Undefined where the log is clean, else a phrase that says what is wrong with it. */
+/** Returns undefined if the log is clean, else a phrase that says why not. */
 export async function logFault(log: LogReader): Promise<string | undefined> {
   if (log.blocks < 16) return `the log of ${log.blocks} blocks is too short`;
   const head = await findHead(log);
@@ -44,10 +44,10 @@ export async function logFault(log: LogReader): Promise<string | undefined> {
   return (await isCovered(log, record, head)) ? undefined : dirty;
 }
 
-/** More than two covering records take. */
+/** More blocks than two covering records take. */
 const longestCover = 64;
 
-/** Whether all that is to be replayed, from the tail to the head, is the superblock. */
+/** Returns whether the superblock is all that would be replayed, from the tail to the head. */
 async function isCovered(log: LogReader, last: LogRecord, head: number): Promise<boolean> {
   let left = (head - last.tailBlock + log.blocks) % log.blocks;
   if (left === 0 || left > longestCover || last.tailBlock >= log.blocks) return false;
@@ -69,13 +69,13 @@ async function isCovered(log: LogReader, last: LogRecord, head: number): Promise
 
 const dirty = 'the log is dirty (it was not unmounted cleanly, or is in use)';
 
-/** The cycle in which this block of the log was written; 0 for never. */
+/** Returns the cycle in which this block of the log was written; 0 if it never was. */
 function cycleOf(block: Buffer, at = 0): number {
   const word = block.readUInt32BE(at);
   return word === recordMagic ? block.readUInt32BE(at + 4) : word;
 }
 
-/** Reads a record header; undefined where `data` does not begin with one. */
+/** Reads a record header. Returns undefined if `data` does not begin with one. */
 function parseRecord(data: Buffer, block: number, version2: boolean): LogRecord | undefined {
   if (data.length < blockSize || data.readUInt32BE(0) !== recordMagic) return undefined;
   const size = data.readUInt32BE(320);
@@ -94,7 +94,7 @@ function parseRecord(data: Buffer, block: number, version2: boolean): LogRecord 
 }
 
 /**
- * The block that will be written next, 1 to `blocks` (the last is the wrap), or a phrase where the cycle
+ * Returns the block that will be written next, 1 to `blocks` (the last is the wrap). Returns a phrase if the cycle
  * numbers before it have holes, as after a crash.
  */
 export async function findHead(log: LogReader): Promise<number | string> {
@@ -106,7 +106,7 @@ export async function findHead(log: LogReader): Promise<number | string> {
     return `the log begins in cycle ${first} and ends in cycle ${last}`;
   let head = log.blocks;
   if (first !== last) {
-    // The first block of the older cycle, by halves.
+    // Searches the first block of the older cycle by halves.
     for (let low = 0; head - low > 1;) {
       const middle = Math.floor((low + head) / 2);
       if ((await cycleAt(middle)) === first) low = middle;
@@ -120,7 +120,7 @@ export async function findHead(log: LogReader): Promise<number | string> {
   return hole === undefined ? head : `the log has a hole at block ${hole} before its head at ${head}`;
 }
 
-/** What of the window of `inFlightBlocks` before the head lies at the physical end of the log. */
+/** Returns the part of the window of `inFlightBlocks` before the head that lies at the physical end of the log. */
 function wrapped(log: LogReader, head: number, before: number): [number, number] {
   const count = Math.min(inFlightBlocks - before, log.blocks - head);
   return [log.blocks - count, count];
@@ -138,7 +138,7 @@ async function firstOtherCycle(
   return undefined;
 }
 
-/** The record that ends exactly at the head; undefined where there is none. */
+/** Returns the record that ends exactly at the head; undefined if there is none. */
 export async function lastRecord(log: LogReader, head: number): Promise<LogRecord | undefined> {
   const length = Math.min(longestRecord, log.blocks);
   const start = (head - length + log.blocks) % log.blocks;

@@ -1,8 +1,8 @@
 /**
- * Signs of life of XFS (../signs-of-life.ts): the place and the last record of its log, and the blocks in front of the
- * log's head, which every mount (for reading too) writes anew before it returns (xlog_clear_stale_blocks), so that
- * also a mount shows that was cut before it logged anything. Besides: the superblock with its counters, and the
- * headers of the allocation groups. docs/formats/reboot.md.
+ * Reads the signs of life of XFS (../signs-of-life.ts). They include the place and the last record of its log, and the
+ * blocks in front of the log's head. Every mount, also a read-only one, rewrites these blocks before it returns
+ * (xlog_clear_stale_blocks). So even a mount that was interrupted before it logged anything is visible. The other signs
+ * are the superblock with its counters, and the headers of the allocation groups. See docs/formats/reboot.md.
  */
 import type { ReadAt } from '../../block/source.ts';
 import { digest, type Signs } from '../signs.ts';
@@ -11,12 +11,12 @@ import { findHead, lastRecord, logFault, type LogReader } from './log.ts';
 import { readUInt64 } from './checksum.ts';
 import { parseSuperblock, superblockFault, superblockSize, type XfsSuperblock } from './superblock.ts';
 
-/** Blocks of 512 bytes that a mount clears in front of the head, at most: eight records of 256 KiB. */
+/** The most blocks of 512 bytes that a mount clears in front of the head: eight records of 256 KiB. */
 const clearedBlocks = (8 * 256 * 1024) / 512;
-/** Groups whose headers are looked at; a filesystem that was grown a hundredfold has more. */
+/** The most groups whose headers are read. A filesystem that was grown a hundredfold has more. */
 const mostGroups = 1024;
 
-/** The signs, or why this filesystem has none that could be trusted. Throws what `readAt` throws. */
+/** Returns the signs, or why this filesystem has no reliable ones. Throws the errors of `readAt`. */
 export async function xfsSigns(readAt: ReadAt, deviceSize: number): Promise<Signs | string> {
   if (deviceSize < superblockSize) return 'it has no superblock';
   const sb = parseSuperblock(await readMetadata(readAt, 0, Math.min(512, deviceSize), 'XFS superblock'));
@@ -50,7 +50,7 @@ export async function xfsSigns(readAt: ReadAt, deviceSize: number): Promise<Sign
   };
 }
 
-/** `count` blocks from `head` on, around the end of the log; never more than the log has. */
+/** Reads `count` blocks from `head` on, around the end of the log; never more than the log has. */
 async function around(log: LogReader, head: number, count: number): Promise<Buffer> {
   const start = head % log.blocks;
   const first = Math.min(count, log.blocks - start);
@@ -59,7 +59,7 @@ async function around(log: LogReader, head: number, count: number): Promise<Buff
   return Buffer.concat(parts);
 }
 
-/** The first four sectors of each group: superblock, free space, inodes, free list. */
+/** Reads the first four sectors of each group: superblock, free space, inodes, free list. */
 async function groupHeaders(readAt: ReadAt, sb: XfsSuperblock): Promise<Buffer[]> {
   const headers: Buffer[] = [];
   for (let group = 0; group < Math.min(sb.agCount, mostGroups); group++) {

@@ -1,12 +1,12 @@
 /**
- * The XFS superblock, versions 4 and 5: geometry, identity, features. Pure: a sector in, values out. The
- * format and the reasons for what is taken as unknown are in docs/formats/xfs.md.
+ * Reads the XFS superblock, versions 4 and 5: geometry, identity, features. Pure: a sector in, values out. The format,
+ * and the reasons why some values count as unknown, are in docs/formats/xfs.md.
  */
 import { labelText, uuidText } from '../uuid.ts';
 import { checksumFault, hex, readUInt64 } from './checksum.ts';
 
 export interface XfsSuperblock {
-  /** 1 to 5; only 4 and 5 are read further. */
+  /** 1 to 5. Only 4 and 5 are read further. */
   readonly version: number;
   /** Bytes, 512 to 65536. */
   readonly blockSize: number;
@@ -14,25 +14,25 @@ export interface XfsSuperblock {
   readonly sectorSize: number;
   /** Blocks of the data section, all allocation groups together. */
   readonly blocks: number;
-  /** Blocks of every allocation group but the last. */
+  /** Blocks of every allocation group except the last. */
   readonly agBlocks: number;
   readonly agCount: number;
   readonly agBlockLog: number;
   readonly uuid: string | undefined;
-  /** The sixteen bytes that metadata carries. */
+  /** The sixteen bytes of the UUID in metadata. */
   readonly metaUuid: Buffer;
-  /** The sixteen bytes that log records carry. */
+  /** The sixteen bytes of the UUID in log records. */
   readonly rawUuid: Buffer;
   readonly label: string | undefined;
-  /** First byte of the log; undefined where it is on another device. */
+  /** Offset of the log's first byte; undefined if the log is on another device. */
   readonly logOffset: number | undefined;
   /** Bytes. */
   readonly logSize: number;
-  /** Records of the log may have headers of several blocks. */
+  /** True if records of the log may have headers of several blocks. */
   readonly logVersion2: boolean;
   /** The block of the root directory's inode, by group and within it. */
   readonly rootInode: { readonly group: number; readonly block: number };
-  /** Blocks of the realtime section, which lies on another device; 0 without one. */
+  /** Blocks of the realtime section, which is on another device; 0 if there is none. */
   readonly realtimeBlocks: number;
   readonly inProgress: boolean;
   readonly versionBits: number;
@@ -41,7 +41,7 @@ export interface XfsSuperblock {
   readonly incompat: number;
 }
 
-/** How much of the device must be there for `parseSuperblock`. */
+/** Bytes of the device that `parseSuperblock` needs. */
 export const superblockSize = 264;
 
 const magic = 0x58465342;
@@ -61,7 +61,7 @@ const versionLog2 = 0x0400;
 const versionMoreBits = 0x8000;
 const features2Known = 0x02 | 0x08 | 0x80 | 0x100 | 0x200;
 
-/** Undefined where there is no XFS superblock, or one whose geometry cannot be. Looks at no checksum. */
+/** Returns undefined if there is no XFS superblock, or one with an impossible geometry. Does not check the checksum. */
 export function parseSuperblock(sector: Buffer): XfsSuperblock | undefined {
   if (sector.length < superblockSize || sector.readUInt32BE(0) !== magic) return undefined;
   const versionBits = sector.readUInt16BE(100);
@@ -107,7 +107,7 @@ export function parseSuperblock(sector: Buffer): XfsSuperblock | undefined {
     : undefined;
 }
 
-/** Inode numbers are group, block and place in the block, in bits of their own. */
+/** Converts an inode number, which holds the group, the block and the place in the block in separate bits. */
 function inodeBlock(
   inode: number,
   agBlockLog: number,
@@ -137,14 +137,17 @@ function plausible(sb: XfsSuperblock): boolean {
 
 /** XFS_MIN_AG_BLOCKS. */
 const leastAgBlocks = 64;
-/** 16 TiB of the smallest groups that mkfs.xfs makes, 1 EiB of the largest: each costs a read. */
+/** 16 TiB of the smallest groups that mkfs.xfs makes, 1 EiB of the largest. Each group costs a read. */
 const mostGroups = 2 ** 20;
 
 function isPowerWithin(value: number, low: number, high: number): boolean {
   return value >= low && value <= high && Number.isInteger(Math.log2(value));
 }
 
-/** Where two copies of a version 4 superblock, which has no checksum, disagree; undefined where they do not. */
+/**
+ * Returns the difference between two copies of a version 4 superblock, which has no checksum; undefined if there is
+ * none.
+ */
 export function copyFault(sb: XfsSuperblock, copy: XfsSuperblock | undefined): string | undefined {
   if (copy === undefined) return 'XFS superblock: group 1 has no copy of it';
   const fields = ['version', 'blockSize', 'sectorSize', 'agBlocks', 'agBlockLog'] as const;
@@ -153,29 +156,29 @@ export function copyFault(sb: XfsSuperblock, copy: XfsSuperblock | undefined): s
   return `XFS superblock: ${field} is ${sb[field]}, but ${copy[field]} in its copy in group 1`;
 }
 
-/** End of the filesystem in bytes. */
+/** Returns the end of the filesystem in bytes. */
 export function filesystemSize(sb: XfsSuperblock): number {
   return sb.blocks * sb.blockSize;
 }
 
-/** Length of one allocation group in blocks; only the last may be short. */
+/** Returns the length of one allocation group in blocks. Only the last may be shorter. */
 export function groupLength(sb: XfsSuperblock, group: number): number {
   return Math.min(sb.agBlocks, sb.blocks - group * sb.agBlocks);
 }
 
-/** First block of an allocation group behind its four header sectors. */
+/** Returns the first block of an allocation group behind its four header sectors. */
 export function firstBlockAfterHeaders(sb: XfsSuperblock): number {
   return Math.floor((3 * sb.sectorSize) / sb.blockSize) + 1;
 }
 
-/** Version 5 metadata has checksums and says where it belongs. */
+/** Returns true for version 5, whose metadata has checksums and says where it belongs. */
 export function hasChecksums(sb: XfsSuperblock): boolean {
   return sb.version === 5;
 }
 
 /**
- * Why the free-space trees behind this superblock cannot be read; undefined where they can. `sector` is the
- * whole superblock sector (`sectorSize` bytes).
+ * Returns why the free-space trees of this filesystem cannot be read; undefined if they can. `sector` is the whole
+ * superblock sector (`sectorSize` bytes).
  */
 export function superblockFault(sb: XfsSuperblock, sector: Buffer, deviceSize: number): string | undefined {
   if (sb.version !== 4 && sb.version !== 5) return `XFS version ${sb.version} is not known`;

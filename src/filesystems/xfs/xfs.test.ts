@@ -1,4 +1,4 @@
-/** The XFS reader over synthetic filesystems: right maps for every shape and feature, and their cost. */
+/** Tests the XFS reader on synthetic filesystems: correct maps for every shape and feature, and their cost. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -26,10 +26,10 @@ function expected(
   return [...complement(merged(bytes), fs.size)];
 }
 
-/** Gaps and lengths that become a sorted list of extents behind the metadata. */
+/** Gaps and lengths, from which a sorted list of extents behind the metadata is made. */
 const layout = fc.array(fc.tuple(fc.nat(20), fc.integer({ min: 1, max: 20 })), { maxLength: 120 });
 
-test('what is not in the trees is used, for every version, block and sector size and depth', async () => {
+test('blocks that are not in the trees are used, for every version, block and sector size and depth', async () => {
   const shape = fc.record({
     version: fc.constantFrom(4 as const, 5 as const),
     blockLog: fc.integer({ min: 9, max: 16 }),
@@ -67,12 +67,12 @@ function freeBytes(fs: SyntheticXfs, free: readonly (readonly [number, number, n
   return complement(expected(fs, free), fs.size);
 }
 
-/** The same with a device that goes on behind the filesystem. */
+/** Returns a reader of the same filesystem on a device that continues behind it. */
 function grown(fs: SyntheticXfs, tail: number): ReadAt {
   return sparseReader(fs.pieces, fs.size + tail);
 }
 
-test('identity as blkid gives it', async () => {
+test('the identity is the same as from blkid', async () => {
   const fs = syntheticXfs();
   assert.deepEqual(await probeXfs(fs.readAt, fs.size), {
     type: 'xfs',
@@ -83,7 +83,7 @@ test('identity as blkid gives it', async () => {
   });
 });
 
-test('features: the known are read, the unknown make everything used', async () => {
+test('known features are read, unknown features make everything used', async () => {
   const superblock = async (edit: (sb: Buffer) => void, state?: MountState): Promise<SyntheticOutcome> => {
     const fs = syntheticXfs();
     edit(fs.pieces.get(0)!);
@@ -116,7 +116,7 @@ test('features: the known are read, the unknown make everything used', async () 
   assert.match((await superblock(external, 'frozen')).reason, /log is not part/);
 });
 
-test('a filesystem larger than its device is used as a whole, and no superblock is no filesystem', async () => {
+test('a filesystem larger than its device is used as a whole; without a superblock there is no filesystem', async () => {
   const fs = syntheticXfs();
   const short = fs.size - 4096;
   assert.match(

@@ -1,6 +1,6 @@
 /**
- * XFS: what it is (`probeXfs`) and which bytes it uses (`readXfsUsedMap`). Everything is used but the extents
- * in the free-space trees; docs/formats/xfs.md says what is read, what is trusted, and when nothing is.
+ * XFS: its identity (`probeXfs`) and the bytes that it uses (`readXfsUsedMap`). Everything is used except the extents
+ * in the free-space trees. docs/formats/xfs.md says which structures are read and trusted, and when none is.
  */
 import type { ReadAt } from '../../block/source.ts';
 import {
@@ -24,16 +24,17 @@ import {
   type XfsSuperblock,
 } from './superblock.ts';
 
-/** Undefined where `[0, deviceSize)` does not begin with a possible XFS superblock. Checks no checksum. */
+/**
+ * Returns undefined if `[0, deviceSize)` does not begin with a possible XFS superblock. Does not check the checksum.
+ */
 export async function probeXfs(readAt: ReadAt, deviceSize: number): Promise<FilesystemIdentity | undefined> {
   const sb = await readSuperblock(readAt, deviceSize);
   return sb && identity(sb, deviceSize);
 }
 
 /**
- * The used map by the free-space trees. Blocks on the free list (AGFL) count as used. In state `live` an
- * allocation group that does not hang together counts as used as a whole; in the others the walk throws
- * FILESYSTEM_UNREADABLE.
+ * Reads the used map from the free-space trees. Blocks on the free list (AGFL) count as used. In state `live`, an
+ * inconsistent allocation group counts as used as a whole. In the other states, the walk throws FILESYSTEM_UNREADABLE.
  */
 export const readXfsUsedMap: UsedMapReader = async (readAt, deviceSize, options = {}) => {
   const { signal, state = 'idle', keep = false } = options;
@@ -63,7 +64,7 @@ export const readXfsUsedMap: UsedMapReader = async (readAt, deviceSize, options 
   };
 };
 
-/** All groups; or, with an earlier map, those that may have changed since. */
+/** Returns all groups; or, with an earlier map, those that may have changed since. */
 function openGroups(reading: XfsReading, { keep = false, earlier }: UsedMapOptions): XfsGroups {
   const before = earlier?.grouped instanceof XfsGroups ? earlier.grouped : undefined;
   let whyAll = earlier !== undefined && before === undefined ? 'it was another filesystem' : undefined;
@@ -75,7 +76,7 @@ function openGroups(reading: XfsReading, { keep = false, earlier }: UsedMapOptio
   return new XfsGroups(reading, { kept: keep ? new KeptGroups(reading.sb) : undefined, whyAll });
 }
 
-/** Version 4 has no checksum in its superblock; the copy in group 1 tells of a wrong byte. */
+/** Version 4 has no checksum in its superblock; a comparison with the copy in group 1 shows a wrong byte. */
 async function secondFault(readAt: ReadAt, sb: XfsSuperblock): Promise<string | undefined> {
   if (hasChecksums(sb) || sb.agCount < 2) return undefined;
   const offset = sb.agBlocks * sb.blockSize;
@@ -97,7 +98,7 @@ function identity(sb: XfsSuperblock, deviceSize: number): FilesystemIdentity {
   };
 }
 
-/** Why the trees of an unmounted filesystem may be older than its log. */
+/** Returns why the trees of an unmounted filesystem may be older than its log. */
 async function idleFault(readAt: ReadAt, sb: XfsSuperblock): Promise<string | undefined> {
   const { logOffset } = sb;
   if (logOffset === undefined)
