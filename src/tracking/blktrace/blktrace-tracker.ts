@@ -1,9 +1,9 @@
 /**
- * The tracker for kernels without BTF: the kernel's own block tracer (blktrace) writes a record of each write
- * into buffers, a thread of this process reads them and keeps the maps. What is lossless about it, and what
- * is not and ends the epoch, is in docs/formats/tracking-blktrace.md.
+ * The tracker for kernels without BTF. The kernel's own block tracer (blktrace) writes a record of each write into
+ * buffers; a thread of this process reads the records and keeps the maps. docs/formats/tracking-blktrace.md says which
+ * parts are lossless, and which events end the epoch.
  *
- * The maps live in this process: they end with it.
+ * The maps live in this process and end with it.
  */
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,18 +24,18 @@ import { ReaderThread } from './reader-thread.ts';
 import { explainDebugfs } from './support.ts';
 import { beginTrace, endTrace, type Trace } from './trace.ts';
 
-/** Smallest unit, and the most that the two maps of a device may take, bytes. */
+/** Smallest unit, and the most bytes that the two maps of a device may take. */
 const smallestUnit = 4 * KiB;
 const mostMaps = 64 * MiB;
 
 /**
- * Whoever stopped our trace may be about to remove it and to make one of his own, and the kernel removes whatever is
- * there: ours is only removed when it is still there so much later, milliseconds.
+ * Delay in ms before removing a trace that another process stopped. The kernel removes any trace on the disk. That
+ * process may be about to replace ours, so removing ours at once could destroy its new trace.
  */
 const othersMs = 2000;
 
 export interface BlktraceOptions {
-  /** Where records of our traces are kept: on a tmpfs. */
+  /** A directory on a tmpfs for the records of our traces. */
   readonly runDirectory: string;
   /** Bytes of the kernel's buffers for each processor and disk. Default: 64 MiB in all, 512 KiB to 2 MiB each. */
   readonly relayBytes?: number;
@@ -51,7 +51,7 @@ interface Disk {
 interface Tracked {
   readonly key: string;
   readonly device: TrackedDevice;
-  /** By what it is known again. */
+  /** The marks that identify the device. */
   readonly marks: Marks;
   readonly disk: Disk;
   readonly epoch: Epoch;
@@ -70,7 +70,7 @@ export class BlktraceTracker implements Tracker {
   readonly #devices = new Map<string, Tracked>();
   #debugfs: Debugfs | undefined;
   #thread: ReaderThread | undefined;
-  /** What changes the set of traces happens one after the other. */
+  /** Changes of the set of traces happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: BlktraceOptions) {
@@ -116,7 +116,7 @@ export class BlktraceTracker implements Tracker {
           thrown,
         );
       });
-    // Until the commit the thread leaves this map alone.
+    // The thread does not touch this map until the commit.
     const dirty = new Bitmap(device.size, tracked.unit, map).clone();
     return {
       epoch,
@@ -154,7 +154,7 @@ export class BlktraceTracker implements Tracker {
     });
   }
 
-  /** Ends all traces: nothing would read them any more. */
+  /** Ends all traces: no process would read them any more. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
       for (const disk of [...this.#disks.values()]) await this.#closeDisk(disk);
@@ -169,7 +169,7 @@ export class BlktraceTracker implements Tracker {
 
   #doubt({ ended: reason, disk, marks }: Tracked, device: TrackedDevice): string | undefined {
     if (reason !== undefined) return reason;
-    // What sysfs says now and what the caller knows, against what it was.
+    // Compares the present facts in sysfs and the caller's description with the marks of the epoch's beginning.
     return (
       markDifference(marks, {
         ...device,
@@ -191,7 +191,7 @@ export class BlktraceTracker implements Tracker {
     return this.#thread;
   }
 
-  /** The trace of the disk, which all tracked devices on it share: a queue has one. */
+  /** Returns the trace of the disk. A queue has one trace, so all tracked devices on the disk share it. */
   async #disk(numbers: { major: number; minor: number }, about: string): Promise<Disk> {
     const key = keyOf(numbers);
     const existing = this.#disks.get(key);
@@ -278,7 +278,7 @@ export class BlktraceTracker implements Tracker {
     void this.#inTurn(async () => {
       if (key !== undefined) await this.#thread?.call('closeDisk', { disk: diskKey });
       else await sleep(othersMs);
-      // A trace that was begun anew meanwhile has other files.
+      // A trace that was begun again in the meantime has other files.
       await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
     }).catch(() => undefined);
   }

@@ -1,7 +1,7 @@
 /**
- * Entry of the thread that reads the traces of all tracked disks, so that the daemon's main thread never waits
- * for them. It drains them in turn, the sooner the fuller they were, and at once for a take. It opens no file
- * but those of debugfs, sysfs and /proc: filesystems may be frozen.
+ * Entry of the thread that reads the traces of all tracked disks, so that the daemon's main thread never waits for
+ * them. It drains them in turn: sooner if they were fuller, and at once for a take. It opens only files of debugfs,
+ * sysfs and /proc, because other filesystems may be frozen.
  */
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
@@ -23,7 +23,7 @@ import { DebugfsRelayFiles } from './relay-files.ts';
 const port = parentPort;
 if (port === null) throw new Error('blktrace-worker is started as a thread by the blktrace tracker');
 
-/** The longest pause between two drains, and the shortest but none, milliseconds. */
+/** The longest and the shortest pause between two drains, milliseconds. A full buffer is drained without a pause. */
 const longestPause = 100;
 const shortestPause = 5;
 
@@ -44,10 +44,10 @@ const processors: Processors = {
   release: () => setThreadProcessors(allowed),
 };
 try {
-  // Of this thread alone. What it reads late the kernel has to hold.
+  // Priority of this thread alone. The kernel has to hold the records until this thread reads them.
   setPriority(-10);
 } catch {
-  // Not root: then nothing here will succeed, and it will be said there.
+  // Not root: then a later step fails and reports the reason.
 }
 
 let timer: NodeJS.Timeout | undefined;
@@ -64,7 +64,7 @@ port.on('message', (request: ReaderRequest) => {
     one?.reader.follower.marks(request.key)?.commit(request.generation);
     if (one !== undefined) gauge(one);
   } else if (request.call === 'take') {
-    // Takes that come together are served by one drain.
+    // Takes that come together share one drain.
     takes.push(request);
     if (takes.length === 1) setImmediate(serve);
   } else {
@@ -105,14 +105,14 @@ function schedule(ms: number): void {
 
 function turn(): void {
   const most = drainAll();
-  // An eighth full: no time to lose. Otherwise twice as long, while little comes.
+  // If a buffer is more than an eighth full, drain again at once. If few records come, the pause doubles.
   if (most > 1 / 8) pause = 0;
   else if (most > 1 / 64) pause = shortestPause;
   else pause = Math.min(longestPause, Math.max(shortestPause, pause * 2));
   schedule(pause);
 }
 
-/** Reads everything; returns how full the fullest buffer was, as a part of one. */
+/** Reads all traces. Returns how full the fullest buffer was, as a fraction of one. */
 function drainAll(times?: Map<string, number>): number {
   const all = [...traced.values()];
   const byReader = new Map(all.map((each) => [each.reader, each]));
@@ -152,7 +152,7 @@ function serve(): void {
     reply(id, () => {
       const time = times.get(args.disk);
       const one = traced.get(args.disk);
-      // The reason has just been sent.
+      // The main thread has just received the reason.
       if (time === undefined || one?.devices.has(args.key) !== true)
         throw new AgentError('EPOCH_ENDED', 'its tracking has ended');
       const { generation, map } = one.reader.follower.take(args.key, time, args.settled);
@@ -178,7 +178,7 @@ function reply(id: number, work: () => unknown): void {
   }
 }
 
-/** debugfs says no: the reason that is known, and what would help. */
+/** Opens the files of a trace. If debugfs refuses, throws an error with the known reason and what would help. */
 function openFiles({ folder, name }: TracedDisk): DebugfsRelayFiles {
   try {
     return new DebugfsRelayFiles(folder);

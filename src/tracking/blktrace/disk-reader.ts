@@ -1,9 +1,9 @@
 /**
- * Reads the trace of one disk. A drain begins with a message that has to come back as a record: it proves that
- * the trace still runs, and its time is the moment up to which everything has been read afterwards.
+ * Reads the trace of one disk. A drain begins with a message that must come back as a record. The record proves that
+ * the trace still runs. After the drain, everything up to its time has been read.
  *
- * Each stream is read on its own processor: the kernel makes room for a record first and fills it then, with
- * interrupts off, so that only there a record is never read half-filled.
+ * Each stream is read on its own processor. The kernel makes room for a record first and then fills it, with interrupts
+ * off. So only on that processor a record is never read half-filled.
  */
 import { freshUuid } from '../../base/random.ts';
 import type { Follower } from './follower.ts';
@@ -31,12 +31,12 @@ export class DiskReader {
     this.follower = follower;
   }
 
-  /** Opens the streams of processors that came online. Throws TraceLost, as all of these do. */
+  /** Opens the streams of processors that came online. Throws TraceLost, as all methods of this class do. */
   openNew(): void {
     this.#guarded(() => this.files.openNew());
   }
 
-  /** Sends the message; to be called on the processor whose stream is read first. */
+  /** Sends the message. Call it on the processor whose stream is read first. */
   beat(): void {
     this.#beats++;
     this.#expected = `${this.#mark} ${this.#beats}`;
@@ -44,7 +44,7 @@ export class DiskReader {
     this.#guarded(() => this.files.message(this.#expected));
   }
 
-  /** Reads the stream of a processor to its end. Returns how many bytes there were. Throws TraceLost. */
+  /** Reads the stream of a processor to its end. Returns the number of bytes. Throws TraceLost. */
   read(processor: number, into: Buffer): number {
     let state = this.#parsers.get(processor);
     if (state === undefined) {
@@ -56,7 +56,7 @@ export class DiskReader {
       state = fresh;
     }
     let total = 0;
-    // One empty read proves nothing: the buffer may just have been changing to its next part.
+    // One empty read does not prove that the stream is empty: the buffer may just have been changing to its next part.
     for (let empty = 0; empty < 2;) {
       const bytes = this.#guarded(() => this.files.read(processor, into));
       empty = bytes === 0 ? empty + 1 : 0;
@@ -68,11 +68,11 @@ export class DiskReader {
   }
 
   /**
-   * Ends a drain: all streams have been read since the message was sent. Returns the time up to which
-   * everything is known, nanoseconds. Throws TraceLost.
+   * Ends a drain: all streams have been read since the message was sent. Returns the time up to which all writes are
+   * known, in nanoseconds. Throws TraceLost.
    */
   finish(): number {
-    // First, since a full buffer has no room for the message either.
+    // Checked first, because a full buffer has no room for the message either.
     const dropped = this.#guarded(() => this.files.dropped());
     if (dropped > 0)
       throw new TraceLost(

@@ -1,4 +1,7 @@
-/** The reader against a kernel in miniature: streams of processors that come and go, full buffers, other people. */
+/**
+ * Tests the reader against a small model of the kernel: streams of processors that come and go, full buffers, other
+ * programs that trace.
+ */
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
@@ -18,12 +21,12 @@ class Kernel implements RelayFiles, Processors {
   #online = [0, 1, 2];
   #time = 1000;
   #at = 0;
-  /** Happens while the reader is between two processors. */
+  /** Functions to run while the reader is between two processors. */
   readonly meanwhile: (() => void)[] = [];
   running = true;
   lost = 0;
   capacity = 1e6;
-  /** At most so many bytes a read. */
+  /** The most bytes a read returns. */
   readBytes = 1e6;
 
   constructor() {
@@ -121,7 +124,7 @@ const write = 2;
 const C = { action: 8, categories: 0x80 | write };
 const Q = { action: 1, categories: 0x10 | write };
 
-test('each write that ended before a take is in it, or in an earlier one that was committed', () => {
+test('each write that ended before a take is in the take, or in an earlier one that was committed', () => {
   const step = fc.record({
     kind: fc.constantFrom('queue', 'queue', 'complete', 'complete', 'take', 'on', 'off'),
     meanwhile: fc.boolean(),
@@ -165,7 +168,7 @@ test('each write that ended before a take is in it, or in an earlier one that wa
             else act(each);
             continue;
           }
-          // What happens during the take may be in it, but need not.
+          // Writes during the take may be in it, but need not.
           const before = owed;
           const underWay = [...flying];
           owed = new Set();
@@ -187,34 +190,34 @@ test('each write that ended before a take is in it, or in an earlier one that wa
   );
 });
 
-test('a trace that somebody stopped is noticed', () => {
+test('a trace that another program stopped is noticed', () => {
   const world = traced('requests');
   assert.ok(!(world.drained() instanceof TraceLost));
   world.kernel.running = false;
   assert.match(lossOf(world), /somebody stopped it/);
 });
 
-test('so is one that was stopped and started again between two drains', () => {
+test('a trace that was stopped and started again between two drains is noticed', () => {
   const world = traced('requests');
   assert.ok(!(world.drained() instanceof TraceLost));
   world.kernel.record(1, { action: 1, categories: 1 << 10, data: 'clock' });
   assert.match(lossOf(world), /stopped and started again/);
 });
 
-test('records that found their buffer full end it', () => {
+test('records that found their buffer full end the trace', () => {
   const world = traced('requests');
   world.kernel.capacity = 500;
   for (let i = 0; i < 20; i++) world.kernel.record(2, { ...C, start: 1024 * unit, bytes: unit });
   assert.match(lossOf(world), /dropped \d+ records/);
 });
 
-test('a command past the block layer ends it', () => {
+test('a command past the block layer ends the trace', () => {
   const world = traced('requests');
   world.kernel.record(1, { action: 8, categories: 0x80 | write | (1 << 9), bytes: 512 });
   assert.match(lossOf(world), /passthrough/);
 });
 
-test('files that are gone end it', () => {
+test('files that are gone end the trace', () => {
   const world = traced('requests');
   world.kernel.message = () => {
     throw new Error('EIO: i/o error, write');
@@ -222,7 +225,7 @@ test('files that are gone end it', () => {
   assert.match(lossOf(world), /EIO.*removed, or the device is gone/);
 });
 
-test('a processor that may not be used ends it', () => {
+test('a processor that may not be used ends the trace', () => {
   const world = traced('requests');
   const move = world.kernel.moveTo.bind(world.kernel);
   world.kernel.moveTo = (processor) => processor !== 2 && move(processor);

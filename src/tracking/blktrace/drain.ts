@@ -1,19 +1,19 @@
 /**
- * One drain of all traces: every stream on its own processor, so that a thread moves through all of them. What
- * came online meanwhile is read too.
+ * Drains all traces once. Every stream is read on its own processor, so the thread moves through all processors.
+ * Streams of processors that came online in the meantime are read too.
  */
 import { type DiskReader, TraceLost } from './disk-reader.ts';
 
 export interface Processors {
   online(): readonly number[];
-  /** False where this thread may not run there. */
+  /** Returns false if this thread may not run there. */
   moveTo(processor: number): boolean;
   /** Lets the thread run anywhere again. */
   release(): void;
 }
 
 export interface Drained {
-  /** Nanoseconds: everything up to then is in the maps. */
+  /** Nanoseconds: all writes up to this time are in the maps. */
   readonly time: number;
   /** Bytes that the fullest stream held. */
   readonly most: number;
@@ -21,7 +21,7 @@ export interface Drained {
 
 const mostRounds = 5;
 
-/** A result for each reader: how far it came, or why its trace is of no use any more. */
+/** Returns a result for each reader: how far it read, or why its trace is lost. */
 export function drain<Reader extends DiskReader>(
   readers: readonly Reader[],
   processors: Processors,
@@ -62,7 +62,7 @@ function pass<Reader extends DiskReader>(
   const state = new Map<Reader, number>();
   const beaten = new Set<Reader>();
   for (const reader of readers) if (attempt(results, reader, () => reader.openNew())) state.set(reader, 0);
-  // Those that are offline have nobody who writes; what is in their streams can be read from anywhere.
+  // No process writes into the streams of offline processors, so they can be read from any processor.
   const all = new Set([...online, ...readers.flatMap((reader) => [...reader.files.processors])]);
   for (const processor of all) {
     const there = processors.moveTo(processor);
@@ -83,7 +83,7 @@ function pass<Reader extends DiskReader>(
   return state;
 }
 
-/** Runs `work`; false where it threw a TraceLost, which is the reader's result then. */
+/** Runs `work`. Returns false if it threw a TraceLost, which is then the reader's result. */
 function attempt<Reader>(
   results: Map<Reader, Drained | TraceLost>,
   reader: Reader,

@@ -1,28 +1,28 @@
 /**
- * What the records of a disk mean for the devices on it: which units of which dirty map they mark. The rules
- * and why they lose nothing are in docs/formats/tracking-blktrace.md.
+ * Turns the records of a disk into marks in the dirty maps of the devices on it. The rules, and why they lose nothing,
+ * are in docs/formats/tracking-blktrace.md.
  *
- * Completions of requests mark at once. Where a completion does not tell all that was written, the queue event
- * is followed too, and the two are brought into the order of time first, since each processor has a stream of
- * its own.
+ * Completions of requests mark at once. If completions do not report all that was written, the queue events are
+ * followed too. The two are first sorted by time, because each processor has its own stream.
  */
 import { InFlight } from './in-flight.ts';
 import type { Marks } from './marks.ts';
 import { action, category, type TraceRecord } from './record.ts';
 
 /**
+ * The way to follow the writes of a disk:
  * - `requests`: completions are exact.
- * - `requests-discards`: they are, but for discards: one request may carry several that do not touch
- *   (queue/max_discard_segments above 1).
- * - `bios`: stacked and other bio-based devices; a completion may tell the last part only, or never come.
+ * - `requests-discards`: completions are exact, but not for discards. One request may carry several discards that do
+ *   not touch (queue/max_discard_segments above 1).
+ * - `bios`: stacked and other bio-based devices. A completion may report the last part only, or never come.
  */
 export type Following = 'requests' | 'requests-discards' | 'bios';
 
-/** The mask of the trace: as few records as it takes, and messages for the heartbeat. */
+/** The mask of the trace: only the records that are needed, and messages for the heartbeat. */
 export const masks: Readonly<Record<Following, number>> = {
   requests: category.complete | category.notify,
   'requests-discards': category.complete | category.discard | category.notify,
-  // All events of writes and none of reads. On a bio-based device that is two records a write.
+  // All events of writes and none of reads. On a bio-based device that is two records per write.
   bios: category.write | category.notify,
 };
 
@@ -65,12 +65,12 @@ export class Follower {
     return [...this.#tracked.keys()];
   }
 
-  /** Bytes that following costs beside the maps. */
+  /** Returns the bytes of memory that following a device costs beside the maps. */
   memory(key: string): number {
     return this.#tracked.get(key)?.inFlight.memory ?? 0;
   }
 
-  /** Takes in a record that is no note, in the order of its processor's stream. */
+  /** Handles a record that is not a note. Call it in the order of the processor's stream. */
   record({ time, sector: first, bytes, action: what, categories }: TraceRecord): void {
     if ((categories & category.write) === 0) return;
     if (what !== action.complete && what !== action.queue) return;
@@ -88,8 +88,8 @@ export class Follower {
   }
 
   /**
-   * Everything up to `time` has come: pairs queue events with completions. Later ones wait, since a record of
-   * another processor may still belong before them.
+   * Pairs queue events with completions up to `time`: all events up to that time have come. Later ones wait, because a
+   * record of another processor may still belong before them.
    */
   advance(time: number): void {
     if (this.#waiting.length === 0) return;
@@ -106,15 +106,15 @@ export class Follower {
       tracked.inFlight.queued(from, to, time);
       return;
     }
-    // Of requests with several discards the end says nothing.
+    // The completion of a request with several discards does not give their positions.
     const whole = discard && this.#following !== 'bios';
     const ended = tracked.inFlight.completed(from, to, whole);
     if (ended !== undefined) tracked.marks.mark(ended.start, ended.end);
   }
 
   /**
-   * Takes the map of a device, with what is under way. `settled`: the device's filesystem is frozen, so what
-   * was queued before it has ended, and need not be taken again.
+   * Takes the map of a device, with the writes under way. `settled`: the device's filesystem is frozen, so writes
+   * queued before the freeze have ended, and need not be taken again.
    */
   take(key: string, time: number, settled: boolean): ReturnType<Marks['take']> {
     const tracked = this.#tracked.get(key);

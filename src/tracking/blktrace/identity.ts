@@ -1,4 +1,6 @@
-/** Whether a device is still the one whose tracking began: by sysfs, which no freeze holds up. */
+/**
+ * Checks if a device is still the one whose tracking began. Reads only sysfs, which a frozen filesystem does not block.
+ */
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { errnoCode, toAgentError } from '../../base/errors.ts';
@@ -6,8 +8,8 @@ import { markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/mar
 import type { TrackedDevice } from '../tracker.ts';
 
 /**
- * What has changed, as the reason of an ended epoch; undefined where nothing has. `bios`: the device is
- * bio-based, so that who lies on it matters.
+ * Returns the first change, as the reason of an ended epoch; undefined if nothing has changed. `bios`: the device is
+ * bio-based, so the devices on top of it matter.
  */
 export function changedIdentity(
   device: TrackedDevice,
@@ -26,8 +28,8 @@ export function changedIdentity(
 }
 
 /**
- * Devices that pass writes on to the one below without queueing them anew (md's raid0 does, and its like), so
- * that nothing is seen of them below, where bios are not turned into requests. `place`: its folder in sysfs.
+ * Finds a device on top that passes writes on without queueing them again (md's raid0 and similar). If bios are not
+ * turned into requests below, these writes are not seen there. `place`: the folder of the lower device in sysfs.
  */
 export function unseenHolder(place: string): string | undefined {
   let holders: string[];

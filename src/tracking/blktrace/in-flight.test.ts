@@ -20,7 +20,7 @@ test('a write is under way from its queue event to its completion', () => {
   flight.queued(16_384, 20_480, 2);
   assert.deepEqual(underWay(flight), [0, 1, 4]);
   assert.equal(flight.completed(0, 4096, false), undefined);
-  // The last part of a split one: dm tells no more.
+  // Only the last part of a split write: dm does not report the other parts.
   assert.deepEqual(flight.completed(4096, 8192, false), { start: 0, end: 8192, queued: 1 });
   assert.deepEqual(underWay(flight), [4]);
   assert.equal(flight.completed(18_432, 20_480, true), undefined);
@@ -28,14 +28,14 @@ test('a write is under way from its queue event to its completion', () => {
   assert.deepEqual(underWay(flight), []);
 });
 
-test('a completion that began before the write is not its own', () => {
+test('a completion that began before the write belongs to another write', () => {
   const flight = new InFlight(size, unit);
   flight.queued(4096, 8192, 1);
   assert.equal(flight.completed(0, 8192, false), undefined);
   assert.deepEqual(underWay(flight), [1]);
 });
 
-test('of two writes that end at the same place neither is recognised', () => {
+test('if two writes end at the same place, neither completion is recognised', () => {
   const flight = new InFlight(size, unit);
   flight.queued(0, 16_384, 1);
   flight.queued(12_288, 16_384, 2);
@@ -43,7 +43,7 @@ test('of two writes that end at the same place neither is recognised', () => {
   assert.deepEqual(underWay(flight), [0, 1, 2, 3]);
 });
 
-test('what is never seen to end stays under way, until a freeze and its time say otherwise', () => {
+test('a write that is never seen to end stays under way, until a freeze comes long enough after it', () => {
   const flight = new InFlight(size, unit);
   flight.queued(0, 4096, 0);
   flight.queued(4096, 8192, 10e9);
@@ -55,7 +55,7 @@ test('what is never seen to end stays under way, until a freeze and its time say
   assert.deepEqual(underWay(flight), [10]);
 });
 
-test('more writes than can be known one by one are under way all the same', () => {
+test('writes beyond the number that is known one by one are still under way', () => {
   const count = 70_000;
   const flight = new InFlight(count * unit * 2, unit);
   for (let i = 0; i < count; i++) flight.queued(i * 2 * unit, (i * 2 + 1) * unit, i);
@@ -65,10 +65,10 @@ test('more writes than can be known one by one are under way all the same', () =
 });
 
 /**
- * Against a block layer that splits from the front, completes in any order, and reports of a split write its
- * last part (dm), every part (md), or nothing (md raid0 without statistics).
+ * A model of a block layer that splits from the front and completes in any order. Of a split write it reports the last
+ * part (dm), every part (md), or nothing (md raid0 without statistics).
  */
-test('no unit of a write that has not ended is ever missing, however writes overlap and split', () => {
+test('no unit of a write that has not ended is ever missing, with any overlaps and splits', () => {
   const write = fc.record({
     first: fc.nat(80),
     sectors: fc.integer({ min: 1, max: 40 }),
@@ -82,7 +82,7 @@ test('no unit of a write that has not ended is ever missing, however writes over
       interface Running {
         readonly start: number;
         readonly end: number;
-        /** Completions still to be told; the last one ends the write. */
+        /** Completions that are still to come; the last one ends the write. */
         readonly told: [number, number][];
         readonly silent: boolean;
       }
@@ -115,8 +115,8 @@ test('no unit of a write that has not ended is ever missing, however writes over
   );
 });
 
-/** A completion says where the first of them begins and how much all of them hold together. */
-test('nor one of the discards that a request carried together', () => {
+/** A completion reports the beginning of the first discard and the total length of all of them. */
+test('no unit is missing of discards that one request carried together', () => {
   const steps = fc.array(
     fc.oneof(
       fc.record({ first: fc.nat(units - 1), count: fc.integer({ min: 1, max: 6 }) }),

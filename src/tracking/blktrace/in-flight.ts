@@ -1,11 +1,11 @@
 /**
- * Which writes are under way, for devices whose completions do not tell what was written (docs/formats/
- * tracking-blktrace.md). A write is known from its queue event on; its completion is recognised only where it
- * can be no other's. What is never recognised stays under way until a freeze proves that it has ended: it
- * is copied again, and nothing is lost.
+ * The writes under way, for devices whose completions do not report all that was written
+ * (docs/formats/tracking-blktrace.md). A write is known from its queue event on. Its completion is recognised only if
+ * it cannot belong to another write. A write that is never recognised stays under way until a freeze proves that it has
+ * ended: it is copied again, and nothing is lost.
  *
- * Places are in bytes from the start of the tracked device. A write may reach over its ends (it was sent to
- * the whole disk), so places may be negative; units are those inside.
+ * Positions are in bytes from the start of the tracked device. A write may reach over the ends of the device (it was
+ * sent to the whole disk), so positions may be negative. Units are those inside the device.
  */
 import { SparseBitmap } from './sparse-bitmap.ts';
 
@@ -16,7 +16,7 @@ interface Write {
   readonly queued: number;
 }
 
-/** Doubts of at most `settleTime`. */
+/** Units whose writes cannot be told apart, from a time span of at most `settleTime`. */
 interface Doubt {
   /** Nanoseconds. */
   readonly first: number;
@@ -24,27 +24,29 @@ interface Doubt {
   readonly units: SparseBitmap;
 }
 
-/** More writes than this are not known one by one. */
+/** The most writes that are known one by one. */
 const mostWrites = 65_536;
-/** An estimate of what one costs in JavaScript. */
+/** An estimate of the memory that one write costs in JavaScript. */
 const bytesPerWrite = 120;
 const mostDoubts = 3;
 
 /**
- * After a freeze a write that was not seen to end counts as ended when it is as old as this, nanoseconds.
- * Those of the frozen filesystem have all ended; the time is for others, which write to the device beside it.
+ * Age in nanoseconds from which a write that was not seen to end counts as ended after a freeze. All writes of the
+ * frozen filesystem have ended. The time is for other writes, which go to the device without the filesystem.
  */
 export const settleTime = 30e9;
 
 export class InFlight {
   readonly #size: number;
   readonly #unit: number;
-  /** By their end: no two of them share a unit. In the order of queueing. One that touches `#unsure` stays. */
+  /**
+   * Writes by their end, in the order of queueing. No two of them share a unit. A write that touches `#unsure` stays.
+   */
   readonly #writes = new Map<number, Write>();
   /** The units of `#writes`. */
   readonly #flying = new SparseBitmap();
   /**
-   * Units that more than one write touched at once: none of their completions is recognised. By the time of
+   * Units that more than one write touched at once: no completion of these writes is recognised. Sorted by the time of
    * doubt, the oldest first.
    */
   readonly #unsure: Doubt[] = [];
@@ -60,7 +62,7 @@ export class InFlight {
     return bytes;
   }
 
-  /** A write of `[start, end)` was queued at `time`. Times never go back. */
+  /** Adds a write of `[start, end)` that was queued at `time`. Times never go back. */
   queued(start: number, end: number, time: number): void {
     const [first, last] = this.#units(start, end);
     if (first >= last) return;
@@ -77,13 +79,13 @@ export class InFlight {
   }
 
   /**
-   * A completion said `[start, end)`. Returns the whole write that has ended by it, or undefined. A write that
-   * was split completes with its last piece, so the end decides; `whole` where that does not hold.
+   * Handles a completion of `[start, end)`. Returns the whole write that it ended, or undefined. A split write
+   * completes with its last piece, so the end decides. `whole`: set if a completion covers its whole write.
    */
   completed(start: number, end: number, whole: boolean): { start: number; end: number } | undefined {
     const write = this.#writes.get(end);
     if (write === undefined || start < write.start || (whole && start > write.start)) return undefined;
-    // Another write came over it: the completion may be that one's.
+    // Another write overlapped it, so the completion may belong to that write.
     if (this.#isUnsure(...this.#units(write.start, write.end))) return undefined;
     this.#forget(write);
     return write;
@@ -95,7 +97,7 @@ export class InFlight {
       for (const [first, end] of set.runs()) yield [first * this.#unit, (end - first) * this.#unit];
   }
 
-  /** Said at `time`, with the filesystem frozen: what was queued long enough before has ended. */
+  /** Called at `time` with the filesystem frozen: writes that were queued long enough before have ended. */
   settle(time: number): void {
     const limit = time - settleTime;
     for (const write of this.#writes.values()) {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { TraceRecords } from './leftover.ts';
 
-test('a trace is ours only where everything says so', async (t) => {
+test('a trace is ours only if all facts agree', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'leftover-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const records = new TraceRecords(directory);
@@ -19,7 +19,7 @@ test('a trace is ours only where everything says so', async (t) => {
   await records.note('8:0', folder);
   assert.equal(await records.isMine('8:0', folder), true);
   assert.equal(await records.isMine('8:16', folder), false);
-  // The process that made it lives, and is this one.
+  // The process that made the trace is this one, which is alive.
   assert.equal(await records.earlier('8:0', folder), undefined);
 
   const record = JSON.parse(readFileSync(path, 'utf8')) as { owner: { pid: number; startTime: number } };
@@ -30,11 +30,11 @@ test('a trace is ours only where everything says so', async (t) => {
   assert.equal(await records.earlier('8:0', undefined), 'ended');
   write({ owner: { ...record.owner, startTime: 1 }, boot: 'another' });
   assert.equal(await records.earlier('8:0', folder), undefined);
-  // Init lives.
+  // Process 1 (init) is alive.
   const [, start = ''] = /^.*\) .(?: \S+){18} (\d+)/.exec(readFileSync('/proc/1/stat', 'latin1')) ?? [];
   write({ owner: { pid: 1, startTime: Number(start) } });
   assert.equal(await records.earlier('8:0', folder), undefined);
-  // Somebody else's files are other files.
+  // Files of another program are other files.
   write({ owner: { ...record.owner, startTime: 1 } });
   writeFileSync(join(directory, 'in between'), '');
   rmSync(message);

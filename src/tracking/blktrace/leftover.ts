@@ -1,7 +1,7 @@
 /**
- * Records of our own traces, so that the next daemon can tear down what a killed one left. A trace in the
- * kernel has no owner; what proves it ours is that its files in debugfs are the very ones that we made: the
- * same inode, made at the same time, in the same boot, by a process that lives no more.
+ * Records of our own traces, so that the next daemon can tear down a trace that a killed one left. A trace in the
+ * kernel has no owner. It is ours if its files in debugfs are the same files that we made. That means the same inode, made
+ * at the same time, in the same boot, by a process that no longer exists.
  *
  *     RUN_DIR/blktrace/MAJOR-MINOR.json
  */
@@ -13,10 +13,10 @@ import { bootId, identifyProcess, isAlive, type ProcessIdentity } from '../../li
 interface TraceRecordFile {
   readonly boot: string;
   readonly owner: ProcessIdentity;
-  /** Of the trace's file `msg`. */
+  /** Inode of the trace's file `msg`. */
   readonly inode: number;
   readonly made: number;
-  /** False once the daemon ended the trace in order; what it knew is gone all the same. */
+  /** False after the daemon ended the trace in order. Its map is gone in either case. */
   readonly running: boolean;
 }
 
@@ -27,23 +27,22 @@ export class TraceRecords {
     this.#directory = join(runDirectory, 'blktrace');
   }
 
-  /** Notes the trace that this process has just made. Throws where its files are not there. */
+  /** Records the trace that this process has just made. Throws if the trace's files are missing. */
   async note(disk: string, folder: string): Promise<void> {
     const owner = await identifyProcess(process.pid);
     if (owner === undefined) throw new Error('this process is not in /proc');
     await this.#write(disk, { boot: await bootId(), owner, ...(await identify(folder)), running: true });
   }
 
-  /** The trace has been torn down. Its record tells the next daemon that there was one. */
+  /** Records that the trace has been torn down, so that the next daemon knows that there was one. */
   async ended(disk: string): Promise<void> {
     const record = await this.#read(disk);
     if (record !== undefined) await this.#write(disk, { ...record, running: false });
   }
 
   /**
-   * What is known of an earlier trace in this boot: `ours` where the one that is set up now in `folder` is the
-   * one that a process which lives no more made; `ended` where it was torn down; undefined where there is
-   * nothing, or where its owner lives.
+   * Returns what the record says of an earlier trace in this boot. `ours`: the present trace in `folder` was made by a
+   * process that no longer exists. `ended`: it was torn down. Undefined: there is no record, or its owner is alive.
    */
   async earlier(disk: string, folder: string | undefined): Promise<'ours' | 'ended' | undefined> {
     const record = await this.#read(disk);
@@ -55,7 +54,7 @@ export class TraceRecords {
     return now?.inode === record.inode && now.made === record.made ? 'ours' : 'ended';
   }
 
-  /** True where the trace that is set up now in `folder` is the one that this process made. */
+  /** Returns true if this process made the present trace in `folder`. */
   async isMine(disk: string, folder: string): Promise<boolean> {
     const record = await this.#read(disk);
     const now = await identify(folder).catch(() => undefined);

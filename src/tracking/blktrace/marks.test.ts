@@ -19,14 +19,14 @@ const step = fc.oneof<fc.Arbitrary<Step>[]>(
   fc.record({ do: fc.constant('commit'), which: fc.nat(5) }),
 );
 
-test('a take yields all that was marked since the last committed one, whatever happens in between', () => {
+test('a take yields all marks since the last committed take, with any events in between', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
       const marks = new Marks(size, unit, [
         new Bitmap(size, unit).words.buffer,
         new Bitmap(size, unit).words.buffer,
       ]);
-      /** Since the last committed take, with what was under way at takes that are not committed. */
+      /** Marked since the last committed take, with the writes that were under way at takes that are not committed. */
       let since = new Set<number>();
       let fresh = new Set<number>();
       const takes: number[] = [];
@@ -49,7 +49,7 @@ test('a take yields all that was marked since the last committed one, whatever h
           const generation = takes[each.which % Math.max(takes.length, 1)];
           if (generation === undefined) continue;
           marks.commit(generation);
-          // The commit of an earlier take forgets nothing: the last one holds it too.
+          // The commit of an earlier take forgets nothing: the last take holds its marks too.
           if (generation === takes.at(-1)) since = new Set();
         }
       assert.equal(marks.units, new Set([...since, ...fresh]).size);
@@ -57,7 +57,7 @@ test('a take yields all that was marked since the last committed one, whatever h
   );
 });
 
-test('what lies outside the device is left out', () => {
+test('marks outside the device are ignored', () => {
   const marks = new Marks(size, unit, [
     new Bitmap(size, unit).words.buffer,
     new Bitmap(size, unit).words.buffer,

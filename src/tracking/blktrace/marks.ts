@@ -1,8 +1,9 @@
 /**
- * The dirty map of one device: two bitmaps that change places. Writes are marked in the active one; a take
- * makes it the taken one, which is kept until its take is committed, so that what was taken and not committed
- * is taken again. Lives in the reader's thread, which alone writes to it; the daemon's thread copies the taken
- * one between a take's answer and its commit, when nobody writes there.
+ * The dirty map of one device: two bitmaps that change places. Writes are marked in the active one. A take makes it the
+ * taken one, which is kept until the take is committed. So marks that were taken and not committed are taken again.
+ *
+ * Only the reader's thread writes to the bitmaps. The daemon's thread copies the taken one between a take's answer and
+ * its commit, when the reader's thread does not write to it.
  */
 import { Bitmap } from '../../base/bitmap.ts';
 
@@ -15,7 +16,7 @@ export class Marks {
   #generation = 0;
   #units = 0;
 
-  /** Over buffers that are shared with the daemon's thread. */
+  /** Uses buffers that are shared with the daemon's thread. */
   constructor(size: number, unit: number, buffers: readonly [SharedArrayBuffer, SharedArrayBuffer]) {
     this.size = size;
     this.unit = unit;
@@ -23,20 +24,20 @@ export class Marks {
     this.#taken = new Bitmap(size, unit, buffers[1]);
   }
 
-  /** How many units are marked in either map. */
+  /** The number of units that are marked in either map. */
   get units(): number {
     return this.#units;
   }
 
-  /** Marks `[start, end)`, in bytes; what lies outside the device is left out. */
+  /** Marks `[start, end)`, in bytes. Bytes outside the device are ignored. */
   mark(start: number, end: number): void {
     const first = Math.max(start, 0);
     this.#set(this.#active, first, Math.min(end, this.size));
   }
 
   /**
-   * Takes what was marked since the last committed take. `also` is added to it (what is under way), and not to
-   * the active map.
+   * Takes the marks since the last committed take. Adds `also` (the writes under way) to the taken map, not to the
+   * active map.
    */
   take(also: Iterable<readonly [offset: number, length: number]>): { generation: number; map: Bitmap } {
     if (this.#takenIsEmpty) {
@@ -51,7 +52,7 @@ export class Marks {
     return { generation: this.#generation, map: this.#taken };
   }
 
-  /** Forgets what the take of this generation yielded, where it is the last one; a later take holds it all. */
+  /** Forgets the marks of this take if it is the last one; a later take holds them all. */
   commit(generation: number): void {
     if (generation !== this.#generation || this.#takenIsEmpty) return;
     this.#taken.fill(false);

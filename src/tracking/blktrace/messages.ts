@@ -1,4 +1,4 @@
-/** What the tracker tells the reader's thread and what it answers. All of it can be cloned to a thread. */
+/** The messages between the tracker and the reader's thread. All of them can be cloned to a thread. */
 import type { ErrorDocument } from '../../base/errors.ts';
 import type { Following } from './follower.ts';
 import type { Marks } from '../ebpf/marks.ts';
@@ -12,7 +12,7 @@ export interface TracedDisk {
   /** Its folder in debugfs. */
   readonly folder: string;
   readonly following: Following;
-  /** Bytes that the kernel holds for each processor. */
+  /** Bytes of the kernel's buffers for each processor. */
   readonly capacity: number;
 }
 
@@ -21,7 +21,7 @@ export interface AddedDevice {
   /** `MAJOR:MINOR` */
   readonly key: string;
   readonly device: TrackedDevice;
-  /** By what it is known again. */
+  /** The marks that identify the device. */
   readonly marks: Marks;
   /** Bytes per bit. */
   readonly unit: number;
@@ -32,18 +32,18 @@ export interface AddedDevice {
 
 export interface TakenMap {
   readonly generation: number;
-  /** It holds the taken map until the commit. */
+  /** Holds the taken map until the commit. */
   readonly map: SharedArrayBuffer;
 }
 
-/** The calls by name, with their arguments and results. Each ends in an error where the disk's trace is lost. */
+/** The calls by name, with their arguments and results. Each fails if the disk's trace is lost. */
 export interface ReaderCalls {
   /** Opens the files of a trace and reads them from now on. */
   openDisk: { args: TracedDisk; result: undefined };
   closeDisk: { args: { disk: string }; result: undefined };
   add: { args: AddedDevice; result: undefined };
   remove: { args: { disk: string; key: string }; result: undefined };
-  /** Reads everything up to now and yields the map. `settled`: see `Follower.take`. */
+  /** Reads all records up to now and returns the map. `settled`: see `Follower.take`. */
   take: { args: { disk: string; key: string; settled: boolean }; result: TakenMap };
 }
 
@@ -57,5 +57,5 @@ export type ReaderRequest =
 export type ReaderReply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: ErrorDocument }
-  /** The trace of a disk is lost and its files are closed; or, with a key, one device of it changed. */
+  /** The trace of a disk is lost and its files are closed. With a key: one device of the disk has changed. */
   | { readonly lost: string; readonly key?: string; readonly reason: string };

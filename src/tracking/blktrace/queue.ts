@@ -1,4 +1,4 @@
-/** What sysfs says of a device's queue (Documentation/ABI/stable/sysfs-block), as far as tracing depends on it. */
+/** The facts in sysfs about a device's queue (Documentation/ABI/stable/sysfs-block) that tracing depends on. */
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
@@ -9,12 +9,12 @@ import { unseenHolder } from './identity.ts';
 export interface TracedQueue {
   /** `/dev/…` of the whole disk. */
   readonly path: string;
-  /** Kernel name of the whole disk; a `!` stands for a slash. */
+  /** Kernel name of the whole disk, with `!` instead of a slash. */
   readonly name: string;
   readonly following: Following;
 }
 
-/** Throws NOT_SUPPORTED for what blktrace cannot see, DEVICE_GONE where there is no such device. */
+/** Throws NOT_SUPPORTED for a device whose writes blktrace cannot see, DEVICE_GONE if there is no such device. */
 export async function inspectQueue(
   disk: { readonly major: number; readonly minor: number },
   about: string,
@@ -25,7 +25,8 @@ export async function inspectQueue(
       throw new AgentError('DEVICE_GONE', `${about} is gone`, { hint: 'start the job again', cause });
     },
   );
-  // A partition whose disk the caller did not name would be traced as one, and its queue is the disk's.
+  // If the caller did not name the disk of a partition, the partition itself would be traced; but its queue is the
+  // disk's.
   const whole = (await attribute(place, 'partition')) === undefined ? place : dirname(place);
   const name = basename(whole);
   const following = await howToFollow(whole, about);
@@ -53,7 +54,7 @@ async function howToFollow(place: string, about: string): Promise<Following> {
   return 'bios';
 }
 
-/** Queues of requests have a folder `mq`; before Linux 5.0, or a scheduler. */
+/** Returns true for a queue of requests: it has a folder `mq` or, before Linux 5.0, a scheduler. */
 async function isRequestBased(place: string): Promise<boolean> {
   const mq = await stat(join(place, 'mq')).catch(() => undefined);
   if (mq?.isDirectory() === true) return true;

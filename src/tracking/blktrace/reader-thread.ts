@@ -1,16 +1,16 @@
-/** The reader's thread as the tracker sees it: typed calls, and an end that is never silent. */
+/** The tracker's interface to the reader's thread: typed calls, and a report whenever the thread ends. */
 import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { CallName, ReaderCalls, ReaderReply, ReaderRequest } from './messages.ts';
 
-/** No answer for this long: the thread hangs. Milliseconds; a drain takes some. */
+/** Milliseconds without an answer after which the thread counts as hung. A drain takes some time. */
 const patienceMs = 20_000;
 
 export interface ReaderEvents {
-  /** Of a disk, or of one device on it. */
+  /** The trace of a disk is lost, or of one device on it. */
   readonly lost: (disk: string, key: string | undefined, reason: string) => void;
-  /** The thread has ended, and with it all that it read. */
+  /** The thread has ended, and with it all maps that it kept. */
   readonly ended: (reason: string) => void;
 }
 
@@ -46,7 +46,7 @@ export class ReaderThread {
         resolve();
       });
     });
-    // After the listeners, which would keep the process alive.
+    // After the listeners are added, because adding them keeps the process alive.
     this.#worker.unref();
   }
 
@@ -71,7 +71,7 @@ export class ReaderThread {
     this.#worker.postMessage({ call: 'commit', disk, key, generation } satisfies ReaderRequest);
   }
 
-  /** Ends the thread; by force where it does not come to its end soon. */
+  /** Ends the thread; by force if it does not end soon. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#worker.postMessage({ call: 'end' } satisfies ReaderRequest);

@@ -18,7 +18,7 @@ const written = fc.record<Written>({
   cgroup: fc.boolean(),
 });
 
-/** struct blk_io_trace, as the header has it. */
+/** Encodes struct blk_io_trace as in the header file. */
 function encode({ time, sector, bytes, action, categories, data, cgroup }: Written): Buffer {
   const all = cgroup ? [1, 0, 0, 0, 0, 0, 0, 0, ...data] : data;
   const record = Buffer.alloc(48 + all.length, 0xee);
@@ -33,7 +33,7 @@ function encode({ time, sector, bytes, action, categories, data, cgroup }: Writt
   return record;
 }
 
-test('records are read whole, however the reads cut them', () => {
+test('records are read whole, wherever the reads split them', () => {
   fc.assert(
     fc.property(
       fc.array(written, { maxLength: 12 }),
@@ -80,7 +80,7 @@ test('one byte at a time', () => {
   assert.equal(records, 2);
 });
 
-test('what is no record is refused, and the reason told', () => {
+test('bytes that are not a record are refused with the reason', () => {
   const record = encode({
     time: 5,
     sector: 8,

@@ -1,8 +1,8 @@
 /**
- * The records of blktrace as the kernel writes them into its relay buffers, one stream a processor: `struct
- * blk_io_trace` of include/uapi/linux/blktrace_api.h, 48 bytes in the machine's byte order, followed by
- * `pdu_len` bytes that depend on the action. A read may end anywhere within a record; the parser keeps the
- * beginning until the rest comes.
+ * The records of blktrace as the kernel writes them into its relay buffers, one stream for each processor. A record is
+ * `struct blk_io_trace` of include/uapi/linux/blktrace_api.h, 48 bytes in the machine's byte order, followed by
+ * `pdu_len` bytes that depend on the action. A read may end anywhere within a record. The parser keeps the beginning
+ * until the rest comes.
  */
 
 /** Categories (`enum blktrace_cat`): the mask of a trace, and the upper half of a record's action. */
@@ -19,7 +19,7 @@ export const category = {
 export const action = { queue: 1, complete: 8 } as const;
 export const note = { process: 0, timestamp: 1, message: 2 } as const;
 
-/** `__BLK_TA_CGROUP`: the data after the record begins with the 8 bytes of a cgroup's id. */
+/** `__BLK_TA_CGROUP`: the data after the record begins with the 8 bytes of a cgroup's ID. */
 const cgroupBit = 0x100;
 
 const recordBytes = 48;
@@ -27,9 +27,9 @@ const recordBytes = 48;
 const magic = 0x65617407;
 const magicSwapped = 0x07746165;
 
-/** What the tracker reads of a record. One object is used again and again. */
+/** The fields of a record that the tracker reads. One object is reused for all records. */
 export interface TraceRecord {
-  /** Nanoseconds of the monotonic clock; exact up to 104 days after boot, and to 2 ns for as long again. */
+  /** Nanoseconds of the monotonic clock. Exact up to 104 days after boot, and to 2 ns for as long again. */
   time: number;
   /** In units of 512 bytes, from the start of the disk. */
   sector: number;
@@ -40,17 +40,17 @@ export interface TraceRecord {
   categories: number;
 }
 
-/** A stream that does not hold records. What came after the damage is lost. */
+/** A stream that does not hold valid records. The records after the damage are lost. */
 export class TraceFormatError extends Error {}
 
-/** Reads the stream of one processor. Not to be used again after it threw. */
+/** Reads the stream of one processor. Do not use it again after it threw. */
 export class RecordParser {
   readonly #record: TraceRecord = { time: 0, sector: 0, bytes: 0, action: 0, categories: 0 };
   readonly #onRecord: (record: TraceRecord, data: Uint8Array) => void;
   #kept: Buffer = Buffer.alloc(0);
   #time = 0;
 
-  /** `onRecord` gets each record with the data after it; both are valid during the call only. */
+  /** `onRecord` gets each record with the data after it. Both are valid only during the call. */
   constructor(onRecord: (record: TraceRecord, data: Uint8Array) => void) {
     this.#onRecord = onRecord;
   }
@@ -87,7 +87,7 @@ export class RecordParser {
   #read(from: Buffer, at: number, end: number): void {
     const record = this.#record;
     record.time = from.readUInt32LE(at + 8) + from.readUInt32LE(at + 12) * 2 ** 32;
-    // Each processor writes in the order of time; an older time is what the buffer held before.
+    // Each processor writes in the order of time. An older time means that the bytes are earlier content of the buffer.
     if (record.time < this.#time)
       throw new TraceFormatError('the trace holds a record that is older than the one before');
     this.#time = record.time;

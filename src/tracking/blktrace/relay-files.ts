@@ -1,7 +1,7 @@
 /**
- * The files of one trace in debugfs/block/DISK (kernel/trace/blktrace.c, kernel/relay.c): a stream of records
- * for each processor, the counter of records that found their buffer full, and a file whose lines come back as
- * records. All calls return at once. For the reader's thread alone.
+ * The files of one trace in debugfs/block/DISK (kernel/trace/blktrace.c, kernel/relay.c). There is a stream of records
+ * for each processor, the counter of records that found their buffer full, and a file whose lines come back as records.
+ * All calls return at once. Only the reader's thread uses them.
  */
 import { closeSync, constants, existsSync, openSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,9 +9,9 @@ import { join } from 'node:path';
 export interface RelayFiles {
   /** Processors whose streams are open. */
   readonly processors: readonly number[];
-  /** Opens the streams of processors that came online since. */
+  /** Opens the streams of processors that came online in the meantime. */
   openNew(): void;
-  /** Bytes put into `into`; 0 where there is nothing now. Throws where the trace is gone. */
+  /** Returns the number of bytes put into `into`; 0 if there are none now. Throws if the trace is gone. */
   read(processor: number, into: Buffer): number;
   /** Writes a message record into the stream of the processor that this thread runs on, if the trace runs. */
   message(text: string): void;
@@ -27,7 +27,7 @@ export class DebugfsRelayFiles implements RelayFiles {
   readonly #dropped: number;
   readonly #text = Buffer.alloc(32);
 
-  /** Throws what opening gives: EPERM under lockdown, ENOENT where there is no trace. */
+  /** Throws the errors of open(2): EPERM under lockdown, ENOENT if there is no trace. */
   constructor(folder: string) {
     this.#folder = folder;
     this.#dropped = openSync(join(folder, 'dropped'), constants.O_RDONLY);
@@ -81,15 +81,15 @@ export class DebugfsRelayFiles implements RelayFiles {
       try {
         closeSync(fd);
       } catch {
-        // Nothing depends on it, and the other files are to be closed too.
+        // This error has no effect, and the other files must be closed too.
       }
     this.#streams.clear();
   }
 }
 
 /**
- * The folder of a trace: the kernel calls it by the name that BLKTRACESETUP returned, where slashes are `_`,
- * or for disks with a slash in their name (cciss!c0d0) by the name in sysfs.
+ * Returns the folder of a trace. The kernel uses the name that BLKTRACESETUP returned, with `_` instead of slashes. For
+ * disks with a slash in their name (cciss!c0d0) it uses the name in sysfs.
  */
 export function traceFolder(debugfs: string, ...names: readonly string[]): string | undefined {
   return names

@@ -1,4 +1,4 @@
-/** Removes the traces that daemons which live no more left in the kernel, by their records (leftover.ts). */
+/** Removes the traces that ended daemons left in the kernel, by their records (leftover.ts). */
 import { readdir, readlink, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { tearDownTrace } from '../../linux/blktrace.ts';
@@ -6,7 +6,9 @@ import { openDebugfs } from '../../linux/debugfs.ts';
 import { TraceRecords } from './leftover.ts';
 import { traceFolder } from './relay-files.ts';
 
-/** The paths of the devices whose traces were removed. The traces of others, and of daemons that live, stay. */
+/**
+ * Returns the paths of the devices whose traces were removed. Traces of other programs, and of running daemons, stay.
+ */
 export async function removeLeftTraces(runDirectory: string): Promise<string[]> {
   const directory = join(runDirectory, 'blktrace');
   const names = (await readdir(directory).catch(() => [])).filter((name) => /^\d+-\d+\.json$/.test(name));

@@ -1,4 +1,4 @@
-/** A set of units of which few are set: pieces of a bitmap, made when they are first needed. */
+/** A set of units of which few are set: pieces of a bitmap, created when they are first needed. */
 
 const wordsPerPiece = 1024;
 const unitsPerPiece = wordsPerPiece * 32;
@@ -36,7 +36,7 @@ export class SparseBitmap {
     });
   }
 
-  /** True where at least one unit of `[first, end)` is set. */
+  /** Returns true if at least one unit of `[first, end)` is set. */
   touches(first: number, end: number): boolean {
     return !each(first, end, (piece, word, mask) => ((this.#pieces.get(piece)?.[word] ?? 0) & mask) === 0);
   }
@@ -49,7 +49,7 @@ export class SparseBitmap {
     this.#pieces.clear();
   }
 
-  /** The set units as ranges `[first, end)`, in no order. */
+  /** Yields the set units as ranges `[first, end)`, in no order. */
   *runs(): Generator<[first: number, end: number]> {
     for (const [piece, words] of this.#pieces)
       for (let word = 0; word < wordsPerPiece; word++) {
@@ -63,7 +63,7 @@ export class SparseBitmap {
   }
 }
 
-/** Visits the words of `[first, end)` until `visit` says false; false then. */
+/** Visits the words of `[first, end)` until `visit` returns false. Returns false if `visit` did. */
 function each(
   first: number,
   end: number,

@@ -1,26 +1,26 @@
-/** Whether this kernel can be tracked by blktrace at all, and what stands in the way. */
+/** Checks if blktrace can track with this kernel at all, and says what prevents it. */
 import { existsSync } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
 import { openDebugfs } from '../../linux/debugfs.ts';
 
-/** As the eBPF tracker's `TrackingSupport`. */
+/** The same as the eBPF tracker's `TrackingSupport`. */
 export interface BlktraceSupport {
   readonly supported: boolean;
-  /** Why (not). */
+  /** Why tracking is supported, or why not. */
   readonly why: string;
-  /** What would help; empty where it is supported. */
+  /** Steps that would help; empty if tracking is supported. */
   readonly help: string;
 }
 
 /**
- * Leaves nothing behind. Whether a certain device can be traced only shows when it is tried. `directory`: any that
- * can be written, for mounting debugfs for an instant where it is not mounted.
+ * Leaves nothing behind. Only an attempt shows if a certain device can be traced. `directory`: any writable directory.
+ * debugfs is mounted there for an instant if it is not mounted.
  */
 export async function blktraceSupport(directory: string): Promise<BlktraceSupport> {
   if (process.getuid?.() !== 0) return no('tracing devices takes root', 'run dattod as root');
-  // The kernel gives every disk this folder where it was built with CONFIG_BLK_DEV_IO_TRACE.
+  // If the kernel was built with CONFIG_BLK_DEV_IO_TRACE, every disk has this folder.
   const disks = await readdir('/sys/block').catch(() => []);
   if (disks.length > 0 && !disks.some((name) => existsSync(join('/sys/block', name, 'trace'))))
     return no('this kernel was built without CONFIG_BLK_DEV_IO_TRACE', 'use a distribution kernel');
@@ -43,8 +43,8 @@ export async function blktraceSupport(directory: string): Promise<BlktraceSuppor
 }
 
 /**
- * Under lockdown debugfs opens nothing that is not plainly readable by all (fs/debugfs/file.c,
- * debugfs_locked_down): any such file tells.
+ * Under lockdown, debugfs opens only files that are plainly readable by all (fs/debugfs/file.c, debugfs_locked_down).
+ * So any other file shows if the kernel is locked down.
  */
 async function isLockedDown(debugfs: string): Promise<boolean> {
   for (const entry of await readdir(debugfs, { withFileTypes: true })) {
@@ -66,7 +66,7 @@ function no(why: string, help: string): BlktraceSupport {
   return { supported: false, why, help };
 }
 
-/** Why debugfs could not be mounted. */
+/** Returns the reason why debugfs could not be mounted. */
 export function explainDebugfs(thrown: unknown): AgentError {
   const code = errnoCode(thrown);
   if (code !== 'EPERM' && code !== 'EACCES' && code !== 'ENODEV') return toAgentError(thrown);

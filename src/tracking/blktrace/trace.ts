@@ -1,4 +1,4 @@
-/** Making and removing the trace of a disk's queue, so that nothing of somebody else's is ever touched. */
+/** Makes and removes the trace of a disk's queue without ever touching a trace of another program. */
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import { setUpTrace, startTrace, tearDownTrace } from '../../linux/blktrace.ts';
 import { masks } from './follower.ts';
@@ -6,14 +6,14 @@ import type { TraceRecords } from './leftover.ts';
 import type { TracedQueue } from './queue.ts';
 import { traceFolder } from './relay-files.ts';
 
-/** Bytes of a sub-buffer, at most. */
+/** The most bytes of a sub-buffer. */
 const largestBuffer = 64 * 1024;
 
 export interface Trace {
   readonly folder: string;
-  /** Bytes that the kernel holds for each processor. */
+  /** Bytes of the kernel's buffers for each processor. */
   readonly capacity: number;
-  /** An earlier daemon traced this disk; its maps ended with it. */
+  /** True if an earlier daemon traced this disk; its maps ended with it. */
   readonly earlier: boolean;
 }
 
@@ -30,7 +30,7 @@ export interface TraceOptions {
 export async function beginTrace(queue: TracedQueue, options: TraceOptions): Promise<Trace> {
   const { disk, debugfs, records, capacity } = options;
   const earlier = await records.earlier(disk, traceFolder(debugfs, underscored(queue), queue.name));
-  // Only here: its files are the very ones that we made, and nobody reads them any more.
+  // Only in this case: the files are the same that we made, and no process reads them any more.
   if (earlier === 'ours') await tearDownTrace(queue.path).catch(ignore('EINVAL'));
   const bufferSize = Math.min(largestBuffer, capacity / 2);
   const setup = { mask: masks[queue.following], bufferSize, buffers: Math.floor(capacity / bufferSize) };
@@ -52,7 +52,7 @@ export async function beginTrace(queue: TracedQueue, options: TraceOptions): Pro
   return { folder, capacity: setup.buffers * bufferSize, earlier: earlier !== undefined };
 }
 
-/** Tears down the trace where it is still the one that this process made. */
+/** Tears down the trace if it is still the one that this process made. */
 export async function endTrace(
   queue: { readonly path: string },
   disk: string,
