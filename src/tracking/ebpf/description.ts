@@ -1,6 +1,6 @@
 /**
  * The description in a control page: JSON behind a magic number and the layout's version (docs/formats/tracking.md).
- * Pure over the page's memory.
+ * Reads and writes only the page's memory.
  */
 import { descriptionAt, descriptionMagic, layoutVersion, pageSize } from './layout.ts';
 
@@ -10,22 +10,22 @@ export interface Description {
 
 const textAt = descriptionAt + 12;
 
-/** Throws RangeError where it does not fit. */
+/** Writes the description into the page. Throws RangeError if it does not fit. */
 export function writeDescription(page: ArrayBuffer, description: Description): void {
   const view = Buffer.from(page);
   const text = Buffer.from(JSON.stringify(description));
   if (textAt + text.length > pageSize)
     throw new RangeError(`a description of ${text.length} bytes does not fit into ${pageSize - textAt}`);
-  // Where another one is replaced: what a cut leaves half written does not count.
+  // Cleared first, for the case that another description is replaced: a half-written description must not count.
   view.writeUInt32LE(0, descriptionAt);
   view.writeUInt32LE(description.layout, descriptionAt + 4);
   view.writeUInt32LE(text.length, descriptionAt + 8);
   text.copy(view, textAt);
-  // Last: a page without it has no description.
+  // The magic number comes last: a page without it has no description.
   view.writeUInt32LE(descriptionMagic, descriptionAt);
 }
 
-/** The description of this layout's version, or why there is none. */
+/** Returns the description if it is of this layout's version; otherwise why there is none. */
 export function readDescription(page: ArrayBuffer): Description | string {
   const view = Buffer.from(page);
   const magic = view.readUInt32LE(descriptionAt);

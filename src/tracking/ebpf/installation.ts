@@ -1,10 +1,11 @@
 /**
- * What all tracked devices share: the directory of pins, the maps that programs find ranges and in-flight writes by,
- * and the two sets of programs, each loaded when its first device comes. It outlives the process; the next one opens
- * it. One process at a time: the directory is locked.
+ * The part of eBPF tracking that all tracked devices share. This is the directory of pins, the maps in which programs
+ * find ranges and in-flight writes, and the two sets of programs. Each set is loaded when its first device is tracked.
+ * All of this outlives the process, and the next process opens it. One process at a time uses it: the directory is
+ * locked.
  *
  *     DIRECTORY/control, ranges, in-flight, requests, nesting   the shared maps
- *     DIRECTORY/gone-request, gone-bio                  what stands for a range that is tracked no longer
+ *     DIRECTORY/gone-request, gone-bio                  placeholders for a range that is no longer tracked
  *     DIRECTORY/range-MAJOR:MINOR                       a device's map (range.ts)
  */
 import { closeSync, readFileSync } from 'node:fs';
@@ -39,20 +40,20 @@ const btfPath = '/sys/kernel/btf/vmlinux';
 
 export interface InstallationOptions extends SharedOptions {
   readonly directory: string;
-  /** Of the directory, where the caller keeps it for longer than this is open. */
+  /** The lock of the directory, if the caller keeps it for longer than this is open. */
   readonly lock?: PinLock | undefined;
 }
 
 export class Installation {
   readonly directory: string;
   readonly style: Style;
-  /** Why what an earlier process had pinned could not be used; undefined where there was nothing, or it is. */
+  /** Why pins of an earlier process could not be used; undefined if there were none, or if they are used. */
   readonly doubt: string | undefined;
   readonly #maps: ProgramMaps;
   readonly #control: MappedMap;
   readonly #gone: Readonly<Record<SetName, { readonly fd: number; readonly id: number }>>;
   readonly #inFlightEntries: number;
-  /** Undefined: the caller's. */
+  /** Undefined if the lock is the caller's. */
   readonly #lock: PinLock | undefined;
   readonly #types: KernelTypes;
   readonly #sets = new Map<SetName, ProgramSet>();
@@ -78,7 +79,10 @@ export class Installation {
     };
   }
 
-  /** Opens what is there, or makes it anew. Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY (another process). */
+  /**
+   * Opens the pins, or creates new ones if there are none or they cannot be used. Throws NO_PERMISSION, NOT_SUPPORTED,
+   * or DEVICE_BUSY (another process).
+   */
   static async open(options: InstallationOptions): Promise<Installation> {
     const { directory } = options;
     const types = readKernelTypes(new Btf(readFileSync(btfPath)));
@@ -98,11 +102,11 @@ export class Installation {
     }
   }
 
-  /** The set, attached: the one that runs already, the pinned one, or a new one. */
+  /** Returns the attached set: the one that this process has open, the pinned one, or a new one. */
   async ensureSet(name: SetName): Promise<ProgramSet> {
     const present = this.attachedSet(name);
     if (present !== undefined) return present;
-    // What an earlier set remembered nobody would forget: the ends of those writes were not seen.
+    // Entries of an earlier set would stay for ever, because the ends of those writes were not seen.
     const remembered = this.#remembered(name);
     for (const key of mapKeys(remembered, inFlightKeySize)) deleteFromMap(remembered, key);
     const set = await loadSet(this.directory, name, {
@@ -115,7 +119,7 @@ export class Installation {
     return set;
   }
 
-  /** The set where it is attached, without loading it. */
+  /** Returns the set if it is attached. Does not load it. */
   attachedSet(name: SetName): ProgramSet | undefined {
     const known = this.#sets.get(name);
     if (known !== undefined) {
@@ -128,20 +132,21 @@ export class Installation {
     return pinned;
   }
 
-  /** How often all copies of a tracepoint's program ran at once on one processor. */
+  /** Returns how often all copies of a tracepoint's program ran at once on one processor. */
   deepNestings(tracepoint: TracepointName): bigint {
     return new BigUint64Array(this.#control.memory)[tracepointNumbers[tracepoint]]!;
   }
 
-  /** Writes on their way, and those whose end was not seen, of all devices that the set is for. */
+  /** Returns writes that are in flight, and writes whose end was not seen, for all devices that use the set. */
   inFlight(name: SetName): InFlight[] {
     const remembered = this.#remembered(name);
     return mapValues(remembered, inFlightKeySize, inFlightValueSize, this.#inFlightEntries).map(readInFlight);
   }
 
   /**
-   * Lets the programs see a range's map under the disk. `replaces` is the id of the map that it takes the place of,
-   * where that is still there; `keep` are the ids of all other maps in use. Throws NOT_SUPPORTED where the disk is full.
+   * Adds a range's map to the disk's ranges, so that the programs see it. `replaces` is the ID of the map that it
+   * replaces, if that map is still there; `keep` are the IDs of all other maps in use. Throws NOT_SUPPORTED if the disk
+   * has no free number.
    */
   addRange(disk: number, range: number, replaces: number | undefined, keep: ReadonlySet<number>): void {
     const free: number[] = [];
@@ -153,7 +158,7 @@ export class Installation {
         return;
       }
       free.push(index);
-      // Programs look no further than the first free number.
+      // The programs stop at the first free number.
       if (id === undefined) break;
     }
     const [index] = free;
@@ -166,7 +171,7 @@ export class Installation {
     updateMap(this.#maps.ranges, rangeKey(disk, index), u32(range));
   }
 
-  /** Takes a map from the programs' sight. Its number stays taken, since they count numbers without gaps. */
+  /** Hides a map from the programs. Its number stays taken, because the programs count numbers without gaps. */
   removeRange(disk: number, id: number, set: SetName): void {
     for (let index = 0; index < rangesPerDisk; index++) {
       const present = this.#rangeAt(disk, index);
@@ -175,7 +180,7 @@ export class Installation {
     }
   }
 
-  /** True where the programs see this map as a range of the disk. */
+  /** Returns true if the programs see this map as a range of the disk. */
   hasRange(disk: number, id: number): boolean {
     for (let index = 0; index < rangesPerDisk; index++) {
       const present = this.#rangeAt(disk, index);
@@ -185,7 +190,7 @@ export class Installation {
     return false;
   }
 
-  /** Detaches all programs, so that a machine on which nothing is tracked pays nothing. */
+  /** Detaches all programs, so that they cost nothing on a machine that tracks nothing. */
   async detach(): Promise<void> {
     for (const set of this.#sets.values()) set.close();
     this.#sets.clear();
@@ -209,7 +214,7 @@ export class Installation {
     await removeSet(this.directory, 'request');
     await removeSet(this.directory, 'bio');
     await clearPins(this.directory);
-    // Before the lock goes: another process would have it in a directory that is gone.
+    // Before the lock is released: otherwise another process could hold the lock of a directory that is gone.
     await rmdir(this.directory).catch(() => undefined);
     this.close();
   }
@@ -218,15 +223,15 @@ export class Installation {
     return name === 'bio' ? this.#maps.inFlight : this.#maps.requests;
   }
 
-  /** Id of the map at a range key. */
+  /** Returns the ID of the map at a range key. */
   #rangeAt(disk: number, index: number): number | undefined {
     return lookupMap(this.#maps.ranges, rangeKey(disk, index), 4)?.readUInt32LE();
   }
 }
 
 /**
- * Removes all that an agent pinned, whatever its version; the names of the pins that were there. Opens none of them.
- * Throws DEVICE_BUSY where a process uses them.
+ * Removes all pins of an agent of any version, without opening them. Returns the names of the pins that were there.
+ * Throws DEVICE_BUSY if a process uses them.
  */
 export async function removeAllPins(directory: string = defaultPinDirectory): Promise<string[]> {
   const lock = new PinLock(directory);
@@ -241,7 +246,7 @@ export async function removeAllPins(directory: string = defaultPinDirectory): Pr
   }
 }
 
-/** What is pinned, or why it cannot be used; undefined where there is nothing. */
+/** Returns the pinned maps, or why they cannot be used; undefined if there are none. */
 function openUsable(directory: string, types: KernelTypes): Shared | string | undefined {
   const found = openShared(directory);
   if (typeof found !== 'object') return found;
@@ -256,14 +261,14 @@ function openUsable(directory: string, types: KernelTypes): Shared | string | un
   return `the programs that mark writes are of another version of the agent (${agent}, programs ${programs}; this one is ${agentVersion}, with ${own})`;
 }
 
-/** Whether programs may follow untyped pointers: not under lockdown for confidentiality. */
+/** Returns whether programs may follow untyped pointers: not under lockdown for confidentiality. */
 function hasProbeRead(types: KernelTypes): Promise<boolean> {
   const a = new Assembler();
   a.movReg(1, 10).alu('add', 1, -8).mov(2, 8).mov(3, 0).call(helpers.probeReadKernel).mov(0, 0).exit();
   return acceptsTracingProgram(a.assemble(), types.tracepoints.block_bio_complete.id);
 }
 
-/** The directory on a bpffs, which is mounted where there is none. */
+/** Creates the directory on a bpffs. Mounts a bpffs if there is none. */
 async function preparePinDirectory(directory: string): Promise<void> {
   if (isBpffs(directory)) return;
   const usual = '/sys/fs/bpf';

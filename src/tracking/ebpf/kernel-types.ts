@@ -1,15 +1,15 @@
 /**
- * Where the running kernel keeps what the programs read, from its BTF: fields move and change their names between
- * versions (seen: 5.10, 6.1, 6.12). Pure over the BTF.
+ * Offsets in the running kernel of the fields that the programs read, from its BTF. Fields move and change their names
+ * between versions (seen: 5.10, 6.1, 6.12). Computed from the BTF alone.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { Btf } from '../../linux/bpf/btf.ts';
 
 /** Offsets in bytes. */
 export interface KernelTypes {
-  /** From a bio to its gendisk: by its block device (since 5.12), or at once. */
+  /** Path from a bio to its gendisk: through its block device (since 5.12), or directly. */
   readonly bioToDisk: readonly number[];
-  /** From a request to its gendisk: by its queue (since 5.15), or at once. */
+  /** Path from a request to its gendisk: through its queue (since 5.15), or directly. */
   readonly requestToDisk: readonly number[];
   readonly diskMajor: number;
   readonly diskMinor: number;
@@ -17,12 +17,12 @@ export interface KernelTypes {
   readonly bioSector: number;
   readonly bioSize: number;
   readonly bioNext: number;
-  /** A piece that was split off a bio points to the rest of it by this. */
+  /** A bio that was split off points to the remaining bio by this field. */
   readonly bioPrivate: number;
   readonly requestBio: number;
   readonly requestFlags: number;
   readonly requestSector: number;
-  /** Bytes that have not ended yet, u32. */
+  /** Bytes that have not completed yet, u32. */
   readonly requestLength: number;
   readonly operations: {
     readonly discard: number;
@@ -37,13 +37,13 @@ export type TracepointName =
 
 export interface Tracepoint {
   readonly name: TracepointName;
-  /** BTF id of its type. */
+  /** BTF ID of its type. */
   readonly id: number;
   /** Offset of the request or bio among the program's arguments. */
   readonly argument: number;
 }
 
-/** Throws NOT_SUPPORTED, naming what is missing. */
+/** Throws NOT_SUPPORTED, and names the missing type or field. */
 export function readKernelTypes(btf: Btf): KernelTypes {
   const at = (struct: string, ...paths: string[]): number => {
     for (const path of paths) {

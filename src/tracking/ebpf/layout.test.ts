@@ -4,7 +4,7 @@ import { GiB, KiB, MiB, TiB } from '../../base/bytes.ts';
 import { readDescription, writeDescription } from './description.ts';
 import { kernelDevice, layoutVersion, pageSize, shapeFor, shapeOf } from './layout.ts';
 
-test('the unit is 4 KiB up to 1 TiB where units are bits, and the memory stays within 64 MiB and a few pages', () => {
+test('the unit is 4 KiB up to 1 TiB if units are bits, and the memory stays within 64 MiB and a few pages', () => {
   assert.equal(shapeFor(1 * MiB, 'bits').unit, 4 * KiB);
   assert.equal(shapeFor(1 * TiB, 'bits').unit, 4 * KiB);
   assert.equal(shapeFor(1 * TiB + 1, 'bits').unit, 8 * KiB);
@@ -30,7 +30,7 @@ test('device numbers have 20 bits of minor and no sign', () => {
   assert.equal(kernelDevice(4095, 0), 0xfff00000);
 });
 
-test('a description survives, another layout and damage are told', () => {
+test('a description can be read again; another layout and damage are reported', () => {
   const page = new ArrayBuffer(pageSize);
   assert.match(readDescription(page) as string, /begins with 0x0, not 0x544b4244/);
   writeDescription(page, { layout: layoutVersion });

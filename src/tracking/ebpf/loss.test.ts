@@ -4,7 +4,7 @@ import { type CounterValues, lostByCounters, lostByNesting } from './loss.ts';
 
 const before = { misses: [4n, 0n, 0n], deep: 1n };
 
-test('misses of some copies lose nothing; misses of all do, where three ran at once', () => {
+test('misses of some copies lose nothing; misses of all copies lose events if three ran at once', () => {
   const nested = (misses: bigint[], deep: bigint) =>
     lostByNesting('block_rq_complete', before, { misses, deep });
   assert.equal(nested([4n, 0n, 0n], 1n), undefined);
@@ -17,7 +17,7 @@ test('misses of some copies lose nothing; misses of all do, where three ran at o
   );
 });
 
-test('each counter is a reason of its own, but over-marking is none', () => {
+test('each counter is a reason of its own, but over-marking is not a reason', () => {
   const none: CounterValues = {
     everything: 9n,
     passthrough: 0n,

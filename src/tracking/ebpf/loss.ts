@@ -1,14 +1,14 @@
 /**
- * Whether writes may have been missed: what the counters of a range and of its programs say. Pure.
+ * Decides from the counters of a range and of its programs whether writes may have been missed. Pure.
  *
- * A program that is interrupted by its own event is skipped for it, so it is loaded three times (programs/frame.ts).
- * An event is lost where all copies were skipped for it: each copy has misses then, and three were running on one
- * processor when it came. One copy's misses alone are usual under load and lose nothing.
+ * The kernel skips a program for an event that interrupts the same program. So each program is loaded three times
+ * (programs/frame.ts). An event is lost if all copies were skipped for it. Then each copy has misses, and three copies
+ * were running on one processor when the event came. Misses of one copy alone are usual under load and lose nothing.
  */
 import type { counters } from './layout.ts';
 
 export interface SkippedBefore {
-  /** Events that each copy was skipped for. */
+  /** The number of events that each copy was skipped for. */
   readonly misses: readonly bigint[];
   /** How often all copies ran at once on one processor. */
   readonly deep: bigint;

@@ -63,7 +63,7 @@ test('a partition has its disk, its start and its disk sequence; a disk without 
   assert.throws(() => readLiveDevice(8, 2, sys), { code: 'DEVICE_GONE' });
 });
 
-test('md RAID 0 above a device that takes bios is told, and above no other', (t) => {
+test('md RAID 0 above a device that takes bios is reported, and above any other device it is not', (t) => {
   const { sys, write, remove } = tree();
   t.after(remove);
   write('devices/dm-0/holders/md1/md/level', 'raid1');
@@ -74,7 +74,7 @@ test('md RAID 0 above a device that takes bios is told, and above no other', (t)
   assert.equal(readLiveDevice(8, 1, sys).handedDownBy, undefined);
 });
 
-test('every mark that differs is named with both values', (t) => {
+test('every identifier that differs is named with both values', (t) => {
   const { sys, write, remove } = tree();
   t.after(remove);
   const now = () => marksOf(sda1, readLiveDevice(8, 1, sys), 'boot-1');
@@ -93,7 +93,7 @@ test('every mark that differs is named with both values', (t) => {
   assert.match(markDifference(before, now()) ?? '', /disk sequence was 7 and is 8/);
 });
 
-test('a caller who takes it for another device is told so', (t) => {
+test('a caller that describes another device gets an error', (t) => {
   const { sys, remove } = tree();
   t.after(remove);
   const live = readLiveDevice(8, 1, sys);

@@ -1,18 +1,18 @@
 /**
- * By what a device is known again: the kernel's numbers and sequence, its place in sysfs, its size, and what the
- * caller knows (UUID). Whatever differs ends the epoch, since another disk may answer to the same name. sysfs is
- * memory of the kernel: reading it waits for no frozen filesystem.
+ * The marks that identify a device: the kernel's numbers and disk sequence, its place in sysfs, its size, and the UUID
+ * that the caller knows. Any difference ends the epoch, because another disk may have the same name. sysfs is kernel
+ * memory, so reading it does not wait for a frozen filesystem.
  */
 import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import type { TrackedDevice } from '../tracker.ts';
 
-/** What the kernel says of a device number now. */
+/** The kernel's present description of a device number. */
 export interface LiveDevice {
   /** Bytes. */
   readonly size: number;
-  /** Its whole disk; the device itself where it is no partition. */
+  /** Its whole disk; the device itself if it is not a partition. */
   readonly disk: { readonly major: number; readonly minor: number };
   /** Bytes from the beginning of the disk; 0 for whole disks. */
   readonly start: number;
@@ -20,26 +20,27 @@ export interface LiveDevice {
   /** Since Linux 5.15. */
   readonly diskSequence: number | undefined;
   /**
-   * Inode numbers of its folders in sysfs. The kernel gives each folder a new one, so that a device that came again
-   * under its old number has others, and a loop device others after each attach; older kernels have nothing better.
+   * Inode numbers of its folders in sysfs. The kernel gives each folder a new number. So a device that was removed and
+   * added again under its old number has other inodes, and a loop device has others after each attach. Older kernels
+   * offer nothing better.
    */
   readonly nodes: string;
-  /** It takes bios as they are: no requests, no `mq` in sysfs. */
+  /** True if the device takes bios as they are: it has no requests, and no `mq` in sysfs. */
   readonly byBio: boolean;
   /**
-   * A device above one without requests that passes bios on as they are, so that neither their beginning nor, on older
-   * kernels, their end is seen here: md RAID 0 and linear.
+   * A device on top of one without requests that passes bios on as they are: md RAID 0 and linear. Neither the
+   * beginning nor, on older kernels, the end of such bios is seen here.
    */
   readonly handedDownBy: string | undefined;
 }
 
-/** What an epoch is bound to. */
+/** The marks that an epoch is bound to. */
 export interface Marks
   extends Omit<TrackedDevice, 'path' | 'diskSequence'>, Pick<LiveDevice, 'diskSequence' | 'nodes'> {
   readonly bootId: string;
 }
 
-/** Throws DEVICE_GONE where there is no such device. */
+/** Throws DEVICE_GONE if there is no such device. */
 export function readLiveDevice(major: number, minor: number, sys = '/sys'): LiveDevice {
   try {
     const place = realpathSync(join(sys, `dev/block/${major}:${minor}`));
@@ -76,7 +77,7 @@ function holdersThatHandDown(place: string): string[] {
   });
 }
 
-/** The marks of a device as it is now. */
+/** Returns the marks of a device as it is now. */
 export function marksOf(device: TrackedDevice, live: LiveDevice, bootId: string): Marks {
   const { major, minor, uuid } = device;
   return {
@@ -91,7 +92,7 @@ export function marksOf(device: TrackedDevice, live: LiveDevice, bootId: string)
   };
 }
 
-/** The first difference, with both values; undefined where there is none. */
+/** Returns the first difference, with both values; undefined if there is none. */
 export function markDifference(before: Marks, now: Marks): string | undefined {
   const pairs: readonly (readonly [string, unknown, unknown])[] = [
     ['boot', before.bootId, now.bootId],
@@ -107,7 +108,7 @@ export function markDifference(before: Marks, now: Marks): string | undefined {
   return undefined;
 }
 
-/** What the caller takes the device for must be what it is. Throws DEVICE_GONE with both values. */
+/** Checks that the caller's description of the device is true. Throws DEVICE_GONE with both values. */
 export function checkDescribed(device: TrackedDevice, live: LiveDevice): void {
   const pairs: readonly (readonly [string, unknown, unknown])[] = [
     ['size in bytes', device.size, live.size],

@@ -1,7 +1,7 @@
 /**
- * One process at a time uses a directory of pins: two would take from the same maps, each for chains that the other does
- * not know. The lock is flock(2) on the directory itself, so it is one lock in each mount namespace and under each name
- * of the directory, and it ends with the process however that ends.
+ * Lets one process at a time use a directory of pins. Two processes would take from the same maps, each for chains that
+ * the other does not know. The lock is flock(2) on the directory itself. So it is the same lock in each mount namespace
+ * and under each name of the directory, and it ends with the process, even after a crash.
  */
 import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -15,9 +15,12 @@ export class PinLock {
     this.#directory = directory;
   }
 
-  /** Takes the lock, or keeps it. False if there is no such directory. Throws DEVICE_BUSY if another process has it. */
+  /**
+   * Takes the lock, or keeps it. Returns false if there is no such directory. Throws DEVICE_BUSY if another process has
+   * it.
+   */
   acquire(): boolean {
-    // A directory that was removed since, and perhaps made again, is another one.
+    // A directory that was removed in the meantime, and perhaps created again, is another directory.
     while (!this.#isHeld()) {
       this.release();
       try {

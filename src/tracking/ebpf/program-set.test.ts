@@ -18,7 +18,7 @@ const types: KernelTypes = {
   },
 };
 
-test('the digest of the programs is always the same, and another for other instructions', () => {
+test('the digest of the programs is always the same, and differs for other instructions', () => {
   const digest = programsDigest(types, 'bits');
   assert.match(digest, /^[0-9a-f]{16}$/);
   assert.equal(programsDigest(types, 'bits'), digest);

@@ -1,10 +1,10 @@
 /**
- * A set of programs that belong together, three copies of each, attached and pinned: `request` for devices with
- * requests, `bio` for those without. A set is attached whole or it counts as gone: whoever finds one copy missing
- * cannot know what passed meanwhile.
+ * A set of programs that belong together, attached and pinned, with three copies of each: `request` for devices with
+ * requests, `bio` for devices without. A set with a missing copy counts as gone, because writes may have passed unseen
+ * while the copy was missing.
  *
  *     DIRECTORY/SET-TRACEPOINT-COPY        the program
- *     DIRECTORY/SET-TRACEPOINT-COPY-link   what attaches it
+ *     DIRECTORY/SET-TRACEPOINT-COPY-link   the link that attaches it
  */
 import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
@@ -27,16 +27,16 @@ import { requestIssueProgram, requestProgram } from './programs/request.ts';
 export type SetName = 'request' | 'bio';
 
 /**
- * Steps of the marking loops, at most. 4 GiB at any place are 140 in a range where units are bits and 420 where they
- * are bytes; a discard of 256 small pieces is some 800 on a disk with one tracked range. The verifier looks at about
- * 290 (520) instructions a step, of one million in all.
+ * The most steps of the marking loops. A run of 4 GiB at any place takes 140 steps in a range whose units are bits, and
+ * 420 if they are bytes. A discard of 256 small pieces takes some 800 on a disk with one tracked range. The verifier
+ * checks about 290 (520) instructions a step, of one million in all.
  */
 const steps = { bits: { plain: 400, walk: 1000 }, bytes: { plain: 600, walk: 700 } } as const;
 
-/** For a request whose end was not seen: 4 MiB at any place where units are bits, 2 MiB where they are bytes. */
+/** Steps for a request whose end was not seen: 4 MiB at any place if units are bits, 2 MiB if they are bytes. */
 const leftoverSteps = 64;
 
-/** In this order: whoever sees a write's beginning must also see its end. */
+/** Attached in this order: once the beginning of a write is seen, its end must be seen too. */
 const members: Readonly<Record<SetName, readonly TracepointName[]>> = {
   request: ['block_rq_complete', 'block_rq_issue'],
   bio: ['block_bio_complete', 'block_bio_queue'],
@@ -59,19 +59,19 @@ export class ProgramSet {
     this.programs = programs;
   }
 
-  /** Ids of the programs; others after every loading. */
+  /** IDs of the programs. They differ after every load. */
   get ids(): number[] {
     return this.programs.map((each) => each.id);
   }
 
-  /** What is wrong with the set, seen through its descriptors; undefined where all is attached. */
+  /** Checks the set through its descriptors. Returns the fault; undefined if all programs are attached. */
   fault(): string | undefined {
     for (const { tracepoint, copy, id, link } of this.programs)
       if (linkedProgram(link) !== id) return `copy ${copy} of the program at ${tracepoint} is detached`;
     return undefined;
   }
 
-  /** For each tracepoint, how many events each copy was skipped for; zeros where the kernel does not skip. */
+  /** For each tracepoint, returns how many events each copy was skipped for; zeros if the kernel does not skip. */
   misses(): ReadonlyMap<TracepointName, readonly bigint[]> {
     const misses = new Map<TracepointName, bigint[]>();
     for (const { tracepoint, program } of this.programs) {
@@ -90,7 +90,7 @@ export class ProgramSet {
   }
 }
 
-/** Loads, attaches and pins. Throws VerifierError or SystemCallError; what was pinned is removed then. */
+/** Loads, attaches and pins the set. Throws VerifierError or SystemCallError; pins made so far are removed then. */
 export async function loadSet(
   directory: string,
   name: SetName,
@@ -128,7 +128,7 @@ function attachOrClose(program: number): number {
 
 type LoadedProgram = Pick<AttachedProgram, 'tracepoint' | 'copy' | 'program'>;
 
-/** All at once, since the verifier takes a fifth of a second for each. Nothing is attached yet. */
+/** Loads all programs at once, because the verifier takes a fifth of a second for each. Does not attach them. */
 async function loadPrograms(name: SetName, context: Omit<ProgramContext, 'copy'>): Promise<LoadedProgram[]> {
   const wanted = members[name].flatMap((tracepoint) =>
     Array.from({ length: copies }, (_, copy) => ({ tracepoint, copy })),
@@ -152,7 +152,7 @@ async function loadPrograms(name: SetName, context: Omit<ProgramContext, 'copy'>
   throw failed.reason;
 }
 
-/** Opens a set that an earlier process pinned; undefined where it is not whole any more. */
+/** Opens a set that an earlier process pinned. Returns undefined if the set is not complete. */
 export function openSet(directory: string, name: SetName): ProgramSet | undefined {
   const programs: AttachedProgram[] = [];
   const opened: number[] = [];
@@ -171,7 +171,7 @@ export function openSet(directory: string, name: SetName): ProgramSet | undefine
   return undefined;
 }
 
-/** Unpins a set; with the last descriptor that is open it is detached. */
+/** Unpins a set. It is detached when the last open descriptor is closed. */
 export async function removeSet(directory: string, name: SetName): Promise<void> {
   for (const tracepoint of members[name])
     for (let copy = 0; copy < copies; copy++) {
@@ -189,8 +189,8 @@ const emit: Readonly<Record<TracepointName, (context: ProgramContext) => Buffer>
 };
 
 /**
- * What tells these programs from those of another version of the agent: a hash of all of their instructions, the
- * numbers of the maps' descriptors apart. 16 hexadecimal digits.
+ * Returns a hash of all instructions of the programs, without the descriptors of the maps. It distinguishes these
+ * programs from those of another version of the agent. 16 hexadecimal digits.
  */
 export function programsDigest(types: KernelTypes, style: Style): string {
   const hash = createHash('sha256');

@@ -1,6 +1,6 @@
 /**
- * One tracked device: its map in the kernel, seen as memory, and its epoch. The layout is layout.ts's; what is in the
- * control page decides after a restart whether the epoch goes on.
+ * One tracked device: its map in the kernel, seen as memory, and its epoch. The layout is in layout.ts. After a
+ * restart, the content of the control page decides whether the epoch continues.
  */
 import { closeSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -33,21 +33,21 @@ import type { SetName } from './program-set.ts';
 import type { InFlight } from './programs/bio.ts';
 import { copyMarks, fillUnits, type Marked, moveMarks } from './take.ts';
 
-/** What the control page says of an epoch. */
+/** The description of an epoch in the control page. */
 export interface RangeDescription extends Description {
   readonly path: string;
   readonly epoch: Epoch;
   readonly marks: Marks;
   readonly shape: Shape;
   readonly set: SetName;
-  /** Ids of the set's programs: others were not there all the time. */
+  /** IDs of the set's programs. If the IDs differ, the programs were not there all the time. */
   readonly programs: readonly number[];
-  /** By tracepoint, as they were when the epoch began; numbers as text. */
+  /** By tracepoint, the values when the epoch began; numbers as text. */
   readonly skipped: Readonly<Partial<Record<TracepointName, { misses: readonly string[]; deep: string }>>>;
 }
 
 export class Range {
-  /** Id of the map. */
+  /** ID of the map. */
   readonly id: number;
   readonly #map: Descriptor;
   readonly #memory: MappedMap;
@@ -78,7 +78,7 @@ export class Range {
     return this.#description;
   }
 
-  /** A new map, which no program knows yet and nothing pins. */
+  /** Creates a map that no program knows yet and that is not pinned. */
   static create(
     shape: Shape,
     path: string,
@@ -129,7 +129,7 @@ export class Range {
     }
   }
 
-  /** What an earlier process pinned; a text where it cannot be used, undefined where there is nothing. */
+  /** Opens the map that an earlier process pinned. Returns a text if it cannot be used, undefined if there is none. */
   static open(path: string): Range | string | undefined {
     const fd = openPin(path);
     if (fd === undefined) return undefined;
@@ -149,7 +149,7 @@ export class Range {
     return new Range(fd, memory, description);
   }
 
-  /** Device number of the disk, as programs know it. */
+  /** Device number of the disk, in the form that the programs use. */
   get disk(): number {
     const { major, minor, partition } = this.description.marks;
     return partition === undefined
@@ -177,8 +177,8 @@ export class Range {
   }
 
   /**
-   * The dirty map; `inFlight` was read before. What is marked goes to the taken map and is yielded by each take until
-   * `forget`.
+   * Takes the dirty map. The caller has read `inFlight` before. Marks move to the taken map, and each take yields them
+   * until `forget`.
    */
   take(inFlight: readonly InFlight[]): { dirty: Bitmap; forget: (next: Generation) => boolean } {
     const { shape, taken } = this.#marked;
@@ -194,11 +194,12 @@ export class Range {
     const number = ++this.#takes;
     return {
       dirty,
-      // A later take yields this one's units too, and forgets them with its own.
+      // A later take yields this take's units too, and forgets them with its own.
       forget: (next) => {
         if (this.#closed || number !== this.#takes) return false;
-        // First: a process that dies in between leaves a map that yields again what the chains of `next` hold. The other
-        // way round, an older copy of a chain would fit a map that has forgotten what the copy lacks.
+        // The generation comes first. If the process dies in between, the map yields again marks that the chains of
+        // `next` already hold. In the other order, an older copy of a chain would fit a map that has forgotten marks
+        // that the copy lacks.
         this.#setGeneration(next);
         taken.fill(0);
         return true;
@@ -206,7 +207,7 @@ export class Range {
     };
   }
 
-  /** What a take would yield now, without taking. */
+  /** Returns what a take would yield now, without taking. */
   look(inFlight: readonly InFlight[]): Bitmap {
     const { shape, taken } = this.#marked;
     const dirty = new Bitmap(shape.size, shape.unit);
@@ -219,7 +220,7 @@ export class Range {
     return dirty;
   }
 
-  /** The units of these extents are in each take until `forget`. */
+  /** Adds the units of these extents to each take until `forget`. */
   mark(extents: Iterable<Extent>): void {
     const { shape, taken } = this.#marked;
     for (const { offset, length } of extents)
@@ -228,13 +229,13 @@ export class Range {
         Math.floor(offset / shape.unit),
         Math.min(Math.ceil((offset + length) / shape.unit), shape.units),
       );
-    // What was taken before does not hold these: it must not forget them.
+    // An earlier take does not contain these units, so it must not forget them.
     this.#takes++;
   }
 
   /**
-   * The epoch becomes this one, which goes on, of this generation (undefined: of none that a chain records). What it had
-   * dirtied is marked before: a cut in between is harmless.
+   * Makes this epoch the continuation of `epoch`, with its generation (undefined: no generation that a chain records).
+   * The caller has marked the earlier epoch's dirty units before, so an interruption in between is harmless.
    */
   continueEpoch(epoch: Epoch, generation: Generation | undefined): void {
     if (generation !== undefined) this.#setGeneration(generation);

@@ -1,6 +1,6 @@
 /**
- * The maps that all tracked devices share, opened where an earlier process pinned them, or made and pinned. Which they
- * are is in installation.ts and docs/formats/tracking.md.
+ * The maps that all tracked devices share. They are opened if an earlier process pinned them; otherwise they are
+ * created and pinned. They are listed in installation.ts and docs/formats/tracking.md.
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,16 +27,19 @@ import type { SetName } from './program-set.ts';
 const maxRanges = 1024;
 
 export interface SharedOptions {
-  /** Default: what the kernel can. */
+  /** Default: the best style that the kernel supports. */
   readonly style?: Style;
-  /** For tests, which make it overflow. */
+  /** For tests, which make the map overflow. */
   readonly inFlightEntries?: number;
 }
 
 export interface ControlDescription extends Description {
   readonly style: Style;
   readonly inFlightEntries: number;
-  /** Which programs mark into these maps (`programsDigest`), and the version of the agent that made them. */
+  /**
+   * The digest of the programs that mark into these maps (`programsDigest`), and the version of the agent that made
+   * them.
+   */
   readonly programs: string;
   readonly agent: string;
 }
@@ -56,7 +59,7 @@ export function closeShared({ maps, gone, control }: Shared): void {
   for (const fd of [ranges, inFlight, requests, nesting, maps.control, gone.request, gone.bio]) closeSync(fd);
 }
 
-/** The pinned maps, or why they cannot be used; undefined where there are none. */
+/** Opens the pinned maps. Returns why they cannot be used; undefined if there are none. */
 export function openShared(directory: string): Shared | string | undefined {
   const fds = shared.map((name) => openPin(join(directory, name)));
   const [control, ranges, inFlight, requests, nesting, goneRequest, goneBio] = fds;
@@ -89,7 +92,10 @@ export function openShared(directory: string): Shared | string | undefined {
   };
 }
 
-/** `programs`: the digest of those that will mark into the maps, by the style of the marks. */
+/**
+ * Creates and pins the maps. `programs`: returns the digest of the programs that will mark into the maps, by the style
+ * of the marks.
+ */
 export async function createShared(
   directory: string,
   options: SharedOptions,
@@ -126,7 +132,7 @@ export async function createShared(
   pin(maps.nesting, join(directory, 'nesting'));
   pin(gone.request, join(directory, 'gone-request'));
   pin(gone.bio, join(directory, 'gone-bio'));
-  // Last, and looked for with the others: a process that died in between left pins that do not count.
+  // Pinned last: `openShared` needs all pins, so a process that died in between leaves pins that do not count.
   pin(maps.control, join(directory, 'control'));
   return { maps, gone, control, description };
 }
@@ -141,7 +147,9 @@ const page = {
   flags: mapFlags.mmapable | mapFlags.innerMap,
 } as const;
 
-/** A range without sectors. Its number must not end the programs' search, nor hide that the device has no requests. */
+/**
+ * A range without sectors. It must not end the programs' search for ranges, and must say if the device has no requests.
+ */
 function emptyRange(byBio: boolean): number {
   const fd = createMap({ ...page, name: 'dattod_gone' });
   const memory = mapIntoMemory(fd, pageSize);
@@ -150,7 +158,7 @@ function emptyRange(byBio: boolean): number {
   return fd;
 }
 
-/** Whether BPF_ATOMIC with OR exists (Linux 5.12). */
+/** Returns whether BPF_ATOMIC with OR exists (Linux 5.12). */
 function hasAtomicOr(): Promise<boolean> {
   const a = new Assembler();
   a.mov(1, 0).store(8, 10, -8, 1).atomicOr(10, -8, 1).mov(0, 0).exit();

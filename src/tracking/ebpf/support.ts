@@ -1,6 +1,6 @@
 /**
- * Whether this machine can track with eBPF, and what would help where it cannot: for `dattocli tracking`, and for the
- * choice of a tracker.
+ * Checks if this machine can track with eBPF, and says what would help if it cannot. Used by `dattocli tracking` and by
+ * the choice of a tracker.
  */
 import { closeSync, existsSync, readFileSync } from 'node:fs';
 import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
@@ -12,15 +12,15 @@ import { readKernelTypes } from './kernel-types.ts';
 
 export interface TrackingSupport {
   readonly supported: boolean;
-  /** Why (not). */
+  /** Why tracking is supported, or why not. */
   readonly why: string;
-  /** What would help; empty where it is supported. */
+  /** Steps that would help; empty if tracking is supported. */
   readonly help: string;
 }
 
 const btfPath = '/sys/kernel/btf/vmlinux';
 
-/** Tries what tracking needs, with the simplest program at one of the tracepoints; leaves nothing behind. */
+/** Tries each step that tracking needs, with the simplest program at each of the tracepoints. Leaves nothing behind. */
 export async function trackingSupport(): Promise<TrackingSupport> {
   try {
     if (process.getuid?.() !== 0)
@@ -44,7 +44,7 @@ export async function trackingSupport(): Promise<TrackingSupport> {
   }
 }
 
-/** What a refusal of bpf(2) means, as an error for people. */
+/** Turns a refusal of bpf(2) into an error for the user. */
 export function explainRefusal(thrown: unknown): AgentError {
   const code = errnoCode(thrown);
   const message = thrown instanceof Error ? thrown.message : String(thrown);

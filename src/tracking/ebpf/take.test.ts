@@ -17,7 +17,7 @@ function empty(size: number, style: Style): Marked {
   };
 }
 
-/** As the programs do. */
+/** Marks as the programs in the kernel do. */
 function markIn(map: Uint8Array, style: Style, index: number): void {
   if (style === 'bytes') map[index] = 1;
   else map[index >>> 3] = map[index >>> 3]! | (1 << (index & 7));
@@ -33,7 +33,7 @@ for (const style of ['bits', 'bytes'] as const) {
   const { groupShift } = styles[style];
   const groups = Math.ceil(Math.ceil(size / 4096) / 2 ** groupShift);
 
-  test(`${style}: a take is the marks and what was taken before, and clears the marks alone`, () => {
+  test(`${style}: a take yields the marks and the units taken before, and clears only the marks`, () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat(Math.ceil(size / 4096) - 1), { maxLength: 50 }),
@@ -73,7 +73,7 @@ for (const style of ['bits', 'bytes'] as const) {
   });
 }
 
-test('whole words are filled as single units are', () => {
+test('filling whole words gives the same result as filling single units', () => {
   fc.assert(
     fc.property(fc.nat(400), fc.nat(400), (a, b) => {
       const [from, to] = a < b ? [a, b] : [b, a];

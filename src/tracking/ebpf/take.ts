@@ -1,8 +1,10 @@
 /**
- * From the maps that programs mark to a dirty map. What is found goes to the taken map first and is cleared only then,
- * bit by bit as it was seen, so that a process that dies at any instruction has lost nothing, and a mark that comes
- * meanwhile stays for the next take. (A mark that comes between the look and the clearing is of a write that is on the
- * device already, and its unit is in what is taken, so that it is read after it.) Pure over memory.
+ * Turns the maps that the programs mark into a dirty map. Each mark first goes to the taken map, and only then are
+ * exactly the bits that were seen cleared. So a process that dies at any instruction has lost nothing, and a mark that
+ * comes in the meantime stays for the next take.
+ *
+ * A mark may come between reading and clearing. It is of a write that is on the device already. Its unit is in the
+ * taken map, so the unit is read after the write. Pure over memory.
  */
 import { styles, type Shape, type Style } from './layout.ts';
 
@@ -27,7 +29,7 @@ export function moveMarks(marked: Marked): void {
   else forEachMark.bytes(fine, shape.units, true, (unit) => fillUnits(taken, unit, unit + 1));
 }
 
-/** Adds all marks to `into` and leaves them where they are. */
+/** Adds all marks to `into` without clearing them. */
 export function copyMarks(marked: Omit<Marked, 'taken'>, into: Int32Array): void {
   const { shape, fine, coarse } = marked;
   const { groupShift } = styles[shape.style];
@@ -67,7 +69,7 @@ function moveWords(marks: Int32Array, taken: Int32Array): void {
 
 type Visit = (marks: Uint8Array, count: number, clear: boolean, found: (index: number) => void) => void;
 
-/** Calls `found` for each mark, and clears it afterwards. */
+/** Calls `found` for each mark, and clears the mark afterwards if `clear` is set. */
 const forEachMark: Readonly<Record<Style, Visit>> = {
   bits(marks, count, clear, found) {
     const map = words(marks);
@@ -85,7 +87,7 @@ const forEachMark: Readonly<Record<Style, Visit>> = {
       for (let byte = i * 4; byte < i * 4 + 4; byte++) {
         if (marks[byte] === 0) continue;
         found(byte);
-        // This byte alone: its neighbours may have been marked meanwhile.
+        // Only this byte: its neighbours may have been marked in the meantime.
         if (clear) Atomics.store(marks, byte, 0);
       }
     }

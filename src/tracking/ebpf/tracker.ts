@@ -1,7 +1,7 @@
 /**
- * The eBPF tracker: programs in the kernel mark what is written (programs/), this process takes the marks. Maps and
- * programs are pinned, so that tracking goes on without the process; the next one continues the epoch where all is as
- * it was, and says what was not. docs/formats/tracking.md describes it.
+ * The eBPF tracker: programs in the kernel mark the blocks that are written (programs/), and this process takes the
+ * marks. Maps and programs are pinned, so that tracking continues without the process. The next process continues the
+ * epoch if nothing has changed; otherwise it says what differs. Described in docs/formats/tracking.md.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Bitmap } from '../../base/bitmap.ts';
@@ -29,15 +29,15 @@ import type { TracepointName } from './kernel-types.ts';
 import { explainRefusal } from './support.ts';
 
 export interface EbpfTrackerOptions {
-  /** On a bpffs, which is mounted where there is none. Default /sys/fs/bpf/dattod. */
+  /** A directory on a bpffs, which is mounted if there is none. Default /sys/fs/bpf/dattod. */
   readonly pinDirectory?: string;
-  /** Of that directory, where the caller keeps it for longer than the tracker is open. */
+  /** The lock of that directory, if the caller keeps it for longer than the tracker is open. */
   readonly lock?: PinLock;
   /** Bytes of kernel memory for the map of one device. Default 64 MiB. */
   readonly budget?: number;
-  /** Default: bits where the kernel has an atomic OR. */
+  /** Default: bits if the kernel has an atomic OR. */
   readonly style?: Style;
-  /** Room for writes on their way through devices without requests; for tests. */
+  /** Entries for writes in flight; for tests. */
   readonly inFlightEntries?: number;
 }
 
@@ -58,7 +58,7 @@ export class EbpfTracker implements Tracker {
     this.#bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
   }
 
-  /** Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY where another process uses the same pins. */
+  /** Opens the tracker. Throws NO_PERMISSION, NOT_SUPPORTED, or DEVICE_BUSY if another process uses the same pins. */
   static async open(options: EbpfTrackerOptions = {}): Promise<EbpfTracker> {
     const { pinDirectory = defaultPinDirectory, budget = defaultBudget, ...rest } = options;
     const installation = await explained(() => Installation.open({ directory: pinDirectory, ...rest }));
@@ -67,7 +67,10 @@ export class EbpfTracker implements Tracker {
     return tracker;
   }
 
-  /** Devices with a map, also those that an earlier process began with and this one was not asked for yet. */
+  /**
+   * Returns the devices with a map, also those that an earlier process began to track and that this process was not
+   * asked for yet.
+   */
   tracked(): {
     readonly path: string;
     readonly major: number;
@@ -93,7 +96,7 @@ export class EbpfTracker implements Tracker {
       const doubt = this.#doubt(range, device);
       if (doubt !== undefined) throw ended(device, doubt);
       const { dirty, forget } = range.take(this.#inFlight(range));
-      // What was lost between the look above and the reading of the marks counts as well.
+      // Losses between the check above and the reading of the marks count as well.
       const late = this.#doubt(range, device);
       if (late !== undefined) throw ended(device, late);
       return { ...tied(range), dirty, commit: forget };
@@ -123,7 +126,7 @@ export class EbpfTracker implements Tracker {
     if (range === undefined) return undefined;
     const dirty = range.look(this.#inFlight(range));
     const { marks } = range.description;
-    // Both after the look: what was lost before it counts.
+    // Both checks come after the map is read, so that they include all losses before the reading.
     return { ...tied(range), uuid: marks.uuid, dirty, gone: this.#gone(range), lost: this.#lost(range) };
   }
 
@@ -162,7 +165,7 @@ export class EbpfTracker implements Tracker {
     });
   }
 
-  /** Ends all tracking: programs, maps, pins. The tracker is closed then. */
+  /** Ends all tracking: removes programs, maps and pins. Closes the tracker. */
   async stop(): Promise<void> {
     await this.#oneByOne(async () => {
       if (this.#closed) return;
@@ -204,7 +207,7 @@ export class EbpfTracker implements Tracker {
     return { ...tied(range), doubt };
   }
 
-  /** A new epoch; the map of the earlier one is replaced. */
+  /** Begins a new epoch. The map of the earlier one is replaced. */
   async #begin(device: TrackedDevice, live: LiveDevice, earlier: Range | undefined): Promise<Range> {
     const { directory, style } = this.#installation;
     const name = live.byBio ? 'bio' : 'request';
@@ -233,7 +236,7 @@ export class EbpfTracker implements Tracker {
     return range;
   }
 
-  /** Why writes to the device may have been missed since its epoch began; undefined where none were. */
+  /** Returns why writes to the device may have been missed since its epoch began; undefined if none were. */
   #doubt(range: Range, device: TrackedDevice, known?: LiveDevice): string | undefined {
     const { marks } = range.description;
     let live: LiveDevice;
@@ -250,19 +253,19 @@ export class EbpfTracker implements Tracker {
     return this.#lost(range);
   }
 
-  /** Why the device that has the numbers of the map now is not the one of the map. */
+  /** Returns why the device that has the numbers of the map now is not the device of the map. */
   #gone(range: Range): string | undefined {
     const { path, marks } = range.description;
     try {
       const live = readLiveDevice(marks.major, marks.minor);
-      // The UUID is not in sysfs; whether the filesystem is another one is for the caller to see.
+      // The UUID is not in sysfs. The caller checks if it is another filesystem.
       return markDifference(marks, marksOf({ ...marks, path }, live, this.#bootId));
     } catch (thrown) {
       return toAgentError(thrown).message;
     }
   }
 
-  /** Why writes may have been missed, whether the device is still there or not. */
+  /** Returns why writes may have been missed, also for a device that is gone. */
   #lost(range: Range): string | undefined {
     const { set: name, programs, skipped } = range.description;
     if (!this.#installation.hasRange(range.disk, range.id))
@@ -287,12 +290,12 @@ export class EbpfTracker implements Tracker {
     return all;
   }
 
-  /** Before the marks are read: an entry goes only after its marks are set. */
+  /** Call this before reading the marks: an entry is removed only after its marks are set. */
   #inFlight(range: Range): ReturnType<Installation['inFlight']> {
     return this.#installation.inFlight(range.description.set);
   }
 
-  /** Opens what earlier processes pinned. */
+  /** Opens the maps that earlier processes pinned. */
   #openRanges(): void {
     for (const name of readdirSync(this.#installation.directory)) {
       const numbers = /^range-(\d+):(\d+)$/.exec(name);
@@ -310,7 +313,7 @@ export class EbpfTracker implements Tracker {
     this.#ranges.clear();
   }
 
-  /** Changes of what is tracked wait for each other. */
+  /** Makes changes of the set of tracked devices one after the other. */
   #oneByOne<T>(change: () => Promise<T>): Promise<T> {
     const turn = this.#changes.then(change);
     this.#changes = turn.catch(() => undefined);

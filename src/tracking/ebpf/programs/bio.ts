@@ -1,9 +1,10 @@
 /**
- * The programs for devices without requests (device-mapper, md, NVMe multipath, zram): a bio's sectors at its end are
- * not those that it began with, so `block_bio_queue` remembers them by the bio's address, and `block_bio_complete`
- * marks what was remembered (remember.ts). Some drivers never tell the end of a bio (md RAID 0 without statistics).
+ * The programs for devices without requests (device-mapper, md, NVMe multipath, zram). A bio's sectors at its end are
+ * not those that it began with. So `block_bio_queue` remembers its sectors by the bio's address, and
+ * `block_bio_complete` marks the remembered sectors (remember.ts). Some drivers never report the end of a bio (md RAID
+ * 0 without statistics).
  *
- * Order matters to whoever reads the entries first and the marks after: an entry goes only when its marks are set.
+ * An entry is removed only after its marks are set, because this process reads the entries first and the marks after.
  */
 import { Assembler, helpers } from '../../../linux/bpf/assembler.ts';
 import { inFlightValueSize, rangeFields } from '../layout.ts';
@@ -35,7 +36,7 @@ export function bioQueueProgram(context: ProgramContext, steps: number): Buffer 
   for (const reset of types.operations.zoneResets) a.jump('eq', 8, reset, 'zone reset');
 
   a.load(8, 7, 6, types.bioSector);
-  // Also those without data (flushes): their end must find an entry.
+  // Also bios without data (flushes): their end must find an entry.
   a.load(4, 9, 6, types.bioSize).alu('rsh', 9, 9);
   remember(a, context, { map: maps.inFlight, steps, done: 'out', full: 'full' });
 
@@ -57,19 +58,20 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   a.load(4, 1, 0, 16).store(4, frameRegister, frame.device, 1);
   a.store(4, frameRegister, entry.device, 1).storeImmediate(4, frameRegister, frame.index, 0);
   if (types.operations.zoneAppend !== undefined) {
-    // The place where a zone append wrote is known at its end alone; what lies between counts as well.
+    // The place that a zone append wrote is known only at its end. The sectors between that place and the remembered
+    // ones count as well.
     a.jump('ne', 8, types.operations.zoneAppend, 'place known');
     a.load(8, 1, 6, types.bioSector).movReg(2, 9).aluReg('sub', 2, 7).aluReg('add', 2, 1);
     a.jumpReg('ge', 1, 7, 'after').movReg(7, 1).label('after');
     a.jumpReg('le', 2, 9, 'until').movReg(9, 2).label('until');
-    // As in mark.ts: the verifier need not know which way it came here.
+    // As in mark.ts: the verifier should not distinguish the paths to here.
     a.mapValue(1, maps.control, rangeFields.zero).load(8, 1, 1, 0).aluReg('xor', 7, 1).aluReg('xor', 9, 1);
     a.label('place known');
   }
   a.store(8, frameRegister, frame.start, 7).store(8, frameRegister, frame.end, 9);
   mark(a, context, { prefix: '', steps, done: 'other' });
 
-  // The bio may have been handed down as it was to another tracked device, whose part of it nobody noted.
+  // The bio may have been handed down unchanged to another tracked device, for which no program remembered it.
   a.label('other');
   loadDevice(a, types, 6, types.bioToDisk);
   a.load(4, 1, frameRegister, frame.device).load(4, 2, frameRegister, entry.device);
@@ -79,7 +81,7 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
   countInAllRanges(a, maps, 'count other', 'forget');
 
   a.label('forget');
-  // The last copy only: the others must find the entry.
+  // Only the last copy removes the entry: the other copies must find it.
   if (context.copy === copies - 1) forget(a, maps.inFlight);
   a.goto('out');
 
@@ -94,9 +96,9 @@ export function bioCompleteProgram(context: ProgramContext, steps: number): Buff
 }
 
 /**
- * Goes to `out` where the bio in register 6 is a piece of one that is remembered for the same device: drivers split
- * bios, and the pieces end with events of their own (seen with md on 6.1). A piece points to the rest that it was cut
- * from, which may be a piece itself.
+ * Goes to `out` if the bio in register 6 was split off a bio that is remembered for the same device. Drivers split
+ * bios, and the pieces end with events of their own (seen with md on 6.1). A piece points to the bio that it was split
+ * off, which may be a piece itself.
  */
 function findWhole(a: Assembler, context: ProgramContext): void {
   const { types, maps } = context;
@@ -114,7 +116,7 @@ function findWhole(a: Assembler, context: ProgramContext): void {
   }
 }
 
-/** What an entry of the in-flight map says. */
+/** The content of an entry of the in-flight map. */
 export interface InFlight {
   readonly sector: number;
   readonly count: number;

@@ -1,8 +1,9 @@
 /**
- * What all programs have in common: the maps they use, the places of their stack frame, and the pieces of code at
- * their beginning and end.
+ * The parts that all programs have in common: the maps they use, the layout of their stack frame, and the code at their
+ * beginning and end.
  *
- * Registers: 6 the request or bio, 7 and 9 first and last unit while marking, 8 steps done so far.
+ * Registers: 6 is the request or bio, 7 and 9 are the first and last unit while marking, 8 is the number of steps so
+ * far.
  */
 import { type Assembler, helpers, type Register } from '../../../linux/bpf/assembler.ts';
 import type { KernelTypes, TracepointName } from '../kernel-types.ts';
@@ -10,15 +11,15 @@ import { counters, rangeFields, rangesPerDisk, type Style } from '../layout.ts';
 
 /** Open maps, by their file descriptors. */
 export interface ProgramMaps {
-  /** HASH_OF_MAPS: range key to the range's map. */
+  /** HASH_OF_MAPS: from a range key to the range's map. */
   readonly ranges: number;
-  /** HASH: a bio's address to what it writes. */
+  /** HASH: from a bio's address to the sectors that it writes. */
   readonly inFlight: number;
-  /** HASH: a request's, likewise. */
+  /** HASH: the same for a request's address. */
   readonly requests: number;
-  /** PERCPU_ARRAY: for each tracepoint how many copies of its program run on this processor. */
+  /** PERCPU_ARRAY: for each tracepoint, how many copies of its program run on this processor. */
   readonly nesting: number;
-  /** ARRAY of one page: for each tracepoint how often `copies` copies ran at once. */
+  /** ARRAY of one page: for each tracepoint, how often `copies` copies ran at once. */
   readonly control: number;
 }
 
@@ -26,15 +27,17 @@ export interface ProgramContext {
   readonly types: KernelTypes;
   readonly maps: ProgramMaps;
   readonly style: Style;
-  /** Which copy this is, from 0. */
+  /** Number of this copy, from 0. */
   readonly copy: number;
-  /** Pointers without a type may be followed (bpf_probe_read_kernel; not under lockdown for confidentiality). */
+  /**
+   * True if pointers without a type may be followed (bpf_probe_read_kernel; not under lockdown for confidentiality).
+   */
   readonly probeRead: boolean;
 }
 
 /**
- * A program that is interrupted by its own event on the same processor is skipped for that event (since 5.12). So
- * each is loaded this many times: events nest in a task, a softirq and a hardirq, no deeper.
+ * How many copies of each program are loaded. The kernel skips a program for an event that interrupts the same program
+ * on the same processor (since 5.12). Events nest in a task, a softirq and a hardirq, and not deeper.
  */
 export const copies = 3;
 
@@ -46,7 +49,7 @@ export const tracepointNumbers: Readonly<Record<TracepointName, number>> = {
   block_rq_issue: 3,
 };
 
-/** Places of the frame, below register 10. */
+/** Offsets in the stack frame, below register 10. */
 export const frame = {
   /** Range key: device u32, index u32. */
   device: -8,
@@ -69,7 +72,7 @@ export const frame = {
 
 export const frameRegister = 10;
 
-/** Register 6 = the tracepoint's request or bio; counts itself in. */
+/** Register 6 = the tracepoint's request or bio. Raises the count of running copies. */
 export function enter(a: Assembler, context: ProgramContext, tracepoint: TracepointName): void {
   a.load(8, 6, 1, context.types.tracepoints[tracepoint].argument);
   const number = tracepointNumbers[tracepoint];
@@ -84,27 +87,27 @@ export function enter(a: Assembler, context: ProgramContext, tracepoint: Tracepo
 }
 
 /**
- * Register 8 = operation of the request or bio in register 6, whose flags lie at `flags` in it; goes to `out` unless it
- * writes, which the lowest bit of an operation tells (include/linux/blk_types.h). Register 1 is lost.
+ * Register 8 = operation of the request or bio in register 6, whose flags are at offset `flags`. Goes to `out` unless
+ * the operation writes, which its lowest bit says (include/linux/blk_types.h). Register 1 is lost.
  */
 export function loadWritingOperation(a: Assembler, flags: number): void {
   a.load(4, 8, 6, flags).alu('and', 8, 0xff);
   a.movReg(1, 8).alu('and', 1, 1).jump('eq', 1, 0, 'out');
 }
 
-/** The labels `out` (counts itself out again) and `leave`. */
+/** The labels `out` (lowers the count of running copies) and `leave`. */
 export function leave(a: Assembler): void {
   a.label('out').load(8, 0, frameRegister, frame.nesting);
   a.load(8, 1, 0, 0).alu('sub', 1, 1).store(8, 0, 0, 1);
   a.label('leave').mov(0, 0).exit();
 }
 
-/** Register 0 = address of the value whose key lies in the frame at `key`, or 0. Registers 1 to 5 are lost. */
+/** Register 0 = address of the value whose key is in the frame at `key`, or 0. Registers 1 to 5 are lost. */
 export function lookup(a: Assembler, mapFd: number, key: number): Assembler {
   return a.mapFd(1, mapFd).movReg(2, frameRegister).alu('add', 2, key).call(helpers.mapLookup);
 }
 
-/** Range key = the device that `path` leads to from register `from`, index 0. Uses registers 1 to 3. */
+/** Range key = the device at the end of `path` from register `from`, index 0. Uses registers 1 to 3. */
 export function loadDevice(a: Assembler, types: KernelTypes, from: Register, path: readonly number[]): void {
   let register = from;
   for (const offset of path) {
@@ -116,8 +119,8 @@ export function loadDevice(a: Assembler, types: KernelTypes, from: Register, pat
 }
 
 /**
- * Register 0 = control page of the range whose key is in the frame; goes to `none` where there is no such range.
- * The range's map is left in the frame.
+ * Register 0 = control page of the range whose key is in the frame. Goes to `none` if there is no such range. Leaves
+ * the range's map in the frame.
  */
 export function lookupRange(a: Assembler, maps: ProgramMaps, none: string): void {
   lookup(a, maps.ranges, frame.device).jump('eq', 0, 0, none);
@@ -126,15 +129,15 @@ export function lookupRange(a: Assembler, maps: ProgramMaps, none: string): void
   a.jump('eq', 0, 0, none);
 }
 
-/** Goes to `no` unless the device of the frame's key is tracked and knows no requests. */
+/** Goes to `no` unless the device of the frame's key is tracked and has no requests. */
 export function requireByBio(a: Assembler, maps: ProgramMaps, no: string): void {
   lookupRange(a, maps, no);
   a.load(8, 1, 0, rangeFields.byBio).jump('eq', 1, 0, no);
 }
 
 /**
- * At the label `count`: raises the counter whose offset is in register 7 in all ranges of the device of the frame's
- * key whose grace is over at the time in register 9, then goes to `done`.
+ * Code at the label `count`: raises the counter whose offset is in register 7, then goes to `done`. It does so in all
+ * ranges of the device of the frame's key whose grace is over at the time in register 9.
  */
 export function countInAllRanges(a: Assembler, maps: ProgramMaps, label = 'count', done = 'out'): void {
   a.label(label).mov(8, 0).label(`${label} next`);
@@ -145,12 +148,15 @@ export function countInAllRanges(a: Assembler, maps: ProgramMaps, label = 'count
   a.label(`${label} on`).alu('add', 8, 1).jump('lt', 8, rangesPerDisk, `${label} next`).goto(done);
 }
 
-/** Registers 7 and 9 for `count`: the counter, without grace. */
+/** Sets registers 7 and 9 for `count`: the counter, without grace. */
 export function selectCounter(a: Assembler, counter: keyof typeof counters): void {
   a.mov(7, counters[counter]).mov(9, -1);
 }
 
-/** A program's end: a label for each counter, at which the counter is raised in all ranges of the device; then `leave`. */
+/**
+ * The end of a program: for each counter a label, at which the counter is raised in all ranges of the device; then
+ * `leave`.
+ */
 export function countAndLeave(
   a: Assembler,
   maps: ProgramMaps,
@@ -164,7 +170,10 @@ export function countAndLeave(
   leave(a);
 }
 
-/** Registers 7 and 9 for `count`, for writes that ended without a beginning: those that were under way when the epoch began do not count. */
+/**
+ * Sets registers 7 and 9 for `count`, for writes that ended without a beginning. Writes that were under way when the
+ * epoch began do not count.
+ */
 export function selectUnpaired(a: Assembler): Assembler {
   return a.call(helpers.ktimeGetNs).movReg(9, 0).mov(7, counters.unpaired);
 }

@@ -1,9 +1,9 @@
 /**
- * Marks a run of sectors in all ranges of a disk. One loop does everything, since the verifier looks at loops step
- * by step: a step finds the next range, marks one word of a map, or goes to the next bio of a discard.
+ * Marks a run of sectors in all ranges of a disk. One loop does everything, because the verifier checks loops step by
+ * step. A step finds the next range, marks one word of a map, or goes to the next bio of a discard.
  *
- * A step of marking takes what is left of a 64-bit word of the fine map (64 units, or 8 where units are bytes), or,
- * from a group's boundary on where whole groups are left, of the coarse map. So 4 GiB are two hundred steps, exactly.
+ * A step of marking sets the rest of one 64-bit word (64 units, or 8 if units are bytes). It uses the fine map, or the
+ * coarse map from a group's boundary on if whole groups remain. So marking 4 GiB exactly takes two hundred steps.
  */
 import { type Assembler, helpers } from '../../../linux/bpf/assembler.ts';
 import { pageSize, rangeFields, styles, type Style } from '../layout.ts';
@@ -17,19 +17,19 @@ import {
 } from './frame.ts';
 
 export interface MarkOptions {
-  /** Before the labels, where a program marks at two places. */
+  /** Prefix of the labels, needed if a program marks at two places. */
   readonly prefix: string;
-  /** Steps; beyond them everything counts as changed. The verifier's patience is the limit. */
+  /** The most steps; if they are not enough, everything counts as changed. The verifier limits this number. */
   readonly steps: number;
-  /** Where to go on. */
+  /** Label to continue at. */
   readonly done: string;
-  /** Register 6 is a bio, and those after it are marked as well (disjoint pieces of one discard). */
+  /** True if register 6 is a bio, and the bios after it are marked as well (disjoint pieces of one discard). */
   readonly walk?: boolean;
 }
 
 /**
- * The sectors are in the frame (`start`, `end`), with the key of the disk's first range; index must be 0. Registers 7,
- * 8 and 9 are lost.
+ * Marks the sectors that are in the frame (`start`, `end`). The frame also holds the key of the disk's first range; its
+ * index must be 0. Registers 7, 8 and 9 are lost.
  */
 export function mark(a: Assembler, context: ProgramContext, options: MarkOptions): void {
   const { prefix: p, steps, done } = options;
@@ -60,14 +60,17 @@ export function mark(a: Assembler, context: ProgramContext, options: MarkOptions
   countInAllRanges(a, context.maps, `${p}all`, done);
 }
 
-/** Frame's sectors = those of the bio in register 6. Uses 1 and 2. */
+/** Frame's sectors = those of the bio in register 6. Uses registers 1 and 2. */
 export function loadBio(a: Assembler, context: ProgramContext): void {
   a.load(8, 1, 6, context.types.bioSector).store(8, frameRegister, frame.start, 1);
   a.load(4, 2, 6, context.types.bioSize).alu('rsh', 2, 9).aluReg('add', 2, 1);
   a.store(8, frameRegister, frame.end, 2);
 }
 
-/** Registers 7 and 9 = first and last unit of the part inside the range of the control page in 0; else next range. */
+/**
+ * Registers 7 and 9 = first and last unit of the part that is inside the range. Register 0 holds the range's control
+ * page. Goes to the next range if no part is inside.
+ */
 function clip(a: Assembler, next: string): void {
   const inside = `${next} from`;
   const until = `${next} to`;
@@ -84,14 +87,15 @@ function clip(a: Assembler, next: string): void {
 }
 
 /**
- * Makes the verifier forget what it knows of registers 7 and 9, so that all ways here look alike to it and one is
- * enough: they are combined with a 0 that it does not know. Register 0 is the control page; 1 is lost.
+ * Makes the verifier forget the bounds of registers 7 and 9, so that all paths to here look alike and it checks only
+ * one. For this, the registers are combined with a 0 that the verifier does not know. Register 0 is the control page; 1
+ * is lost.
  */
 function forgetBounds(a: Assembler): void {
   a.load(8, 1, 0, rangeFields.zero).aluReg('xor', 7, 1).aluReg('xor', 9, 1);
 }
 
-/** Registers: 1 first and 2 last index in the map chosen, 3 its shift, 4 its first page. */
+/** Chooses the map. Registers: 1 first and 2 last index in it, 3 its shift, 4 its first page. */
 function choose(a: Assembler, style: Style, chosen: string): void {
   const shift = styles[style].groupShift;
   const group = 2 ** shift;
@@ -107,10 +111,10 @@ function choose(a: Assembler, style: Style, chosen: string): void {
   a.label(chosen);
 }
 
-/** Advances register 7 and leaves in the frame which element, which byte of it, and what to put there. */
+/** Advances register 7. Leaves in the frame the number of the element, the byte in it, and the value to put there. */
 const markWord: Readonly<Record<Style, (a: Assembler, label: string) => void>> = {
   bits(a, label) {
-    // 0 = bits of this word from index 1 to 2; 5 = the first one's place in the word.
+    // 0 = number of bits in this word from index 1 to 2; 5 = the first bit's place in the word.
     a.movReg(5, 1).alu('and', 5, 63).mov(0, 64).aluReg('sub', 0, 5);
     a.aluReg('sub', 2, 1).alu('add', 2, 1).jumpReg('ge', 2, 0, label).movReg(0, 2).label(label);
     a.movReg(2, 0).aluReg('lsh', 2, 3).aluReg('add', 7, 2);
@@ -120,7 +124,7 @@ const markWord: Readonly<Record<Style, (a: Assembler, label: string) => void>> =
     a.alu('rsh', 1, 6).alu('lsh', 1, 3).store(8, frameRegister, frame.byte, 1);
   },
   bytes(a, label) {
-    // 0 = 8 where a whole aligned word is left, else 1.
+    // 0 = 8 if a whole aligned word is left, else 1.
     a.mov(0, 1).movReg(5, 1).alu('and', 5, 7).jump('ne', 5, 0, label);
     a.aluReg('sub', 2, 1).jump('lt', 2, 7, label).mov(0, 8).label(label);
     a.store(8, frameRegister, frame.mask, 0);
@@ -130,7 +134,7 @@ const markWord: Readonly<Record<Style, (a: Assembler, label: string) => void>> =
   },
 };
 
-/** Register 0 is the element's address. */
+/** Sets the mark. Register 0 is the element's address. */
 const setWord: Readonly<Record<Style, (a: Assembler, label: string) => void>> = {
   bits(a) {
     a.load(8, 1, frameRegister, frame.byte)

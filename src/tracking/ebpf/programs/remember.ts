@@ -1,13 +1,13 @@
 /**
- * Remembering a write that is on its way, by the address of what carries it (a bio or a request), until its end is
- * seen. An end that nobody tells leaves the entry, which counts as dirty in each take; where its address is used
- * again, it is marked first.
+ * Remembers a write in flight by the address of its bio or request until its end is seen. If the driver never reports
+ * the end, the entry stays, and counts as dirty in each take. If its address is used again, the old entry is marked
+ * first.
  */
 import { type Assembler, helpers } from '../../../linux/bpf/assembler.ts';
 import { frame, frameRegister, lookup, type ProgramContext } from './frame.ts';
 import { mark } from './mark.ts';
 
-/** Places of an entry's fields in the frame, as it is stored (layout.ts). */
+/** Offsets of an entry's fields in the frame, in the stored order (layout.ts). */
 export const entry = {
   sector: frame.value,
   count: frame.value + 8,
@@ -17,21 +17,24 @@ export const entry = {
 
 export interface RememberOptions {
   readonly map: number;
-  /** Of the marking of an entry that is left over. */
+  /** Steps of the marking of an entry that is left over. */
   readonly steps: number;
-  /** Where to go on; and where there was no room, with the device in the frame. */
+  /** The label to continue at; and the label if there was no room, with the device in the frame. */
   readonly done: string;
   readonly full: string;
 }
 
-/** Registers: 6 the address, 7 the first sector, 9 how many. The device is in the frame. 7, 8 and 9 are lost. */
+/**
+ * Registers: 6 the address, 7 the first sector, 9 the number of sectors. The device is in the frame. Registers 7, 8 and
+ * 9 are lost.
+ */
 export function remember(a: Assembler, context: ProgramContext, options: RememberOptions): void {
   const { map, steps, done, full } = options;
   a.store(8, frameRegister, entry.sector, 7).store(8, frameRegister, entry.count, 9);
   a.load(4, 8, frameRegister, frame.device).store(4, frameRegister, entry.device, 8);
   a.storeImmediate(4, frameRegister, entry.pad, 0).store(8, frameRegister, frame.key, 6);
   lookup(a, map, frame.key).jump('eq', 0, 0, 'remember');
-  // Another copy of this program was here already, or the same write is made again.
+  // Either another copy of this program has stored the entry already, or the same write is made again.
   a.load(8, 1, 0, 0).jumpReg('ne', 1, 7, 'stale').load(8, 1, 0, 8).jumpReg('ne', 1, 9, 'stale');
   a.load(4, 1, 0, 16).jumpReg('eq', 1, 8, done);
   a.label('stale').load(8, 1, 0, 8).jump('eq', 1, 0, 'remember');
@@ -46,7 +49,7 @@ export function remember(a: Assembler, context: ProgramContext, options: Remembe
   a.goto(full);
 }
 
-/** Forgets the entry whose address is in the frame at `key`. */
+/** Removes the entry whose address is in the frame at `key`. */
 export function forget(a: Assembler, map: number): void {
   a.mapFd(1, map).movReg(2, frameRegister).alu('add', 2, frame.key).call(helpers.mapDelete);
 }

@@ -1,11 +1,11 @@
 /**
- * The programs for devices with requests (most disks): at `block_rq_complete` is marked what the request wrote.
+ * The programs for devices with requests (most disks). `block_rq_complete` marks the sectors that the request wrote.
  *
- * At `block_rq_issue` it is remembered (remember.ts), since there are kernels on which an end is not seen: an interrupt
- * that comes on top of a task in whose context tracing programs are not run.
+ * `block_rq_issue` remembers the request (remember.ts), because some kernels do not show every end. The end may come in
+ * an interrupt on top of a task in whose context tracing programs are not run.
  *
- * A discard may carry many disjoint pieces, of which the request's own sectors show one wrong run, so its bios are
- * walked. Operations from 32 on are commands passed through (SG_IO, NVMe): those that send data may write anywhere.
+ * A discard may carry many disjoint pieces, and the request's own sectors show one wrong run. So its bios are walked.
+ * Operations from 32 on are commands passed through (SG_IO, NVMe): those that send data may write anywhere.
  */
 import { Assembler } from '../../../linux/bpf/assembler.ts';
 import {
@@ -26,7 +26,7 @@ const firstPassthrough = 32;
 /** Third argument of the tracepoint: bytes completed, u32. */
 const bytesArgument = 16;
 
-/** `steps`: of the marking of a request whose end was not seen. */
+/** `steps`: for the marking of a request whose end was not seen. */
 export function requestIssueProgram(context: ProgramContext, steps: number): Buffer {
   const { types, maps } = context;
   const a = new Assembler();
@@ -39,7 +39,7 @@ export function requestIssueProgram(context: ProgramContext, steps: number): Buf
   a.load(8, 7, 6, types.requestSector);
   a.load(4, 9, 6, types.requestLength).alu('rsh', 9, 9).jump('eq', 9, 0, 'out');
   a.jump('ne', 8, types.operations.discard, 'whole');
-  // The disjoint pieces of a discard have no room in an entry. They are of free space, as long as a filesystem is there.
+  // An entry has no room for the disjoint pieces of a discard. They are free space as long as a filesystem is there.
   a.load(8, 1, 6, types.requestBio).jump('eq', 1, 0, 'whole');
   a.load(8, 1, 1, types.bioNext).jump('ne', 1, 0, 'out');
   a.label('whole');
@@ -58,7 +58,8 @@ export function requestProgram(context: ProgramContext, steps: { plain: number; 
   const a = new Assembler();
   a.load(4, 9, 1, bytesArgument);
   enter(a, context, 'block_rq_complete');
-  // What is left after this end, without a branch, which would make the verifier go all ways twice.
+  // The bytes left after this completion, computed without a branch: a branch would make the verifier check all paths
+  // twice.
   a.store(8, frameRegister, frame.key, 6).load(4, 1, 6, types.requestLength).aluReg('sub', 1, 9);
   a.store(8, frameRegister, frame.scratch, 1);
   loadWritingOperation(a, types.requestFlags);
@@ -76,7 +77,7 @@ export function requestProgram(context: ProgramContext, steps: { plain: number; 
   mark(a, context, { prefix: 'walk ', steps: steps.walk, done: 'marked', walk: true });
 
   a.label('marked');
-  // After the marks: whoever reads the entries first and the marks then misses none.
+  // After the marks: a reader that reads the entries first and then the marks misses no write.
   if (context.copy === copies - 1) {
     a.load(8, 1, frameRegister, frame.scratch).jump('ne', 1, 0, 'out');
     forget(a, maps.requests);
