@@ -1,6 +1,6 @@
 /**
- * A bitmap on disk, replaced as a whole: written beside, synced, renamed (docs/formats/chain.md). A cut leaves
- * the old one or the new one.
+ * A bitmap in a file, always replaced as a whole: written to a new file, synced, renamed (docs/formats/chain.md). An
+ * interruption leaves the old bitmap or the new one.
  */
 import { readFile } from 'node:fs/promises';
 import { Bitmap } from '../base/bitmap.ts';
@@ -12,16 +12,16 @@ import { fromNumber, type Generation, toNumber } from './generation.ts';
 const magic = 'DATTOMAP';
 const version = 1;
 const headerSize = 64;
-/** Where the two generations are, 8 bytes each; 0: none. */
+/** The offsets of the two generations, 8 bytes each; 0 means none. */
 const generationsAt = [32, 40] as const;
 
 export interface BitmapFile {
   readonly bitmap: Bitmap;
-  /** Of the tracker's map, at most two (chain.ts). */
+  /** Generations of the tracker's map, at most two (chain.ts). */
   readonly generations: readonly Generation[];
 }
 
-/** Durable when it resolves. `generations`: at most two. Throws FILE_ERROR. */
+/** Writes the file. The bitmap is durable when the promise resolves. `generations`: at most two. Throws FILE_ERROR. */
 export async function writeBitmapFile(
   path: string,
   bitmap: Bitmap,
@@ -40,8 +40,8 @@ export async function writeBitmapFile(
 }
 
 /**
- * Undefined if there is none, or it is damaged or of another version: the caller then knows nothing. Throws FILE_ERROR
- * if it cannot be read.
+ * Reads the file. Returns undefined if there is none, or if it is damaged or of another version: the caller then has no
+ * bitmap to rely on. Throws FILE_ERROR if the file cannot be read.
  */
 export async function readBitmapFile(path: string): Promise<BitmapFile | undefined> {
   const bytes = await unlessAbsent(path, readFile(path));

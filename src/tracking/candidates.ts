@@ -1,4 +1,7 @@
-/** The trackers of this program, the best first. What they need is loaded when one is opened. */
+/**
+ * The trackers of this program, the best first. The code and programs that a tracker needs are loaded when it is
+ * opened.
+ */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoCode } from '../base/errors.ts';
@@ -6,9 +9,9 @@ import type { TrackerCandidate } from './choose.ts';
 import { PinLock } from './ebpf/pin-lock.ts';
 
 export interface TrackerPlaces {
-  /** On a bpffs: where the programs and maps that outlive the daemon are pinned. */
+  /** A directory on a bpffs: programs and maps that outlive the daemon are pinned there. */
   readonly pinDirectory: string;
-  /** On a tmpfs: records of block traces. */
+  /** A directory on a tmpfs for records of block traces. */
   readonly runDirectory: string;
 }
 

@@ -45,7 +45,7 @@ async function ids(parent: string): Promise<string[]> {
   return found.sort();
 }
 
-test('a new chain knows nothing: all is pending, no fingerprint counts', async (t) => {
+test('in a new chain, all is pending and no fingerprint counts', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   assert.equal(chain.pending.bytes(), subject.size);
@@ -54,7 +54,7 @@ test('a new chain knows nothing: all is pending, no fingerprint counts', async (
   assert.equal(chain.key.length, 32);
 });
 
-test('what was saved is read again, also in another unit', async (t) => {
+test('a saved chain is read again, also in another unit', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   chain.pending.fill(false);
@@ -87,7 +87,7 @@ test('a new chain leaves the earlier one alone until it takes its place', async 
   assert.deepEqual(readdirSync(parent), [third.record.id]);
 });
 
-test('what counts as pending besides is on disk and not in memory', async (t) => {
+test('blocks in `besides` are pending on disk and not in memory', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   chain.pending.fill(false);
@@ -100,7 +100,7 @@ test('what counts as pending besides is on disk and not in memory', async (t) =>
   assert.deepEqual([...again!.pending.extents()], [{ offset: 65536, length: 65536 }]);
 });
 
-/** Copies of the chains as each cut of the power during `work` would leave them: around every rename. */
+/** Copies of the chains as each power failure during `work` would leave them: around every rename. */
 async function cutsOf(t: TestContext, parent: string, work: () => Promise<void>): Promise<string[]> {
   const cuts: string[] = [];
   const cut = (): void => {
@@ -126,13 +126,13 @@ async function cutsOf(t: TestContext, parent: string, work: () => Promise<void>)
 
 const base = (point: string) => ({ point, root: 'ab', levels: 1, index: 'i' });
 
-test('a cut while a job for a vault ends leaves the old image and all that was sent since, or the new one', async (t) => {
+test('an interruption at the end of a vault job leaves the old image and all sent blocks, or the new image', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   const [sent, left] = [new Bitmap(subject.size, 4096), new Bitmap(subject.size, 4096)];
   sent.mark(8192, 40_960);
   left.mark(500_000, 1);
-  // The job before this one; then what was pending is sent.
+  // The job before this one; then the pending blocks are sent.
   chain.pending.fill(false);
   chain.pending.or(sent);
   await chain.complete({ base: base('old'), job: 'first', targetSize: 5 });
@@ -155,7 +155,8 @@ test('a cut while a job for a vault ends leaves the old image and all that was s
     );
     seen.push(`${record.base?.point ?? ''} ${pending.count()}`);
   }
-  // Three durable writes: pending with what is not published, the record, pending without it.
+  // Three durable writes: the pending map with the unpublished blocks, the record, the pending map without those
+  // blocks.
   assert.deepEqual(seen, ['old 11', 'old 11', 'old 11', 'new 11', 'new 11', 'new 1']);
   assert.equal(chain.unpublished, undefined);
 });
@@ -192,7 +193,7 @@ test('a chain without its fingerprints, or with too few, is damaged', async (t) 
   assert.ok(await Chain.exists(parent, subject));
 });
 
-test('generations count only where record and pending map both name them', async (t) => {
+test('generations count only if the record and the pending map both name them', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   const [a, b, c] = ['00000000000000aa', 'ffffffffffffffff', '0123456789abcdef'];
@@ -235,7 +236,7 @@ for (const [code, fails] of [
   ['EMFILE', /pending cannot be read: EMFILE/],
   ['EACCES', /fingerprints cannot be read: EACCES/],
 ] as const)
-  test(`${code} is not taken for absence: ${fails.source}`, async (t) => {
+  test(`${code} is not mistaken for absence: ${fails.source}`, async (t) => {
     const parent = folder(t);
     const chain = await created(parent);
     const other = await created(parent, 4096, 'nbd://other/image');
@@ -253,7 +254,7 @@ for (const [code, fails] of [
     const expected = { code: 'FILE_ERROR', message: fails };
     await assert.rejects(Chain.open(parent, subject, 4096), expected);
     await assert.rejects(ids(parent), expected);
-    // Whoever can do without that one is told of it, and gets the others.
+    // A caller that can do without the unreadable chain gets a report of it, and all other chains.
     const seen: string[] = [];
     const said: string[] = [];
     for await (const { record } of Chain.all(parent, 4096, undefined, ({ message }) => said.push(message)))
@@ -279,7 +280,7 @@ test('a reset forgets everything but the key', async (t) => {
   assert.equal(again.record.targetSize, 9);
 });
 
-test('the folder follows the filesystem, not the name of its device', () => {
+test("the folder's name follows the filesystem, not the name of its device", () => {
   assert.equal(chainId(subject), chainId({ ...subject, path: '/dev/sdb1' }));
   assert.notEqual(chainId(subject), chainId({ ...subject, uuid: '' }));
 });
@@ -290,7 +291,7 @@ test('the folders of two devices with one filesystem UUID differ in a vault', ()
   assert.notEqual(chainId(clone), chainId(subject));
 });
 
-test('a bitmap comes back as it was written, and damaged it does not come back', async (t) => {
+test('a bitmap is read as it was written, and a damaged one is not read', async (t) => {
   const path = join(folder(t), 'map');
   await fc.assert(
     fc.asyncProperty(
@@ -316,7 +317,7 @@ test('a bitmap comes back as it was written, and damaged it does not come back',
   );
 });
 
-test('a coarser map holds all of a finer one', () => {
+test('a coarser map covers all of a finer one', () => {
   const fine = new Bitmap(1_000_000, 4096);
   fine.mark(70_000, 1);
   fine.mark(999_999, 1);
@@ -327,7 +328,7 @@ test('a coarser map holds all of a finer one', () => {
   );
 });
 
-test('what the target may hold is empty where nothing, or nothing that fits, is recorded', async (t) => {
+test('the map of held blocks is empty if none is recorded or if the recorded one has another size', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   assert.ok((await chain.readHeld()).isEmpty());

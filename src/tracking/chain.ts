@@ -1,10 +1,10 @@
 /**
- * A chain: the record that ties a device to a target: what the target is known to hold (fingerprints), and what
- * it lacks (the pending map). Specified in docs/formats/chain.md.
+ * A chain is the record that ties a device to a target. It says what the target is known to hold (fingerprints), and
+ * what the target lacks (the pending map). Specified in docs/formats/chain.md.
  *
- * The pending map is the whole truth of what is missing: all of the device at the beginning, and from then on
- * what was never sent (free blocks among it) and what has changed since it was sent. It grows on disk before a
- * block goes out, and shrinks only after the target has confirmed (invariant 3), so a cut at any point costs
+ * The pending map alone lists the missing blocks. At the beginning it covers the whole device. Later it covers blocks that
+ * were never sent (free blocks among them) and blocks that have changed since they were sent. It grows on disk before a
+ * block is sent, and shrinks only after the target has confirmed (invariant 3). So an interruption at any point costs
  * time, never data.
  */
 import { createHash } from 'node:crypto';
@@ -22,61 +22,72 @@ import type { Epoch } from './tracker.ts';
 
 const recordVersion = 1;
 
-/** What the chain is about. Where any of it differs, the chain is another one, or in doubt. */
+/**
+ * The device and the target of a chain. If any of these fields differs, it is another chain, or the chain may be out of
+ * date.
+ */
 export interface ChainSubject {
   /** Filesystem UUID, or empty. */
   readonly uuid: string;
   readonly path: string;
   /** Bytes. */
   readonly size: number;
-  /** Bytes from the start of the disk; 0 for what is no partition. */
+  /** Bytes from the start of the disk; 0 if the device is not a partition. */
   readonly partitionStart: number;
   /** The target's URI without secrets. */
   readonly target: string;
-  /** The target keeps many devices, and another one has the same UUID: the path tells their chains apart. */
+  /**
+   * True if the target keeps many devices and another one has the same UUID. Then the path distinguishes their chains.
+   */
   readonly cloned?: boolean;
 }
 
 export interface ChainRecord extends ChainSubject {
   readonly version: typeof recordVersion;
   readonly id: string;
-  /** Of the fingerprints: 32 bytes in hex. */
+  /** Key of the fingerprints: 32 bytes in hex. */
   readonly key: string;
   /** Bytes. */
   readonly targetSize: number;
-  /** `incomplete`: no job has completed, so the target holds no image of any instant. */
+  /** `incomplete`: no job has completed, so the target does not hold an image of any instant. */
   readonly state: 'incomplete' | 'complete';
-  /** The tracker's epoch that the pending map is true for; null: nothing is known of later writes. */
+  /** The tracker's epoch that the pending map is valid for. Null: later writes are not known. */
   readonly epoch: Epoch | null;
   readonly tracker: string;
   /**
-   * Generations of the tracker's map in this epoch: the chain holds all that the map had forgotten when it was of one
-   * of them. Two from the moment the chain is given what was taken until it is known that the map has forgotten it.
-   * Absent or empty: not known, as in records of older versions.
+   * Generations of the tracker's map in this epoch. The chain holds all marks that the map had forgotten when it was of
+   * one of these generations. There are two from the moment the chain gets taken marks until the map is known to have
+   * forgotten them. Absent or empty: not known, as in records of older versions.
    */
   readonly generations?: readonly Generation[];
-  /** The last completed job, and when it ended (ISO 8601); null before. */
+  /** The last completed job, and when it ended (ISO 8601); null if no job has completed. */
   readonly job: string | null;
   readonly completedAt: string | null;
-  /** A job has begun to write to the target and has not completed: it holds no image of one instant now. */
+  /**
+   * True if a job has begun to write to the target and has not completed: the target does not hold an image of one
+   * instant now.
+   */
   readonly torn?: boolean;
   /**
-   * Some of the fingerprint units (their numbers) that the last completed job sent: an older copy of the image is
-   * sure to differ there.
+   * Numbers of some fingerprint units that the last completed job sent. An older copy of the image is sure to differ
+   * there.
    */
   readonly recent?: readonly number[];
-  /** For a vault: what the next backup builds on. */
+  /** For a vault: the image that the next backup builds on. */
   readonly base?: ChainBase;
 }
 
 /** The image of the device in the recovery point that the last completed job made. */
 export interface ChainBase {
-  /** Id of the point. */
+  /** ID of the recovery point. */
   readonly point: string;
   /** Name of the root page, in hex. */
   readonly root: string;
   readonly levels: number;
-  /** State of the index in which all of the map was found: where it is another, the map is looked through again. */
+  /**
+   * The state of the index in which every block of the map was found. If the index has another state, the map is
+   * checked again.
+   */
   readonly index: string;
 }
 
@@ -85,13 +96,13 @@ type RecordChanges = Partial<Omit<ChainRecord, 'version' | 'id' | keyof ChainSub
 export class Chain {
   readonly pending: Bitmap;
   /**
-   * What counts as pending on disk besides, until it is known that it need not: a job that ends now leaves it to
-   * the next one. In any unit.
+   * Blocks that were sent but whose content is not yet proven current. They are stored as pending, so the next job
+   * sends them again if this job stops now. May use a different unit than `pending`.
    */
   besides: Bitmap | undefined;
   /**
-   * What counts as pending on disk until the job has completed: was sent to a target that keeps nothing of a job
-   * that does not complete. In the unit of `pending`. Undefined for other targets.
+   * Blocks that were sent to a target that keeps nothing of a job that does not complete. They are stored as pending
+   * until the job has completed. Same unit as `pending`. Undefined for other targets.
    */
   unpublished: Bitmap | undefined;
   #directory: string;
@@ -120,8 +131,8 @@ export class Chain {
   }
 
   /**
-   * A new chain: nothing is known of the target. It lies beside an earlier one of the same device and target, and
-   * takes its place with `adopt`.
+   * Creates a chain that knows nothing of the target. It lies beside an earlier chain of the same device and target
+   * until `adopt` puts it in that chain's place.
    */
   static async create(
     parent: string,
@@ -156,7 +167,7 @@ export class Chain {
     return chain;
   }
 
-  /** Takes the place of an earlier chain, durably. */
+  /** Replaces the earlier chain of this device and target, durably. */
   async adopt(): Promise<void> {
     if (!this.#directory.endsWith(beside)) return;
     const place = this.#directory.slice(0, -beside.length);
@@ -169,22 +180,22 @@ export class Chain {
   }
 
   /**
-   * The chain of this device and target; undefined if there is none, or its files are damaged. Throws FILE_ERROR if they
-   * cannot be read.
+   * Opens the chain of this device and target. Returns undefined if there is none or its files are damaged. Throws
+   * FILE_ERROR if they cannot be read.
    */
   static async open(parent: string, subject: ChainSubject, unit: number): Promise<Chain | undefined> {
     return Chain.#read(join(parent, chainId(subject)), unit);
   }
 
-  /** True if there are files of this chain, damaged or not. Throws FILE_ERROR. */
+  /** Returns true if there are files of this chain, damaged or not. Throws FILE_ERROR. */
   static async exists(parent: string, subject: ChainSubject): Promise<boolean> {
     const directory = join(parent, chainId(subject));
     return (await unlessAbsent(directory, stat(directory))) !== undefined;
   }
 
   /**
-   * All chains whose record fits, one after the other, so that memory holds one pending map at a time. A chain that
-   * cannot be read is given to `unreadable`. Throws FILE_ERROR without it.
+   * Yields all chains whose record fits, one after the other, so that memory holds one pending map at a time. Passes
+   * the error of an unreadable chain to `unreadable`. Throws FILE_ERROR if the caller gave no `unreadable`.
    */
   static async *all(
     parent: string,
@@ -219,12 +230,15 @@ export class Chain {
     const fingerprints = await unlessAbsent(printsPath, stat(printsPath));
     if (pending?.bitmap.size !== record.size || fingerprints?.size !== fingerprintFileSize(record.size))
       return undefined;
-    // Both files have to be of the generation: either of them alone may be an older copy.
+    // A generation counts only if both files name it: either file alone may be an older copy.
     const generations = (record.generations ?? []).filter((each) => pending.generations.includes(each));
     return new Chain(directory, { ...record, generations }, inUnit(pending.bitmap, unit));
   }
 
-  /** Makes the pending map durable as it is now, after the fingerprints that count where it has no bits. */
+  /**
+   * Makes the present pending map durable. Syncs the fingerprints first, because they count for every unit that has no
+   * bit in the map.
+   */
   async savePending(): Promise<void> {
     await writingAsync(this.fingerprintPath, async () => {
       const fingerprints = await open(this.fingerprintPath, 'r');
@@ -244,8 +258,8 @@ export class Chain {
   }
 
   /**
-   * The blocks that the target may hold data of, whether they are in use or not, in the unit of the pending map.
-   * Empty where nothing is recorded: it serves to give space back, and nothing is believed of it.
+   * Reads the map of blocks that the target may hold data of, in use or not, in the unit of the pending map. Empty if
+   * none is recorded: the map serves only to give space back, and no correctness depends on it.
    */
   async readHeld(): Promise<Bitmap> {
     const { size, unit } = this.pending;
@@ -253,17 +267,20 @@ export class Chain {
     return held?.bitmap.size === size ? inUnit(held.bitmap, unit) : new Bitmap(size, unit);
   }
 
-  /** Durable when it resolves. */
+  /** Writes the map of `readHeld`. It is durable when the promise resolves. */
   async saveHeld(held: Bitmap): Promise<void> {
     await writeBitmapFile(join(this.directory, 'held'), held);
   }
 
-  /** True if the chain was given all that the map has forgotten in this epoch up to this generation. */
+  /** Returns true if the chain was given all marks that the map has forgotten in this epoch up to this generation. */
   isInStep(epoch: Epoch, generation: Generation): boolean {
     return isInStep(this.#record, epoch, generation);
   }
 
-  /** Makes the pending map durable with what was just taken, and records which generations it is complete for. */
+  /**
+   * Makes the pending map durable with the marks that were just taken, and records the generations that the map is
+   * complete for.
+   */
   async saveTaken(generations: readonly Generation[]): Promise<void> {
     this.#record = { ...this.#record, generations };
     await this.savePending();
@@ -278,8 +295,9 @@ export class Chain {
   }
 
   /**
-   * The target holds an image of an instant, and the record says so. What was sent to a target that had kept nothing of
-   * the job counts as pending until the record names the image that has it: a cut in between costs time, never data.
+   * Records that the target holds an image of one instant. Blocks sent to a target that keeps nothing of an unfinished
+   * job stay pending until the record names the image that has them. So an interruption in between costs time, never
+   * data.
    */
   async complete(changes: Omit<RecordChanges, 'state' | 'torn'>): Promise<void> {
     this.#record = { ...this.#record, generations: changes.generations ?? [] };
@@ -290,7 +308,7 @@ export class Chain {
     await this.savePending();
   }
 
-  /** Nothing is known of the target any more: all of the device is pending, and no fingerprint counts. Durable. */
+  /** Forgets all that is known of the target: the whole device is pending, and no fingerprint counts. Durable. */
   async reset(targetSize: number): Promise<void> {
     this.pending.fill(true);
     this.besides = undefined;
@@ -308,9 +326,9 @@ export class Chain {
     });
   }
 
-  /** All fingerprints become "not known", durably. */
+  /** Sets all fingerprints to "not known", durably. */
   async forgetFingerprints(): Promise<void> {
-    // In place: the copying threads have the file open.
+    // In place, because the copying threads have the file open.
     await writingAsync(this.fingerprintPath, async () => {
       const file = await open(this.fingerprintPath, 'r+');
       try {
@@ -329,10 +347,10 @@ export class Chain {
   }
 }
 
-/** Ends the name of a chain's folder that has not taken its place yet. */
+/** Suffix of the folder of a chain that has not been adopted yet. */
 const beside = '.new';
 
-/** Names the folder: stable for a device and a target. */
+/** Returns the name of the chain's folder: stable for a device and a target. */
 export function chainId(subject: ChainSubject): string {
   const { uuid, path, cloned = false } = subject;
   const device = uuid === '' ? path : cloned ? `${uuid} ${path}` : uuid;
@@ -348,7 +366,7 @@ function rethrow(error: AgentError): never {
   throw error;
 }
 
-/** Undefined for what this version did not write. */
+/** Returns undefined if this version did not write the text. */
 function parseRecord(text: string): ChainRecord | undefined {
   try {
     const record = JSON.parse(text) as Partial<ChainRecord>;
@@ -359,7 +377,7 @@ function parseRecord(text: string): ChainRecord | undefined {
   }
 }
 
-/** The same map in another unit; a coarser bit is set where any of its finer ones is. */
+/** Returns the same map in another unit. A coarser bit is set if any of its finer bits is set. */
 export function inUnit(bitmap: Bitmap, unit: number): Bitmap {
   if (bitmap.unit === unit) return bitmap;
   const result = new Bitmap(bitmap.size, unit);

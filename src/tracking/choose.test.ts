@@ -15,7 +15,7 @@ const device: TrackedDevice = {
   uuid: 'u',
 };
 
-/** A tracker that follows everything, and says in `log` what was asked of it. */
+/** A tracker that follows every device, and records the calls in `log`. */
 function tracker(kind: Tracker['kind'], log: string[]): Tracker {
   let state: TrackingState | undefined;
   return {
@@ -66,7 +66,7 @@ function candidate(
 
 const noBtf = new AgentError('NOT_SUPPORTED', 'no BTF here', { hint: 'use a newer kernel' });
 
-test('auto takes the best that works, and opens it once', async () => {
+test('auto takes the best tracker that works, and opens it once', async () => {
   const log: string[] = [];
   const choice = new TrackerChoice([candidate('ebpf', log), candidate('blktrace', log)]);
   const first = await choice.start(device, 'auto');
@@ -81,7 +81,7 @@ test('auto takes the best that works, and opens it once', async () => {
   assert.deepEqual(log, ['ebpf open', 'ebpf track', 'ebpf track']);
 });
 
-test('auto goes on to the next where one refuses, and says why nothing is left', async () => {
+test('auto tries the next tracker if one refuses, and says why none is left', async () => {
   const log: string[] = [];
   const choice = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
   assert.equal((await choice.start(device, 'auto')).tracker?.kind, 'blktrace');
@@ -93,7 +93,7 @@ test('auto goes on to the next where one refuses, and says why nothing is left',
   });
 });
 
-test('a tracker that was asked for is that one or an error with what would help', async () => {
+test('a tracker that was asked for is used, or the error says what would help', async () => {
   const log: string[] = [];
   const choice = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
   assert.equal((await choice.start(device, 'blktrace')).tracker?.kind, 'blktrace');
@@ -109,13 +109,13 @@ test('a tracker that was asked for is that one or an error with what would help'
   });
 });
 
-test('what is no refusal is not passed over', async () => {
+test('an error that is not a refusal is thrown', async () => {
   const gone = new AgentError('DEVICE_GONE', 'there is no such device');
   const choice = new TrackerChoice([candidate('ebpf', [], gone), candidate('blktrace', [])]);
   await assert.rejects(choice.start(device, 'auto'), { code: 'DEVICE_GONE' });
 });
 
-test('looking opens only what is in use or was left, and stopping and closing end it', async () => {
+test('a query opens only trackers that are in use or left something, and stop and close end them', async () => {
   const log: string[] = [];
   const choice = new TrackerChoice([candidate('ebpf', log)]);
   assert.equal(await choice.look(device), undefined);

@@ -1,6 +1,6 @@
 /**
- * Which tracker a device gets: the first of the candidates that can follow it, or the one that was asked for. Each
- * is opened when it is first needed and kept, so that a daemon that has nothing to track holds nothing for it.
+ * Chooses the tracker of a device: the first candidate that can follow the device, or the one that the caller asked
+ * for. Each is opened when it is first needed and then kept, so a daemon that tracks nothing holds no resources for it.
  */
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
@@ -15,12 +15,12 @@ import type {
 
 export type TrackerWish = 'auto' | 'ebpf' | 'blktrace' | 'none';
 
-/** Whether this machine has what a tracker needs. */
+/** Says if this machine has what a tracker needs. */
 export interface TrackerSupport {
   readonly supported: boolean;
-  /** Why (not). */
+  /** Why the tracker is supported, or why not. */
   readonly why: string;
-  /** What would help; empty where it is supported. */
+  /** Steps that would help; empty if the tracker is supported. */
   readonly help: string;
 }
 
@@ -28,17 +28,17 @@ export interface TrackerCandidate {
   readonly kind: Tracker['kind'];
   support(): Promise<TrackerSupport>;
   open(): Promise<Tracker>;
-  /** True where an earlier process may have left something that tracks on. Quick. */
+  /** Returns true if an earlier process may have left a trace, program or map that still tracks. Quick. */
   leftSomething(): boolean;
   /**
-   * Keeps what earlier processes left, if they left something, from other processes until `release`. Throws DEVICE_BUSY
-   * if another process has it.
+   * Reserves the traces, programs and maps that earlier processes left, if any, until `release`. Throws DEVICE_BUSY if
+   * another process has them.
    */
   claim?(): void;
   release?(): void;
   /**
-   * Removes from the kernel all that processes which have ended left there, whatever their version; what it removed,
-   * for people. Throws DEVICE_BUSY where a process still uses it.
+   * Removes from the kernel all that ended processes of any version left there. Returns names of what it removed, for
+   * the user. Throws DEVICE_BUSY if a process still uses it.
    */
   removeLeft?(): Promise<readonly string[]>;
 }
@@ -47,11 +47,14 @@ export interface Tracked extends TrackedEpoch {
   readonly tracker: Tracker;
   /** Why an earlier epoch could not be continued. */
   readonly doubt: string | undefined;
-  /** It was not tracked before: who does not go on with it untracks it again. */
+  /** True if the device was not tracked before. A caller that does not continue with it untracks it again. */
   readonly began: boolean;
 }
 
-/** Begins to track, or goes on; `why` where nothing tracks. Throws NOT_SUPPORTED for a wish that cannot be granted. */
+/**
+ * Begins or continues to track; returns `why` if no tracker follows the device. Throws NOT_SUPPORTED if the wish cannot
+ * be granted.
+ */
 export type StartTracking = (
   device: TrackedDevice,
   wish: TrackerWish,
@@ -72,7 +75,7 @@ export class TrackerChoice {
     this.#candidates = candidates;
   }
 
-  /** Takes what earlier processes left, so that no other process can. Throws DEVICE_BUSY. */
+  /** Reserves what earlier processes left, so that no other process can use it. Throws DEVICE_BUSY. */
   claim(): void {
     for (const candidate of this.#candidates) candidate.claim?.();
   }
@@ -101,7 +104,7 @@ export class TrackerChoice {
     return { tracker: undefined, why: `nothing tracks what is written to it${reasons}` };
   };
 
-  /** What each candidate says of this machine, the best first. */
+  /** Returns each candidate's answer for this machine, the best first. */
   async support(): Promise<(TrackerSupport & Pick<TrackerCandidate, 'kind'>)[]> {
     const all = [];
     for (const candidate of this.#candidates)
@@ -109,7 +112,7 @@ export class TrackerChoice {
     return all;
   }
 
-  /** How a device is tracked now; undefined where it is not. */
+  /** Returns how a device is tracked now; undefined if it is not tracked. */
   async look(device: TrackedDevice): Promise<DeviceTracking | undefined> {
     for (const tracker of await this.#running()) {
       const state = tracker.state(device);
@@ -118,12 +121,12 @@ export class TrackerChoice {
     return undefined;
   }
 
-  /** The devices that have a map of an earlier process or of this one, as far as their trackers can list them. */
+  /** Returns the devices that have a map of an earlier process or of this one, if their trackers can list them. */
   async tracked(): Promise<(DeviceNumbers & Pick<TrackedDevice, 'path' | 'size'>)[]> {
     return (await this.#running()).flatMap((tracker) => tracker.tracked?.() ?? []);
   }
 
-  /** The map that is left of a device, which may be gone. */
+  /** Returns the map that is left of a device. The device may be gone. */
   async remains(device: DeviceNumbers): Promise<Remains | undefined> {
     for (const tracker of await this.#running()) {
       const remains = tracker.remains?.(device);
@@ -132,23 +135,23 @@ export class TrackerChoice {
     return undefined;
   }
 
-  /** Counts extents of a device as dirty that were written where no tracker could see it. */
+  /** Marks extents of a device as dirty that were written while no tracker could see the writes. */
   async mark(device: DeviceNumbers, extents: readonly Extent[]): Promise<void> {
     for (const tracker of await this.#running()) await tracker.mark?.(device, extents);
   }
 
-  /** Ends the tracking of one device, whatever tracks it. */
+  /** Ends the tracking of one device by all trackers. */
   async untrack(device: DeviceNumbers): Promise<void> {
     for (const tracker of await this.#running()) await tracker.untrack(device);
   }
 
-  /** Ends all tracking, what earlier processes left included. Trackers are opened anew when they are needed. */
+  /** Ends all tracking, including what earlier processes left. Trackers are opened again when they are needed. */
   async stop(): Promise<void> {
     for (const tracker of await this.#running()) await (tracker.stop?.() ?? tracker.close());
     this.#open.clear();
   }
 
-  /** Closes what this process holds; pinned maps go on in the kernel. */
+  /** Closes what this process holds. Pinned maps continue in the kernel. */
   async close(): Promise<void> {
     const open = [...this.#open.values()];
     this.#open.clear();
@@ -156,7 +159,7 @@ export class TrackerChoice {
     for (const candidate of this.#candidates) candidate.release?.();
   }
 
-  /** The trackers that hold something: those in use, and those of which an earlier process left something. */
+  /** Returns the trackers that hold something: those in use, and those of which an earlier process left something. */
   async #running(): Promise<Tracker[]> {
     const running: Tracker[] = [];
     for (const candidate of this.#candidates)
@@ -169,7 +172,7 @@ export class TrackerChoice {
     if (open !== undefined) return open;
     const opening = candidate.open();
     this.#open.set(candidate, opening);
-    // What could not be opened may be another time.
+    // If this fails, a later attempt may succeed, so the failure is not kept.
     opening.catch(() => this.#open.delete(candidate));
     return opening;
   }

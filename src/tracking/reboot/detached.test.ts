@@ -24,7 +24,7 @@ function recordOf(devices: RecordedDevice[], leftOut: RebootRecord['leftOut'] = 
   return { bootId: 'boot', at: 1, devices, leftOut };
 }
 
-/** Why there is no entry; empty if there is one. */
+/** Returns why there is no entry; empty if there is one. */
 function whyNot(found: RecordedDevice | string): string {
   return typeof found === 'string' ? found : '';
 }
@@ -33,7 +33,7 @@ const remains = {
   ...{ epoch: { id: 'e', since: 1 }, generation: 'aa', lost: undefined, dirty: map([3, 4]) },
 };
 
-test('a detached device keeps its entry if nothing was written since, whatever else is recorded', () => {
+test('a detached device keeps its entry if nothing was written since, in any record', () => {
   const blocks = fc.uniqueArray(fc.nat(63), { maxLength: 20 });
   fc.assert(
     fc.property(blocks, blocks, (before, later) => {
@@ -66,7 +66,7 @@ test('an entry of a detached device does not count if the map proves nothing, an
     assert.match(whyNot(entryOfDetached(record, { ...remains, ...more })), why);
 });
 
-test('a device that was left out before it was detached keeps the reason of that time', () => {
+test('a device that was left out before it was detached keeps that reason', () => {
   const why = 'it was still mounted for writing at /srv';
   const left = [
     { path: '/dev/dm-2', uuid: 'u', why: 'of a record of an older version' },

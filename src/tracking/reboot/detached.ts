@@ -1,13 +1,17 @@
 /**
- * What becomes of a device in the record of a shutdown that is saved in several steps: one that was recorded and has been
- * detached since (systemd-shutdown removes device-mapper and md devices before its hooks run) keeps its entry, if the map
- * that is left of it in the kernel shows that nothing was written since (docs/formats/reboot.md). Pure.
+ * Decides about a detached device in the record of a shutdown. The record is saved in several steps, and
+ * systemd-shutdown removes device-mapper and md devices before its hooks run. So a device may be recorded in one step
+ * and gone in the next. It keeps its entry if the map that is left of it in the kernel shows that nothing was written
+ * since (docs/formats/reboot.md). Pure.
  */
 import { formatBytes } from '../../base/bytes.ts';
 import type { Remains } from '../tracker.ts';
 import type { RebootRecord, RecordedDevice } from './record.ts';
 
-/** The entry of the earlier record, or why it does not count. Known by the epoch, since device numbers are used again. */
+/**
+ * Returns the entry of the earlier record, or why it does not count. The epoch identifies the device, because device
+ * numbers are reused.
+ */
 export function entryOfDetached(
   earlier: RebootRecord | undefined,
   remains: Pick<Remains, 'epoch' | 'generation' | 'dirty' | 'lost'>,

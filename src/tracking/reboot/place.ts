@@ -1,7 +1,7 @@
 /**
- * Where the record of a shutdown lies: a file, or a block device of its own, which can be written when the root
- * filesystem no longer can. A device is written only where `prepareRecordDevice` has been before, so that no slip of a
- * configuration costs a disk. docs/formats/reboot.md.
+ * The place of the record of a shutdown: a file, or a block device reserved for it. A block device can be written when
+ * the root filesystem no longer can. A device is written only if `prepareRecordDevice` has prepared it, so that a
+ * mistake in the configuration does not overwrite a disk. See docs/formats/reboot.md.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
@@ -15,10 +15,10 @@ import { alignedBuffer } from '../../linux/aligned.ts';
 import { blockDeviceSize } from '../../linux/ioctl.ts';
 import { encodeNothing, headerSize, markUsed, recordLength } from './record.ts';
 
-/** Multiple of every sector size; what is in the first of them is the header. */
+/** A multiple of every sector size. The first piece holds the header. */
 const piece = 4096;
 
-/** True for a device, false for a file. A name in /dev that is not there (yet) is never a file. */
+/** Returns true for a device, false for a file. A path in /dev that does not exist (yet) is never a file. */
 async function isDevice(path: string, waitMs = 0): Promise<boolean> {
   for (const deadline = performance.now() + waitMs; ;) {
     const found = await stat(path).catch(() => undefined);
@@ -32,7 +32,7 @@ async function isDevice(path: string, waitMs = 0): Promise<boolean> {
   }
 }
 
-/** Puts the record in the place of the one before, durably. Throws FILE_ERROR. */
+/** Replaces the earlier record, durably. Throws FILE_ERROR. */
 export async function writeRecord(path: string, record: Buffer): Promise<void> {
   try {
     if (await isDevice(path)) await writeToDevice(path, record);
@@ -42,7 +42,7 @@ export async function writeRecord(path: string, record: Buffer): Promise<void> {
   }
 }
 
-/** The record that is there; undefined if there is none. A device is waited for. Throws FILE_ERROR. */
+/** Reads the record; returns undefined if there is none. Waits for a device to appear. Throws FILE_ERROR. */
 export async function readRecord(
   path: string,
   options: { readonly waitMs?: number } = {},
@@ -56,7 +56,10 @@ export async function readRecord(
   }
 }
 
-/** Names the boot that uses the record in its header, durably. `record` is what was read there. Throws FILE_ERROR. */
+/**
+ * Writes the ID of the boot that uses the record into its header, durably. `record` is the record as read from there.
+ * Throws FILE_ERROR.
+ */
 export async function markRecordUsed(path: string, record: Buffer, bootId: string): Promise<void> {
   const marked = markUsed(record, bootId);
   try {
@@ -82,7 +85,7 @@ export async function markRecordUsed(path: string, record: Buffer, bootId: strin
   }
 }
 
-/** Removes the record, if there is one. It is gone, durably, when this resolves. Throws FILE_ERROR. */
+/** Removes the record, if there is one. The removal is durable when the promise resolves. Throws FILE_ERROR. */
 export async function removeRecord(path: string): Promise<void> {
   try {
     if (await isDevice(path)) {
@@ -102,7 +105,7 @@ export async function removeRecord(path: string): Promise<void> {
   }
 }
 
-/** Makes a block device a place for records. What it held is lost. Throws DEVICE_BUSY where it seems to hold something. */
+/** Prepares a block device for records. Its content is lost. Throws DEVICE_BUSY if the device seems to hold data. */
 export async function prepareRecordDevice(path: string): Promise<void> {
   const device = await openDevice(path);
   try {
@@ -137,7 +140,7 @@ async function writeToDevice(path: string, record: Buffer): Promise<void> {
       throw new AgentError('FILE_ERROR', `${path} has ${size} bytes, and the record needs ${record.length}`, {
         hint: 'give reboot_record a larger partition',
       });
-    // The header last: a cut before leaves no record.
+    // The header is written last: an interruption before leaves no record.
     await writePieces(device, 0, encodeNothing());
     if (record.length > piece) await writePieces(device, piece, record.subarray(piece));
     await writePieces(device, 0, record.subarray(0, piece));
@@ -157,12 +160,12 @@ async function readFromDevice(path: string): Promise<Buffer | undefined> {
   }
 }
 
-/** Exclusively, so that what is mounted or belongs to another device is refused by the kernel. */
+/** Opens exclusively, so that the kernel refuses a device that is mounted or belongs to another device. */
 function openDevice(path: string): Promise<FileHandle> {
   return open(path, constants.O_RDWR | constants.O_EXCL | constants.O_DIRECT);
 }
 
-/** Bytes of the record that is there. */
+/** Returns the length in bytes of the present record. */
 async function checkPrepared(device: FileHandle, path: string): Promise<number> {
   const length = recordLength(await readPieces(device, headerSize));
   if (typeof length === 'number') return length;

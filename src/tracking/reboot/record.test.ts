@@ -35,7 +35,7 @@ function recordOf(marks: readonly (readonly [offset: number, length: number])[],
 
 const example = recordOf([[8192, 4096]], 64 * 1024 * 1024);
 
-test('a record comes back as it was written', () => {
+test('a record is read as it was written', () => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.nat(1_000_000), fc.nat(100_000)), { maxLength: 20 }),
@@ -59,7 +59,7 @@ function refusal(bytes: Buffer): string {
   return typeof found === 'string' ? found : '';
 }
 
-test('a damaged, cut or foreign record is of no use, and says why', () => {
+test('a damaged, truncated or foreign record is not used, and the reason says why', () => {
   const bytes = encodeRecord(example);
   for (let at = 0; at < bytes.length; at++) {
     const damaged = Buffer.from(bytes);
@@ -72,7 +72,7 @@ test('a damaged, cut or foreign record is of no use, and says why', () => {
   assert.equal(recordLength(bytes), bytes.length);
 });
 
-test('a record is read as often as need be, marked as used, and removed', async () => {
+test('a record can be read many times, marked as used, and removed', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'reboot-record-'));
   try {
     const place = join(directory, 'deeper', 'record');

@@ -1,6 +1,6 @@
 /**
- * The record of a clean shutdown: what each tracked device had dirtied at its last drain, and its signs of life then.
- * Bytes in, values out; specified in docs/formats/reboot.md. Pure.
+ * The record of a clean shutdown. For each tracked device it holds the blocks that were dirty at the last drain, and
+ * the signs of life at that time. Converts bytes to values and back; specified in docs/formats/reboot.md. Pure.
  */
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import { Bitmap } from '../../base/bitmap.ts';
@@ -11,43 +11,43 @@ import type { Epoch } from '../tracker.ts';
 
 export const recordMagic = 'DATTORBT';
 const version = 1;
-/** Bytes before the body; what a prepared place for records must begin with. */
+/** Bytes before the body. A place that is prepared for records begins with such a header. */
 export const headerSize = 64;
-/** Of a record: as good as none. A raw place that has been prepared holds this. */
+/** Text length that means there is no record. A raw place that has been prepared holds this. */
 const nothing = 0;
-/** Where the boot that uses the record is named, 16 bytes; zeros: it was not used yet. */
+/** Offset of the ID of the boot that uses the record, 16 bytes. Zeros: the record was not used yet. */
 const usedAt = 28;
 const usedSize = 16;
 
 export interface RecordedDevice {
   readonly path: string;
-  /** Of its filesystem. */
+  /** UUID of its filesystem. */
   readonly uuid: string;
   /** Bytes. */
   readonly size: number;
-  /** Bytes from the start of its disk; 0 for what is no partition. */
+  /** Bytes from the start of its disk; 0 if the device is not a partition. */
   readonly partitionStart: number;
-  /** What the hardware or device-mapper calls it; empty where they have no name for it. */
+  /** Name that the hardware or device-mapper gives the device; empty if there is none. */
   readonly identity: string;
   readonly signs: Signs;
   readonly epoch: Epoch;
-  /** Of the map at the drain; undefined in records of older versions. */
+  /** Generation of the map at the drain; undefined in records of older versions. */
   readonly generation?: Generation;
   readonly dirty: Bitmap;
 }
 
-/** A device that was tracked and cannot be taken up again, for the message. */
+/** A device that was tracked and cannot be continued after the reboot, for the message. */
 export interface LeftOut {
   readonly path: string;
-  /** Of its filesystem. */
+  /** UUID of its filesystem. */
   readonly uuid: string;
-  /** Id of its epoch; undefined in records of older versions. */
+  /** ID of its epoch; undefined in records of older versions. */
   readonly epoch?: string;
   readonly why: string;
 }
 
 export interface RebootRecord {
-  /** Of the boot that was shut down. */
+  /** ID of the boot that was shut down. */
   readonly bootId: string;
   /** Milliseconds since 1970. */
   readonly at: number;
@@ -58,7 +58,7 @@ export interface RebootRecord {
 interface Text extends Omit<RebootRecord, 'devices'> {
   readonly devices: readonly (Omit<RecordedDevice, 'dirty'> & {
     readonly unit: number;
-    /** Bytes of the map in the body, and of the map itself. */
+    /** Bytes of the compressed map in the body, and bytes of the map itself. */
     readonly packed: number;
     readonly length: number;
   })[];
@@ -76,7 +76,7 @@ export function encodeRecord(record: RebootRecord): Buffer {
   return withHeader(text.length, Buffer.concat([text, ...maps]));
 }
 
-/** What stands where there is no record: in a raw place that was prepared, or whose record was used. */
+/** Encodes the absence of a record, for a raw place that was prepared or whose record was used. */
 export function encodeNothing(): Buffer {
   return withHeader(nothing, Buffer.alloc(0));
 }
@@ -92,7 +92,10 @@ function withHeader(textLength: number, body: Buffer): Buffer {
   return Buffer.concat([header, body]);
 }
 
-/** Bytes of the whole record by its header; a phrase where this is none of this version. */
+/**
+ * Returns the length in bytes of the whole record according to its header; a phrase if this is not a record of this
+ * version.
+ */
 export function recordLength(header: Buffer): number | string {
   if (header.length < headerSize || header.toString('latin1', 0, 8) !== recordMagic)
     return 'it does not begin as a record does';
@@ -103,7 +106,7 @@ export function recordLength(header: Buffer): number | string {
   return headerSize + Number(header.readBigUInt64LE(16));
 }
 
-/** The same record, named as used by a boot (its id is a UUID). Only the header changes. */
+/** Returns the same record, marked as used by a boot (its ID is a UUID). Only the header changes. */
 export function markUsed(record: Buffer, bootId: string): Buffer {
   const marked = Buffer.from(record);
   const name = Buffer.from(bootId.replaceAll('-', ''), 'hex');
@@ -113,14 +116,14 @@ export function markUsed(record: Buffer, bootId: string): Buffer {
   return marked;
 }
 
-/** The boot that began to use the record (see `markUsed`); undefined if none did. */
+/** Returns the boot that began to use the record (see `markUsed`); undefined if none did. */
 export function usedBy(record: Buffer): string | undefined {
   const name = record.subarray(usedAt, usedAt + usedSize).toString('hex');
   if (/^0*$/.test(name)) return undefined;
   return name.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
-/** The record; undefined where there is none, a phrase where it cannot be used. */
+/** Decodes the record. Returns undefined if there is none, a phrase if it cannot be used. */
 export function decodeRecord(bytes: Buffer): RebootRecord | string | undefined {
   const length = recordLength(bytes);
   if (typeof length === 'string') return length;
