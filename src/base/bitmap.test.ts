@@ -18,7 +18,7 @@ const scenario = fc
     return fc.record({ size: fc.constant(size), steps: fc.array(step, { maxLength: 30 }) });
   });
 
-/** The slow and obvious bitmap: one boolean per unit. */
+/** The model, a slow and simple bitmap: one boolean per unit. */
 function model(
   size: number,
   steps: readonly { set: boolean; range: { offset: number; length: number } }[],
@@ -93,7 +93,7 @@ interface Step {
 }
 
 test('bitmaps of many pages, most of them empty or full', () => {
-  // A page of the bitmap, which is skipped as a whole, stands for 32,768 units.
+  // A page of the bitmap is skipped as a whole. It covers 32,768 units.
   const page = 32 * 1024;
   const range = fc.record({
     set: fc.boolean(),
@@ -178,14 +178,14 @@ test('bitmaps of many pages, most of them empty or full', () => {
   );
 });
 
-test('a filled bitmap covers the device and nothing behind it', () => {
+test('a filled bitmap covers the device and nothing after its end', () => {
   const bitmap = new Bitmap(100 * unit + 5, unit);
   bitmap.fill(true);
   assert.deepEqual([...bitmap.extents()], [{ offset: 0, length: 100 * unit + 5 }]);
   assert.equal(bitmap.bytes(), 100 * unit + 5);
 });
 
-test('shapes that differ are refused with their numbers', () => {
+test('bitmaps of different sizes or units are refused, and the message has the numbers', () => {
   assert.throws(
     () => new Bitmap(8192, 4096).or(new Bitmap(4096, 4096)),
     /8192 bytes in units of 4096, 4096 in units/,

@@ -1,10 +1,10 @@
 /**
- * A bitmap of a device: one bit per unit (a power of two bytes). It lives in a SharedArrayBuffer, so that
- * copying threads see it without copies, and costs size / unit / 8 bytes: 2 MiB per TiB at 64 KiB.
+ * A bitmap of a device: one bit per unit (a power of two bytes). The bits are in a SharedArrayBuffer, so all
+ * copying threads see them without copies. A bitmap takes size / unit / 8 bytes: 2 MiB per TiB for units of 64 KiB.
  */
 import type { Extent } from './extents.ts';
 
-/** Words of a page: 4 KiB, as the kernel gives memory. */
+/** Words of a page: 4 KiB, the amount of memory that the kernel gives at once. */
 const pageWords = 1024;
 const zeroPage = Buffer.alloc(pageWords * 4);
 const onesPage = Buffer.alloc(pageWords * 4, 0xff);
@@ -17,7 +17,7 @@ export class Bitmap {
   /** Number of units. */
   readonly units: number;
   readonly words: Int32Array<SharedArrayBuffer>;
-  /** The same memory, to compare whole pages of it at the speed of memory. */
+  /** The memory of `words` as bytes, to compare whole pages at the speed of memory. */
   readonly #bytes: Buffer;
 
   constructor(size: number, unit: number, buffer?: SharedArrayBuffer) {
@@ -76,8 +76,8 @@ export class Bitmap {
   }
 
   /**
-   * The pages that are not all zeros, as ranges of words. Memory that was never written costs nothing, most of a large
-   * device's bitmaps is like that, and to skip a page takes a tenth of the time of a look at each of its words.
+   * The pages that are not all zeros, as ranges of words. Most memory of a large device's bitmap was never written, and
+   * such memory costs nothing. To skip a page takes a tenth of the time of reading each of its words.
    */
   *#pages(): Generator<readonly [from: number, to: number]> {
     for (let from = 0; from < this.words.length; from += pageWords) {
@@ -138,7 +138,7 @@ export class Bitmap {
       }
   }
 
-  /** What both hold, as a new bitmap: memory of it is used only for what is set. */
+  /** Returns this & other as a new bitmap. Only its pages with set units use memory. */
   intersection(other: Bitmap): Bitmap {
     this.#sameShape(other);
     const result = new Bitmap(this.size, this.unit);
@@ -191,7 +191,7 @@ export class Bitmap {
     }
   }
 
-  /** First unit of `[index, units)` that is set (or clear); `units` where there is none. */
+  /** First unit of `[index, units)` that is set (or clear); `units` if there is none. */
   #next(index: number, units: number, set: boolean): number {
     const { words } = this;
     const skip = set ? 0 : -1;
@@ -226,7 +226,7 @@ function popcount(word: number): number {
   return (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
 }
 
-/** Whether the words `[from, to)` are those of `other` from `at` on. */
+/** True if the words `[from, to)` are equal to the words of `other` that begin at `at`. */
 function isSame(bytes: Buffer, from: number, to: number, other: Buffer, at: number): boolean {
   return bytes.compare(other, at * 4, (at + to - from) * 4, from * 4, to * 4) === 0;
 }

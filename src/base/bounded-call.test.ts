@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { boundedCall, isNoAnswer, mostCalls } from './bounded-call.ts';
 
-/** A call that returns only when the test lets it. */
+/** A call that returns only when the test allows it. */
 function held(): { call: () => Promise<string>; end: () => void; started: () => number } {
   let started = 0;
   let end: () => void = () => undefined;
@@ -21,7 +21,7 @@ function held(): { call: () => Promise<string>; end: () => void; started: () => 
   };
 }
 
-test('a call that returns in time gives its result, and one that fails its error', async () => {
+test('a call that returns in time gives its result, and a call that fails gives its error', async () => {
   assert.equal(await boundedCall('stat', '/a', () => Promise.resolve(7)), 7);
   const failure = new Error('ENOENT');
   await assert.rejects(
@@ -31,7 +31,7 @@ test('a call that returns in time gives its result, and one that fails its error
   assert.equal(await boundedCall('stat', '/a', () => Promise.resolve(8)), 8, 'a failed call frees its path');
 });
 
-test('a call that hangs is given up in time, with the path in the message', async () => {
+test('the caller of a call that hangs gets an error in time, with the path in the message', async () => {
   const hung = held();
   await assert.rejects(boundedCall('statfs', '/mnt/nfs', hung.call, { limitMs: 20 }), (thrown: Error) => {
     assert.ok(isNoAnswer(thrown));
@@ -41,7 +41,7 @@ test('a call that hangs is given up in time, with the path in the message', asyn
   hung.end();
 });
 
-test('a path that hangs takes one thread, however often it is asked, and answers again after the hang', async () => {
+test('a path that hangs takes one thread, even if it is used often, and works again after the hang', async () => {
   const hung = held();
   const ask = () => boundedCall('stat', '/mnt/hung', hung.call, { limitMs: 20 });
   const outcomes = await Promise.allSettled([ask(), ask(), ask()]);
@@ -54,7 +54,7 @@ test('a path that hangs takes one thread, however often it is asked, and answers
   assert.equal(await boundedCall('stat', '/mnt/hung', () => Promise.resolve('again')), 'again');
 });
 
-test('calls that hang never take more than their share of the threads', async () => {
+test('calls that hang never take more threads than the limit', async () => {
   const calls = Array.from({ length: mostCalls + 10 }, held);
   const asked = calls.map((each, n) => boundedCall('stat', `/hung/${n}`, each.call, { limitMs: 30 }));
   const outcomes = await Promise.allSettled(asked);

@@ -1,8 +1,8 @@
 /**
- * System calls that may never return. A call on a path of a hung filesystem (an NFS server that is down, a FUSE
- * program that is stopped) or of a dead disk blocks its thread for as long as the hang lasts, and nothing can call it
- * back. All threads of a Node process share one small pool, so a few such calls would stop everything else. This
- * module limits them: in time for the caller, in number for the pool, and to one at a time for each path.
+ * System calls that may never return. A filesystem hangs if its NFS server is down or its FUSE program is stopped; a
+ * dead disk hangs too. A call on such a path blocks its thread until the hang ends, and it cannot be cancelled. All
+ * threads of a Node process share one small pool, so a few such calls would stop everything else. This module limits
+ * how long the caller waits, how many calls run at once, and allows one call at a time for each path.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError } from './errors.ts';
@@ -14,27 +14,27 @@ export interface CallLimits {
   readonly limitMs?: number;
 }
 
-/** Calls that run at once. UV_THREADPOOL_SIZE of the launchers (64) is well above it. */
+/** Most calls that run at once. The launchers set UV_THREADPOOL_SIZE to 64, well above this. */
 export const mostCalls = 24;
 const defaultLimitMs = 5000;
 
 interface Running {
   /** Settles when the call has returned. */
   readonly ended: Promise<void>;
-  /** A caller has given it up. */
+  /** A caller has stopped waiting for this call. */
   overdue: boolean;
 }
 
-/** By the call and its path. */
+/** The calls that have not returned, by call and path. */
 const running = new Map<string, Running>();
-/** The callers that wait until fewer than `mostCalls` run. */
+/** The callers that wait because `mostCalls` calls run. */
 const waiting: (() => void)[] = [];
 let free = mostCalls;
 
 /**
- * Runs `call`, which asks the kernel `what` (a verb, such as `stat`) about `path`, and resolves with its result.
- * Throws NO_ANSWER if the call does not return in time; the call itself stays with its thread until it does, and until
- * then the same question about the same path throws NO_ANSWER at once. Rethrows what `call` throws.
+ * Runs `call` and resolves with its result. `what` is the operation, a verb such as `stat`; `path` is its path.
+ * Throws NO_ANSWER if the call does not return in time. The call then keeps its thread until it returns. Until then,
+ * the same operation on the same path throws NO_ANSWER at once. Rethrows errors of `call`.
  */
 export async function boundedCall<T>(
   what: string,
@@ -64,7 +64,7 @@ export async function boundedCall<T>(
   });
 }
 
-/** Opens the path as fs.open does. Throws NO_ANSWER, and what opening throws; a file opened too late is closed again. */
+/** Opens the path as fs.open does. Throws NO_ANSWER and the errors of fs.open. A file that opens too late is closed. */
 export async function boundedOpen(path: string, flags: number): Promise<FileHandle> {
   let abandoned = false;
   try {
@@ -79,12 +79,12 @@ export async function boundedOpen(path: string, flags: number): Promise<FileHand
   }
 }
 
-/** True if `thrown` says that a path did not answer in time. */
+/** True if `thrown` is NO_ANSWER: a path did not answer in time. */
 export function isNoAnswer(thrown: unknown): boolean {
   return thrown instanceof AgentError && thrown.code === 'NO_ANSWER';
 }
 
-/** True while a call that was given up, or one that may yet be, has not returned: an ordinary exit would wait for it. */
+/** True while any call has not returned, even if its caller gave up. An ordinary exit would wait for it. */
 export function callsAreRunning(): boolean {
   return running.size > 0;
 }
@@ -110,7 +110,7 @@ function begin(key: string): { readonly entry: Running; readonly done: () => voi
   return { entry, done };
 }
 
-/** Waits until one of the `mostCalls` places is free, and returns what frees it again. */
+/** Waits until one of the `mostCalls` places is free. Returns the function that frees the place again. */
 async function slot(deadline: number, late: () => AgentError): Promise<() => void> {
   if (free > 0) free--;
   else {
@@ -124,7 +124,7 @@ async function slot(deadline: number, late: () => AgentError): Promise<() => voi
     } catch (thrown) {
       const place = waiting.indexOf(take);
       if (place >= 0) waiting.splice(place, 1);
-      // The turn came in the same moment: it is passed on.
+      // The place became free at the same moment: the next caller gets it.
       else pass();
       throw thrown;
     }
@@ -139,8 +139,8 @@ function pass(): void {
 }
 
 /**
- * Settles as `work` does, or rejects with `late()` when the deadline (on performance.now()'s clock) has passed; later, if
- * this process did not run in the meantime.
+ * Settles as `work` does, or rejects with `late()` after the deadline (on performance.now()'s clock). If this process
+ * did not run in the meantime, the rejection comes later.
  */
 async function before<T>(deadline: number, work: Promise<T>, late: () => AgentError): Promise<T> {
   let cancel: () => void = () => undefined;

@@ -19,7 +19,7 @@ test('sizes are written with two decimals from KiB on', () => {
   assert.equal(formatBytes(3 * 1024 ** 4), '3.00 TiB');
 });
 
-test('one byte that is not zero is found wherever it is', () => {
+test('one byte that is not zero is found at any place', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 200_000 }), fc.nat(), (length, where) => {
       const data = new Uint8Array(length);

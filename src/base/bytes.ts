@@ -1,4 +1,4 @@
-/** Sizes as people write and read them, and rounding to powers of two and other alignments. */
+/** Reads and formats sizes for people, and rounds to powers of two and other alignments. */
 import { AgentError } from './errors.ts';
 
 export const KiB = 1024;
@@ -21,8 +21,8 @@ export function formatBytes(bytes: number): string {
 }
 
 /**
- * Reads `4096`, `64K`, `64KiB`, `1.5GB` (all powers of 1024, as dd and lvm do). Throws BAD_USAGE for anything
- * else, naming `what`.
+ * Reads `4096`, `64K`, `64KiB`, `1.5GB` (all powers of 1024, as in dd and lvm). Throws BAD_USAGE for anything else;
+ * the message names `what`.
  */
 export function parseBytes(text: string, what = 'size'): number {
   const match = /^(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i.exec(text.trim());
@@ -43,7 +43,7 @@ export function alignUp(value: number, alignment: number): number {
   return alignDown(value + alignment - 1, alignment);
 }
 
-/** True where every byte is zero. Compares with a block of zeros, which runs at the speed of memory. */
+/** True if every byte is zero. Compares with a block of zeros, which runs at the speed of memory. */
 export function isZero(data: Uint8Array): boolean {
   const view = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   for (let at = 0; at < view.length; at += zeros.length) {

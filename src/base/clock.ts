@@ -1,4 +1,4 @@
-/** Time as an argument, so that tests can hold it. */
+/** The time, passed as an argument so that tests can control it. */
 import { setTimeout as sleepFor } from 'node:timers/promises';
 
 export interface Clock {
@@ -6,7 +6,7 @@ export interface Clock {
   now(): number;
   /** Milliseconds on a clock that never jumps. */
   monotonic(): number;
-  /** Resolves after `ms` milliseconds; rejects with CANCELLED's AbortError where the signal fires first. */
+  /** Resolves after `ms` milliseconds; rejects with CANCELLED's AbortError if the signal fires first. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * CRC-16 (polynomial 0x8005, reflected: 0xA001; "CRC-16/ARC" but for its start value), the checksum of ext4's
- * group descriptors before metadata_csum. The register is returned as it is, as Linux `lib/crc16.c` does.
+ * CRC-16 (polynomial 0x8005, reflected: 0xA001; like "CRC-16/ARC" except for the start value). ext4 uses this checksum
+ * for group descriptors without metadata_csum. The register is returned unchanged, as in Linux `lib/crc16.c`.
  */
 const table = new Uint16Array(256);
 for (let byte = 0; byte < 256; byte++) {
@@ -9,7 +9,7 @@ for (let byte = 0; byte < 256; byte++) {
   table[byte] = crc;
 }
 
-/** Carries the register `crc` on over `data`; ext4 begins with 0xffff. */
+/** Continues the register `crc` over `data`. ext4 starts with 0xffff. */
 export function crc16(data: Uint8Array, crc: number): number {
   let register = crc;
   for (const byte of data) register = (register >>> 8) ^ table[(register ^ byte) & 0xff]!;

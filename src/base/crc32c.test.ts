@@ -1,4 +1,4 @@
-/** Known answers of RFC 3720 B.4, and the fast code against the definition. */
+/** Checks the known answers of RFC 3720 B.4, and compares the fast code with the definition. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -12,7 +12,7 @@ test('the examples of RFC 3720', () => {
   assert.equal(crc32c(new Uint8Array(0)), 0);
 });
 
-test('eight bytes a step agrees with bit by bit, whole or in parts', () => {
+test('the CRC of eight bytes a step equals the CRC bit by bit, for the whole data and for parts', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(), (data, where) => {
       const cut = where % (data.length + 1);

@@ -1,13 +1,13 @@
 /**
  * CRC-32C (Castagnoli, polynomial 0x1EDC6F41, reflected: RFC 3720 appendix B.4), the checksum of XFS and ext4
- * metadata. Eight bytes a step over eight tables ("slicing by 8"), about a gigabyte a second.
+ * metadata. Each step takes eight bytes with eight tables ("slicing by 8"): about a gigabyte a second.
  */
 const tables = makeTables();
 
 /**
- * The CRC of `data`, unsigned. `seed` is the CRC of what came before, so that
- * `crc32c(b, crc32c(a)) === crc32c(ab)`. Kernel code that keeps the register itself (ext4's seeds) has it
- * inverted: its `crc32c(register, data)` is `~crc32c(data, ~register) >>> 0`.
+ * Returns the CRC of `data`, unsigned. `seed` is the CRC of the data before it, so
+ * `crc32c(b, crc32c(a)) === crc32c(ab)`. Kernel code that keeps the register itself (ext4's seeds) inverts it:
+ * the kernel's `crc32c(register, data)` is `~crc32c(data, ~register) >>> 0`.
  */
 export function crc32c(data: Uint8Array, seed = 0): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = tables;

@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { Descriptor } from './descriptor.ts';
 
-test('a closed descriptor refuses its number, also when another file has it by then', () => {
+test('a closed descriptor does not give its number, also if another file has the number now', () => {
   const descriptor = new Descriptor(openSync('/dev/null', 'r'), 'the file');
   const number = descriptor.fd;
   descriptor.close();

@@ -1,6 +1,6 @@
 /**
- * A file descriptor with an owner. The kernel gives the number of a closed descriptor to the next file that is
- * opened, so a number that is kept after the close may reach another file. This one refuses instead.
+ * A file descriptor that throws if it is used after it was closed. The kernel gives the number of a closed descriptor
+ * to the next file that is opened. Code that keeps the plain number could then use another file.
  */
 import { closeSync } from 'node:fs';
 import { AgentError } from './errors.ts';
@@ -11,13 +11,13 @@ export class Descriptor {
   readonly #fd: number;
   #closed = false;
 
-  /** Takes over `fd`. */
+  /** The object owns `fd` from now on. */
   constructor(fd: number, name: string) {
     this.#fd = fd;
     this.name = name;
   }
 
-  /** For the one call that it is passed to; do not keep it. Throws INTERNAL after `close`. */
+  /** The number, to pass to one call; do not keep it. Throws INTERNAL after `close`. */
   get fd(): number {
     if (this.#closed) throw new AgentError('INTERNAL', `${this.name} is used after it was closed`);
     return this.#fd;

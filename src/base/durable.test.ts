@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => rm(directory, { recursive: true }));
 
-test('a file takes the place of the one before, whatever an earlier try left beside it', async () => {
+test('a file replaces the old one, also if an earlier attempt left a temporary file', async () => {
   const path = join(directory, 'record');
   await writeFile(`${path}.new`, 'longer than what comes now');
   await replaceFile(path, 'begin ', new Uint8Array(2 ** 20).fill(0x78), ' end');
@@ -22,7 +22,7 @@ test('a file takes the place of the one before, whatever an earlier try left bes
   assert.deepEqual(await readdir(directory), ['record']);
 });
 
-test('what is not there, or is no directory, is not synced', async () => {
+test('syncing a missing directory or a file that is not a directory is an error', async () => {
   const path = join(directory, 'file');
   await writeFile(path, '');
   await assert.rejects(syncDirectory(path), { code: 'ENOTDIR' });

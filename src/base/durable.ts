@@ -1,13 +1,13 @@
 /**
- * Files that a power cut leaves whole, the old one or the new one, and names that are there to stay once a function
- * resolves: a file's bytes are durable when it was synced, its name when its directory was synced after that.
+ * Durable files and names. After a power failure, either the old file or the new file is there, complete. A file's
+ * bytes are durable after the file was synced. Its name is durable after its directory was synced, later than the file.
  */
 import { constants } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileFailure } from './files.ts';
 
-/** Makes durable which names the directory has. */
+/** Makes the names in the directory durable. */
 export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -18,8 +18,8 @@ export async function syncDirectory(path: string): Promise<void> {
 }
 
 /**
- * Puts a file of mode 0600 in the place of the one before: written beside it (`PATH.new`), synced, renamed. Durable when
- * it resolves. For one writer at a time. Throws FILE_ERROR; the one before is still there then.
+ * Replaces a file by one of mode 0600, which is written to `PATH.new`, synced and renamed. The file is durable when the
+ * function resolves. For one writer at a time. Throws FILE_ERROR; the old file is still there then.
  */
 export async function replaceFile(path: string, ...parts: readonly (string | Uint8Array)[]): Promise<void> {
   const beside = `${path}.new`;

@@ -16,7 +16,7 @@ test('durations are read with and without units', () => {
   for (const [text, ms] of cases) assert.equal(parseDuration(text), ms, text);
 });
 
-test('anything else is refused by name', () => {
+test('any other text is refused, and the message names the value', () => {
   for (const text of ['', 's', '-1s', '2 weeks', '1e3', 'NaN', '2ss'])
     assert.throws(() => parseDuration(text, '--max-freeze'), {
       code: 'BAD_USAGE',

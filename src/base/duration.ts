@@ -1,11 +1,11 @@
-/** Lengths of time as people write and read them. Always milliseconds in the code. */
+/** Reads and formats lengths of time for people. In the code they are always milliseconds. */
 import { AgentError } from './errors.ts';
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 };
 
 /**
  * Reads `500ms`, `2s`, `1.5s`, `10m`, `1h`; a bare number is seconds. Returns whole milliseconds. Throws
- * BAD_USAGE for anything else, naming `what`.
+ * BAD_USAGE for anything else; the message names `what`.
  */
 export function parseDuration(text: string, what = 'duration'): number {
   const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$/i.exec(text.trim());
@@ -19,7 +19,7 @@ export function parseDuration(text: string, what = 'duration'): number {
   return ms;
 }
 
-/** `850 ms`, `2.4 s`, `3:07`, `1:02:45`. */
+/** Formats a length of time: `850 ms`, `2.4 s`, `3:07`, `1:02:45`. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { entryPath } from './entry.ts';
 
-test('from the sources an entry is the .ts file beside the caller', () => {
+test('in the sources an entry is the .ts file at its path relative to the caller', () => {
   const url = entryPath('file:///agent/src/freeze/guard.ts', './guard-main.ts');
   assert.equal(url.href, 'file:///agent/src/freeze/guard-main.ts');
 });
 
-test('from a bundle an entry lies in the one flat folder', () => {
+test('in the bundles all entries are in one folder', () => {
   const caller = 'file:///opt/agent/build/lib/chunk-ABCD.js';
   assert.equal(entryPath(caller, './guard-main.ts').href, 'file:///opt/agent/build/lib/guard-main.js');
   assert.equal(
@@ -17,6 +17,6 @@ test('from a bundle an entry lies in the one flat folder', () => {
   assert.equal(entryPath(caller, '../bin/dattod.ts').href, 'file:///opt/agent/build/lib/dattod.js');
 });
 
-test('a name that the build would not find is refused', () => {
+test('a name that the build does not bundle is refused', () => {
   assert.throws(() => entryPath('file:///agent/src/freeze/guard.ts', './guard.ts'), RangeError);
 });

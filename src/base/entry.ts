@@ -1,25 +1,25 @@
 /**
- * Where a sibling program lies: a worker thread's or child process's own entry file. From the sources it is
- * the `.ts` file; from `build/` it is `build/lib/NAME.js`, since the build bundles every `*-worker.ts`,
- * `*-main.ts` and `src/bin/*.ts` to that one flat folder (docs/build.md), so these names are unique.
+ * Finds the entry file of a worker thread or child process. In the sources the entry file is the `.ts` file. In
+ * `build/` it is `build/lib/NAME.js`, because the build bundles every `*-worker.ts`, `*-main.ts` and `src/bin/*.ts`
+ * into that one folder (docs/build.md). So these names are unique.
  */
 
-/** What every process of ours gives to Node, launchers and child processes alike. */
+/** The options that every process of this program, launcher or child process, passes to Node. */
 export const nodeFlags: readonly string[] = [
-  // node:sqlite still announces itself as experimental on every start; no user at a terminal needs that.
+  // node:sqlite prints a warning at every start that it is experimental. Users do not need this warning.
   '--disable-warning=ExperimentalWarning',
-  // SIGUSR1 would open the debugger of a root process on loopback, for every user of the machine.
+  // SIGUSR1 would open the debugger of a root process on loopback, where every user of the machine can reach it.
   '--disable-sigusr1',
 ];
 
 /**
- * Resolves an entry beside the caller, both from the sources and from the bundles:
+ * Returns the URL of an entry file, both in the sources and in the bundles:
  *
  *     new Worker(entryPath(import.meta.url, './copy-worker.ts'))
  *     spawn(process.execPath, [...nodeFlags, fileURLToPath(entryPath(import.meta.url, './guard-main.ts'))])
  *
  * `source` is the entry's `.ts` file relative to the caller's source file. Throws RangeError for a name that
- * the build would not find.
+ * the build does not bundle.
  */
 export function entryPath(callerUrl: string, source: string): URL {
   const name = /([^/]+)\.ts$/.exec(source)?.[1];

@@ -1,9 +1,9 @@
 /**
- * The one table of error codes. `docs/errors.md` lists the same codes, and a test holds the two together
- * in both directions. Branch on a code, never on an error's text.
+ * The one table of error codes. `docs/errors.md` lists the same codes, and a test checks that both lists are equal.
+ * Branch on a code, never on an error's text.
  *
  * `exit` is the exit code of `dattocli` (docs/cli.md): 1 failed, 2 wrong usage, 3 no daemon, 4 cancelled.
- * `retry`: the same call may succeed later, even if nothing is changed.
+ * `retry`: the same call may succeed later, even if the caller changes nothing.
  */
 export interface ErrorKind {
   readonly exit: 1 | 2 | 3 | 4;

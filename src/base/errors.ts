@@ -1,10 +1,10 @@
 /**
- * The one error class that reaches people. The message names the thing and the numbers that disagree, the
- * hint names the next step. Everything else that is thrown is a defect and is shown as INTERNAL.
+ * The only error class that users see. The message names the thing and the numbers that disagree; the hint names the
+ * next step. Any other error that is thrown is a defect and is shown as INTERNAL.
  */
 import { type ErrorCode, errorKinds } from './error-codes.ts';
 
-/** What a person or a script gets: one JSON object on stderr, one body of the API. */
+/** The error as users and scripts get it: one JSON object on stderr, or the body of an API response. */
 export interface ErrorDocument {
   code: ErrorCode;
   message: string;
@@ -33,7 +33,7 @@ export class AgentError extends Error {
     return document;
   }
 
-  /** The inverse of `toDocument`, for errors that crossed a socket or a thread. */
+  /** The inverse of `toDocument`, for errors that came over a socket or from another thread. */
   static fromDocument(document: ErrorDocument): AgentError {
     const known = document.code in errorKinds ? document.code : 'INTERNAL';
     return new AgentError(
@@ -44,7 +44,7 @@ export class AgentError extends Error {
   }
 }
 
-/** The next step for errors of the system that no caller causes, by their code. */
+/** The next step for errors of the system that no caller causes, by errno's name. */
 export const systemHints: Readonly<Record<string, string>> = {
   ENOSPC: 'make room on its filesystem (df, df -i), then start again',
   EDQUOT: 'raise the quota or make room on its filesystem, then start again',
@@ -55,13 +55,13 @@ export const systemHints: Readonly<Record<string, string>> = {
   EIO: 'check the disk below its filesystem (dmesg, smartctl), then start again',
 };
 
-/** What the machine lacks, which is no defect wherever it shows. An I/O error may be one of a device. */
+/** True if the machine lacks something, such as disk space: not a defect. EIO is excluded: it may be a device's. */
 function lacking(thrown: unknown): boolean {
   const code = errnoCode(thrown);
   return code !== undefined && code !== 'EIO' && code in systemHints;
 }
 
-/** Turns whatever was thrown into an AgentError; a stranger becomes INTERNAL with its cause kept. */
+/** Turns any thrown value into an AgentError. An unknown error becomes INTERNAL, with the error as its cause. */
 export function toAgentError(thrown: unknown): AgentError {
   if (thrown instanceof AgentError) return thrown;
   if (thrown instanceof Error && thrown.name === 'AbortError')

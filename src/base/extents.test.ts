@@ -18,7 +18,7 @@ function bytesOf(extents: Iterable<{ offset: number; length: number }>): Set<num
   return bytes;
 }
 
-test('merging keeps the bytes and leaves no two extents touching', () => {
+test('merging keeps the bytes, and no two results touch', () => {
   fc.assert(
     fc.property(sorted, (extents) => {
       const result = [...merged(extents)];
@@ -29,7 +29,7 @@ test('merging keeps the bytes and leaves no two extents touching', () => {
   );
 });
 
-test('an extent and its complement make the whole', () => {
+test('extents and their complement together cover the whole range', () => {
   fc.assert(
     fc.property(sorted, (extents) => {
       const rest = bytesOf(complement(merged(extents), size));
@@ -40,7 +40,7 @@ test('an extent and its complement make the whole', () => {
   );
 });
 
-test('pieces are no longer than asked, and lose nothing', () => {
+test('pieces are not longer than requested, and no byte is lost', () => {
   fc.assert(
     fc.property(sorted, fc.integer({ min: 1, max: 50 }), (extents, max) => {
       const cut = [...pieces(merged(extents), max)];
@@ -50,7 +50,7 @@ test('pieces are no longer than asked, and lose nothing', () => {
   );
 });
 
-test('clipping keeps what lies in the window', () => {
+test('clipping keeps the bytes inside the window', () => {
   assert.deepEqual(
     [
       ...clipped(

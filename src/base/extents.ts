@@ -1,6 +1,6 @@
 /**
- * Extents: byte ranges `{offset, length}`, and the algebra on sorted streams of them. Everything here is
- * lazy, so that a device of any size is walked in constant memory.
+ * Extents: byte ranges `{offset, length}`, and operations on sorted streams of them. All functions are lazy, so a
+ * device of any size needs only constant memory.
  */
 
 /** A byte range. Both numbers are whole, non-negative and below 2^53. */
@@ -9,7 +9,7 @@ export interface Extent {
   readonly length: number;
 }
 
-/** Joins touching and overlapping extents of a stream sorted by offset; drops empty ones. */
+/** Joins touching and overlapping extents of a stream that is sorted by offset. Drops empty extents. */
 export function* merged(extents: Iterable<Extent>): Generator<Extent> {
   let offset = 0;
   let end = -1;
@@ -39,14 +39,14 @@ export function* complement(extents: Iterable<Extent>, size: number): Generator<
   if (at < size) yield { offset: at, length: size - at };
 }
 
-/** Cuts each extent into pieces of at most `max` bytes. */
+/** Splits each extent into pieces of at most `max` bytes. */
 export function* pieces(extents: Iterable<Extent>, max: number): Generator<Extent> {
   for (const { offset, length } of extents)
     for (let done = 0; done < length; done += max)
       yield { offset: offset + done, length: Math.min(max, length - done) };
 }
 
-/** Each extent grown to multiples of `alignment`, but not past `size`. Neighbours may overlap then: see `merged`. */
+/** Each extent, enlarged to multiples of `alignment`, but not past `size`. The results may overlap: see `merged`. */
 export function* alignedOut(extents: Iterable<Extent>, alignment: number, size: number): Generator<Extent> {
   for (const extent of extents) {
     const offset = extent.offset - (extent.offset % alignment);
@@ -55,7 +55,7 @@ export function* alignedOut(extents: Iterable<Extent>, alignment: number, size: 
   }
 }
 
-/** Each extent shrunk to multiples of `alignment`; those that hold none are dropped. */
+/** Each extent, shrunk to multiples of `alignment`. Extents that contain no aligned piece are dropped. */
 export function* alignedIn(extents: Iterable<Extent>, alignment: number): Generator<Extent> {
   for (const extent of extents) {
     const offset = Math.ceil(extent.offset / alignment) * alignment;
@@ -65,7 +65,7 @@ export function* alignedIn(extents: Iterable<Extent>, alignment: number): Genera
   }
 }
 
-/** The extents cut to the window `[start, end)`. */
+/** The parts of the extents inside the window `[start, end)`. */
 export function* clipped(extents: Iterable<Extent>, start: number, end: number): Generator<Extent> {
   for (const extent of extents) {
     const from = Math.max(extent.offset, start);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeName, filePath, shownName } from './file-name.ts';
 
-test('any bytes come back, also through JSON, and UTF-8 is text as it is', () => {
+test('any bytes are kept, also through JSON, and valid UTF-8 is unchanged text', () => {
   const bytes = fc.oneof(
     fc.uint8Array({ maxLength: 40 }),
     fc

@@ -1,10 +1,11 @@
 /**
- * Names of files are bytes, which need not be UTF-8 (a mount point in Latin-1). As text, each byte that is no part of
- * UTF-8 is a lone surrogate, U+DC80 to U+DCFF (as in Python's PEP 383): no valid text has those, and JSON keeps them.
+ * Converts names of files, which are bytes. They need not be UTF-8: a mount point may have a Latin-1 name. A byte that
+ * is not part of valid UTF-8 becomes a lone surrogate in the text, U+DC80 to U+DCFF (see PEP 383 of Python). No valid
+ * text contains lone surrogates, and JSON keeps them.
  */
 import { isUtf8 } from 'node:buffer';
 
-/** Text of a name; `filePath` is its inverse. */
+/** Returns the text of a name; `filePath` is the inverse. */
 export function decodeName(bytes: Uint8Array): string {
   if (isUtf8(bytes)) return Buffer.from(bytes).toString('utf8');
   let text = '';
@@ -23,7 +24,7 @@ function isCharacter(bytes: Uint8Array, length: number): boolean {
   return bytes.length === length && isUtf8(bytes);
 }
 
-/** What Node's functions open for a name that `decodeName` made: the text itself, or its bytes. */
+/** Returns the path to pass to Node's functions for a name from `decodeName`: the text itself, or its bytes. */
 export function filePath(name: string): string | Buffer {
   if (name.isWellFormed()) return name;
   const parts = name.match(/[\udc80-\udcff]|[^\udc80-\udcff]+/gu) ?? [];
@@ -37,7 +38,7 @@ export function filePath(name: string): string | Buffer {
   );
 }
 
-/** How a name looks where its bytes are read as UTF-8: on a command line, on a terminal. */
+/** Returns the name as it looks if its bytes are read as UTF-8: on a command line, on a terminal. */
 export function shownName(name: string): string {
   const path = filePath(name);
   return typeof path === 'string' ? path : path.toString('utf8');

@@ -5,7 +5,7 @@ import { fileFailure, unlessAbsent, writing, writingAsync } from './files.ts';
 
 const failure = (code: string) => Object.assign(new Error(`${code}: it failed, write`), { code });
 
-test('ENOENT alone means that nothing is there', async () => {
+test('only ENOENT means that the file does not exist', async () => {
   assert.equal(await unlessAbsent('/x', Promise.resolve(5)), 5);
   const absent: unknown = await unlessAbsent('/x', Promise.reject<number>(failure('ENOENT')));
   assert.equal(absent, undefined);
@@ -35,14 +35,14 @@ test('a write that fails names the path, the code and the next step', async () =
   );
 });
 
-test('what is no error of the system stays what it is', () => {
+test('an error that is not a system error is returned unchanged', () => {
   const own = new AgentError('CANCELLED', 'Cancelled');
   const defect = new TypeError('a defect');
   for (const thrown of [own, defect, failure('ERR_INVALID_ARG_TYPE')])
     assert.equal(fileFailure('/x', 'read', thrown), thrown);
 });
 
-test('what the machine lacks is no defect, wherever it shows', () => {
+test('an error because the machine lacks something is never reported as a defect', () => {
   for (const code of ['ENOSPC', 'EDQUOT', 'EROFS', 'EMFILE', 'ENFILE']) {
     const error = toAgentError(failure(code));
     assert.equal(error.code, 'FILE_ERROR', code);

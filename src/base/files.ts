@@ -1,12 +1,12 @@
 /**
- * What an error of a file means. ENOENT alone says that nothing is there; any other error (EIO, EMFILE, EACCES, …) says
- * nothing of what is there, and must never be taken for absence.
+ * Turns errors of files into FILE_ERROR. Only ENOENT means that the file does not exist. After any other error (EIO,
+ * EMFILE, EACCES, …) it is unknown if the file exists, so the caller must never treat the file as absent.
  */
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AgentError, errnoCode, systemHints } from './errors.ts';
 
-/** The result of `read`; undefined if nothing is there (ENOENT). Throws FILE_ERROR for any other system error. */
+/** Returns the result of `read`, or undefined if ENOENT. Throws FILE_ERROR for any other system error. */
 export async function unlessAbsent<T>(path: string, read: Promise<T>): Promise<T | undefined> {
   try {
     return await read;
@@ -16,7 +16,7 @@ export async function unlessAbsent<T>(path: string, read: Promise<T>): Promise<T
   }
 }
 
-/** A system error as FILE_ERROR, with the path, its code and the next step. Anything else stays as it is. */
+/** Turns a system error into FILE_ERROR with path, errno's name and next step. Returns other errors unchanged. */
 export function fileFailure(path: string, done: 'read' | 'written' | 'made', thrown: unknown): unknown {
   const code = errnoCode(thrown);
   if (thrown instanceof AgentError || code === undefined || !/^E[A-Z0-9]+$/.test(code)) return thrown;
@@ -26,7 +26,7 @@ export function fileFailure(path: string, done: 'read' | 'written' | 'made', thr
   });
 }
 
-/** Runs `work`, which makes or writes what is at `path`. Throws FILE_ERROR for a system error. */
+/** Runs `work`, which makes or writes the file at `path`. Throws FILE_ERROR for a system error. */
 export function writing<T>(path: string, work: () => T): T {
   try {
     return work();
@@ -35,7 +35,7 @@ export function writing<T>(path: string, work: () => T): T {
   }
 }
 
-/** The same, for what takes its time. */
+/** `writing` for asynchronous work. */
 export async function writingAsync<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -45,8 +45,8 @@ export async function writingAsync<T>(path: string, work: () => Promise<T>): Pro
 }
 
 /**
- * Makes a directory for root alone, and those above it; one that is there stays as it is. Throws FILE_ERROR. Node's own
- * recursive mkdir says ENOENT on a read-only filesystem.
+ * Makes a directory of mode 0700, and the missing directories above it. An existing directory is not changed. Throws
+ * FILE_ERROR. Node's own recursive mkdir is not used, because it reports ENOENT on a read-only filesystem.
  */
 export async function makeDirectory(path: string): Promise<void> {
   const made = (): Promise<void> =>

@@ -1,16 +1,16 @@
 /**
- * Directories that are held open. Paths below them go through `/proc/PID/fd`, as openat(2) would, which Node does not have:
- * what somebody renames or puts in the way in the meantime does not lead elsewhere. Nothing here follows a symbolic link
- * that an unprivileged user could have put there.
+ * Directories that are held open. Node has no openat(2), so paths below such a directory go through `/proc/PID/fd`. If
+ * another process renames or replaces a directory on the way, these paths still lead to the directory that was opened.
+ * Nothing here follows a symbolic link that an unprivileged user could have made.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, readlink } from 'node:fs/promises';
 import { AgentError, errnoCode } from './errors.ts';
 
-/** As many as the kernel follows (MAXSYMLINKS). */
+/** Most symbolic links that are followed, as in the kernel (MAXSYMLINKS). */
 const mostLinks = 40;
 
-/** A name as bytes where it comes from a filesystem: names need not be UTF-8. */
+/** A name. Names that come from a filesystem are bytes, because they need not be UTF-8. */
 export type Entry = string | Buffer;
 
 export class HeldDirectory {
@@ -28,7 +28,7 @@ export class HeldDirectory {
     return new HeldDirectory(name, await open(path, flags));
   }
 
-  /** Leads to this directory as long as it is held, also from programs that this process runs. */
+  /** A path to this directory, valid while it is held open, also for programs that this process runs. */
   get path(): string {
     return `/proc/${process.pid}/fd/${this.handle.fd}`;
   }
@@ -39,7 +39,7 @@ export class HeldDirectory {
       : Buffer.concat([Buffer.from(`${this.path}/`), entry]);
   }
 
-  /** The names in it. */
+  /** Returns the names in this directory. */
   entries(): Promise<Buffer[]> {
     return readdir(this.path, 'buffer');
   }
@@ -49,7 +49,7 @@ export class HeldDirectory {
     return `${this.name === '/' ? '' : this.name}/${entry.toString()}`;
   }
 
-  /** Throws ENOENT, and ENOTDIR or ELOOP for what is no directory (any more). */
+  /** Opens a directory in this one. Throws ENOENT, or ENOTDIR or ELOOP if the entry is not a directory (any more). */
   child(entry: Entry): Promise<HeldDirectory> {
     return HeldDirectory.open(this.at(entry), this.nameOf(entry));
   }
@@ -67,8 +67,8 @@ export class HeldDirectory {
 }
 
 /**
- * Goes to an absolute path from the root on, and makes what is missing of it. Symbolic links on the way are followed if only
- * root (or the caller) can have put them there. Throws FILE_ERROR.
+ * Opens an absolute path, directory by directory from the root, and makes missing directories. A symbolic link on the
+ * way is followed if only root or the user of this process can have made it. Throws FILE_ERROR.
  */
 export async function holdDirectory(path: string): Promise<HeldDirectory> {
   let left = path.split('/');
@@ -115,7 +115,7 @@ function unlessThere(error: unknown): void {
   if (errnoCode(error) !== 'EEXIST') throw error;
 }
 
-/** The link is root's, and nobody else can have moved it there. */
+/** Throws unless the link belongs to root or this process's user, and no other user can have moved it there. */
 async function refuseForeignLink(parent: HeldDirectory, entry: string, link: Stats): Promise<void> {
   const { uid, mode } = await parent.handle.stat();
   const ours = [0, process.geteuid?.() ?? 0];

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { limit } from './limit.ts';
 
-test('no more than the limit run at once, all run, and each gives its own result', async () => {
+test('at most the limit runs at once, all work runs, and each caller gets its own result', async () => {
   const limited = limit(7);
   let running = 0;
   let most = 0;

@@ -1,7 +1,7 @@
-/** Runs asynchronous work a few pieces at a time, whichever caller begins it: each may hold a descriptor, and those are limited. */
+/** Limits how many pieces of asynchronous work run at once, over all callers: each may hold a file descriptor. */
 export type Limited = <R>(work: () => Promise<R>) => Promise<R>;
 
-/** Returns a function that runs what it is given, with at most `most` pieces of work under way; the rest waits in order. */
+/** Returns a function that runs the given work. At most `most` pieces of work run at once; the others wait in order. */
 export function limit(most: number): Limited {
   let free = most;
   const waiting: (() => void)[] = [];

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { listenOn } from './listen.ts';
 
-test("a socket is its owner's; what lies there already is left as it is", async (t) => {
+test('only its owner can use a socket; an existing file at the path is left unchanged', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'listen-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const path = join(directory, 'socket');

@@ -1,6 +1,6 @@
 /**
- * Makes a server listen on TCP or on a Unix socket. A Unix socket is its owner's alone from its first moment. A
- * socket that no process listens on any more is replaced. Any other file at the path is left alone.
+ * Makes a server listen on TCP or on a Unix socket. Only its owner can use a Unix socket, from its first moment. A
+ * socket that no process listens on any more is replaced. Any other file at the path is left unchanged.
  */
 import { once } from 'node:events';
 import { lstatSync, statSync, unlinkSync } from 'node:fs';
@@ -11,8 +11,8 @@ import { AgentError, errnoCode } from './errors.ts';
 export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
 /**
- * Throws FILE_EXISTS if another kind of file lies at the path, FILE_ERROR if the address cannot be had. `hint` is
- * what the caller's user can do about either.
+ * Makes `server` listen at `where`. Throws FILE_EXISTS if another kind of file is at the path, FILE_ERROR if the
+ * address cannot be used. `hint` is the next step for the user after either error.
  */
 export async function listenOn(
   server: Server,
@@ -23,7 +23,7 @@ export async function listenOn(
   try {
     if ('path' in where) await makeRoom(where.path, hint);
     const listening = once(server, 'listening');
-    // The socket is made before `listen` returns.
+    // The socket is made before `listen` returns, so the umask is needed only until then.
     const mask = process.umask(0o177);
     try {
       server.listen(where);
@@ -45,7 +45,7 @@ export async function listenOn(
 async function makeRoom(path: string, hint: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) {
-    // Binding into a folder that is not there would look like a lack of rights.
+    // If the folder does not exist, the error of bind would look like a missing permission.
     statSync(dirname(path));
     return;
   }

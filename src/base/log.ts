@@ -1,7 +1,7 @@
 /**
- * The log: pino's JSON lines through a sink that can be held. While a filesystem is frozen nothing may be
- * written to a file (a write to a frozen filesystem would block the process that has to thaw it), so lines
- * wait in memory between `hold()` and `release()`.
+ * The log: pino's JSON lines, through a sink that can keep them in memory. While a filesystem is frozen, nothing may be
+ * written to a file: a write to a frozen filesystem would block the process that has to thaw it. So lines stay in
+ * memory between `hold()` and `release()`.
  */
 import { pino } from 'pino';
 import { visible } from './visible.ts';
@@ -9,14 +9,14 @@ import { visible } from './visible.ts';
 export type Log = pino.Logger;
 
 export interface LogSink {
-  /** Lines are kept in memory from here on. Holds nest. */
+  /** Keeps lines in memory from now on. Holds can be nested. */
   hold(): void;
-  /** Ends one hold; the last one writes what waited. */
+  /** Ends one hold. After the last hold, the kept lines are written. */
   release(): void;
   write(line: string): void;
 }
 
-/** A sink over `write`, which gets whole lines. */
+/** Returns a sink that passes whole lines to `write`. */
 export function holdableSink(write: (text: string) => void): LogSink {
   let holds = 0;
   let waiting: string[] = [];
@@ -43,7 +43,7 @@ export function createLog(sink: LogSink, level = 'info'): Log {
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write });
 }
 
-/** A log that goes nowhere, for libraries' defaults and tests. */
+/** Returns a log that writes nothing, as a default and for tests. */
 export function silentLog(): Log {
   return pino({ level: 'silent' });
 }

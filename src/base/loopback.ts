@@ -1,4 +1,4 @@
-/** Which addresses are this machine's alone: nobody unauthenticated is listened to, or spoken to, beyond them. */
+/** Recognises addresses that only this machine can reach. Connections without authentication are allowed only there. */
 import { BlockList, isIP } from 'node:net';
 
 const loopback = new BlockList();

@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { LruCache } from './lru-cache.ts';
 
-test('what was not asked for the longest goes first, as in a model, and the weight is bounded', () => {
+test('the least recently used entry is removed first, as in a model, and the weight is limited', () => {
   const step = fc.record({
     key: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
     weight: fc.option(fc.integer({ min: 1, max: 12 }), { nil: undefined }),

@@ -1,4 +1,4 @@
-/** A cache that is bounded by a weight, bytes mostly: what was not asked for the longest goes first. */
+/** A cache that is limited by weight (mostly bytes). The least recently used entry is removed first. */
 export class LruCache<T> {
   readonly #most: number;
   readonly #weigh: (value: T) => number;
@@ -26,7 +26,7 @@ export class LruCache<T> {
     return value;
   }
 
-  /** What weighs more than the whole cache is not kept. */
+  /** Stores the value, unless it weighs more than the limit of the whole cache. */
   set(key: string, value: T): void {
     this.delete(key);
     const weight = this.#weigh(value);

@@ -8,19 +8,19 @@ function stall(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
-test('it calls back once, no earlier than the time says, unless it is cancelled', async () => {
+test('the callback runs once, not before the time is over, and not if it is cancelled', async () => {
   const calls: number[] = [];
   const start = performance.now();
   afterOwnTime(150, () => calls.push(performance.now() - start));
   afterOwnTime(10, () => calls.push(NaN))();
-  // Its turns begin later, so when it calls back a second call of the first one would have come.
+  // This timer starts later. When it calls back, a second call of the first timer would have happened already.
   await new Promise<void>((resolve) => afterOwnTime(400, resolve));
   assert.equal(calls.length, 1);
   assert.ok((calls[0] ?? 0) >= 149, String(calls[0]));
 });
 
-test('a stall of the process does not make a good answer a late one', async () => {
-  // Two turns of the event loop after the stall: by the clock, the limit is over before the answer is heard.
+test('an answer is not late if only the process was stalled', async () => {
+  // The answer comes two turns of the event loop after the stall. By the clock, the limit is over before that.
   const answer = boundedCall(
     'answering',
     '/dev/test',
@@ -35,7 +35,7 @@ test('a stall of the process does not make a good answer a late one', async () =
   assert.equal(await answer, 'answer');
 });
 
-test('what does not answer is given up', async () => {
+test('the wait ends if no answer comes', async () => {
   const { promise, resolve } = Promise.withResolvers<undefined>();
   await assert.rejects(
     boundedCall('answering', '/dev/silent', () => promise, { limitMs: 20 }),

@@ -10,7 +10,7 @@ test('random bytes of any length differ from call to call', () => {
   }
 });
 
-test('the kernel is asked at each call, and its bytes decide', (t) => {
+test('each call reads the kernel, and the result depends on the bytes of the kernel', (t) => {
   const { kernel } = randomness;
   let asked = 0;
   t.mock.method(randomness, 'moment', () => 'the same');
@@ -22,12 +22,12 @@ test('the kernel is asked at each call, and its bytes decide', (t) => {
   assert.equal(asked, 2);
 });
 
-test('the clock and the process decide where the kernel repeats itself', (t) => {
+test('if the kernel repeats its bytes, the clock and the process make the result differ', (t) => {
   t.mock.method(randomness, 'kernel', (size: number) => Buffer.alloc(size, 7));
   assert.notDeepEqual(freshBytes(32), freshBytes(32));
 });
 
-test('the content decides where everything repeats itself', (t) => {
+test('if everything else repeats, the content makes the result differ', (t) => {
   repeatNumbers(t);
   const [a, b] = [Buffer.from('a'), Buffer.from('b')];
   assert.deepEqual(freshBytes(32, a), freshBytes(32, a));
@@ -35,7 +35,7 @@ test('the content decides where everything repeats itself', (t) => {
   assert.notDeepEqual(freshBytes(32, a, b), freshBytes(32, Buffer.from('ab')));
 });
 
-test('a UUID is one of version 4', () => {
+test('a UUID has version 4', () => {
   for (let round = 0; round < 100; round++)
     assert.match(freshUuid(), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
 });

@@ -1,17 +1,18 @@
 /**
- * Random bytes for ids, keys and nonces, also in a virtual machine that was put back to a memory snapshot. A generator
- * in this process (OpenSSL's, behind node:crypto) has its state in the snapshot, so it repeats itself. Each call reads
- * the kernel's generator anew: since Linux 5.18 the hypervisor tells the kernel of the snapshot (VMGENID), and the
- * kernel seeds it again (random(4)). For older kernels and other hypervisors the boot, both clocks, the process and what
- * the caller is about to write are mixed in, by HMAC-SHA-512: the result is never worse than the kernel's bytes.
+ * Random bytes for IDs, keys and nonces, also in a virtual machine that was reverted to a memory snapshot. A generator
+ * in this process (OpenSSL's, behind node:crypto) has its state in the snapshot, so it would repeat itself. Each call
+ * reads the kernel's generator instead. Since Linux 5.18 the hypervisor reports the revert to the kernel (VMGENID), and the
+ * kernel seeds its generator again (random(4)). For older kernels and other hypervisors, the boot ID, both clocks, the
+ * process and the content that the caller is about to write are mixed in by HMAC-SHA-512. The result is never worse
+ * than the kernel's bytes.
  */
 import { createHmac } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { threadId } from 'node:worker_threads';
 
-/** Where the bytes come from; tests put others in their place, to repeat a course of events or to repeat numbers. */
+/** The sources of the bytes. Tests replace them, to repeat a sequence of events or to repeat numbers. */
 export const randomness = {
-  /** `size` bytes of the kernel's generator. */
+  /** Returns `size` bytes of the kernel's generator. */
   kernel: (size: number): Buffer => {
     const bytes = Buffer.alloc(size);
     const fd = openSync('/dev/urandom', 'r');
@@ -22,7 +23,7 @@ export const randomness = {
     }
     return bytes;
   },
-  /** What differs from one moment and process to another. */
+  /** Returns a text that differs between moments and between processes. */
   moment: (): string =>
     `${bootId()} ${Date.now()} ${process.hrtime.bigint()} ${process.pid} ${threadId} ${calls++}`,
 };
@@ -31,7 +32,7 @@ const seedLength = 64;
 let calls = 0;
 let boot: string | undefined;
 
-/** `content`: what the bytes are for, such as the plaintext under a nonce; other content, other bytes. */
+/** Returns random bytes. `content`: the data they are for, such as a nonce's plaintext. It changes the result. */
 export function freshBytes(size: number, ...content: readonly Uint8Array[]): Buffer {
   const seed = randomness.kernel(seedLength);
   const moment = randomness.moment();
@@ -44,7 +45,7 @@ export function freshBytes(size: number, ...content: readonly Uint8Array[]): Buf
   return Buffer.concat(parts, Math.max(size, 0));
 }
 
-/** A random UUID (version 4) of such bytes. */
+/** Returns a random UUID (version 4), made from `freshBytes`. */
 export function freshUuid(): string {
   const bytes = freshBytes(16);
   bytes[6] = (bytes[6]! & 0x0f) | 0x40;

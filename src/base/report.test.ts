@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { AgentError } from './errors.ts';
 import { reportError } from './report.ts';
 
-test('an error is one line with the next step behind it', () => {
+test('an error is one line that ends with the next step', () => {
   const error = new AgentError('TARGET_TOO_SMALL', 'The target has 5 bytes\n  the device 6', {
     hint: 'make it larger',
   });
@@ -12,13 +12,13 @@ test('an error is one line with the next step behind it', () => {
   assert.equal(report.exitCode, 1);
 });
 
-test('under --json it is the error document', () => {
+test('under --json an error is the error document', () => {
   const report = reportError('x', new AgentError('BAD_USAGE', 'no', { hint: 'yes' }), { json: true });
   assert.deepEqual(JSON.parse(report.line), { code: 'BAD_USAGE', message: 'no', hint: 'yes' });
   assert.equal(report.exitCode, 2);
 });
 
-test('strangers are INTERNAL', () => {
+test('unknown errors become INTERNAL', () => {
   const report = reportError('x', new TypeError('what'));
   assert.equal(report.error.code, 'INTERNAL');
   assert.equal(report.line, 'x: what');

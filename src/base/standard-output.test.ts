@@ -1,4 +1,4 @@
-/** What becomes of results that cannot be written. */
+/** Tests how failed writes to standard output are reported. */
 import assert from 'node:assert/strict';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
@@ -16,7 +16,7 @@ function failing(code: string, after = 0): OutputFile & { taken: string } {
   };
 }
 
-test('all of a text is written, however little is taken at once', () => {
+test('the whole text is written, even if each write takes only a little', () => {
   const file = failing('ENOSPC', 100);
   const output = new StandardOutput(file);
   output.write('hello\n');
@@ -24,7 +24,7 @@ test('all of a text is written, however little is taken at once', () => {
   assert.equal(file.taken, 'hello\n');
 });
 
-test('a text of which a part did not fit is a failure, and nothing follows it', () => {
+test('a text that did not fit completely is a failure, and nothing is written after it', () => {
   for (const code of ['ENOSPC', 'EIO', 'EBADF', 'EDQUOT']) {
     const file = failing(code, 3);
     const output = new StandardOutput(file);
@@ -36,7 +36,7 @@ test('a text of which a part did not fit is a failure, and nothing follows it', 
   }
 });
 
-test('a reader that has left is a failure only for what is nowhere else', () => {
+test('a reader that has ended is a failure only for text that is stored nowhere else', () => {
   const output = new StandardOutput(failing('EPIPE'));
   output.write('hello\n');
   assert.equal(output.hasEnded, true);
@@ -44,7 +44,7 @@ test('a reader that has left is a failure only for what is nowhere else', () => 
   assert.throws(() => output.finish(true), { code: 'FILE_ERROR', message: /EPIPE/ });
 });
 
-test('an error that only shows when the file is made durable is a failure', () => {
+test('an error that occurs only when the file is synced is a failure', () => {
   const output = new StandardOutput({
     write: (data) => data.length,
     sync: () => {
@@ -55,7 +55,7 @@ test('an error that only shows when the file is made durable is a failure', () =
   assert.throws(() => output.finish(), { code: 'FILE_ERROR', message: /EDQUOT/ });
 });
 
-test('a pipe that is full for a moment is waited for', () => {
+test('a write waits for a pipe that is full for a moment', () => {
   let tries = 0;
   const output = new StandardOutput({
     write: (data) => {
@@ -69,7 +69,7 @@ test('a pipe that is full for a moment is waited for', () => {
   assert.equal(tries, 3);
 });
 
-test('the kernel says so of a device that is full', () => {
+test('a write to /dev/full is reported as a failure', () => {
   const fd = openSync('/dev/full', 'w');
   try {
     const output = new StandardOutput({ write: (data) => writeSync(fd, data), sync: () => undefined });

@@ -1,20 +1,20 @@
 /**
- * Standard output of the programs: results, written at once and whole, so that a result that did not arrive is known.
- * Node's own stream reports a full disk only later, to a listener that the command does not wait for.
+ * Standard output of the programs. Results are written synchronously and completely, so the program knows if a result
+ * did not arrive. Node's own stream reports a full disk only later, to a listener that the command does not wait for.
  *
- * A reader that has left (`| head -1`, EPIPE) is no failure by itself: it has read what it wanted. Every other error is
- * one (ENOSPC, EIO, EBADF, a quota), and the program ends with FILE_ERROR and exit code 1.
+ * A reader that has ended (`| head -1`, EPIPE) is not a failure by itself: it has read enough. Every other error is a
+ * failure (ENOSPC, EIO, EBADF, a quota): the program ends with FILE_ERROR and exit code 1.
  */
 import { fstatSync, fsyncSync, writeSync } from 'node:fs';
 import { AgentError, errnoCode } from './errors.ts';
 import { visible } from './visible.ts';
 
-/** Wait between two tries while a pipe that does not block is full, milliseconds. */
+/** Milliseconds between two attempts while a non-blocking pipe is full. */
 const fullPipeMs = 5;
 
-/** The kernel's side; a test has another. */
+/** The file behind standard output; tests use another. */
 export interface OutputFile {
-  /** Returns the bytes that were taken. Throws errors with errno's name as `code`. */
+  /** Returns the number of bytes that were written. Throws errors with errno's name as `code`. */
   write(data: Uint8Array): number;
   /** Makes a regular file durable: some filesystems report a full disk only then. */
   sync(): void;
@@ -29,12 +29,12 @@ export class StandardOutput {
     this.#file = file;
   }
 
-  /** Nothing more can be written: the reader has left, or a write has failed. */
+  /** True if nothing more can be written: the reader has ended, or a write has failed. */
   get hasEnded(): boolean {
     return this.#readerLeft || this.#failure !== undefined;
   }
 
-  /** Writes all of it. Does not throw: `finish` does. After a failure nothing more is written. */
+  /** Writes the whole text. Does not throw; `finish` reports the error. After a failure nothing more is written. */
   write(text: string): void {
     const data = Buffer.from(visible(text), 'utf8');
     try {
@@ -46,8 +46,8 @@ export class StandardOutput {
   }
 
   /**
-   * Throws FILE_ERROR if something did not arrive. `needed`: the text is nowhere else, so a reader that has left is a
-   * failure too.
+   * Throws FILE_ERROR if some output did not arrive. `needed`: the text is stored nowhere else, so a reader that has
+   * ended is a failure too.
    */
   finish(needed = false): void {
     if (!this.hasEnded)

@@ -19,7 +19,7 @@ function file(mode: number, name = 'file'): string {
   return path;
 }
 
-/** `ok`, or the hint of the refusal. */
+/** Returns `ok`, or the hint of the error. */
 async function verdict(path: string, kind: TrustedKind, who?: { uid: number }): Promise<string> {
   try {
     assert.equal((await readTrusted(path, kind, who)).toString(), 'text');
@@ -84,7 +84,7 @@ test('a folder in which other users may replace the file is refused, also behind
     for (const name of [path, link, linkInOpen]) {
       const expected = safe ? 'ok' : `Run: chmod go-w '${open}'`;
       assert.equal(await verdict(name, 'configuration'), expected, `${mode.toString(8)} ${name}`);
-      // As with ssh, only the file of a secret counts.
+      // As in ssh, only the file of a secret is checked, not its folders.
       assert.equal(await verdict(name, 'secret'), 'ok');
     }
   }
@@ -103,7 +103,7 @@ test('the owner must be root or the user', async (t) => {
   assert.equal(await verdict(path, 'secret', { uid: 77 }), `Run: chown 77 '${path}'`);
   assert.equal(await verdict(path, 'secret', { uid: 1234 }), 'ok');
   assert.equal(await verdict(path, 'hook', { uid: 0 }), `Run: chown root '${path}'`);
-  // A key of root's for the group of a service (root:ssl-cert).
+  // A key that belongs to root and that the group of a service may read (root:ssl-cert).
   execFileSync('chown', ['0', path]);
   chmodSync(path, 0o640);
   assert.equal(await verdict(path, 'secret', { uid: 1234 }), 'ok');
@@ -111,7 +111,7 @@ test('the owner must be root or the user', async (t) => {
   assert.equal(await verdict(path, 'secret', { uid: 1234 }), `Run: chmod 640 '${path}'`);
 });
 
-test('configuration and hooks are regular files, and a pipe without a writer holds no call up', async () => {
+test('configuration and hooks must be regular files, and a pipe without a writer does not block the call', async () => {
   const pipe = join(directory, 'no-writer');
   execFileSync('mkfifo', ['-m', '600', pipe]);
   for (const kind of ['configuration', 'hook'] as const)
@@ -123,7 +123,7 @@ test('configuration and hooks are regular files, and a pipe without a writer hol
   assert.equal((await readTrusted('/dev/null', 'secret')).length, 0);
 });
 
-test('a secret comes from a shell in pieces', async () => {
+test('a secret that a shell writes in pieces is read completely', async () => {
   const reading = `import { readTrusted } from ${JSON.stringify(new URL('trusted-file.ts', import.meta.url).href)};
     process.stdout.write(await readTrusted(process.argv[1], 'secret'));`;
   const script = '"$0" --input-type=module -e "$1" <(printf te; sleep 0.3; printf xt)';
@@ -131,7 +131,7 @@ test('a secret comes from a shell in pieces', async () => {
   assert.equal(stdout, 'text');
 });
 
-test('a pipe of the caller is taken, and what is missing is a system error', async () => {
+test('a pipe of the caller is accepted, and a missing file is a system error', async () => {
   const pipe = join(directory, 'pipe');
   execFileSync('mkfifo', ['-m', '644', pipe]);
   const writer = spawn('sh', ['-c', 'printf text > "$0"', pipe]);

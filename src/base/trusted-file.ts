@@ -1,17 +1,15 @@
 /**
- * Files that decide what a program does, or that open a secret: they are refused if another user could have changed
- * them, as sshd and sudo do, and secrets if another user could have read them, as ssh does.
+ * Files that control a program or hold a secret. A file is refused if another user could have changed it, as in sshd
+ * and sudo. A secret is also refused if another user could have read it, as in ssh.
  *
- * | kind            | owner            | mode of the file                  | folders on the way     |
- * | --------------- | ---------------- | --------------------------------- | ---------------------- |
- * | `secret`        | root or the user | nothing for group and others      | not checked            |
- * | `configuration` | root or the user | not writable for group and others | the same as the file's |
- * | `hook`          | root or the user | not writable for group and others | the same as the file's |
+ * - `secret`: The owner is root or the user. Group and others have no permission. Folders on the way are not checked.
+ * - `configuration` and `hook`: The owner is root or the user. Group and others may not write. The same rules apply to
+ *   the folders on the way.
  *
- * A secret of root's may be readable for its group if the program does not run as root (root:ssl-cert 0640). A
- * folder with the sticky bit, such as /tmp, may be writable for all: only the owner of a file can replace it there.
- * A secret may be a pipe or a terminal, which are not checked, so that it can come from another program. Configuration
- * and hooks are regular files.
+ * A secret that belongs to root may be readable for its group if the program does not run as root (root:ssl-cert
+ * 0640). A folder with the sticky bit, such as /tmp, may be writable for all: only a file's owner can replace it there.
+ * A secret may be a pipe or a terminal, so that it can come from another program; these are not checked. Configuration
+ * and hooks must be regular files.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, open, readFile, realpath, stat } from 'node:fs/promises';
@@ -21,14 +19,14 @@ import { AgentError, errnoCode } from './errors.ts';
 
 export type TrustedKind = 'secret' | 'configuration' | 'hook';
 
-/** The user of this process; tests give another one. */
+/** The user of this process. Tests pass another one. */
 export interface Who {
   readonly uid: number;
 }
 
 const self = (): Who => ({ uid: process.geteuid?.() ?? 0 });
 
-/** The file's bytes. Throws UNSAFE_FILE, or a system error if it cannot be read. */
+/** Returns the file's bytes. Throws UNSAFE_FILE, or a system error if it cannot be read. */
 export async function readTrusted(path: string, kind: TrustedKind, who = self()): Promise<Buffer> {
   // Without O_NONBLOCK, opening a FIFO that no program writes to would not return.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -40,21 +38,21 @@ export async function readTrusted(path: string, kind: TrustedKind, who = self())
   } finally {
     await handle.close();
   }
-  // A terminal, which is to be waited for.
+  // A terminal: this read waits for its input.
   return readFile(path);
 }
 
-/** How long a pipe waits for a program that writes to it, milliseconds. */
+/** Milliseconds to wait until a program writes to the pipe. */
 const pipeMs = 10_000;
 const pollMs = 20;
 
-/** All that comes until no program has the pipe open for writing. Throws FILE_ERROR if none opens it. */
+/** Returns all data until no program has the pipe open for writing. Throws FILE_ERROR if no program opens it. */
 async function readPipe(path: string, pipe: FileHandle): Promise<Buffer> {
   const parts: Buffer[] = [];
   const deadline = performance.now() + pipeMs;
   for (;;) {
     const part = await pipe.read(Buffer.alloc(65_536)).catch((error: unknown) => {
-      // A program has the pipe open, and has not written yet.
+      // A program has the pipe open, but has not written yet.
       if (errnoCode(error) === 'EAGAIN') return undefined;
       throw error;
     });
@@ -74,7 +72,7 @@ async function readPipe(path: string, pipe: FileHandle): Promise<Buffer> {
   }
 }
 
-/** The same without reading, for what another program opens. Throws UNSAFE_FILE, or a system error. */
+/** Checks a file that another program opens, without reading it. Throws UNSAFE_FILE, or a system error. */
 export async function checkTrusted(path: string, kind: TrustedKind, who = self()): Promise<void> {
   await check(path, await stat(path), kind, who);
 }
@@ -108,7 +106,7 @@ async function check(path: string, file: Stats, kind: TrustedKind, who: Who): Pr
   for (const folder of await foldersOf(path)) {
     const there = await lstat(folder);
     checkOwner(folder, there, who);
-    // The mode of a link says nothing: its owner and its folder do.
+    // The mode of a link has no meaning. Its owner and its folder decide.
     if (there.isSymbolicLink() || (there.mode & 0o022) === 0 || (there.mode & sticky) !== 0) continue;
     throw unsafe(folder, there, `other users may replace ${path}`, 'chmod go-w');
   }
@@ -116,7 +114,7 @@ async function check(path: string, file: Stats, kind: TrustedKind, who: Who): Pr
 
 const sticky = 0o1000;
 
-/** Folders and links on the way to the file, as it is named and as it is found. */
+/** Returns the folders and links on the way to the file, for the path as it was given and for its real path. */
 async function foldersOf(path: string): Promise<Set<string>> {
   const found = new Set<string>();
   for (const name of [resolve(path), await realpath(path)])

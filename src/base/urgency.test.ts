@@ -3,7 +3,7 @@ import os from 'node:os';
 import { test } from 'node:test';
 import { urgently } from './urgency.ts';
 
-test('work is urgent where that is allowed, and not afterwards, also when it failed', async () => {
+test('work is urgent if that is allowed, and the priority returns afterwards, also if the work failed', async () => {
   const before = os.getPriority(0);
   const during = await urgently(() => Promise.resolve(os.getPriority(0)));
   assert.equal(during, mayBeUrgent() ? -15 : before);
@@ -12,7 +12,7 @@ test('work is urgent where that is allowed, and not afterwards, also when it fai
   assert.equal(os.getPriority(0), before);
 });
 
-/** True if this process may prefer itself: root, or CAP_SYS_NICE, or a limit (RLIMIT_NICE). */
+/** True if this process may raise its own priority: root, or CAP_SYS_NICE, or a limit (RLIMIT_NICE). */
 function mayBeUrgent(): boolean {
   const before = os.getPriority(0);
   try {

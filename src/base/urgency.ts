@@ -1,13 +1,13 @@
 /**
- * While a filesystem is frozen all who write to it wait, so the threads that work then go before others. On Linux the
- * nice value is a thread's own; threads that are started later get it from the one that starts them.
+ * Gives threads a high priority while a filesystem is frozen, because all programs that write to it wait. On Linux each
+ * thread has its own nice value. A new thread inherits the value of the thread that starts it.
  */
 import os from 'node:os';
 
-/** Enough to go before whatever has not been preferred by hand. */
+/** Higher priority than every process whose priority an administrator did not raise. */
 const urgentNice = -15;
 
-/** Makes the calling thread urgent until the returned function is called. Without the right to do so, nothing. */
+/** Makes the calling thread urgent until the returned function is called. Does nothing without the permission. */
 export function becomeUrgent(): () => void {
   try {
     const before = os.getPriority(0);
@@ -16,7 +16,7 @@ export function becomeUrgent(): () => void {
       try {
         os.setPriority(0, before);
       } catch {
-        // It stays urgent, which harms nobody.
+        // The thread stays urgent, which does no harm.
       }
     };
   } catch {
@@ -25,8 +25,8 @@ export function becomeUrgent(): () => void {
 }
 
 /**
- * Runs `work` at this nice value, if that is nicer than now. Without the right to become urgent afterwards, nothing
- * changes: a thread that is nice could not come back.
+ * Runs `work` at this nice value if that is a lower priority than now. Without the permission to raise the priority,
+ * nothing is changed, because the thread could not get its priority back afterwards.
  */
 export async function nicely<Result>(nice: number, work: () => Promise<Result>): Promise<Result> {
   const before = os.getPriority(0);
@@ -48,7 +48,7 @@ function mayBeUrgent(): boolean {
   }
 }
 
-/** Runs `work` urgently. */
+/** Runs `work` and makes the thread urgent during it. */
 export async function urgently<Result>(work: () => Promise<Result>): Promise<Result> {
   const done = becomeUrgent();
   try {

@@ -1,6 +1,6 @@
 /**
- * The version of this agent, as package.json has it. The build stamps it in (scripts/build); from the sources
- * it is read.
+ * The version of this agent from package.json. The build inserts it (scripts/build). In the sources it is read from
+ * package.json at start.
  */
 import { readFileSync } from 'node:fs';
 

@@ -7,11 +7,11 @@ import { reportError } from './report.ts';
 import { StandardOutput } from './standard-output.ts';
 import { visible, visibleLine } from './visible.ts';
 
-/** Clears the screen, sets the title, by C1, goes back, hides what follows, reorders. */
+/** Sequences that clear the screen, set the title, use C1, go back, hide the text after them or reorder it. */
 const evil = 'a\u001b[2J\u001b]0;x\u0007b\u009b2Jc\rd\u0008\u007f\u202ee\u2028f';
 const acts = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/;
 
-test('what a terminal obeys is shown, and all other text stays', () => {
+test('control characters of a terminal are escaped, and all other text stays', () => {
   assert.equal(visible('\u001b[2J\u009bK'), '\\u001b[2J\\u009bK');
   assert.equal(visible('a\tb\nDätten 文件 👍🏽 \\u001b'), 'a\tb\nDätten 文件 👍🏽 \\u001b');
   assert.equal(visibleLine('one\ntwo'), 'one\\u000atwo');
@@ -23,7 +23,7 @@ test('what a terminal obeys is shown, and all other text stays', () => {
   );
 });
 
-test('a JSON document means the same', () => {
+test('a JSON document keeps its meaning', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary' }), (text) => {
       assert.deepEqual(JSON.parse(visible(JSON.stringify({ text }))), { text });
@@ -31,7 +31,7 @@ test('a JSON document means the same', () => {
   );
 });
 
-test('results, errors and logs let nothing through', () => {
+test('results, errors and logs contain no control characters', () => {
   let written = '';
   const output = new StandardOutput({
     write: (data) => {

@@ -1,7 +1,7 @@
 /**
  * The one table of the codes of job warnings (`JobWarning.code`), for scripts. `docs/errors.md` lists the same
- * codes, and a test holds the two together in both directions. A job with warnings succeeded; `dattocli`
- * exits 5, or 1 under `--strict`.
+ * codes, and a test checks that both lists are equal. A job with warnings succeeded; `dattocli` exits with 5, or with
+ * 1 under `--strict`.
  */
 const table = {
   TARGET_CANNOT_FLUSH: 'The target offers no flush, so it cannot confirm that the image is durable.',
