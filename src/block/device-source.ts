@@ -1,12 +1,12 @@
 /**
- * A block device or image file as a source: opened read-only, and with O_DIRECT where that is possible, since
- * the page cache of a device whose filesystem is mounted may be stale. A device's size is asked of the kernel
- * when it is opened, and again when a read fails or comes back short.
+ * A block device or image file as a source, opened read-only. It is opened with O_DIRECT if possible, because the page
+ * cache of a device may be stale while its filesystem is mounted. The size of a device is read from the kernel when the
+ * device is opened, and again if a read fails or returns too few bytes.
  *
- * Where O_DIRECT is refused (tmpfs, some network filesystems) a file is read through the page cache.
+ * If O_DIRECT is refused (tmpfs, some network filesystems), a file is read through the page cache.
  *
- * A device that is no multiple of its sector size (a loop device with 4096-byte sectors can be so) ends at its
- * last whole sector: the kernel gives nobody what follows (dd gets EIO), and nobody can write it either.
+ * The size of a device may not be a multiple of its sector size (a loop device with 4096-byte sectors, for example).
+ * Such a source ends at the last whole sector. No program can read the bytes after it (dd gets EIO), or write them.
  */
 import { constants, readSync, type Stats } from 'node:fs';
 import { open, stat as statPath, type FileHandle } from 'node:fs/promises';
@@ -32,7 +32,7 @@ export async function openDeviceSource(
 ): Promise<DeviceSource> {
   let handle: FileHandle | undefined;
   try {
-    // Asked before the open, which would wait for ever at a FIFO.
+    // Checked before the open, because the open of a FIFO would wait for ever.
     const kind = await statPath(path);
     if (!kind.isBlockDevice() && !kind.isFile())
       throw new AgentError('FILE_ERROR', `${path} is neither a block device nor a file`);
@@ -54,7 +54,7 @@ async function openReading(
   wantsDirect: boolean,
 ): Promise<{ handle: FileHandle; direct: boolean }> {
   let direct = wantsDirect;
-  // O_NOATIME is for the file's owner and root alone; EPERM says that we are neither.
+  // Only root and the file's owner may use O_NOATIME. EPERM means that this process is neither.
   let noAccessTime = true;
   for (;;) {
     const flags =
@@ -104,14 +104,14 @@ interface Measured {
 
 function measure(fd: number, stat: Stats): Measured {
   if (!stat.isBlockDevice())
-    // For a file the kernel asks for the sector size of whatever lies below; a page suits every disk.
+    // For a file, O_DIRECT needs the sector size of the disk below its filesystem. A page suits every disk.
     return { size: stat.size, sectorSize: 512, isDevice: false, directAlignment: defaultAlignment };
   const sectorSize = blockDeviceSectors(fd).logical;
   const size = alignDown(blockDeviceSize(fd), sectorSize);
   return { size, sectorSize, isDevice: true, directAlignment: sectorSize };
 }
 
-/** `readAt` asks the kernel for at most this much at once. */
+/** Most bytes that `readAt` requests from the kernel at once. */
 const longestRead = MiB;
 
 export class DeviceSource implements DirectSource {
@@ -123,7 +123,7 @@ export class DeviceSource implements DirectSource {
   readonly isDevice: boolean;
   readonly #handle: FileHandle;
 
-  /** Used by `openDeviceSource` alone; owns the handle. */
+  /** Only `openDeviceSource` calls this. The source owns the handle. */
   constructor(
     name: string,
     handle: FileHandle,
@@ -137,7 +137,7 @@ export class DeviceSource implements DirectSource {
     this.#handle = handle;
   }
 
-  /** True where reads pass the page cache by. */
+  /** True if reads bypass the page cache. */
   get direct(): boolean {
     return this.alignment > 1;
   }
@@ -146,7 +146,7 @@ export class DeviceSource implements DirectSource {
     this.#checkRange(offset, length);
     const start = alignDown(offset, this.alignment);
     const end = alignUp(offset + length, this.alignment);
-    // One allocation is bounce buffer and result: what alignment added is cut off by the view.
+    // The bounce buffer is also the result. The returned view excludes the bytes that alignment added.
     const buffer = alignedBuffer(end - start, Math.max(this.alignment, defaultAlignment));
     const stop = Math.min(end, this.size);
     for (let at = start; at < stop;) {
@@ -178,7 +178,7 @@ export class DeviceSource implements DirectSource {
     await this.#handle.close();
   }
 
-  /** Reads until `needed` bytes are there; `buffer` has room up to the next multiple of the alignment. */
+  /** Reads until `buffer` has `needed` bytes. It must have room up to the next multiple of the alignment. */
   #fill(buffer: Uint8Array, offset: number, needed: number): void {
     for (let done = 0; done < needed;) {
       const at = offset + done;
@@ -193,7 +193,7 @@ export class DeviceSource implements DirectSource {
     }
   }
 
-  /** Bytes gained; a direct read may stop at any sector, and only an end that came early is an error. */
+  /** Returns the bytes to count. A direct read may stop at any sector; only an end before `stop` is an error. */
   #progress(at: number, got: number, stop: number): number {
     if (got >= stop - at) return got;
     const whole = alignDown(got, this.alignment);
@@ -206,7 +206,7 @@ export class DeviceSource implements DirectSource {
 
   #fail(at: number, length: number, thrown: unknown): never {
     const failure = readFailure(this.name, at, length, thrown);
-    // A device that was taken away may answer EIO for a while.
+    // A device that was removed may return EIO for a while.
     if (isReadError(failure)) this.#checkSize();
     throw failure;
   }

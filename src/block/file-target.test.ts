@@ -17,7 +17,7 @@ targetContract('image file', async () => {
   return { target, close: () => target.close() };
 });
 
-test('an image is made sparse, and keeps its holes where zeros are written', async () => {
+test('a new image is sparse, and zeros that are written stay holes', async () => {
   const path = fresh();
   const target = await openFileTarget(path, { create: { size: 64 * MiB } });
   await target.write(MiB, Buffer.alloc(MiB, 1));
@@ -29,7 +29,7 @@ test('an image is made sparse, and keeps its holes where zeros are written', asy
   await target.close();
 });
 
-test('an existing image keeps its contents and size, and an empty one is made as long as asked', async () => {
+test('an existing image keeps its contents and size, and an empty image gets the requested size', async () => {
   const path = fresh();
   writeFileSync(path, 'contents');
   const kept = await openFileTarget(path, { create: { size: MiB } });
@@ -43,7 +43,7 @@ test('an existing image keeps its contents and size, and an empty one is made as
   await made.close();
 });
 
-test('one image is written by one agent at a time; more opens of the same one are possible', async () => {
+test('only one agent can write an image at a time; the same agent can open it again', async () => {
   const path = fresh();
   const first = await openFileTarget(path, { create: { size: MiB } });
   await assert.rejects(openFileTarget(path), { code: 'DEVICE_BUSY' });

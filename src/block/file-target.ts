@@ -1,9 +1,9 @@
 /**
- * An image file or a block device as a target. A file's zeros become holes, so that an image takes the room
- * of what is in it; `flush` is fdatasync, which also reports what the page cache failed to write.
+ * An image file or a block device as a target. Zeros in a file become holes, so an image takes only the space of its
+ * data. `flush` is fdatasync, which also reports data that the page cache failed to write.
  *
- * Block devices are opened with O_EXCL: the kernel then refuses what is mounted or held, and keeps others
- * from mounting it meanwhile. Files take flock's lock, which keeps two agents out of one image.
+ * Block devices are opened with O_EXCL. The kernel then refuses devices that are mounted or held, and no other process
+ * can mount the device in the meantime. Files are locked with flock, so two agents cannot write one image.
  */
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
@@ -27,19 +27,18 @@ import type { Target, TargetAbilities } from './target.ts';
 import { isUnsupported, statIfExisting, targetFailure, targetOpenFailure } from './write-errors.ts';
 
 export interface FileTargetOptions {
-  /** Makes the file (sparse, this many bytes long) where there is none, or where it is empty. */
+  /** Makes the file, sparse and with this size in bytes, if it does not exist or is empty. */
   readonly create?: { readonly size: number };
   /**
-   * Default true. False leaves out O_EXCL and the lock: for the second and further opens of a target that
-   * this process holds already.
+   * Default true. False omits O_EXCL and the lock. Use it to open a target again that this process already holds.
    */
   readonly exclusive?: boolean;
-  /** Default false. The caller writes nothing then, so a read-only file or device will do. */
+  /** Default false. If true, the caller writes nothing, so the file or device may be read-only. */
   readonly readOnly?: boolean;
 }
 
 /**
- * Opens an existing file or block device for writing, or makes a file. Throws DEVICE_BUSY (naming the user),
+ * Opens an existing file or block device for writing, or makes a file. Throws DEVICE_BUSY (with the current use),
  * TARGET_READ_ONLY, NO_PERMISSION, TARGET_FULL, FILE_ERROR.
  */
 export async function openFileTarget(path: string, options: FileTargetOptions = {}): Promise<FileTarget> {
@@ -58,7 +57,7 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
     );
     if (isDevice) {
       const { fd } = handle;
-      // The open itself succeeds on some kernels, and the first write fails.
+      // On some kernels the open succeeds, and only the first write fails.
       if (!readOnly && blockDeviceReadOnly(fd))
         throw new AgentError('TARGET_READ_ONLY', `${path} is a read-only block device`, {
           hint: 'blockdev --setrw makes it writable, where the hardware allows',
@@ -70,7 +69,7 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
         'DEVICE_BUSY',
         `${path} is being written by another process, which holds its lock`,
       );
-    // `flush` sees to the file alone, not to its name.
+    // `flush` makes only the file durable, not its name.
     if (before === undefined && !readOnly) await syncDirectory(dirname(path));
     let { size } = await handle.stat();
     if (size === 0 && options.create !== undefined) {
@@ -95,9 +94,9 @@ function openFlags(how: {
   return access | (how.create ? constants.O_CREAT : 0);
 }
 
-/** Zeros where the filesystem or device has no quicker way. */
+/** Zeros to write if the filesystem or device has no faster way. */
 const zeros = Buffer.alloc(MiB);
-/** A device may take its time over a long range; between pieces the target can be destroyed. */
+/** Most bytes zeroed by one call. A device may be slow, and the target can be destroyed between two calls. */
 const longestZeroing = 256 * MiB;
 
 export class FileTarget implements Target {
@@ -109,15 +108,15 @@ export class FileTarget implements Target {
   readonly maximumPayload = 32 * MiB;
   readonly depth = 4;
   readonly #handle: FileHandle;
-  /** Of a block device; undefined for a file. */
+  /** Sector size of a block device; undefined for a file. */
   readonly #sectorSize: number | undefined;
   readonly #underWay = new Set<Promise<unknown>>();
   #ended: 'no' | 'closed' | 'destroyed' = 'no';
-  /** Learnt from the first EOPNOTSUPP. */
+  /** False after the first EOPNOTSUPP; so is `#canZeroRange`. */
   #canPunch = true;
   #canZeroRange = true;
 
-  /** Used by `openFileTarget` alone; owns the handle. */
+  /** Only `openFileTarget` calls this. The target owns the handle. */
   constructor(name: string, handle: FileHandle, size: number, sectorSize: number | undefined) {
     this.name = name;
     this.size = size;
@@ -183,7 +182,7 @@ export class FileTarget implements Target {
     return data;
   }
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- the shape is asynchronous, lseek is not
+  // eslint-disable-next-line @typescript-eslint/require-await -- the interface is asynchronous, lseek is not
   async *zeroExtents(offset: number, length: number): AsyncGenerator<Extent> {
     this.#check(offset, length);
     if (this.#sectorSize !== undefined) return;
@@ -206,7 +205,7 @@ export class FileTarget implements Target {
   destroy(): void {
     if (this.#ended !== 'no') return;
     this.#ended = 'destroyed';
-    // A request that the kernel has begun cannot be called back; the descriptor goes when it is done.
+    // The kernel cannot cancel a request that it has started. The descriptor is closed when all requests have ended.
     void Promise.allSettled(this.#underWay).then(() => this.#handle.close());
   }
 
@@ -272,7 +271,7 @@ export class FileTarget implements Target {
       await this.#writeAll(at, zeros.subarray(0, Math.min(zeros.length, end - at)));
   }
 
-  /** One request: range checked, counted until it settles, its error told in the words of targets. */
+  /** Runs one request: checks its range, counts it until it settles, and turns its error into an error of targets. */
   async #do(offset: number, length: number, what: string, work: () => Promise<void>): Promise<void> {
     this.#check(offset, length);
     const running = work();

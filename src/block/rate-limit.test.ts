@@ -18,7 +18,7 @@ function heldClock(): Clock & { time: number } {
   return clock;
 }
 
-test('a rate limit takes as long as the bytes ask for, the burst apart', async () => {
+test('a rate limit takes the time that the bytes need at this rate, except for the burst', async () => {
   const clock = heldClock();
   const bucket = new TokenBucket(clock, 1000, 100);
   for (let i = 0; i < 10; i++) await bucket.take(500);
@@ -28,7 +28,7 @@ test('a rate limit takes as long as the bytes ask for, the burst apart', async (
   assert.equal(clock.time, 4900 + 1e6 + 400);
 });
 
-test('no window of time lets through more than rate and burst allow', async () => {
+test('no window of time has more bytes than rate and burst allow', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.record({ bytes: fc.nat(5000), idle: fc.nat(3000) })), async (steps) => {
       const clock = heldClock();

@@ -1,15 +1,15 @@
-/** A limit of bytes per second: a token bucket over a clock. */
+/** A limit of bytes per second: a token bucket that uses a clock. */
 import type { Clock } from '../base/clock.ts';
 
 /**
- * Lets `rate` bytes per second through, and after idle time up to `burst` bytes at once. Callers are served in
- * order; one larger than the bucket waits its own length and no more.
+ * Allows `rate` bytes per second, and after idle time up to `burst` bytes at once. Callers are served in order. A
+ * request that is larger than the bucket waits only as long as its own bytes take.
  */
 export class TokenBucket {
   readonly #clock: Clock;
   readonly #rate: number;
   readonly #burst: number;
-  /** Moment (monotonic, ms) at which the bucket would be empty of debts. */
+  /** Monotonic time in ms at which all bytes that were taken are paid for. */
   #paidUntil: number;
 
   constructor(clock: Clock, rate: number, burst: number = rate / 10) {
@@ -20,7 +20,7 @@ export class TokenBucket {
     this.#paidUntil = clock.monotonic() - this.#milliseconds(burst);
   }
 
-  /** Resolves when `bytes` may go. Rejects when the signal fires; the bytes stay booked then. */
+  /** Resolves when `bytes` may be sent. Rejects if the signal fires; the bytes still count then. */
   async take(bytes: number, signal?: AbortSignal): Promise<void> {
     const now = this.#clock.monotonic();
     const start = Math.max(this.#paidUntil, now - this.#milliseconds(this.#burst));

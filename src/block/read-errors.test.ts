@@ -15,7 +15,7 @@ const disk: Source = {
   close: () => Promise.resolve(),
 };
 
-test('every readable sector is saved, and every bad one is named and zeroed', async () => {
+test('every readable sector is saved, and every bad sector is returned and zeroed', async () => {
   await fc.assert(
     fc.asyncProperty(fc.uniqueArray(fc.nat(63)), fc.nat(60), async (badSectors, first) => {
       const source = faultySource(disk, {
@@ -43,7 +43,7 @@ test('every readable sector is saved, and every bad one is named and zeroed', as
   );
 });
 
-test('a sector that reads at the second try is no loss', async () => {
+test('a sector that is read at the second attempt is not lost', async () => {
   let tries = 0;
   const flaky = async (at: number, into: Uint8Array): Promise<void> => {
     const source = faultySource(disk, { bad: tries++ === 0 ? [{ offset: 0, length: size }] : [] });
@@ -54,7 +54,7 @@ test('a sector that reads at the second try is no loss', async () => {
   assert.ok(into.equals(contents.subarray(0, 4096)));
 });
 
-test('a device that goes away is no bad sector', async () => {
+test('a device that vanishes is not reported as a bad sector', async () => {
   const source = faultySource(disk, { goneAfter: 0 });
   await assert.rejects(
     readSurvivors(async (at, part) => part.set(await source.readAt(at, part.length)), 0, Buffer.alloc(4096), {

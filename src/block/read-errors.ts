@@ -1,11 +1,11 @@
 /**
- * What a failed read means, and how to go on from one: the errnos of vanished devices and of bad sectors, and
- * the halving search that saves every readable sector of a range. Pure over a read function.
+ * Classifies failed reads by errno, as a vanished device or as bad sectors, and reads around bad sectors. A search that
+ * halves the range saves every readable sector. Pure: the caller passes the read function.
  */
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { Extent } from '../base/extents.ts';
 
-/** The device is not there any more. ESHUTDOWN and ENOLINK come from SCSI transports that were taken down. */
+/** Errnos of a device that is gone. ESHUTDOWN and ENOLINK come from SCSI transports that were shut down. */
 const goneCodes: ReadonlySet<string> = new Set([
   'ENXIO',
   'ENODEV',
@@ -16,9 +16,9 @@ const goneCodes: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * The device is there but does not give the data. The block layer maps its states to these
+ * Errnos of a device that exists but does not return the data. The block layer maps its states to these
  * (block/blk-core.c, blk_errors): EIO, ENODATA (medium error), EREMOTEIO (target), EILSEQ (protection),
- * EBADE (reservation conflict), ETIMEDOUT, ETIME; EBADMSG and EUCLEAN come from checking layers.
+ * EBADE (reservation conflict), ETIMEDOUT, ETIME. EBADMSG and EUCLEAN come from checking layers.
  */
 const unreadableCodes: ReadonlySet<string> = new Set([
   'EIO',
@@ -32,7 +32,7 @@ const unreadableCodes: ReadonlySet<string> = new Set([
   'ETIME',
 ]);
 
-/** Turns what a read of `[offset, offset + length)` threw into DEVICE_GONE or DEVICE_READ_ERROR. */
+/** Turns the error of a read of `[offset, offset + length)` into DEVICE_GONE or DEVICE_READ_ERROR. */
 export function readFailure(name: string, offset: number, length: number, thrown: unknown): unknown {
   const code = errnoCode(thrown);
   if (thrown instanceof AgentError || code === undefined) return thrown;
@@ -56,21 +56,21 @@ export function deviceGone(name: string, what: string, cause?: unknown): AgentEr
   });
 }
 
-/** Reads a range into the front of `into`; throws DEVICE_READ_ERROR where any of it cannot be read. */
+/** Reads a range into the beginning of `into`. Throws DEVICE_READ_ERROR if any of it cannot be read. */
 export type ReadRange = (offset: number, into: Uint8Array) => void | Promise<void>;
 
 export interface SurvivorOptions {
-  /** Smallest unit that is tried by itself, in bytes: the sector size. */
+  /** Sector size in bytes: the smallest range that is read by itself. */
   readonly sectorSize: number;
-  /** Further tries of a range that failed, before it is halved or given up. Default 1. */
+  /** Further attempts to read a range that failed, before it is halved or counted as lost. Default 1. */
   readonly retries?: number;
   readonly signal?: AbortSignal;
 }
 
 /**
- * Fills `into` from `offset`; what cannot be read is zeroed and returned, sorted, touching ranges joined. A
- * range that fails is tried again, then halved, down to the sector. Other errors than DEVICE_READ_ERROR pass
- * through. `offset` and the length are multiples of the sector size (the very end of the device excepted).
+ * Fills `into` with the data at `offset`. Unreadable ranges are zeroed and returned, sorted and with neighbours joined.
+ * A range that fails is read again, then halved, down to one sector. Errors other than DEVICE_READ_ERROR are rethrown.
+ * `offset` and the length must be multiples of the sector size, except at the end of the device.
  */
 export async function readSurvivors(
   read: ReadRange,

@@ -1,70 +1,69 @@
 /**
- * Where an image goes. One small interface over NBD, a file, a device, null, and the decorators (rate limit,
- * faults). Every implementation runs the contract suite in target.contract.ts.
+ * The interface of everything that an image is written to: NBD, a file, a device, null, and the decorators (rate limit,
+ * faults). Every implementation passes the contract suite in target.contract.ts.
  */
 import type { Extent } from '../base/extents.ts';
 
 export interface TargetAbilities {
-  /** `flush` makes completed writes durable. Without it the job warns. */
+  /** `flush` makes completed writes durable. If it does not, the job warns. */
   readonly flush: boolean;
   /** `writeZeroes` is cheaper than sending zeros. */
   readonly writeZeroes: boolean;
   readonly trim: boolean;
   /** Data can be read back. */
   readonly read: boolean;
-  /** Several connections see each other's writes, and a flush on one covers all. */
+  /** Several connections see each other's writes, and a flush on one connection covers all of them. */
   readonly multiConnection: boolean;
-  /** `zeroExtents` can tell what reads as zeros. */
+  /** `zeroExtents` can find ranges that read as zeros. */
   readonly zeroMap: boolean;
   /**
-   * What is written is nobody's until the job has completed: it gathers at each connection, `seal` makes it durable,
-   * and a flush only waits for what is under way. Asked of every connection. Absent: no.
+   * Data becomes visible only when the job completes. Each connection buffers its own data. Call `seal` on every
+   * connection to make its data durable; `flush` only waits for requests under way. Default: false.
    */
   readonly seals?: true;
 }
 
-/** What a sealing target has made of the bytes that it was given. */
+/** Byte counts of a target with `abilities.seals`. */
 export interface SealedBytes {
-  /** Bytes that were new to it, as they were given. */
+  /** Bytes that the target did not have yet, in their original length. */
   readonly fresh: number;
-  /** Bytes that it stored for them. */
+  /** Bytes that the target stored for the fresh bytes. */
   readonly stored: number;
 }
 
 export interface Target {
-  /** What to call it in messages. */
+  /** Name for messages. */
   readonly name: string;
   /** Bytes. */
   readonly size: number;
   readonly readOnly: boolean;
   readonly abilities: TargetAbilities;
-  /** Multiples that offsets and lengths should keep; a power of two, 1 where anything goes. */
+  /** Offsets and lengths should be multiples of this: a power of two, 1 if any value is allowed. */
   readonly minimumBlock: number;
-  /** Largest `data` that `write` and `read` take, in bytes. */
+  /** Most bytes that one `write` or `read` may transfer. */
   readonly maximumPayload: number;
-  /** How many requests may be under way at once to good effect. */
+  /** Useful number of requests under way at once. */
   readonly depth: number;
 
   /**
-   * Resolves when the target has confirmed the write (which is not yet durable). `data` must not be altered
-   * until then. Throws TARGET_FULL, TARGET_READ_ONLY, TARGET_WRITE_ERROR, or NBD_CONNECTION_LOST (a
-   * connection that may come back).
+   * Resolves when the target has confirmed the write, which is not durable yet. Do not change `data` until then. Throws
+   * TARGET_FULL, TARGET_READ_ONLY, TARGET_WRITE_ERROR, or NBD_CONNECTION_LOST (the connection may be restored).
    */
   write(offset: number, data: Uint8Array): Promise<void>;
   /** Makes the range read as zeros; `hole` allows the target to free the space. Any length. */
   writeZeroes(offset: number, length: number, options: { hole: boolean }): Promise<void>;
-  /** Advisory: the contents of the range no longer matter. Does nothing where `abilities.trim` is false. */
+  /** Tells the target that the contents of the range no longer matter. Does nothing if `abilities.trim` is false. */
   trim(offset: number, length: number): Promise<void>;
-  /** Makes all confirmed writes durable. Resolves at once where `abilities.flush` is false. */
+  /** Makes all confirmed writes durable. Resolves at once if `abilities.flush` is false. */
   flush(): Promise<void>;
-  /** Where `abilities.seals`: makes durable what this connection was given so far, and counts all of it. */
+  /** Makes all data of this connection so far durable, and returns its byte counts. Present if `abilities.seals`. */
   seal?(): Promise<SealedBytes>;
-  /** Reads exactly `length` bytes; the result is the caller's to keep. */
+  /** Reads exactly `length` bytes. The caller may keep the result. */
   read(offset: number, length: number): Promise<Uint8Array>;
-  /** Extents within the range that are known to read as zeros, sorted; empty where nothing is known. */
+  /** Extents within the range that are known to read as zeros, sorted; empty if none are known. */
   zeroExtents(offset: number, length: number): AsyncIterable<Extent>;
-  /** Ends politely: what is under way is finished first. */
+  /** Closes the target after all requests under way have finished. */
   close(): Promise<void>;
-  /** Ends at once; everything under way rejects. */
+  /** Closes the target at once. Requests under way reject. */
   destroy(): void;
 }

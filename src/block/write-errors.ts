@@ -1,11 +1,11 @@
-/** What errnos of writing mean for a target: full, read-only, in use, or failed. */
+/** Turns errnos of writing into errors of targets: full, read-only, in use, or failed. */
 import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
 import { describeUses, splitDeviceNumber } from '../linux/usage.ts';
 
-/** What a failed open of a target means; finds out who uses a busy device. */
+/** Returns the error for a failed open of a target. For a busy device, finds out how it is used. */
 export async function targetOpenFailure(path: string, cause: unknown): Promise<unknown> {
   const code = errnoCode(cause);
   if (cause instanceof AgentError || code === undefined) return cause;
@@ -40,7 +40,7 @@ export async function targetOpenFailure(path: string, cause: unknown): Promise<u
   }
 }
 
-/** What a failed write, flush or zeroing means; `what` is said of it. */
+/** Returns the error for a failed write, flush or zeroing. `what` names the operation in the message. */
 export function targetFailure(name: string, what: string, cause: unknown): unknown {
   const code = errnoCode(cause);
   if (cause instanceof AgentError || code === undefined) return cause;
@@ -54,7 +54,7 @@ export function targetFailure(name: string, what: string, cause: unknown): unkno
   return new AgentError('TARGET_WRITE_ERROR', `${name}: ${what} gave ${code}`, { cause });
 }
 
-/** ENODEV, ENOTTY: character of what lies below; EINVAL: old filesystems for modes they do not know. */
+/** True if the operation is not supported. ENODEV and ENOTTY come from the type of the file or device. */
 export function isUnsupported(thrown: unknown): boolean {
   return ['EOPNOTSUPP', 'ENOSYS', 'ENODEV', 'ENOTTY'].includes(errnoCode(thrown) ?? '');
 }
