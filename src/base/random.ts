@@ -1,9 +1,9 @@
 /**
  * Random bytes for IDs, keys and nonces, also in a virtual machine that was reverted to a memory snapshot. A generator
  * in this process (OpenSSL's, behind node:crypto) has its state in the snapshot, so it would repeat itself. Each call
- * reads the kernel's generator instead. Since Linux 5.18 the hypervisor reports the revert to the kernel (VMGENID), and the
- * kernel seeds its generator again (random(4)). For older kernels and other hypervisors, the boot ID, both clocks, the
- * process and the content that the caller is about to write are mixed in by HMAC-SHA-512. The result is never worse
+ * reads the kernel's generator instead. Since Linux 5.18 the hypervisor reports the revert to the kernel (VMGENID), and
+ * the kernel seeds its generator again (random(4)). For older kernels and other hypervisors, the boot ID, both clocks,
+ * the process and the content that the caller is about to write are mixed in by HMAC-SHA-512. The result is never worse
  * than the kernel's bytes.
  */
 import { createHmac } from 'node:crypto';
