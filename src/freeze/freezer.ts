@@ -1,6 +1,6 @@
 /**
- * The agent's side of freezing: starts the guard process, tells it when to freeze and thaw, and is its second
- * line: where the guard dies or does not answer, the agent thaws by its own descriptors.
+ * The agent's side of freezing. Starts the guard process and commands it to freeze and thaw. If the guard dies or does
+ * not answer, the agent thaws with its own descriptors.
  *
  * Between `freeze` and `thaw` nothing here writes to a file or a log.
  */
@@ -17,37 +17,37 @@ import { readRecord, recordPath, removeRecord } from './record.ts';
 export interface FreezerOptions {
   /** One mount point per filesystem, in the order of freezing: the innermost first. May be empty. */
   readonly mounts: readonly string[];
-  /** Milliseconds after which everything thaws, whatever happens. */
+  /** Milliseconds after which everything is thawed in any case. */
   readonly maxFreezeMs: number;
-  /** For the record of what is frozen; may not lie on any of the filesystems. */
+  /** Directory of the record of frozen filesystems. Must not be on any of these filesystems. */
   readonly runDirectory: string;
   readonly log: Log;
-  /** Ends `createFreezer` and `freeze` with CANCELLED; after them, `thaw` and `close` are the caller's. */
+  /** Ends `createFreezer` and `freeze` with CANCELLED. It does not affect `thaw` and `close`: the caller calls those. */
   readonly signal?: AbortSignal;
 }
 
 export interface Freezer {
   /**
-   * Freezes all; once. `frozenAt` is the moment when the first began to freeze, on `performance.now()`'s
-   * clock: the deadline is `frozenAt + maxFreezeMs`. Throws ALREADY_FROZEN, FREEZE_FAILED, FREEZE_TIMEOUT,
-   * NO_PERMISSION, CANCELLED; nothing of ours is frozen then.
+   * Freezes all filesystems; may be called once. `frozenAt` is when the first filesystem began to freeze, on
+   * `performance.now()`'s clock: the deadline is `frozenAt + maxFreezeMs`. Throws ALREADY_FROZEN, FREEZE_FAILED,
+   * FREEZE_TIMEOUT, NO_PERMISSION, CANCELLED; then this freezer holds nothing frozen.
    */
   freeze(): Promise<{ frozenAt: number }>;
   /**
-   * Thaws all. Throws FREEZE_TIMEOUT where the guard had thawed before, and FREEZE_FAILED where somebody else
-   * had: what was read meanwhile does not belong to one instant then.
+   * Thaws all filesystems. Throws FREEZE_TIMEOUT if the guard has thawed them before, and FREEZE_FAILED if another
+   * process has. The data that was read during the freeze is then not from one instant.
    */
   thaw(): Promise<FreezeReport>;
-  /** Fires when anything was thawed without being asked; its reason is the AgentError. */
+  /** Fires if the guard or the agent thawed before `thaw` was called. Its reason is the AgentError. */
   readonly expiredSignal: AbortSignal;
-  /** Thaws what may still be frozen, and ends the guard. To be called always; more than once does no harm. */
+  /** Thaws filesystems that may still be frozen, and ends the guard. Always call it; calling it again is harmless. */
   close(): Promise<void>;
 }
 
-/** How much later than the deadline the guard may be before the agent thaws by itself, in milliseconds. */
+/** Milliseconds after the deadline before the agent kills the guard and thaws by itself. */
 const graceMs = 500;
 
-/** Opens everything and starts the guard; nothing is frozen yet. */
+/** Opens the mount points and starts the guard. Nothing is frozen yet. */
 export async function createFreezer(options: FreezerOptions): Promise<Freezer> {
   options.signal?.throwIfAborted();
   const freezer = new GuardedFreezer(options);
@@ -114,7 +114,7 @@ class GuardedFreezer implements Freezer {
       return { frozenAt };
     } catch (thrown) {
       this.#stage = 'over';
-      // Cancelled, or the guard is lost: nothing of ours may stay frozen when this returns.
+      // Cancelled, or the guard ended. Nothing that we froze may stay frozen when this returns.
       await this.close();
       throw this.#late ? this.#timeout() : thrown;
     }
@@ -148,7 +148,7 @@ class GuardedFreezer implements Freezer {
     try {
       return await this.#guard.thaw();
     } catch (thrown) {
-      // It died under way, and #guardDied has thawed and told so.
+      // The guard died during the call. #guardDied has thawed and reported it.
       if (this.#isExpired()) return nothing;
       throw thrown;
     }
@@ -160,14 +160,14 @@ class GuardedFreezer implements Freezer {
   }
 
   async #close(): Promise<void> {
-    // The end of its input makes the guard thaw; where it hangs in the kernel this waits with it.
+    // The guard thaws when its input ends. If it hangs in the kernel, this waits for it.
     await this.#guard?.end();
     clearTimeout(this.#watchdog);
     this.#stage = 'over';
     for (const handle of this.#opened.splice(0)) await handle.close();
   }
 
-  /** The guard is gone. What its record names is thawed here, on this thread: the pool's may all be waiting. */
+  /** The guard has ended: thaws the mounts of its record, on this thread, as all threads of the pool may be blocked. */
   #guardDied(): void {
     clearTimeout(this.#watchdog);
     const { runDirectory, mounts, log } = this.#options;
@@ -176,7 +176,7 @@ class GuardedFreezer implements Freezer {
     try {
       named = (readRecord(path)?.mounts ?? []).map((mount) => mount.path);
     } catch (err) {
-      // It names some of these; what is not frozen says so.
+      // The record names some of these mounts. To thaw a mount that is not frozen gives EINVAL.
       log.warn({ err }, 'the record of a freeze could not be read');
     }
     const failures: string[] = [];
@@ -194,7 +194,7 @@ class GuardedFreezer implements Freezer {
     if (this.#stage === 'frozen') this.#expire(this.#late ? this.#timeout() : this.#died(failures));
   }
 
-  /** The guard does not keep its time: it was stopped, or hangs. Its end makes `#guardDied` thaw. */
+  /** Kills a guard that missed its deadline: it was stopped, or hangs. Then `#guardDied` thaws. */
   #guardLate(): void {
     this.#late = true;
     this.#guard?.kill();
@@ -207,7 +207,7 @@ class GuardedFreezer implements Freezer {
   #expire(error: AgentError): void {
     clearTimeout(this.#watchdog);
     if (this.#stage === 'frozen') this.#stage = 'over';
-    // Where the caller closes before thawing, it knows.
+    // A caller that closes before it thaws knows this already.
     if (this.#closing === undefined) this.#expired.abort(error);
   }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { expediteGracePeriods, restoreGracePeriods } from './grace-periods.ts';
 
-test('the setting is changed while anybody needs it, put back after it, and by the next daemon', (t) => {
+test('the setting is changed while a freeze needs it, and restored afterwards or by the next daemon', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'grace-'));
   t.after(() => rmSync(directory, { recursive: true }));
   const run = mkdtempSync(join(directory, 'run-'));
@@ -21,14 +21,14 @@ test('the setting is changed while anybody needs it, put back after it, and by t
   assert.deepEqual([now(), readdirSync(run)], ['0', []]);
   assert.equal(restoreGracePeriods(run, path), false);
 
-  // As a daemon that was killed leaves it.
+  // The state that a killed daemon leaves.
   writeFileSync(join(run, 'rcu-expedited'), '0');
   writeFileSync(path, '1\n');
   assert.equal(restoreGracePeriods(run, path), true);
   assert.deepEqual([now(), readdirSync(run)], ['0', []]);
 });
 
-test('a setting of somebody else is left alone, and none is needed', (t) => {
+test('a setting that another program changed is left unchanged, and a missing setting is no error', (t) => {
   const run = mkdtempSync(join(tmpdir(), 'grace-'));
   t.after(() => rmSync(run, { recursive: true }));
   const path = join(run, 'rcu_expedited');

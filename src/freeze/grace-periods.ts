@@ -1,11 +1,12 @@
 /**
- * Freezing a filesystem waits for some RCU grace periods of the kernel (fs/super.c takes a percpu-rwsem for each level of
- * freezing): tens of milliseconds for which all who write wait. Expedited ones take less than one. So they are asked
- * for from right before a freeze to the thaw, by a setting of the kernel for the whole machine
- * (/sys/kernel/rcu_expedited; kernel-parameters.txt, rcupdate.rcu_expedited), which is put back after it.
+ * Makes freezes faster. To freeze a filesystem, the kernel waits for some RCU grace periods (fs/super.c takes a
+ * percpu-rwsem for each level of freezing). That takes tens of milliseconds, during which all writers wait. Expedited
+ * grace periods take less than one millisecond. A setting of the kernel for the whole machine requests them
+ * (/sys/kernel/rcu_expedited; kernel-parameters.txt, rcupdate.rcu_expedited). It is set right before a freeze and
+ * restored after the thaw.
  *
- *     RUN_DIR/rcu-expedited    what the setting was before, so that the guard, or the next daemon, puts it back where a
- *                              daemon was killed
+ *     RUN_DIR/rcu-expedited    the setting before the freeze: if a daemon is killed, the guard or the next daemon
+ *                              restores it
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,8 +16,8 @@ const noteName = 'rcu-expedited';
 let users = 0;
 
 /**
- * Until the returned function is called; touches files in the run directory both times, so not inside a freeze.
- * Without the setting, or without the right to change it, nothing.
+ * Expedites grace periods until the returned function is called. Both calls change files in the run directory, so
+ * neither may happen during a freeze. Does nothing if the setting does not exist or may not be changed.
  */
 export function expediteGracePeriods(runDirectory: string, path = setting): () => void {
   const note = join(runDirectory, noteName);
@@ -38,7 +39,7 @@ export function expediteGracePeriods(runDirectory: string, path = setting): () =
   };
 }
 
-/** Puts the setting back, also where an earlier daemon was killed; true where there was something to put back. */
+/** Restores the setting, also after an earlier daemon was killed. Returns true if it had been changed. */
 export function restoreGracePeriods(runDirectory: string, path = setting): boolean {
   const note = join(runDirectory, noteName);
   try {
@@ -46,7 +47,7 @@ export function restoreGracePeriods(runDirectory: string, path = setting): boole
     rmSync(note, { force: true });
     return true;
   } catch {
-    // There is no note, or no right: whoever has it puts it back.
+    // There is no note, or no permission. A process with the permission restores the setting.
     return false;
   }
 }

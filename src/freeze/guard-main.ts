@@ -1,7 +1,7 @@
 /**
- * The guard process: started before a freeze, it freezes and thaws on command, and thaws by itself at the
- * deadline, when its standard input ends (the agent died, by whatever signal), or at SIGTERM. It keeps its
- * memory locked and opens everything beforehand, so that nothing it needs lies on what it freezes.
+ * The guard process, started before a freeze. It freezes and thaws on command. It thaws by itself at the deadline, at
+ * SIGTERM, and when its standard input ends, because then the agent has died. It locks its memory and opens everything
+ * before the freeze, so it never needs to read from a filesystem that it froze.
  */
 import { fstatSync } from 'node:fs';
 import { constants as osConstants, setPriority } from 'node:os';
@@ -17,7 +17,7 @@ import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './reco
 
 let guard: FreezeGuard | undefined;
 let runDirectory: string | undefined;
-/** The agent said so, and so lives, and puts back what it changed. */
+/** The agent sent `leave`: it is alive, and restores the settings that it changed. */
 let mayLeave = false;
 
 function tell(answer: Answer): void {
@@ -54,7 +54,7 @@ async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<Fr
   if (self === undefined) throw new AgentError('INTERNAL', 'the guard cannot find itself in /proc');
   const boot = await bootId();
   const record = recordPath(command.runDirectory, process.pid);
-  // Where the record would go to a disk, it is written once, while nothing is frozen, and names all mounts.
+  // If the record is on a disk, it is written only once, before anything is frozen, and names all mounts.
   const cheap = await isInMemory(command.runDirectory);
   let written = false;
   hardenSelf();
@@ -78,24 +78,24 @@ async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<Fr
     forget: () => removeRecord(record),
     begin: () => tell({ is: 'freezing' }),
   };
-  // The first use of each call loads code and starts threads: now, not while something is frozen.
+  // The first call loads code and starts threads. This must happen now, not while something is frozen.
   await Promise.allSettled(Array.from({ length: command.mounts.length + 4 }, () => thawFilesystem(-1)));
   return new FreezeGuard(kernel, command.mounts, command.maxFreezeMs, (why, report) =>
     tell({ is: 'expired', why, report }),
   );
 }
 
-/** What to add to `performance.now()` for milliseconds of CLOCK_MONOTONIC. */
+/** The milliseconds to add to `performance.now()` to get CLOCK_MONOTONIC. */
 const origin = machineMilliseconds() - performance.now();
 
-/** What helps against starvation; each may be forbidden (in a container), which is no reason to give up. */
+/** Protects the process against lack of memory and CPU time. A measure may be forbidden, for example in a container. */
 function hardenSelf(): void {
   const measures = [lockMemory, () => setPriority(osConstants.priority.PRIORITY_HIGHEST)];
   for (const measure of measures)
     try {
       measure();
     } catch {
-      // Goes without.
+      // Continue without this measure.
     }
 }
 
@@ -111,7 +111,7 @@ async function leave(code: number): Promise<void> {
 
 process.stdout.on('error', () => undefined);
 process.on('SIGTERM', () => void leave(0));
-// The agent decides what these mean, where a terminal sends them to both.
+// A terminal may send these signals to both processes. The agent decides what to do.
 process.on('SIGINT', () => undefined);
 process.on('SIGHUP', () => undefined);
 process.on('uncaughtException', () => void leave(70));

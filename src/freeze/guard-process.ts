@@ -1,4 +1,4 @@
-/** The guard as the agent sees it: a child process that takes one command at a time. */
+/** The agent's handle of the guard: a child process that takes one command at a time. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -7,9 +7,9 @@ import { AgentError, toAgentError } from '../base/errors.ts';
 import { identifyProcess } from '../linux/process.ts';
 import { type Answer, type Command, encodeLine, type FreezeReport, lineSplitter } from './messages.ts';
 
-/** A guard that has not come up by then does not come up, in milliseconds. */
+/** Milliseconds to wait until the guard is ready. */
 const startPatience = 20_000;
-/** After its input has ended; it needs long only where a freeze hangs in the kernel. */
+/** Milliseconds to wait for its exit after its input has ended. It takes long only if a freeze hangs in the kernel. */
 const endPatience = 5_000;
 
 interface Waiting {
@@ -24,15 +24,15 @@ export class GuardProcess {
   #onExpired: (why: 'deadline' | 'signal') => void = () => undefined;
   #onExit: () => void = () => undefined;
   #onFreezing: () => void = () => undefined;
-  /** The end of what it wrote to standard error, kept in memory. */
+  /** The last part of its standard error, kept in memory. */
   #complaint = '';
   #gone = false;
 
-  /** Starts it. `filesystems` sizes its pool of threads: each filesystem may hold up one or two of them. */
+  /** Starts the guard. `filesystems` sets the size of its thread pool: each filesystem may block one or two threads. */
   constructor(filesystems: number) {
     const entry = fileURLToPath(entryPath(import.meta.url, './guard-main.ts'));
     this.#child = spawn(process.execPath, [...nodeFlags, entry], {
-      // Nothing of the agent's surroundings may matter: not its directory, not a terminal's signals.
+      // The guard must not depend on the agent's working directory or on signals of a terminal.
       cwd: '/',
       detached: true,
       env: { UV_THREADPOOL_SIZE: String(2 * filesystems + 4) },
@@ -47,7 +47,7 @@ export class GuardProcess {
       lineSplitter((line) => this.#hear(JSON.parse(line) as Answer)),
     );
     this.#exited = new Promise((resolve) => {
-      // `close` comes after all that it said has been heard; `error` alone where it could not be started.
+      // `close` comes after all output was read. If the process could not be started, only `error` comes.
       this.#child.once('close', () => this.#ended(resolve));
       this.#child.once('error', (cause) => {
         this.#complaint = cause.message;
@@ -69,7 +69,7 @@ export class GuardProcess {
     this.#onFreezing = listener;
   }
 
-  /** Called once when the process has ended, before what waits for it is rejected. */
+  /** Called once when the process has ended, before the waiting command is rejected. */
   onExit(listener: () => void): void {
     this.#onExit = listener;
   }
@@ -97,9 +97,9 @@ export class GuardProcess {
   }
 
   /**
-   * Ends its input, which makes it thaw and exit, and waits for that. One that does not end in time is killed.
-   * The kernel lets it go only when a freeze that it is in has come back, so that what the agent then thaws
-   * includes that one.
+   * Ends the guard's input, so it thaws and exits, and waits for the exit. A guard that does not exit in time is
+   * killed. A killed process ends only after a freeze that it is calling has returned. So the agent can then thaw this
+   * filesystem too.
    */
   async end(): Promise<void> {
     if (this.#gone) return;

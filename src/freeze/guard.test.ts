@@ -8,13 +8,13 @@ interface Behaviour {
   /** Milliseconds that each call takes. */
   readonly freezeMs?: readonly number[];
   readonly thawMs?: readonly number[];
-  /** Mounts that somebody else holds frozen from the start. */
+  /** Mounts that another program has frozen before the test. */
   readonly foreign?: readonly number[];
   /** Number of thaw calls of each mount that fail with EIO before one succeeds. */
   readonly thawFailures?: readonly number[];
 }
 
-/** A kernel in simulated time: who froze what, and every call that was made. */
+/** A kernel in simulated time. It records which mounts are frozen, by which owner, and every call. */
 class FakeKernel implements GuardKernel {
   time = 1000;
   readonly calls: string[] = [];
@@ -77,10 +77,10 @@ class FakeKernel implements GuardKernel {
     this.calls.push('begin');
   }
 
-  /** Lets simulated time run until nothing waits any more. */
+  /** Runs simulated time until nothing waits any more. */
   async run(): Promise<void> {
     for (;;) {
-      // All promises that can go on do so before time does.
+      // All promises that can continue do so before the time advances.
       await new Promise((resolve) => setImmediate(resolve));
       this.#timers.sort((a, b) => a.at - b.at);
       const next = this.#timers.shift();
@@ -134,7 +134,7 @@ test('all is synced, then frozen in order, then thawed from the last to the firs
   assert.equal(kernel.recorded, undefined);
 });
 
-test('nobody thaws: the deadline does, and tells', async () => {
+test('without a thaw command, everything is thawed at the deadline, and this is reported', async () => {
   const kernel = new FakeKernel();
   const [guard, expiries] = makeGuard(kernel, 2, 500);
   const freezing = guard.freeze();
@@ -145,7 +145,7 @@ test('nobody thaws: the deadline does, and tells', async () => {
   assert.equal(kernel.frozenBy.size, 0);
 });
 
-test('a freeze that comes back after the deadline is thawed at once, and so is what was frozen before', async () => {
+test('a freeze that returns after the deadline is thawed at once, and so are earlier freezes', async () => {
   const kernel = new FakeKernel({ freezeMs: [1, 5000] });
   const [guard, expiries] = makeGuard(kernel, 3, 500);
   const freezing = guard.freeze();
@@ -155,12 +155,12 @@ test('a freeze that comes back after the deadline is thawed at once, and so is w
   assert.equal(kernel.frozenBy.size, 0);
   assert.ok(!kernel.calls.includes('freeze 2'));
   assert.equal(kernel.time, 1000 + 1 + 5000 + 1);
-  // The failure of the freeze is the answer; nothing was handed out as frozen that could expire.
+  // `freeze` itself fails. It did not report success, so there is no expiry to report.
   assert.deepEqual(expiries, []);
   assert.equal(kernel.recorded, undefined);
 });
 
-test('one that others hold frozen is left alone, and ours are given back', async () => {
+test('a mount that another program froze stays frozen, and our mounts are thawed', async () => {
   const kernel = new FakeKernel({ foreign: [1] });
   const [guard] = makeGuard(kernel, 3, 500);
   const refused = assert.rejects(guard.freeze(), { code: 'ALREADY_FROZEN', message: /\/mnt1/ });
@@ -170,7 +170,7 @@ test('one that others hold frozen is left alone, and ours are given back', async
   assert.equal(kernel.recorded, undefined);
 });
 
-test('a thaw by somebody else is told, and a thaw that fails is tried again', async () => {
+test('a thaw by another program is reported, and a thaw that fails is tried again', async () => {
   const kernel = new FakeKernel({ thawFailures: [3, 0] });
   const [guard] = makeGuard(kernel, 2, 1000);
   const freezing = guard.freeze();
@@ -199,7 +199,7 @@ test('a thaw that never succeeds is reported, and the record stays', async () =>
   assert.deepEqual(kernel.recorded, [0]);
 });
 
-test('whatever takes how long and whoever interrupts when, in the end nothing of ours is frozen', async () => {
+test('in the end no mount that we froze stays frozen, for any durations and any interruption', async () => {
   const times = fc.array(fc.nat(300), { minLength: 4, maxLength: 4 });
   await fc.assert(
     fc.asyncProperty(

@@ -1,27 +1,27 @@
 /**
- * The guard's heart: freezes filesystems in order, and sees to it that each is thawed again, whatever happens
- * (invariant 4 of the design: a frozen filesystem always thaws). Pure over the kernel's calls and the clock, so
- * that tests can make a freeze hang.
+ * The logic of the guard. Freezes filesystems in order, and ensures that each is thawed again in any case (invariant 4
+ * of the design: a frozen filesystem always thaws). Pure: the caller passes the kernel's calls and the clock, so tests
+ * can make a freeze hang.
  *
- * Every call to the kernel runs on a thread of its own, and no call waits for another: a filesystem on a loop
- * device thaws only after the one that holds its file, and one that is late in freezing is thawed as soon as
- * the kernel gives it back, even when the deadline came first.
+ * Every call to the kernel runs on its own thread, and no call waits for another. A filesystem on a loop device can
+ * thaw only after the filesystem that holds the loop device's file. A filesystem that freezes slowly is thawed as soon
+ * as the kernel returns from the freeze, even if the deadline has passed before.
  */
 import { AgentError, errnoCode } from '../base/errors.ts';
 import type { FreezeReport, MountReport } from './messages.ts';
 
 export interface GuardKernel {
-  /** Each takes the index of a mount. */
+  /** `sync`, `freeze` and `thaw` take the index of a mount. */
   sync(mount: number): Promise<void>;
   freeze(mount: number): Promise<void>;
   thaw(mount: number): Promise<void>;
   /** Milliseconds on a clock that never jumps. */
   now(): number;
-  /** Calls back after `ms`; returns what cancels it. */
+  /** Calls back after `ms` milliseconds. Returns the function that cancels the call. */
   after(ms: number, callback: () => void): () => void;
-  /** Called before each freeze with all mounts that are frozen from then on, the new one last. */
+  /** Called before each freeze with all mounts that are then frozen, the new one last. */
   record(mounts: readonly number[], deadline: number): void;
-  /** Nothing is frozen any more. */
+  /** Called when nothing is frozen any more. */
   forget(): void;
   /** Called once, just before the first freeze. */
   begin(): void;
@@ -35,11 +35,11 @@ interface MountState {
   thawedAt: number;
   thawedByOthers: boolean;
   failure: string | undefined;
-  /** Settles (never rejects) when a call that is under way has come back. */
+  /** Settles (never rejects) when the current freeze call has returned. */
   settled: Promise<void>;
 }
 
-/** How often and how long a thaw that fails (a disk error) is tried again. */
+/** Delay in ms and number of attempts of a thaw that fails (a disk error). */
 const thawRetryMs = 100;
 const thawAttempts = 50;
 
@@ -74,13 +74,13 @@ export class FreezeGuard {
   }
 
   /**
-   * Writes what is dirty, then freezes all. Returns when the first freeze began. Throws ALREADY_FROZEN,
-   * FREEZE_FAILED, FREEZE_TIMEOUT; nothing of ours is frozen then.
+   * Writes dirty data, then freezes all filesystems. Returns the time when the first freeze began. Throws
+   * ALREADY_FROZEN, FREEZE_FAILED, FREEZE_TIMEOUT; then the guard holds nothing frozen.
    */
   async freeze(): Promise<number> {
     if (this.#phase !== 'idle') throw new AgentError('INTERNAL', 'the guard froze once already');
     this.#phase = 'syncing';
-    // Most of the writing happens here, while the applications still run.
+    // Most dirty data is written here, while applications can still write.
     for (const mount of this.#mounts) {
       await this.#kernel.sync(mount.index);
       if (this.#interrupted()) throw this.#tooLate();
@@ -100,13 +100,13 @@ export class FreezeGuard {
     return beganAt;
   }
 
-  /** Thaws all that is frozen, or waits for the thaw that is under way. Never rejects. */
+  /** Thaws everything that is frozen, or waits for the thaw under way. Never rejects. */
   thaw(): Promise<FreezeReport> {
     this.#thawing ??= this.#thawAll();
     return this.#thawing;
   }
 
-  /** Thaws unasked, and tells so where something was frozen. Resolves when nothing is frozen any more. */
+  /** Thaws without a command. Calls `onExpired` if all were frozen. Resolves when the thaw has ended. */
   async expire(why: 'deadline' | 'signal'): Promise<void> {
     const tell = this.#phase === 'frozen';
     const report = await this.thaw();
@@ -140,7 +140,7 @@ export class FreezeGuard {
   async #thawAll(): Promise<FreezeReport> {
     this.#cancelTimer();
     this.#phase = 'thawing';
-    // The last frozen first; none waits for another, see the head of this file.
+    // The last frozen first. No call waits for another: see the beginning of this file.
     await Promise.all(this.#mounts.toReversed().map((mount) => this.#thawOne(mount)));
     const failures = this.#mounts.flatMap((mount) => mount.failure ?? []);
     if (failures.length === 0) this.#kernel.forget();
@@ -176,7 +176,7 @@ export class FreezeGuard {
     mount.stage = 'thawed';
   }
 
-  /** Somebody began to thaw while `freeze` was waiting. */
+  /** True if a thaw began while `freeze` was waiting. */
   #interrupted(): boolean {
     return this.#thawing !== undefined;
   }

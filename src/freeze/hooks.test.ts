@@ -15,7 +15,7 @@ function hook(script: string): string {
   return path;
 }
 
-test('a hook gets its environment, and may leave children behind', async () => {
+test('a hook gets its environment, and its children may continue to run', async () => {
   const out = join(directory, 'out');
   await runHook(
     hook('echo "$WHAT $PWD" > "$OUT"\nsleep 60 &\necho $! >> "$OUT"'),
@@ -37,7 +37,7 @@ test('a hook gets nothing of the environment of the daemon', async () => {
   } finally {
     delete process.env['AWS_SECRET_ACCESS_KEY'];
   }
-  // The shell itself sets the rest.
+  // The shell itself sets the other variables.
   const lines = readFileSync(out, 'utf8')
     .split('\n')
     .filter((line) => !/^(PWD|OLDPWD|SHLVL|_)=|^$/.test(line));
@@ -48,7 +48,7 @@ test('a hook gets nothing of the environment of the daemon', async () => {
   ]);
 });
 
-test('a hook that other users may change, or whose folder they may, is not run', async () => {
+test('a hook is not run if other users may change it or its folder', async () => {
   const ran = join(directory, 'ran');
   const path = hook(`touch ${ran}`);
   chmodSync(path, 0o775);
@@ -64,7 +64,7 @@ test('a hook that other users may change, or whose folder they may, is not run',
   assert.equal(existsSync(ran), false);
 });
 
-test('a failing hook is named with its exit status and its last word', async () => {
+test('the error of a failing hook has its exit status and its last line', async () => {
   const path = hook('echo first >&2\necho "the database says no" >&2\nexit 3');
   await assert.rejects(runHook(path, {}, { timeoutMs: 10_000 }), {
     code: 'HOOK_FAILED',
@@ -94,7 +94,7 @@ test('a slow hook is killed with its children', async () => {
   }
 });
 
-/** A killed process stays as a zombie until somebody reaps it. */
+/** A killed process stays a zombie until its parent reaps it. */
 function isRunning(pid: number): boolean {
   try {
     return !/\) [ZX]/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));

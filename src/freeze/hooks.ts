@@ -1,4 +1,4 @@
-/** Runs an administrator's hook: an executable that quiesces an application before the freeze, or wakes it. */
+/** Runs an administrator's hook: an executable that quiesces an application before the freeze, or resumes it. */
 import { spawn } from 'node:child_process';
 import { AgentError } from '../base/errors.ts';
 import { checkTrusted } from '../base/trusted-file.ts';
@@ -10,16 +10,16 @@ export interface HookOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Output that is kept for the error message, in characters. */
+/** Characters of the output that are kept for the error message. */
 const keptOutput = 4000;
 
 /**
- * What a hook gets beside its variables. Nothing of the daemon's own environment: credentials of a bucket may be
- * there, and what an operator's shell had when it started the daemon must not matter at night.
+ * The environment of a hook, in addition to its own variables. The daemon's environment is not passed. It may contain
+ * credentials of a bucket, and it depends on the shell that started the daemon.
  */
 const hookEnvironment = { PATH: programDirectories.join(':'), LANG: 'C.UTF-8' };
 
-/** Throws UNSAFE_FILE if another user may change the hook. One that is missing is reported when it is run. */
+/** Throws UNSAFE_FILE if another user may change the hook. A missing hook is reported only when it is run. */
 export async function checkHook(path: string): Promise<void> {
   await checkTrusted(path, 'hook').catch((thrown: unknown) => {
     if (thrown instanceof AgentError) throw thrown;
@@ -27,10 +27,10 @@ export async function checkHook(path: string): Promise<void> {
 }
 
 /**
- * Runs the executable without arguments, with `env` and PATH and LANG as its whole environment. Resolves when it
- * exits with 0, whatever children it leaves. Throws HOOK_FAILED with its exit status and the last line of its
- * standard error, also when it is too slow or cannot be started; UNSAFE_FILE if another user may change it;
- * CANCELLED when the signal fires. The hook and its children are killed then.
+ * Runs the executable without arguments. Its environment is only `env`, PATH and LANG. Resolves when it exits with 0,
+ * even if child processes still run. Throws HOOK_FAILED with the exit status and the last line of standard error. This
+ * includes a hook that cannot be started or is too slow. Throws UNSAFE_FILE if another user may change the hook, and
+ * CANCELLED if the signal fires. If the hook is too slow or cancelled, it is killed with its children.
  */
 export async function runHook(
   path: string,
@@ -48,7 +48,7 @@ function run(path: string, env: Readonly<Record<string, string>>, options: HookO
       reject(new AgentError('CANCELLED', 'Cancelled', { cause: signal.reason }));
       return;
     }
-    // A process group of its own, so that the whole of a shell script can be killed.
+    // Its own process group, so a shell script can be killed with all its children.
     const child = spawn(path, [], {
       cwd: '/',
       detached: true,
@@ -63,7 +63,7 @@ function run(path: string, env: Readonly<Record<string, string>>, options: HookO
       try {
         process.kill(-child.pid, 'SIGKILL');
       } catch {
-        // It has just ended by itself.
+        // The hook has ended in the meantime.
       }
     };
     const onAbort = (): void => end(new AgentError('CANCELLED', 'Cancelled', { cause: signal?.reason }));
@@ -87,7 +87,7 @@ function run(path: string, env: Readonly<Record<string, string>>, options: HookO
         settle(hookError(path, `could not be started: ${cause.message}`, '', cause));
     });
     child.once('exit', (code, killer) => {
-      // What it wrote last may still be in the pipe.
+      // Its last output may still be in the pipe.
       setImmediate(() => {
         if (ending !== undefined) settle(ending);
         else if (code === 0) settle(undefined);

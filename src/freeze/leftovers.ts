@@ -1,6 +1,6 @@
 /**
- * Thaws what a guard that is not there any more has left frozen, by its record. Used by the agent whose guard
- * was killed, and by a daemon that starts.
+ * Thaws filesystems that a dead guard has left frozen, using the guard's record. Used by the agent if its guard was
+ * killed, and by every daemon when it starts.
  */
 import { constants } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
@@ -17,18 +17,18 @@ import { type FreezeRecord, listRecords, readRecord, type RecordedMount, removeR
 export interface Leftovers {
   /** Mount points that were found frozen and were thawed. */
   readonly thawed: string[];
-  /** Mount points that another daemon's living guard holds. */
+  /** Mount points that the running guard of another daemon holds frozen. */
   readonly held: string[];
   /** Mount points that could not be thawed, with the reason. */
   readonly failures: string[];
 }
 
-/** How long after its deadline a living guard is given before it counts as stopped, in milliseconds. */
+/** Milliseconds after its deadline before a guard that still exists counts as stopped. */
 const graceMs = 2000;
 
 /**
- * To be called when a daemon starts: thaws what earlier ones left frozen. Records of earlier boots and those
- * that cannot be read are removed. Never touches what a living guard holds within its time.
+ * Thaws filesystems that earlier daemons left frozen. Call it when a daemon starts. Records of earlier boots and
+ * invalid records are removed. Mounts that a running guard holds within its deadline are never thawed.
  */
 export async function thawLeftovers(runDirectory: string, log: Log): Promise<Leftovers> {
   const result: Leftovers = { thawed: [], held: [], failures: [] };
@@ -52,7 +52,7 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
         result.held.push(...record.mounts.map((mount) => mount.path));
         continue;
       }
-      // Stopped by somebody: it does not thaw, and when it goes on it must not thaw what others froze since.
+      // The guard was stopped (SIGSTOP) and does not thaw. If it continued, it could thaw another process's freeze.
       process.kill(record.guard.pid, 'SIGKILL');
     }
     const failuresBefore = result.failures.length;
@@ -64,14 +64,14 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
   return result;
 }
 
-/** The last frozen first. */
+/** Thaws the mounts of a record, the last frozen first. */
 async function thawRecorded(record: FreezeRecord, result: Leftovers): Promise<void> {
   for (const mount of record.mounts.toReversed()) {
     const handle = await openAgain(mount).catch((thrown: unknown) => {
       result.failures.push(`${mount.path} cannot be opened (${errnoCode(thrown) ?? String(thrown)})`);
       return undefined;
     });
-    // Not mounted any more: then it is not frozen either (umount waits for the thaw).
+    // A filesystem that is not mounted any more is not frozen either: umount waits for the thaw.
     if (handle === undefined) continue;
     try {
       const outcome = thawIfFrozen(handle.fd);
@@ -84,7 +84,7 @@ async function thawRecorded(record: FreezeRecord, result: Leftovers): Promise<vo
   }
 }
 
-/** `thawed`, `was not frozen`, or the errno's name. */
+/** Thaws the filesystem. Returns `thawed`, `was not frozen`, or errno's name. */
 export function thawIfFrozen(fd: number): string {
   try {
     thawFilesystemNow(fd);
@@ -96,8 +96,8 @@ export function thawIfFrozen(fd: number): string {
 }
 
 /**
- * Opens the filesystem by its recorded path, or by any other mount of it; undefined if it is not mounted any more. Throws
- * if it is, and cannot be opened.
+ * Opens the filesystem by its recorded path, or by any other mount of it. Returns undefined if it is not mounted any
+ * more. Throws if it is mounted but cannot be opened.
  */
 async function openAgain(mount: RecordedMount): Promise<FileHandle | undefined> {
   const { major, minor } = splitDeviceNumber(mount.dev);
@@ -109,7 +109,7 @@ async function openAgain(mount: RecordedMount): Promise<FileHandle | undefined> 
       if ((await handle.stat()).dev === mount.dev) return handle;
       await handle.close();
     } catch (thrown) {
-      // Covered, renamed, gone or hung: the next one.
+      // The mount is covered, renamed, gone, or hangs. Try the next one.
       if (errnoCode(thrown) !== 'ENOENT') trouble ??= { thrown };
     }
   if (trouble !== undefined && elsewhere.length > 0) throw trouble.thrown;

@@ -1,6 +1,6 @@
 /**
- * What the agent and its guard process say to each other: JSON objects, one a line, over the guard's standard
- * input and output. The end of the input is a command too: thaw and exit; without `leave` before it, the agent has died.
+ * The messages between the agent and its guard process: JSON objects, one per line, over the guard's standard input and
+ * output. The end of the input is a command too: thaw and exit. If no `leave` came before it, the agent has died.
  */
 import type { ErrorDocument } from '../base/errors.ts';
 import type { ProcessIdentity } from '../linux/process.ts';
@@ -20,9 +20,9 @@ export type Command =
 
 export interface MountReport {
   readonly path: string;
-  /** Milliseconds from the call that froze it to the end of the call that thawed it. */
+  /** Milliseconds from the start of the freeze call to the end of the thaw call. */
   readonly frozenMs: number;
-  /** It was not frozen any more when we came to thaw it. */
+  /** The filesystem was not frozen any more when the guard thawed it. */
   readonly thawedByOthers: boolean;
 }
 
@@ -30,18 +30,18 @@ export interface FreezeReport {
   /** Milliseconds from the first freeze to the last thaw. */
   readonly frozenMs: number;
   readonly perMount: readonly MountReport[];
-  /** Why a filesystem may still be frozen; empty where all is well. */
+  /** Reasons why filesystems may still be frozen; empty if all are thawed. */
   readonly failures: readonly string[];
 }
 
 export type Answer =
   | { readonly is: 'ready' }
-  /** The first filesystem begins to freeze now; the agent's own watch over the deadline begins here. */
+  /** The first filesystem begins to freeze now. The agent starts its own timer for the deadline. */
   | { readonly is: 'freezing' }
   /** `beganAt`: milliseconds of CLOCK_MONOTONIC at which the first filesystem began to freeze. */
   | { readonly is: 'frozen'; readonly beganAt: number }
   | { readonly is: 'thawed'; readonly report: FreezeReport }
-  /** Thawed without having been told to. */
+  /** The guard thawed without a command. */
   | { readonly is: 'expired'; readonly why: 'deadline' | 'signal'; readonly report: FreezeReport }
   /** The last command failed; nothing is frozen. */
   | { readonly is: 'failed'; readonly error: ErrorDocument };
@@ -50,7 +50,7 @@ export function encodeLine(message: Command | Answer): string {
   return `${JSON.stringify(message)}\n`;
 }
 
-/** Cuts a stream of text into lines, which may arrive in any pieces. */
+/** Splits a stream of text into lines. The text may arrive in any pieces. */
 export function lineSplitter(onLine: (line: string) => void): (chunk: string) => void {
   let rest = '';
   return (chunk) => {

@@ -1,4 +1,4 @@
-/** Opening a mount point, so that its filesystem can be frozen and thawed by the descriptor. */
+/** Opens mount points: a filesystem is frozen and thawed by a descriptor of its mount point. */
 import { constants, openSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, stat } from 'node:fs/promises';
 import { boundedCall, boundedOpen, isNoAnswer } from '../base/bounded-call.ts';
@@ -8,8 +8,8 @@ import { filePath } from '../base/file-name.ts';
 const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
 /**
- * A directory or a file: a bind mount may show a single file of a filesystem, as in containers. Throws FREEZE_FAILED,
- * and NO_ANSWER if the filesystem hangs.
+ * Opens a mount point: a directory, or a file, because a bind mount may be a single file (in containers). Throws
+ * FREEZE_FAILED, and NO_ANSWER if the filesystem hangs.
  */
 export async function openMount(path: string): Promise<FileHandle> {
   try {
@@ -20,7 +20,7 @@ export async function openMount(path: string): Promise<FileHandle> {
   }
 }
 
-/** The same for the guard, which waits for nothing else. */
+/** `openMount` for the guard, synchronous and without a time limit: the guard has nothing else to do. */
 export function openMountNow(path: string): number {
   try {
     refuseSpecial(path, statSync(filePath(path)));
@@ -30,7 +30,7 @@ export function openMountNow(path: string): number {
   }
 }
 
-/** To open a device node would open the device. */
+/** Throws for special files: opening a device node would open the device. */
 function refuseSpecial(path: string, node: Stats): void {
   if (node.isDirectory() || node.isFile()) return;
   throw new AgentError(

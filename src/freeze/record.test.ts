@@ -28,7 +28,7 @@ const record: FreezeRecord = {
   mounts: [{ path: '/no/such/place', dev: 4 }],
 };
 
-test('a record comes back as it was written, and goes', () => {
+test('a record is read as it was written, and can be removed', () => {
   const path = recordPath(directory, 77);
   writeRecord(path, record);
   assert.deepEqual(readRecord(path), record);
@@ -38,7 +38,7 @@ test('a record comes back as it was written, and goes', () => {
   assert.deepEqual(listRecords(join(directory, 'none')), []);
 });
 
-test('what is no record is none', () => {
+test('a file that is not a record is read as undefined', () => {
   const path = recordPath(directory, 78);
   for (const text of ['', '{', 'null', '[]', '{"version":2}', JSON.stringify({ ...record, guard: 1 })]) {
     writeFileSync(path, text);
@@ -47,7 +47,7 @@ test('what is no record is none', () => {
   removeRecord(path);
 });
 
-test('records of another boot and of nobody are cleared, those of the living are kept', async () => {
+test('records of another boot and of ended guards are removed, records of running guards are kept', async () => {
   const boot = await bootId();
   const self = (await identifyProcess(process.pid))!;
   const deadline = machineMilliseconds() + 60_000;
@@ -64,7 +64,7 @@ test('records of another boot and of nobody are cleared, those of the living are
   removeRecord(recordPath(directory, 4));
 });
 
-test('lines arrive whole, however the stream is cut', () => {
+test('lines arrive complete, however the stream is split', () => {
   fc.assert(
     fc.property(fc.array(fc.stringMatching(/^[a-z]{1,9}$/)), fc.array(fc.nat(60)), (lines, cuts) => {
       const stream = lines.map((line) => `${line}\n`).join('');

@@ -1,7 +1,7 @@
 /**
- * The record of what is frozen: a small file in the run directory, written before the freeze and removed after
- * the thaw, so that a daemon that starts after both the agent and its guard were killed can thaw what they
- * left. Written to a temporary name and renamed, synchronously: the directory lies on a tmpfs.
+ * The record of frozen filesystems: a small file in the run directory, written before the freeze and removed after the
+ * thaw. If both the agent and its guard are killed, the next daemon thaws the filesystems of the record. It is written
+ * to a temporary name and renamed. All calls are synchronous, because the directory is on a tmpfs.
  */
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,18 +11,18 @@ import type { ProcessIdentity } from '../linux/process.ts';
 
 export interface FreezeRecord {
   readonly version: 1;
-  /** A record of an earlier boot is void: nothing stays frozen through a boot. */
+  /** A record of an earlier boot is invalid: nothing stays frozen across a boot. */
   readonly bootId: string;
   readonly guard: ProcessIdentity;
-  /** Milliseconds of CLOCK_MONOTONIC after which the guard may not hold anything any more. */
+  /** CLOCK_MONOTONIC in milliseconds after which the guard must not hold anything frozen. */
   readonly deadline: number;
-  /** In the order of freezing. */
+  /** The mounts in the order of freezing. */
   readonly mounts: readonly RecordedMount[];
 }
 
 export interface RecordedMount {
   readonly path: string;
-  /** Device number of the filesystem (st_dev), so that a path that means another one by now is noticed. */
+  /** Device number of the filesystem (st_dev). It shows if the path now leads to another filesystem. */
   readonly dev: number;
 }
 
@@ -51,7 +51,7 @@ export function removeRecord(path: string): void {
   rmSync(`${path}.new`, { force: true });
 }
 
-/** Undefined if there is none, or it cannot be understood. Throws if it cannot be read. */
+/** Returns undefined if there is no record or it is invalid. Throws if it cannot be read. */
 export function readRecord(path: string): FreezeRecord | undefined {
   let text: string;
   try {
@@ -72,7 +72,7 @@ function parseRecord(text: string): FreezeRecord | undefined {
   }
 }
 
-/** Paths of all records in the directory. */
+/** Returns the paths of all records in the directory. */
 export function listRecords(runDirectory: string): string[] {
   try {
     return readdirSync(runDirectory)

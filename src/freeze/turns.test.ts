@@ -5,7 +5,7 @@ import { freezeTurn } from './turns.ts';
 
 const { signal } = new AbortController();
 
-test('freezes with a filesystem in common take turns, others do not wait', async () => {
+test('freezes with a filesystem in common wait for each other, other freezes do not wait', async () => {
   const order: string[] = [];
   const outer = await freezeTurn(['loop1', 'loop0'], signal);
   const inner = freezeTurn(['loop1'], signal).then((done) => {
@@ -16,13 +16,13 @@ test('freezes with a filesystem in common take turns, others do not wait', async
   await turn();
   assert.deepEqual(order, []);
   outer();
-  // Once more does nothing.
+  // A second call does nothing.
   outer();
   (await inner)();
   (await freezeTurn(['loop0', 'loop1'], signal))();
 });
 
-test('a wait ends with the signal', async () => {
+test('the signal ends a wait', async () => {
   const done = await freezeTurn(['loop1'], signal);
   const controller = new AbortController();
   const waiting = freezeTurn(['loop1'], controller.signal);

@@ -1,17 +1,17 @@
 /**
- * Freezes of this process that have a filesystem in common take turns. Jobs run side by side, and so do the devices of a
- * job while they are mapped; one of them may lie on another (a loop device on the filesystem that holds its file). The
- * kernel freezes a filesystem once, and answers EBUSY as if another program held it.
+ * Makes freezes of this process wait for each other if they have a filesystem in common. Jobs run in parallel, and so
+ * do the devices of a job while they are mapped. One device may be on another: a loop device on the filesystem that
+ * holds its file. The kernel refuses a second freeze of a filesystem with EBUSY, as if another program held it.
  */
 
-/** Filesystems, by the kernel name of their device, that a freeze holds or prepares now. */
+/** Filesystems that a freeze holds or prepares now, by the kernel name of their device. */
 const held = new Set<string>();
 const waiting = new Set<() => void>();
 
-/** Waits until no other freeze has any of the filesystems; the result gives them back. Throws the signal's reason. */
+/** Waits until no other freeze holds any of the filesystems. The result releases them. Throws the signal's reason. */
 export async function freezeTurn(filesystems: Iterable<string>, signal: AbortSignal): Promise<() => void> {
   const names = [...filesystems];
-  // All at once, so that two freezes never wait for each other.
+  // All are taken at once, so two freezes never wait for each other in a circle.
   while (names.some((name) => held.has(name))) {
     signal.throwIfAborted();
     await nextEnd(signal);
