@@ -22,7 +22,7 @@ export interface FreezerOptions {
   /** Directory of the record of frozen filesystems. Must not be on any of these filesystems. */
   readonly runDirectory: string;
   readonly log: Log;
-  /** Ends `createFreezer` and `freeze` with CANCELLED. It does not affect `thaw` and `close`: the caller calls those. */
+  /** Ends `createFreezer` and `freeze` with CANCELLED. Does not affect `thaw` and `close`: the caller calls these. */
   readonly signal?: AbortSignal;
 }
 

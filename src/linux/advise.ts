@@ -11,7 +11,7 @@ const fadvise = declare<[fd: number, offset: number, length: number, advice: num
 
 /** Starts reading the range into the page cache and returns at once. Throws SystemCallError. */
 export function willNeed(fd: number, offset: number, length: number): void {
-  // Returns the error's number instead of setting errno.
+  // posix_fadvise returns the error number and does not set errno.
   const errno = fadvise(fd, offset, length, WILLNEED);
   if (errno !== 0) throw new SystemCallError('posix_fadvise', errno);
 }

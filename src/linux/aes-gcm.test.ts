@@ -4,7 +4,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { Aes256Gcm, gcmTagLength, hasDirectGcm } from './aes-gcm.ts';
 
-test('the runtime of this package shows its OpenSSL', () => {
+test('the runtime of this package exports its OpenSSL', () => {
   assert.ok(hasDirectGcm);
 });
 
@@ -27,7 +27,7 @@ test('a published vector: NIST SP 800-38D, GCM specification test case 16', () =
   }
 });
 
-test("what is sealed is what node:crypto seals, and each opens the other's, with one key and many nonces", () => {
+test('direct calls and node:crypto seal to the same bytes and open each other, with one key and many nonces', () => {
   const key = randomBytes(32);
   const ways = [true, false].map((direct) => new Aes256Gcm(key, { direct }));
   const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength, size: 'max' });
@@ -50,7 +50,7 @@ test("what is sealed is what node:crypto seals, and each opens the other's, with
   );
 });
 
-test('anything that was altered is seen, and the next one opens again', () => {
+test('any altered byte is detected, and the next message opens again', () => {
   for (const direct of [true, false]) {
     const gcm = new Aes256Gcm(randomBytes(32), { direct });
     const [nonce, additional, data] = [randomBytes(12), randomBytes(32), randomBytes(100)];
@@ -72,7 +72,7 @@ test('anything that was altered is seen, and the next one opens again', () => {
   }
 });
 
-test('nothing at all is sealed too', () => {
+test('empty data is sealed too', () => {
   const key = Buffer.alloc(32, 1);
   const sealed = Buffer.alloc(16);
   new Aes256Gcm(key).seal(Buffer.alloc(12), Buffer.alloc(0), Buffer.alloc(0), sealed);

@@ -1,10 +1,10 @@
 /**
- * AES-256-GCM by the OpenSSL that the runtime brings, called directly (EVP_EncryptInit(3)), from buffer to buffer: Node's
- * own functions return a new buffer for each call, and what a busy thread leaves behind so, 64 MiB before it is
- * collected, counts with several threads (measured with Node 24). The key's schedule is made once. A runtime that does
- * not show these functions is served by node:crypto.
+ * AES-256-GCM from buffer to buffer, by direct calls to the OpenSSL of the runtime (EVP_EncryptInit(3)). Node's own
+ * functions return a new buffer for each call. A busy thread leaves 64 MiB of such buffers before they are collected,
+ * which matters with several threads (measured with Node 24). The key schedule is computed once. If the runtime does
+ * not export these functions, node:crypto is used.
  *
- * Whoever calls this sees to it that no nonce is used twice under a key.
+ * The caller must never use a nonce twice with the same key.
  */
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { type Signature, runtimeFunctions } from './runtime.ts';
@@ -20,7 +20,7 @@ const setTag = 0x11;
 
 type Pointer = unknown;
 
-/** All but those that return pointers return 1 for success. */
+/** Functions of OpenSSL. Those that return a number return 1 for success. */
 interface Functions {
   readonly aes256Gcm: () => Pointer;
   readonly newContext: () => Pointer;
@@ -68,7 +68,7 @@ const functions = runtimeFunctions<Functions>(signatures);
 /** True if the runtime's own AES is called directly. @internal */
 export const hasDirectGcm = functions !== undefined;
 
-/** Contexts of objects that nobody has any more. A thread that is terminated may leave a few, of 1 KiB or so. */
+/** Frees the contexts of collected objects. A terminated thread may leave a few contexts, of about 1 KiB each. */
 const forgotten = new FinalizationRegistry<Pointer>((context) => functions?.freeContext(context));
 
 export class Aes256Gcm {
@@ -79,7 +79,7 @@ export class Aes256Gcm {
   readonly #written = Buffer.alloc(4);
   readonly #rest = Buffer.alloc(gcmTagLength);
 
-  /** `key`: 32 bytes. `direct` false: by node:crypto. */
+  /** `key`: 32 bytes. If `direct` is false, node:crypto is used. */
   constructor(key: Uint8Array, { direct = true }: { readonly direct?: boolean } = {}) {
     if (key.length !== gcmKeyLength) throw new RangeError(`a key of ${key.length} bytes`);
     this.#key = Buffer.from(key);
@@ -111,8 +111,8 @@ export class Aes256Gcm {
   }
 
   /**
-   * Writes the plaintext of ciphertext and tag, `gcmTagLength` bytes fewer, to the beginning of `into`. False where
-   * anything was altered; what is in `into` then is of no use.
+   * Decrypts ciphertext and tag. Writes the plaintext, `gcmTagLength` bytes fewer, to the beginning of `into`. Returns
+   * false if anything was altered; then the content of `into` must not be used.
    */
   open(nonce: Uint8Array, additional: Uint8Array, sealed: Uint8Array, into: Uint8Array): boolean {
     const length = sealed.length - gcmTagLength;
@@ -152,7 +152,7 @@ export class Aes256Gcm {
     }
   }
 
-  /** C knows no lengths. */
+  /** Checks the lengths, because the C functions cannot. */
   #check(nonce: Uint8Array, needed: number, into: Uint8Array): void {
     if (nonce.length !== gcmNonceLength) throw new RangeError(`a nonce of ${nonce.length} bytes`);
     if (into.length < needed) throw new RangeError(`${needed} bytes do not fit into ${into.length}`);

@@ -25,7 +25,7 @@ test('a thread moves to each processor that it may run on, and back to all of th
   assert.deepEqual(threadProcessors(), before);
 });
 
-test('lists of processors are read as the kernel writes them', () => {
+test('lists of processors in the format of the kernel are parsed', () => {
   assert.deepEqual(parseProcessorList('0\n'), [0]);
   assert.deepEqual(parseProcessorList('0-3,8,10-11\n'), [0, 1, 2, 3, 8, 10, 11]);
   assert.deepEqual(parseProcessorList('\n'), []);

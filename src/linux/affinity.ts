@@ -1,4 +1,4 @@
-/** Which processors the calling thread runs on (sched_setaffinity(2) with 0 concerns one thread alone). */
+/** The processors that the calling thread may run on (sched_setaffinity(2); pid 0 is the calling thread only). */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoCode } from '../base/errors.ts';
@@ -31,8 +31,8 @@ export function setThreadProcessors(mask: Uint8Array): void {
 }
 
 /**
- * Moves the calling thread to one processor, and returns when it runs there. False where it may not: the
- * processor is offline, or not among those of the thread's control group.
+ * Moves the calling thread to one processor, and returns when it runs there. Returns false if that is not possible: the
+ * processor is offline, or not allowed in the thread's control group.
  */
 export function moveThreadTo(processor: number): boolean {
   const mask = new Uint8Array(maskBytes);
@@ -51,7 +51,7 @@ export function onlineProcessors(sys = '/sys'): number[] {
   return parseProcessorList(readFileSync(join(sys, 'devices/system/cpu/online'), 'utf8'));
 }
 
-/** `0-3,8` (Documentation/admin-guide/cputopology.rst). */
+/** Parses a list such as `0-3,8` (Documentation/admin-guide/cputopology.rst). */
 export function parseProcessorList(text: string): number[] {
   const numbers: number[] = [];
   for (const part of text.trim().split(',')) {

@@ -1,20 +1,20 @@
 /**
- * Buffers whose address is a multiple of what O_DIRECT asks for: an allocation that is larger by the
- * alignment, cut at the right place. V8 never moves the memory behind an ArrayBuffer.
+ * Buffers whose address has the alignment that O_DIRECT needs. The allocation is larger by the alignment, and the
+ * buffer is a view that begins at the right address. V8 never moves the memory of an ArrayBuffer.
  */
 import { addressOf } from './libc.ts';
 
 /** Enough for every device and filesystem with blocks of up to one page. */
 export const defaultAlignment = 4096;
 
-/** A zeroed buffer of `bytes` whose address is a multiple of `alignment` (a power of two). */
+/** Returns a zeroed buffer of `bytes` bytes whose address is a multiple of `alignment` (a power of two). */
 export function alignedBuffer(bytes: number, alignment: number = defaultAlignment): Buffer<ArrayBuffer> {
   const whole = Buffer.alloc(bytes + alignment);
   const start = misalignment(whole, alignment);
   return whole.subarray(start, start + bytes);
 }
 
-/** True where the address of the view's first byte is a multiple of `alignment`. */
+/** True if the address of the view's first byte is a multiple of `alignment`. */
 export function isAligned(view: Uint8Array, alignment: number): boolean {
   return misalignment(view, alignment) === 0;
 }
@@ -25,7 +25,7 @@ function misalignment(view: Uint8Array, alignment: number): number {
   return past === 0 ? 0 : alignment - past;
 }
 
-/** Asking for an address costs microseconds, and readers ask before every read. */
+/** Cached addresses: to get an address takes microseconds, and readers need it before every read. */
 const knownBases = new WeakMap<ArrayBufferLike, bigint>();
 
 function baseModulo(buffer: ArrayBufferLike, alignment: number): number {

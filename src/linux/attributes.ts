@@ -1,6 +1,6 @@
 /**
- * Owner, mode, times and extended attributes of a directory, from one descriptor to another (fsetxattr(2), futimens(3);
- * Node has no calls for extended attributes). ACLs and capabilities are extended attributes.
+ * Copies owner, mode, times and extended attributes of a directory from one descriptor to another (fsetxattr(2),
+ * futimens(3)). Node has no calls for extended attributes. ACLs and capabilities are extended attributes.
  */
 import { type BigIntStats, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { addressOf, checked, declare, SystemCallError } from './libc.ts';
@@ -34,7 +34,7 @@ export interface Attributes {
   readonly extended: ReadonlyMap<string, Buffer>;
 }
 
-/** Throws SystemCallErrors. */
+/** Reads the attributes of an open directory. Throws SystemCallErrors. */
 export function readAttributes(fd: number): Attributes {
   const extended = new Map<string, Buffer>();
   for (const name of listNames(fd)) {
@@ -45,7 +45,7 @@ export function readAttributes(fd: number): Attributes {
   return { node: fstatSync(fd, { bigint: true }), extended };
 }
 
-/** ACLs become those that are given, or none; other extended attributes that are there stay. Throws SystemCallErrors. */
+/** Writes the attributes. Removes ACLs that are not in `extended`; others stay. Throws SystemCallErrors. */
 export function writeAttributes(fd: number, { node, extended }: Attributes): void {
   fchownSync(fd, Number(node.uid), Number(node.gid));
   for (const name of acls) if (!extended.has(name)) removeAttribute(fd, name);

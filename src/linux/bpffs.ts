@@ -1,4 +1,4 @@
-/** The filesystem of BPF pins, and the limit of locked memory that maps counted against before Linux 5.11. */
+/** The filesystem of BPF pins, and the limit of locked memory. Before Linux 5.11, maps counted as locked memory. */
 import { statfsSync } from 'node:fs';
 import { checked, declare } from './libc.ts';
 
@@ -11,7 +11,7 @@ const mountCall = declare<
 >('mount', 'int', ['const char *', 'const char *', 'const char *', 'uint64', 'const char *']);
 const setrlimit = declare<[resource: number, limits: Uint8Array]>('setrlimit', 'int', ['int', 'void *']);
 
-/** True where the path exists and lies on a bpffs. */
+/** True if the path exists and is on a bpffs. */
 export function isBpffs(path: string): boolean {
   try {
     return statfsSync(path).type === magic;
@@ -20,14 +20,14 @@ export function isBpffs(path: string): boolean {
   }
 }
 
-/** Mounts a bpffs for root alone on an existing directory. */
+/** Mounts a bpffs on an existing directory. Only root can use it. */
 export function mountBpffs(directory: string): void {
   checked(mountCall, ['bpf', directory, 'bpf', 0, 'mode=0700'], 'mount', `bpffs on ${directory}`);
 }
 
 /**
- * Lets this process lock as much memory as it likes, where it has CAP_SYS_RESOURCE; false where it has not. Kernels
- * since 5.11 count maps elsewhere and do not need it.
+ * Removes the limit of locked memory for this process. Returns false without CAP_SYS_RESOURCE. Since Linux 5.11 maps do
+ * not count as locked memory, so this is not needed.
  */
 export function raiseLockedMemoryLimit(): boolean {
   return setrlimit(RLIMIT_MEMLOCK, Buffer.alloc(16, 0xff)) === 0;

@@ -1,7 +1,7 @@
 /**
- * debugfs (Documentation/filesystems/debugfs.rst). Where nobody has mounted it, it is mounted for this process
- * alone: on a directory of its own for an instant, then taken off the tree again and kept by a descriptor, so
- * that nothing is left to unmount whatever becomes of the process.
+ * Opens debugfs (Documentation/filesystems/debugfs.rst). If it is not mounted, it is mounted for this process only: on
+ * a temporary directory for a moment, then detached and kept open by a descriptor. So no mount is left if the process
+ * dies.
  */
 import { closeSync, constants, mkdtempSync, openSync, rmdirSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,14 +21,14 @@ const mountCall = declare<
 const unmountCall = declare<[target: string, flags: number]>('umount2', 'int', ['const char *', 'int']);
 
 export interface Debugfs {
-  /** Where its files are for this process. */
+  /** Path of the debugfs for this process. */
   readonly path: string;
   close(): void;
 }
 
 /**
- * `directory` is for the instant of mounting: any that can be written. Errors are SystemCallErrors: EPERM
- * without the right to mount or where the kernel was told to hide debugfs, ENODEV where it has none.
+ * Opens debugfs. `directory` must be writable; it is used only for the moment of mounting. Errors are SystemCallErrors.
+ * EPERM: no permission to mount, or the kernel is configured to hide debugfs. ENODEV: the kernel has no debugfs.
  */
 export async function openDebugfs(directory: string): Promise<Debugfs> {
   for (const mount of await readMounts())

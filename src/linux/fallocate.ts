@@ -1,9 +1,9 @@
 /**
  * fallocate(2): holes and zeros in files (modes of include/uapi/linux/falloc.h; Node has no call for it).
- * Everything blocks its thread as long as the filesystem takes: microseconds for a hole in a small file,
- * longer for one over many extents.
+ * Each call blocks its thread until the filesystem is done: microseconds for a hole in a small file, longer for a hole
+ * over many extents.
  *
- * Errors are SystemCallErrors; EOPNOTSUPP where the filesystem has no such operation.
+ * Errors are SystemCallErrors. EOPNOTSUPP: the filesystem does not support the operation.
  */
 import { checked, declare } from './libc.ts';
 
@@ -18,17 +18,17 @@ const fallocate = declare<[fd: number, mode: number, offset: number, length: num
   'int64',
 ]);
 
-/** Frees `[offset, offset + length)`, which reads as zeros afterwards; partial blocks are zeroed in place. */
+/** Frees `[offset, offset + length)`. The range then reads as zeros; partial blocks are zeroed in place. */
 export function punchHole(fd: number, offset: number, length: number): void {
   checked(fallocate, [fd, PUNCH_HOLE | KEEP_SIZE, offset, length], 'fallocate PUNCH_HOLE');
 }
 
-/** Makes the range read as zeros and keeps (or gets) room for it, so that later writes cannot meet ENOSPC. */
+/** Makes the range read as zeros and keeps space allocated for it, so later writes cannot get ENOSPC. */
 export function zeroRange(fd: number, offset: number, length: number): void {
   checked(fallocate, [fd, ZERO_RANGE | KEEP_SIZE, offset, length], 'fallocate ZERO_RANGE');
 }
 
-/** Gets room for the range; what is there stays, holes read as zeros as before. */
+/** Allocates space for the range. Existing data stays, and holes still read as zeros. */
 export function allocate(fd: number, offset: number, length: number): void {
   checked(fallocate, [fd, KEEP_SIZE, offset, length], 'fallocate');
 }

@@ -1,4 +1,4 @@
-/** Where on its device a file lies: FS_IOC_FIEMAP (include/uapi/linux/fiemap.h, Documentation/filesystems/fiemap.rst). */
+/** Finds the place of a file on its device: FS_IOC_FIEMAP (linux/fiemap.h, Documentation/filesystems/fiemap.rst). */
 import { checked, declare } from './libc.ts';
 
 // _IOWR('f', 11, struct fiemap)
@@ -7,7 +7,7 @@ const FIEMAP_FLAG_SYNC = 1;
 const FIEMAP_EXTENT_UNKNOWN = 2;
 const headSize = 32;
 const extentSize = 56;
-/** Enough for the small files that this is for; one with more throws. */
+/** Enough for the small files that this is used for. A file with more extents is an error. */
 const mostExtents = 64;
 
 const ioctl = declare<[fd: number, request: number, argument: Uint8Array]>('ioctl', 'int', [
@@ -17,8 +17,8 @@ const ioctl = declare<[fd: number, request: number, argument: Uint8Array]>('ioct
 ]);
 
 /**
- * The byte ranges of the device that hold an open file, after what waits in memory was written. Throws SystemCallError
- * where the filesystem does not say, RangeError for a file in very many pieces or without a place.
+ * Returns the byte ranges of the device that hold an open file. Its dirty data is written first. Throws SystemCallError
+ * if the filesystem does not support this, RangeError if the file has too many extents or one without a place.
  */
 export function fileExtents(fd: number): { readonly offset: number; readonly length: number }[] {
   const map = Buffer.alloc(headSize + mostExtents * extentSize);

@@ -7,7 +7,7 @@ const LOCK_NB = 4;
 
 const flock = declare<[fd: number, operation: number]>('flock', 'int', ['int', 'int']);
 
-/** Takes the exclusive lock without waiting; false where another open file holds it. */
+/** Takes the exclusive lock without waiting. Returns false if another open file holds it. */
 export function tryLock(fd: number): boolean {
   try {
     checked(flock, [fd, LOCK_EX | LOCK_NB], 'flock');

@@ -32,7 +32,7 @@ function unsupported(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'EOPNOTSUPP';
 }
 
-test('data and holes are told apart, and a punched hole frees its blocks and reads as zeros', (t) => {
+test('data and holes are distinguished, and a punched hole frees its blocks and reads as zeros', (t) => {
   const fd = scratch('punch');
   try {
     assert.equal(nextData(fd, 0), undefined);
@@ -60,7 +60,7 @@ test('data and holes are told apart, and a punched hole frees its blocks and rea
   }
 });
 
-test('zeroed and allocated ranges keep their room and the size of the file', (t) => {
+test('zeroed and allocated ranges keep their space and the size of the file', (t) => {
   const fd = scratch('zero');
   try {
     writeSync(fd, Buffer.alloc(unit, 7), 0, unit, 0);
@@ -84,7 +84,7 @@ test('zeroed and allocated ranges keep their room and the size of the file', (t)
   }
 });
 
-test('offsets beyond 32 bits arrive whole', () => {
+test('offsets of more than 32 bits are passed correctly', () => {
   const fd = openSync(join(directory, 'large'), 'w+');
   try {
     const far = 5 * 2 ** 40 + 4096 * 3;
@@ -104,7 +104,7 @@ test('errors carry the name of errno', () => {
   assert.throws(() => duplicate(-1), { code: 'EBADF' });
 });
 
-test('a duplicate outlives its original', () => {
+test('a duplicate stays open after its original is closed', () => {
   const fd = scratch('duplicate');
   const copy = duplicate(fd);
   closeSync(fd);

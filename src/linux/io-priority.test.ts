@@ -4,7 +4,7 @@ import { readlinkSync } from 'node:fs';
 import test from 'node:test';
 import { type IoClass, setIoClass } from './io-priority.ts';
 
-test('ionice sees the class that a thread gives itself', () => {
+test('ionice shows the class that a thread sets for itself', () => {
   const thread = readlinkSync('/proc/thread-self').split('/').at(-1)!;
   const seen = (): string => execFileSync('ionice', ['-p', thread], { encoding: 'utf8' }).trim();
   const cases: readonly (readonly [IoClass, RegExp])[] = [

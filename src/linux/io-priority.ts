@@ -1,10 +1,10 @@
 /**
- * The I/O class of the calling thread: ioprio_set(2), constants of include/uapi/linux/ioprio.h. Only reads and direct
- * writes have a class, and not every I/O scheduler heeds it (docs/impact.md).
+ * Sets the I/O class of the calling thread: ioprio_set(2), constants of include/uapi/linux/ioprio.h. Only reads and
+ * direct writes have a class, and not every I/O scheduler uses it (docs/impact.md).
  */
 import { declare } from './libc.ts';
 
-/** `lowest`: best effort, the last of its levels. `none`: that of the thread's nice value, as if nothing had been set. */
+/** `lowest`: best effort at its lowest level. `none`: the default, which depends on the thread's nice value. */
 export type IoClass = 'none' | 'lowest' | 'idle';
 
 const classShift = 13;
@@ -17,7 +17,7 @@ const values: Readonly<Record<IoClass, number>> = {
 /** __NR_ioprio_set. */
 const number = process.arch === 'arm64' ? 30 : 251;
 
-/** With `who` 0 it concerns the calling thread alone. */
+/** IOPRIO_WHO_PROCESS. With `who` 0 it applies to the calling thread only. */
 const whoProcess = 1;
 
 const syscall = declare<[number: number, which: number, who: number, value: number]>('syscall', 'long', [
@@ -27,7 +27,7 @@ const syscall = declare<[number: number, which: number, who: number, value: numb
   'int64',
 ]);
 
-/** False if the kernel refuses it (a security module, a container's filter); the thread keeps the class that it had. */
+/** False if the kernel refuses it (a security module, a container's filter). The thread then keeps its class. */
 export function setIoClass(ioClass: IoClass): boolean {
   return syscall(number, whoProcess, 0, values[ioClass]) >= 0;
 }

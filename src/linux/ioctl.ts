@@ -1,7 +1,6 @@
 /**
- * The ioctls of block devices and of freezing. Numbers are those of x86-64 and arm64
- * (include/uapi/linux/fs.h; _IO(0x12, n), _IOR and _IOWR('X', n)). Errors are SystemCallErrors that carry
- * errno's name.
+ * The ioctls of block devices and of freezing. Numbers are those of x86-64 and arm64 (include/uapi/linux/fs.h;
+ * _IO(0x12, n), _IOR and _IOWR('X', n)). Errors are SystemCallErrors with errno's name.
  */
 import { checked, checkedAsync, declare } from './libc.ts';
 
@@ -42,32 +41,32 @@ export function blockDeviceSectors(fd: number): { logical: number; physical: num
   return { logical: getInt(fd, BLKSSZGET, 'BLKSSZGET'), physical: getInt(fd, BLKPBSZGET, 'BLKPBSZGET') };
 }
 
-/** True where the block device itself refuses writes. */
+/** True if the block device itself refuses writes. */
 export function blockDeviceReadOnly(fd: number): boolean {
   return getInt(fd, BLKROGET, 'BLKROGET') !== 0;
 }
 
 /**
- * Makes the kernel read the partition table of a whole disk again. EBUSY: a partition is in use; EINVAL: this device has
- * no partitions for the kernel.
+ * Makes the kernel read the partition table of a whole disk again. EBUSY: a partition is in use. EINVAL: the kernel
+ * does not support partitions on this device.
  */
 export async function rereadPartitions(fd: number): Promise<void> {
   await checkedAsync(ioctl, [fd, BLKRRPART, null], 'ioctl BLKRRPART');
 }
 
-/** Discards a range (multiples of the sector size); what is read there afterwards is undefined. */
+/** Discards a range (multiples of the sector size). Reads of the range are undefined afterwards. */
 export async function discard(fd: number, offset: number, length: number): Promise<void> {
   await checkedAsync(ioctl, [fd, BLKDISCARD, range(offset, length)], 'ioctl BLKDISCARD');
 }
 
-/** Makes a range (multiples of the sector size) read as zeros, by the device's own means where it has any. */
+/** Makes a range (multiples of the sector size) read as zeros, with a command of the device if it has one. */
 export async function zeroOut(fd: number, offset: number, length: number): Promise<void> {
   await checkedAsync(ioctl, [fd, BLKZEROOUT, range(offset, length)], 'ioctl BLKZEROOUT');
 }
 
 /**
- * Makes a range read as zeros and lets the device give its space back, where it can do so quickly; EOPNOTSUPP
- * where it cannot. (fallocate on a block device, block/fops.c: blkdev_fallocate.)
+ * Makes a range read as zeros and allows the device to free the space, if the device can do so quickly. If not:
+ * EOPNOTSUPP. (fallocate on a block device, block/fops.c: blkdev_fallocate.)
  */
 export async function unmapZeroes(fd: number, offset: number, length: number): Promise<void> {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -75,21 +74,21 @@ export async function unmapZeroes(fd: number, offset: number, length: number): P
 }
 
 /**
- * Freezes the filesystem that the open file or directory lies on. Takes as long as its dirty data takes to
- * write, on a thread of the pool. EBUSY: frozen already; EOPNOTSUPP: this type cannot be frozen.
+ * Freezes the filesystem of the open file or directory, on a thread of the pool. Takes as long as the kernel needs to
+ * write its dirty data. EBUSY: frozen already. EOPNOTSUPP: this type of filesystem cannot be frozen.
  */
 export async function freezeFilesystem(fd: number): Promise<void> {
   await checkedAsync(ioctl, [fd, FIFREEZE, Buffer.alloc(8)], 'ioctl FIFREEZE');
 }
 
-/** Thaws it, on a thread of the pool. EINVAL: it was not frozen. */
+/** Thaws the filesystem, on a thread of the pool. EINVAL: it was not frozen. */
 export async function thawFilesystem(fd: number): Promise<void> {
   await checkedAsync(ioctl, [fd, FITHAW, Buffer.alloc(8)], 'ioctl FITHAW');
 }
 
 /**
- * The same on this thread, for the process that must thaw although all threads of its pool may be waiting for
- * the frozen filesystem.
+ * Thaws the filesystem on this thread. A process needs this if all threads of its pool may be waiting for the frozen
+ * filesystem.
  */
 export function thawFilesystemNow(fd: number): void {
   checked(ioctl, [fd, FITHAW, Buffer.alloc(8)], 'ioctl FITHAW');

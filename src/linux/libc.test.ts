@@ -5,7 +5,7 @@ import { discard } from './ioctl.ts';
 import { errnoName } from './libc.ts';
 import { syncFilesystem } from './syncfs.ts';
 
-test('errnos have their names', () => {
+test('errno numbers have their names', () => {
   const names = {
     5: 'EIO',
     6: 'ENXIO',
@@ -19,7 +19,7 @@ test('errnos have their names', () => {
   assert.equal(errnoName(4095), 'errno 4095');
 });
 
-test('calls on other threads bring their own errno, also when many run at once', async () => {
+test('calls on other threads return their own errno, also if many run at once', async () => {
   const notADisk = openSync('/dev/null', 'r');
   try {
     await Promise.all(

@@ -1,14 +1,13 @@
 /**
- * The C library, through koffi: the one file that declares foreign functions' shapes. The others of this room
- * wrap them. Every call ends in `checked`, which turns a negative result into a SystemCallError with errno's
- * name.
+ * The C library, through koffi. The other files of this folder declare its functions with `declare` and wrap them. They
+ * call through `checked`, which turns a negative result into a SystemCallError with errno's name.
  *
- * `ioctl`, `syscall` and their like are variadic in C; on x86-64 and on arm64 Linux variadic integers and
- * pointers travel in the same registers as fixed ones, so fixed prototypes are right there.
+ * Functions such as `ioctl` and `syscall` are variadic in C. On x86-64 and arm64 Linux, variadic integers and pointers
+ * use the same registers as fixed ones. So fixed prototypes are correct there.
  */
 import koffi from 'koffi';
 
-/** A failed system call. `code` is errno's name as Node's own errors have it (`EBUSY`). */
+/** A failed system call. `code` is errno's name, as in Node's own errors (`EBUSY`). */
 export class SystemCallError extends Error {
   readonly code: string;
   readonly errno: number;
@@ -24,7 +23,7 @@ export class SystemCallError extends Error {
   }
 }
 
-/** Linux errno numbers that no table of koffi's or Node's knows (include/uapi/asm-generic/errno.h). */
+/** Linux errno numbers that the tables of koffi and Node do not have (include/uapi/asm-generic/errno.h). */
 const uncommon: ReadonlyMap<number, string> = new Map([
   [61, 'ENODATA'],
   [74, 'EBADMSG'],
@@ -46,13 +45,13 @@ export function errnoName(errno: number): string {
 
 export const libc = koffi.load('libc.so.6');
 
-/** What koffi makes of a C function: callable here, or on a thread of libuv's pool. */
+/** A C function from koffi, called on this thread or on a thread of libuv's pool. */
 export interface Foreign<A extends readonly unknown[]> {
   (...args: A): number;
   async(...args: [...A, (error: unknown, result: number) => void]): void;
 }
 
-/** Declares a C function. `name` and the types are ours, so that the cast holds by construction. */
+/** Declares a C function. The caller must pass the correct name and types, which no compiler checks. */
 export function declare<A extends readonly unknown[]>(
   name: string,
   result: string,
@@ -61,7 +60,7 @@ export function declare<A extends readonly unknown[]>(
   return libc.func(name, result, parameters);
 }
 
-/** Calls on this thread; `about` is for the message: the path or number that it concerned. */
+/** Calls the function on this thread. `about` is the path or number for the message. */
 export function checked<A extends readonly unknown[]>(
   call: Foreign<A>,
   args: A,
@@ -73,7 +72,7 @@ export function checked<A extends readonly unknown[]>(
   return result;
 }
 
-/** The same on a thread of the pool. Whatever `args` points to is kept alive until the call returns. */
+/** `checked` on a thread of the pool. The memory that `args` points to is kept alive until the call returns. */
 export function checkedAsync<A extends readonly unknown[]>(
   call: Foreign<A>,
   args: A,
@@ -82,7 +81,7 @@ export function checkedAsync<A extends readonly unknown[]>(
 ): Promise<number> {
   return new Promise((resolve, reject) => {
     call.async(...args, (error, result) => {
-      // koffi hands over the pool thread's errno just before this callback.
+      // koffi sets errno to the value of the pool's thread just before this callback.
       const errno = koffi.errno();
       if (error instanceof Error) reject(error);
       else if (result < 0) reject(new SystemCallError(syscall, errno, about));
@@ -91,7 +90,7 @@ export function checkedAsync<A extends readonly unknown[]>(
   });
 }
 
-/** Address of the memory behind a view; it does not move while the view lives. */
+/** Returns the address of a view's memory. The memory does not move while the view exists. */
 export function addressOf(view: Uint8Array): bigint {
   return koffi.address(view);
 }

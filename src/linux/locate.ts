@@ -1,4 +1,4 @@
-/** Which mount a path lies on, and which file lies behind a loop device: asked of the kernel, not of names. */
+/** Finds the mount of a path and the file of a loop device. The kernel is asked, as names may be outdated. */
 import { constants } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
@@ -19,8 +19,8 @@ const ioctl = declare<[fd: number, request: number, argument: Uint8Array]>('ioct
 ]);
 
 /**
- * Returns the id in mountinfo of the mount that the path (links followed) lies on. Throws NO_ANSWER if the filesystem
- * hangs, and what opening throws.
+ * Returns the mountinfo ID of the mount that the path is on, after following links. Throws NO_ANSWER if the filesystem
+ * hangs, and the errors of opening the path.
  */
 export function mountIdOf(path: string): Promise<number | undefined> {
   return boundedCall('finding its mount', path, () => readMountId(path));
@@ -45,8 +45,8 @@ export interface FileIdentity {
 }
 
 /**
- * Returns the identity of the file behind a loop device, also if it was renamed or deleted. Throws ENXIO if there is none.
- * The kernel asks the file's filesystem: NO_ANSWER says that it hangs.
+ * Returns the identity of a loop device's file, also if the file was renamed or deleted. Throws ENXIO if there is no
+ * file, and NO_ANSWER if the file's filesystem hangs, because the kernel asks that filesystem.
  */
 export function loopBackingOf(devicePath: string): Promise<FileIdentity> {
   return boundedCall('LOOP_GET_STATUS64', devicePath, () => readLoopBacking(devicePath));

@@ -11,7 +11,7 @@ const v1 = '36 24 0:31 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memo
 const cpu = '37 24 0:32 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu,cpuacct\n';
 const service = 'sys/fs/cgroup/system.slice/dattod.service';
 
-/** A tree of files; `proc/meminfo` has 8 GiB unless given. */
+/** Makes a tree of files. `proc/meminfo` has 8 GiB by default. */
 function tree(t: TestContext, files: Readonly<Record<string, string | number>>): string {
   const root = mkdtempSync(join(tmpdir(), 'memory-test-'));
   t.after(() => rmSync(root, { recursive: true }));
@@ -28,7 +28,7 @@ function tree(t: TestContext, files: Readonly<Record<string, string | number>>):
 /** Without any swap. */
 const left = (bytes: number) => ({ bytes, withSwap: bytes });
 
-test('cgroup v2: the narrowest of all groups upwards, memory.max and memory.high, without the page cache', async (t) => {
+test('cgroup v2: the lowest memory.max or memory.high of the group and its parents, without page cache', async (t) => {
   const files = {
     'proc/self/mountinfo': cpu + v2,
     'proc/self/cgroup': '0::/system.slice/dattod.service\n',
@@ -56,7 +56,7 @@ test('cgroup v2: the narrowest of all groups upwards, memory.max and memory.high
   assert.deepEqual(await availableMemory(tree(t, high)), { ...left(10 * MiB), group: `/${service}` });
 });
 
-test('cgroup v1: the group of the memory controller, its parents, and its own names of things', async (t) => {
+test('cgroup v1: the group of the memory controller, its parents, and the file names of v1', async (t) => {
   const files = {
     'proc/self/mountinfo': cpu + v1 + v2,
     'proc/self/cgroup': '9:cpu,cpuacct:/elsewhere\n4:memory:/a/b\n0::/\n',
@@ -73,7 +73,7 @@ test('cgroup v1: the group of the memory controller, its parents, and its own na
   });
 });
 
-test('in a container: the mount shows the own group only, or the path is of another namespace', async (t) => {
+test('in a container: the mount shows only the own group, or the path is of another namespace', async (t) => {
   const limit = { 'sys/fs/cgroup/memory.max': 64 * MiB, 'sys/fs/cgroup/memory.current': 16 * MiB };
   const expected = { ...left(48 * MiB), group: '/sys/fs/cgroup' };
   const own = '35 24 0:30 /docker/x /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n';
@@ -92,7 +92,7 @@ test('in a container: the mount shows the own group only, or the path is of anot
     );
 });
 
-test('swap of the machine counts as far as the group may use it', async (t) => {
+test('swap of the machine counts up to the limit of the group', async (t) => {
   const meminfo = 'MemAvailable:   8388608 kB\nSwapFree:   1048576 kB\n';
   const inV2 = (swap: Record<string, string | number>) => ({
     'proc/meminfo': meminfo,
@@ -124,7 +124,7 @@ test('swap of the machine counts as far as the group may use it', async (t) => {
   }
 });
 
-test('more in use than the limit leaves nothing; no groups, no limits leave what the machine has', async (t) => {
+test('usage above the limit leaves nothing; without groups or limits, the memory of the machine is left', async (t) => {
   const over = {
     'proc/self/mountinfo': v2,
     'proc/self/cgroup': '0::/x\n',

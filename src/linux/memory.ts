@@ -1,10 +1,11 @@
 /**
- * The memory that this process can still take: what the machine has available (MemAvailable), or less, if a control
- * group of this process or one above it has a limit. Node's own `process.availableMemory()` reads the limit of the
- * innermost group only, and counts the page cache of files as memory in use.
+ * The memory that this process can still use. It is the available memory of the machine (MemAvailable), or less if a
+ * control group of this process or a group above it has a limit. Node's own `process.availableMemory()` reads only the
+ * limit of the innermost group, and counts the page cache of files as memory in use.
  *
- * cgroup v2: Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files" (memory.max kills, memory.high throttles
- * until nothing moves: neither is to be reached). cgroup v1: Documentation/admin-guide/cgroup-v1/memory.rst.
+ * cgroup v2: Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files". At memory.max the kernel kills, and at
+ * memory.high it slows the process down until it stands still: usage must reach neither limit. cgroup v1:
+ * Documentation/admin-guide/cgroup-v1/memory.rst.
  */
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -13,18 +14,18 @@ import { declare } from './libc.ts';
 import { type MountEntry, parseMountinfo } from './mountinfo.ts';
 
 export interface AvailableMemory {
-  /** Without swap. */
+  /** Available memory without swap. */
   readonly bytes: number;
-  /** With the swap that may be used: what is beyond this is killed. */
+  /** Available memory with the usable swap. A process that needs more is killed. */
   readonly withSwap: number;
-  /** The control group that makes `withSwap` what it is, as a path; undefined if it is the machine. */
+  /** Path of the control group that limits `withSwap`; undefined if the machine limits it. */
   readonly group: string | undefined;
 }
 
 interface Version {
   readonly limits: readonly string[];
   readonly usage: string;
-  /** Lines of memory.stat: page cache of files, which the kernel gives up before it kills. */
+  /** Lines of memory.stat for the page cache of files. The kernel frees it before it kills a process. */
   readonly files: readonly string[];
   readonly swap: { readonly limit: string; readonly usage: string; readonly holdsMemory: boolean };
 }
@@ -47,10 +48,10 @@ const versions: Readonly<Record<'cgroup' | 'cgroup2', Version>> = {
   },
 };
 
-/** Above this a limit of v1 means none (PAGE_COUNTER_MAX). */
+/** A limit of v1 from this value on means no limit (PAGE_COUNTER_MAX). */
 const noLimit = 2 ** 60;
 
-/** `root`: of the file system, for tests. */
+/** Returns the available memory. `root` is the root of the file tree, for tests. */
 export async function availableMemory(root = '/'): Promise<AvailableMemory> {
   const meminfo = (await text(join(root, 'proc/meminfo'))) ?? '';
   const kilobytes = (name: string): number =>
@@ -97,14 +98,14 @@ function hasMemory({ superOptions }: MountEntry): boolean {
   return superOptions.split(',').includes('memory');
 }
 
-/** In a container the mount may show only the process's own group, or lie in another namespace than the path. */
+/** Finds the group's directory. In a container the mount may show only the own group, or be of another namespace. */
 function placeIn({ root, path: top }: MountEntry, path: string): { group: string; top: string } {
   const below =
     root === '/' ? path : path === root || path.startsWith(`${root}/`) ? path.slice(root.length) : '';
   return { group: below.split('/').includes('..') ? top : join(top, below.replace(/\/$/, '')), top };
 }
 
-/** Bytes until the narrowest limit of this one group; Infinity if it has none. `swapFree`: of the machine. */
+/** Bytes left until the lowest limit of this group; Infinity without a limit. `swapFree` is the machine's free swap. */
 async function leftIn(
   group: string,
   { limits, usage, files, swap }: Version,
@@ -128,12 +129,12 @@ async function leftIn(
   };
 }
 
-/** Infinity if there is none, as `max` in v2 and a huge number in v1 say. */
+/** Returns the lowest limit; Infinity if there is none (`max` in v2, a huge number in v1). */
 function narrowest(values: readonly number[]): number {
   return Math.min(...values.filter((value) => value < noLimit));
 }
 
-/** Undefined if there is none: the root group has no limits, and a controller may be off. */
+/** Returns the file's text; undefined without a file: the root group has no limits, and a controller may be off. */
 async function text(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'latin1');
@@ -144,7 +145,7 @@ async function text(path: string): Promise<string | undefined> {
 
 const trim = declare<[pad: number]>('malloc_trim', 'int', ['size_t']);
 
-/** Gives memory that was freed back to the kernel, so that it counts as available (malloc_trim(3)). */
+/** Returns freed memory to the kernel, so it counts as available (malloc_trim(3)). */
 export function giveBackMemory(): void {
   trim(0);
 }

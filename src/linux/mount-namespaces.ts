@@ -1,14 +1,14 @@
 /**
- * Mounts of other mount namespaces (containers, services with private mounts): a device that is mounted only
- * there is in use all the same, and its filesystem can be reached through /proc/PID/root.
+ * Mounts of other mount namespaces (containers, services with private mounts). A device that is mounted only there is
+ * in use too. Its filesystem can be reached through /proc/PID/root.
  */
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type MountEntry, parseMountinfo, readMounts, visibleMounts } from './mountinfo.ts';
 
 /**
- * All mounts of this process's namespace, those that another mount covers among them; then those of block devices that
- * can be reached in other namespaces alone, with paths that work from here. Processes that end meanwhile are left out.
+ * Returns all mounts of this process's namespace, also covered ones. After them come mounts of block devices that can
+ * be reached only in other namespaces, with paths that work here. Processes that end during the call are skipped.
  */
 export async function readAllMounts(proc = '/proc'): Promise<MountEntry[]> {
   const own = await readMounts(proc);
@@ -26,7 +26,7 @@ export async function readAllMounts(proc = '/proc'): Promise<MountEntry[]> {
   return result;
 }
 
-/** One process of each namespace but our own. */
+/** Returns one process of each mount namespace except our own. */
 async function onePerNamespace(proc: string): Promise<string[]> {
   const own = await readlink(join(proc, 'self/ns/mnt')).catch(() => undefined);
   if (own === undefined) return [];
@@ -45,7 +45,7 @@ function isBlock(entry: MountEntry): boolean {
   return entry.major !== 0 || (entry.type === 'btrfs' && entry.source.startsWith('/'));
 }
 
-/** btrfs names its device in the source alone. */
+/** Returns a key for the mount's device. For btrfs only the source names the device. */
 function deviceKey(entry: MountEntry): string {
   return entry.major === 0 ? entry.source : `${entry.major}:${entry.minor}`;
 }

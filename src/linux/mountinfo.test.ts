@@ -11,7 +11,7 @@ const example = `22 27 0:21 / /proc rw,relatime - proc proc rw
 33 27 0:40 /@home /home rw shared:7 - btrfs /dev/sdc rw,subvolid=256,subvol=/@home
 `;
 
-test('the documented fields are found, whatever optional ones lie between', () => {
+test('the documented fields are found, with any optional fields between them', () => {
   const entries = parseMountinfo(Buffer.from(example));
   assert.equal(entries.length, 6);
   assert.deepEqual(entries[1], {
@@ -32,7 +32,7 @@ test('the documented fields are found, whatever optional ones lie between', () =
   assert.equal(entries[5]?.source, '/dev/sdc');
 });
 
-test('a read-only mount of a writable filesystem is told from a read-only filesystem', () => {
+test('a read-only mount of a writable filesystem is not reported as a read-only filesystem', () => {
   const [, , , bind, whole] = parseMountinfo(Buffer.from(example));
   assert.deepEqual([bind?.readOnly, bind?.filesystemReadOnly], [true, false]);
   assert.deepEqual([whole?.readOnly, whole?.filesystemReadOnly], [true, true]);
@@ -47,7 +47,7 @@ test('a name that is not UTF-8 keeps its bytes', () => {
   assert.equal(parseMountinfo(line)[0]?.path, '/mnt/latin1-\udce4\udcff\u20ac');
 });
 
-test('a filesystem that takes no writes after an error or a shutdown is read-only', () => {
+test('a filesystem that accepts no writes after an error or a shutdown is read-only', () => {
   for (const option of ['ro', 'emergency_ro', 'shutdown'])
     assert.equal(
       parseMountinfo(Buffer.from(`33 27 8:1 / /mnt rw - ext4 /dev/sda1 rw,${option}\n`))[0]
@@ -57,7 +57,7 @@ test('a filesystem that takes no writes after an error or a shutdown is read-onl
     );
 });
 
-test('what is no mountinfo line is left out', () => {
+test('lines that are not in the format of mountinfo are skipped', () => {
   fc.assert(
     fc.property(fc.string(), (noise) => {
       assert.deepEqual(parseMountinfo(Buffer.from(noise.replaceAll(' - ', ''))), []);
@@ -65,7 +65,7 @@ test('what is no mountinfo line is left out', () => {
   );
 });
 
-test("the kernel's escapes are undone, and nothing else", () => {
+test('only the escapes of the kernel are decoded', () => {
   const escape = (text: string): string =>
     text.replace(/[ \t\n\\#]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`);
   fc.assert(
@@ -75,7 +75,7 @@ test("the kernel's escapes are undone, and nothing else", () => {
   );
 });
 
-test('a mount under another one at the same place is not visible', () => {
+test('a mount that another mount covers is not visible', () => {
   const entries = parseMountinfo(
     Buffer.from(`1 1 8:1 / / rw - ext4 /dev/sda1 rw
 2 1 8:2 / /mnt rw - ext4 /dev/sda2 rw

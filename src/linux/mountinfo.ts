@@ -1,6 +1,6 @@
 /**
- * /proc/PID/mountinfo (Documentation/filesystems/proc.rst, section 3.5): what is mounted where, by device
- * number, so that renamed and bind mounts are right. The parser is pure.
+ * Reads /proc/PID/mountinfo (Documentation/filesystems/proc.rst, section 3.5). Mounts are identified by device number,
+ * so renamed devices and bind mounts are correct. The parser is pure.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,18 +9,18 @@ import { decodeName } from '../base/file-name.ts';
 export interface MountEntry {
   readonly id: number;
   readonly parentId: number;
-  /** Device number of the filesystem's files (st_dev); anonymous (major 0) for btrfs, tmpfs and their like. */
+  /** Device number of the filesystem's files (st_dev). Anonymous (major 0) for btrfs, tmpfs and similar ones. */
   readonly major: number;
   readonly minor: number;
-  /** Path within the filesystem that is mounted here; `/` but for bind mounts and subvolumes. */
+  /** Path within the filesystem that is mounted here: `/`, except for bind mounts and subvolumes. */
   readonly root: string;
   readonly path: string;
   readonly type: string;
-  /** What was mounted: a device's path, or any text. */
+  /** Source of the mount: a device's path, or any text. */
   readonly source: string;
   /** This mount or the whole filesystem is read-only. */
   readonly readOnly: boolean;
-  /** The filesystem itself is read-only, whatever the mount says. */
+  /** The filesystem itself is read-only, even if the mount is not. */
   readonly filesystemReadOnly: boolean;
   /** Options of the filesystem as the kernel writes them: `rw,lowerdir=/a,upperdir=/b`. */
   readonly superOptions: string;
@@ -31,10 +31,10 @@ export async function readMounts(proc = '/proc'): Promise<MountEntry[]> {
   return parseMountinfo(await readFile(join(proc, 'self/mountinfo')));
 }
 
-/** Lines that do not have the documented form are left out. */
+/** Parses mountinfo. Lines that do not have the documented form are skipped. */
 export function parseMountinfo(contents: Uint8Array): MountEntry[] {
   const entries: MountEntry[] = [];
-  // One character a byte, since a name may be any bytes.
+  // One character per byte, because a name may be any bytes.
   for (const line of Buffer.from(contents).toString('latin1').split('\n')) {
     const [left, right] = line.split(' - ');
     if (left === undefined || right === undefined) continue;
@@ -61,8 +61,8 @@ export function parseMountinfo(contents: Uint8Array): MountEntry[] {
 }
 
 /**
- * Super options of a filesystem that takes no writes. After an error that makes it read-only, ext4 says `emergency_ro`
- * and not `ro` (Linux 6.15, fs/ext4/super.c); `shutdown` is ext4's and f2fs's after a forced shutdown.
+ * Super options of a filesystem that accepts no writes. After an error that makes it read-only, ext4 shows
+ * `emergency_ro` and not `ro` (Linux 6.15, fs/ext4/super.c). ext4 and f2fs show `shutdown` after a forced shutdown.
  */
 const takesNoWrites = ['ro', 'emergency_ro', 'shutdown'];
 
@@ -82,7 +82,8 @@ function hasOption(options: string | undefined, option: string): boolean {
 }
 
 /**
- * The mounts that can be reached by their path: one that a later mount covers is left out. The order stays.
+ * Returns the mounts that can be reached by their path, in the same order. Mounts that a later mount covers are left
+ * out.
  */
 export function visibleMounts(entries: readonly MountEntry[]): MountEntry[] {
   const covered = new Set<number>();

@@ -4,13 +4,13 @@ import { findProgram, outputOf, runProgram } from './program.ts';
 
 const shell = findProgram('sh')!;
 
-test('programs are found in the directories of the system alone', () => {
+test('programs are found only in the directories of the system', () => {
   assert.match(shell, /^\/(usr\/)?bin\/sh$/);
   assert.equal(findProgram('no-such-program'), undefined);
   assert.equal(findProgram('../../bin/no-such-program'), undefined);
 });
 
-test('a program tells its output and exit code, in the C locale, with no environment of ours', async (t) => {
+test('a program returns output and exit code, in the C locale and without our environment', async (t) => {
   process.env['OF_THIS_PROCESS'] = 'secret';
   t.after(() => delete process.env['OF_THIS_PROCESS']);
   const script = 'echo "$LC_ALL $PATH $OF_THIS_PROCESS"; cat; pwd; echo trouble >&2; exit 3';
@@ -21,7 +21,7 @@ test('a program tells its output and exit code, in the C locale, with no environ
   });
 });
 
-test('a program has a session of its own, or shares ours', async () => {
+test('a program has its own session, or shares ours', async () => {
   const sessionOf = async (sharesSession: boolean): Promise<{ pid: string; session: string }> => {
     const script = 'read -r line </proc/$$/stat; echo "$line"';
     const { stdout } = await runProgram(shell, ['-c', script], { sharesSession });
@@ -34,13 +34,13 @@ test('a program has a session of its own, or shares ours', async () => {
   assert.notEqual(shared.session, shared.pid);
 });
 
-test('what only looks is killed when it takes too long; what is not there rejects', async () => {
+test('a program with a time limit is killed after it, and a missing program rejects', async () => {
   const { code, signal, late } = await runProgram(findProgram('sleep')!, ['60'], { killAfterMs: 50 });
   assert.deepEqual([code, signal, late], [null, 'SIGKILL', true]);
   await assert.rejects(runProgram('/no/such/program', []), { code: 'ENOENT' });
 });
 
-test('a program that prints too much goes on to its end, and what is over is dropped', async () => {
+test('a program that prints too much runs to its end, and the excess output is dropped', async () => {
   const script = 'printf 0123456789; printf 0123456789; exit 4';
   const result = await runProgram(shell, ['-c', script], { mostOutput: 12 });
   assert.deepEqual([result.code, result.stdout, result.cut], [4, '012345678901', true]);
@@ -56,12 +56,12 @@ test('a signal asks the program to end, and rejects with its reason once it has'
   await assert.rejects(runProgram(shell, ['-c', ':'], { signal: controller.signal }), reason);
 });
 
-test('what a program is asked comes back; one that the system lacks is no failure', async () => {
+test('the output of a program is returned, and a missing program is not an error', async () => {
   assert.equal(await outputOf('sh', ['-c', 'echo "$LC_ALL"; echo noise >&2; cat']), 'C\n');
   assert.equal(await outputOf('no-such-program', []), undefined);
 });
 
-test('a program that is asked, and fails, prints too much or takes too long, says so', async () => {
+test('outputOf throws if the program fails, prints too much or takes too long', async () => {
   await assert.rejects(
     outputOf('sh', ['-c', 'echo first >&2; echo last >&2; exit 3']),
     /^Error: sh exited with 3: last$/,

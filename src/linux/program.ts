@@ -1,14 +1,14 @@
 /**
- * Runs programs of the system, the one way for all of them: found where root finds them whatever PATH says, in no
- * language, without a terminal or a shell, with no more of this process's environment than lvm2 may need, and not killed
- * for what they print. `outputOf` is for those that are only asked something.
+ * Runs programs of the system. All of them are run in the same way: found in the directories of root's PATH, in the C
+ * locale, without a terminal or a shell. Of this process's environment they get only the variable that lvm2 may need.
+ * They are not killed for too much output. `outputOf` is for programs that only return information.
  */
 import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { MiB } from '../base/bytes.ts';
 
-/** As in Debian's PATH of root. */
+/** The directories of root's PATH in Debian. */
 export const programDirectories = [
   '/usr/local/sbin',
   '/usr/local/bin',
@@ -19,31 +19,31 @@ export const programDirectories = [
 ];
 
 export interface ProgramOptions {
-  /** Milliseconds after which it is killed: for what only looks. Otherwise it is waited for however long it takes. */
+  /** Milliseconds after which the program is killed. Only for programs that change nothing. Default: no limit. */
   readonly killAfterMs?: number | undefined;
-  /** Asks it to end (SIGTERM), and rejects with the signal's reason when it has. */
+  /** Sends SIGTERM to the program. The promise rejects with the signal's reason when the program has ended. */
   readonly signal?: AbortSignal | undefined;
-  /** Characters of its output, and of its errors, that are kept; the rest is dropped. Default 16 Mi. */
+  /** Characters of standard output, and of standard error, that are kept. The rest is dropped. Default 16 Mi. */
   readonly mostOutput?: number | undefined;
-  /** Default the root. */
+  /** Working directory. Default: `/`. */
   readonly cwd?: string | undefined;
-  /** It ends with this process's terminal and by its Ctrl-C. Otherwise it has a session of its own. */
+  /** If true, the end of this process's terminal or its Ctrl-C ends the program. Otherwise it has its own session. */
   readonly sharesSession?: boolean | undefined;
 }
 
 export interface ProgramResult {
-  /** Exit code; null where a signal ended it. */
+  /** Exit code; null if a signal ended the program. */
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
   readonly stderr: string;
-  /** It was killed, since it took too long. */
+  /** The program was killed, because it took too long. */
   readonly late: boolean;
-  /** It printed more than was kept. */
+  /** The program printed more than was kept. */
   readonly cut: boolean;
 }
 
-/** Absolute path; undefined where it is not installed. */
+/** Returns the absolute path of a program; undefined if it is not installed. */
 export function findProgram(name: string): string | undefined {
   return programDirectories
     .map((directory) => `${directory}/${name}`)
@@ -57,24 +57,25 @@ export function findProgram(name: string): string | undefined {
     });
 }
 
-/** What programs of the system run with. */
+/** Returns the environment for programs of the system. */
 export function programEnvironment(): Record<string, string> {
   const volumes = process.env['LVM_SYSTEM_DIR'];
   return {
     PATH: programDirectories.join(':'),
     LC_ALL: 'C',
-    // lvm2 complains of descriptors that it did not open.
+    // Without this, lvm2 warns of open descriptors that it did not open itself.
     LVM_SUPPRESS_FD_WARNINGS: '1',
     ...(volumes === undefined ? {} : { LVM_SYSTEM_DIR: volumes }),
   };
 }
 
-/** Time to end for what was killed or asked to, milliseconds. */
+/** Milliseconds to wait for the end of a program after a signal. */
 const endMs = 2000;
 
 /**
- * Runs it to its end, which is waited for: what changes something may not be left half-way. Rejects where it cannot be
- * started, with errno's name as `code`; by `signal`; and where it was killed but does not go.
+ * Runs a program and waits for its end, because a program that changes something must not be left unfinished. Rejects
+ * if the program cannot be started, with errno's name as `code`. Also rejects after `signal`, and if the program was
+ * killed but does not end.
  */
 export function runProgram(
   path: string,
@@ -98,7 +99,7 @@ export function runProgram(
       child.kill(how);
       timers.push(setTimeout(leave, endMs));
     };
-    // One that waits for a dead disk is not even killed, and keeps its pipes open.
+    // A program that waits for a dead disk cannot be killed, and keeps its pipes open.
     const leave = (): void => {
       child.kill('SIGKILL');
       child.stdout.destroy();
@@ -153,7 +154,7 @@ function reasonOf(signal: AbortSignal): Error {
   return signal.reason instanceof Error ? signal.reason : new Error('aborted', { cause: signal.reason });
 }
 
-/** What a program prints; undefined where the system has no such program. */
+/** Returns the output of a program; undefined if the program is not installed. */
 export type OutputOf = (
   program: string,
   args: readonly string[],
@@ -161,8 +162,8 @@ export type OutputOf = (
 ) => Promise<string | undefined>;
 
 /**
- * Asks a program something: within 10 seconds and 1 MiB, where nothing else is said. Throws an Error that says how it
- * ended, with what it complained of last.
+ * Runs a program that only returns information. Default limits: 10 seconds and 1 MiB of output. Throws an Error with
+ * the way it ended and the last line of its standard error.
  */
 export const outputOf: OutputOf = async (program, args, options = {}) => {
   const { killAfterMs = 10_000, mostOutput = MiB, signal } = options;
@@ -174,7 +175,7 @@ export const outputOf: OutputOf = async (program, args, options = {}) => {
   throw new Error(`${program} ${endingOf(result, killAfterMs)}${line === '' ? '' : `: ${line}`}`);
 };
 
-/** How it ended, for people: goes on after the program's name. */
+/** Describes how a program ended, as the text after the program's name in a message. */
 export function endingOf({ code, signal, late, cut }: ProgramResult, killAfterMs?: number): string {
   if (late)
     return killAfterMs === undefined ? 'was not done in time' : `was not done after ${killAfterMs} ms`;

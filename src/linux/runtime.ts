@@ -1,13 +1,13 @@
 /**
- * Functions of the libraries that the runtime has linked in and shows (zstd, OpenSSL), called directly. A runtime may
- * hide or lack them, so that whoever wants them has another way as well.
+ * Direct calls to functions of libraries in the runtime's executable (zstd, OpenSSL). A runtime may not export or
+ * contain them, so every caller needs a fallback.
  */
 import koffi from 'koffi';
 
-/** Name in C, type of the result, types of the parameters; in koffi's words. */
+/** The name in C, the type of the result and the types of the parameters, in koffi's notation. */
 export type Signature = readonly [name: string, result: string, ...parameters: string[]];
 
-/** All of them, or undefined. That `F` is what the signatures say holds by the caller's construction. */
+/** Returns all functions, or undefined if one is missing. The caller must ensure that `F` matches the signatures. */
 export function runtimeFunctions<F>(signatures: Readonly<Record<keyof F, Signature>>): F | undefined {
   try {
     const runtime = koffi.load(null);

@@ -1,6 +1,6 @@
 /**
- * Where a file has data and where holes: lseek(2) with SEEK_DATA and SEEK_HOLE. Node reads and writes at
- * explicit offsets, so that the moved file offset hurts nobody.
+ * Finds data and holes of a file: lseek(2) with SEEK_DATA and SEEK_HOLE. This moves the file offset, which does no
+ * harm, because our reads and writes use explicit offsets.
  */
 import { checked, declare, SystemCallError } from './libc.ts';
 
@@ -14,8 +14,8 @@ const lseek = declare<[fd: number, offset: number, whence: number]>('lseek', 'in
 ]);
 
 /**
- * First byte at or after `offset` that is data; undefined where only a hole is left (or `offset` lies past the
- * end). A filesystem without holes answers `offset`.
+ * Returns the first byte at or after `offset` that is data; undefined if there is only a hole, or if `offset` is past
+ * the end. A filesystem without support for holes returns `offset`.
  */
 export function nextData(fd: number, offset: number): number | undefined {
   try {
@@ -26,7 +26,7 @@ export function nextData(fd: number, offset: number): number | undefined {
   }
 }
 
-/** First byte at or after `offset` that is a hole; the end of the file counts as one. ENXIO past the end. */
+/** Returns the first byte at or after `offset` that is a hole. The end of the file is a hole. ENXIO past the end. */
 export function nextHole(fd: number, offset: number): number {
   return checked(lseek, [fd, offset, SEEK_HOLE], 'lseek SEEK_HOLE');
 }

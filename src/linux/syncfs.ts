@@ -1,18 +1,18 @@
-/** syncfs(2) and the type of a filesystem. */
+/** Calls syncfs(2), and finds the type of a filesystem. */
 import { statfs } from 'node:fs/promises';
 import { checkedAsync, declare } from './libc.ts';
 
 const call = declare<[fd: number]>('syncfs', 'int', ['int']);
 
-/** Writes all dirty data of the filesystem that the open file or directory lies on, on a thread of the pool. */
+/** Writes all dirty data of the filesystem of the open file or directory, on a thread of the pool. */
 export async function syncFilesystem(fd: number): Promise<void> {
   await checkedAsync(call, [fd], 'syncfs');
 }
 
-/** Magic numbers of include/uapi/linux/magic.h: filesystems that live in memory alone. */
+/** Filesystems that are only in memory: magic numbers of include/uapi/linux/magic.h. */
 const inMemory: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 
-/** True where the path lies on tmpfs or ramfs. */
+/** True if the path is on tmpfs or ramfs. */
 export async function isInMemory(path: string): Promise<boolean> {
   return inMemory.has((await statfs(path)).type);
 }

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { writeSysfs } from '../../test/helpers/sysfs-tree.ts';
 import { readBlockDevices } from './sysfs.ts';
 
-test('several jobs on a machine with 208 disks need few descriptors to read sysfs', async (t) => {
+test('on a machine with 208 disks, several jobs need only few descriptors to read sysfs', async (t) => {
   const sys = mkdtempSync(join(tmpdir(), 'sysfs-test-'));
   t.after(() => rmSync(sys, { recursive: true }));
   const disks = Array.from({ length: 208 }, (_, n) => ({ name: `vd${n}`, dev: `8:${n}`, size: 2048 }));

@@ -1,6 +1,6 @@
 /**
- * Block devices as /sys/block describes them (Documentation/ABI/stable/sysfs-block): sizes, partitions, what
- * lies on what. Takes the root of the tree, so that tests can show it trees that this machine cannot make.
+ * Reads block devices from /sys/block (Documentation/ABI/stable/sysfs-block): sizes, partitions, and which device is on
+ * which. The root of the tree is a parameter, so tests can use trees that this machine cannot have.
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { errnoCode } from '../base/errors.ts';
 import { limit } from '../base/limit.ts';
 
 export interface SysBlockDevice {
-  /** Kernel name, `sda1`; a `!` stands for a slash of the path in /dev. */
+  /** Kernel name, such as `sda1`. A `!` in it is a slash in the path in /dev. */
   readonly name: string;
   readonly major: number;
   readonly minor: number;
@@ -16,36 +16,36 @@ export interface SysBlockDevice {
   readonly size: number;
   readonly readOnly: boolean;
   readonly removable: boolean;
-  /** NVMe multipath's own paths and their like: not for use. */
+  /** Devices that must not be used, such as the single paths of NVMe multipath. */
   readonly hidden: boolean;
   readonly sectorSize: number;
   readonly physicalSectorSize: number;
-  /** Kernel name of the whole disk, and the place on it in bytes; undefined for whole disks. */
+  /** Kernel name of the whole disk, and the start on it in bytes; undefined for whole disks. */
   readonly partition: { readonly disk: string; readonly number: number; readonly start: number } | undefined;
   /** Kernel names of the partitions. */
   readonly partitions: readonly string[];
-  /** Kernel names of the devices on this one (partitions excluded), and of those that it lies on. */
+  /** Kernel names of the devices on this one, without partitions. `slaves` are the devices that this one is on. */
   readonly holders: readonly string[];
   readonly slaves: readonly string[];
   readonly dm: { readonly name: string; readonly uuid: string; readonly suspended: boolean } | undefined;
   readonly md: boolean;
   readonly loop: LoopBacking | undefined;
-  /** Counts up with every use of the same number (since Linux 5.15). */
+  /** Increases each time when a device number is used again (since Linux 5.15). */
   readonly diskSequence: number | undefined;
 }
 
 export interface LoopBacking {
-  /** Path of the file as it was when attached; the kernel's " (deleted)" is taken off. */
+  /** Path of the file when it was attached, without the " (deleted)" of the kernel. */
   readonly file: string;
   readonly deleted: boolean;
-  /** Bytes of the file that are left out at its start. */
+  /** Bytes at the start of the file that are not part of the device. */
   readonly offset: number;
 }
 
-/** Disks that are read at once in the whole process: each takes up to seven descriptors for a moment. */
+/** Limits the disks that are read at once in the process: each needs up to seven descriptors for a moment. */
 const reading = limit(8);
 
-/** All block devices, partitions after their disk. A device that vanishes during the walk is left out. */
+/** Returns all block devices, partitions after their disk. A device that vanishes during the call is left out. */
 export async function readBlockDevices(sys = '/sys'): Promise<SysBlockDevice[]> {
   const root = join(sys, 'block');
   const names = (await readdir(root)).sort(byNumber);
@@ -53,7 +53,7 @@ export async function readBlockDevices(sys = '/sys'): Promise<SysBlockDevice[]> 
   return groups.flat();
 }
 
-/** A loop device without a file is left out: a machine may keep hundreds of them, and they hold nothing. */
+/** Reads a disk and its partitions. Loop devices without a file are left out: a machine may have hundreds of them. */
 async function readDisk(directory: string, name: string): Promise<SysBlockDevice[]> {
   const entries = await list(directory);
   if (/^loop\d+$/.test(name) && !entries.includes('loop')) return [];
@@ -100,7 +100,7 @@ async function readDevice(
     name,
     major: Number(numbers[1]),
     minor: Number(numbers[2]),
-    // In units of 512 bytes, whatever the sector size.
+    // In units of 512 bytes, for every sector size.
     size: Number(sectors) * 512,
     readOnly: ro === '1',
     removable: removable === '1' || disk?.removable === true,
@@ -131,7 +131,7 @@ async function readLoop(directory: string): Promise<LoopBacking | undefined> {
   };
 }
 
-/** Contents of an attribute file without the newline at its end; undefined where there is none. */
+/** Returns the contents of an attribute file without the last newline; undefined if it is absent. */
 export async function attribute(directory: string, name: string): Promise<string | undefined> {
   try {
     return (await readFile(join(directory, name), 'utf8')).replace(/\n$/, '');
@@ -150,14 +150,14 @@ async function list(directory: string): Promise<string[]> {
   }
 }
 
-/** ENODEV, ENXIO and EIO come from attributes of devices that are just going. */
+/** True if the attribute is absent. Attributes of devices that are being removed give ENODEV, ENXIO or EIO. */
 function isAbsent(thrown: unknown): boolean {
   return ['ENOENT', 'ENOTDIR', 'ENODEV', 'ENXIO', 'EIO', 'EINVAL', 'EACCES'].includes(
     errnoCode(thrown) ?? '',
   );
 }
 
-/** sda2 before sda10. */
+/** Sorts sda2 before sda10. */
 function byNumber(a: string, b: string): number {
   return a.localeCompare(b, 'en', { numeric: true });
 }

@@ -1,11 +1,11 @@
-/** Who uses a block device: what an open with O_EXCL that gave EBUSY does not tell. */
+/** Finds how a block device is used. An open with O_EXCL that fails with EBUSY does not report this. */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unlessAbsent } from '../base/files.ts';
 import { unescapeOctal, readMounts } from './mountinfo.ts';
 import { readBlockDevices } from './sysfs.ts';
 
-/** Device number as Node's `stat.rdev` and `stat.dev` hold it, apart (the C library's encoding, gnu_dev_major). */
+/** Splits a device number from Node's `stat.rdev` or `stat.dev` (the C library's encoding, gnu_dev_major). */
 export function splitDeviceNumber(dev: number): { major: number; minor: number } {
   const wide = BigInt(dev);
   return {
@@ -15,8 +15,8 @@ export function splitDeviceNumber(dev: number): { major: number; minor: number }
 }
 
 /**
- * Uses of the device itself and of its partitions, for people: `mounted on /srv`, `swap`, `in use by dm-0`,
- * `sda2 is mounted on /`. Empty where none is known.
+ * Returns the uses of the device and of its partitions, as text for users: `mounted on /srv`, `active swap`,
+ * `in use by dm-0`, `sda2 is mounted on /`. Empty if none is known.
  */
 export async function describeUses(
   device: { major: number; minor: number },
@@ -46,7 +46,7 @@ export async function describeUses(
   return uses;
 }
 
-/** Files and devices that the kernel swaps to. */
+/** Returns the paths of files and devices that the kernel swaps to. */
 export async function swapPaths(proc = '/proc'): Promise<string[]> {
   const text = await readFile(join(proc, 'swaps'), 'utf8').catch(() => '');
   const names = text
@@ -56,7 +56,7 @@ export async function swapPaths(proc = '/proc'): Promise<string[]> {
   return names.filter((name) => name.startsWith('/')).map(unescapeOctal);
 }
 
-/** Block devices that the kernel swaps to. */
+/** Returns the block devices that the kernel swaps to. */
 async function readSwaps(proc = '/proc'): Promise<{ major: number; minor: number }[]> {
   const swaps = join(proc, 'swaps');
   const text = (await unlessAbsent(swaps, readFile(swaps, 'utf8'))) ?? '';

@@ -12,11 +12,11 @@ const samples = [1, 2, 100, 4096, 65536, 65537, zstdLongest / 2].flatMap((length
   randomBytes(length),
 ]);
 
-test('the runtime of this package shows its zstd', () => {
+test('the runtime of this package exports its zstd', () => {
   assert.ok(hasDirectZstd);
 });
 
-test('frames are read by node:zlib, and those of node:zlib are read', () => {
+test('node:zlib reads our frames, and we read the frames of node:zlib', () => {
   for (const direct of [true, false])
     for (const level of [1, 3, 19]) {
       const compressor = new ZstdCompressor(level, { direct });
@@ -34,7 +34,7 @@ test('frames are read by node:zlib, and those of node:zlib are read', () => {
     }
 });
 
-test('both ways compress about equally well', () => {
+test('direct calls and node:zlib compress about equally well', () => {
   const sizes = [true, false].map((direct) => {
     const compressor = new ZstdCompressor(3, { direct });
     let sum = 0;
@@ -45,7 +45,7 @@ test('both ways compress about equally well', () => {
   assert.ok(Math.abs(sizes[0]! - sizes[1]!) < sizes[0]! / 100, sizes.join(' '));
 });
 
-test('what is no frame, or not of this length, is undefined, and nothing is written beyond', () => {
+test('invalid frames and wrong lengths give undefined, and nothing is written past the buffer', () => {
   const frame = zstdCompressSync(Buffer.alloc(1000, 'a'));
   for (const direct of [true, false]) {
     const decompressor = new ZstdDecompressor({ direct });

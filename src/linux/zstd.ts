@@ -1,8 +1,8 @@
 /**
- * The zstd that the runtime brings, called directly: Node's own functions make a context and buffers for each call, which
- * on pieces of 64 KiB costs a fourth of the time when compressing, half of it when decompressing, and three fourths on
- * what cannot be compressed (measured with Node 24). Contexts live in memory of V8's (`ZSTD_initStatic…` of zstd.h), so
- * that a thread that ends leaves nothing behind. A runtime that does not show zstd's functions is served by node:zlib.
+ * Direct calls to the zstd of the runtime. Node's own functions make a context and buffers for each call. On pieces of
+ * 64 KiB, that takes a fourth of the time of compression and half the time of decompression. On data that cannot be
+ * compressed, it takes three fourths (measured with Node 24). Contexts are in memory of V8 (`ZSTD_initStatic…` of
+ * zstd.h), so a thread that ends leaves no memory behind. If the runtime does not export zstd, node:zlib is used.
  */
 import zlib from 'node:zlib';
 import { type Signature, runtimeFunctions } from './runtime.ts';
@@ -16,7 +16,7 @@ export const zstdLongest = 1024 * 1024;
 
 type Pointer = unknown;
 
-/** Functions that return a size return a negative number for an error (`-ZSTD_ErrorCode`). */
+/** Functions of zstd. Those that return a size return a negative number for an error (`-ZSTD_ErrorCode`). */
 interface Functions {
   createCCtxParams(): Pointer;
   initCCtxParams(params: Pointer, level: number): number;
@@ -50,23 +50,23 @@ const functions = runtimeFunctions<Functions>(signatures);
 /** True if the runtime's own zstd is called directly. @internal */
 export const hasDirectZstd = functions !== undefined;
 
-/** Compresses pieces of at most `zstdLongest` bytes, each into a frame of its own. For one thread. */
+/** Compresses pieces of at most `zstdLongest` bytes, each into its own frame. For one thread. */
 export class ZstdCompressor {
   readonly #level: number;
   readonly #direct:
     { readonly zstd: Functions; readonly context: Pointer; readonly memory: Buffer } | undefined;
   readonly #into: Buffer;
 
-  /** `level`: 1 to 19. `direct` false: by node:zlib. */
+  /** `level`: 1 to 19. If `direct` is false, node:zlib is used. */
   constructor(level: number, { direct = true }: { readonly direct?: boolean } = {}) {
     this.#level = level;
     this.#direct = direct && functions !== undefined ? makeContext(functions, level) : undefined;
-    // ZSTD_compressBound. Memory that is not written to costs nothing.
+    // ZSTD_compressBound. Memory that is never written costs nothing.
     this.#into =
       this.#direct === undefined ? Buffer.alloc(0) : Buffer.allocUnsafeSlow(zstdLongest + (zstdLongest >> 8));
   }
 
-  /** The frame, valid until the next call; undefined where it is no shorter than the data. */
+  /** Returns the frame, valid until the next call; undefined if it is not shorter than the data. */
   compress(data: Uint8Array): Uint8Array | undefined {
     const length = this.#compressDirectly(data);
     const frame = length === undefined ? compressByZlib(data, this.#level) : this.#into.subarray(0, length);
@@ -100,7 +100,7 @@ function makeContext(
 function compressByZlib(data: Uint8Array, level: number): Buffer {
   return zlib.zstdCompressSync(data, {
     chunkSize: data.length + 1024,
-    // zstd sizes its tables by the length that it is told: a tenth faster on pieces of 64 KiB.
+    // zstd chooses the size of its tables by this length: a tenth faster on pieces of 64 KiB.
     pledgedSrcSize: data.length,
     params: { [zlib.constants.ZSTD_c_compressionLevel]: level },
   });
@@ -118,7 +118,7 @@ export class ZstdDecompressor {
     if (context !== null) this.#direct = { zstd: functions, context, memory };
   }
 
-  /** Exactly `length` bytes, in a new buffer; undefined where the frame holds something else or is none. */
+  /** Returns exactly `length` bytes, in a new buffer; undefined if the frame is invalid or has another length. */
   decompress(frame: Uint8Array, length: number): Buffer | undefined {
     if (this.#direct === undefined) return decompressByZlib(frame, length);
     const { zstd, context } = this.#direct;

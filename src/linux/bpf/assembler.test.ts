@@ -7,7 +7,7 @@ function hex(a: Assembler): string[] {
   return (a.assemble().toString('hex').match(/.{16}/g) ?? []).map((each) => each);
 }
 
-test('instructions are those of the instruction set document', () => {
+test('instructions are encoded as in the instruction set document', () => {
   const a = new Assembler()
     .mov(0, -1)
     .movReg(6, 1)
@@ -46,14 +46,14 @@ test('64-bit loads take two instructions, with the upper half in the second', ()
   assert.equal(a.length, 6);
 });
 
-test('atomics carry the operation in the immediate', () => {
+test('atomic instructions have their operation in the immediate', () => {
   assert.deepEqual(hex(new Assembler().atomicAdd(1, 8, 2).atomicOr(0, 0, 3)), [
     'db21080000000000',
     'db30000040000000',
   ]);
 });
 
-test('jumps count from the next instruction, forward and back, over 64-bit loads', () => {
+test('jumps count from the next instruction, forwards and backwards, across 64-bit loads', () => {
   const a = new Assembler()
     .label('back')
     .jump('eq', 1, 0, 'on')
@@ -73,7 +73,7 @@ test('jumps count from the next instruction, forward and back, over 64-bit loads
   ]);
 });
 
-test('mistakes with labels are errors', () => {
+test('wrong labels are errors', () => {
   assert.throws(() => new Assembler().goto('nowhere').assemble(), /no label nowhere/);
   assert.throws(() => new Assembler().label('a').label('a'), /label a is there twice/);
   const far = new Assembler().goto('far');

@@ -1,10 +1,11 @@
 /**
- * An assembler of eBPF programs: methods append instructions, `assemble` resolves the labels. Pure.
+ * An assembler for eBPF programs. Its methods append instructions, and `assemble` resolves the labels. Pure.
  *
  * An instruction is 8 bytes, little-endian: opcode u8, destination and source register u8 (low and high nibble),
- * offset s16, immediate s32. Source: Documentation/bpf/standardization/instruction-set.rst,
- * include/uapi/linux/bpf.h. Registers are numbers: 0 the result, 1 to 5 arguments (lost by a call), 6 to 9 kept,
- * 10 the frame's end (read only).
+ * offset s16, immediate s32. Source: Documentation/bpf/standardization/instruction-set.rst, include/uapi/linux/bpf.h.
+ *
+ * Registers are numbers: 0 is the result, 1 to 5 are arguments. A call loses 1 to 5 and keeps 6 to 9. Register 10
+ * is the end of the frame (read-only).
  */
 
 export type Register = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10;
@@ -34,7 +35,7 @@ const conditions = {
 } as const;
 
 export type Arithmetic = keyof typeof arithmetic;
-/** Unsigned comparisons; `set`: any bit in common. */
+/** Unsigned comparisons. `set` is true if both have any bit in common. */
 export type Condition = keyof typeof conditions;
 
 const BPF_K = 0;
@@ -57,7 +58,7 @@ export class Assembler {
   readonly #instructions: Instruction[] = [];
   readonly #labels = new Map<string, number>();
 
-  /** Number of instructions so far; a 64-bit load counts as two. */
+  /** Number of instructions so far. A 64-bit load counts as two. */
   get length(): number {
     return this.#instructions.length;
   }
@@ -69,7 +70,7 @@ export class Assembler {
     return this;
   }
 
-  /** dst = dst OP immediate (32 bits, sign-extended), all of 64 bits. */
+  /** dst = dst OP immediate, in 64 bits. The immediate has 32 bits and is sign-extended. */
   alu(operation: Arithmetic, dst: Register, immediate: number): this {
     return this.#put(ALU64 | BPF_K | arithmetic[operation], dst, 0, 0, immediate);
   }
@@ -92,7 +93,7 @@ export class Assembler {
     return this.#wide(dst, 0, Number(BigInt.asIntN(32, value)), Number(BigInt.asIntN(32, value >> 32n)));
   }
 
-  /** dst = the map open as `fd` in the loading process. */
+  /** dst = the map that is open as `fd` in the loading process. */
   mapFd(dst: Register, fd: number): this {
     return this.#wide(dst, PSEUDO_MAP_FD, fd, 0);
   }
@@ -127,7 +128,7 @@ export class Assembler {
     return this.#put(0xc3 | widths[8], dst, src, offset, 0x40);
   }
 
-  /** Goes to `label` where dst CONDITION immediate (32 bits, sign-extended; compared unsigned, 64 bits). */
+  /** Goes to `label` if dst CONDITION immediate (32 bits, sign-extended). Compares unsigned, in 64 bits. */
   jump(condition: Condition, dst: Register, immediate: number, label: string): this {
     return this.#put(JMP | BPF_K | conditions[condition], dst, 0, 0, immediate, label);
   }
@@ -149,7 +150,7 @@ export class Assembler {
     return this.#put(0x95, 0, 0, 0, 0);
   }
 
-  /** The program's bytes. Throws RangeError where a label is missing or too far away. */
+  /** Returns the program's bytes. Throws RangeError if a label is missing or too far away. */
   assemble(): Buffer {
     const code = Buffer.alloc(this.#instructions.length * 8);
     this.#instructions.forEach((instruction, index) => {

@@ -1,4 +1,4 @@
-/** Over a small BTF written here, and over this kernel's own where it has one. */
+/** Uses a small BTF made here, and the BTF of this kernel if it has one. */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -17,7 +17,7 @@ class Writer {
     return at;
   }
 
-  /** `words` follow the three that every type has. Returns the id. */
+  /** Adds a type. `words` come after the three that every type has. Returns the ID. */
   add(
     name: string,
     info: { kind: number; count?: number; flag?: boolean },
@@ -89,7 +89,7 @@ test('fields are found by path, through unnamed members and qualifiers', () => {
   assert.deepEqual(btf.field('bio', 'bi_next'), { offset: 8, size: 8 });
   assert.equal(btf.field('bio', 'bi_iter.nothing'), undefined);
   assert.equal(btf.field('nothing', 'bi_iter'), undefined);
-  // A bit field at no byte's beginning has no offset.
+  // A bit field that does not begin at a byte has no offset.
   assert.equal(btf.field('bio', 'bits'), undefined);
 });
 
@@ -104,7 +104,7 @@ test('enumerators have their values', () => {
   assert.equal(sample().enumerator('req_op', 'REQ_OP_NOTHING'), undefined);
 });
 
-test('what is no BTF, is cut off or holds unknown kinds is refused with numbers', () => {
+test('data that is not BTF, is truncated or has unknown kinds is refused, and the message has the numbers', () => {
   assert.throws(() => new Btf(Buffer.alloc(100)), /0xeb9f/);
   const w = new Writer();
   w.add('u64', { kind: kind.int }, 8, [64]);
@@ -114,7 +114,7 @@ test('what is no BTF, is cut off or holds unknown kinds is refused with numbers'
   assert.throws(() => new Btf(strange.finish()), /unknown kind 30/);
 });
 
-test("this kernel's own types have bios", { skip: !existsSync('/sys/kernel/btf/vmlinux') }, () => {
+test('the types of this kernel include bios', { skip: !existsSync('/sys/kernel/btf/vmlinux') }, () => {
   const btf = new Btf(readFileSync('/sys/kernel/btf/vmlinux'));
   assert.ok((btf.field('bio', 'bi_iter.bi_sector')?.size ?? 0) >= 4);
 });

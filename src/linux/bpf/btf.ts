@@ -1,16 +1,17 @@
 /**
- * Reads the kernel's own description of its types (BTF), for the offsets of the fields that the programs follow.
+ * Reads the kernel's description of its types (BTF), to find the offsets of the fields that our BPF programs read.
  * Pure, over the bytes of /sys/kernel/btf/vmlinux. Source: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
  *
  *     header: magic u16 0xeb9f, version u8, flags u8, header length u32,
  *             type offset u32, type length u32, string offset u32, string length u32
- *     a type: name u32, info u32 (vlen 0-15, kind 24-28, kind flag 31), size or type u32, then what the kind adds
+ *
+ *     a type: name u32, info u32 (vlen 0-15, kind 24-28, kind flag 31), size or type u32, then the data of its kind
  */
 
 const kinds = { int: 1, pointer: 2, array: 3, struct: 4, union: 5, enum: 6, typedef: 8 } as const;
 const functionPrototype = 13;
 
-/** Bytes after the 12 that all types have: fixed, and for each of the vlen members. */
+/** Bytes after the 12 bytes that all types have: a fixed number, and a number for each of the vlen members. */
 const extras: Readonly<Record<number, readonly [fixed: number, each: number]>> = {
   1: [4, 0],
   3: [12, 0],
@@ -23,7 +24,7 @@ const extras: Readonly<Record<number, readonly [fixed: number, each: number]>> =
   17: [4, 0],
   19: [0, 12],
 };
-/** Typedef, volatile, const, restrict, type tag: what stands between a name and its type. */
+/** The kinds that wrap another type: typedef, volatile, const, restrict, type tag. */
 const wrappers = new Set([8, 9, 10, 11, 18]);
 const lastKnownKind = 19;
 
@@ -33,7 +34,7 @@ interface TypeRecord {
   readonly kind: number;
   readonly count: number;
   readonly kindFlag: boolean;
-  /** Size in bytes, or the id of the type that it refers to. */
+  /** Size in bytes, or the ID of the type that it refers to. */
   readonly value: number;
 }
 
@@ -47,11 +48,11 @@ export interface FieldPlace {
 export class Btf {
   readonly #data: Buffer;
   readonly #strings: Buffer;
-  /** Offsets of the types in #data; ids count from 1. */
+  /** Offsets of the types in #data. IDs count from 1. */
   readonly #offsets: number[] = [];
   readonly #byName = new Map<string, number>();
 
-  /** Throws RangeError with what is wrong where the bytes are no BTF of a whole kernel. */
+  /** Throws RangeError with the reason if the bytes are not the complete BTF of a kernel. */
   constructor(bytes: Uint8Array) {
     const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     if (data.length < 24 || data.readUInt16LE(0) !== 0xeb9f)
@@ -68,7 +69,7 @@ export class Btf {
     for (let at = typesAt; at < typesEnd;) {
       const info = data.readUInt32LE(at + 4);
       const kind = (info >>> 24) & 0x1f;
-      // The length of a kind that is not known is not known either, so nothing after it could be read.
+      // The length of an unknown kind is unknown too, so the types after it cannot be read.
       if (kind > lastKnownKind) throw new RangeError(`BTF holds a type of the unknown kind ${kind}`);
       this.#offsets.push(at);
       const [fixed, each] = extras[kind] ?? [0, 0];
@@ -76,13 +77,13 @@ export class Btf {
     }
   }
 
-  /** Place of a field by a path of names, `bi_iter.bi_sector`; unnamed structs and unions are looked into. */
+  /** Returns the place of a field, by a path of names: `bi_iter.bi_sector`. Unnamed structs and unions are searched. */
   field(struct: string, path: string): FieldPlace | undefined {
     const id = this.#find(struct, kinds.struct);
     return id === undefined ? undefined : this.#member(id, path.split('.'));
   }
 
-  /** Value of an enumerator; undefined where the enum has none of this name or does not exist. */
+  /** Returns the value of an enumerator; undefined if the enum does not exist or has no enumerator of this name. */
   enumerator(enumName: string, name: string): number | undefined {
     const id = this.#find(enumName, kinds.enum);
     if (id === undefined) return undefined;
@@ -94,8 +95,8 @@ export class Btf {
   }
 
   /**
-   * A tracepoint: the id of its `btf_trace_NAME`, and its arguments as the names of the structs that they point
-   * to (others by their own name). Programs get them as u64 at 8 times the index.
+   * Returns a tracepoint: the ID of its `btf_trace_NAME`, and the types of its arguments. For a pointer, the type is
+   * the name of the struct that it points to. Programs get the arguments as u64 at 8 times the index.
    */
   tracepoint(name: string): { readonly id: number; readonly parameters: readonly string[] } | undefined {
     const id = this.#find(`btf_trace_${name}`, kinds.typedef);
@@ -104,7 +105,7 @@ export class Btf {
     const prototype = this.#type(pointer.value);
     if (prototype.kind !== functionPrototype) return undefined;
     const parameters: string[] = [];
-    // The first is the private data of whoever attached.
+    // The first parameter is the private data of the program that attached.
     for (let i = 1; i < prototype.count; i++) {
       const type = this.#type(this.#unwrap(this.#data.readUInt32LE(prototype.at + 12 + i * 8 + 4)));
       parameters.push(type.kind === kinds.pointer ? this.#type(this.#unwrap(type.value)).name : type.name);
@@ -151,7 +152,7 @@ export class Btf {
     return id;
   }
 
-  /** Id 0 is void. */
+  /** Returns the type with this ID. ID 0 is void. */
   #type(id: number): TypeRecord {
     if (id === 0) return { at: 0, name: 'void', kind: 0, count: 0, kindFlag: false, value: 0 };
     const at = this.#offsets[id - 1];
@@ -172,7 +173,7 @@ export class Btf {
     return this.#byName.get(`${kind} ${name}`);
   }
 
-  /** One walk over all names; the first of a kind and name counts. */
+  /** Builds the index of all names. If a kind and name occur twice, the first one is used. */
   #index(): void {
     const wanted = new Set<number>([kinds.struct, kinds.enum, kinds.typedef]);
     this.#offsets.forEach((at, index) => {

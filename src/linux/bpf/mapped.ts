@@ -1,4 +1,4 @@
-/** A mmapable array map (BPF_F_MMAPABLE) as memory of this process: programs and this process see each other's bytes. */
+/** Maps an array map (BPF_F_MMAPABLE) into memory: BPF programs and this process then share the bytes. */
 import koffi from 'koffi';
 import { libc, SystemCallError } from '../libc.ts';
 
@@ -19,7 +19,7 @@ const munmap = libc.func('munmap', 'int', ['void *', 'size_t']) as (
 ) => number;
 
 export interface MappedMap {
-  /** Not to be touched after `unmap`, which takes the pages away from under it. */
+  /** Do not use this after `unmap`, which removes its pages. */
   readonly memory: ArrayBuffer;
   unmap(): void;
 }

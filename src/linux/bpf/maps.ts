@@ -1,4 +1,4 @@
-/** BPF maps: made, looked up and changed by bpf(2) (include/uapi/linux/bpf.h). Keys and values are bytes. */
+/** Makes, reads and changes BPF maps with bpf(2) (include/uapi/linux/bpf.h). Keys and values are bytes. */
 import { errnoCode } from '../../base/errors.ts';
 import { Attributes, bpf } from './syscall.ts';
 
@@ -14,12 +14,12 @@ export interface MapOptions {
   readonly valueSize: number;
   readonly entries: number;
   readonly flags?: number;
-  /** For maps of maps: one of the inner maps, which shows their shape. */
+  /** For maps of maps: one of the inner maps, as a template for the others. */
   readonly innerFd?: number;
   readonly name: string;
 }
 
-/** A file descriptor of the new map. EPERM: no right, or (before Linux 5.11) too little lockable memory. */
+/** Makes a map and returns its descriptor. EPERM: no permission, or (before Linux 5.11) too little lockable memory. */
 export function createMap(options: MapOptions): number {
   const attributes = new Attributes(72)
     .u32(0, mapTypes[options.type])
@@ -32,7 +32,7 @@ export function createMap(options: MapOptions): number {
   return bpf('mapCreate', attributes, `${options.name}, ${options.entries} x ${options.valueSize} bytes`);
 }
 
-/** The value of a key; undefined where there is none. `size` is in bytes (per-CPU maps: of all processors). */
+/** Returns the value of a key, or undefined. `size` is in bytes (for per-CPU maps: of all processors together). */
 export function lookupMap(fd: number, key: Uint8Array, size: number): Buffer | undefined {
   const value = Buffer.alloc(size);
   return absent(() => bpf('mapLookup', element(fd, key, value), 'lookup')) ? undefined : value;
@@ -42,12 +42,12 @@ export function updateMap(fd: number, key: Uint8Array, value: Uint8Array): void 
   bpf('mapUpdate', element(fd, key, value), 'update');
 }
 
-/** False where there was no such key. */
+/** Deletes a key. Returns false if the map did not have it. */
 export function deleteFromMap(fd: number, key: Uint8Array): boolean {
   return !absent(() => bpf('mapDelete', element(fd, key), 'delete'));
 }
 
-/** Keys of a hash map, one after the other; deleting the yielded key is allowed. */
+/** Returns the keys of a hash map. */
 export function mapKeys(fd: number, keySize: number): Buffer[] {
   const keys: Buffer[] = [];
   for (let previous: Buffer | undefined; ;) {
@@ -61,8 +61,8 @@ export function mapKeys(fd: number, keySize: number): Buffer[] {
 }
 
 /**
- * The values of a hash map (since Linux 5.6). An entry that is there during the whole call is among them; one that
- * comes or goes meanwhile may be.
+ * Returns the values of a hash map (since Linux 5.6). Entries that exist during the whole call are included. Entries
+ * that are added or removed during the call may be included.
  */
 export function mapValues(fd: number, keySize: number, valueSize: number, entries: number): Buffer[] {
   const values: Buffer[] = [];
@@ -83,7 +83,7 @@ export function mapValues(fd: number, keySize: number, valueSize: number, entrie
     try {
       bpf('mapLookupBatch', attributes, 'lookup batch');
     } catch (thrown) {
-      // ENOSPC: one bucket holds more than a batch. ENOENT: this was the last one.
+      // ENOSPC: one bucket has more entries than the batch. ENOENT: this was the last batch.
       if (errnoCode(thrown) === 'ENOSPC' && batch < entries) {
         batch = Math.min(entries, batch * 4);
         continue;
@@ -106,7 +106,7 @@ export interface MapInfo {
   readonly name: string;
 }
 
-/** struct bpf_map_info of an open map. */
+/** Returns the struct bpf_map_info of an open map. */
 export function mapInfo(fd: number): MapInfo {
   const info = objectInfo(fd, 88);
   return {
@@ -118,7 +118,7 @@ export function mapInfo(fd: number): MapInfo {
   };
 }
 
-/** BPF_OBJ_GET_INFO_BY_FD; the kernel fills what it knows of the `size` bytes, the rest stays zero. */
+/** Calls BPF_OBJ_GET_INFO_BY_FD. The kernel fills the `known` first of the `size` bytes; the others stay zero. */
 export function objectInfo(fd: number, size: number): Buffer & { known?: number } {
   const info = Buffer.alloc(size);
   const attributes = new Attributes(16).u32(0, fd).u32(4, size).pointer(8, info);

@@ -2,12 +2,12 @@
 import { errnoCode } from '../../base/errors.ts';
 import { Attributes, bpf, cString } from './syscall.ts';
 
-/** Gives an open map, program or link a name; EEXIST where the path is taken. */
+/** Pins an open map, program or link at a path. EEXIST: the path exists already. */
 export function pin(fd: number, path: string): void {
   bpf('objPin', new Attributes(16).pointer(0, cString(path)).u32(8, fd), path);
 }
 
-/** Opens what is pinned there; undefined where nothing is. */
+/** Opens the object that is pinned at the path; undefined if there is none. */
 export function openPin(path: string): number | undefined {
   try {
     return bpf('objGet', new Attributes(16).pointer(0, cString(path)), path);

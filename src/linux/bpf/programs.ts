@@ -1,7 +1,7 @@
 /**
- * BPF programs and the links that attach them. Programs here are of the type TRACING with the attach type
- * BPF_TRACE_RAW_TP ("tp_btf"): they get a tracepoint's own arguments as typed pointers, need no helper to follow
- * them, and are not skipped while another program runs on the processor, unlike programs of the type TRACEPOINT.
+ * BPF programs and the links that attach them. The programs here have the type TRACING and the attach type
+ * BPF_TRACE_RAW_TP ("tp_btf"). They get a tracepoint's own arguments as typed pointers, and need no helper to follow
+ * them. Unlike programs of the type TRACEPOINT, they are not skipped while another program runs on the processor.
  */
 import { closeSync } from 'node:fs';
 import { errnoCode } from '../../base/errors.ts';
@@ -13,12 +13,12 @@ const BPF_PROG_TYPE_TRACING = 26;
 const BPF_TRACE_RAW_TP = 23;
 const BPF_LINK_TYPE_RAW_TRACEPOINT = 1;
 const BPF_LINK_TYPE_TRACING = 2;
-/** Some helpers, and on newer kernels following pointers at all, are for programs under the GPL's terms. */
+/** Some helpers are only for programs under the GPL. On newer kernels, so is following pointers. */
 export const openLicense = 'Dual MIT/GPL';
-/** Enough for the verifier's last words: level 4 writes statistics and the error, no trace of the program. */
+/** Enough for the log of the verifier: level 4 writes statistics and the error, without a trace of the program. */
 const logBytes = 1 << 20;
 
-/** The verifier refused a program. `log` is what it said. */
+/** Thrown if the verifier refused a program. `log` is the verifier's log. */
 class VerifierError extends Error {
   readonly code: string;
   readonly log: string;
@@ -33,8 +33,8 @@ class VerifierError extends Error {
 }
 
 /**
- * Loads a program for the tracepoint whose BTF type id is `tracepoint`; a file descriptor. `license` decides which
- * helpers it may call. Throws VerifierError where the verifier refuses it.
+ * Loads a program for the tracepoint with the BTF type ID `tracepoint`. Returns a file descriptor. `license` decides
+ * which helpers the program may call. Throws VerifierError if the verifier refuses the program.
  */
 export function loadTracingProgram(
   name: string,
@@ -47,12 +47,12 @@ export function loadTracingProgram(
   );
 }
 
-/** Whether the verifier of this kernel accepts a program of the simplest type, made to find out about a feature. */
+/** True if the verifier accepts a program of the simplest type. Used to test if the kernel has a feature. */
 export async function acceptsProgram(code: Uint8Array): Promise<boolean> {
   return accepted(load('probe', code, BPF_PROG_TYPE_SOCKET_FILTER, openLicense, (attributes) => attributes));
 }
 
-/** Whether the verifier accepts a tracing program. */
+/** True if the verifier accepts a tracing program. */
 export async function acceptsTracingProgram(code: Uint8Array, tracepoint: number): Promise<boolean> {
   return accepted(loadTracingProgram('probe', code, tracepoint, openLicense));
 }
@@ -96,7 +96,7 @@ async function load(
   }
 }
 
-/** The verifier gives up with EAGAIN where a signal is pending; the next attempt may be left in peace. */
+/** Tries again after EAGAIN: the verifier stops with it if a signal is pending. */
 async function patiently(call: () => Promise<number>): Promise<number> {
   for (let attempt = 1; ; attempt++)
     try {
@@ -106,7 +106,7 @@ async function patiently(call: () => Promise<number>): Promise<number> {
     }
 }
 
-/** Attaches a tracing program to its tracepoint; the link lives as long as its descriptor or a pin. */
+/** Attaches a tracing program to its tracepoint. The link exists as long as its descriptor or a pin. */
 export function attachTracing(program: number): number {
   return bpf('rawTracepointOpen', new Attributes(16).u32(8, program), 'attach');
 }
@@ -114,13 +114,13 @@ export function attachTracing(program: number): number {
 export interface ProgramInfo {
   readonly id: number;
   readonly name: string;
-  /** Events that it was not run for since it was running already on that processor; undefined before 5.12. */
+  /** Events for which the program was skipped, as it ran already on that processor; undefined before Linux 5.12. */
   readonly recursionMisses: bigint | undefined;
-  /** Instructions that the verifier looked at; undefined before 5.16. */
+  /** Instructions that the verifier checked; undefined before Linux 5.16. */
   readonly verifiedInstructions: number | undefined;
 }
 
-/** struct bpf_prog_info of an open program. */
+/** Returns the struct bpf_prog_info of an open program. */
 export function programInfo(fd: number): ProgramInfo {
   const info = objectInfo(fd, 224);
   const known = info.known ?? 0;
@@ -132,7 +132,7 @@ export function programInfo(fd: number): ProgramInfo {
   };
 }
 
-/** Id of the program that an open link attaches; undefined where it is no link to a tracepoint (any more). */
+/** Returns the ID of the program that an open link attaches; undefined if it is not a tracepoint's link (any more). */
 export function linkedProgram(fd: number): number | undefined {
   const info = objectInfo(fd, 64);
   const type = info.readUInt32LE(0);

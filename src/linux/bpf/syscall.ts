@@ -1,6 +1,6 @@
 /**
- * bpf(2): one call with a command and a union of attributes, whose layouts are in include/uapi/linux/bpf.h. The
- * other files of this folder fill the attributes; `Attributes` keeps alive what they point to.
+ * bpf(2): one call with a command and a union of attributes. The layouts are in include/uapi/linux/bpf.h. The other
+ * files of this folder fill the attributes. `Attributes` keeps the memory alive that the attributes point to.
  */
 import { addressOf, checked, checkedAsync, declare } from '../libc.ts';
 
@@ -28,7 +28,7 @@ const syscall = declare<[number: number, command: number, attributes: Uint8Array
   ['long', 'int64', 'void *', 'int64'],
 );
 
-/** Attributes under construction. Offsets are those of `union bpf_attr`. */
+/** Builds the attributes of a call. Offsets are those of `union bpf_attr`. */
 export class Attributes {
   readonly bytes: Buffer;
   readonly #held: Uint8Array[] = [];
@@ -47,21 +47,21 @@ export class Attributes {
     return this;
   }
 
-  /** The address of `data`, which stays alive as long as these attributes. */
+  /** Writes the address of `data`, and keeps `data` alive as long as these attributes. */
   pointer(offset: number, data: Uint8Array): this {
     this.#held.push(data);
     this.bytes.writeBigUInt64LE(addressOf(data), offset);
     return this;
   }
 
-  /** A name of at most 15 characters, as maps and programs have. */
+  /** Writes the name of a map or program, of at most 15 characters. */
   name(offset: number, name: string): this {
     this.bytes.write(name.slice(0, 15), offset, 'latin1');
     return this;
   }
 }
 
-/** The call's result. Throws SystemCallError; `about` says what it concerned. */
+/** Makes the call and returns its result. Throws SystemCallError; `about` names the object in the message. */
 export function bpf(command: keyof typeof commands, attributes: Attributes, about: string): number {
   return checked(
     syscall,
@@ -71,7 +71,7 @@ export function bpf(command: keyof typeof commands, attributes: Attributes, abou
   );
 }
 
-/** The same on a thread of the pool, for what takes long: the verifier works for a second. */
+/** `bpf` on a thread of the pool, for calls that take long: the verifier may run for a second. */
 export function bpfAsync(
   command: keyof typeof commands,
   attributes: Attributes,
@@ -86,7 +86,7 @@ export function bpfAsync(
   return checkedAsync(syscall, args, `bpf ${command}`, about);
 }
 
-/** A C string. */
+/** Returns the text as a C string. */
 export function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`);
 }
