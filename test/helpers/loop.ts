@@ -103,6 +103,15 @@ export async function attachLoop(
     }
 }
 
+/**
+ * Detaches a loop device and attaches the image to the same number again. Another test may take the number in between; this
+ * waits until that test has given it back.
+ */
+export async function reattachLoop(device: string, image: string): Promise<void> {
+  await detachLoop(device);
+  await untilFree(device, async () => (await exec('losetup', [device, image], { allow: [1] })).code === 0);
+}
+
 /** Detaches, and waits until the device has let its file go (the kernel does so when the last user closes). */
 export async function detachLoop(device: string): Promise<void> {
   const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;

@@ -23,7 +23,7 @@ import { startDaemon, type TestDaemon } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertSameFiles, assertWhole } from '../helpers/image-proof.ts';
-import { type LoopDisk, makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
+import { type LoopDisk, makeLoop, mountDevice, reattachLoop, unmount } from '../helpers/loop.ts';
 
 const support = await trackingSupport();
 const skip = support.supported ? false : support.why;
@@ -133,8 +133,7 @@ test('the device was attached again meanwhile: a differential; resized: a full',
   const backed = await Backed.make(t);
   const { device, image } = backed.disk;
   await unmount(backed.mountPoint);
-  await exec('losetup', ['--detach', device]);
-  await exec('losetup', [device, image]);
+  await reattachLoop(device, image);
   await mountDevice(device, backed.mountPoint);
   await backed.change();
   await backed.backUp('differential', /its (disk sequence|place in sysfs) was .* and is /);

@@ -99,8 +99,8 @@ for (const bucket of ['versions', 'locked'])
   storeContract(
     `S3, the bucket with ${bucket}`,
     () => contractOf(() => openBucket(bucket, { multipartThreshold: 8 * MiB, partSize: 5 * MiB })),
-    // Ceph keeps every version, and lets puts of one moment through side by side.
-    { manyKeys: 60, largest: 8 * MiB, settlesRaces: false },
+    // Ceph keeps every version, and lets puts of one moment through side by side. A reader finds none of them now and then.
+    { manyKeys: 60, largest: 8 * MiB, settlesRaces: false, mayMissReplaced: true },
   );
 storeContract(
   'S3, opened as a vault opens it',
