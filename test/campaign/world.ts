@@ -14,11 +14,11 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { KiB, MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
 import type { JobOptionsDocument, JobStatus } from '../../src/daemon/documents.ts';
+import { post } from '../helpers/post.ts';
 import { ask, assertNothingLeft, childrenOf, commandOf, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { daemonPaths, type DaemonPaths, startDaemon, type TestDaemon, waitFor } from '../helpers/daemon.ts';
@@ -522,23 +522,4 @@ async function makeHooks(
     frozen: await scriptIn(scratch, 'frozen', [...copies, ...waitAt('frozen')]),
     'post-thaw': await scriptIn(scratch, 'post-thaw', waitAt('post-thaw')),
   };
-}
-
-type Answer<T> = { readonly body: T } | { readonly refused: ErrorDocument };
-
-function post<T>(socketPath: string, path: string, document: object): Promise<Answer<T>> {
-  return new Promise((resolve, reject) => {
-    const headers = { 'content-type': 'application/json' };
-    request({ socketPath, path, method: 'POST', headers, timeout: 120_000 }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
-      response.once('end', () => {
-        const value: unknown = JSON.parse(text);
-        const good = response.statusCode !== undefined && response.statusCode < 300;
-        resolve(good ? { body: value as T } : { refused: value as ErrorDocument });
-      });
-    })
-      .once('error', reject)
-      .end(JSON.stringify(document));
-  });
 }
