@@ -1,6 +1,7 @@
 /**
- * A filesystem that hangs (ntfs-3g, stopped; an NFS server that is down looks the same) stops nothing but itself: the
- * daemon answers, lists the other devices, backs them up, refuses targets there in time, and ends when it is told to.
+ * A filesystem that hangs affects nothing but itself. Here it is a stopped ntfs-3g; an NFS server that is
+ * down looks the same. The daemon still answers, lists the other devices, backs them up, refuses targets on
+ * the filesystem in time, and stops when asked to.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -18,13 +19,13 @@ import { otherVersion } from '../helpers/other-version.ts';
 
 interface Hanging {
   readonly mountPoint: string;
-  /** A loop device whose file lies on the filesystem that hangs. */
+  /** A loop device whose file lies on the hanging filesystem. */
   readonly loop: string;
   hang(): Promise<void>;
   resume(): void;
 }
 
-/** An NTFS served by a process of ours, which can be stopped. */
+/** Makes an NTFS filesystem that is served by a process of the test, which can be stopped. */
 async function makeHanging(t: EndingTest): Promise<Hanging> {
   const disk = await makeLoop(t, { size: 40 * MiB, filesystem: 'ntfs', mkfsArgs: ['-q', '-Q', '-F'] });
   const mountPoint = join(disk.directory, 'ntfs');
@@ -48,9 +49,9 @@ async function makeHanging(t: EndingTest): Promise<Hanging> {
     mountPoint,
     loop,
     hang: async () => {
-      // Before all other removals, which would wait for it.
+      // This removal runs before all others, because they would wait for the filesystem.
       atEnd(t, () => void server.kill('SIGCONT'));
-      // The device's first blocks may not be cached: a read of them has to reach the server.
+      // The device's first blocks must not be cached: a read of them has to reach the server.
       await exec('dd', [`if=${join(mountPoint, 'disk.img')}`, 'iflag=nocache', 'count=0', 'status=none']);
       server.kill('SIGSTOP');
       const state = async () => (await readFile(`/proc/${server.pid}/stat`, 'latin1')).replace(/^.*\) /s, '');
@@ -60,14 +61,17 @@ async function makeHanging(t: EndingTest): Promise<Hanging> {
   };
 }
 
-/** Milliseconds that `work` takes, and its result. */
+/** Returns the result of `work` and the milliseconds that it took. */
 async function timed<T>(work: Promise<T>): Promise<{ ms: number; result: T }> {
   const began = performance.now();
   const result = await work;
   return { ms: performance.now() - began, result };
 }
 
-/** dattod that waits 12 s for the directory of a vault; the real one waits a minute, which no test has. */
+/**
+ * Returns a dattod that waits 12 s for the directory of a vault. The real one waits a minute, which is too
+ * long for a test.
+ */
 function lessPatient(t: EndingTest): string {
   return otherVersion(t, '1.0.0', [
     { file: 'src/vault/store/directory.ts', from: 'ROOT_MS = 60_000', to: 'ROOT_MS = 12_000' },
@@ -89,7 +93,8 @@ test('a filesystem that hangs stops neither the daemon nor the backups of other 
   try {
     const start = (device: string, target: string) =>
       timed(dattocli(['startbackup', '--full', '--device', device, '--target', target], daemon));
-    // A vault may lie on a disk that sleeps, so its directory has longer; all else continues in the meantime.
+    // A vault may lie on a disk that sleeps, so dattod waits longer for its directory. Everything else
+    // continues in the meantime.
     const intoVault = start(other.device, `vault:${hanging.mountPoint}/vault`);
     const listings = Array.from({ length: 6 }, () => dattocli(['devices', '--json'], daemon));
     const version = await timed(dattocli(['version'], daemon));
@@ -126,7 +131,7 @@ test('a filesystem that hangs stops neither the daemon nor the backups of other 
     assert.ok(ending.ms < 20_000, `the daemon ended ${ending.ms} ms after SIGTERM`);
     assert.equal(daemon.child.exitCode, 0);
   } finally {
-    // What the test made can only be removed from a filesystem that answers.
+    // The files of the test can only be removed from a filesystem that answers.
     hanging.resume();
   }
 });

@@ -300,7 +300,7 @@ export function storeContract(
       assert.deepEqual(await keysOf(store, ''), []);
     });
 
-    contract('separates its memory from the caller’s', async (store) => {
+    contract('does not share memory with the caller', async (store) => {
       const data = Buffer.alloc(1_000, 1);
       await store.put('m', data);
       data.fill(2);
@@ -309,7 +309,7 @@ export function storeContract(
       assert.deepEqual(await store.get('m'), Buffer.alloc(1_000, 1));
     });
 
-    contract('heeds signals', async (store) => {
+    contract('stops when its signal is aborted', async (store) => {
       await store.put('s/old', Buffer.from('old'));
       const signal = AbortSignal.abort(new Error('enough'));
       const enough = /enough/;

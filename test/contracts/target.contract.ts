@@ -31,7 +31,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
   };
 
   void describe(`Target contract: ${name}`, () => {
-    contract('says what it is', async (target) => {
+    contract('reports its properties', async (target) => {
       assert.ok(target.name.length > 0);
       assert.ok(Number.isSafeInteger(target.size) && target.size >= 4 * REGION, `size ${target.size}`);
       assert.ok(Number.isInteger(Math.log2(target.minimumBlock)), `minimumBlock ${target.minimumBlock}`);
@@ -101,7 +101,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       await same(target, 0, pattern(3 * block, 4).fill(0, block, 2 * block));
     });
 
-    contract('trims no more than it is told', async (target) => {
+    contract('trims no more than the given range', async (target) => {
       const block = Math.max(blockOf(target), 65536);
       const data = pattern(3 * block, 5);
       await target.write(0, data);
@@ -111,7 +111,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       await same(target, 2 * block, data.subarray(2 * block));
     });
 
-    contract('calls zero only what reads as zeros', async (target) => {
+    contract('reports a range as zero only if it reads as zeros', async (target) => {
       await target.writeZeroes(0, target.size, { hole: true });
       await target.write(REGION, pattern(65536, 6));
       await target.write(2 * REGION, pattern(65536, 7));
@@ -141,7 +141,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       await same(target, size - block, pattern(block, 8));
     });
 
-    contract('gives every read memory of its own', async (target) => {
+    contract('gives each read its own memory', async (target) => {
       if (!target.abilities.read) return;
       const block = blockOf(target);
       await target.write(0, pattern(block, 1));
@@ -151,7 +151,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       assert.deepEqual(Buffer.from(first), pattern(block, 1));
     });
 
-    contract('finishes the requests under way when it is closed', async (target) => {
+    contract('finishes running requests when it is closed', async (target) => {
       const block = blockOf(target);
       const writes = Array.from({ length: 8 }, (_, i) => target.write(i * block, pattern(block, i)));
       await target.close();
@@ -159,7 +159,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
       await assert.rejects(target.write(0, pattern(block, 1)), 'a closed target takes nothing');
     });
 
-    contract('lets go of everything when it is destroyed', async (target) => {
+    contract('releases everything when it is destroyed', async (target) => {
       const block = blockOf(target);
       const writes = Array.from({ length: 8 }, (_, i) => target.write(i * block, pattern(block, i)));
       target.destroy();
@@ -170,7 +170,7 @@ export function targetContract(name: string, open: () => Promise<OpenedTarget>):
   });
 }
 
-/** A length that suits the target and is no smaller than a sector. */
+/** Returns a block length that suits the target and is at least a sector. */
 function blockOf(target: Target): number {
   return Math.max(target.minimumBlock, 512);
 }
@@ -188,14 +188,14 @@ async function same(target: Target, offset: number, expected: Uint8Array): Promi
   }
 }
 
-/** Bytes without zeros that differ from seed to seed. */
+/** Returns bytes without zeros that differ from seed to seed. */
 function pattern(length: number, seed: number): Buffer {
   const data = Buffer.allocUnsafe(length);
   for (let i = 0; i < length; i++) data[i] = ((i * 7 + (i >>> 9) + seed * 31) % 255) + 1;
   return data;
 }
 
-/** A small generator of numbers in [0, 1), the same for the same seed (a linear congruence). */
+/** Returns a generator of numbers in [0, 1), the same for the same seed (linear congruential). */
 function randomNumbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

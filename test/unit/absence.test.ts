@@ -1,6 +1,7 @@
 /**
- * What cannot be read is not taken for what is not there, wherever a decision follows from it. The errors are those of
- * directories in the place of files and of files in the place of directories (EISDIR, ENOTDIR), which no code expects.
+ * Data that cannot be read is never treated as absent if a decision depends on it. The tests put directories
+ * in the place of files and files in the place of directories. No code expects the resulting errors (EISDIR,
+ * ENOTDIR).
  */
 import assert from 'node:assert/strict';
 import fs, {
@@ -34,14 +35,14 @@ function folder(t: TestContext): string {
   return directory;
 }
 
-test('a process whose file cannot be read is not one that has ended', async (t) => {
+test('a process whose file cannot be read does not count as ended', async (t) => {
   const proc = folder(t);
   mkdirSync(join(proc, '5', 'stat'), { recursive: true });
   assert.equal(await isAlive({ pid: 4, startTime: 1 }, proc), false);
   await assert.rejects(isAlive({ pid: 5, startTime: 1 }, proc), { code: 'EISDIR' });
 });
 
-test('the record of a freeze that cannot be read stays, and is a failure', async (t) => {
+test('an unreadable record of a freeze is kept and reported as a failure', async (t) => {
   const run = folder(t);
   mkdirSync(recordPath(run, 7));
   const { failures } = await thawLeftovers(run, silentLog());
@@ -49,14 +50,14 @@ test('the record of a freeze that cannot be read stays, and is a failure', async
   assert.ok(existsSync(recordPath(run, 7)));
 });
 
-test('holders that cannot be listed may be such that hide writes', (t) => {
+test('holders that cannot be listed may hide writes', (t) => {
   const place = folder(t);
   assert.equal(unseenHolder(place), undefined);
   writeFileSync(join(place, 'holders'), '');
   assert.match(unseenHolder(place) ?? '', /cannot be listed: ENOTDIR/);
 });
 
-test('an image that could not be looked at is not one that the job made', async (t) => {
+test('an image that could not be read does not count as made by the job', async (t) => {
   const image = join(folder(t), 'image');
   writeFileSync(image, 'years of it');
   t.mock.method(fs.promises, 'stat', (() =>
@@ -71,7 +72,7 @@ test('an image that could not be looked at is not one that the job made', async 
   assert.equal(readFileSync(image, 'utf8'), 'years of it');
 });
 
-test('what became of the record of a shutdown is known, or the daemon says that it is not', async (t) => {
+test('the outcome of a shutdown is read from its record, or an error names the record', async (t) => {
   const run = folder(t);
   assert.equal(await readOutcome(run), undefined);
   const path = join(run, 'reboot.json');
@@ -85,7 +86,7 @@ test('what became of the record of a shutdown is known, or the daemon says that 
   });
 });
 
-test('records of snapshots and of mounts that cannot be read are no records that are not there', async (t) => {
+test('unreadable records of snapshots and of mounts do not count as absent', async (t) => {
   const directory = folder(t);
   assert.deepEqual(await readSnapshotRecords(join(directory, 'none')), []);
   assert.deepEqual(await readMountRecords(directory), []);
@@ -97,11 +98,11 @@ test('records of snapshots and of mounts that cannot be read are no records that
     failed(/one\.json cannot be read: EISDIR/),
   );
   await assert.rejects(readMountRecords(directory), failed(/record\.json cannot be read: EISDIR/));
-  // A daemon starts all the same.
+  // The daemon starts all the same.
   assert.deepEqual(await removeLeftoverSnapshots(directory, silentLog()), []);
 });
 
-test('a directory is made with those above it, or the error names the one that cannot be', async (t) => {
+test('a directory is made with its parents, or the error names the one that cannot be made', async (t) => {
   const directory = folder(t);
   await makeDirectory(join(directory, 'a', 'b'));
   await makeDirectory(join(directory, 'a', 'b'));

@@ -6,7 +6,7 @@ import { faults } from '../campaign/faults.ts';
 
 const root = join(import.meta.dirname, '../..');
 
-test('the edits that take mends out fit the sources', () => {
+test('the edits that remove fixes match the sources', () => {
   for (const { name, edits } of faults)
     for (const { file, from } of edits) {
       const parts = readFileSync(join(root, file), 'utf8').split(from);

@@ -12,7 +12,7 @@ const pinned = new Map(
   ),
 );
 
-test('docs/dependencies.md has every package at the version of package.json, and no other', () => {
+test('docs/dependencies.md lists each package of package.json with its version, and no other', () => {
   const documented = new Map<string, string>();
   for (const line of read('docs/dependencies.md').split('\n')) {
     const [, name, version, why] = line.split('|').map((cell) => cell.trim());

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 const root = join(import.meta.dirname, '../..');
 const pages = globSync(['*.md', 'docs/**/*.md'], { cwd: root });
 
-/** Targets of the links in a page that are files of this repository, relative to the root. */
+/** Returns the targets of the links in a page that are files of this repository, relative to the root. */
 function linked(page: string): string[] {
   const text = readFileSync(join(root, page), 'utf8').replace(/```[^]*?```/g, '');
   return [...text.matchAll(/\]\(([^)\s]+)\)/g)]

@@ -1,4 +1,4 @@
-/** The golden vaults open or fail, and are damaged and repaired, exactly as docs/vault-check.md says. */
+/** The golden vaults open or fail, and are damaged and repaired, exactly as docs/vault-check.md describes. */
 import assert from 'node:assert/strict';
 import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,7 +38,7 @@ const keyFile = expected.keys.find(({ kind }) => kind === 'file')!;
 
 let copies = 0;
 
-/** A copy that may be changed, with an index that knows nothing. */
+/** Makes a copy that may be changed, with an empty index. */
 async function openCopy(name: string): Promise<{ vault: Vault; newIndex: () => ChunkIndex; place: string }> {
   const place = join(scratch, `${name}-${copies++}`);
   cpSync(join(golden, name), place, { recursive: true });
@@ -50,7 +50,7 @@ function nameOf(point: string): string {
   return Object.entries(expected.points).find(([, id]) => id === point)?.[0] ?? 'new';
 }
 
-/** What cannot be restored, in chunks, by point. */
+/** Returns the number of chunks that cannot be restored, by point. */
 function lostOf({ points }: CheckResult): string {
   const lost = points.flatMap(({ point, devices }) => {
     const bytes = devices.reduce((sum, { lostBytes }) => sum + lostBytes, 0);
@@ -59,7 +59,7 @@ function lostOf({ points }: CheckResult): string {
   return lost.join(', ') || 'nothing';
 }
 
-/** The columns of the page that are seen, by their headings. */
+/** Returns the columns of the page that a test can observe, by their headings. */
 async function observe(name: string): Promise<Record<string, string>> {
   const row = { open: '', packs: '', objects: '', foreign: '', before: '', after: '', anew: '' };
   const opened = await openCopy(name).catch((error: unknown) => {
@@ -88,7 +88,7 @@ async function observe(name: string): Promise<Record<string, string>> {
   };
 }
 
-/** Points that are said to be whole hold what was backed up. */
+/** Asserts that points that are reported as whole hold the data that was backed up. */
 async function compare(vault: Vault, index: ChunkIndex, result: CheckResult): Promise<void> {
   const { points } = await listPoints(vault);
   for (const { point, whole } of result.points) {
@@ -121,7 +121,7 @@ for (const [name = '', , ...cells] of rows)
     assert.deepEqual(Object.values(await observe(name.replaceAll('`', ''))), cells);
   });
 
-test('each of its keys opens the healthy vault, and all of it is as it was', async () => {
+test('each of its keys opens the healthy vault, and its content is unchanged', async () => {
   const { place, newIndex } = await openCopy('healthy');
   const store = await openDirectoryStore(place);
   for (const key of expected.keys) assert.equal((await Vault.open(store, key)).id, expected.id);
@@ -143,7 +143,7 @@ test('each of its keys opens the healthy vault, and all of it is as it was', asy
   assert.equal((await listChecks(vault)).checks[0]?.outcome, 'whole');
 });
 
-test('what is lost is told to the byte', async () => {
+test('lost data is reported to the byte', async () => {
   const { vault, newIndex } = await openCopy('missing-pack');
   const { points } = await checkVault(vault, newIndex());
   const second = points.find(({ point }) => point === expected.points['second']);
@@ -157,7 +157,7 @@ test('what is lost is told to the byte', async () => {
   ]);
 });
 
-test('an index that is damaged, or of another vault, is made anew', async () => {
+test('an index that is damaged, or of another vault, is made again', async () => {
   const { vault } = await openCopy('healthy');
   for (const [name, bytes] of [
     ['garbage', Buffer.alloc(10_000, 'garbage')],
@@ -172,7 +172,7 @@ test('an index that is damaged, or of another vault, is made anew', async () => 
   assert.equal((await checkVault(vault, ChunkIndex.open(other, vault.id))).ok, true);
 });
 
-test('a prune refuses where it cannot know what points need', async () => {
+test('a prune refuses if it cannot know the needs of all points', async () => {
   for (const name of ['flipped-point', 'missing-pages']) {
     const { vault, newIndex } = await openCopy(name);
     await assert.rejects(() => prune(vault, newIndex()), { code: 'VAULT_DAMAGED' });

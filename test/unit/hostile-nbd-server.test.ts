@@ -1,6 +1,7 @@
 /**
- * Proves that no NBD server, whatever it sends, gets more out of the client than an error: every conversation ends in
- * time, memory stays bounded, and a read that succeeds returns the bytes that the server sent and nothing else.
+ * Proves that an NBD server cannot cause more than an error in the client, whatever it sends. Every
+ * conversation ends in time, memory stays bounded, and a successful read returns only bytes that the server
+ * sent.
  *
  * `HOSTILE_RUNS=200000 scripts/node --test test/unit/hostile-nbd-server.test.ts` is the long campaign.
  */
@@ -34,10 +35,10 @@ import {
 import { openScripted, scriptFor } from '../helpers/scripted-target.ts';
 
 const numRuns = Number(process.env['HOSTILE_RUNS'] ?? 200);
-/** Told with each failure; `HOSTILE_SEED` repeats it. */
+/** Reported with each failure; `HOSTILE_SEED` repeats it. */
 const seed = Number(process.env['HOSTILE_SEED'] ?? Date.now() % 2 ** 31);
 
-/** Ends with an error of one of these codes, or with success. Anything else is a defect. */
+/** A conversation ends with an error of one of these codes, or with success. Any other end is a defect. */
 const allowed: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   ...(['NBD_PROTOCOL', 'NBD_CONNECTION_LOST', 'NBD_REFUSED', 'NBD_EXPORT_UNKNOWN', 'NBD_TLS'] as const),
   ...([
@@ -75,7 +76,7 @@ const negotiations: readonly ((peer: Peer) => Negotiation<unknown>)[] = [
   negotiateList,
 ];
 
-test('a handshake of any replies, cut and altered at any byte, ends', async () => {
+test('a handshake with any replies, cut and altered at any byte, ends', async () => {
   const before = heldByBuffers();
   await fc.assert(
     fc.asyncProperty(
@@ -109,7 +110,7 @@ test('a handshake of any replies, cut and altered at any byte, ends', async () =
   await assertBuffersBelow(before + 64 * 2 ** 20);
 });
 
-test('a handshake of any bytes ends', async () => {
+test('a handshake with any bytes ends', async () => {
   await fc.assert(
     fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), fc.boolean(), async (bytes, greeted) => {
       const server = new ScriptedServer(
@@ -129,7 +130,7 @@ test('a handshake of any bytes ends', async () => {
   );
 });
 
-test('any replies to any requests end, and a read is never filled by anything but the server', async () => {
+test('any replies to any requests end, and a read returns only bytes from the server', async () => {
   const before = heldByBuffers();
   await fc.assert(
     fc.asyncProperty(
@@ -164,7 +165,7 @@ test('any replies to any requests end, and a read is never filled by anything bu
           ends(statusOf(target)),
         ];
         const [data] = await Promise.all(work);
-        // 0xdb is sent as data, 0 is a hole; a flipped byte may be anything, once.
+        // 0xdb is sent as data, 0 is a hole. A flipped byte may have any value, once.
         const strange =
           (data as Buffer | undefined)?.filter((byte) => byte !== 0xdb && byte !== 0).length ?? 0;
         assert.ok(strange <= (mangled.flip === undefined ? 0 : answers.length), `${strange} bytes of nobody`);
@@ -189,7 +190,7 @@ async function statusOf(target: ReturnType<typeof openTarget>): Promise<void> {
   }
 }
 
-/** Repeats what `next` gives until the client leaves; what was sent until then. */
+/** Sends the results of `next` until the client disconnects. `sent` counts the bytes until then. */
 function floods(next: (request: Parameters<NonNullable<Script['request']>>[0], number: number) => Buffer): {
   script: NonNullable<Script['request']>;
   sent: () => number;
@@ -212,7 +213,7 @@ function floods(next: (request: Parameters<NonNullable<Script['request']>>[0], n
   };
 }
 
-test('error chunks without end: the client leaves after a few', async () => {
+test('after a few of many error chunks the client disconnects', async () => {
   const { script, sent } = floods(({ cookieHigh, cookieLow }) =>
     encodeErrorChunk(0, cookieHigh, cookieLow, 5, 'x'),
   );
@@ -221,7 +222,7 @@ test('error chunks without end: the client leaves after a few', async () => {
   assert.ok(sent() < 16384, `${sent()} bytes`);
 });
 
-test('a byte now and then is no progress', async () => {
+test('a single byte now and then does not count as progress', async () => {
   const { script } = floods(({ cookieHigh, cookieLow, offset }, number) => {
     const head = Buffer.alloc(28);
     encodeDataChunkHeader(head, 0, NBD_REPLY_FLAG.DONE, cookieHigh, cookieLow, offset, 4096);
@@ -236,7 +237,7 @@ test('a byte now and then is no progress', async () => {
   assert.ok(performance.now() - start < 3000);
 });
 
-test('a request that is never answered fails although others are', async () => {
+test('a request without an answer fails although others are answered', async () => {
   const { target } = await openScripted(
     scriptFor(NBD_CMD.WRITE, ({ offset }) => offset === 0),
     { timeoutMs: 20 },
@@ -254,7 +255,7 @@ test('a request that is never answered fails although others are', async () => {
   assert.ok(done > 10);
 });
 
-test('zeros that come in extents of one byte are asked for no further', async () => {
+test('zeros in extents of one byte end the requests for more', async () => {
   const { target, server } = await openScripted(
     scriptFor(NBD_CMD.BLOCK_STATUS, (request, _payload, scripted) => {
       scripted.answerStatus(request, [{ length: 1, flags: NBD_STATE.ZERO }]);

@@ -17,7 +17,7 @@ test('SIGUSR1 would open the debugger of a process without our flags', async () 
   await once(child.stdout, 'data');
   assert.throws(() => assertNoDebugger(child.pid!, 'node'), /has a handler/);
   process.kill(child.pid!, 'SIGUSR1');
-  // Another process may have the port of the debugger already.
+  // Another process may already use the port of the debugger.
   await waitFor('the debugger', 2000, () => listeningPorts(child.pid!).length > 0).catch(() => undefined);
   child.kill('SIGKILL');
 });

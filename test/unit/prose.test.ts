@@ -1,4 +1,4 @@
-/** The rules of our prose find what they are made for, and let plain English through. */
+/** The rules of our prose find the old phrases, and accept plain English. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { plainText } from '../../scripts/prose/plain-text.ts';
@@ -19,7 +19,7 @@ const bad: readonly (readonly [text: string, advice: RegExp])[] = [
   ['"x" is no number.', /is not a/],
 ];
 
-test('the phrases of the old dialect are found, at their place', () => {
+test('the phrases of the old dialect are found at their place', () => {
   for (const [text, advice] of bad) {
     const [problem] = problemsOf(text);
     assert.match(problem?.message ?? '', advice, text);
@@ -39,14 +39,14 @@ test('plain English passes', () => {
     assert.deepEqual(problemsOf(text), [], text);
 });
 
-test('a sentence may have its number of words and not one more', () => {
+test('a sentence may have its number of words but not one more', () => {
   const words = (count: number): string => `${'word '.repeat(count - 1)}word.`;
   assert.deepEqual(problemsOf(words(longestSentence)), []);
   assert.equal(problemsOf(words(longestSentence + 1)).length, 1);
   assert.deepEqual(problemsOf(words(longestSentence) + ' ' + words(longestSentence)), []);
 });
 
-test('markup and code become text of the same length that no rule reads', () => {
+test('markup and code become text of the same length that no rule matches', () => {
   for (const raw of [
     '/** Reads `where there is` it. */',
     '/**\n * Reads a block,\n * then [writes](what-is-written.md) it.\n */',

@@ -4,7 +4,7 @@ import { Cleanup } from '../../scripts/quickstart/cleanup.ts';
 import { onlyFrozen, openAndDeleted } from '../../scripts/quickstart/prove.ts';
 import { chooseDevice, type ListedDevice } from '../../scripts/quickstart/source.ts';
 
-/** What e2fsck 1.47 -fn said of an image with one file that was deleted while open. */
+/** The output of e2fsck 1.47 -fn for an image with one file that was deleted while open. */
 const orphan = `e2fsck 1.47.0 (5-Feb-2023)
 Pass 1: Checking inodes, blocks, and sizes
 Deleted inode 13 has zero dtime.  Fix? no
@@ -24,7 +24,7 @@ j: ********** WARNING: Filesystem still has errors **********
 
 j: 13/16384 files (0.0% non-contiguous), 12586/65536 blocks`;
 
-test('files that were deleted while open are no damage, anything beside them is', () => {
+test('files that were deleted while open are not damage, but any other finding is', () => {
   assert.equal(openAndDeleted(orphan), 1);
   assert.equal(
     openAndDeleted(orphan.replace('Pass 3', "Entry 'x' in / has deleted/unused inode 14.\nPass 3")),
@@ -33,7 +33,7 @@ test('files that were deleted while open are no damage, anything beside them is'
   assert.equal(openAndDeleted(orphan.replace(/^Deleted.*$/m, '')), 0);
 });
 
-/** What xfs_repair 6.1 -n said of an image taken in a freeze. */
+/** The output of xfs_repair 6.1 -n for an image taken in a freeze. */
 const frozenXfs = `Phase 1 - find and verify superblock...
 Phase 2 - using internal log
         - zero log...
@@ -46,12 +46,12 @@ sb_fdblocks 63525, counted 63984
 Phase 7 - verify link counts...
 No modify flag set, skipping filesystem flush and exiting.`;
 
-test('what a freeze of XFS leaves is no damage, anything beside it is', () => {
+test('the traces of an XFS freeze are not damage, but any other finding is', () => {
   assert.ok(onlyFrozen(frozenXfs));
   assert.ok(!onlyFrozen(frozenXfs.replace('Phase 7', 'sb_icount 64, counted 128\nPhase 7')));
 });
 
-test('a device answers to its path, UUID, label, mount point, and to UUID= forms; doubt is an error', () => {
+test('a device is found by path, UUID, label, mount point and UUID=; ambiguity is an error', () => {
   const device = (path: string, more: Partial<ListedDevice>): ListedDevice => ({
     ...{ path, kernel_name: path.slice(5), size: 1, used: null, uuid: null, label: null, disk: null },
     ...{
@@ -75,7 +75,7 @@ test('a device answers to its path, UUID, label, mount point, and to UUID= forms
   assert.throws(() => chooseDevice(devices, 'u-3'), /swap in use/);
 });
 
-test('what was made is undone in reverse, once, also after a step failed; later makings are undone at once', async (t) => {
+test('undoes steps in reverse, once, also after a failure; late steps are undone at once', async (t) => {
   t.mock.method(console, 'error', () => undefined);
   const before = process.exitCode;
   const undone: string[] = [];

@@ -8,7 +8,7 @@ const rows = (values: readonly number[], absolute: number, share = 0) =>
     { memory: { absolute, share } },
   );
 
-test('what grows from the second third to the last is found; the first third and single samples do not count', () => {
+test('finds growth from the second third to the last; the first third and outliers do not count', () => {
   const steady = [10, 50, 100, 100, 101, 100, 99, 100, 500];
   assert.deepEqual(
     rows(steady, 0).map(({ first, second, last, most, grew }) => ({ first, second, last, most, grew })),
@@ -20,7 +20,7 @@ test('what grows from the second third to the last is found; the first third and
   assert.equal(rows(growing, 0, 0.6)[0]!.grew, false);
 });
 
-test('too few samples, and a sample that lacks a name, prove nothing', () => {
+test('too few samples, or a sample without a name, prove nothing', () => {
   assert.throws(() => rows([1, 2, 3, 4, 5], 0), /6 are the least/);
   assert.throws(
     () => growthOf(Array<object>(6).fill({}) as Record<string, number>[], { x: { absolute: 0, share: 0 } }),

@@ -1,9 +1,12 @@
-/** Proves that every way out to a terminal or a log passes src/base/visible.ts, or writes only text of our own. */
+/**
+ * Proves that every output to a terminal or a log passes src/base/visible.ts, or consists only of our own
+ * text.
+ */
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import test from 'node:test';
 
-/** What each writes that does not pass through `visible`. */
+/** The output of each file that does not pass through `visible`. */
 const doors: Readonly<Record<string, string>> = {
   'src/base/standard-output.ts': 'writeSync of what `visible` returned',
   'src/base/visible.ts': 'the door itself',
