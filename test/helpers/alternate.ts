@@ -1,6 +1,7 @@
 /**
- * A program that writes numbers to two files in turn, durably: N to the first, then N to the second, then N + 1.
- * At no instant is the second ahead of the first. `node alternate.ts FIRST SECOND`; ends at SIGTERM.
+ * A program that writes numbers to two files in turn, durably. It writes N to the first, then N to the
+ * second, and continues with the next number. The second file is never ahead of the first.
+ * `node alternate.ts FIRST SECOND`; ends at SIGTERM.
  */
 import fs from 'node:fs';
 

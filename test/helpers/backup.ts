@@ -1,6 +1,6 @@
 /**
- * What the tests of backups share: a daemon that ends with the test, backups by `dattocli`, looking at a job
- * while it runs, and the proof that nothing is left of it.
+ * Helpers for the tests of backups: a daemon that ends with the test, backups by `dattocli`, and the status
+ * of a running job. Also the proof that a job leaves nothing behind.
  *
  *     const daemon = await daemonFor(t);
  *     const { status } = await backUp(daemon, ['--device', disk.device, '--target', server.uri]);
@@ -25,7 +25,7 @@ import {
 } from './daemon.ts';
 import { exec } from './exec.ts';
 
-/** A daemon that is stopped at the end of the test. */
+/** Starts a daemon that is stopped at the end of the test. */
 export async function daemonFor(t: EndingTest, options: StartOptions = {}): Promise<TestDaemon> {
   const daemon = await startDaemon(options);
   atEnd(t, async () => {
@@ -34,7 +34,9 @@ export async function daemonFor(t: EndingTest, options: StartOptions = {}): Prom
   return daemon;
 }
 
-/** A directory that others may enter (the user `nbd`), removed at the end. `memory`: on a tmpfs. */
+/**
+ * Makes a directory that other users may enter (the user `nbd`), removed at the end. `memory`: on a tmpfs.
+ */
 export function scratchFor(t: EndingTest, options: { memory?: boolean } = {}): string {
   const parent = options.memory === true && existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
   const directory = mkdtempSync(join(parent, 'backup-test-'));
@@ -43,7 +45,7 @@ export function scratchFor(t: EndingTest, options: { memory?: boolean } = {}): s
   return directory;
 }
 
-/** An executable shell script; what a hook is. */
+/** Writes an executable shell script, for use as a hook. */
 export async function scriptIn(directory: string, name: string, lines: readonly string[]): Promise<string> {
   const path = join(directory, name);
   await writeFile(path, ['#!/bin/sh', 'set -e', ...lines, ''].join('\n'), { mode: 0o755 });
@@ -56,7 +58,7 @@ export interface BackupResult extends ProgramResult {
 
 export type KindFlag = '--full' | '--incremental' | '--differential';
 
-/** `dattocli startbackup --full --wait --json` to its end. Fails where the start was refused. */
+/** Runs `dattocli startbackup --full --wait --json` to its end. Fails if the start was refused. */
 export async function backUp(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
@@ -67,7 +69,7 @@ export async function backUp(
   return { ...result, status: JSON.parse(result.stdout) as JobStatus };
 }
 
-/** The same, for backups that have to succeed without warnings. */
+/** Like `backUp`, for backups that have to succeed without warnings. */
 export async function backUpWell(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
@@ -82,7 +84,7 @@ export async function backUpWell(
   return status;
 }
 
-/** `dattocli startbackup --full` without waiting; the job's UUID. */
+/** Runs `dattocli startbackup --full` without waiting. Returns the job's UUID. */
 export async function startJob(
   daemon: Pick<DaemonPaths, 'socket'>,
   args: readonly string[],
@@ -115,7 +117,7 @@ export async function refused(
   return document;
 }
 
-/** Asks the API, quicker than by a process. */
+/** Sends a request to the API, which is quicker than a process of `dattocli`. */
 export function ask<T>(socket: string, path: string, method = 'GET'): Promise<T> {
   return new Promise((resolve, reject) => {
     request({ socketPath: socket, path, method, timeout: 30_000 }, (response) => {
@@ -135,7 +137,7 @@ export function jobStatus(daemon: Pick<DaemonPaths, 'socket'>, job: string): Pro
   return ask<JobStatus>(daemon.socket, `/v1/jobs/${job}`);
 }
 
-/** Waits until the running job's status is as wanted; fails where it ends before. */
+/** Waits until the running job's status meets the condition. Fails if the job ends before. */
 export async function untilJob(
   daemon: Pick<DaemonPaths, 'socket'>,
   job: string,
@@ -165,12 +167,15 @@ function hasEnded({ state }: JobStatus): boolean {
   return state !== 'IN_PROGRESS' && state !== 'NOT_STARTED';
 }
 
-/** Waits until a file is there: how a hook tells the test where it is. */
+/** Waits until a file exists. Hooks make a file to report their progress to the test. */
 export function untilFile(path: string, ms = 60_000): Promise<void> {
   return waitFor(`${path} is made`, ms, () => existsSync(path));
 }
 
-/** Writes to a filesystem and waits for the disk: does not return while it is frozen. Milliseconds it took. */
+/**
+ * Writes to a filesystem and waits for the disk, so it does not return while the filesystem is frozen.
+ * Returns the milliseconds that it took.
+ */
 export async function writeThrough(mountPoint: string, timeoutMs = 20_000): Promise<number> {
   const start = performance.now();
   await exec('dd', ['if=/dev/zero', `of=${mountPoint}/written-by-test`, 'bs=4k', 'count=1', 'conv=fsync'], {
@@ -180,16 +185,16 @@ export async function writeThrough(mountPoint: string, timeoutMs = 20_000): Prom
 }
 
 export interface Untouched {
-  /** Devices that nobody of ours may hold open. */
+  /** Devices that no process of ours may hold open. */
   readonly devices?: readonly string[];
-  /** Mounted filesystems that have to take writes. */
+  /** Mounted filesystems that have to accept writes. */
   readonly mountPoints?: readonly string[];
 }
 
 /**
- * Asserts that no job has left anything: no processes of the daemon (but the one that reads what is on devices, which it
- * keeps for a minute), no descriptors on the devices, nothing
- * frozen, no record of a freeze, no fingerprints.
+ * Asserts that no job has left anything: no descriptors on the devices, nothing frozen, no record of a
+ * freeze, no fingerprints, and no processes of the daemon. One process is allowed: the reader of device
+ * content, which the daemon keeps for a minute.
  */
 export async function assertNothingLeft(daemon: TestDaemon, expected: Untouched = {}): Promise<void> {
   await waitFor(
@@ -212,7 +217,7 @@ function jobChildrenOf(pid: number): number[] {
   return childrenOf(pid).filter((child) => !/probe-main\.[jt]s/.test(commandOf(child)));
 }
 
-/** With spaces between the arguments; empty if the process has ended. */
+/** Returns the command line with spaces between the arguments; empty if the process has ended. */
 export function commandOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');

@@ -1,4 +1,7 @@
-/** ceph.conf and the keys of a cluster of one (see ceph.ts): every path in its folder, one copy of everything. */
+/**
+ * Returns ceph.conf and the keys of a cluster of one machine (see ceph.ts). All paths are in its folder, and
+ * there is one copy of everything.
+ */
 import { randomBytes } from 'node:crypto';
 
 export function cephConfiguration(
@@ -6,7 +9,7 @@ export function cephConfiguration(
   fsid: string,
   ports: { readonly v1: number; readonly v2: number },
 ): string {
-  // Ports of the OSD: it takes the free ones of the range.
+  // A range of ports for the OSD, which takes free ones from it.
   const low = 20_000 + (randomBytes(2).readUInt16LE() % 300) * 40;
   return `[global]
 fsid = ${fsid}
@@ -87,7 +90,7 @@ export function cephKeyring(): string {
   ].join('\n');
 }
 
-/** As ceph-authtool makes them: type 1 (AES), time, length 16, sixteen random bytes. */
+/** Returns a key like those of ceph-authtool: type 1 (AES), time, length 16, sixteen random bytes. */
 function cephKey(): string {
   const head = Buffer.alloc(12);
   head.writeUInt16LE(1, 0);

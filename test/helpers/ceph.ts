@@ -1,6 +1,7 @@
 /**
- * A Ceph of one's own: monitor, OSD and S3 gateways (radosgw) on loopback, in a temporary folder, gone at the end of the
- * test. Debian packages ceph-mon, ceph-osd, radosgw, ceph-common; for RBD by qemu-nbd also qemu-block-extra.
+ * A Ceph cluster for one test file: monitor, OSD and S3 gateways (radosgw) on loopback, in a temporary
+ * folder, removed at the end of the test. Needs the Debian packages ceph-mon, ceph-osd, radosgw and
+ * ceph-common; for RBD by qemu-nbd also qemu-block-extra.
  *
  *     const ceph = await startCeph({ after });          // at a file's top: one cluster for all its tests
  *     const gateway = await ceph.startGateway();        // gateway.endpoint; ceph.makeUser()
@@ -26,11 +27,11 @@ export interface CephUser {
 
 export interface CephDaemon {
   readonly pid: number;
-  /** SIGSTOP, SIGCONT, or SIGKILL and SIGTERM, after which it has ended when this resolves. */
+  /** Sends a signal. After SIGKILL and SIGTERM it resolves when the daemon has ended. */
   signal(name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL' | 'SIGTERM'): Promise<void>;
-  /** After its end: starts it again, on the same port. */
+  /** Starts the daemon again after its end, on the same port. */
   start(): Promise<void>;
-  /** Kills it, if it runs. */
+  /** Kills the daemon if it is running. */
   end(): Promise<void>;
 }
 
@@ -40,7 +41,7 @@ export interface CephGateway extends CephDaemon {
 }
 
 export interface GatewayOptions {
-  /** PEM files: it speaks https. */
+  /** PEM files. If given, the gateway uses https. */
   readonly tls?: { readonly certificate: string; readonly key: string };
 }
 
@@ -54,18 +55,18 @@ export interface Ceph {
   startGateway(options?: GatewayOptions): Promise<CephGateway>;
   /** Makes an S3 user with random keys; `quotaBytes` limits what it may store. */
   makeUser(quotaBytes?: number): Promise<CephUser>;
-  /** Makes the pool where it is missing, and an image of `size` bytes in it. */
+  /** Makes the pool if it is missing, and an image of `size` bytes in it. */
   makeImage(pool: string, image: string, size: number): Promise<void>;
-  /** Address of an image for qemu: `rbd:POOL/IMAGE[@SNAPSHOT]:…`. */
+  /** Returns the address of an image for qemu: `rbd:POOL/IMAGE[@SNAPSHOT]:…`. */
   qemuAddress(pool: string, image: string, snapshot?: string): string;
 }
 
-/** How long a daemon may take to start, milliseconds, on a machine that has other things to do. */
+/** Milliseconds that a daemon may take to start on a busy machine. */
 const START_MS = 90_000;
 
 /** Starts monitor and OSD; everything is removed at the end of `t`, or when a signal ends the tests. */
 export async function startCeph(t: EndingTest): Promise<Ceph> {
-  // Short: Unix sockets lie in it.
+  // The path has to be short, because Unix sockets lie in it.
   const directory = await mkdtemp(join(tmpdir(), 'ceph-'));
   const daemons: Daemon[] = [];
   atEnd(t, async () => {
@@ -204,7 +205,7 @@ class Daemon implements CephDaemon {
     return pid;
   }
 
-  /** In the foreground, and killed with the test process, however that ends. */
+  /** Starts the daemon in the foreground. It is killed with the test process, however that process ends. */
   async start(): Promise<void> {
     let said = '';
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', this.#program, ...this.#args], {
@@ -238,7 +239,7 @@ class Daemon implements CephDaemon {
     const pid = this.#child?.pid;
     if (pid === undefined || !isAlive(pid)) return;
     process.kill(pid, 'SIGCONT');
-    // Nothing of it is needed any more.
+    // Its data is no longer needed.
     await endProcess(pid, 'SIGKILL');
   }
 

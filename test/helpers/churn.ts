@@ -1,7 +1,8 @@
 /**
- * A program that hammers a directory with what databases and mail servers do: writes with fsync, creates,
- * renames, deletes and truncates files, without ever deleting one that is open. Ends at SIGTERM.
- * `node churn.ts DIRECTORY [PAUSE]`, PAUSE in milliseconds after each round; one line on standard output for the first round and every 50 further ones.
+ * A program that loads a directory like databases and mail servers do. It writes with fsync, creates,
+ * renames, deletes and truncates files, and never deletes an open file. Ends at SIGTERM.
+ * `node churn.ts DIRECTORY [PAUSE]`: PAUSE is in milliseconds after each round. Prints one line on standard
+ * output for the first round and for every 50 further ones.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -38,6 +39,6 @@ for (let round = 0; !stopping.signal.aborted; round++) {
     fs.rmSync(join(directory, `d${(round - 1) % 5}`, `link-${round - 1}`), { force: true });
   if (round % 97 === 50) fs.rmSync(folder, { recursive: true, force: true });
   if (round % 50 === 0) process.stdout.write(`${round}\n`);
-  // Others want the processors too, and the signal has to come through.
+  // Other processes need the processors too, and the signal has to be handled.
   await new Promise((resolve) => setTimeout(resolve, pause));
 }

@@ -1,19 +1,22 @@
 /**
- * What a test made is removed when the test ends, failed or not, in the reverse order of making (a mount goes
- * before the loop device below it). node:test itself runs `after` hooks in the order of registration, and
- * none at all when a signal ends the run; here they run then too.
+ * Removes what a test made when the test ends, whether it failed or not, in the reverse order of making. For
+ * example, a mount is removed before the loop device below it. node:test itself runs `after` hooks in the
+ * order of registration, and none at all if a signal ends the run; here they also run then.
  */
 type Removal = () => void | Promise<void>;
 
 const stacks = new Map<object, Removal[]>();
 let watching = false;
 
-/** Anything that has node:test's `after`: a test context, or `{ after }` imported from node:test. */
+/** An object with node:test's `after`: a test context, or `{ after }` imported from node:test. */
 export interface EndingTest {
   after(hook: () => Promise<void>): void;
 }
 
-/** Runs `removal` at the end of the test, before whatever was registered earlier. All run, also after one failed. */
+/**
+ * Runs `removal` at the end of the test, before all removals that were registered earlier. All removals run,
+ * even if one fails.
+ */
 export function atEnd(t: EndingTest, removal: Removal): void {
   watchSignals();
   let stack = stacks.get(t);
@@ -30,7 +33,7 @@ export function atEnd(t: EndingTest, removal: Removal): void {
   stack.push(removal);
 }
 
-/** The last made first; returns what failed. */
+/** Runs the last removal first. Returns the failures. */
 async function removeAll(removals: Removal[]): Promise<unknown[]> {
   const failures: unknown[] = [];
   for (let next = removals.pop(); next !== undefined; next = removals.pop())

@@ -1,4 +1,4 @@
-/** Everything that an iteration yields. */
+/** Returns all items of an iteration. */
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = [];
   for await (const item of items) all.push(item);

@@ -1,4 +1,7 @@
-/** ext4 with uninit_bg and flex_bg, made of nothing, with right checksums and whatever geometry is asked for. */
+/**
+ * Builds an ext4 image with uninit_bg and flex_bg from scratch, with correct checksums and any given
+ * geometry.
+ */
 import { crc16 } from '../../src/base/crc16.ts';
 import { MiB } from '../../src/base/bytes.ts';
 
@@ -10,7 +13,7 @@ const uuid = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
 export interface Crafted {
   readonly blocksPerGroup: number;
   readonly inodesPerGroup: number;
-  /** Block bitmap, inode bitmap and inode table of a group. */
+  /** Returns the block bitmap, inode bitmap and inode table of a group. */
   readonly places: (group: number) => readonly [number, number, number];
   readonly flags: number;
   readonly freeClusters: number;
@@ -29,7 +32,7 @@ export function crafted({ blocksPerGroup, inodesPerGroup, places, flags, freeClu
     [0x38, 0x1ef53],
     [0x4c, 1],
     [0x58, 1024],
-    // sparse_super2 without any copy: flex_bg, uninit_bg.
+    // sparse_super2 without any copy of the superblock: flex_bg, uninit_bg.
     [0x5c, 0x200],
     [0x60, 0x200],
     [0x64, 0x10],

@@ -1,6 +1,7 @@
 /**
- * Runs dattod and dattocli (programs.ts: from build/ or the sources) with every path in a temporary directory of their
- * own, so that tests run beside each other and beside an installed daemon. Needs root (dattod does).
+ * Runs dattod and dattocli (programs.ts: from build/ or the sources) with every path in a temporary directory
+ * of their own. So tests can run at the same time as other tests and as an installed daemon. Needs root
+ * (dattod does).
  *
  *     const daemon = await startDaemon();
  *     try { const { code, stdout } = await dattocli(['devices', '--json'], daemon); }
@@ -15,7 +16,7 @@ import { basename, join } from 'node:path';
 import { programCommand } from './programs.ts';
 
 export interface ProgramResult {
-  /** Exit code; null where a signal ended it. */
+  /** Exit code; null if a signal ended the program. */
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
@@ -29,22 +30,25 @@ export interface DaemonPaths {
   readonly stateDirectory: string;
   readonly runDirectory: string;
   readonly config: string;
-  /** On the kernel's bpffs, where trackers are pinned. */
+  /** Directory on the kernel's bpffs in which trackers are pinned. */
   readonly pinDirectory: string;
-  /** The options that tell dattod of these paths (but of the config). */
+  /** The options that set these paths for dattod, except the configuration. */
   readonly arguments: readonly string[];
 }
 
 export interface TestDaemon extends DaemonPaths {
   readonly child: ChildProcess;
   readonly pid: number;
-  /** What dattod logged so far. */
+  /** Returns the log of dattod so far. */
   log(): string;
-  /** SIGTERM, waits for the end, removes the directory. Resolves with the exit code. Safe to call twice. */
+  /**
+   * Sends SIGTERM, waits for the end and removes the directory. Resolves with the exit code. Safe to call
+   * twice.
+   */
   stop(): Promise<number | null>;
-  /** SIGKILL; the directory stays, for a second `startDaemon({ paths })`. */
+  /** Sends SIGKILL. The directory stays, for a second `startDaemon({ paths })`. */
   kill(): Promise<void>;
-  /** SIGTERM; the directory and what is pinned stay, for a second `startDaemon({ paths })`. */
+  /** Sends SIGTERM. The directory and the pinned trackers stay, for a second `startDaemon({ paths })`. */
   end(): Promise<void>;
 }
 
@@ -54,14 +58,14 @@ export interface StartOptions {
   /** Further options of dattod. */
   readonly arguments?: readonly string[];
   /**
-   * Program to run, relative to this repository; `test/helpers/dattod-fake.ts` has an engine that copies nothing, and
-   * `build/dattod` is the built one.
+   * Program to run, relative to this repository. `test/helpers/dattod-fake.ts` has an engine that copies
+   * nothing; `build/dattod` is the built program.
    */
   readonly entry?: string;
   readonly environment?: Readonly<Record<string, string>>;
   /**
-   * Writes are tracked where the machine can. Default false, so that a test is the same on every kernel; its jobs may
-   * still ask for a tracker. Needs no thought where `arguments` name a configuration.
+   * Tracks writes if the machine can. Default false, so that a test is the same on every kernel; its jobs may
+   * still ask for a tracker. Has no effect if `arguments` name a configuration.
    */
   readonly tracking?: boolean;
 }
@@ -144,7 +148,7 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
       await ended;
       clearTimeout(killer);
       rmSync(paths.directory, { recursive: true, force: true });
-      // What is pinned tracks on until its last name is gone.
+      // A pinned tracker continues to track until its last name is removed.
       rmSync(paths.pinDirectory, { recursive: true, force: true });
       return child.exitCode;
     },
@@ -160,9 +164,9 @@ export async function startDaemon(options: StartOptions = {}): Promise<TestDaemo
 }
 
 export interface RunOptions {
-  /** A descriptor for standard output; default: it is kept. */
+  /** A descriptor for standard output. Default: the output is kept. */
   readonly output?: number;
-  /** Ctrl-C: the program gets SIGINT and may still say something. */
+  /** Acts like Ctrl-C: the program gets SIGINT and may still print a message. */
   readonly signal?: AbortSignal;
   readonly environment?: Readonly<Record<string, string>>;
   /** Gets what the program writes to standard output, as it comes. */
@@ -171,7 +175,7 @@ export interface RunOptions {
   readonly onError?: (text: string) => void;
 }
 
-/** Runs dattocli to its end; `daemon` gives the socket. */
+/** Runs dattocli to its end with the socket of `daemon`. */
 export async function dattocli(
   args: readonly string[],
   daemon?: Pick<DaemonPaths, 'socket'>,
@@ -209,7 +213,7 @@ export async function runProgram(
   return { code: child.exitCode, stdout, stderr };
 }
 
-/** Asks every 20 ms until the answer is true; throws after `ms` milliseconds. */
+/** Calls `condition` every 20 ms until it returns true. Throws after `ms` milliseconds. */
 export async function waitFor(
   what: string,
   ms: number,
@@ -222,7 +226,7 @@ export async function waitFor(
   }
 }
 
-/** True where a daemon answers on the socket. */
+/** Returns true if a daemon answers on the socket. */
 export function isHealthy(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     request({ socketPath: socket, path: '/v1/health', timeout: 2000 }, (response) => {

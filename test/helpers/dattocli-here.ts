@@ -1,6 +1,6 @@
 /**
- * dattocli in this process, much quicker than as a program: for its commands that need no daemon, or with a daemon
- * whose socket is named. A test presses Ctrl-C where what it says matches.
+ * Runs dattocli in this process, much quicker than as a program. It is for commands that need no daemon, or
+ * with a daemon whose socket is given. A test can press Ctrl-C when the output matches a pattern.
  */
 import assert from 'node:assert/strict';
 import type { ErrorDocument } from '../../src/base/errors.ts';
@@ -15,11 +15,11 @@ export interface Said {
 }
 
 export interface HereOptions {
-  /** Presses Ctrl-C as soon as standard output or error matches, before the command does anything more. */
+  /** Presses Ctrl-C as soon as standard output or error matches, before the command continues. */
   readonly interrupt?: RegExp;
-  /** What is typed where something is asked for, one after the other. */
+  /** The answers to the command's questions, in order. */
   readonly answers?: readonly string[];
-  /** Where standard output goes; default: everything is kept. */
+  /** Destination of standard output. Default: everything is kept. */
   readonly output?: OutputFile;
 }
 
@@ -65,7 +65,7 @@ export async function dattocliHere(args: readonly string[], options: HereOptions
   return { code, out, err };
 }
 
-/** What it prints under `--json`. Fails where the exit code is another one. */
+/** Returns the document that the command prints with `--json`. Fails if the exit code differs. */
 export async function documentOf<T>(args: readonly string[], code = 0): Promise<T> {
   const said = await dattocliHere([...args, '--json']);
   assert.equal(said.code, code, `${args.join(' ')}: ${said.err}${said.out}`);
@@ -73,7 +73,10 @@ export async function documentOf<T>(args: readonly string[], code = 0): Promise<
   return JSON.parse(said.out) as T;
 }
 
-/** Refused with this code, in one line for people and one object for scripts, and with a next step. */
+/**
+ * Asserts that the command is refused with this code, in one line for people and one object for scripts, with
+ * a next step.
+ */
 export async function refusedHere(
   args: readonly string[],
   code: ErrorDocument['code'],

@@ -1,4 +1,4 @@
-/** dattod with an engine and devices that are none (fake-engine.ts); everything else is real. */
+/** dattod with a fake engine and fake devices (fake-engine.ts). Everything else is real. */
 import { tryLock } from '../../src/linux/flock.ts';
 import { runDattod } from '../../src/daemon/run.ts';
 import { fakeCollaborators } from './fake-engine.ts';

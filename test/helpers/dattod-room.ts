@@ -1,6 +1,6 @@
 /**
- * dattod as it is, but its jobs may keep no more than DATTO_ROOM bytes in memory until the thaw; and the rest in files only
- * if DATTO_FILES is set.
+ * The real dattod, but its jobs may keep no more than DATTO_ROOM bytes in memory until the thaw. They keep
+ * the rest in files only if DATTO_FILES is set.
  */
 import { prepareJob } from '../../src/backup/prepare.ts';
 import { parseBytes } from '../../src/base/bytes.ts';

@@ -1,4 +1,4 @@
-/** dattod as it is, but with an eBPF tracker that has room for 16 writes on their way. */
+/** The real dattod, but with an eBPF tracker that has room for 16 writes in flight. */
 import { trackerCandidates } from '../../src/tracking/candidates.ts';
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import { dattodWith } from './dattod-with.ts';

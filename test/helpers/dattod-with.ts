@@ -1,4 +1,4 @@
-/** dattod as it is, but for what tracks writes, or other collaborators of it. */
+/** The real dattod with another tracker, or with other collaborators replaced. */
 import { prepareJob } from '../../src/backup/prepare.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import { runDattod } from '../../src/daemon/run.ts';
@@ -8,7 +8,7 @@ import { removeLeftoverSnapshots } from '../../src/devices/lvm/snapshot.ts';
 import { thawLeftovers } from '../../src/freeze/leftovers.ts';
 import { tryLock } from '../../src/linux/flock.ts';
 
-/** With the arguments of this process, which ends with it. */
+/** Runs dattod with the arguments of this process, and ends the process with it. */
 export async function dattodWith(
   trackerCandidates: Collaborators['trackerCandidates'],
   others: Partial<Collaborators> = {},

@@ -1,11 +1,11 @@
 /**
- * Starts dattosrv over a temporary directory of images, on a Unix socket or a free loopback
- * port, and waits for its ready line.
+ * Starts dattosrv over a temporary directory of images, on a Unix socket or a free loopback port, and waits
+ * for its ready line.
  *
  *     const server = await startDattosrv(t, ['--create']);
  *     await exec('nbdcopy', [image, server.uriOf('disk@1M')]);
  *
- * It is stopped, and its directory removed, at the end of the test.
+ * The server is stopped, and its directory removed, at the end of the test.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,11 +17,11 @@ import { waitFor } from './nbd-process.ts';
 import { programCommand } from './programs.ts';
 
 export interface DattosrvOptions {
-  /** Where the images are; default a fresh directory. */
+  /** Directory of the images. Default: a new directory. */
   readonly directory?: string;
   /** The program to run. Default: that of the build or of the sources (programs.ts). */
   readonly entry?: string;
-  /** The Unix socket of an earlier server, to listen at again. */
+  /** The Unix socket of an earlier server, to listen on it again. */
   readonly socket?: string;
   /** Loopback TCP instead of a Unix socket. */
   readonly tcp?: boolean;
@@ -29,26 +29,26 @@ export interface DattosrvOptions {
   readonly trace?: string;
   /** Further parameters of the URI: `tls-psk-file=…`. */
   readonly uriParameters?: string;
-  /** `alice@` in the URI. */
+  /** User of the URI with its `@`: `alice@`. */
   readonly user?: string;
 }
 
 export interface Dattosrv {
-  /** As the ready line says it. */
+  /** The address as the ready line gives it. */
   readonly listening: string;
   readonly pid: number;
-  /** Holds the images. */
+  /** Directory of the images. */
   readonly directory: string;
   /** Loopback port; 0 on a Unix socket. */
   readonly port: number;
   readonly socket: string;
-  /** Where `trace` writes. */
+  /** The file to which `trace` writes. */
   readonly traceFile: string;
   uriOf(name: string): string;
   stderr(): string;
-  /** SIGTERM; resolves with the exit code. Safe to call twice. */
+  /** Sends SIGTERM; resolves with the exit code. Safe to call twice. */
   stop(): Promise<number | null>;
-  /** SIGKILL. */
+  /** Sends SIGKILL. */
   kill(): Promise<void>;
 }
 
@@ -79,7 +79,7 @@ export async function startDattosrv(
   const ended = once(child, 'close').then(() => child.exitCode);
   const end = async (signal: 'SIGTERM' | 'SIGKILL'): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) {
-      // strace passes signals on to nobody: they go to its child.
+      // strace does not pass on the signals that it gets, so they go to its child.
       if (options.trace === undefined) child.kill(signal);
       else process.kill(firstChildOf(child.pid!), signal);
     }

@@ -1,7 +1,8 @@
 /**
- * The content of a device at several moments, in memory: equal chunks are held once, zeros not at all. And a property of
- * kept used maps over them: a map that was read while the device changed, and is then brought up to date by what was
- * written, is the map that a whole reading gives.
+ * The content of a device at several moments, in memory. Equal chunks are stored once, zeros not at all.
+ *
+ * Also a property of kept used maps over these versions. A map is read while the device changes, and is then
+ * brought up to date from the tracked writes. It must equal the map that a whole reading gives.
  */
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
@@ -14,7 +15,7 @@ import { markUsed } from '../../src/filesystems/mark-used.ts';
 import type { MountState } from '../../src/filesystems/used-map.ts';
 
 const chunkSize = 64 * KiB;
-/** What counts as written: exactly the sectors that differ. */
+/** Exactly the sectors that differ count as written. */
 const sector = 512;
 const zeros = Buffer.alloc(chunkSize);
 
@@ -56,7 +57,7 @@ export class DeviceVersions {
     this.#versions.push(chunks);
   }
 
-  /** Sectors of which `choose` is true are as in version `b`, the others as in `a`. */
+  /** Returns a reader: sectors for which `choose` is true are as in version `b`, the others as in `a`. */
   mixed(a: number, b: number, choose: (sector: number) => boolean): ReadAt {
     return (offset, length) => {
       const data = this.#read(a, offset, length);
@@ -85,7 +86,7 @@ export class DeviceVersions {
     return data;
   }
 
-  /** Numbers of the sectors that differ, in order. */
+  /** Returns the numbers of the sectors that differ, in order. */
   differing(a: number, b: number): readonly number[] {
     const key = `${Math.min(a, b)} ${Math.max(a, b)}`;
     let found = this.#different.get(key);
@@ -107,7 +108,7 @@ export class DeviceVersions {
   }
 }
 
-/** One reading: the device is as in `from` when it begins, and as in `to` when it ends. */
+/** One reading. The device is as in `from` when it begins, and as in `to` when it ends. */
 interface Step {
   readonly from: number;
   readonly to: number;
@@ -121,7 +122,7 @@ export interface KeptFigures {
   whole: number;
 }
 
-/** Runs the property; how much the last readings read. `unit`s in bytes. */
+/** Runs the property. Returns how much the last readings read. Each `unit` is in bytes. */
 export async function keptEqualsWhole(versions: DeviceVersions, runs: number): Promise<KeptFigures> {
   const figures = { runs: 0, groups: 0, groupsRead: 0, whole: 0 };
   const version = fc.nat(versions.count - 1);
@@ -155,7 +156,7 @@ async function check(
   };
   const read = (state: MountState, readAt: ReadAt): ReturnType<KeptMap['read']> => {
     const since = written;
-    // What is written from now on counts for the next reading.
+    // Writes from now on count for the next reading.
     written = new Bitmap(size, markUnit);
     return kept.read(readAt, sector, { state }, since);
   };

@@ -5,9 +5,9 @@ export interface ExecOptions {
   readonly input?: string | Buffer;
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** Milliseconds; the program is killed then. Default 60000. */
+  /** Milliseconds after which the program is killed. Default 60000. */
   readonly timeoutMs?: number;
-  /** Exit codes that are no failure. Default only 0. */
+  /** Exit codes that are not a failure. Default: only 0. */
   readonly allow?: readonly number[];
 }
 
@@ -17,7 +17,9 @@ export interface ExecResult {
   readonly stderr: string;
 }
 
-/** Runs a program without a shell; rejects with both outputs in the message where its exit code is not allowed. */
+/**
+ * Runs a program without a shell. Rejects if its exit code is not allowed, with both outputs in the message.
+ */
 export function exec(
   program: string,
   args: readonly string[],

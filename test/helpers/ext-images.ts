@@ -10,13 +10,13 @@ import { attachLoop, detachLoop, mountDevice, unmount } from './loop.ts';
 export interface ExtVariant {
   readonly name: string;
   readonly args: readonly string[];
-  /** Bytes of the image; default 640 MiB, which is five groups of 4 KiB blocks. */
+  /** Bytes of the image. Default 640 MiB, which is five groups of 4 KiB blocks. */
   readonly size?: number;
-  /** Bytes of the filesystem, where the image is larger. */
+  /** Bytes of the filesystem, if the image is larger. */
   readonly filesystemSize?: number;
-  /** False where this kernel does not mount it: debugfs fragments it then. */
+  /** False if this kernel cannot mount the variant; debugfs then fragments it. */
   readonly mountable?: false;
-  /** False where Debian's partclone (0.3.23) gives up. */
+  /** False if Debian's partclone (0.3.23) gives up. */
   readonly partclone?: false;
 }
 
@@ -82,18 +82,18 @@ export const extVariants: readonly ExtVariant[] = [
   },
 ];
 
-/** A directory for images, removed at the end. */
+/** Makes a directory for images, removed at the end. */
 export async function scratchDirectory(t: EndingTest): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'dattod-ext-'));
   atEnd(t, () => rm(directory, { recursive: true, force: true }));
   return directory;
 }
 
-/** Makes the image, puts files in, deletes every other one. */
+/** Makes the image, adds files and deletes every second one. */
 export async function makeExtImage(t: EndingTest, directory: string, variant: ExtVariant): Promise<string> {
   const image = await emptyFile(join(directory, 'image'), variant.size ?? 640 * MiB);
   const files = await sampleFiles(directory);
-  // `-r 0` has no room for what -d needs.
+  // `-r 0` does not support what -d needs.
   const populated = variant.args.includes('-r') ? [] : ['-d', files];
   const size = variant.filesystemSize === undefined ? [] : [`${variant.filesystemSize / 1024}K`];
   await exec('mke2fs', ['-q', '-F', '-E', 'nodiscard', ...populated, ...variant.args, image, ...size]);
@@ -130,7 +130,7 @@ async function fragmentByMount(t: EndingTest, image: string): Promise<void> {
   const mountPoint = `${image}.mnt`;
   let mounted = false;
   let attached = true;
-  // Once: the device's number may be another test's afterwards.
+  // Runs only once, because the device's number may belong to another test afterwards.
   const end = async (): Promise<void> => {
     if (mounted) await unmount(mountPoint);
     mounted = false;
@@ -144,7 +144,7 @@ async function fragmentByMount(t: EndingTest, image: string): Promise<void> {
   await end();
 }
 
-/** Writes files of many sizes, removes every other one, and leaves one that reaches far into the device. */
+/** Writes files of many sizes, removes every second one, and leaves one that reaches far into the device. */
 export async function fragment(mountPoint: string): Promise<void> {
   const directory = join(mountPoint, 'fragments');
   await mkdir(directory);

@@ -1,4 +1,4 @@
-/** A daemon in this process, with the fake engine, on a socket in a temporary directory. */
+/** Runs a daemon in this process, with the fake engine, on a socket in a temporary directory. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

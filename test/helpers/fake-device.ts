@@ -1,8 +1,8 @@
-/** Block devices that are nowhere, for tests of what is said of devices. */
+/** Block devices that do not exist, for tests of texts about devices. */
 import { MiB } from '../../src/base/bytes.ts';
 import type { Device } from '../../src/devices/device.ts';
 
-/** A disk of 100 MiB with nothing on it, but for what is said otherwise. */
+/** Returns an empty disk of 100 MiB with the properties in `more`. */
 export function fakeDevice(kernelName: string, more: Partial<Device> = {}): Device {
   return {
     path: `/dev/${kernelName}`,

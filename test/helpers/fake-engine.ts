@@ -1,9 +1,13 @@
 /**
- * An engine that copies nothing, for tests of the daemon and the command. How a job goes is said by the
- * target's path: `nbd://host/done` succeeds after some ticks, `/warn` with a warning, `/fail` fails, `/forever`
- * runs until it is cancelled, `/frozen` also holds what must be held while frozen, `/stuck` does not end when
- * it is cancelled; `/unreachable` is refused by the checks, `/slow` is checked for 200 ms, `/silent` until the checks
- * are cancelled, and `/deaf` from then on until `shutDeaf`'s gate is opened.
+ * An engine that copies nothing, for tests of the daemon and the command. The target's path decides the
+ * course of a job:
+ *
+ * - `nbd://host/done` succeeds after some ticks, `/warn` with a warning; `/fail` fails.
+ * - `/forever` runs until it is cancelled; `/stuck` does not end when it is cancelled.
+ * - `/frozen` also holds what must be held while frozen.
+ * - `/unreachable` is refused by the checks, which take 200 ms for `/slow`.
+ * - `/silent` is checked until the checks are cancelled, `/deaf` from then on until the gate of `shutDeaf` is
+ *   opened.
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
@@ -19,7 +23,7 @@ type Request = Parameters<PrepareJob>[0];
 
 let deaf: Promise<unknown> = Promise.resolve();
 
-/** What is returned opens the gate: until then, checks of `/deaf` do not end. */
+/** Lets checks of `/deaf` wait until the returned function is called. */
 export function shutDeaf(): () => void {
   const { promise, resolve } = Promise.withResolvers<undefined>();
   deaf = promise;

@@ -1,10 +1,10 @@
-/** A tracker that follows whatever it is asked to and never sees a write, for tests of the daemon and the command. */
+/** A tracker that accepts every device and never sees a write, for tests of the daemon and the command. */
 import { Bitmap } from '../../src/base/bitmap.ts';
 import type { TrackerCandidate } from '../../src/tracking/choose.ts';
 import { newGeneration } from '../../src/tracking/generation.ts';
 import type { TrackedDevice, Tracker, TrackingState } from '../../src/tracking/tracker.ts';
 
-/** `refusal`: what `support` says that stands in the way. */
+/** `refusal`: the reason why `support` refuses. */
 export function fakeTracker(refusal?: { why: string; help: string }): TrackerCandidate {
   const devices = new Map<string, TrackedDevice>();
   const keyOf = ({ major, minor }: Pick<TrackedDevice, 'major' | 'minor'>) => `${major}:${minor}`;

@@ -1,16 +1,16 @@
-/** Sources that fail where a test says so. */
+/** Sources that fail if a test requests it. */
 import type { Extent } from '../../src/base/extents.ts';
 import { readFailure } from '../../src/block/read-errors.ts';
 import type { Source } from '../../src/block/source.ts';
 
 export interface SourceFaults {
-  /** Reads that touch these fail with DEVICE_READ_ERROR, as those of bad sectors do. */
+  /** Reads that touch these extents fail with DEVICE_READ_ERROR, like reads of bad sectors. */
   readonly bad?: readonly Extent[];
   /** Reads after this many fail with DEVICE_GONE. */
   readonly goneAfter?: number;
 }
 
-/** A source over `inner` that reads as a damaged disk does. */
+/** Returns a source over `inner` that reads like a damaged disk. */
 export function faultySource(inner: Source, faults: SourceFaults): Source {
   let count = 0;
   return {
@@ -29,7 +29,7 @@ export function faultySource(inner: Source, faults: SourceFaults): Source {
   };
 }
 
-/** What the kernel's own error would become. */
+/** Returns the error that the kernel's own error would become. */
 function injected(name: string, offset: number, length: number, code: string): unknown {
   return readFailure(name, offset, length, Object.assign(new Error(`injected ${code}`), { code }));
 }

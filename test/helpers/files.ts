@@ -1,11 +1,13 @@
-/** Fills a directory with files of every sort that matters to an image: small, large, sparse, zeros, links. */
+/**
+ * Fills a directory with files of every kind that matters to an image: small, large, sparse, zeros, links.
+ */
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
 import { type LoopDisk, mountDevice, unmount } from './loop.ts';
 
-/** About `bytes` bytes of random data in all, and some zeros and holes besides. */
+/** Writes about `bytes` bytes of random data, and some zeros and holes. */
 export async function fillWithFiles(directory: string, bytes: number): Promise<void> {
   const small = randomBytes(64 * 1024);
   let written = 0;
@@ -27,7 +29,7 @@ export async function fillWithFiles(directory: string, bytes: number): Promise<v
   await link(join(directory, 'large-1'), join(directory, 'hard link'));
 }
 
-/** The same on a device that is mounted for that time only. */
+/** Like `fillWithFiles`, on a device that is mounted only for that time. */
 export async function fillDevice(disk: LoopDisk, bytes: number): Promise<void> {
   const mountPoint = join(disk.directory, 'filling');
   await mountDevice(disk.device, mountPoint);

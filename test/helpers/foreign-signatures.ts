@@ -1,4 +1,4 @@
-/** Signatures of other filesystems, RAID members and partition tables as bytes to put over an image. */
+/** Signatures of other filesystems, RAID members and partition tables, as bytes to write over an image. */
 import { crc32 } from 'node:zlib';
 import { KiB } from '../../src/base/bytes.ts';
 import { crc32c } from '../../src/base/crc32c.ts';
@@ -11,14 +11,14 @@ export interface Foreign {
   readonly bytes: Buffer;
 }
 
-/** Every magic of the table in every place, for a device of `size` bytes. */
+/** Returns every magic of the table at every place, for a device of `size` bytes. */
 export function foreignMagics(size: number): Foreign[] {
   return [...containerMagics, ...filesystemMagics, ...tableMagics].flatMap(({ type, magic, at }) =>
     at.map((place) => ({ type, offset: placeOn(size, place), bytes: Buffer.from(magic, 'latin1') })),
   );
 }
 
-/** Those that need more than a magic, as libblkid 2.38 accepts them. */
+/** Returns the signatures that need more than a magic, as libblkid 2.38 accepts them. */
 export function foreignHeaders(size: number): Foreign[] {
   const end = size - (size % 512);
   const zfsEnd = size - (size % (256 * KiB));
@@ -120,7 +120,7 @@ function adaptecRaid(): Buffer {
 
 function fileVault(): Buffer {
   const bytes = patched(512, [8, '\x01\0\x10\0'], [88, 'CS'], [90, le32(1)], [168, le32(16)], [172, le32(2)]);
-  // The register begins with the seed, zero here, and is kept without inversion.
+  // The CRC register begins with the seed, zero here, and is stored without inversion.
   bytes.writeUInt32LE(~crc32c(bytes.subarray(8), 0xffffffff) >>> 0, 0);
   return bytes;
 }
@@ -134,7 +134,9 @@ function uberblocks(bigEndian: boolean): Buffer {
   return bytes;
 }
 
-/** The list of names and values as OpenZFS writes it: XDR, with `txg` and `guid` as 64-bit numbers. */
+/**
+ * Returns the list of names and values as OpenZFS writes it: XDR, with `txg` and `guid` as 64-bit numbers.
+ */
 function poolConfiguration(): Buffer {
   const pair = (name: string, value: bigint): Buffer => {
     const padded = Buffer.alloc(Math.ceil(name.length / 4) * 4);

@@ -1,6 +1,6 @@
 /**
- * The proof that an image is the device at one instant: a hook copies the device while it is frozen, and the image has
- * to equal the copy in all that is used, and to be whole without any recovery.
+ * Proves that an image is the device at one instant. A hook copies the device while it is frozen. The image
+ * has to equal the copy in all used blocks, and to be whole without any recovery.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,14 +14,14 @@ export interface FrozenProofOptions {
   /** Bytes. */
   readonly size: number;
   readonly device: string;
-  /** The file that the backup's target is. */
+  /** The file of the backup's target. */
   readonly image: string;
 }
 
 export interface FrozenProof {
-  /** Options of `startbackup` with which the job makes the copy; it takes its time. */
+  /** Options of `startbackup` with which the job makes the copy. The copy takes some time. */
   readonly args: readonly string[];
-  /** After a job with `args` has ended. `what` is for the message. */
+  /** Compares after a job with `args` has ended. `what` is for the message. */
   assertSame(what: string): Promise<void>;
 }
 
@@ -46,7 +46,7 @@ export async function frozenProof(t: EndingTest, options: FrozenProofOptions): P
   };
 }
 
-/** Which stamped sectors differ, and of which writes they are. */
+/** Returns which stamped sectors differ, and which writes they come from. */
 function differences(reference: string, image: string, size: number): string {
   const files = [reference, image].map((path) => openSync(path, 'r'));
   try {

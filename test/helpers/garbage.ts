@@ -1,4 +1,7 @@
-/** Memory that is really held: measured after the collector has run, so that its timing decides nothing. */
+/**
+ * Measures the memory that is really held, after the collector has run. So the collector's timing decides
+ * nothing.
+ */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
@@ -7,7 +10,7 @@ import { runInNewContext } from 'node:vm';
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
-/** Bytes that array buffers hold. */
+/** Returns the bytes that array buffers hold. */
 export function heldByBuffers(): number {
   collect();
   return process.memoryUsage().arrayBuffers;

@@ -1,8 +1,10 @@
 /**
- * A history of backups: a full, then incrementals of a filesystem that writers hammer all the time, with jobs cancelled
- * and daemons killed in between, at moments that a seed decides. Whenever an incremental ends well, its image has to
- * equal a copy of the device that was made inside its freeze, bit for bit in all that is used, and to be whole without
- * any recovery. Needs a kernel that eBPF can track with.
+ * Runs a history of backups: a full backup, then incrementals of a filesystem under constant writes. A seed
+ * decides when jobs are cancelled and daemons are killed in between.
+ *
+ * Whenever an incremental succeeds, its image has to equal a copy of the device that was made inside its
+ * freeze, bit for bit in all used blocks. The image also has to be whole without any recovery. Needs a kernel
+ * on which eBPF tracking works.
  */
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
@@ -32,7 +34,7 @@ import { startChurn, startStamper, type Writer } from './writers.ts';
 export interface HistoryOptions {
   readonly type: FilesystemName;
   readonly seed: number;
-  /** Incrementals that come to their end. */
+  /** Number of incrementals that complete. */
   readonly incrementals: number;
 }
 
@@ -59,7 +61,7 @@ export async function runHistory(
   const history = await History.begin(t, type, seed);
   await history.proven('--full');
   for (let number = 1; number <= incrementals; number++) {
-    // Half of the incrementals come after one or two that did not get to their end.
+    // Half of the incrementals come after one or two that did not complete.
     while (history.random() < 0.4) await history.interrupted();
     await history.proven('--incremental');
   }
@@ -132,7 +134,7 @@ class History {
     return new History(t, type, seeded(seed), places, writers, await startDaemon({ tracking: true }));
   }
 
-  /** A job that comes to its end; what its image holds is compared. */
+  /** Runs a job to its end and compares its image. */
   async proven(kind: KindFlag): Promise<void> {
     const args = [...this.#target, ...this.#proof.args];
     const { status, code, stderr } = await backUp(this.#daemon, args, kind);
@@ -142,7 +144,7 @@ class History {
       ['SUCCEEDED', null, kind.slice(2), null, 'ebpf'],
       stderr,
     );
-    // A writer may be as fast as the target; nothing else is to be said.
+    // A writer may be as fast as the target. No other warning is allowed.
     assert.deepEqual(
       status.warnings.filter((warning) => warning.code !== 'CANNOT_CONVERGE'),
       [],
@@ -154,7 +156,7 @@ class History {
     if (device.freeze_ms !== null) this.#frozen.push(device.freeze_ms);
   }
 
-  /** Something that keeps an incremental from its end, or ends the daemon in between. */
+  /** Keeps an incremental from completing, or ends the daemon between jobs. */
   async interrupted(): Promise<void> {
     const how = interruptions[Math.floor(this.random() * interruptions.length)]!;
     const moment = Math.floor(this.random() * 2500);
@@ -175,7 +177,7 @@ class History {
     ]);
     const hooks: Partial<Record<Interruption, readonly string[]>> = {
       'killed while frozen': ['--frozen-hook', hook, '--max-freeze', '20s'],
-      // A hook after the thaw undoes what one before the freeze did.
+      // The post-thaw hook needs a pre-freeze hook, because it undoes that hook's work.
       'killed after the thaw': ['--pre-freeze-hook', '/bin/true', '--post-thaw-hook', hook],
     };
     const awaited = hooks[how];

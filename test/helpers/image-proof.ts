@@ -1,6 +1,6 @@
 /**
- * Proofs of an image by programs that are not ours: the same bytes in the ranges that dumpe2fs or xfs_db call used,
- * e2fsck and xfs_repair without recovery, and a read-only mount compared by diff.
+ * Proves an image by foreign programs: the same bytes in the ranges that dumpe2fs or xfs_db call used, e2fsck
+ * and xfs_repair without recovery, and a read-only mount compared by diff.
  */
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
@@ -14,19 +14,21 @@ import { xfsDb } from './xfs-oracle.ts';
 
 export type FilesystemName = 'ext2' | 'ext3' | 'ext4' | 'xfs';
 
-/** The used ranges of an image file or an idle device by dumpe2fs or xfs_db. */
+/** Returns the used ranges of an image file or an idle device, by dumpe2fs or xfs_db. */
 export async function oracleUsed(type: FilesystemName, path: string, size: number): Promise<Extent[]> {
   if (type !== 'xfs') return dumpe2fsUsed(path, size);
   return [...complement(merged((await xfsDb(path)).free), size)];
 }
 
-/** Asserts that two files or devices hold the same in every range. Returns the bytes compared. */
+/**
+ * Asserts that two files or devices hold the same bytes in every range. Returns the number of bytes compared.
+ */
 export async function assertSameRanges(
   one: string,
   other: string,
   ranges: readonly Extent[],
 ): Promise<number> {
-  // A process of cmp for each range would cost more than all the rest of most tests.
+  // A process of cmp for each range would take longer than the rest of most tests.
   const files = [await open(one), await open(other)] as const;
   try {
     const [ours, theirs] = [Buffer.alloc(MiB), Buffer.alloc(MiB)];
@@ -49,7 +51,10 @@ export async function assertSameRanges(
   return totalLength(ranges);
 }
 
-/** Used blocks of the reference equal those of the image. Returns the bytes compared. */
+/**
+ * Asserts that the used blocks of the reference equal those of the image. Returns the number of bytes
+ * compared.
+ */
 export async function assertSameUsed(
   type: FilesystemName,
   reference: string,
@@ -63,8 +68,9 @@ export async function assertSameUsed(
 }
 
 /**
- * The filesystem in the image is whole without any recovery. `frozen`: the image was taken in a freeze, which
- * leaves one transaction with the superblock alone in the log of XFS (docs/formats/xfs.md).
+ * Asserts that the filesystem in the image is whole without any recovery. `frozen`: the image was taken in a
+ * freeze. Such an image has one transaction in the log of XFS, which holds only the superblock
+ * (docs/formats/xfs.md).
  */
 export async function assertWhole(
   type: FilesystemName,
@@ -73,7 +79,7 @@ export async function assertWhole(
 ): Promise<void> {
   if (type === 'xfs') return assertWholeXfs(image, state);
   const { code, stdout, stderr } = await exec('e2fsck', ['-fn', image], { allow: [1, 2, 4, 8, 12] });
-  // What could be stored tighter is no error.
+  // A message that something could be stored more tightly is not an error.
   const text = (stdout + stderr).replaceAll(/^.* Optimize\? no$/gm, '');
   assert.equal(code, 0, text);
   assert.doesNotMatch(text, /recover|WARNING|<y>|\? no/i);
@@ -81,10 +87,10 @@ export async function assertWhole(
   assert.doesNotMatch(features ?? '', /needs_recovery/);
 }
 
-/** What xfs_repair says of a filesystem that has nothing wrong. */
+/** The output of xfs_repair for a filesystem without errors. */
 const repairTalk =
   /^(Phase \d|\s+- |No modify flag set|Cannot get host|Repair may fail|the image and the host|$)/;
-/** What it says of a log with anything in it, and of the superblock that lies in that log. */
+/** The output for a log that is not empty, and for the superblock in that log. */
 const frozenTalk =
   /^(ALERT: The filesystem has|ignored because|which may be resolved|sb_fdblocks \d+, counted \d+$)/;
 
@@ -99,7 +105,7 @@ async function assertWholeXfs(image: string, state: 'idle' | 'frozen'): Promise<
   const items = [...log.matchAll(/^TRANS: .*#items:(\d+)/gm)].map(([, count]) => Number(count));
   const expected = state === 'frozen' ? ['0x0'] : [];
   assert.deepEqual([...new Set(buffers)], buffers.length > 0 ? expected : [], log);
-  // The buffer, and the log's own unmount or commit item.
+  // The items are the buffer, and the log's own unmount or commit item.
   assert.ok(
     items.every((count) => count <= 2),
     log,

@@ -1,4 +1,4 @@
-/** A thread that stores packs of its own in an index that others use at the same time. */
+/** A thread that stores its own packs in an index that other threads use at the same time. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { newId } from '../../src/vault/ids.ts';
@@ -11,7 +11,7 @@ export interface IndexWorkerData {
   readonly parts: number;
 }
 
-/** The name of a part, the same wherever it is computed. */
+/** Returns the name of a part, which is the same in every thread. */
 export function partName(thread: number, pack: number, part: number): Buffer {
   const name = Buffer.alloc(32);
   name.writeUInt32BE(Math.imul(thread * 1_000_003 + pack * 1009 + part, 2654435761) >>> 0);

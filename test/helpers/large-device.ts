@@ -1,10 +1,10 @@
-/** Large filesystems on sparse files in memory, for tests and benchmarks of what depends on the size. */
+/** Large filesystems on sparse files in memory, for tests and benchmarks that depend on the size. */
 import { readFileSync } from 'node:fs';
 import { makeLoop } from './loop.ts';
 import type { EndingTest } from './cleanup.ts';
 import type { DaemonPaths } from './daemon.ts';
 
-/** As little metadata as there can be: 12 KiB each 128 MiB for ext4. */
+/** The least metadata that is possible: 12 KiB for each 128 MiB of ext4. */
 const mkfsArgs = {
   ext4: [
     ...['-O', 'sparse_super2,^resize_inode', '-b', '4096', '-i', String(8 * 1024 * 1024), '-J', 'size=16'],
@@ -13,7 +13,7 @@ const mkfsArgs = {
   xfs: ['-K', '-l', 'size=64m'],
 };
 
-/** Mounted, without the kernel's thread that writes inode tables. */
+/** Makes the filesystem and mounts it, without the kernel's thread that writes inode tables. */
 export async function makeLarge(
   t: EndingTest,
   filesystem: 'ext4' | 'xfs',
@@ -27,7 +27,7 @@ export async function makeLarge(
   return { device, mountPoint: mountPoint! };
 }
 
-/** A line of the daemon's log of how a used map was read. */
+/** A line of the daemon's log about the reading of a used map. */
 export interface MapReading {
   readonly device: string;
   readonly state: 'live' | 'frozen';

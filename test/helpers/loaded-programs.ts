@@ -1,4 +1,4 @@
-/** What bpftool says that the kernel holds of BPF; Debian package bpftool. */
+/** Lists the BPF objects in the kernel by bpftool (Debian package bpftool). */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { exec } from './exec.ts';
@@ -9,7 +9,7 @@ type Kind = (typeof kinds)[number];
 /** Programs, maps and links by the kernel's ids, like `prog 12`. */
 export type LoadedThings = readonly string[];
 
-/** What is pinned in a directory. */
+/** Lists the objects that are pinned in a directory. */
 export async function pinnedThings(directory: string): Promise<LoadedThings> {
   const things: string[] = [];
   for (const name of readdirSync(directory)) {
@@ -20,7 +20,7 @@ export async function pinnedThings(directory: string): Promise<LoadedThings> {
   return things;
 }
 
-/** Which of these the kernel still holds. */
+/** Returns those of the given objects that the kernel still holds. */
 export async function stillLoaded(things: LoadedThings): Promise<LoadedThings> {
   const all = new Set<string>();
   for (const kind of kinds) {

@@ -1,6 +1,6 @@
 /**
- * Scratch block devices: an image file, a loop device over it, a filesystem, a mount. Everything is removed at
- * the end of the test in reverse order (see cleanup.ts). Needs root.
+ * Scratch block devices: an image file, a loop device over it, a filesystem, a mount. Everything is removed
+ * at the end of the test in reverse order (see cleanup.ts). Needs root.
  *
  *     const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
  *     await writeFile(join(disk.mountPoint!, 'a'), 'b');
@@ -15,15 +15,18 @@ import { exec } from './exec.ts';
 export interface LoopOptions {
   /** Bytes of the (sparse) image file. */
   readonly size: number;
-  /** What `mkfs.TYPE` makes; nothing where undefined. `swap` is made by mkswap. */
+  /** The type for `mkfs.TYPE`; undefined makes no filesystem. `swap` is made by mkswap. */
   readonly filesystem?: string;
   readonly mkfsArgs?: readonly string[];
-  /** True mounts it on a fresh directory; a string is the directory's name (may hold spaces). */
+  /** True mounts the device on a new directory; a string is the directory's name (may hold spaces). */
   readonly mount?: boolean | string;
   readonly mountOptions?: string;
-  /** sfdisk's input (needs the fdisk package): the device is partitioned, `partition(n)` names the parts. */
+  /**
+   * sfdisk's input (needs the fdisk package). The device is then partitioned, and `partition(n)` returns the
+   * path of a partition.
+   */
   readonly partitions?: string;
-  /** Where the image file is made; default a fresh directory under os.tmpdir(). */
+  /** Directory of the image file. Default: a new directory under os.tmpdir(). */
   readonly directory?: string;
   readonly readOnly?: boolean;
   /** Logical sector size of the loop device: 512 (default) to 4096. */
@@ -34,21 +37,22 @@ export interface LoopOptions {
 
 export interface LoopDisk {
   readonly image: string;
-  /** `/dev/loopN`; empty where `attach` was false. */
+  /** `/dev/loopN`; empty if `attach` was false. */
   readonly device: string;
-  /** The mount point, where `mount` was asked for. */
+  /** The mount point, if `mount` was given. */
   readonly mountPoint: string | undefined;
   /** Holds the image and the mount point. */
   readonly directory: string;
   partition(number: number): string;
-  /** Removes all at once, before the test's end. */
+  /** Removes everything at once, before the test's end. */
   remove(): Promise<void>;
 }
 
 export async function makeLoop(t: EndingTest, options: LoopOptions): Promise<LoopDisk> {
   const undo: (() => Promise<void>)[] = [];
   const remove = async (): Promise<void> => {
-    // One that fails hides none of the others: a stuck loop device still gives up its directory.
+    // A failure does not prevent the other removals: if a loop device is stuck, its directory is still
+    // removed.
     const failures: unknown[] = [];
     for (let next = undo.pop(); next !== undefined; next = undo.pop())
       await next().catch((thrown: unknown) => failures.push(thrown));
@@ -85,7 +89,7 @@ export async function makeLoop(t: EndingTest, options: LoopOptions): Promise<Loo
   return { image, device, mountPoint, directory, partition: (number) => `${device}p${number}`, remove };
 }
 
-/** A loop device over a file; the caller detaches it. */
+/** Attaches a loop device to a file. The caller detaches it. */
 export async function attachLoop(
   image: string,
   options: Pick<LoopOptions, 'partitions' | 'readOnly' | 'sectorSize'> = {},
@@ -98,7 +102,7 @@ export async function attachLoop(
     try {
       return (await exec('losetup', [...args, image])).stdout.trim();
     } catch (thrown) {
-      // Two tests may be after the same free number.
+      // Two tests may try to use the same free number.
       if (attempt === 5) throw thrown;
     }
 }
@@ -112,7 +116,10 @@ export async function reattachLoop(device: string, image: string): Promise<void>
   await untilFree(device, async () => (await exec('losetup', [device, image], { allow: [1] })).code === 0);
 }
 
-/** Detaches, and waits until the device has let its file go (the kernel does so when the last user closes). */
+/**
+ * Detaches, and waits until the device has released its file. The kernel does so when the last user closes
+ * the device.
+ */
 export async function detachLoop(device: string): Promise<void> {
   const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;
   const read = (): Promise<string | undefined> => readFile(backing, 'utf8').catch(() => undefined);
@@ -124,7 +131,7 @@ export async function detachLoop(device: string): Promise<void> {
   });
 }
 
-/** `mkfs.TYPE`, quietly, over whatever is there. */
+/** Runs `mkfs.TYPE` quietly, over any existing content. */
 export async function makeFilesystem(
   device: string,
   type: string,
@@ -136,7 +143,7 @@ export async function makeFilesystem(
   else await exec(`mkfs.${type}`, [...args, device]);
 }
 
-/** Mounts a device (or bind-mounts, by `options`) on a directory that is made where it is missing. */
+/** Mounts a device, or bind-mounts by `options`. The directory is made if it is missing. */
 export async function mountDevice(device: string, mountPoint: string, options?: string): Promise<void> {
   await mkdir(mountPoint, { recursive: true });
   await exec('mount', [...(options === undefined ? [] : ['-o', options]), device, mountPoint]);
@@ -148,7 +155,10 @@ export async function unmount(mountPoint: string): Promise<void> {
   await umount(mountPoint);
 }
 
-/** umount(8) of a mount point or a device, again while it is busy: daemons of other tests look at every mount. */
+/**
+ * Runs umount(8) on a mount point or a device, and repeats it while it is busy: daemons of other tests open
+ * every mount.
+ */
 export function umount(place: string): Promise<void> {
   return untilFree(place, async () => {
     const { code } = await exec('umount', [place], { allow: [1, 32] });
@@ -166,7 +176,9 @@ async function untilFree(place: string, release: () => Promise<boolean>): Promis
   }
 }
 
-/** The processes that have the device or the mount point open, or mounted in a mount namespace that is not ours. */
+/**
+ * Returns the processes that have the device or the mount point open, or mounted in another mount namespace.
+ */
 async function usersOf(place: string): Promise<string[]> {
   const users: string[] = [];
   const namespace = (pid: string): Promise<string> => readlink(`/proc/${pid}/ns/mnt`).catch(() => '');

@@ -1,10 +1,13 @@
-/** A clock that stands still until somebody sleeps on it: sleeping moves it on at once. */
+/**
+ * A clock that stands still until a caller sleeps on it. Each sleep moves the clock forward and returns at
+ * once.
+ */
 import type { Clock } from '../../src/base/clock.ts';
 
 export interface ManualClock extends Clock {
-  /** Moves it on, milliseconds. */
+  /** Moves the clock forward by milliseconds. */
   advance(ms: number): void;
-  /** How long it was slept, each time. */
+  /** The length of each sleep, in milliseconds. */
   readonly sleeps: readonly number[];
 }
 

@@ -8,15 +8,15 @@ export interface MemoryGroup {
   readonly directory: string;
   /** Bytes. */
   limit(bytes: number): void;
-  /** Bytes that cannot be given back. */
+  /** Returns the bytes that the kernel cannot reclaim. */
   held(): number;
-  /** Processes that the kernel killed for want of memory. */
+  /** Returns the number of processes that the kernel killed for lack of memory. */
   killed(): number;
-  /** A process joins with all that it starts from now on. */
+  /** Adds a process and all processes that it starts from now on. */
   join(pid: number): void;
 }
 
-/** Undefined if no group with the memory controller can be made here. */
+/** Returns undefined if no group with the memory controller can be made here. */
 export function memoryGroupFor(t: EndingTest): MemoryGroup | undefined {
   const name = `dattod-test-${process.pid}`;
   for (const version of [

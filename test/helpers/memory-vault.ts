@@ -1,4 +1,4 @@
-/** A vault in memory with a clock of its own, and as many machines' indexes of it as a test wants. */
+/** A vault in memory with its own clock, and any number of indexes of it, as if on several machines. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,13 +11,13 @@ import type { TestImage } from './vault-writer.ts';
 export interface MemoryVault {
   readonly store: MemoryStore;
   readonly vault: Vault;
-  /** Of a machine that has not seen the vault yet. */
+  /** Returns the index of a machine that has not seen the vault yet. */
   readonly newIndex: () => ChunkIndex;
-  /** Puts the store's clock forward by milliseconds. */
+  /** Moves the store's clock forward by milliseconds. */
   readonly tick: (ms: number) => number;
 }
 
-/** Chunks of 4 KiB, packs of 1 MiB. Its indexes end with the test. */
+/** Makes a vault with chunks of 4 KiB and packs of 1 MiB. Its indexes are closed at the end of the test. */
 export async function memoryVault(t: EndingTest): Promise<MemoryVault> {
   let clock = 1_700_000_000_000;
   const store = openMemoryStore({ now: () => clock });
@@ -37,7 +37,9 @@ export async function memoryVault(t: EndingTest): Promise<MemoryVault> {
   return { store, vault, newIndex, tick: (ms) => (clock += ms) };
 }
 
-/** Every third chunk holds something; numbers from `from` on tell them apart. */
+/**
+ * Returns an image in which every third chunk has content. Numbers from `from` on make the chunks different.
+ */
 export function spreadImage(from: number, count: number, content = spreadChunk): TestImage {
   return new Map(Array.from({ length: count }, (_, at) => [at * 3, content(from + at)]));
 }

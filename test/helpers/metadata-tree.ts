@@ -1,6 +1,6 @@
 /**
- * A directory with every kind of metadata that a filesystem keeps, and a listing of it by tools that are not ours: find,
- * getfattr, getfacl, getcap's attribute, sha256sum. Two listings are equal where everything was kept.
+ * A directory with every kind of metadata that a filesystem keeps, and a listing of it by foreign tools:
+ * find, getfattr, getfacl, getcap's attribute, sha256sum. Two listings are equal if everything was preserved.
  */
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, symlink, utimes, writeFile } from 'node:fs/promises';
@@ -44,7 +44,7 @@ export async function makeMetadataTree(directory: string): Promise<void> {
   await utimes(at('etc'), 1e9, 1.2e9);
 }
 
-/** One text for all below `directory`, `lost+found` excluded. */
+/** Returns one text for everything below `directory`, except `lost+found`. */
 export async function listTree(directory: string): Promise<string> {
   const script = `
     set -e

@@ -1,7 +1,8 @@
 /**
- * What a hostile client of NBD may say, as a grammar for fast-check: well-formed messages, messages that lie about their
- * lengths, unknown ones, garbage, in any order, cut anywhere. And the judge: the server's real code over a stream in memory
- * and over real image files.
+ * A grammar for fast-check of the messages that a hostile NBD client may send. They are well-formed messages,
+ * messages with wrong lengths, unknown messages and garbage, in any order, interrupted anywhere.
+ *
+ * Also the judge: the server's real code over a stream in memory and over real image files.
  */
 import assert from 'node:assert/strict';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -18,7 +19,7 @@ export const exportSize = MiB;
 
 export interface Conversation {
   readonly bytes: Buffer;
-  /** Where the stream is cut into chunks. */
+  /** Sizes of the chunks into which the stream is split. */
   readonly chunks: readonly number[];
   readonly reads: boolean;
   readonly ending: 'end' | 'destroy' | 'stop' | 'drop' | 'silent';
@@ -38,7 +39,7 @@ const name = fc.oneof(
   ),
   fc.string({ maxLength: 300 }),
 );
-/** What our own encoders take; the others come as garbage and in NBD_OPT_EXPORT_NAME. */
+/** Names that our own encoders accept. The others are sent as garbage and in NBD_OPT_EXPORT_NAME. */
 const cleanName = name.map((text) => text.replaceAll('\0', ''));
 const garbage = fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes));
 const infoRequest = fc
@@ -65,7 +66,7 @@ const optionData = fc.oneof(
   name.map((text) => Buffer.from(text)),
 );
 
-/** An option whose length field may lie. */
+/** Returns an option whose length field may be wrong. */
 function lying(data: Buffer, option: number, more: number): Buffer {
   const bytes = Buffer.from(encodeOption(option, data));
   bytes.writeUInt32BE(Math.max(0, data.length + more) % 2 ** 32, 12);
@@ -138,7 +139,7 @@ export const conversation: fc.Arbitrary<Conversation> = fc
     return { bytes: bytes.subarray(0, Math.ceil(bytes.length * cut)), ...how };
   });
 
-/** Exports in memory that count what is open, and refuse what the server must not ask for. */
+/** Exports in memory that count open exports, and refuse requests that the server must not make. */
 export class CountedExports implements ExportProvider {
   openNow = 0;
   opened = 0;
@@ -180,7 +181,7 @@ export class CountedExports implements ExportProvider {
   }
 }
 
-/** Has the conversation; throws if the connection does not end within `ms` of the client's end. */
+/** Plays the conversation. Throws if the connection does not end within `ms` of the client's end. */
 export async function converse(said: Conversation, exports: ExportProvider, ms = 10_000): Promise<void> {
   const budget = new MemoryBudget({ shared: 40 * MiB, patienceMs: 50 });
   const client = connectTo(exports, { budget, handshakeTimeoutMs: 50, goodbyeMs: 20 });
@@ -195,7 +196,8 @@ export async function converse(said: Conversation, exports: ExportProvider, ms =
   else if (said.ending === 'destroy') client.stream.destroy();
   else if (said.ending === 'stop') client.connection.stop();
   else if (said.ending === 'drop') client.connection.drop('makes room');
-  // One who says nothing more has to be dealt with in the handshake; past it silence is allowed.
+  // The server has to drop a client that falls silent in the handshake. After the handshake silence is
+  // allowed.
   const silentMs = said.ending === 'silent' ? 100 : ms;
   if ((await within(client.connection.done, silentMs)) === 'late') {
     assert.equal(said.ending, 'silent', 'the connection does not end');

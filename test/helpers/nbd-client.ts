@@ -1,4 +1,4 @@
-/** What tests of the NBD client need besides a server: an image for it, and its end whatever happens. */
+/** Helpers for tests of the NBD client: an image for the server, and the client's end in every case. */
 import { chmodSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
@@ -7,7 +7,7 @@ import type { NbdTarget } from '../../src/nbd/client/target.ts';
 import { parseNbdUri } from '../../src/nbd/client/uri.ts';
 import type { NbdServerProcess } from './nbd-process.ts';
 
-/** A sparse image file that everybody may write. */
+/** Makes a sparse image file that all users may write. */
 export function imageIn(directory: string, name: string, size = 16 * MiB): string {
   const path = join(directory, name);
   writeFileSync(path, '');

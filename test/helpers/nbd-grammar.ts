@@ -1,8 +1,9 @@
 /**
- * A grammar of NBD messages for fuzzing, both directions: what a peer may send, mostly right in form, with fields that
- * are right, at a limit, or anything; then cut, altered and split at any byte. Pure: shapes in, bytes out. Cookies are
- * rendered late, when the request that they answer is known.
- * doc/proto.md of the NBD project.
+ * A grammar of NBD messages for fuzzing, in both directions. Messages are mostly well-formed; their fields
+ * are correct, at a limit, or random. The bytes are then cut, altered and split at any place.
+ *
+ * The grammar is pure: shapes in, bytes out. A cookie is rendered late, when the request that it answers is
+ * known. The protocol is doc/proto.md of the NBD project.
  */
 import fc from 'fast-check';
 import {
@@ -15,7 +16,7 @@ import {
   STRUCTURED_REPLY_MAGIC,
 } from '../../src/nbd/protocol/constants.ts';
 
-/** Numbers at which decoders break, and any other. */
+/** Numbers at which decoders break, and any other number. */
 export const u16 = fc.oneof(fc.constantFrom(0, 1, 2, 3, 0x7fff, 0x8000, 0xffff), fc.nat(0xffff));
 export const u32 = fc.oneof(
   fc.constantFrom(0, 1, 6, 8, 9, 12, 4096, 65536, 0x7fffffff, 0x80000000, 0xffffffff),
@@ -26,7 +27,7 @@ export const u64 = fc.oneof(
   fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
 );
 
-/** One of a protocol's numbers, seldom another one. */
+/** Returns one of a protocol's numbers, seldom another one. */
 function numberOf(
   table: Readonly<Record<string, number>>,
   other: fc.Arbitrary<number>,
@@ -36,7 +37,7 @@ function numberOf(
 
 const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength });
 
-/** A counted string: the right count mostly. */
+/** A counted string, usually with the correct count. */
 const counted = fc
   .record({
     text: fc.oneof(fc.constantFrom('', 'disk', BASE_ALLOCATION), fc.string()),
@@ -47,7 +48,7 @@ const counted = fc
     return Buffer.concat([be32(count ?? data.length), data]);
   });
 
-/** Data of an option reply, by what such replies carry. */
+/** The data of an option reply, by the type of the reply. */
 const replyData: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc.constant(new Uint8Array()),
   bytes(64),
@@ -64,7 +65,7 @@ const replyData: fc.Arbitrary<Uint8Array> = fc.oneof(
 );
 
 export interface OptionReplyShape {
-  /** Undefined: the option that was asked for. */
+  /** Undefined: the requested option. */
   readonly option: number | undefined;
   readonly type: number;
   readonly data: Uint8Array;
@@ -101,14 +102,14 @@ export interface Answered {
 export interface ReplyShape {
   readonly structured: boolean;
   readonly magic: number | undefined;
-  /** Added to the cookie: 0 is the right one. */
+  /** Added to the cookie; 0 gives the correct one. */
   readonly cookie: number;
   readonly flags: number;
   readonly type: number;
   readonly error: number;
-  /** Into the request, in bytes; negative or large: outside. */
+  /** Offset in the request, in bytes. Negative or large values are outside. */
   readonly from: number;
-  /** Bytes of data, hole or extent; undefined: as many as were asked for. */
+  /** Bytes of data, hole or extent. Undefined: the requested number. */
   readonly size: number | undefined;
   readonly extra: Uint8Array;
   /** Undefined: the length of the payload. */
@@ -128,7 +129,7 @@ export const reply: fc.Arbitrary<ReplyShape> = fc.record({
   length: mostly(undefined, u32),
 });
 
-/** Payload is cut at 64 KiB, whatever the shape says: the length field stays as it is. */
+/** Renders a reply. The payload is limited to 64 KiB for every shape; the length field does not change. */
 export function renderReply(shape: ReplyShape, asked: Answered, fill = 0xdb): Buffer {
   const low = (asked.cookieLow + shape.cookie) >>> 0;
   const size = shape.size ?? asked.length;
@@ -177,13 +178,13 @@ function chunkPayload(
   }
 }
 
-/** What becomes of the bytes on their way: undefined values leave them alone. */
+/** Changes of the bytes on their way. An undefined value changes nothing. */
 export interface Mangling {
   /** Ends the stream after this share of the bytes. */
   readonly cut: number | undefined;
   /** Replaces the byte at this share of the way. */
   readonly flip: { readonly at: number; readonly by: number } | undefined;
-  /** Bytes of each piece that is sent at once. */
+  /** Bytes of each piece that is sent separately. */
   readonly split: number | undefined;
 }
 
@@ -204,7 +205,7 @@ export function mangle(data: Buffer, { cut, flip }: Mangling): Buffer {
   return cut === undefined ? result : result.subarray(0, Math.floor(cut * result.length));
 }
 
-/** The usual value, and one time in six another. */
+/** Returns the usual value, and another one in one of six cases. */
 export function mostly<T, U>(usual: T, other: fc.Arbitrary<U>): fc.Arbitrary<T | U> {
   return fc.oneof({ weight: 5, arbitrary: fc.constant(usual) }, other);
 }

@@ -1,6 +1,6 @@
 /**
- * What the helpers for foreign NBD servers share: a process with a directory of its own, waiting for it by a
- * condition, and stopping it by its pid. Used by nbdkit.ts, qemu-nbd.ts and nbd-server.ts.
+ * The common parts of the helpers for foreign NBD servers (nbdkit.ts, qemu-nbd.ts, nbd-server.ts): a process
+ * with its own directory, waiting for a condition, and stopping by its pid.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,11 +20,11 @@ export interface NbdServerProcess {
   readonly pid: number;
   /** A temporary directory that `stop` removes. */
   readonly directory: string;
-  /** What the server said on stderr so far. */
+  /** Returns the server's standard error so far. */
   readonly stderr: () => string;
-  /** SIGKILL, as a crash; the directory stays until `stop`. */
+  /** Sends SIGKILL, like a crash. The directory stays until `stop`. */
   readonly kill: () => Promise<void>;
-  /** SIGTERM, waits for the end (SIGKILL after 5 s), removes the directory. Safe to call twice. */
+  /** Sends SIGTERM, waits for the end (SIGKILL after 5 s), and removes the directory. Safe to call twice. */
   readonly stop: () => Promise<void>;
 }
 
@@ -39,7 +39,7 @@ export function temporaryDirectory(name: string): string {
   return mkdtempSync(join(tmpdir(), `${name}-`));
 }
 
-/** A loopback port that was free a moment ago. */
+/** Returns a loopback port that was free a moment ago. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   server.listen(0, '127.0.0.1');
@@ -83,7 +83,7 @@ export function spawnServer(program: string, parameters: readonly string[]): Spa
   };
 }
 
-/** The number in a pid file, or undefined while there is none. */
+/** Returns the number in a pid file, or undefined if there is none yet. */
 export function readPid(path: string): number | undefined {
   try {
     const pid = Number(readFileSync(path, 'utf8').trim());
@@ -93,7 +93,7 @@ export function readPid(path: string): number | undefined {
   }
 }
 
-/** True where somebody accepts at the port. */
+/** Returns true if a process accepts connections at the port. */
 export async function accepts(port: number): Promise<boolean> {
   const socket = connect(port, '127.0.0.1');
   try {
@@ -109,7 +109,7 @@ export async function accepts(port: number): Promise<boolean> {
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    // A zombie that its parent has not yet waited for is dead to us.
+    // A zombie that its parent has not yet waited for counts as ended.
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch {
     return false;
@@ -162,11 +162,14 @@ export interface Place {
   /** Loopback port, or undefined on a Unix socket. */
   readonly port: number | undefined;
   readonly socket: string | undefined;
-  /** Where the server is to write its pid once it listens. */
+  /** The server writes its pid to this file when it listens. */
   readonly pidFile: string;
 }
 
-/** Starts a server on a Unix socket of its own (or `socket`), or with `tcp` at a free loopback port, or that one. */
+/**
+ * Starts a server on its own Unix socket (or on `socket`). With `tcp`, starts it at a free loopback port or
+ * at the given one.
+ */
 export async function startServer(
   program: string,
   options: {

@@ -1,7 +1,7 @@
 /**
- * Starts the reference nbd-server (Debian package nbd-server) on a free loopback port, either with a
- * configuration file or in the plain form that people type, `nbd-server PORT FILE`, which detaches, reads
- * Debian's /etc/nbd-server/config, and runs as the user `nbd`.
+ * Starts the reference nbd-server (Debian package nbd-server) on a free loopback port. It uses either a
+ * configuration file, or the plain form that people type, `nbd-server PORT FILE`. The plain form detaches,
+ * reads Debian's /etc/nbd-server/config, and runs as the user `nbd`.
  *
  *     const server = await startNbdServer({ exports: { disk: { exportname: image, flush: true } } });
  *     try { … `${server.uri}/disk` … } finally { await server.stop(); }
@@ -24,11 +24,11 @@ type Setting = string | number | boolean;
 export interface NbdServerConfig {
   /** Sections of the configuration, by export name; `exportname` is the image file. */
   readonly exports: Readonly<Record<string, Readonly<Record<string, Setting>>>>;
-  /** Further lines of `[generic]`; `user: 'nbd'` to run as Debian's user does. */
+  /** Further lines of `[generic]`; `user: 'nbd'` runs it as Debian's user does. */
   readonly generic?: Readonly<Record<string, Setting>>;
 }
 
-/** Runs as whoever runs the test, unless `generic.user` says otherwise. */
+/** Runs as the user that runs the test, unless `generic.user` names another. */
 export async function startNbdServer(config: NbdServerConfig): Promise<NbdServerProcess> {
   return start(async (directory, port, pidFile) => {
     const generic = { listenaddr: '127.0.0.1', port, allowlist: true, ...config.generic };
@@ -36,14 +36,14 @@ export async function startNbdServer(config: NbdServerConfig): Promise<NbdServer
     for (const [name, settings] of Object.entries(config.exports)) lines.push(...section(name, settings));
     const file = join(directory, 'config');
     writeFileSync(file, lines.join('\n') + '\n');
-    // Not `-d`: that serves a single connection and ends.
+    // Without `-d`, because that serves a single connection and ends.
     const server = spawnServer('nbd-server', ['-C', file, '-p', pidFile]);
     await server.ready(async () => readPid(pidFile) !== undefined && (await accepts(port)));
     return { pid: readPid(pidFile)!, stderr: server.stderr };
   });
 }
 
-/** `nbd-server PORT FILE [options]`, as typed on Debian. */
+/** Runs `nbd-server PORT FILE [options]`, as typed on Debian. */
 export async function startPlainNbdServer(
   file: string,
   options: { readonly parameters?: readonly string[]; readonly port?: number } = {},
@@ -72,7 +72,7 @@ async function start(
   const directory = temporaryDirectory('nbd-server');
   const pidFile = join(directory, 'pid');
   try {
-    // The server may write its pid file after it has become another user.
+    // The server may write its pid file after it has changed its user.
     chmodSync(directory, 0o777);
     const port = wantedPort ?? (await freePort());
     const { pid, stderr } = await launch(directory, port, pidFile);

@@ -7,15 +7,18 @@
 import { type NbdServerProcess, startServer } from './nbd-process.ts';
 
 export interface NbdkitOptions {
-  /** A loopback port instead of a Unix socket; a number to come back at the port of an earlier server. */
+  /** Uses a loopback port instead of a Unix socket. A number is the port of an earlier server. */
   readonly tcp?: boolean | number;
-  /** Socket of an earlier server, to come back there. */
+  /** Socket of an earlier server, to listen on it again. */
   readonly socket?: string;
-  /** `--tls=require`: `uri` then says nbds. The parameters name the certificates or the PSK file. */
+  /**
+   * Passes `--tls=require`; `uri` then begins with nbds. The parameters name the certificates or the PSK
+   * file.
+   */
   readonly tls?: boolean;
 }
 
-/** `parameters`: filters, plugin and what they take, `['--filter=delay', 'memory', '64M', 'wdelay=1']`. */
+/** `parameters`: filters, plugin and its parameters, `['--filter=delay', 'memory', '64M', 'wdelay=1']`. */
 export function startNbdkit(
   parameters: readonly string[],
   { tcp, socket, tls = false }: NbdkitOptions = {},
@@ -23,7 +26,7 @@ export function startNbdkit(
   return startServer('nbdkit', { tcp, socket, secure: tls }, (place) => [
     '--foreground',
     '--exit-with-parent',
-    // Written after it has bound its socket.
+    // nbdkit writes the file after it has bound its socket.
     ...['--pidfile', place.pidFile],
     ...(place.socket === undefined
       ? ['--ipaddr', '127.0.0.1', '--port', String(place.port)]

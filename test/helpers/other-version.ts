@@ -7,14 +7,14 @@ import type { EndingTest } from './cleanup.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** In `file`, `from` (which has to be there) becomes `to`. */
+/** Replaces `from`, which has to exist in `file`, by `to`. */
 export interface Change {
   readonly file: string;
   readonly from: string;
   readonly to: string;
 }
 
-/** The path of its dattod, for `entry` of `startDaemon`. `version` is what it calls itself. */
+/** Returns the path of its dattod, for `entry` of `startDaemon`. `version` is the version that it reports. */
 export function otherVersion(t: EndingTest, version: string, changes: readonly Change[] = []): string {
   const directory = join(scratchFor(t), version);
   mkdirSync(directory);

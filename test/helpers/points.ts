@@ -1,4 +1,4 @@
-/** Recovery points for tests: whole documents, of which a test names what it is about. */
+/** Recovery points for tests. They are whole documents; a test gives only the fields that it is about. */
 import { newId } from '../../src/vault/ids.ts';
 import type { Point, PointDevice } from '../../src/vault/points/point.ts';
 

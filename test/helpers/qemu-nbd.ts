@@ -8,9 +8,9 @@ import { type NbdServerProcess, startServer } from './nbd-process.ts';
 
 export interface QemuNbdOptions {
   readonly tcp?: boolean;
-  /** Directory with ca-cert.pem, server-cert.pem and server-key.pem: TLS is then required. */
+  /** Directory with ca-cert.pem, server-cert.pem and server-key.pem. If given, TLS is required. */
   readonly certificates?: string;
-  /** Clients at once; default 8. */
+  /** Number of simultaneous clients. Default 8. */
   readonly shared?: number;
 }
 
@@ -29,7 +29,7 @@ export function startQemuNbd(
   return startServer('qemu-nbd', { tcp, secure: tls.length > 0 }, (place) => [
     '--persistent',
     `--shared=${shared}`,
-    // Written after it listens.
+    // qemu-nbd writes the file after it listens.
     `--pid-file=${place.pidFile}`,
     ...(place.socket === undefined
       ? ['--bind=127.0.0.1', `--port=${String(place.port)}`]

@@ -1,4 +1,4 @@
-/** Random numbers that are the same in every run with the same seed (mulberry32). */
+/** Returns random numbers that are the same for the same seed (mulberry32). */
 export function seeded(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

@@ -1,4 +1,4 @@
-/** Puts image files into a vault as they are, for restoring: no devices, no threads, no point document. */
+/** Stores image files in a vault, for tests of restoring: no devices, no threads, no point document. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { openFileImage } from '../../src/restore/image/file-image.ts';
@@ -13,8 +13,8 @@ import { openStore } from '../../src/vault/store/open-store.ts';
 import { Vault } from '../../src/vault/vault.ts';
 
 /**
- * A vault in `directory` that holds the image; `keep` (by offset and length of a chunk) leaves chunks out, as those that a
- * filesystem does not use.
+ * Makes a vault in `directory` that holds the image. `keep` (by offset and length of a chunk) leaves out
+ * chunks, like those that a filesystem does not use.
  */
 export async function storeImage(
   directory: string,

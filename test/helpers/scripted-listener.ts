@@ -11,11 +11,13 @@ export interface ScriptedListener {
   readonly uri: string;
   /** Connections accepted so far. */
   readonly connections: number;
-  /** Ends all connections there are. */
+  /** Ends all current connections. */
   cut(): void;
 }
 
-/** `script`: of the connection with this number, from 1; undefined refuses it. */
+/**
+ * `script` returns the script of the connection with this number, from 1. Undefined refuses the connection.
+ */
 export async function listenScripted(
   t: EndingTest,
   script: (connection: number) => Script | undefined,

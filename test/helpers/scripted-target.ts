@@ -1,4 +1,4 @@
-/** A target of the client's over a scripted server, for unit tests. */
+/** A target of the NBD client over a scripted server, for unit tests. */
 import { openTarget } from '../../src/nbd/client/connect.ts';
 import { runHandshake } from '../../src/nbd/client/handshake.ts';
 import { negotiateExport } from '../../src/nbd/client/negotiate.ts';
@@ -23,7 +23,7 @@ export async function openScripted(
   return { target: openTarget(address, transport, takeRest, value, options), server };
 }
 
-/** A request that the scripted server answers with something of its own. */
+/** Returns a script that answers requests of this command with `answer`. */
 export function scriptFor(command: number, answer: NonNullable<Script['request']>): Script {
   return {
     request: (request, payload, server) => request.type === command && answer(request, payload, server),

@@ -1,12 +1,15 @@
 /**
- * A tracker without help of the kernel: it keeps a copy of each device and calls dirty what differs from it. What it
- * knows lies in a directory and outlives the daemon, as pinned maps do. A block that was changed and changed back is
- * not dirty, so it is for tests that write while no job runs, or never the same bytes twice.
+ * A tracker without help of the kernel. It keeps a copy of each device and reports the blocks that differ
+ * from the copy. Its state lies in a directory and outlives the daemon, like pinned maps.
  *
- * Tests steer it by files in the directory, named by the device's numbers (`7:3.end`):
- * - `.end`: the epoch has ended, for the reason in the file; gone when a new one has begun.
- * - `.end-frozen`: the same at the next take inside a freeze; `.end-later`: at the second take from now on.
- * - `.refuse`: it cannot be tracked, for the reason in the file.
+ * A block that was changed and changed back is not reported. So it is for tests that write while no job runs,
+ * or that never write the same bytes twice.
+ *
+ * Tests control it by files in the directory, named by the device's numbers (`7:3.end`):
+ *
+ * - `.end`: the epoch has ended, for the reason in the file. The file is removed when a new epoch has begun.
+ * - `.end-frozen`: the same at the next take inside a freeze. `.end-later`: at the second take from now on.
+ * - `.refuse`: the device cannot be tracked, for the reason in the file.
  */
 import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
@@ -197,7 +200,7 @@ function eachPiece(device: TrackedDevice, visit: (data: Buffer, offset: number) 
     for (let offset = 0; offset < device.size; offset += MiB) {
       const length = Math.min(MiB, device.size - offset);
       buffer.fill(0);
-      // What cannot be read is as good as unchanged.
+      // Data that cannot be read counts as unchanged.
       for (let at = 0; at < length; at += readAtOnce)
         try {
           fs.readSync(fd, buffer, at, Math.min(readAtOnce, length - at), offset + at);

@@ -1,4 +1,4 @@
-/** A terminal that nobody looks at, with answers to what it asks. */
+/** A terminal without a reader, with prepared answers to its questions. */
 import type { Io } from '../../src/cli/io.ts';
 
 export function silentIo(answers: readonly string[] = []): Io {

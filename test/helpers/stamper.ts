@@ -1,11 +1,13 @@
 /**
- * A program that writes stamps: every sector of 512 bytes says which write it is of and where in its file it belongs,
- * so that no two writes are alike, and a sector that is not what it should be tells how old it is.
- * `node stamper.ts DIRECTORY SEED BYTES_PER_SECOND MEBIBYTES SECTORS`; writes a line when its file is whole. Ends at
- * SIGTERM.
+ * A program that writes stamps. Every sector of 512 bytes holds the number of its write and its place in the
+ * file. So no two writes are alike, and a wrong sector shows how old it is.
  *
- * Writes of one to 128 sectors at any sector, buffered or past the page cache, some with an fsync. If SECTORS is given,
- * each write is of so many sectors, at a multiple of them and past the page cache: a database.
+ * `node stamper.ts DIRECTORY SEED BYTES_PER_SECOND MEBIBYTES SECTORS` writes a line when its file is whole.
+ * Ends at SIGTERM.
+ *
+ * It writes 1 to 128 sectors at any sector, buffered or past the page cache, sometimes with an fsync. If
+ * SECTORS is given, it acts like a database: each write has this number of sectors, at a multiple of them,
+ * past the page cache.
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -49,7 +51,7 @@ for (let number = 1; !stopping.signal.aborted; number++) {
   if (fixed === '0' && random() < 0.1) fs.fsyncSync(buffered);
   written += count * 512;
   const ahead = started + (written / Number(bytesPerSecond)) * 1000 - performance.now();
-  // Timers are too coarse for each of thousands of writes a second.
+  // Timers are too coarse for thousands of writes a second.
   if (fixed === '0' || ahead > 1) await new Promise((resolve) => setTimeout(resolve, Math.max(0, ahead)));
   else if (number % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
 }

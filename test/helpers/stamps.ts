@@ -1,4 +1,7 @@
-/** What a stamped sector holds (stamper.ts): magic u64, number of the write u64, number of the sector u64, again and again. */
+/**
+ * The content of a stamped sector (stamper.ts): magic u64, number of the write u64, number of the sector u64,
+ * repeated.
+ */
 export interface Stamp {
   readonly write: number;
   readonly sector: number;
@@ -15,7 +18,7 @@ export function writeStamp(sector: Buffer, { write, sector: place }: Stamp): voi
   }
 }
 
-/** Undefined where the sector is not stamped. */
+/** Returns undefined if the sector is not stamped. */
 export function readStamp(sector: Buffer): Stamp | undefined {
   if (sector.readBigUInt64LE(0) !== magic) return undefined;
   return { write: Number(sector.readBigUInt64LE(8)), sector: Number(sector.readBigUInt64LE(16)) };

@@ -1,12 +1,13 @@
 /**
- * A process that puts into the directory store at argv[2], to be killed or traced: `once KEY` puts one object and
- * says `done`; `forever` puts `k/N` of some MiB and `same` again and again, and says `N` when both are there.
+ * A process that puts objects into a directory store, to be killed or traced. Its first argument is the path
+ * of the store. With `once KEY` it puts one object and prints `done`. With `forever` it puts `k/N` of some
+ * MiB and `same` again and again, and prints `N` when both are stored.
  */
 import { createHash } from 'node:crypto';
 import { MiB } from '../../src/base/bytes.ts';
 import { openDirectoryStore } from '../../src/vault/store/directory.ts';
 
-/** What object number `n` holds: it begins with its own SHA-256. */
+/** Returns the content of object number `n`, which begins with its own SHA-256. */
 export function numbered(n: number): Buffer {
   const data = Buffer.alloc(2 * MiB + ((n * 7919) % MiB), n % 251);
   data.writeUInt32LE(n, 32);
@@ -14,7 +15,7 @@ export function numbered(n: number): Buffer {
   return data;
 }
 
-/** The number of a whole object; throws where it is not whole. */
+/** Returns the number of a whole object. Throws if the object is not whole. */
 export function numberOf(data: Buffer): number {
   const sum = createHash('sha256').update(data.subarray(32)).digest();
   if (!sum.equals(data.subarray(0, 32))) throw new Error(`an object of ${data.length} bytes is not whole`);

@@ -1,4 +1,4 @@
-/** Partition tables made by hand (UEFI specification, 5.3), with checksums that hold. */
+/** Builds partition tables (UEFI specification, 5.3) with correct checksums. */
 import { crc32 } from 'node:zlib';
 
 export interface MbrPart {
@@ -7,7 +7,7 @@ export interface MbrPart {
   readonly sectors: number;
 }
 
-/** A table at a byte of the disk; all in sectors. */
+/** Writes a table at a byte of the disk. All entries are in sectors. */
 export function writeMbr(disk: Buffer, at: number, entries: readonly MbrPart[]): void {
   for (const [i, entry] of entries.entries()) {
     const offset = at + 446 + i * 16;
@@ -18,7 +18,10 @@ export function writeMbr(disk: Buffer, at: number, entries: readonly MbrPart[]):
   disk.writeUInt16BE(0x55aa, at + 510);
 }
 
-/** A table of 128 entries and its backup, over all of the disk, with a protective MBR; all in sectors. */
+/**
+ * Writes a table of 128 entries and its backup over the whole disk, with a protective MBR. All entries are in
+ * sectors.
+ */
 export function writeGpt(
   disk: Buffer,
   sectorSize: number,

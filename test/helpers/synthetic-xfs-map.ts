@@ -13,7 +13,7 @@ export interface SyntheticOutcome {
   readonly used: readonly Extent[];
 }
 
-/** Reads the whole map; a walk that fails counts as everything, as its callers take it. */
+/** Reads the whole map. If a walk fails, everything counts as used, as for the callers of the map. */
 export async function mapOf(readAt: ReadAt, size: number, state?: MountState): Promise<SyntheticOutcome> {
   const map = await readXfsUsedMap(readAt, size, state === undefined ? {} : { state });
   const used: Extent[] = [];
@@ -35,7 +35,7 @@ export async function mapOf(readAt: ReadAt, size: number, state?: MountState): P
 export const wholeMap = (fs: SyntheticXfs, state?: MountState): Promise<SyntheticOutcome> =>
   mapOf(fs.readAt, fs.size, state);
 
-/** Extents by gaps and lengths, from `start` on. */
+/** Returns extents by gaps and lengths, from `start` on. */
 export function extentsOf(steps: readonly (readonly [number, number])[], start: number): [number, number][] {
   let at = start;
   return steps.map(([gap, count]) => {

@@ -1,7 +1,9 @@
 /**
- * An XFS filesystem made out of nothing, for tests: superblock, AGFs, free-space trees of any depth and a log
- * with an unmount record, held sparsely, so that 100 TiB cost no more than their metadata. What it builds is
- * held to xfs_db by test/integration/xfs-used-map.test.ts, so that tests over it are not the reader's own echo.
+ * Builds an XFS filesystem from scratch, for tests: superblock, AGFs, free-space trees of any depth and a log
+ * with an unmount record. It is stored sparsely, so 100 TiB need no more memory than their metadata.
+ *
+ * test/integration/xfs-used-map.test.ts compares the result with xfs_db. So tests over it do not only repeat
+ * the reader's own view.
  */
 import { crc32c } from '../../src/base/crc32c.ts';
 import type { ReadAt } from '../../src/block/source.ts';
@@ -13,9 +15,11 @@ export interface SyntheticOptions {
   readonly agBlocks?: number;
   /** Blocks of the filesystem. */
   readonly blocks?: number;
-  /** Free extents of a group as [first block, blocks]; default all behind the metadata. */
+  /**
+   * Returns the free extents of a group as [first block, blocks]. Default: all blocks behind the metadata.
+   */
   readonly free?: (group: number, length: number) => readonly (readonly [number, number])[];
-  /** Children and records in a tree block; default as many as fit. */
+  /** Children and records in a tree block. Default: as many as fit. */
   readonly fanout?: number;
 }
 
@@ -23,20 +27,20 @@ export interface SyntheticXfs {
   readonly size: number;
   readonly blockSize: number;
   readonly agBlocks: number;
-  /** Blocks of metadata at the start of each group, that free extents must leave alone. */
+  /** Blocks of metadata at the start of each group, which free extents must not include. */
   readonly reserved: number;
   readonly readAt: ReadAt;
   /** Pieces that are not zeros, by offset. */
   readonly pieces: ReadonlyMap<number, Buffer>;
   /** Byte offset of each tree block, root first, by group. */
   readonly treeBlocks: ReadonlyMap<number, readonly number[]>;
-  /** Makes the checksum of an altered v5 piece right again: `sb`, `agf` or `tree`. */
+  /** Corrects the checksum of an altered v5 piece: `sb`, `agf` or `tree`. */
   seal(offset: number, kind: keyof typeof crcOffsets): void;
 }
 
 const crcOffsets = { sb: 224, agf: 216, tree: 52 };
 const uuid = Buffer.from('00112233445566778899aabbccddeeff', 'hex');
-/** The tree has its blocks within the first ones of the group, and the log (in group 0) follows them. */
+/** The tree has its blocks within the first blocks of the group. The log (in group 0) follows them. */
 const logBytes = 2 * 1024 * 1024;
 /** Blocks for both trees. */
 const treeRoom = 160;
@@ -196,7 +200,10 @@ export function syntheticXfs(options: SyntheticOptions = {}): SyntheticXfs {
   }
 }
 
-/** Reads a map of pieces with zeros between. Pieces begin at multiples of 512 and are at most 64 KiB. */
+/**
+ * Returns a reader of a map of pieces with zeros between. Pieces begin at multiples of 512 and are at most 64
+ * KiB.
+ */
 export function sparseReader(pieces: ReadonlyMap<number, Buffer>, size: number): ReadAt {
   return (offset, length) => {
     if (offset + length > size) return Promise.reject(new RangeError(`${offset}+${length} of ${size}`));

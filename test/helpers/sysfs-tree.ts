@@ -1,10 +1,13 @@
-/** Writes the parts of /sys and /proc that the inventory reads, for stacks that a test machine cannot make. */
+/**
+ * Writes the parts of /sys and /proc that the inventory reads, for device stacks that a test machine cannot
+ * make.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 export interface FakeBlockDevice {
   readonly name: string;
-  /** `8:0`. */
+  /** Device numbers, such as `8:0`. */
   readonly dev: string;
   /** In sectors of 512 bytes, as in sysfs. */
   readonly size: number;

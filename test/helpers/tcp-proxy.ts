@@ -1,6 +1,6 @@
 /**
- * A TCP proxy on loopback that passes bytes on, counts them, and cuts or stalls its connections when a test says so: a
- * network that fails at a moment of the test's choice.
+ * A TCP proxy on loopback that forwards bytes, counts them, and resets or stalls its connections if a test
+ * requests it. It stands for a network that fails at a moment of the test's choice.
  */
 import { once } from 'node:events';
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
@@ -8,14 +8,14 @@ import { atEnd, type EndingTest } from './cleanup.ts';
 
 export interface TcpProxy {
   readonly port: number;
-  /** Bytes passed on to the server so far. */
+  /** Bytes forwarded to the server so far. */
   readonly sent: number;
   readonly connections: number;
-  /** Resolves when so many bytes in all have gone to the server. */
+  /** Resolves when this number of bytes in total has gone to the server. */
   whenSent(bytes: number): Promise<void>;
-  /** Resets all connections there are. */
+  /** Resets all current connections. */
   cut(): void;
-  /** Passes nothing on any more, in either direction, and accepts on, until `stall(false)`. */
+  /** Forwards nothing more in either direction, but still accepts connections, until `stall(false)`. */
   stall(on: boolean): void;
 }
 

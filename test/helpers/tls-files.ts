@@ -1,6 +1,6 @@
 /**
  * Makes a certificate authority, server and client certificates, and a PSK file, with certtool and psktool
- * (Debian package gnutls-bin), under the names that qemu, libnbd and nbdkit look for in a directory.
+ * (Debian package gnutls-bin). The names are those that qemu, libnbd and nbdkit expect in a directory.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,9 @@ export interface TlsFiles {
   readonly pskUser: string;
 }
 
-/** Fills `directory` (made where missing). The server certificate is for localhost and 127.0.0.1. */
+/**
+ * Fills `directory`, which is made if it is missing. The server certificate is for localhost and 127.0.0.1.
+ */
 export function makeTlsFiles(directory: string): TlsFiles {
   mkdirSync(directory, { recursive: true });
   certificate(directory, 'ca', ['cn = "test authority"', 'ca', 'cert_signing_key']);

@@ -1,4 +1,6 @@
-/** A daemon that tracks by eBPF where the kernel can, and by a copy of the device (shadow-tracker.ts) elsewhere. */
+/**
+ * A daemon that tracks by eBPF if the kernel can, and otherwise by a copy of the device (shadow-tracker.ts).
+ */
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { daemonFor, scratchFor } from './backup.ts';
 import type { EndingTest } from './cleanup.ts';

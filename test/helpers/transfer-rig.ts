@@ -1,4 +1,4 @@
-/** A copying thread's transfer between a device and a target in memory, for its tests. */
+/** The transfer of a copying thread between a device and a target in memory, for its tests. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -24,7 +24,7 @@ import {
 } from '../../src/tracking/fingerprints.ts';
 import { atEnd, type EndingTest } from './cleanup.ts';
 
-/** A device in memory; `bad` sectors (512 bytes, by offset) fail. */
+/** A device in memory. Reads of `bad` sectors (512 bytes, by offset) fail. */
 export class MemorySource implements DirectSource {
   readonly name = 'memory';
   readonly sectorSize = 512;
@@ -53,7 +53,7 @@ export class MemorySource implements DirectSource {
   }
 }
 
-/** A target in memory that holds back its answers for a turn, and can fail a write. */
+/** A target in memory that delays its answers by a turn, and can fail a write. */
 export class MemoryTarget implements Target {
   readonly name = 'target';
   readonly readOnly = false;
@@ -94,7 +94,7 @@ export class MemoryTarget implements Target {
     await new Promise((resolve) => setImmediate(resolve));
     this.#underWay--;
     if (number >= this.failAt) throw new AgentError('NBD_CONNECTION_LOST', 'cut');
-    // Only now is the data taken: a buffer that was used again too early shows as wrong data.
+    // The data is taken only now: a buffer that was reused too early shows as wrong data.
     this.data.set(data, offset);
   }
   async writeZeroes(offset: number, length: number): Promise<void> {
@@ -132,15 +132,15 @@ export interface Rig {
   targetZero: Bitmap;
   samples: Samples;
   witnesses: WitnessTaker;
-  /** Blocks that the spool holds: a test takes out what it writes to the source. */
+  /** Blocks in the spool. A test removes the blocks that it writes to the source. */
   stashed: Bitmap;
-  /** `set`: what is copied or kept; of comparing modes, what is compared. */
+  /** `set`: the blocks that are copied or kept; in comparing modes, the blocks that are compared. */
   run: (
     mode: PassMode,
     set: Bitmap,
     options?: { readonly mayOverflow?: boolean },
   ) => ReturnType<Transfer['run']>;
-  /** Sends the blocks of the set that the spool holds. */
+  /** Sends the blocks of the set that are in the spool. */
   sendSpool: (set: Bitmap) => Promise<void>;
   all: Bitmap;
 }
@@ -153,7 +153,7 @@ export function rig(
     fingerprints?: boolean;
     onReadError?: 'fail' | 'zero';
     spoolBytes?: number;
-    /** Bytes per bit of what is sent. */
+    /** Bytes per bit of the sent blocks. */
     unit?: number;
   } = {},
 ): Rig {
@@ -203,7 +203,7 @@ export function rig(
   const run: Rig['run'] = async (mode, set, { mayOverflow = false } = {}) => {
     const stashes = mode === 'stash' || mode === 'frozen';
     const count = stashes ? 0 : new SegmentCursor(set).next(items, Infinity).count;
-    // Frozen passes that compare send what differs; the others send the set.
+    // Frozen passes that compare send the blocks that differ. The other passes send the set.
     if (mode === 'copy' || stashes) send.words.set(set.words);
     else send.fill(false);
     found.fill(false);
@@ -223,7 +223,7 @@ export function rig(
   };
 }
 
-/** Random data with runs of zero units in it, and a tail that is no multiple of the unit. */
+/** Returns random data with runs of zero units, and a tail that is not a multiple of the unit. */
 export function device(units: number, zeroUnits: readonly number[], tail = 512): Buffer {
   const data = randomBytes((units - 1) * fingerprintUnit + tail);
   for (const unit of zeroUnits) data.subarray(unit * fingerprintUnit, (unit + 1) * fingerprintUnit).fill(0);

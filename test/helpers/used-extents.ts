@@ -1,4 +1,6 @@
-/** Used maps of image files and devices in tests, and the oracles to hold them against. Offsets in bytes. */
+/**
+ * Used maps of image files and devices in tests, and the oracles to compare them with. Offsets are in bytes.
+ */
 import assert from 'node:assert/strict';
 import { open, readFile, rm } from 'node:fs/promises';
 import { Bitmap } from '../../src/base/bitmap.ts';
@@ -13,7 +15,7 @@ export interface OpenImage extends AsyncDisposable {
   readonly readAt: ReadAt;
 }
 
-/** `size` only where it cannot be had from the file. Use with `await using`. */
+/** Opens an image. Give `size` only if the file does not show it. Use with `await using`. */
 export async function openImage(path: string, size?: number): Promise<OpenImage> {
   const file = await open(path, 'r');
   const end = size ?? (await sizeOf(path, (await file.stat()).size));
@@ -35,7 +37,7 @@ async function sizeOf(path: string, fileSize: number): Promise<number> {
   return path.startsWith('/dev/') ? Number((await exec('blockdev', ['--getsize64', path])).stdout) : fileSize;
 }
 
-/** All extents of a map; also checks what used-map.ts promises of them. */
+/** Returns all extents of a map. Also checks the guarantees of used-map.ts for them. */
 export async function collectExtents(
   batches: AsyncIterable<readonly Extent[]>,
   deviceSize: number,
@@ -52,12 +54,12 @@ export async function collectExtents(
   return [...merged(extents)];
 }
 
-/** The used extents of an ext image by dumpe2fs' lists of free blocks. */
+/** Returns the used extents of an ext image by dumpe2fs' lists of free blocks. */
 export async function dumpe2fsUsed(path: string, deviceSize: number): Promise<Extent[]> {
   const { stdout } = await exec('dumpe2fs', [path]);
   const blockSize = Number(/^Block size:\s+(\d+)$/m.exec(stdout)?.[1]);
   const blocks = Number(/^Block count:\s+(\d+)$/m.exec(stdout)?.[1]);
-  // With bigalloc a lone free cluster is printed as its first block.
+  // With bigalloc a single free cluster is printed as its first block.
   const cluster = Number(/^Cluster size:\s+(\d+)$/m.exec(stdout)?.[1] ?? blockSize) / blockSize;
   const free = [...stdout.matchAll(/^ {2}Free blocks: (.*)$/gm)].flatMap(([, list = '']) =>
     list
@@ -72,7 +74,7 @@ export async function dumpe2fsUsed(path: string, deviceSize: number): Promise<Ex
   return [...complement(clipped(free, 0, blocks * blockSize), deviceSize)];
 }
 
-/** The used extents as partclone (`extfs`, `xfs`, …) sees them, from its ddrescue domain file. */
+/** Returns the used extents as partclone (`extfs`, `xfs`, …) sees them, from its ddrescue domain file. */
 export async function partcloneUsed(kind: string, path: string): Promise<Extent[]> {
   const domain = `${path}.domain`;
   const log = `${path}.partclone.log`;
@@ -89,7 +91,7 @@ export async function partcloneUsed(kind: string, path: string): Promise<Extent[
   }
 }
 
-/** What is in `extents` and not in `others`; both sorted and disjoint. */
+/** Returns the parts of `extents` that are not in `others`. Both are sorted and disjoint. */
 export function without(extents: readonly Extent[], others: readonly Extent[]): Extent[] {
   const end = Math.max(
     0,
@@ -106,7 +108,7 @@ export function without(extents: readonly Extent[], others: readonly Extent[]): 
   return result;
 }
 
-/** The used map of an image, and what was said of it. */
+/** Returns the used map of an image, and its warnings. */
 export async function markImage(path: string, options: ReadUsedMapOptions = {}): Promise<MarkedMap> {
   await using image = await openImage(path);
   const bitmap = new Bitmap(image.size, 1024);

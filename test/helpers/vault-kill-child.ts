@@ -1,6 +1,6 @@
 /**
- * A process that works on a vault in a directory and ends itself by SIGKILL at its Nth write to the store (from 0): before
- * it, while it is under way, or after it. Where there are not so many writes it ends with 0.
+ * A process that works on a vault in a directory and kills itself by SIGKILL at its Nth write to the store
+ * (from 0). It dies before the write, during it, or after it. If there are fewer writes, it exits with 0.
  *
  *     scripts/node test/helpers/vault-kill-child.ts DIRECTORY INDEX backup|prune|repair N before|during|after
  */

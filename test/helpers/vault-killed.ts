@@ -1,4 +1,4 @@
-/** What the tests of killed processes and their child have in common: a key, a size, images. */
+/** The common parts of the tests of killed processes and their child: a key, a size, images. */
 import type { KeyMaterial } from '../../src/vault/key-material.ts';
 import { seeded } from './random.ts';
 import type { TestImage } from './vault-writer.ts';
@@ -15,11 +15,11 @@ function image(from: number, count: number): TestImage {
   );
 }
 
-/** `forgotten` is needed by nobody; the others share some of its chunks, and of one another's. */
+/** No point needs `forgotten`. The other images share some of its chunks, and some of each other's. */
 export const killedImages = {
   forgotten: image(0, 60),
   first: image(30, 60),
   second: image(50, 60),
-  /** More than a pack. */
+  /** Larger than a pack. */
   next: image(40, 300),
 } as const;

@@ -1,4 +1,4 @@
-/** A vault in memory for unit tests, of little more than its keys. */
+/** A vault in memory for unit tests, with little more than its keys. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { type MemoryStore, openMemoryStore } from './stores/memory-store.ts';
 import type { ObjectStore } from '../../src/vault/store/object-store.ts';
 
 export interface TestVault extends VaultParts {
-  /** What is at the bottom of `store`. */
+  /** The store below `store`. */
   readonly memory: MemoryStore;
 }
 
@@ -23,7 +23,7 @@ export interface TestVaultOptions {
   readonly chunkSize?: number;
   /** Default 1 MiB. */
   readonly packSize?: number;
-  /** Puts something between the vault and its memory. */
+  /** Puts a store between the vault and its memory. */
   readonly wrap?: (memory: MemoryStore) => ObjectStore;
 }
 
@@ -41,21 +41,21 @@ export function testVault(options: TestVaultOptions = {}): TestVault {
   };
 }
 
-/** The path of an index in a directory that is removed after the test. */
+/** Returns the path of an index in a directory that is removed after the test. */
 export function indexPath(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'index-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
   return join(directory, 'index.sqlite');
 }
 
-/** An index that is closed and removed after the test. */
+/** Opens an index that is closed and removed after the test. */
 export function testIndex(t: TestContext, vault: VaultParts, path = indexPath(t)): ChunkIndex {
   const index = ChunkIndex.open(path, vault.id);
   t.after(() => index.close());
   return index;
 }
 
-/** Stores chunks, or pages, as a writer does; their names. `index` learns of the packs. */
+/** Stores chunks or pages like a writer, and returns their names. Adds the packs to `index`. */
 export async function storeParts(
   vault: VaultParts,
   index: ChunkIndex,
@@ -72,7 +72,7 @@ export async function storeParts(
   return names;
 }
 
-/** Ids of the packs in the vault. */
+/** Returns the IDs of the packs in the vault. */
 export function packIds(vault: TestVault): string[] {
   return [...vault.memory.objects.keys()].map(packOfObject).filter((id) => id !== undefined);
 }

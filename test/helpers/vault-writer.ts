@@ -1,6 +1,6 @@
 /**
- * A light writer of recovery points, with no devices and no threads: chunks are told by their number and bytes. It
- * follows "Writing a point" of docs/formats/vault.md with the vault's own parts.
+ * A light writer of recovery points, without devices and threads. An image is given by the numbers and bytes
+ * of its chunks. It follows "Writing a point" of docs/formats/vault.md with the vault's own parts.
  */
 import { AgentError } from '../../src/base/errors.ts';
 import type { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
@@ -22,7 +22,7 @@ export interface TestBackup {
   readonly image: TestImage;
   /** Bytes of the device. */
   readonly size: number;
-  /** The point to build on, and its image; where it cannot serve, everything is stored. */
+  /** The point to build on, and its image. If the point cannot serve as a base, everything is stored. */
   readonly base?: { readonly id: string; readonly image: TestImage } | undefined;
   readonly owner?: Owner | undefined;
   readonly path?: string;
@@ -41,7 +41,7 @@ export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup
     await session.end();
     return point;
   } catch (error) {
-    // Where nobody knows whether the point may still come, what it rests on stays protected.
+    // If it is unknown whether the point may still appear, the data that it needs stays protected.
     if (session.mayStillAppear) session.abandon();
     else await session.end().catch(() => undefined);
     throw error;
@@ -157,7 +157,7 @@ function deviceOf(path: string, size: number, root: string, levels: number, used
   };
 }
 
-/** The chunks that are not all zeros of a device of a point, read back through the vault. */
+/** Returns the chunks of a point's device that are not all zeros, read through the vault. */
 export async function readBack(
   vault: Vault,
   from: ChunkIndex | PartReader,

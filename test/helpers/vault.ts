@@ -1,4 +1,7 @@
-/** A vault in a directory with its key where the daemon looks for it, and the images of its points as files. */
+/**
+ * A vault in a directory, with its key in the place where the daemon reads it, and the images of its points
+ * as files.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -19,14 +22,14 @@ export interface TestDirectoryVault {
   readonly directory: string;
   /** `vault:/…` */
   readonly target: string;
-  /** The earliest first. */
+  /** Returns the points, the earliest first. */
   points(): Promise<readonly Point[]>;
-  /** Writes the device of the point to a file, whose holes are what the point does not hold. */
+  /** Writes the device of the point to a file. Ranges that the point does not hold become holes. */
   dump(device: PointDevice, path: string): Promise<void>;
   open(): Promise<OpenedVault>;
 }
 
-/** `stateDirectory`: that of the daemon which is to know the key. `parent`: of the vault; default on a tmpfs. */
+/** `stateDirectory`: of the daemon that needs the key. `parent`: of the vault; default on a tmpfs. */
 export async function vaultFor(
   t: EndingTest,
   stateDirectory: string,
@@ -47,7 +50,7 @@ export async function vaultFor(
   const opened = await openVault({ kind: 'directory', path: directory }, { vaults: {}, stateDirectory });
   atEnd(t, () => opened.vault.store.close());
   const { vault } = opened;
-  // An index of its own, so that what the daemon wrote into its own proves nothing.
+  // The index is a separate one, so the check does not depend on the daemon's own index.
   const index = ChunkIndex.open(join(scratchFor(t), 'index'), id);
   atEnd(t, () => index.close());
   return {

@@ -1,4 +1,4 @@
-/** Programs that write to a mounted filesystem during a backup, ended with the test. */
+/** Programs that write to a mounted filesystem during a backup. They end with the test. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
@@ -8,9 +8,9 @@ import { atEnd, type EndingTest } from './cleanup.ts';
 
 export interface Writer {
   readonly pid: number;
-  /** Throws where it has ended by itself. */
+  /** Throws if the program has ended by itself. */
   assertRunning(): void;
-  /** SIGTERM (SIGKILL after 10 s), waits for the end. Safe to call twice. */
+  /** Sends SIGTERM (SIGKILL after 10 s) and waits for the end. Safe to call twice. */
   stop(): Promise<void>;
 }
 
@@ -39,7 +39,10 @@ async function startWriter(t: EndingTest, command: readonly string[]): Promise<W
   return { pid: child.pid!, assertRunning, stop };
 }
 
-/** Creates, renames, deletes, fsyncs: test/helpers/churn.ts. A round is 128 KiB; `pause`: milliseconds after each. */
+/**
+ * Starts test/helpers/churn.ts, which creates, renames, deletes and syncs files. A round is 128 KiB; `pause`:
+ * milliseconds after each.
+ */
 export function startChurn(t: EndingTest, mountPoint: string, pause = 2): Promise<Writer> {
   const directory = join(mountPoint, 'churn');
   mkdirSync(directory);
@@ -47,7 +50,7 @@ export function startChurn(t: EndingTest, mountPoint: string, pause = 2): Promis
   return startWriter(t, [process.execPath, program, directory, String(pause)]);
 }
 
-/** Random writes over two files, an fsync after every eighth; Debian package fio. */
+/** Starts fio (Debian package fio): random writes over two files, an fsync after every eighth. */
 export function startFio(
   t: EndingTest,
   mountPoint: string,
@@ -63,16 +66,16 @@ export function startFio(
   ]);
 }
 
-/** Stamps of its own in every sector that it writes: test/helpers/stamper.ts. */
+/** Starts test/helpers/stamper.ts, which puts a stamp in every sector that it writes. */
 export function startStamper(
   t: EndingTest,
   mountPoint: string,
   options: {
     readonly seed: number;
     readonly bytesPerSecond: number;
-    /** Of its file; default 16. */
+    /** Size of its file. Default 16. */
     readonly mebibytes?: number;
-    /** Each write is of so many sectors, past the page cache. */
+    /** Each write has this number of sectors, past the page cache. */
     readonly sectors?: number;
   },
 ): Promise<Writer> {
@@ -82,7 +85,7 @@ export function startStamper(
   return startWriter(t, [process.execPath, program, mountPoint, ...numbers]);
 }
 
-/** N to the first file, then N to the second, durably: test/helpers/alternate.ts. */
+/** Starts test/helpers/alternate.ts, which writes N to the first file, then N to the second, durably. */
 export function startAlternating(t: EndingTest, first: string, second: string): Promise<Writer> {
   const program = fileURLToPath(new URL('alternate.ts', import.meta.url));
   return startWriter(t, [process.execPath, program, first, second]);

@@ -1,4 +1,7 @@
-/** XFS images for tests: their content, and their used maps held to xfs_db's view. Needs root and xfsprogs. */
+/**
+ * XFS images for tests: their content, and a comparison of their used maps with xfs_db's view. Needs root and
+ * xfsprogs.
+ */
 import assert from 'node:assert/strict';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -31,13 +34,16 @@ export async function mapOf(path: string, state: MountState = 'idle'): Promise<O
 }
 
 export interface Comparison {
-  /** The filesystem's bytes that count as used though they are free: the free lists, nothing else. */
+  /**
+   * Bytes of the filesystem that count as used though they are free. These are the free lists and nothing
+   * else.
+   */
   readonly overCount: number;
   readonly levels: number;
   readonly extents: number;
 }
 
-/** Holds a map to xfs_db's view of the image. */
+/** Compares a map with xfs_db's view of the image. */
 export async function compare(outcome: Outcome, image: string): Promise<Comparison> {
   assert.equal(outcome.everything, false, outcome.warnings);
   const oracle = await xfsDb(image);
@@ -49,7 +55,7 @@ export async function compare(outcome: Outcome, image: string): Promise<Comparis
   return { overCount, levels: oracle.levels, extents: free.length };
 }
 
-/** Mounts for as long as `work` takes. */
+/** Mounts the filesystem while `work` runs. */
 export async function mounted(
   disk: Pick<LoopDisk, 'device' | 'directory'>,
   work: (mountPoint: string) => Promise<void>,
@@ -64,7 +70,10 @@ export async function mounted(
   }
 }
 
-/** Files of many sizes, every third removed, and one file with `holes` holes of a block between blocks. */
+/**
+ * Writes files of many sizes, removes every third, and makes one file with `holes` holes of a block between
+ * blocks.
+ */
 export async function fill(mountPoint: string, holes: number, blockSize: number): Promise<void> {
   for (let directory = 0; directory < 8; directory++) await mkdir(join(mountPoint, `d${directory}`));
   const name = (i: number): string => join(mountPoint, `d${i % 8}`, `f${i}`);

@@ -1,14 +1,14 @@
-/** What xfs_db (Debian: xfsprogs) holds of an XFS image's free blocks. */
+/** Returns the free blocks of an XFS image by xfs_db (Debian package xfsprogs). */
 import type { Extent } from '../../src/base/extents.ts';
 import { exec } from './exec.ts';
 
 export interface XfsDbView {
   readonly blockSize: number;
-  /** Free extents in bytes, sorted, not joined; the blocks on the free lists (AGFL) are among them. */
+  /** Free extents in bytes, sorted, not joined. They include the blocks on the free lists (AGFL). */
   readonly free: readonly Extent[];
   /** Bytes on all free lists. */
   readonly freeList: number;
-  /** Most levels of a free-space tree. */
+  /** Highest number of levels of a free-space tree. */
   readonly levels: number;
 }
 
