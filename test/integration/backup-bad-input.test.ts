@@ -1,6 +1,6 @@
 /**
- * Proves that bad input of every kind gets one line with the next step and the right exit code, as text and as
- * JSON, and changes nothing: nothing made, frozen, mounted, held open or running afterwards.
+ * Proves that bad input of every kind gives one line with the next step and the right exit code, as text and
+ * as JSON. It also changes nothing: afterwards nothing is made, frozen, mounted, held open or running.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
@@ -47,7 +47,7 @@ const mountPoint = disk.mountPoint!;
 await fillWithFiles(mountPoint, 24 * MiB);
 const daemon = await daemonFor(whole);
 
-/** After every test: as if nothing had been asked. */
+/** After every test the machine is as before it. */
 afterEach(() => assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [mountPoint] }));
 
 async function nbdkit(
@@ -65,7 +65,7 @@ const start = (device: string, target: string, ...more: string[]): string[] => [
   ...more,
 ];
 
-/** The job starts, and fails with this error. */
+/** Asserts that the job starts, and fails with this error. */
 async function fails(args: readonly string[], code: ErrorDocument['code']): Promise<ErrorDocument> {
   const result = await backUp(daemon, args);
   assert.deepEqual([result.status.state, result.code], ['FAILED', 1], result.stderr);
@@ -76,7 +76,7 @@ async function fails(args: readonly string[], code: ErrorDocument['code']): Prom
   return error;
 }
 
-test('devices that are not there: unknown UUID, label, path, and a directory that is no mount point', async () => {
+test('absent devices: unknown UUID, label, path, and a directory that is not a mount point', async () => {
   const target = join(scratch, 'never');
   const unknown = '01234567-89ab-cdef-0123-456789abcdef';
   const error = await refused(daemon, start(unknown, target), 'DEVICE_NOT_FOUND');
@@ -98,7 +98,7 @@ test('nothing to back up, or half a pair: wrong usage, exit code 2', async () =>
   const nothing = await refused(daemon, ['startbackup', '-f'], 'NO_DEVICES', 2);
   assert.equal(nothing.message, 'No devices given to backup');
   await refused(daemon, ['startbackup', '-f', '--device-pair', disk.device, '127.0.0.1'], 'BAD_USAGE', 2);
-  // A device alone goes into the default vault, which nobody has made.
+  // A device without a target goes into the default vault, which does not exist here.
   const alone = await refused(daemon, ['startbackup', '-f', '--device', disk.device], 'VAULT_NOT_FOUND');
   assert.match(alone.hint ?? '', /dattocli vault init/);
   const half = ['--device', disk.device, '--target', 'vault:default', '--device', disk.device];
@@ -111,7 +111,7 @@ test('nothing to back up, or half a pair: wrong usage, exit code 2', async () =>
   await refused(daemon, ['stopbackup', '01234567-89ab-cdef-0123-456789abcdef'], 'JOB_NOT_FOUND');
 });
 
-test('targets that cannot be written: too small, read-only, gone, unknown, with TLS, no NBD at all', async (t) => {
+test('invalid targets: too small, read-only, gone, unknown, with TLS, not NBD at all', async (t) => {
   const small = await refused(
     daemon,
     start(disk.device, await nbdkit(t, ['memory', '64M'])),
@@ -187,12 +187,12 @@ test('a block device in use as a target', async (t) => {
   assert.ok(error.message.includes(used.mountPoint!), error.message);
 });
 
-test('a filesystem that somebody else holds frozen: refused or failed, and left frozen', async (t) => {
+test('a filesystem that another process holds frozen: refused or failed, and left frozen', async (t) => {
   const other = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4', mount: true });
   await exec('fsfreeze', ['--freeze', other.mountPoint!]);
   try {
     await fails(['--device', other.device, '--target', join(scratch, 'frozen.img')], 'ALREADY_FROZEN');
-    // Freezing it once more is what the kernel refuses while it is frozen.
+    // The kernel refuses to freeze it once more while it is frozen.
     const again = await exec('fsfreeze', ['--freeze', other.mountPoint!], { allow: [1] });
     assert.equal(again.code, 1, 'it is not frozen any more');
   } finally {
@@ -208,7 +208,7 @@ test('a freeze that would take too long is refused before anything is made', asy
   assert.ok(!existsSync(target), 'the image was made nevertheless');
 });
 
-test('hooks that are not there or fail', async () => {
+test('hooks that do not exist or fail', async () => {
   const target = join(scratch, 'hooked.img');
   const failing = await scriptIn(scratch, 'failing', ['echo "database is busy" >&2', 'exit 3']);
   const args = ['--device', disk.device, '--target', target];
@@ -232,7 +232,7 @@ test('a full disk at the receiver: an image file, and dattosrv', async (t) => {
   await server.stop();
 });
 
-test('a device that is being backed up already', async () => {
+test('a device that another job is backing up', async () => {
   const job = await startJob(daemon, [
     ...['--device', disk.device, '--target', join(scratch, 'first.img'), '--rate', '2M'],
   ]);
@@ -242,12 +242,12 @@ test('a device that is being backed up already', async () => {
   assert.equal((await dattocli(['stopbackup', job], daemon)).code, 0);
 });
 
-test('bad sectors: the job fails, or zeros are written and told of to the sector', async (t) => {
+test('bad sectors: the job fails, or writes zeros and reports the exact sectors', async (t) => {
   const bad = await makeLoop(t, { size: 24 * MiB });
   const file = await open(bad.image, 'r+');
   await file.write(Buffer.alloc(24 * MiB, 'data '));
   await file.sync();
-  // What the loop device cannot read from its file is EIO.
+  // The loop device reports EIO for data that it cannot read from its file.
   const lost = 40 * 1024 + 512;
   await file.truncate(24 * MiB - lost);
   await file.close();
@@ -313,7 +313,7 @@ test('a second daemon, no daemon, and no root', async () => {
   assert.equal((JSON.parse(command.stderr) as ErrorDocument).code, 'NO_PERMISSION');
 });
 
-test('an idle device cannot be mounted or written by others while it is backed up', async (t) => {
+test('an idle device cannot be mounted or opened for exclusive writing during its backup', async (t) => {
   const idle = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4' });
   await fillDevice(idle, 16 * MiB);
   const job = await startJob(daemon, [

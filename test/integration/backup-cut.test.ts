@@ -1,7 +1,7 @@
 /**
- * Proves what a lost server costs: a job resumes by itself when the server is back in time, and the image is
- * right; it fails within the time allowed when it stays away, when another image comes back, or when what no
- * flush had confirmed is past saving; and the next full is right after each.
+ * Proves the effects of a lost server. A job resumes by itself if the server is back in time, and the image
+ * is right. The job fails within the time allowed if the server stays away, if another image comes back, or
+ * if data that no flush had confirmed cannot be saved. The next full backup is right after each.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -40,14 +40,14 @@ const whole = { after };
 const scratch = scratchFor(whole);
 const memory = scratchFor(whole, { memory: true });
 const size = 128 * MiB;
-/** Nobody writes to this one. */
+/** No process writes to this device. */
 const idle = await makeLoop(whole, { size, filesystem: 'ext4' });
 await fillDevice(idle, 32 * MiB);
-/** This one is written to. */
+/** Processes write to this device. */
 const live = await makeLoop(whole, { size, filesystem: 'ext4', mount: true });
 await fillWithFiles(live.mountPoint!, 32 * MiB);
 
-/** Stopped before the devices are removed. */
+/** The daemon is stopped before the devices are removed. */
 const daemon = await daemonFor(whole);
 
 async function imageFile(name: string, bytes = size): Promise<string> {
@@ -58,14 +58,14 @@ async function imageFile(name: string, bytes = size): Promise<string> {
   return path;
 }
 
-/** nbdkit on a socket, to be killed and started again there. */
+/** Starts nbdkit on a socket, on which it can be killed and started again. */
 async function serve(
   t: EndingTest,
   image: string,
   options: { socket?: string; filters?: readonly string[]; settings?: readonly string[] } = {},
 ): Promise<NbdServerProcess & { socket: string }> {
   const { socket = join(scratch, `socket-${++sockets}`), filters = [], settings = [] } = options;
-  // A killed server leaves it.
+  // A killed server leaves its socket.
   await rm(socket, { force: true });
   const server = await startNbdkit([...filters, 'file', image, ...settings], { socket });
   atEnd(t, () => server.stop());
@@ -83,7 +83,10 @@ async function untilHalf(job: string): Promise<void> {
 const codes = (status: JobStatus): string[] => status.warnings.map(({ code }) => code);
 const slow = ['--rate', '16M'];
 
-/** Waits for so many connections to the socket, closes each of them at once, and then the socket. */
+/**
+ * Waits for this number of connections to the socket, closes each of them at once, and then closes the
+ * socket.
+ */
 async function untilAttempts(t: EndingTest, socket: string, wanted: number): Promise<void> {
   let attempts = 0;
   const server = createServer((connection) => {
@@ -110,7 +113,7 @@ test('killed and started again: the job resumes by itself, and the image is righ
   const job = await startJob(daemon, ['--device', idle.device, '--target', first.uri, ...slow]);
   await untilHalf(job);
   await first.kill();
-  // What no flush has confirmed may be lost with the server: here all of it is.
+  // Data that no flush has confirmed may be lost with the server. Here all of it is lost.
   await exec('truncate', ['--size=0', image]);
   await exec('truncate', [`--size=${size}`, image]);
   await serve(t, image, { socket: first.socket });
@@ -139,7 +142,7 @@ test('killed twice under a live filesystem: the image is the device at the freez
     server = await serve(t, image, { socket: server.socket });
   }
   const status = await untilEnded(daemon, job);
-  // At this rate the writer may be too fast for the memory; that is another test's matter.
+  // At this rate the writer may be too fast for the memory. Another test covers that.
   const warned = codes(status).filter((code) => code !== 'FREEZE_OVERFLOW');
   assert.deepEqual([status.state, status.error, warned], ['SUCCEEDED', null, ['RECONNECTED']]);
   await churn.stop();
@@ -148,7 +151,7 @@ test('killed twice under a live filesystem: the image is the device at the freez
   await assertNothingLeft(daemon, { devices: [live.device], mountPoints: [live.mountPoint!] });
 });
 
-test('killed while frozen: what is in memory goes to the server when it is back', async (t) => {
+test('killed while frozen: the data in memory goes to the server when it is back', async (t) => {
   const image = await imageFile('frozen.img');
   const reference = join(memory, 'reference-frozen');
   const [reached, go] = [join(memory, 'reached'), join(memory, 'go')];
@@ -214,11 +217,12 @@ test('a job that waits for its server can be stopped', async (t) => {
   await assertNothingLeft(daemon, { devices: [idle.device] });
 });
 
-test('a server that says it shuts down, again and again, by nbdkit: resumed, or failed in time', async (t) => {
+test('nbdkit reports a shutdown again and again: the job resumes, or fails in time', async (t) => {
   const image = await imageFile('shutdown.img');
   const trigger = join(scratch, 'shutdown');
   const log = join(scratch, 'shutdown.log');
-  // One thread a connection: with more, nbdkit 1.32 dies at times of an assertion (raw_send_socket: sock >= 0) after ESHUTDOWN.
+  // One thread a connection: with more, nbdkit 1.32 sometimes fails an assertion (raw_send_socket: sock >= 0)
+  // after ESHUTDOWN.
   const filters = ['--threads=1', '--filter=log', '--filter=error'];
   const errors = ['error-pwrite=ESHUTDOWN', 'error-pwrite-rate=100%', `error-pwrite-file=${trigger}`];
   const settings = [`logfile=${log}`, ...errors];
@@ -273,7 +277,7 @@ for (const [what, code, change] of [
     await assertNothingLeft(daemon, { devices: [idle.device] });
   });
 
-/** Puts an older copy of the image in the place of a killed server's. */
+/** Replaces the image of a killed server by an older copy. */
 async function comeBackOlder(
   t: EndingTest,
   server: NbdServerProcess & { socket: string },
@@ -285,7 +289,7 @@ async function comeBackOlder(
   await serve(t, image, { socket: server.socket });
 }
 
-/** A file of random bytes on the idle device. */
+/** Writes a file of random bytes to the idle device. */
 async function writeOn(name: string, bytes: number): Promise<void> {
   const mountPoint = join(idle.directory, 'writing');
   await mountDevice(idle.device, mountPoint);
@@ -348,7 +352,7 @@ for (const [what, begin] of [
   [
     'is verified',
     async (uri: string) => {
-      // Follows the job, so it ends with it.
+      // The command follows the job, so it ends with it.
       const following = dattocli(['verify', '--device', idle.device, '--target', uri], daemon);
       atEnd(whole, async () => {
         await following;
@@ -377,7 +381,7 @@ for (const [what, begin] of [
     await assertNotBelieved(job);
   });
 
-test('a server without flush: everything is sent again, and the job says what it cannot know', async (t) => {
+test('a server without flush: everything is sent again, and a warning names the risk', async (t) => {
   const image = await imageFile('no-flush.img');
   await exec('chown', ['nbd:nbd', image]);
   const first = await startPlainNbdServer(image);
@@ -386,7 +390,7 @@ test('a server without flush: everything is sent again, and the job says what it
     ...['--device-pair', idle.device, '127.0.0.1', String(first.port), ...slow],
   ]);
   await untilHalf(job);
-  // Its listener and the children that serve the connections.
+  // These are its listener and the children that serve the connections.
   for (const pid of [first.pid, ...childrenOf(first.pid)]) process.kill(pid, 'SIGKILL');
   await first.stop();
   const second = await startPlainNbdServer(image, { port: first.port! });

@@ -1,6 +1,6 @@
 /**
  * Proves that a whole disk with a GPT, an ESP, mounted ext4 and XFS partitions and swap is backed up as one
- * image of one instant, whose partitions are whole, and that what is free is not sent.
+ * image of one instant. The partitions in the image are whole, and free space is not sent.
  */
 import assert from 'node:assert/strict';
 import { cp, writeFile } from 'node:fs/promises';
@@ -42,7 +42,7 @@ test('a whole disk with mounted ext4 and XFS partitions, an ESP and swap', async
   ]);
   const [device] = status.devices;
   assert.ok((device?.freeze_ms ?? 0) > 0);
-  // Two filesystems with little in them, the small ESP, swap's header, and the gaps.
+  // The used data is two almost empty filesystems, the small ESP, swap's header, and the gaps.
   assert.ok((device?.used_bytes ?? 0) < 300 * MiB, String(device?.used_bytes));
 
   const image = join(server.directory, 'disk');

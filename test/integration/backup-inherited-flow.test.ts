@@ -1,7 +1,7 @@
 /**
- * Proves that the flow of the predecessor's README works word for word against Debian's own nbd-server, from
- * `blockdev --getsize64` to an image that e2fsck, cmp and a read-only mount find right; and that the trap of
- * its `nbd` user is named in the error.
+ * Proves that the flow of the predecessor's README works word for word against Debian's own nbd-server. It
+ * begins with `blockdev --getsize64` and ends with an image that e2fsck, cmp and a read-only mount find
+ * right. Also proves that the error names the trap of the server's user `nbd`.
  */
 import assert from 'node:assert/strict';
 import { chmod, chown } from 'node:fs/promises';
@@ -39,7 +39,7 @@ await fillWithFiles(disk.mountPoint!, 32 * MiB);
 const uid = Number((await exec('id', ['-u', 'nbd'])).stdout);
 const gid = Number((await exec('id', ['-g', 'nbd'])).stdout);
 
-/** `truncate --size=SIZE block_dev.datto` with the size that `blockdev --getsize64 DEV` tells. */
+/** Runs `truncate --size=SIZE block_dev.datto` with the size that `blockdev --getsize64 DEV` prints. */
 async function makeImage(name: string, owner: 'nbd' | 'root'): Promise<string> {
   const size = (await exec('blockdev', ['--getsize64', disk.device])).stdout.trim();
   await exec('truncate', [`--size=${size}`, name], { cwd: scratch });
@@ -58,7 +58,9 @@ function serving(t: EndingTest, server: NbdServerProcess): NbdServerProcess {
   return server;
 }
 
-/** The job's status by the words of the README, `dattocli backupstatus JOB`, once it has ended. */
+/**
+ * Returns the job's status by the command of the README, `dattocli backupstatus JOB`, once the job has ended.
+ */
 async function ended(job: string): Promise<JobStatus> {
   await untilEnded(daemon, job);
   const plain = await dattocli(['backupstatus', job], daemon);
@@ -75,7 +77,7 @@ for (const [flag, option] of [
     const image = await makeImage('block_dev.datto', 'nbd');
     const server = serving(t, await startPlainNbdServer(image));
     const uuid = await uuidOf(disk);
-    // The device as it is while frozen, for the comparison.
+    // The copy of the frozen device, for the comparison.
     const reference = join(memory, 'reference');
     const hook = await scriptIn(scratch, 'copy-device', [
       `dd if=${disk.device} of=${reference} bs=1M iflag=direct conv=sparse status=none`,
@@ -89,7 +91,7 @@ for (const [flag, option] of [
     assert.deepEqual([status.state, status.error], ['SUCCEEDED', null]);
     assert.equal(status.devices[0]?.uuid, uuid);
     assert.equal(status.devices[0].bytes_unsynced, 0);
-    // The plain form offers no flush, and that is said.
+    // The plain form offers no flush, and a warning reports that.
     assert.deepEqual(
       status.warnings.map(({ code }) => code),
       ['TARGET_CANNOT_FLUSH'],
@@ -99,13 +101,13 @@ for (const [flag, option] of [
     await assertWhole('ext4', image);
     const bytes = await assertSameUsed('ext4', reference, image, 192 * MiB);
     assert.ok(bytes > 32 * MiB && bytes < 150 * MiB, `${bytes} bytes compared`);
-    // A second opinion on what is used.
+    // A second oracle for the used blocks.
     await assertSameRanges(reference, image, await partcloneUsed('extfs', reference));
     await assertSameFiles('ext4', image, disk.mountPoint!, scratch);
     await assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [disk.mountPoint!] });
   });
 
-test('a warning of the plain nbd-server is the exit code 5, and 1 under --strict', async (t) => {
+test('a warning about the plain nbd-server gives exit code 5, or 1 with --strict', async (t) => {
   const image = await makeImage('warned.datto', 'nbd');
   const server = serving(t, await startPlainNbdServer(image));
   const pair = ['--device-pair', disk.device, '127.0.0.1', String(server.port), '--max-freeze', '20s'];

@@ -1,7 +1,7 @@
 /**
- * Proves that the image of a device that is not frozen is of one instant or says that it is not: filesystems that are
- * writable for a while during their backup, programs that write to a device without an exclusive open, and devices that
- * become other ones. Judged by cmp, e2fsck and the files.
+ * Proves that the image of a device that is not frozen shows one instant, or that a warning reports the
+ * opposite. The cases are filesystems that become writable during their backup, programs that write to a
+ * device without an exclusive open, and devices that are replaced. cmp, e2fsck and the files are the judges.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -24,12 +24,18 @@ const whole = { after };
 const scratch = scratchFor(whole);
 const daemon = await trackedDaemonFor(whole);
 
-/** A device without a filesystem is copied as a whole, and one that nothing tracks is compared. */
+/**
+ * A device without a filesystem is copied as a whole, and a device without tracking is compared. Both give
+ * warnings, which these tests ignore.
+ */
 const expected = ['EVERYTHING_USED', 'FELL_BACK'];
 const codes = ({ warnings }: JobStatus): string[] =>
   warnings.map(({ code }) => code).filter((code) => !expected.includes(code));
 
-/** A slow full backup that has copied something; the data is written behind the reader and before it. */
+/**
+ * Starts a slow full backup and waits until it has copied something. The data is then written behind the
+ * reader and before it.
+ */
 async function slowBackup(device: string, target: string, options: readonly string[] = []): Promise<string> {
   const job = await startJob(daemon, [
     ...['--device', device, '--target', target, '--rate', '8M', '--verify', 'full', ...options],
@@ -50,8 +56,8 @@ while True:
 `;
 
 /**
- * Writes 4 KiB with the number of the write at changing places of the device itself, one write after the other, without
- * O_EXCL, as a virtual machine does. The numbers begin after `first`.
+ * Writes 4 KiB with the number of the write at changing places of the device, one write after the other. Like
+ * a virtual machine, it does not use O_EXCL. The numbers begin after `first`.
  */
 async function startRawWriter(
   t: EndingTest,
@@ -73,7 +79,10 @@ async function startRawWriter(
   return stop;
 }
 
-/** Asserts that the image has all writes after `first` up to its newest one, and so is the device at one instant. */
+/**
+ * Asserts that the image has all writes after `first` up to its newest one. So it is the device at one
+ * instant.
+ */
 async function assertOneInstant(image: string, size: number, first: number): Promise<void> {
   const contents = await readFile(image);
   const slots = size / 4096;
@@ -94,7 +103,7 @@ for (const [type, options] of [
   ['ext4', ['--tracker', 'none']],
   ['xfs', ['--tracker', 'none', '--no-fingerprints']],
 ] as const)
-  test(`${type}, read-only, is written to for a while during its backup (${options.join(' ')})`, async (t) => {
+  test(`${type}, read-only, becomes writable for a while during its backup (${options.join(' ')})`, async (t) => {
     const size = type === 'xfs' ? 320 * MiB : 64 * MiB;
     const disk = await makeLoop(t, { size, filesystem: type, mount: true });
     const mountPoint = disk.mountPoint!;
@@ -120,7 +129,7 @@ for (const tracker of ['auto', 'none'])
     const image = join(scratch, `raw-${tracker}`);
     const options = ['--tracker', tracker];
 
-    // For a while: the image is the device.
+    // Writes for a while: the image is the device.
     const job = await slowBackup(disk.device, image, options);
     const stopFirst = await startRawWriter(t, disk.device, 0, size);
     await untilJob(daemon, job, 'more is copied', ({ devices: [it] }) => (it?.bytes_sent ?? 0) > 10 * MiB);
@@ -129,7 +138,7 @@ for (const tracker of ['auto', 'none'])
     assert.deepEqual([status.state, codes(status)], ['SUCCEEDED', []]);
     await exec('cmp', [disk.device, image]);
 
-    // All the time: the job says so.
+    // Writes all the time: the job reports it.
     const first = 1_000_000_000;
     const stop = await startRawWriter(t, disk.device, 0, size, first);
     const torn = await backUp(
@@ -139,11 +148,12 @@ for (const tracker of ['auto', 'none'])
     );
     await stop();
     assert.equal(torn.status.state, 'SUCCEEDED');
-    // On a busy machine the program may not write at all during the last pass: then the image is of one instant.
+    // On a busy machine the program may not write at all during the last pass. Then the image is of one
+    // instant.
     if (codes(torn.status).length === 0) await assertOneInstant(image, size, first);
     else assert.deepEqual([codes(torn.status), torn.code], [['NOT_ONE_INSTANT'], 5]);
 
-    // And the next one makes it good.
+    // The next backup corrects it.
     const good = await backUp(
       daemon,
       ['--device', disk.device, '--target', image, ...options],
@@ -153,7 +163,7 @@ for (const tracker of ['auto', 'none'])
     await exec('cmp', [disk.device, image]);
   });
 
-test('a write to the file behind a loop device, which neither tracker nor counters see', async (t) => {
+test('a write to the file behind a loop device, invisible to tracker and counters', async (t) => {
   const size = 24 * MiB;
   const disk = await makeLoop(t, { size });
   await fillDevice(disk, size);
@@ -180,7 +190,7 @@ test('a program writes to one partition while the filesystem of another one is f
   const hook = await scriptIn(scratch, 'wait', ['sleep 0.3']);
   for (const [device, warned] of [
     [disk.device, ['NOT_ONE_INSTANT']],
-    // The other partition is no part of this one.
+    // The other partition does not belong to this one.
     [disk.partition(1), []],
   ] as const) {
     const stop = await startRawWriter(t, disk.partition(2), 0, 4 * MiB);

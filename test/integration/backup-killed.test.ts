@@ -1,7 +1,7 @@
 /**
- * Proves that whatever ends a job (SIGKILL, SIGTERM or SIGSTOP of the daemon, Ctrl-C, stopbackup in any phase),
- * a frozen filesystem thaws within the allowed time, nothing stays frozen or running, and the job is told of
- * rightly afterwards, also by a daemon that was started again.
+ * Proves that a frozen filesystem thaws within the allowed time, whatever ends the job: SIGKILL, SIGTERM or
+ * SIGSTOP of the daemon, Ctrl-C, or stopbackup in any phase. Nothing stays frozen or running. The job is
+ * reported correctly afterwards, also by a daemon that was started again.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
@@ -43,7 +43,7 @@ await fillWithFiles(mountPoint, 24 * MiB);
 
 const target = ['--device', disk.device, '--target', server.uriOf(`killed@${size}`)];
 const frozen = join(scratch, 'frozen');
-/** Tells that everything is frozen, and stays so until the file is removed, or for 15 s. */
+/** Makes a file when everything is frozen, and keeps the freeze until the file is removed, or for 15 s. */
 const hook = await scriptIn(scratch, 'stay-frozen', [
   `: > ${frozen}`,
   `for i in $(seq 300); do [ -e ${frozen} ] || exit 0; sleep 0.05; done`,
@@ -55,7 +55,7 @@ async function untilFrozen(): Promise<void> {
   await untilFile(frozen);
 }
 
-/** The filesystem takes writes within the allowed time from now. */
+/** Asserts that the filesystem accepts writes within the allowed time from now. */
 async function assertThaws(): Promise<number> {
   const ms = await writeThrough(mountPoint, maxFreezeMs + 2000);
   assert.ok(ms < maxFreezeMs + 1000, `it took ${ms} ms`);
@@ -64,15 +64,19 @@ async function assertThaws(): Promise<number> {
 
 const setting = '/sys/kernel/rcu_expedited';
 
-/** The daemon has changed the setting; or another daemon of this machine has, which keeps the note. */
+/**
+ * Returns true if the daemon has changed the setting, or if another daemon of this machine has, which then
+ * keeps the note.
+ */
 function isSettingChanged(daemon: TestDaemon): boolean {
   if (!existsSync(setting) || existsSync(join(daemon.runDirectory, 'rcu-expedited'))) return true;
   return readFileSync(setting, 'latin1').trim() === '1';
 }
 
 /**
- * Starts a job that stays frozen, with the setting changed. A daemon leaves the setting to another one that froze before
- * it, which may put it back in the middle of the freeze; then the job is started again.
+ * Starts a job that stays frozen, with the setting changed. If another daemon froze before it, the daemon
+ * leaves the setting to that one. The other daemon may restore the setting in the middle of the freeze; then
+ * the job is started again.
  */
 async function startFrozen(daemon: TestDaemon): Promise<string> {
   for (let attempt = 1; attempt <= 5; attempt++) {
@@ -85,7 +89,7 @@ async function startFrozen(daemon: TestDaemon): Promise<string> {
   assert.fail(`${setting} was not changed in any of 5 freezes`);
 }
 
-/** Others on this machine may freeze too, so it is waited for. */
+/** Waits until the setting is restored, because other daemons on this machine may freeze too. */
 async function untilSettingIsBack(daemon: TestDaemon): Promise<void> {
   const note = join(daemon.runDirectory, 'rcu-expedited');
   await waitFor('the setting of the kernel is put back', 30_000, () => {
@@ -134,7 +138,7 @@ test('SIGKILL of daemon and guard while frozen: the next daemon thaws', async (t
     const job = await startJob(first, staysFrozen);
     await untilFrozen();
     const children = childrenOf(first.pid);
-    // The guard first: it thaws when its daemon dies.
+    // The guard first, because it thaws when its daemon dies.
     for (const child of children) process.kill(child, 'SIGSTOP');
     await first.kill();
     for (const child of children) process.kill(child, 'SIGKILL');
@@ -188,7 +192,7 @@ test('SIGSTOP while frozen: the guard thaws at the deadline, and the job fails',
   await assertNothingLeft(daemon, nothingLeft);
 });
 
-test('a freeze that passes the allowed time ends by itself, and the job fails', async (t) => {
+test('a freeze beyond the allowed time ends by itself, and the job fails', async (t) => {
   await rm(frozen, { force: true });
   atEnd(t, () => rm(frozen, { force: true }));
   const daemon = await daemonFor(t);
@@ -250,7 +254,7 @@ test('stopbackup while copying, while paused, and while frozen; pause and resume
   assert.equal(again.code, 1);
   assert.match(again.stderr, /"JOB_NOT_RUNNING".*Job not running/);
 
-  // And after all of that a backup is right.
+  // After all of that a backup is still right.
   await rm(frozen, { force: true });
   await backUpWell(daemon, target);
   await assertWhole('ext4', join(server.directory, 'killed'), 'frozen');

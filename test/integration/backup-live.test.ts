@@ -1,7 +1,7 @@
 /**
- * Proves that the image of a filesystem which is written to without pause is the device at one instant: e2fsck
- * and xfs_repair find it whole without any recovery, and cmp finds its used blocks equal to a copy that dd made
- * inside the freeze window; and that the length of the freeze is told rightly.
+ * Proves that the image of a filesystem under constant writes is the device at one instant. e2fsck and
+ * xfs_repair find it whole without any recovery. cmp finds its used blocks equal to a copy that dd made
+ * inside the freeze. Also proves that the length of the freeze is reported correctly.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -27,7 +27,7 @@ const daemon = await daemonFor(whole, {
 });
 const server = await startDattosrv(whole, ['--create']);
 
-/** `backupstatus --json` as a script would ask for it. */
+/** Returns the output of `backupstatus --json`, as a script reads it. */
 async function statusByCommand(job: string): Promise<JobStatus> {
   return JSON.parse((await dattocli(['backupstatus', job, '--json'], daemon)).stdout) as JobStatus;
 }
@@ -37,7 +37,7 @@ interface Case {
   readonly size: number;
   readonly mkfsArgs?: readonly string[];
   readonly mountOptions?: string;
-  /** More is rewritten than the memory for changes holds: some goes to the target while frozen. */
+  /** More is rewritten than fits in the memory for changes, so some goes to the target while frozen. */
   readonly overflows?: true;
 }
 
@@ -60,7 +60,7 @@ for (const { type, size, mkfsArgs = [], mountOptions, overflows } of cases)
     });
     const mountPoint = disk.mountPoint!;
     await fillWithFiles(mountPoint, 24 * MiB);
-    // XFS leaves what it has allocated in its log for a while; a freeze puts the maps on the disk.
+    // XFS keeps allocations in its log for a while. A freeze writes the maps to the disk.
     await exec('fsfreeze', ['--freeze', mountPoint]);
     await exec('fsfreeze', ['--unfreeze', mountPoint]);
     const fio = overflows === true ? { fileSize: '36m', rate: '200m' } : {};
@@ -101,7 +101,7 @@ for (const { type, size, mkfsArgs = [], mountOptions, overflows } of cases)
     for (const writer of writers) await writer.stop();
   });
 
-test('a quiet mounted filesystem: the freeze is short, told in milliseconds, and every file is there', async (t) => {
+test('a quiet mounted filesystem: the freeze is short, in milliseconds, and every file is there', async (t) => {
   const disk = await makeLoop(t, { size: 160 * MiB, filesystem: 'ext4', mount: 'mount point with spaces' });
   await fillWithFiles(disk.mountPoint!, 16 * MiB);
   const { status, code } = await backUp(daemon, [
@@ -117,7 +117,7 @@ test('a quiet mounted filesystem: the freeze is short, told in milliseconds, and
   await assertSameFiles('ext4', join(server.directory, 'quiet'), disk.mountPoint!, scratch);
 });
 
-test('a read-only mount needs no freeze, and says 0 ms', async (t) => {
+test('a read-only mount needs no freeze, and reports 0 ms', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true, mountOptions: 'ro' });
   const { status, code } = await backUp(daemon, [
     ...['--device', disk.device, '--target', server.uriOf(`read-only@${64 * MiB}`)],

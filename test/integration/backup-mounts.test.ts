@@ -1,6 +1,7 @@
 /**
- * Proves that filesystems at unusual places are frozen as any other, or refused with the reason: covered mount points,
- * bind mounts of single files, names that are not UTF-8, and an ext4 that stopped writing after an error.
+ * Proves that filesystems at unusual places are frozen like any other, or refused with the reason. The cases
+ * are covered mount points, bind mounts of single files, names that are not UTF-8, and an ext4 that stopped
+ * writing after an error.
  */
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -23,7 +24,7 @@ const start = (device: string, name: string): string[] => [
   ...['--device', device, '--target', join(scratch, name)],
 ];
 
-test('a filesystem whose only mount point another mount covers', async (t) => {
+test('a filesystem whose only mount point is covered by another mount', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
   const mountPoint = disk.mountPoint!;
   const other = join(disk.directory, 'other');
@@ -48,7 +49,7 @@ test('a filesystem whose only mount point another mount covers', async (t) => {
     await uncover();
   }
 
-  // By a second mount point it is reached.
+  // A second mount point makes it accessible.
   await mountDevice(disk.device, other);
   atEnd(t, () => unmount(other));
   await exec('mount', ['-t', 'tmpfs', 'none', mountPoint]);
@@ -83,7 +84,7 @@ test('a filesystem of which only one file is mounted', async (t) => {
   const { stdout } = await exec('debugfs', ['-R', 'cat file', join(scratch, 'one-file')]);
   assert.equal(stdout.slice(0, 14), 'changedchanged');
 
-  // A device node is not opened.
+  // A device node is never opened.
   await mountDevice(disk.device, mountPoint);
   await umount(place);
   await exec('mount', ['--bind', join(mountPoint, 'null'), place]);
@@ -95,7 +96,7 @@ test('a filesystem of which only one file is mounted', async (t) => {
 
 test('a mount point whose name is not UTF-8', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4' });
-  // U+FFFD is what Node makes of such bytes on its command line.
+  // Node replaces such bytes on its command line by U+FFFD.
   const shown = join(disk.directory, 'latin1-\ufffd\ufffd \u20ac');
   const script = 'p="$1/$(printf \'latin1-\\344\\377 \\342\\202\\254\')"; mkdir "$p"; mount "$2" "$p"';
   await exec('sh', ['-c', script, 'sh', disk.directory, disk.device]);
@@ -109,7 +110,7 @@ test('a mount point whose name is not UTF-8', async (t) => {
   }
 });
 
-test('an ext4 that takes no writes any more after an error', async (t) => {
+test('an ext4 that accepts no more writes after an error', async (t) => {
   const disk = await makeLoop(t, {
     ...{ size: 64 * MiB, filesystem: 'ext4', mkfsArgs: ['-e', 'remount-ro'], mount: true },
   });
@@ -123,6 +124,6 @@ test('an ext4 that takes no writes any more after an error', async (t) => {
     status.warnings.filter(({ code }) => code !== 'EVERYTHING_USED'),
     [],
   );
-  // The page cache of the device has what was never written.
+  // The device's page cache holds data that was never written.
   await exec('cmp', [disk.image, join(scratch, 'error')]);
 });

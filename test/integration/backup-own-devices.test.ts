@@ -1,6 +1,7 @@
 /**
- * Proves that what this program itself shows or writes is never the source of a backup, whatever name it is given: a
- * recovery point that is mounted, also if the record of the mount is lost, and the destination of a running restore.
+ * Proves that data which this program shows or writes is never the source of a backup, under any name. The
+ * cases are a mounted recovery point, also if the record of the mount is lost, and the destination of a
+ * running restore.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -60,7 +61,7 @@ test('a recovery point mounted in the place of its device', async (t) => {
       await rm(join(runDirectory, 'mounts', record.id, 'record.json'));
       await refused(daemon, start(above), 'SOURCE_IS_BACKUP');
       await writeRecord(runDirectory, record);
-      // By what both have in common, the real device is meant.
+      // The name that both devices share means the real device.
       if (method === 'nbdfuse') {
         const status = await backUpWell(daemon, ['--device', `UUID=${uuid}`, '--target', target]);
         assert.equal(status.devices[0]?.device, disk.device);
@@ -77,7 +78,7 @@ test('a device that a program of ours writes to', async (t) => {
   const disk = await makeLoop(t, { size: 16 * MiB, partitions: 'label: gpt\nsize=8M\n' });
   const above = await attachLoop(disk.partition(1));
   atEnd(t, () => detachLoop(above));
-  // As a restore holds its destination, by the same program that the daemon runs: its Node runtime.
+  // A restore holds its destination in this way, by the program that runs the daemon: its Node runtime.
   const holder = await holdExclusively(disk.device);
   const start = (name: string): string[] => [
     ...['startbackup', '--full', '--device', name, '--target', join(scratch, 'held')],
@@ -92,7 +93,7 @@ test('a device that a program of ours writes to', async (t) => {
   }
 });
 
-/** Another process that has the device open for writing, alone, until `end`. */
+/** Starts another process that has the device open for writing, exclusively, until `end`. */
 async function holdExclusively(device: string): Promise<{ pid: number; end: () => Promise<void> }> {
   const build = process.env['AGENT_TEST_BUILD'];
   const runtime = build === undefined ? process.execPath : join(build, 'runtime/node');

@@ -1,7 +1,7 @@
 /**
- * Proves that a full backup into every server of others (nbdkit, qemu-nbd) and our own gives the device's used
- * blocks, by qemu-img, cmp, e2fsck and xfs_repair; through TLS, odd sizes, odd sectors, and servers that are
- * slow, picky about block sizes, or failing.
+ * Proves that a full backup into every foreign server (nbdkit, qemu-nbd) and our own gives the device's used
+ * blocks, by qemu-img, cmp, e2fsck and xfs_repair. The cases include TLS, odd sizes, odd sectors, and servers
+ * that are slow, strict about block sizes, or failing.
  */
 import assert from 'node:assert/strict';
 import { open, rm, writeFile } from 'node:fs/promises';
@@ -31,7 +31,7 @@ interface SourceOptions {
   readonly mkfsArgs?: readonly string[];
 }
 
-/** An unmounted filesystem with files in it, holes and garbage in its free space. */
+/** Makes an unmounted filesystem with files and holes, and with garbage in its free space. */
 async function makeSource(
   t: EndingTest,
   type: FilesystemName,
@@ -51,7 +51,7 @@ async function sizeOf(disk: LoopDisk): Promise<number> {
   return Number((await exec('blockdev', ['--getsize64', disk.device])).stdout);
 }
 
-/** Made once: the servers differ, not the source. */
+/** The source is made once, because only the servers differ. */
 const ext4 = await makeSource(whole, 'ext4');
 const size = 256 * MiB;
 
@@ -74,7 +74,7 @@ async function prove(type: FilesystemName, disk: LoopDisk, image: string): Promi
   await assertWhole(type, image);
 }
 
-/** Reads an export back with a client that is not ours. */
+/** Reads an export with a foreign client. */
 async function fetchExport(uri: string, name: string): Promise<string> {
   const image = await imageFile(name, size);
   await exec('nbdcopy', ['--', uri, image]);
@@ -129,7 +129,7 @@ test('nbdkit filters that delay, limit the rate, and want blocks of a certain si
   }
 });
 
-test('an error of the server ends the job with its name, and the next full is right', async (t) => {
+test('an error of the server ends the job by its name, and the next full is right', async (t) => {
   for (const [errno, code] of [
     ['EIO', 'TARGET_WRITE_ERROR'],
     ['ENOSPC', 'TARGET_FULL'],
@@ -177,7 +177,7 @@ test('dattosrv makes the image on demand, with holes for zeros', async (t) => {
   assert.ok(blocks < 64 * MiB, `${blocks} bytes allocated`);
 });
 
-test('TLS with certificates and with pre-shared keys, where each server has them', async (t) => {
+test('TLS with certificates and with pre-shared keys, if the server supports them', async (t) => {
   const { directory, pskFile } = tls;
   const x509 = `tls-certificates=${directory}`;
   const psk = `tls-psk-file=${pskFile}`;
@@ -223,7 +223,7 @@ test('TLS with certificates and with pre-shared keys, where each server has them
   await run(ownPsk.uriOf(`psk.img@${size}`), join(ownPsk.directory, 'psk.img'));
 });
 
-test('sizes that are no multiple of anything, 4096-byte sectors, XFS; two devices in one job', async (t) => {
+test('sizes that are not a multiple of anything, 4096-byte sectors, XFS; two devices in one job', async (t) => {
   const odd = await makeSource(t, 'ext4', { size: 136 * MiB + 512, mkfsArgs: ['-b', '1024'] });
   const tail = await makeSource(t, 'ext2', { size: 140 * MiB + 36 * 1024 });
   const large = await makeSource(t, 'ext4', { size: 160 * MiB + 4096, sectorSize: 4096 });
@@ -246,7 +246,7 @@ test('sizes that are no multiple of anything, 4096-byte sectors, XFS; two device
   for (const [index, [type, disk]] of cases.entries())
     await prove(type, disk, join(server.directory, `disk${index}`));
 
-  // Blocks of 4096 bytes at the server, and a device that ends within one.
+  // The server has blocks of 4096 bytes, and the device ends within one.
   const small = await imageFile('small.img', 136 * MiB + 4096);
   const kit = stopAtEnd(
     t,

@@ -1,7 +1,7 @@
 /**
- * Proves that all devices of a job finish at one instant: a writer that writes N to A and then N to B, durably,
- * never shows B ahead of A in the images; also where B's filesystem lies on a loop file on A, in whatever order
- * the two are named, so that the freezes have to be nested rightly.
+ * Proves that all devices of a job finish at one instant. A writer writes N to A and then N to B, durably,
+ * and the images never show B ahead of A. This also holds if B's filesystem lies on a loop file on A, in any
+ * order of the two devices. There the freezes have to be nested correctly.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -41,7 +41,7 @@ async function numberIn(type: FilesystemName, image: string): Promise<number> {
   return number;
 }
 
-/** Backs both up in one job while the writer runs; returns the numbers in the images. */
+/** Backs up both in one job while the writer runs. Returns the numbers in the images. */
 async function backUpBoth(members: readonly Member[]): Promise<Map<string, number>> {
   const args = members.flatMap(({ disk, name, size }) => [
     ...['--device', disk.device, '--target', server.uriOf(`${name}@${size}`)],
@@ -75,7 +75,7 @@ for (const types of [
     const counters = members.map(({ disk }) => join(disk.mountPoint!, 'counter'));
     const writer = await startAlternating(t, counters[0]!, counters[1]!);
     for (let round = 0; round < 2; round++) {
-      // Named in either order.
+      // The devices are named in either order.
       const numbers = await backUpBoth(round === 0 ? [a!, b!] : [b!, a!]);
       const [first = 0, second = 0] = [numbers.get(a!.name), numbers.get(b!.name)];
       t.diagnostic(`A ${first}, B ${second}`);
@@ -91,7 +91,7 @@ for (const types of [
     });
   });
 
-test('a filesystem on a loop file on the other one: frozen from the inside out, whatever the order', async (t) => {
+test('a filesystem on a loop file on the other one: the inner one is frozen first, in any order', async (t) => {
   const outer = await makeLoop(t, { size: 288 * MiB, filesystem: 'ext4', mount: true });
   const inner = await makeLoop(t, {
     size: 64 * MiB,
@@ -112,7 +112,7 @@ test('a filesystem on a loop file on the other one: frozen from the inside out, 
     const [first = 0, second = 0] = [numbers.get('outer'), numbers.get('inner')];
     t.diagnostic(`outer ${first}, inner ${second}`);
     assert.ok(first === second || first === second + 1, `outer has ${first}, inner has ${second}`);
-    // The file of the inner one, as it is in the image of the outer one, is the inner one's image.
+    // The inner filesystem's file, in the image of the outer one, equals the inner one's image.
     await withImageMounted('ext4', join(server.directory, 'outer'), join(scratch, 'outer'), async () => {
       const file = inner.image.replace(outer.mountPoint!, join(scratch, 'outer'));
       await assertSameUsed('ext4', join(server.directory, 'inner'), file, b.size);
@@ -126,7 +126,7 @@ test('a filesystem on a loop file on the other one: frozen from the inside out, 
 });
 
 test('freezes of one job that have a filesystem in common take turns', async (t) => {
-  // Tracking that begins freezes each device once more, while the others are mapped.
+  // When tracking begins, it freezes each device once more while the others are mapped.
   const tracked = await trackedDaemonFor(t);
   const outer = await makeLoop(t, { size: 128 * MiB, filesystem: 'ext4', mount: true });
   const inner = await makeLoop(t, {

@@ -14,7 +14,7 @@ import type { Extent } from '../../src/base/extents.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { makeLoop, umount } from '../helpers/loop.ts';
 
-test('a device and an image file read as dd reads them, at any alignment', async (t) => {
+test('a device and an image file give the same bytes as dd, at any alignment', async (t) => {
   const disk = await makeLoop(t, { size: 8 * MiB + 512 });
   const contents = randomBytes(8 * MiB + 512);
   const input = join(disk.directory, 'input');
@@ -47,7 +47,7 @@ test('a device and an image file read as dd reads them, at any alignment', async
   }
 });
 
-test('a loop device of 4096-byte sectors whose size is no multiple of them ends at its last whole one', async (t) => {
+test('a loop device of 4096-byte sectors whose size is not a multiple of them ends at its last whole one', async (t) => {
   const disk = await makeLoop(t, { size: MiB + 1536, sectorSize: 4096 });
   const contents = randomBytes(MiB + 1536);
   const source = await openDeviceSource(disk.device);
@@ -63,7 +63,7 @@ test('a loop device of 4096-byte sectors whose size is no multiple of them ends 
   await source.close();
 });
 
-test('a direct read sees what the page cache of the device does not', async (t) => {
+test('a direct read sees data that the page cache of the device does not have', async (t) => {
   const disk = await makeLoop(t, { size: 320 * MiB, filesystem: 'xfs', mount: true });
   const source = await openDeviceSource(disk.device);
   const cached = await openDeviceSource(disk.device, { direct: false });
@@ -76,7 +76,7 @@ test('a direct read sees what the page cache of the device does not', async (t) 
   await cached.close();
 });
 
-test('a device that shrinks below an open source is gone, not a read error', async (t) => {
+test('a device that shrinks below an open source is reported as gone, not as a read error', async (t) => {
   const disk = await makeLoop(t, { size: 4 * MiB });
   const source = await openDeviceSource(disk.device);
   await truncate(disk.image, 2 * MiB);
@@ -88,13 +88,13 @@ test('a device that shrinks below an open source is gone, not a read error', asy
   await source.close();
 });
 
-test('what cannot be read at all is refused with the reason', async () => {
+test('an unreadable source is refused with the reason', async () => {
   await assert.rejects(openDeviceSource('/dev/no-such-device'), { code: 'DEVICE_NOT_FOUND' });
   await assert.rejects(openDeviceSource('/dev/null'), { code: 'FILE_ERROR' });
   await assert.rejects(openDeviceSource('/tmp'), { code: 'FILE_ERROR' });
 });
 
-test('a file on tmpfs reads through the page cache where O_DIRECT is refused, or directly', async (t) => {
+test('a file on tmpfs is read through the page cache if O_DIRECT is refused, or directly', async (t) => {
   const disk = await makeLoop(t, { size: MiB + 3, directory: '/dev/shm', attach: false });
   const contents = randomBytes(MiB + 3);
   await writeFile(disk.image, contents);
@@ -114,7 +114,7 @@ targetContract('loop device', async () => {
   return { target, close };
 });
 
-test('an image file holds what was written, with holes where qemu-img finds them', async (t) => {
+test('an image file holds the data that was written, with the holes that qemu-img finds', async (t) => {
   const { directory } = await makeLoop(t, { size: MiB, attach: false });
   const path = join(directory, 'target');
   const expected = Buffer.alloc(32 * MiB);
@@ -150,7 +150,7 @@ test('an image file holds what was written, with holes where qemu-img finds them
   assert.ok((await readFile(path)).equals(expected));
 });
 
-test('zeroes on a device give the room below back only where holes are allowed', async (t) => {
+test('zeroes on a device release space below only if holes are allowed', async (t) => {
   const disk = await makeLoop(t, { size: 8 * MiB });
   const target = await openFileTarget(disk.device);
   const room = async (): Promise<number> => (await stat(disk.image)).blocks * 512;
@@ -167,7 +167,7 @@ test('zeroes on a device give the room below back only where holes are allowed',
   await exec('cmp', ['--bytes', String(4 * MiB), disk.device, '/dev/zero']);
 });
 
-test('a mounted device, and the disk of a mounted partition, are no targets', async (t) => {
+test('a mounted device, and the disk of a mounted partition, are refused as targets', async (t) => {
   const plain = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: 'mount point' });
   await assert.rejects(openFileTarget(plain.device), {
     code: 'DEVICE_BUSY',
@@ -183,7 +183,7 @@ test('a mounted device, and the disk of a mounted partition, are no targets', as
   await (await openFileTarget(disk.partition(1))).close();
 });
 
-test('nobody can mount a device that is being written', async (t) => {
+test('a device that is being written cannot be mounted', async (t) => {
   const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4' });
   const target = await openFileTarget(disk.device);
   await assert.rejects(exec('mount', [disk.device, disk.directory]));
@@ -201,7 +201,7 @@ test('a read-only device, and a file on a read-only filesystem, are refused as s
   await assert.rejects(openFileTarget(readOnly.device), { code: 'TARGET_READ_ONLY' });
 });
 
-test('a full filesystem under an image is told as TARGET_FULL', async (t) => {
+test('a full filesystem under an image is reported as TARGET_FULL', async (t) => {
   const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
   const target = await openFileTarget(join(disk.mountPoint!, 'image'), { create: { size: 64 * MiB } });
   const fill = async (): Promise<void> => {

@@ -1,6 +1,6 @@
 /**
- * build/ is complete in itself: it runs on a machine without Node, from anywhere, through links, and two builds
- * have the same bytes. Needs ./one_step_build to have run.
+ * Proves that build/ is complete: it runs on a machine without Node, from any directory, through links, and
+ * two builds have the same bytes. Needs ./one_step_build to have run.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
@@ -34,7 +34,7 @@ before(() => {
 });
 after(() => rmSync(scratch, { recursive: true, force: true }));
 
-test('two builds of one commit are identical, wherever they are made', () => {
+test('two builds of one commit are identical, in any directory', () => {
   const [one, other] = ['one', 'other place'].map((name) => {
     const folder = join(scratch, name);
     execFileSync(join(root, 'one_step_build'), ['--out', folder], { stdio: 'pipe' });
@@ -58,14 +58,14 @@ test('a closed or full standard output makes the programs fail', () => {
     }
 });
 
-test('a copy of build/ runs without Node, sources and node_modules, through links and from anywhere', () => {
+test('a copy of build/ runs without Node, sources and node_modules, through links and from any directory', () => {
   const copy = join(scratch, 'a place', 'opt');
   cpSync(join(root, 'build'), copy, { recursive: true });
   const links = join(scratch, 'bin');
   mkdirSync(links);
   const bare = join(scratch, 'bare');
   mkdirSync(bare);
-  // sh and what the launchers call, and nothing else.
+  // Only sh and the tools that the launchers call.
   for (const tool of ['sh', 'readlink', 'dirname'])
     symlinkSync(
       execFileSync('sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' }).trim(),
@@ -84,7 +84,7 @@ test('a copy of build/ runs without Node, sources and node_modules, through link
   }
 });
 
-test('the checksums hold, and the bill of materials lists what is in build/', () => {
+test('the checksums are correct, and the bill of materials lists the content of build/', () => {
   const build = join(root, 'build');
   execFileSync('sha256sum', ['--check', '--strict', '--quiet', 'SHA256SUMS'], { cwd: build });
   const summed = readFileSync(join(build, 'SHA256SUMS'), 'utf8').trim().split('\n');
@@ -148,7 +148,7 @@ test('no program of build/ has a debugger that SIGUSR1 opens, or leaves a core d
   }
 });
 
-test('dattod does not take a file that is not its own for its socket or its pid file', async () => {
+test('dattod does not treat a foreign file as its socket or its pid file', async () => {
   const file = join(scratch, 'precious');
   writeFileSync(file, 'precious text');
   const paths = daemonPaths();

@@ -1,8 +1,10 @@
 /**
- * Proves backups of databases at work: three devices, each written in random blocks of 4 KiB all the time, are backed up
- * into a vault, a file and NBD servers. The images of a job are the devices at one instant (a copy made inside the
- * freeze says so), without a warning, and the freeze is short by itself. Then what happens if memory has no room, or the
- * freeze lasts too long; and that a change found by comparing inside the freeze is in the recovery point.
+ * Proves backups of databases at work. Three devices, each under constant writes of random 4 KiB blocks, are
+ * backed up into a vault, a file and NBD servers. The images of a job equal the devices at one instant, by a
+ * copy made inside the freeze. There is no warning, and the freeze is short by itself.
+ *
+ * Also proves the behaviour if memory has no room, or if the freeze lasts too long. And a change that
+ * comparing finds inside the freeze is in the recovery point.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -25,14 +27,14 @@ import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
 import { type TestDirectoryVault, vaultFor } from '../helpers/vault.ts';
 import { startStamper } from '../helpers/writers.ts';
 
-/** Of statfs(2). */
+/** Filesystem types of statfs(2). */
 const ext4Magic = 0xef53;
 const xfsMagic = 0x58465342;
 
 const whole = { after };
 const scratch = scratchFor(whole, { memory: true });
 
-/** Blocks of 4 KiB a second that are written to each device. */
+/** Number of 4 KiB blocks a second that are written to each device. */
 const writesPerSecond = 1000;
 
 const types: readonly { readonly type: FilesystemName; readonly size: number }[] = [
@@ -50,7 +52,7 @@ test('three databases at work, into a vault, a file and NBD servers: each image 
     await fillWithFiles(disk.mountPoint!, 4 * MiB);
     disks.push({ ...disk, type, size, reference: join(scratch, `busy-reference-${i}`) });
   }
-  // After the first full, so that the writers' files are changes to the incrementals.
+  // The writers start after the first full backup, so that their files are changes for the incrementals.
   const writers = [];
   for (const [seed, { mountPoint }] of disks.entries())
     writers.push(
@@ -107,7 +109,10 @@ test('three databases at work, into a vault, a file and NBD servers: each image 
     }
 });
 
-/** Options of a job that copies the device inside the freeze, and the proof that its recovery point equals that. */
+/**
+ * Returns options of a job that copies the device inside the freeze, and the proof that its recovery point
+ * equals the copy.
+ */
 async function pointProof(name: string, device: string, size: number) {
   const reference = join(scratch, `${name}-reference`);
   const hook = await scriptIn(scratch, `copy-${name}`, [
@@ -126,7 +131,7 @@ async function pointProof(name: string, device: string, size: number) {
   };
 }
 
-test('a freeze that finds more than memory holds, or lasts too long: another try, a failure with the numbers, and the next is right', async (t) => {
+test('a freeze with too much data for memory, or too long: another try, a failure with the numbers, then a right backup', async (t) => {
   const daemon = await daemonFor(t, {
     tracking: true,
     entry: 'test/helpers/dattod-room.ts',
@@ -164,7 +169,7 @@ test('a freeze that finds more than memory holds, or lasts too long: another try
   await assertPoint(vault, await backUpWell(daemon, [...pair, ...args], '--incremental'));
 });
 
-test('what memory has no room for goes to files, if the state directory lies elsewhere', async (t) => {
+test('changes that do not fit in memory go to files, if the state directory lies elsewhere', async (t) => {
   const daemon = await trackedDaemonWithFiles(t);
   if (daemon === undefined) return;
   const vault = await vaultFor(t, daemon.stateDirectory);
@@ -183,7 +188,10 @@ test('what memory has no room for goes to files, if the state directory lies els
   await assertPoint(vault, status);
 });
 
-/** Undefined if nothing can track here, or the daemon's directory is on no filesystem that may take files. */
+/**
+ * Returns undefined if tracking is not supported here, or if the daemon's directory is on a filesystem that
+ * may not hold the files.
+ */
 async function trackedDaemonWithFiles(t: TestContext) {
   const { type } = statfsSync(tmpdir());
   if (!(await trackingSupport()).supported || (type !== ext4Magic && type !== xfsMagic)) return undefined;
@@ -194,12 +202,13 @@ async function trackedDaemonWithFiles(t: TestContext) {
   });
 }
 
-test('a change that comparing finds inside the freeze is in the recovery point, far from all others too', async (t) => {
+test('a change that comparing finds inside the freeze is in the recovery point, also far from all others', async (t) => {
   const daemon = await daemonFor(t);
   const vault = await vaultFor(t, daemon.stateDirectory);
   const size = 512 * MiB;
   const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
-  // More than one page of the map stands for, so that the change lies in a page that nothing else touches.
+  // The file is larger than one page of the map covers. So the change lies in a page that nothing else
+  // touches.
   const file = join(disk.mountPoint!, 'file');
   await exec('fallocate', ['-l', '200M', file]);
   await exec('dd', [

@@ -1,10 +1,12 @@
 /**
- * Proves what happens to a device that is written faster than its target takes it: nothing is slowed; the freeze finds
- * little all the same, since the last rounds go to memory and not to the target; if memory is too small, further passes
- * follow, and at last the target is written inside the freeze; a freeze that would be too long is refused before anything
- * is frozen; and the filesystem is synced right before it is frozen.
+ * Proves the behaviour if a device is written faster than its target accepts data. Nothing is slowed down.
+ * The freeze still finds little, since the last rounds go to memory and not to the target. If memory is too
+ * small, further passes follow, and at last the target is written inside the freeze.
  *
- * Needs a kernel that eBPF can track with; skipped elsewhere.
+ * A freeze that would be too long is refused before anything is frozen. The filesystem is synced right before
+ * it is frozen.
+ *
+ * Needs a kernel on which eBPF tracking works; skipped elsewhere.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -36,7 +38,7 @@ import { startFio } from '../helpers/writers.ts';
 const support = await trackingSupport();
 const skip = support.supported ? false : support.why;
 
-test('a device that is written faster than its target takes it', { skip }, async (t) => {
+test('a device that is written faster than its target accepts data', { skip }, async (t) => {
   const scratch = scratchFor(t);
   const memory = scratchFor(t, { memory: true });
   const daemon = await daemonFor(t, {
@@ -60,7 +62,7 @@ test('a device that is written faster than its target takes it', { skip }, async
   const image = join(scratch, 'image');
   const slow = ['--device', disk.device, '--target', image, '--rate', '16M', '--frozen-hook', hook];
 
-  await t.test('the freeze does not wait for the target, and there is nothing to warn of', async (each) => {
+  await t.test('the freeze does not wait for the target, and there is no warning', async (each) => {
     const { status } = await backUp(daemon, [...slow, '--max-freeze', '120s'], '--full');
     fio.assertRunning();
     const device = status.devices[0]!;
@@ -71,7 +73,7 @@ test('a device that is written faster than its target takes it', { skip }, async
     await assertWhole('ext4', image, 'frozen');
   });
 
-  await t.test('what has no room in memory is tried again, and at last sent in the freeze', async () => {
+  await t.test('data without room in memory is tried again, and at last sent in the freeze', async () => {
     const late = await scriptIn(scratch, 'write-late', [
       `dd if=/dev/urandom of=${join(mountPoint, 'late')} bs=1M count=80 conv=notrunc,fsync status=none`,
     ]);
@@ -94,7 +96,8 @@ test('a device that is written faster than its target takes it', { skip }, async
       ['1', '2'],
       'one pass before each freeze, and three freezes',
     );
-    // A slow machine may find before a freeze that memory has no room: that try has no pass inside the freeze.
+    // A slow machine may find before a freeze that memory has no room. That try has no pass inside the
+    // freeze.
     const { pass } = status.devices[0]!;
     assert.ok(pass >= 4 && pass <= 6, `${pass} passes`);
     assert.deepEqual(
@@ -120,7 +123,7 @@ test('a device that is written faster than its target takes it', { skip }, async
   });
 
   await fio.stop();
-  await t.test('when the writer rests, the next incremental is right and freezes shortly', async (each) => {
+  await t.test('when the writer pauses, the next incremental is right and freezes shortly', async (each) => {
     const args = ['--device', disk.device, '--target', image, '--frozen-hook', hook, '--max-freeze', '120s'];
     const status = await backUpWell(daemon, args, '--incremental');
     each.diagnostic(`${status.devices[0]?.bytes_sent ?? 0} bytes sent`);
@@ -129,55 +132,62 @@ test('a device that is written faster than its target takes it', { skip }, async
   });
 });
 
-test('the page cache is written right before the freeze; reads are idle till then', { skip }, async (t) => {
-  const scratch = scratchFor(t);
-  const daemon = await daemonFor(t, { tracking: true });
-  const disk = await makeLoop(t, { size: 160 * MiB, filesystem: 'ext4', mount: true });
-  const target = ['--device', disk.device, '--target', join(scratch, 'image')];
-  await backUpWell(daemon, target);
-  const trace = join(scratch, 'trace');
-  const strace = spawn('strace', [
-    ...['-f', '-qq', '-e', 'trace=syncfs,ioctl,ioprio_set', '-o', trace, '-p', String(daemon.pid)],
-  ]);
-  const ended = new Promise((resolve) => strace.once('exit', resolve));
-  atEnd(t, async () => {
-    strace.kill('SIGINT');
-    await ended;
-  });
-  await waitFor('strace is attached', 20_000, () =>
-    /^TracerPid:\t[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, 'utf8')),
-  );
-  // On the device already, so that there is a pass.
-  writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
-  await exec('sync', ['--file-system', disk.mountPoint!]);
-  writeFileSync(join(disk.mountPoint!, 'cached'), randomBytes(24 * MiB));
-  const job = await startJob(daemon, [...target, '--max-freeze', '120s'], '--incremental');
-  assert.equal((await untilEnded(daemon, job, 120_000)).state, 'SUCCEEDED');
-  const { devices } = await jobStatus(daemon, job);
-  assert.ok(devices[0]!.bytes_sent >= 32 * MiB);
-  const lines = readFileSync(trace, 'utf8').split('\n');
-  assertIdleOnlyBeforeFreeze(lines);
-  const calls = lines.flatMap((line) => /(syncfs\(|FIFREEZE|FITHAW)/.exec(line)?.[1] ?? []);
-  const freeze = calls.lastIndexOf('FIFREEZE');
-  assert.ok(freeze > 0, calls.join(' '));
-  assert.equal(calls[freeze - 1], 'syncfs(', calls.join(' '));
+test(
+  'the page cache is written right before the freeze; until then reads have idle priority',
+  { skip },
+  async (t) => {
+    const scratch = scratchFor(t);
+    const daemon = await daemonFor(t, { tracking: true });
+    const disk = await makeLoop(t, { size: 160 * MiB, filesystem: 'ext4', mount: true });
+    const target = ['--device', disk.device, '--target', join(scratch, 'image')];
+    await backUpWell(daemon, target);
+    const trace = join(scratch, 'trace');
+    const strace = spawn('strace', [
+      ...['-f', '-qq', '-e', 'trace=syncfs,ioctl,ioprio_set', '-o', trace, '-p', String(daemon.pid)],
+    ]);
+    const ended = new Promise((resolve) => strace.once('exit', resolve));
+    atEnd(t, async () => {
+      strace.kill('SIGINT');
+      await ended;
+    });
+    await waitFor('strace is attached', 20_000, () =>
+      /^TracerPid:\t[1-9]/m.test(readFileSync(`/proc/${daemon.pid}/status`, 'utf8')),
+    );
+    // This data is already on the device, so that there is a pass.
+    writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
+    await exec('sync', ['--file-system', disk.mountPoint!]);
+    writeFileSync(join(disk.mountPoint!, 'cached'), randomBytes(24 * MiB));
+    const job = await startJob(daemon, [...target, '--max-freeze', '120s'], '--incremental');
+    assert.equal((await untilEnded(daemon, job, 120_000)).state, 'SUCCEEDED');
+    const { devices } = await jobStatus(daemon, job);
+    assert.ok(devices[0]!.bytes_sent >= 32 * MiB);
+    const lines = readFileSync(trace, 'utf8').split('\n');
+    assertIdleOnlyBeforeFreeze(lines);
+    const calls = lines.flatMap((line) => /(syncfs\(|FIFREEZE|FITHAW)/.exec(line)?.[1] ?? []);
+    const freeze = calls.lastIndexOf('FIFREEZE');
+    assert.ok(freeze > 0, calls.join(' '));
+    assert.equal(calls[freeze - 1], 'syncfs(', calls.join(' '));
 
-  writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
-  await exec('sync', ['--file-system', disk.mountPoint!]);
-  await backUpWell(daemon, [...target, '--max-freeze', '120s', '--impact', 'high'], '--incremental');
-  const more = readFileSync(trace, 'utf8').split('\n').slice(lines.length);
-  assert.ok(
-    more.some((line) => line.includes('FIFREEZE')),
-    more.join('\n'),
-  );
-  assert.deepEqual(
-    more.filter((line) => line.includes('ioprio_set(')),
-    [],
-    'no thread of a job of high impact changes its class',
-  );
-});
+    writeFileSync(join(disk.mountPoint!, 'written'), randomBytes(8 * MiB));
+    await exec('sync', ['--file-system', disk.mountPoint!]);
+    await backUpWell(daemon, [...target, '--max-freeze', '120s', '--impact', 'high'], '--incremental');
+    const more = readFileSync(trace, 'utf8').split('\n').slice(lines.length);
+    assert.ok(
+      more.some((line) => line.includes('FIFREEZE')),
+      more.join('\n'),
+    );
+    assert.deepEqual(
+      more.filter((line) => line.includes('ioprio_set(')),
+      [],
+      'no thread of a job of high impact changes its class',
+    );
+  },
+);
 
-/** By every call of every thread, as strace saw them: who read idle was not idle any more before the last freeze. */
+/**
+ * Checks every call of every thread in strace's output. At least one thread reads with idle priority, and no
+ * thread has it during a freeze.
+ */
 function assertIdleOnlyBeforeFreeze(lines: readonly string[]): void {
   const classes = new Map<string, string>();
   let idleSeen = false;

@@ -1,6 +1,6 @@
 /**
- * dattod as a process: one instance, detaching, signals, a kill, two side by side. The engine copies nothing
- * (dattod-fake.ts), so that the jobs are as long as a test wants them; everything else is real.
+ * Tests dattod as a process: one instance, detaching, signals, a kill, two daemons at once. The engine copies
+ * nothing (dattod-fake.ts), so that a test decides how long its jobs take. Everything else is real.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -30,7 +30,7 @@ async function start(t: EndingTest, options: StartOptions = {}): Promise<TestDae
   return daemon;
 }
 
-/** Runs dattod without --foreground; what it left is removed at the end. */
+/** Runs dattod without --foreground. Its remains are removed at the end. */
 async function detached(t: EndingTest, paths: DaemonPaths, ...more: string[]) {
   const result = await runProgram(entry, [...paths.arguments, ...more]);
   const pid = readPid(paths);
@@ -49,7 +49,7 @@ function readPid({ pidFile }: DaemonPaths): number | undefined {
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    // A zombie that nobody has waited for has ended too.
+    // A zombie that its parent has not waited for has ended too.
     return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch {
     return false;
@@ -60,7 +60,7 @@ const startJob = (how: string, device = '/dev/fda1', ...more: string[]) => [
   ...['startbackup', '--full', '--device', device, '--target', `nbd://${how}/${how}`, ...more],
 ];
 
-test('curl talks to the socket, which is root-only', async (t) => {
+test('curl can talk to the socket, which only root may open', async (t) => {
   const daemon = await start(t);
   const { stdout } = await exec('curl', [
     ...['--silent', '--fail', '--unix-socket', daemon.socket, 'http://localhost/v1/jobs'],
@@ -83,7 +83,7 @@ test('curl talks to the socket, which is root-only', async (t) => {
   assert.equal(asNobody.code, 7, 'curl cannot connect');
 });
 
-test('dattod detaches into a session of its own, ready when the command returns', async (t) => {
+test('dattod detaches into its own session, and is ready when the command returns', async (t) => {
   const paths = daemonPaths();
   const { code, stdout, stderr, pid } = await detached(t, paths);
   assert.deepEqual([code, stdout, stderr], [0, '', '']);
@@ -99,7 +99,7 @@ test('dattod detaches into a session of its own, ready when the command returns'
   assert.deepEqual([existsSync(paths.socket), existsSync(paths.pidFile)], [false, false]);
 });
 
-test('a second start says that it is already running, and leaves the first alone', async (t) => {
+test('a second start reports the running daemon, and does not disturb it', async (t) => {
   const daemon = await start(t);
   for (const more of [[], ['--foreground']]) {
     const second = await runProgram(entry, [...daemon.arguments, ...more]);
@@ -110,7 +110,7 @@ test('a second start says that it is already running, and leaves the first alone
     );
   }
   assert.equal(await isHealthy(daemon.socket), true);
-  // Another pid file, but the same state: the history is locked too.
+  // The pid file differs but the state directory is the same, and the history is locked too.
   const third = await runProgram(entry, [
     ...daemon.arguments,
     '--pid-file',
@@ -161,7 +161,7 @@ test('SIGHUP reopens the log', async (t) => {
   assert.match(readFileSync(`${daemon.logFile}.1`, 'utf8'), /dattod is ready/);
 });
 
-test('after a kill the job is FAILED with the reason, and nothing left behind is in the way', async (t) => {
+test('after a kill the job is FAILED with the reason, and no remains cause trouble', async (t) => {
   const daemon = await start(t);
   const job = (await dattocli(startJob('forever'), daemon)).stdout.trim();
   await daemon.kill();
@@ -179,13 +179,13 @@ test('after a kill the job is FAILED with the reason, and nothing left behind is
   assert.equal(next.code, 0);
 });
 
-test('who follows a job learns of its end over a kill and a restart', async (t) => {
+test('a client that follows a job sees its end across a kill and a restart', async (t) => {
   const daemon = await start(t);
   let job = '';
   const following = dattocli(startJob('forever', '/dev/fda1', '--wait'), daemon, {
     onOutput: (text) => (job += text),
   });
-  // Then the start was answered.
+  // By then the daemon has answered the start.
   await waitFor('the UUID of the job is printed', 10_000, () => job.includes('\n'));
   await daemon.kill();
   await start(t, { paths: daemon });
@@ -215,7 +215,7 @@ test('Ctrl-C cancels the job; a reader that leaves early does not', async (t) =>
   );
 });
 
-test('a start that cannot be says why in one line, exits with 1 or 2, and leaves nothing', async (t) => {
+test('a start that fails gives the reason in one line, exits with 1 or 2, and leaves nothing', async (t) => {
   const paths = daemonPaths();
   atEnd(t, () => rmSync(paths.directory, { recursive: true, force: true }));
   writeFileSync(paths.config, '{"job_options":{"max_freeze":1}}');
@@ -242,7 +242,7 @@ test('a start that cannot be says why in one line, exits with 1 or 2, and leaves
     }
 });
 
-test('without root dattod says so', async (t) => {
+test('without root dattod reports that it needs root', async (t) => {
   const paths = daemonPaths();
   atEnd(t, () => rmSync(paths.directory, { recursive: true, force: true }));
   const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath];
@@ -256,9 +256,9 @@ test('without root dattod says so', async (t) => {
   assert.match(stderr, /^dattod: dattod needs root, .* \(run it with sudo\)\n$/);
 });
 
-test('systemd is told when the daemon is ready', async (t) => {
+test('systemd is notified when the daemon is ready', async (t) => {
   const paths = daemonPaths();
-  // Stands in for systemd's own tool, which would talk to the service manager.
+  // Replaces systemd's own tool, which would talk to the service manager.
   const tool = join(paths.directory, 'systemd-notify');
   writeFileSync(tool, `#!/bin/sh\necho "$@" > ${paths.directory}/told\n`, { mode: 0o755 });
   const daemon = await start(t, {

@@ -1,4 +1,6 @@
-/** Holds dattosrv's command line to its manual: what is refused, what is printed, and that both name the same options. */
+/**
+ * Compares dattosrv's command line with its manual: refusals, output, and that both name the same options.
+ */
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -15,7 +17,7 @@ after(() => rmSync(scratch, { recursive: true, force: true }));
 
 const dattosrv = (...args: string[]) => runProgram('src/bin/dattosrv.ts', args);
 
-test('wrong usage ends with 2, one line, and the next step', async () => {
+test('wrong usage exits with 2, and prints one line and the next step', async () => {
   const file = join(scratch, 'file');
   writeFileSync(file, '');
   for (const args of [
@@ -43,7 +45,7 @@ test('wrong usage ends with 2, one line, and the next step', async () => {
   }
 });
 
-test('a ready line or a help text that cannot be written is a failure, and nothing is served', async () => {
+test('a ready line or a help text that cannot be written is a failure, and dattosrv does not serve', async () => {
   const full = await open('/dev/full', 'w');
   const socket = join(scratch, 'never');
   try {
@@ -58,7 +60,7 @@ test('a ready line or a help text that cannot be written is a failure, and nothi
   }
 });
 
-test('what others could reach is refused, with the ways out', async () => {
+test('a server that other users could reach is refused, with the alternatives', async () => {
   const { stderr } = await dattosrv('--listen', '0.0.0.0:0', '--json', scratch);
   const error = JSON.parse(stderr) as { code: string; hint: string };
   assert.equal(error.code, 'BAD_USAGE');
@@ -70,7 +72,7 @@ test('what others could reach is refused, with the ways out', async () => {
     assert.equal((await dattosrv('--listen', `${outward.address}:0`, scratch)).code, 2);
 });
 
-test('missing credentials and an address in use end with 1', async (t) => {
+test('missing credentials and an address in use exit with 1', async (t) => {
   assert.equal((await dattosrv('--tls-certificates', scratch, scratch)).code, 1);
   const psk = join(scratch, 'keys');
   writeFileSync(psk, 'no key\n', { mode: 0o600 });

@@ -1,6 +1,7 @@
 /**
- * dattosrv and clients that mean harm: silent ones, ones that do not read, ones that leave in the middle. They may cost
- * bounded memory and no other client its service, and the server ends promptly. Real sockets, memory as the kernel sees it.
+ * Tests dattosrv against hostile clients: silent ones, ones that do not read, ones that disconnect in the
+ * middle. They may cost bounded memory, but no other client loses its service, and the server stops promptly.
+ * The sockets are real, and memory is measured by the kernel.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -37,7 +38,7 @@ function ask(type: number, offset: number, length: number): Buffer {
   return header;
 }
 
-/** A client that sends and then reads nothing. */
+/** Returns a client that sends and then reads nothing. */
 async function client(t: EndingTest, server: Dattosrv, ...parts: Buffer[]): Promise<Socket> {
   const socket = connect(server.port, '127.0.0.1');
   atEnd(t, () => void socket.destroy());
@@ -53,7 +54,7 @@ function memory(server: Dattosrv, field: 'VmRSS' | 'VmHWM'): number {
   return (Number(new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(status)?.[1]) * 1024) / MiB;
 }
 
-/** Sockets that the server has open. */
+/** Returns the number of sockets that the server has open. */
 function sockets(server: Dattosrv): number {
   const folder = `/proc/${server.pid}/fd`;
   return readdirSync(folder).filter((fd) => {
@@ -79,7 +80,7 @@ function imageDirectory(t: EndingTest, bytes: number): string {
   return directory;
 }
 
-test('silent clients keep no other out, and leave nothing behind', async (t) => {
+test('silent clients do not block other clients, and leave nothing behind', async (t) => {
   const server = await startDattosrv(t, ['--create'], { tcp: true });
   await exec('nbdinfo', ['--size', server.uriOf('disk@1M')]);
   const before = sockets(server);
@@ -88,14 +89,14 @@ test('silent clients keep no other out, and leave nothing behind', async (t) => 
   const begin = performance.now();
   await exec('nbdinfo', ['--size', server.uriOf('disk')]);
   assert.ok(performance.now() - begin < 10_000);
-  // The threads of the server close what the limit drops, each in its own time.
+  // The server's threads close the connections beyond the limit, each in its own time.
   await waitFor('no more than the limit are kept', 10_000, () => sockets(server) - before < 100);
   for (const socket of silent) socket.destroy();
   await waitFor('the sockets are closed', 10_000, () => sockets(server) <= before);
   await stopsWithin(server, 5000);
 });
 
-test('clients that do not read their replies, or do not send their payloads, cost bounded memory', async (t) => {
+test('clients that do not read replies, or do not send payloads, cost bounded memory', async (t) => {
   const directory = imageDirectory(t, 64 * MiB);
   const server = await startDattosrv(t, ['--threads', '2'], { tcp: true, directory });
   const idle = memory(server, 'VmRSS');
@@ -103,7 +104,7 @@ test('clients that do not read their replies, or do not send their payloads, cos
   for (let i = 0; i < 40; i++) await client(t, server, flags, go, ...reading);
   const payload = Buffer.alloc(31 * MiB);
   for (let i = 0; i < 20; i++) await client(t, server, flags, go, ask(NBD_CMD.WRITE, 0, 32 * MiB), payload);
-  // All of it is read by a client that has to wait until those who hold the memory are cut off.
+  // This client reads everything. It has to wait until the server drops those that hold the memory.
   const copied = await exec('nbdcopy', ['--request-size=33554432', server.uriOf('disk'), 'null:']);
   assert.equal(copied.code, 0);
   const peak = memory(server, 'VmHWM');
@@ -130,7 +131,7 @@ test('many unread lists of many images cost bounded memory, and SIGTERM ends the
   await stopsWithin(server, 5000);
 });
 
-test('a TLS client that leaves within its first message is noticed at once', async (t) => {
+test('a TLS client that disconnects within its first message is noticed at once', async (t) => {
   const scratch = mkdtempSync(join(tmpdir(), 'hostile-tls-'));
   atEnd(t, () => rmSync(scratch, { recursive: true, force: true }));
   const psk = join(scratch, 'keys');
@@ -141,7 +142,7 @@ test('a TLS client that leaves within its first message is noticed at once', asy
   const hello = Buffer.from([22, 3, 1, 1, 0, 1, 0, 0, 0xfc, 3, 3]);
   for (let i = 0; i < 5; i++) {
     const socket = await client(t, server, flags, encodeOption(NBD_OPT.STARTTLS));
-    // The greeting, and the reply that lets TLS begin.
+    // The greeting, and the reply that starts TLS.
     await waitFor('the reply', 5000, () => socket.readableLength > 18 || socket.read() !== null);
     socket.write(hello);
     if (i % 2 === 0) socket.end();

@@ -1,6 +1,6 @@
 /**
- * Proves the TLS of dattosrv against GnuTLS's clients: libnbd (nbdcopy, nbdinfo) and QEMU, with certificates on
- * one side and on both, and with pre-shared keys; and that nobody gets in without.
+ * Proves the TLS of dattosrv against GnuTLS's clients: libnbd (nbdcopy, nbdinfo) and QEMU, with certificates
+ * on one side and on both, and with pre-shared keys. Clients without credentials get no access.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -15,7 +15,7 @@ import { makeTlsFiles, type TlsFiles } from '../helpers/tls-files.ts';
 
 let scratch = '';
 let files: TlsFiles;
-/** Another authority's, so that its client certificate must be refused. */
+/** Files of another authority, whose client certificate must be refused. */
 let strangers: TlsFiles;
 before(() => {
   scratch = mkdtempSync(join(tmpdir(), 'dattosrv-tls-'));
@@ -63,7 +63,7 @@ test('certificates on both sides', async (t) => {
     ...['-c', 'write -P 5 1M 1M', '-c', 'read -P 5 1M 1M', qemuImage(server)],
   ]);
 
-  // A client of another authority, one without a certificate, and one without TLS.
+  // A client of another authority, one without a certificate, and one without TLS are refused.
   const mixed = join(scratch, 'mixed');
   cpSync(files.directory, mixed, { recursive: true });
   for (const name of ['client-cert.pem', 'client-key.pem'])
@@ -79,7 +79,7 @@ test('certificates on both sides', async (t) => {
   const plain = await exec('nbdinfo', [server.uriOf('new@1M').replace(/^nbds/, 'nbd')], { allow: [1] });
   assert.equal(plain.code, 1);
   assert.ok(!existsSync(join(server.directory, 'new')));
-  // And the server serves on.
+  // The server continues to serve.
   assert.equal((await exec('nbdinfo', ['--size', server.uriOf('disk')])).stdout.trim(), String(8 * MiB + 5));
   assert.equal(await server.stop(), 0);
 });

@@ -1,6 +1,6 @@
 /**
- * Proves dattosrv against clients that we did not write: nbdcopy and nbdinfo (libnbd), qemu-img and qemu-io,
- * nbdkit's nbd plugin; and what it does to its files against strace, stat and the kernel's own errors.
+ * Proves dattosrv against foreign clients: nbdcopy and nbdinfo (libnbd), qemu-img and qemu-io, nbdkit's nbd
+ * plugin. strace, stat and the kernel's own errors show its effects on its files.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -41,7 +41,7 @@ async function qemuIo(uri: string, ...commands: string[]): Promise<string> {
   return (await exec('qemu-io', ['-f', 'raw', ...args, uri])).stdout;
 }
 
-test('nbdcopy copies in and out, and what it made is a sparse file of that size', async (t) => {
+test('nbdcopy copies in and out, and its copy is a sparse file of that size', async (t) => {
   for (const tcp of [false, true]) {
     const server = await startDattosrv(t, ['--create'], { tcp });
     const source = join(server.directory, '.source');
@@ -115,11 +115,11 @@ test('qemu-img converts, compares and maps', async (t) => {
   await exec('qemu-img', ['bench', '-f', 'raw', '-w', '-c', '2000', '-d', '64', '-s', '4096', uri]);
 });
 
-test('qemu-io writes, zeroes and discards; holes are holes of the file', async (t) => {
+test('qemu-io writes, zeroes and discards; holes become holes of the file', async (t) => {
   const server = await startDattosrv(t, ['--create']);
   const uri = server.uriOf('disk@8M');
   const image = join(server.directory, 'disk');
-  /** In units of 64 KiB: what the filesystem needs for its own map of the file does not show. */
+  /** Rounded to 64 KiB, so that the filesystem's own map of the file does not count. */
   const allocated = (): number => Math.floor((statSync(image).blocks * 512) / (64 * KiB)) * 64 * KiB;
   await qemuIo(uri, 'write -P 7 0 8M', 'flush');
   assert.equal(allocated(), 8 * MiB);
@@ -129,14 +129,14 @@ test('qemu-io writes, zeroes and discards; holes are holes of the file', async (
   assert.equal(allocated(), 6 * MiB);
   await exec('qemu-io', ['-f', 'raw', '-d', 'unmap', '-c', 'discard 4M 2M', uri]);
   assert.equal(allocated(), 4 * MiB);
-  // Bytes, not blocks: the neighbours stay.
+  // The range is in bytes, not blocks: the neighbouring bytes stay.
   await qemuIo(uri, 'write -z -u 512 1024', 'read -P 7 0 512', 'read -P 0 512 1024', 'read -P 7 1536 512');
   const bytes = readFileSync(image);
   assert.ok(bytes.subarray(512, 1536).every((byte) => byte === 0));
   assert.ok(bytes.subarray(1536, MiB).every((byte) => byte === 7));
 });
 
-test("nbdkit's nbd plugin serves on what we serve", async (t) => {
+test("nbdkit's nbd plugin serves our exports", async (t) => {
   const server = await startDattosrv(t, ['--create']);
   await qemuIo(server.uriOf('disk@16M'), 'write -P 3 5M 1M');
   const proxy = await startNbdkit(['nbd', `uri=${server.uriOf('disk')}`]);
@@ -180,7 +180,7 @@ test('flush and FUA reach the disk, and nothing else does', async (t) => {
   assert.equal(await server.stop(), 0);
 });
 
-test('a full disk is told as such, and room made goes on being used', async (t) => {
+test('a full disk is reported, and new space is used again', async (t) => {
   const disk = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
   const server = await startDattosrv(t, ['--create'], { directory: disk.mountPoint! });
   const uri = server.uriOf('disk@64M');
@@ -209,7 +209,7 @@ test('read-only: the server, or a file without write bits', async (t) => {
   assert.ok(!existsSync(join(server.directory, 'new')));
 });
 
-test('two clients write one image at once, and each reads what the other wrote', async (t) => {
+test("two clients write one image at once, and each reads the other's writes", async (t) => {
   const server = await startDattosrv(t, ['--create', '--threads', '2']);
   const uri = server.uriOf('disk@32M');
   const bench = (offset: string, pattern: string): Promise<unknown> =>
@@ -232,7 +232,7 @@ test('two clients write one image at once, and each reads what the other wrote',
   assert.match((await exec('nbdinfo', ['--size', uri])).stdout, /33554432/);
 });
 
-test('a server killed in mid-write leaves an image that goes on being used', async (t) => {
+test('a server killed during a write leaves a usable image', async (t) => {
   const server = await startDattosrv(t, ['--create']);
   const source = join(server.directory, '.source');
   writeFileSync(source, randomBytes(64 * MiB));
@@ -251,7 +251,7 @@ test('a server killed in mid-write leaves an image that goes on being used', asy
   await exec('cmp', [source, image]);
 });
 
-test('SIGTERM finishes what is under way: everything confirmed is in the file', async (t) => {
+test('SIGTERM finishes running requests: all confirmed data is in the file', async (t) => {
   const server = await startDattosrv(t, ['--create'], { trace: 'fdatasync' });
   const source = join(server.directory, '.source');
   writeFileSync(source, randomBytes(64 * MiB));
@@ -264,7 +264,7 @@ test('SIGTERM finishes what is under way: everything confirmed is in the file', 
   assert.ok(!existsSync(server.socket), 'the socket is gone');
 });
 
-test('no name leads out of the directory', async (t) => {
+test('no export name leads out of the directory', async (t) => {
   const server = await startDattosrv(t, ['--create']);
   symlinkSync('/etc/passwd', join(server.directory, 'link'));
   writeFileSync(join(server.directory, '.hidden'), 'x');
@@ -283,7 +283,7 @@ test('no name leads out of the directory', async (t) => {
   assert.match(differs.stderr, /1048576 bytes, but 2097152/);
 });
 
-test('clients that talk nonsense, or are too many, trouble nobody else', async (t) => {
+test('clients that send garbage, or are too many, do not disturb others', async (t) => {
   const server = await startDattosrv(t, ['--create', '--max-connections', '4']);
   await exec('nbdinfo', [server.uriOf('disk@1M')]);
   for (const nonsense of [Buffer.from('GET / HTTP/1.1\r\n\r\n'), randomBytes(4096), Buffer.alloc(100_000)]) {
@@ -296,7 +296,7 @@ test('clients that talk nonsense, or are too many, trouble nobody else', async (
   }
   const idle = Array.from({ length: 4 }, () => connect(server.socket));
   const go = encodeOption(NBD_OPT.GO, encodeInfoRequest({ name: 'disk', requests: [] }));
-  // Those that have chosen an export count; the reply to that is longer than the greeting.
+  // Only connections that have chosen an export count. The reply to that is longer than the greeting.
   await Promise.all(
     idle.map(async (socket) => {
       socket.write(Buffer.concat([encodeClientFlags(3), go]));

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { openDebugfs } from '../../src/linux/debugfs.ts';
 import { scratchFor } from '../helpers/backup.ts';
 
-test('debugfs is mounted for one process alone where nobody has mounted it', async (t) => {
+test('debugfs is mounted for one process alone if it is not mounted yet', async (t) => {
   const mounts = () =>
     readFileSync('/proc/self/mountinfo', 'utf8')
       .split('\n')

@@ -1,6 +1,7 @@
 /**
- * Holds the inventory against lsblk and blkid on loop devices with filesystems and partitions, finds them by
- * all their names, and checks what lies on what with mounts, bind mounts and a filesystem on a loop file.
+ * Compares the inventory with lsblk and blkid on loop devices with filesystems and partitions, and finds the
+ * devices by all their names. Checks the order of device stacks with mounts, bind mounts and a filesystem on
+ * a loop file.
  */
 import assert from 'node:assert/strict';
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
@@ -42,7 +43,7 @@ interface LsblkDevice {
   children?: LsblkDevice[];
 }
 
-/** lsblk's view; filesystems as blkid probes them, since no udev may run here. */
+/** Returns lsblk's view; filesystems as blkid probes them, since udev may not run here. */
 async function oracle(device: string): Promise<Map<string, LsblkDevice>> {
   const columns = 'NAME,PATH,MAJ:MIN,SIZE,RO,LOG-SEC,PHY-SEC,MOUNTPOINTS,FSUSED';
   const { stdout } = await exec('lsblk', ['--json', '--bytes', '--output', columns, device]);
@@ -80,14 +81,14 @@ function compare(ours: Device, theirs: LsblkDevice): void {
   assert.equal(ours.partition?.uuid ?? null, theirs.partuuid);
   assert.equal(ours.partition?.label ?? null, theirs.partlabel);
   assert.deepEqual(
-    // lsblk takes a newline in a path for the end of it.
+    // lsblk treats a newline in a path as its end.
     ours.mounts.flatMap(({ path }) => path.split('\n')).sort(),
     theirs.mountpoints.filter((path) => path !== null).sort(),
   );
   if (theirs.fsused !== null) assert.equal(ours.used, Number(theirs.fsused));
 }
 
-test('partitions and filesystems are what lsblk and blkid say', async (t) => {
+test('partitions and filesystems equal the output of lsblk and blkid', async (t) => {
   const disk = await makeLoop(t, { size: 100 * MiB, partitions: gpt });
   await makeFilesystem(disk.partition(1), 'ext2', ['-L', 'small one']);
   await makeFilesystem(disk.partition(2), 'ext4', ['-L', 'data']);
@@ -122,7 +123,7 @@ test('partitions and filesystems are what lsblk and blkid say', async (t) => {
   assert.equal(whole.backup.how, 'used blocks of each partition');
 });
 
-test('a device is found by every name it has', async (t) => {
+test('a device is found by each of its names', async (t) => {
   const disk = await makeLoop(t, { size: 100 * MiB, partitions: gpt });
   const uuid = '5b2d6ee0-7a54-4d19-b6b4-0123456789ab';
   await makeFilesystem(disk.partition(2), 'ext4', ['-U', uuid, '-L', 'by label']);
@@ -178,7 +179,7 @@ test('a filesystem on a loop file is frozen before the one that holds it, and no
   assert.equal(await liesOn(stack, other.device, name(outer.device)), undefined);
   assert.equal(await liesOn(stack, other.image, name(outer.device)), undefined);
   assert.equal(await liesOn(stack, join(outer.directory, 'new'), name(outer.device)), undefined);
-  // A file beside the image of the inner device is no part of it; the image itself is.
+  // A file next to the image of the inner device does not belong to that device; the image itself does.
   assert.equal(await liesOn(stack, join(outer.mountPoint!, 'new'), name(inner.device)), undefined);
   assert.match((await liesOn(stack, inner.image, name(inner.device))) ?? '', /is the file behind/);
   assert.match((await liesOn(stack, outer.device, name(inner.device))) ?? '', /lies on/);
@@ -188,7 +189,7 @@ test('a filesystem on a loop file is frozen before the one that holds it, and no
   assert.deepEqual(order(outer.device), [inner.mountPoint, outer.mountPoint], 'by number, not by name');
 });
 
-test('partitions of one disk are no danger to each other, the disk is', async (t) => {
+test('partitions of one disk do not affect each other, the disk does', async (t) => {
   const disk = await makeLoop(t, { size: 100 * MiB, partitions: gpt });
   const stack = await readStack();
   const first = disk.partition(1).replace('/dev/', '');
@@ -197,7 +198,7 @@ test('partitions of one disk are no danger to each other, the disk is', async (t
   assert.match((await liesOn(stack, disk.partition(1), disk.device.replace('/dev/', ''))) ?? '', /lies on/);
 });
 
-test('btrfs, whose files have anonymous numbers, is found by its source', async (t) => {
+test('btrfs, whose files have anonymous device numbers, is found by its source', async (t) => {
   const disk = await makeLoop(t, { size: 256 * MiB, filesystem: 'btrfs', mount: true });
   const devices = await listDevices();
   const device = await findDevice(devices, disk.mountPoint!);
@@ -212,7 +213,7 @@ test('btrfs, whose files have anonymous numbers, is found by its source', async 
   assert.match((await liesOn(stack, inside.device, source)) ?? '', /lies on/);
 });
 
-test('a device that is mounted in another mount namespace alone is seen, and can be reached', async (t) => {
+test('a device that is mounted only in another mount namespace is found, and can be reached', async (t) => {
   const disk = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4' });
   const place = join(disk.directory, 'private');
   await mkdir(place);

@@ -1,6 +1,7 @@
 /**
- * Whole disks: partition tables equal what blkid and sfdisk read of them, and the used map of a disk is the sum of
- * its partitions' plus everything between. Debian packages: fdisk gdisk util-linux e2fsprogs xfsprogs dosfstools.
+ * Tests whole disks. Partition tables equal the view of blkid and sfdisk. The used map of a disk is the sum
+ * of its partitions' maps and everything between. Debian packages: fdisk gdisk util-linux e2fsprogs xfsprogs
+ * dosfstools.
  */
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
@@ -62,7 +63,7 @@ for (const [name, partitions, sectorSize] of [
     const disk = await makeLoop(t, { size: 900 * MiB, partitions, sectorSize });
     await compareTable(disk.device, sectorSize);
     if (!name.startsWith('GPT')) return;
-    // sfdisk itself takes the backup where the primary is damaged.
+    // sfdisk itself uses the backup table if the primary one is damaged.
     await write(disk.device, sectorSize + 16, Buffer.alloc(4, 0x5a));
     const table = await compareTable(disk.device, sectorSize);
     assert.match(table.warnings.join(), /primary header: checksum 0x[0-9a-f]{8}, but 0x5a5a5a5a is stored/);
@@ -130,7 +131,7 @@ for (const [name, partitions, numbers] of [
     assert.equal(mark.usedBytes, totalLength(expected));
     assert.ok(totalLength(expected) < size / 2);
 
-    // A damaged partition is used as a whole, and is the only one.
+    // Only the damaged partition counts as used completely.
     const start = (await readPartitionTable(image.readAt, size, 512))!.partitions.find(
       (partition) => partition.number === numbers.ext,
     )!.start;
@@ -144,7 +145,9 @@ for (const [name, partitions, numbers] of [
     assert.ok(totalLength(await collectExtents(damaged.extents, size)) > totalLength(expected));
   });
 
-/** Everything but what each partition's own map leaves free, as read from the partition's own device. */
+/**
+ * Returns everything except the free space by each partition's own map, read from the partition's own device.
+ */
 async function expectedUsed(disk: LoopDisk, numbers: Numbers): Promise<{ expected: Extent[]; size: number }> {
   const table = await exec('sfdisk', ['--json', disk.device]);
   const { partitions } = (
@@ -164,7 +167,7 @@ async function expectedUsed(disk: LoopDisk, numbers: Numbers): Promise<{ expecte
       if (node === disk.partition(numbers.ext)) return dumpe2fsUsed(node, length);
       if (node === disk.partition(numbers.swap)) return [{ offset: 0, length: 4096 }];
       if (node !== disk.partition(numbers.xfs)) return [{ offset: 0, length }];
-      // Held against its own oracle elsewhere.
+      // Another test compares it with its own oracle.
       await using image = await openImage(node);
       return await collectExtents((await readUsedMap(image.readAt, length, 512)).extents, length);
     };
@@ -174,14 +177,14 @@ async function expectedUsed(disk: LoopDisk, numbers: Numbers): Promise<{ expecte
   return { expected: [...merged(expected)], size };
 }
 
-test('a mounted partition: idle by default, frozen where the caller says so', async (t) => {
+test('a mounted partition: idle by default, frozen if the caller passes that state', async (t) => {
   const disk = await makeLoop(t, { size: 300 * MiB, partitions: 'label: gpt\nsize=200M\n' });
   await makeFilesystem(disk.partition(1), 'ext4');
   const mountPoint = join(disk.directory, 'part');
   await exec('mkdir', [mountPoint]);
   await exec('mount', [disk.partition(1), mountPoint]);
   try {
-    // Not the device: its page cache is another one than its partition's, and may be stale.
+    // Reads the image and not the device, whose page cache differs from its partition's and may be stale.
     await using image = await openImage(disk.image);
     const read = async (state?: MountState) => {
       const partitionStates = new Map(state === undefined ? [] : [[MiB, state]]);
@@ -196,7 +199,7 @@ test('a mounted partition: idle by default, frozen where the caller says so', as
   }
 });
 
-test('two of a kind: everything is used where it cannot be told what is stale', async (t) => {
+test('two signatures: everything is used if it is unclear which one is stale', async (t) => {
   const size = 300 * MiB;
   const image = await emptyFile(join(await scratchDirectory(t), 'image'), size);
   const everything = async (reason: RegExp): Promise<void> => {
@@ -206,17 +209,17 @@ test('two of a kind: everything is used where it cannot be told what is stale', 
     assert.match(map.warnings.join(), reason);
   };
 
-  // A table over a whole-disk ext4 that nobody wiped, as fdisk leaves it.
+  // A table over a whole-disk ext4 that was not wiped, as fdisk leaves it.
   await exec('mke2fs', ['-q', '-F', '-t', 'ext4', image]);
   await exec('sfdisk', ['-q', '--wipe', 'never', image], { input: 'label: dos\nsize=100M, type=83\n' });
   await everything(/a partition table \(mbr\) and a signature of ext4/);
 
-  // mke2fs removes the table; then the filesystem is the truth.
+  // mke2fs removes the table, so only the filesystem counts.
   await exec('mke2fs', ['-q', '-F', '-t', 'ext4', image]);
   await using file = await openImage(image);
   assert.equal((await readUsedMap(file.readAt, size, 512)).everything, false);
 
-  // A boot loader in the boot block, and so a signature, but no partition.
+  // A boot loader in the boot block has a boot signature, but no partition.
   await write(image, 510, Buffer.from([0x55, 0xaa]));
   assert.equal((await readUsedMap(file.readAt, size, 512)).everything, false);
 
@@ -228,7 +231,7 @@ test('two of a kind: everything is used where it cannot be told what is stale', 
   await everything(/signatures of ext4 and squashfs/);
 });
 
-test('a FAT or NTFS boot sector is no partition table', async (t) => {
+test('a FAT or NTFS boot sector is not a partition table', async (t) => {
   const size = 64 * MiB;
   const image = await emptyFile(join(await scratchDirectory(t), 'image'), size);
   for (const [program, ...args] of [

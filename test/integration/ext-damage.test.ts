@@ -1,4 +1,7 @@
-/** Damage to the metadata of ext2/3/4, unknown features and bad sectors make everything used, never a used block free. */
+/**
+ * Proves that damage to the metadata of ext2/3/4, unknown features and bad sectors make everything used, and
+ * never a used block free.
+ */
 import assert from 'node:assert/strict';
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +20,7 @@ import { collectExtents, markImage, openImage } from '../helpers/used-extents.ts
 interface Damage {
   readonly name: string;
   readonly args: readonly string[];
-  /** What dumpe2fs prints before the block that is damaged; undefined for byte `at` of the device. */
+  /** The output of dumpe2fs before the number of the damaged block; undefined for byte `at` of the device. */
   readonly block?: RegExp;
   readonly at: number;
   readonly reason: RegExp;
@@ -126,7 +129,8 @@ for (const args of [
 
     let unnoticed = 0;
     const rounds = 200;
-    // Without the looks for other signatures; the superblock more often than its size.
+    // Without the reads that look for other signatures. The superblock is chosen more often than its size
+    // suggests.
     const metadata = read.filter(({ length }) => length < 512 * KiB);
     for (let round = 0; round < rounds; round++) {
       const { offset, length } =
@@ -184,14 +188,15 @@ for (const { name, args, size } of [
     const blockSize = disk.readUInt32LE(1024 + 0x18) === 0 ? 1024 : 4096;
     const descriptors = Math.max(2048, blockSize);
     let taken = 0;
-    // The superblock's fields that are read lie in the first bytes and around s_backup_bgs; then three descriptors.
+    // The superblock's relevant fields lie in its first bytes and around s_backup_bgs. Then come three
+    // descriptors.
     const places = [
       ...Array.from({ length: 0x180 }, (_, i) => 1024 + i),
       ...Array.from({ length: 0x40 }, (_, i) => 1024 + 0x240 + i),
       ...Array.from({ length: 96 }, (_, i) => descriptors + i),
     ];
     for (const [i, at] of places.entries()) {
-      // Of the values that a byte may have: one bit more or less, high and low.
+      // Of all values that a byte may have, this tries one changed bit, a high value and a low value.
       for (const value of new Set([
         disk[at]! ^ 1,
         disk[at]! ^ (1 << (1 + (i % 7))),

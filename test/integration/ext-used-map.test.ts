@@ -1,6 +1,7 @@
 /**
- * The used map of ext2/3/4 in every variant that Debian's mke2fs makes equals dumpe2fs' free-block lists to the
- * block, and misses nothing that partclone calls used; unfinished journals make everything used.
+ * Proves the used map of ext2/3/4 in every variant that Debian's mke2fs makes. It equals dumpe2fs' free-block
+ * lists to the block, and includes every block that partclone calls used. An unfinished journal makes
+ * everything used.
  */
 import assert from 'node:assert/strict';
 import { copyFile } from 'node:fs/promises';
@@ -39,7 +40,7 @@ for (const variant of extVariants)
     overcounts.push(`  ${variant.name}: ${totalLength(without(used, partclone))}`);
   });
 
-/** Holds our map of an image or device against dumpe2fs; returns it. */
+/** Compares our map of an image or device with dumpe2fs. Returns the map. */
 async function compare(path: string, options: ReadUsedMapOptions = {}) {
   await using image = await openImage(path);
   const map = await readUsedMap(image.readAt, image.size, 512, options);
@@ -75,7 +76,7 @@ test('ext grown by resize2fs, unmounted and mounted', async (t) => {
 
 test('ext with another UUID than its checksum seed, and after tune2fs', async (t) => {
   const image = await makeExtImage(t, await scratchDirectory(t), { name: '', args: ['-t', 'ext4'] });
-  // tune2fs asks for a check after the mount; 1: it mended something.
+  // tune2fs requires a check after the mount. Exit code 1 means that e2fsck corrected something.
   await exec('e2fsck', ['-f', '-y', image], { allow: [1] });
   await exec('tune2fs', ['-O', 'metadata_csum_seed', image]);
   await exec('tune2fs', ['-U', '01234567-89ab-cdef-0123-456789abcdef', image]);
@@ -84,7 +85,7 @@ test('ext with another UUID than its checksum seed, and after tune2fs', async (t
   await compare(image);
 });
 
-test('an external journal is named, and is used as a whole itself', async (t) => {
+test('an external journal is named, and itself counts as used completely', async (t) => {
   const directory = await scratchDirectory(t);
   const journal = await emptyFile(join(directory, 'journal'), 16 * MiB);
   await exec('mke2fs', ['-q', '-F', '-O', 'journal_dev', '-b', '4096', journal]);
@@ -118,7 +119,7 @@ test('frozen and live', async (t) => {
     } finally {
       await exec('fsfreeze', ['--unfreeze', disk.mountPoint!]);
     }
-    // What a crash leaves: the image as it is while mounted.
+    // The image after a crash is the image while mounted.
     await copyFile(disk.image, `${disk.image}.crashed`);
     assert.equal((await markImage(`${disk.image}.crashed`)).everything, true);
     await disk.remove();
@@ -126,7 +127,7 @@ test('frozen and live', async (t) => {
 });
 
 test('100 TiB in bounded memory', async (t) => {
-  // ext4 has no files of this size; XFS has.
+  // ext4 does not support files of this size; XFS does.
   const disk = await makeLoop(t, { size: 2048 * MiB, filesystem: 'xfs', mount: true });
   const image = await emptyFile(join(disk.mountPoint!, 'image'), 100 * TiB);
   const layout = [

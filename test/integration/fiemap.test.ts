@@ -1,4 +1,7 @@
-/** Proves that the places of a file on its device are those where its bytes are. Needs root, e2fsprogs, xfsprogs. */
+/**
+ * Proves that the reported places of a file on its device hold the file's bytes. Needs root, e2fsprogs,
+ * xfsprogs.
+ */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -17,7 +20,7 @@ import { fakeTracker } from '../helpers/fake-tracker.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
 for (const filesystem of ['ext4', 'xfs'])
-  test(`${filesystem}: what GRUB writes past the filesystem counts as dirty`, async (t) => {
+  test(`${filesystem}: blocks that GRUB writes past the filesystem count as dirty`, async (t) => {
     const disk = await makeLoop(t, {
       size: filesystem === 'xfs' ? 320 * MiB : 64 * MiB,
       filesystem,
@@ -27,7 +30,7 @@ for (const filesystem of ['ext4', 'xfs'])
     const path = join(disk.mountPoint!, 'boot/grub/grubenv');
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, content);
-    // One that leads to another filesystem is not this device's.
+    // A link to another filesystem does not belong to this device.
     mkdirSync(join(disk.mountPoint!, 'grub2'));
     symlinkSync('/etc/hostname', join(disk.mountPoint!, 'grub2/grubenv'));
     const fd = openSync(path, 'r');

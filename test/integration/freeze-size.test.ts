@@ -1,6 +1,7 @@
 /**
- * Proves that the freeze of a tracked device does not depend on its size: of a large, sparse filesystem with small changes
- * it reads the map of few groups again, and the image has the changes. What it takes: bench/freeze-size.ts.
+ * Proves that the freeze of a tracked device does not depend on its size. On a large, sparse filesystem with
+ * small changes it reads again only the map of few groups, and the image has the changes.
+ * bench/freeze-size.ts measures the time.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';

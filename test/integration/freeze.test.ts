@@ -1,7 +1,7 @@
 /**
- * Proves that a frozen filesystem always thaws: writers block and go on, and no death or stop of the agent or
- * its guard leaves anything frozen; what somebody else froze stays frozen. The oracle is a writing process and
- * the state that the kernel gives for it, and util-linux' fsfreeze.
+ * Proves that a frozen filesystem always thaws. Writers block and then continue. No death or stop of the
+ * agent or its guard leaves anything frozen. A freeze by another process stays. The oracles are a writing
+ * process with its state in the kernel, and util-linux' fsfreeze.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -26,7 +26,7 @@ const ext4 = { size: 64 * MiB, filesystem: 'ext4', mount: true } as const;
 const xfs = { size: 320 * MiB, filesystem: 'xfs', mount: true } as const;
 
 for (const options of [ext4, xfs])
-  test(`a writer waits while ${options.filesystem} is frozen, and goes on after the thaw`, async (t) => {
+  test(`a writer waits while ${options.filesystem} is frozen, and continues after the thaw`, async (t) => {
     const { mountPoint } = await makeLoop(t, options);
     const freezer = await createFreezer({ ...(await common(t)), mounts: [mountPoint!], maxFreezeMs: 20_000 });
     atEnd(t, () => freezer.close());
@@ -46,7 +46,7 @@ for (const options of [ext4, xfs])
     await freezer.close();
   });
 
-test('the guard thaws at the deadline, and the agent learns of it', async (t) => {
+test('the guard thaws at the deadline, and the agent is notified', async (t) => {
   const { mountPoint } = await makeLoop(t, ext4);
   const run = await common(t);
   const freezer = await createFreezer({ ...run, mounts: [mountPoint!], maxFreezeMs: 400 });
@@ -67,7 +67,7 @@ test('an agent killed with SIGKILL leaves nothing frozen', async (t) => {
   await agent.says(/^frozen/);
   const writer = await blockedWriter(t, mountPoint!);
   agent.child.kill('SIGKILL');
-  // At once, not only at the deadline of 20 s.
+  // The thaw comes at once, not only at the deadline of 20 s.
   await writer.done(3000);
   await untilSettingIsBack();
   await until('the record to go', async () => (await readdir(run.runDirectory)).length === 0);
@@ -109,13 +109,13 @@ test('when the guard is stopped, the agent thaws in its place soon after the dea
   await agent.says(/^expired FREEZE_TIMEOUT/);
 });
 
-test('when agent and guard are both killed, the next start thaws what they left', async (t) => {
+test('when agent and guard are both killed, the next start thaws their freezes', async (t) => {
   const { mountPoint } = await makeLoop(t, ext4);
   const run = await common(t);
   const agent = await startAgent(t, run.runDirectory, 20_000, mountPoint!);
   const guard = await agent.frozenBy();
 
-  // As long as the guard lives, a starting daemon keeps its hands off.
+  // As long as the guard lives, a starting daemon does not touch its freeze.
   assert.deepEqual(await thawLeftovers(run.runDirectory, silentLog()), {
     thawed: [],
     held: [mountPoint],
@@ -138,7 +138,7 @@ test('when agent and guard are both killed, the next start thaws what they left'
   assert.deepEqual(await readdir(run.runDirectory), []);
 });
 
-test('what somebody else froze is refused, stays frozen, and what was frozen before it is thawed', async (t) => {
+test('a freeze by another process is refused and stays, and earlier freezes are thawed', async (t) => {
   const first = await makeLoop(t, ext4);
   const second = await makeLoop(t, ext4);
   const run = await common(t);
@@ -159,7 +159,7 @@ test('what somebody else froze is refused, stays frozen, and what was frozen bef
   assert.deepEqual(await readdir(run.runDirectory), []);
 });
 
-test('a freeze that somebody else ended is not taken for one instant', async (t) => {
+test('a freeze that another process ended does not count as one instant', async (t) => {
   const { mountPoint } = await makeLoop(t, ext4);
   const freezer = await createFreezer({ ...(await common(t)), mounts: [mountPoint!], maxFreezeMs: 20_000 });
   atEnd(t, () => freezer.close());
@@ -186,7 +186,7 @@ test('a filesystem on a loop file and the one that holds the file freeze and tha
     assert.deepEqual(report.failures, []);
     await freezer.close();
   }
-  // The same when nobody asks for the thaw: the guard's deadline ends both.
+  // The same holds without a request to thaw: the guard's deadline ends both.
   const agent = await startAgent(t, run.runDirectory, 20_000, inner.mountPoint!, outer.mountPoint!);
   await agent.says(/^frozen/);
   const writer = await blockedWriter(t, inner.mountPoint!);
@@ -194,10 +194,10 @@ test('a filesystem on a loop file and the one that holds the file freeze and tha
   await writer.done(5000);
 });
 
-test('what cannot be frozen is refused with the next step', async (t) => {
+test('filesystems that cannot be frozen are refused with the next step', async (t) => {
   const disk = await makeLoop(t, ext4);
   const run = await common(t);
-  // A tmpfs of our own: it has no freeze operation in any kernel, as vfat has none.
+  // This is a new tmpfs, because a tmpfs has no freeze operation in any kernel, like vfat.
   const memory = join(disk.directory, 'memory');
   await mkdir(memory);
   await exec('mount', ['-t', 'tmpfs', 'none', memory]);
@@ -244,7 +244,10 @@ async function common(t: EndingTest): Promise<{ runDirectory: string; log: Retur
   return { runDirectory, log: silentLog() };
 }
 
-/** As a daemon leaves the machine's setting for grace periods while something is frozen (grace-periods.ts). */
+/**
+ * Changes the machine's setting for grace periods, like a daemon while something is frozen
+ * (grace-periods.ts).
+ */
 async function changeSetting(t: EndingTest, runDirectory: string): Promise<() => Promise<void>> {
   const setting = '/sys/kernel/rcu_expedited';
   const note = join(runDirectory, 'rcu-expedited');
@@ -252,7 +255,7 @@ async function changeSetting(t: EndingTest, runDirectory: string): Promise<() =>
   atEnd(t, () => writeFile(setting, '0'));
   await writeFile(note, '0');
   await writeFile(setting, '1');
-  // A daemon of another test may have it changed for a moment.
+  // A daemon of another test may have changed it for a moment.
   return () =>
     until(
       'the setting to be put back',
@@ -265,7 +268,7 @@ interface Writer {
   done(ms: number): Promise<void>;
 }
 
-/** Starts a process that makes a file, and returns when the kernel holds it in that. */
+/** Starts a process that makes a file, and returns when the kernel blocks the process in that call. */
 async function blockedWriter(t: EndingTest, mountPoint: string): Promise<Writer> {
   const path = join(mountPoint, `written-${Math.random().toString(36).slice(2)}`);
   const child = spawn('sh', ['-c', 'echo written > "$1"', '-', path], { stdio: 'ignore' });
@@ -298,7 +301,7 @@ async function isRunning(pid: number): Promise<boolean> {
 interface Agent {
   readonly child: ChildProcess;
   says(pattern: RegExp): Promise<string>;
-  /** Waits for the freeze; pid of the guard. */
+  /** Waits for the freeze. Returns the pid of the guard. */
   frozenBy(): Promise<number>;
 }
 

@@ -1,9 +1,9 @@
 /**
- * Proves that an incremental in doubt never succeeds as if nothing had happened: it becomes a differential or a full,
- * says why in the job, in backupstatus and by exit code 5, and its image is right; and with --no-fallback it is an
- * error that changes nothing. The backup after that is an incremental again.
+ * Proves that an incremental that may miss changes never succeeds silently. It becomes a differential or a
+ * full, with the reason in the job, in backupstatus and in exit code 5, and its image is right. With
+ * --no-fallback it is an error that changes nothing. The backup after that is an incremental again.
  *
- * The tracker is that of test/helpers/shadow-tracker.ts, which tests can steer; everything else is real.
+ * The tracker is test/helpers/shadow-tracker.ts, which tests can control. Everything else is real.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -41,7 +41,7 @@ const server = await startDattosrv(whole, ['--create']);
 const size = 64 * MiB;
 let number = 0;
 
-/** A mounted filesystem, backed up by a full and an incremental, with a change since. */
+/** A mounted filesystem, backed up by a full and an incremental, with a later change. */
 class Backed {
   readonly disk: LoopDisk;
   readonly name: string;
@@ -83,13 +83,13 @@ class Backed {
     return join(server.directory, this.name);
   }
 
-  /** What steers the tracker. */
+  /** Returns the file that controls the tracker. */
   steering(what: string): string {
     const [device] = readdirSync('/sys/block').filter((name) => `/dev/${name}` === this.disk.device);
     return join(shadow, `${readFileSync(`/sys/block/${device ?? ''}/dev`, 'latin1').trim()}.${what}`);
   }
 
-  /** The folder of its chain. */
+  /** Returns the folder of its chain. */
   get chain(): string {
     const chains = join(daemon.stateDirectory, 'chains');
     const [found] = readdirSync(chains).filter((id) =>
@@ -113,7 +113,7 @@ class Backed {
     await assertSameFiles('ext4', this.image, this.mountPoint, scratch);
   }
 
-  /** All that a refused start may not change. */
+  /** Returns everything that a refused start may not change. */
   picture(): string {
     const hash = createHash('sha256').update(readFileSync(this.image));
     const chains = join(daemon.stateDirectory, 'chains');
@@ -123,7 +123,10 @@ class Backed {
     return hash.digest('hex');
   }
 
-  /** An incremental becomes this kind for this reason; the first time, also, with --no-fallback nothing happens. */
+  /**
+   * Asserts that an incremental becomes this kind for this reason. The first time it also asserts that
+   * --no-fallback changes nothing.
+   */
   async inDoubt(kind: JobStatus['kind'], reason: RegExp, more: readonly string[] = []): Promise<void> {
     const args = [...this.target, ...more];
     const first = !this.#refusedOnce;
@@ -167,7 +170,7 @@ class Backed {
   }
 }
 
-test('what tracks the writes is in doubt: a differential', async (t) => {
+test('the tracker may have missed writes: a differential', async (t) => {
   const backed = await Backed.make(t);
   writeFileSync(backed.steering('end'), '7 events were lost');
   await backed.inDoubt('differential', /7 events were lost|tracking was started anew after the last backup/);
@@ -185,7 +188,7 @@ test('what tracks the writes is in doubt: a differential', async (t) => {
   await backed.fineAgain();
 });
 
-test('the target is in doubt: a full', async (t) => {
+test('the target may have changed: a full', async (t) => {
   const backed = await Backed.make(t);
   copyFileSync(backed.olderImage, backed.image);
   await backed.inDoubt('full', /the target does not hold what the last backup left there/);
@@ -199,7 +202,7 @@ test('the target is in doubt: a full', async (t) => {
   await backed.fineAgain();
 });
 
-test('the device is in doubt: a full', async (t) => {
+test('the device may be another one: a full', async (t) => {
   const backed = await Backed.make(t);
   const uuidOf = async () =>
     (await exec('blkid', ['-p', '-o', 'value', '-s', 'UUID', backed.disk.device])).stdout.trim();
@@ -223,7 +226,7 @@ test('the device is in doubt: a full', async (t) => {
   await backed.fineAgain();
 });
 
-test('what is recorded of the target is damaged, wrong or gone: a full', async (t) => {
+test('the record of the target is damaged, wrong or gone: a full', async (t) => {
   const backed = await Backed.make(t);
   const inChain = (name: string) => join(backed.chain, name);
   const flip = (path: string) => {

@@ -1,9 +1,10 @@
 /**
- * Proves that the image after each incremental is the device at one instant, with writers hammering the filesystem
- * all the time, and whatever happened to the jobs before: cancelled, or the daemon killed by SIGKILL at a random
- * moment. Tracking outlives the daemon, so that all of them stay incrementals. More of it: test/campaign-history.
+ * Proves that the image after each incremental is the device at one instant, under constant writes to the
+ * filesystem. This holds whatever happened to the jobs before: cancelled, or the daemon killed by SIGKILL at
+ * a random moment. Tracking outlives the daemon, so all of them stay incrementals. For longer runs see
+ * test/campaign-history.
  *
- * Needs a kernel that eBPF can track with; skipped elsewhere.
+ * Needs a kernel on which eBPF tracking works; skipped elsewhere.
  */
 import { test } from 'node:test';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
@@ -12,7 +13,7 @@ import { type HistoryOptions, runHistory } from '../helpers/history.ts';
 const support = await trackingSupport();
 const skip = support.supported ? false : support.why;
 
-/** These seeds have each kind of interruption on ext4, and each kind of kill during a job on XFS. */
+/** These seeds include each kind of interruption on ext4, and each kind of kill during a job on XFS. */
 const histories: readonly HistoryOptions[] = [
   { type: 'ext4', seed: 1945, incrementals: 8 },
   { type: 'xfs', seed: 2776, incrementals: 4 },

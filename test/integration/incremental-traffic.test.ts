@@ -1,7 +1,8 @@
 /**
- * Proves what goes over the wire, by the count of a server that is not ours: an incremental sends what was written
- * and little more, and nothing of what is free again; a differential without a tracker sends what differs; each
- * target of a device gets all that changed since its own last backup; and what could not be read is tried again.
+ * Proves the amount of data on the wire, by the count of a foreign server. An incremental sends the written
+ * data and little more, and nothing that is free again. A differential without a tracker sends the
+ * differences. Each target of a device gets all changes since its own last backup. Data that could not be
+ * read is tried again.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -39,13 +40,13 @@ const unitBytes: Readonly<Record<string, number>> = { bytes: 1, KiB: 1024, MiB, 
 interface CountedImage {
   readonly image: string;
   readonly target: readonly string[];
-  /** Ends the server and gives the bytes that were written to it, zeros not counted. */
+  /** Ends the server. Returns the number of bytes written to it, without zeros. */
   written(): Promise<number>;
-  /** A new server over the same image, at the same place. */
+  /** Starts a new server for the same image, at the same address. */
   again(): Promise<void>;
 }
 
-/** An image served by nbdkit, which counts. */
+/** Makes an image that nbdkit serves and counts. */
 async function countedImage(t: EndingTest, device: string, size: number): Promise<CountedImage> {
   const directory = scratchFor(t);
   const image = join(directory, 'image');
@@ -74,7 +75,7 @@ async function countedImage(t: EndingTest, device: string, size: number): Promis
   };
 }
 
-/** Writes 4 KiB at random distinct places; the bytes written. */
+/** Writes 4 KiB at random distinct places. Returns the number of bytes written. */
 function scatter(path: string, room: number, count: number, random: () => number): number {
   const places = new Set<number>();
   while (places.size < count) places.add(Math.floor(random() * (room / 4096)));
@@ -132,7 +133,7 @@ test('4 KiB writes over 1 % of a device of 4 GiB: the incremental sends 1.15 tim
 });
 
 for (const mounted of [true, false])
-  test(`a differential without a tracker, ${mounted ? 'mounted' : 'unmounted'}: what differs is sent`, async (t) => {
+  test(`a differential without a tracker, ${mounted ? 'mounted' : 'unmounted'}: differences are sent`, async (t) => {
     const size = 160 * MiB;
     const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
     const mountPoint = disk.mountPoint!;
@@ -153,7 +154,7 @@ for (const mounted of [true, false])
     const sent = await counted.written();
     t.diagnostic(`20 places changed, ${sent} bytes sent`);
     assert.deepEqual([device.kind, device.tracker], ['differential', 'none']);
-    // A place costs its unit of 64 KiB; and there is the journal.
+    // Each place costs its unit of 64 KiB. The journal comes on top.
     assert.ok(sent >= 20 * 4096 && sent <= 20 * 65536 + 2 * MiB, `${sent} bytes`);
     await assertWhole('ext4', counted.image, mounted ? 'frozen' : 'idle');
     if (!mounted) await exec('mount', [disk.device, mountPoint]);
@@ -190,13 +191,13 @@ test('two targets of one device: each incremental has all since the last backup 
   await incremental(one);
 });
 
-test('what could not be read and became zeros is read again by the next incremental', async (t) => {
+test('data that could not be read and became zeros is read again by the next incremental', async (t) => {
   const size = 24 * MiB;
   const disk = await makeLoop(t, { size });
   const contents = randomBytes(size);
   writeFileSync(disk.image, contents);
   const lost = 40 * 1024 + 512;
-  // What the loop device cannot read from its file is EIO.
+  // The loop device reports EIO for data that it cannot read from its file.
   truncateSync(disk.image, size - lost);
   const image = join(scratch, 'bad.img');
   const args = ['--device', disk.device, '--target', image];
@@ -207,7 +208,7 @@ test('what could not be read and became zeros is read again by the next incremen
       .subarray(size - lost)
       .every((byte) => byte === 0),
   );
-  // The disk has read it after all; nobody has written anything.
+  // The disk can read the data again, and no process has written anything.
   writeFileSync(disk.image, contents.subarray(size - lost), { flag: 'a' });
   const { status } = await backUp(daemon, args, '--incremental');
   const device = onlyDevice(status);
@@ -216,7 +217,7 @@ test('what could not be read and became zeros is read again by the next incremen
   assert.ok(readFileSync(image).equals(contents));
 });
 
-test('writes that lie in the page cache of an unmounted device are in the incremental', async (t) => {
+test('writes in the page cache of an unmounted device are in the incremental', async (t) => {
   const size = 32 * MiB;
   const disk = await makeLoop(t, { size });
   const image = join(scratch, 'cached.img');
@@ -232,7 +233,7 @@ test('writes that lie in the page cache of an unmounted device are in the increm
   };
   scatter(disk.device, size, 500, seeded(6));
   await settled('--full');
-  // The last close would write the cache back; with this open it stays.
+  // The last close would write the cache to the device. This open descriptor prevents that.
   const keptOpen = openSync(disk.device, 'r');
   const written = openSync(disk.device, 'r+');
   writeSync(written, Buffer.alloc(8192, 'late'), 0, 8192, 20 * MiB);

@@ -1,7 +1,8 @@
 /**
- * Proves on real ext4 and XFS, with random changes between the readings, that a kept used map which reads again only the
- * groups that were written equals a whole reading, bit for bit. Marks are exactly the sectors that changed, and readings
- * before the last are of a device in the middle of a change. KEPT_MAP_RUNS sets the histories of each layout.
+ * Proves a kept used map on real ext4 and XFS, with random changes between the readings. It reads again only
+ * the groups that were written, and equals a whole reading bit for bit. Marks are exactly the sectors that
+ * changed. Readings before the last are of a device in the middle of a change. KEPT_MAP_RUNS sets the number
+ * of histories of each layout.
  */
 import assert from 'node:assert/strict';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
@@ -18,7 +19,7 @@ import { seeded } from '../helpers/random.ts';
 const runs = Number(process.env['KEPT_MAP_RUNS'] ?? 3);
 const versionsEach = 4;
 
-/** mkfs.xfs makes filesystems below 300 MB for xfstests alone. */
+/** mkfs.xfs makes filesystems below 300 MB only for xfstests. */
 Object.assign(process.env, { TEST_DIR: '/', TEST_DEV: '/', QA_CHECK_FS: 'true' });
 
 interface Layout {
@@ -27,7 +28,7 @@ interface Layout {
   readonly args: readonly string[];
 }
 
-/** Groups of 1 or 4 MiB, so that small images have many. */
+/** Groups have 1 or 4 MiB, so that small images have many. */
 const ext = (name: string, ...args: readonly string[]): Layout => ({ name, filesystem: 'ext4', args });
 const xfs = (name: string, ...args: readonly string[]): Layout => ({ name, filesystem: 'xfs', args });
 
@@ -59,7 +60,7 @@ for (const layout of layouts)
     assert.ok(groups > 0, 'the map has groups');
   });
 
-test('ext4: a group that did not hang together is read again, also if it was not written', async (t) => {
+test('ext4: an inconsistent group is read again, also if it was not written', async (t) => {
   const mkfsArgs = [...small, '-O', '^metadata_csum,^uninit_bg'];
   const disk = await makeLoop(t, { size: 16 * MiB, attach: false, filesystem: 'ext4', mkfsArgs });
   const { stdout } = await exec('dumpe2fs', [disk.image]);
@@ -87,7 +88,7 @@ test('ext4: a group that did not hang together is read again, also if it was not
   }
 });
 
-/** The frozen device after each of some rounds of changes. */
+/** Returns the frozen device after each of several rounds of changes. */
 async function history(disk: LoopDisk, size: number): Promise<DeviceVersions> {
   const random = seeded(size + disk.device.length);
   const versions = new DeviceVersions(size);
@@ -104,7 +105,7 @@ async function history(disk: LoopDisk, size: number): Promise<DeviceVersions> {
   return versions;
 }
 
-/** Random changes to the files below the directory; a full disk stops one of them, and no more. */
+/** Makes random changes to the files below the directory. A full disk stops only a single change. */
 async function change(directory: string, random: () => number, count: number): Promise<void> {
   const below = (most: number): number => Math.floor(random() * most);
   for (let i = 0; i < count; i++) {
@@ -116,7 +117,7 @@ async function change(directory: string, random: () => number, count: number): P
     else if (kind === 3) await exec('fallocate', ['-l', String(size), name], { allow: [1] });
     else if (kind === 4) await exec('truncate', ['-s', String(size >> 2), name], { allow: [1] });
     else if (kind < 7) {
-      // As many blocks as before in other places: without checksums the descriptor stays as it is.
+      // Uses as many blocks as before in other places. Without checksums the descriptor stays the same.
       await writeFile(`${name}.new`, Buffer.alloc(3000, i + 1)).catch(ifFull);
       await exec('mv', [`${name}.new`, join(directory, 'moving')], { allow: [1] });
     } else {

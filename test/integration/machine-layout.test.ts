@@ -1,6 +1,7 @@
 /**
- * What a recovery point keeps of a machine is enough for its own tools: sfdisk makes the same table of it, the boot areas
- * written back make the disk begin with the same bytes, and LVM makes the same volume group.
+ * Proves that the machine layout in a recovery point is enough for standard tools. sfdisk makes the same
+ * table from it, LVM makes the same volume group, and with the boot areas written back the disk begins with
+ * the same bytes.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -19,11 +20,11 @@ const tables = {
   mbr: 'label: dos\nsize=10M, type=83, bootable\nsize=20M, type=5\nsize=5M, type=82\n',
 };
 
-/** Where a BIOS boot loader would lie: in the MBR, and behind it or in the first partition. */
+/** The place of a BIOS boot loader: in the MBR, and behind it or in the first partition. */
 const loader = { gpt: MiB, mbr: 512 };
 
 for (const [kind, partitions] of Object.entries(tables) as ['gpt' | 'mbr', string][])
-  test(`a ${kind} disk is made anew from what the point keeps`, async (t) => {
+  test(`a ${kind} disk is made again from the layout in the point`, async (t) => {
     const disk = await makeLoop(t, { size: 64 * MiB, partitions });
     const code = randomBytes(440);
     const core = randomBytes(40_000);
@@ -60,10 +61,10 @@ for (const [kind, partitions] of Object.entries(tables) as ['gpt' | 'mbr', strin
     assert.deepEqual(await head(again.image), await head(disk.device));
   });
 
-/** No copies in /etc/lvm. */
+/** Prevents copies in /etc/lvm. */
 const quiet = ['--config', 'devices{use_devicesfile=0} backup{backup=0 archive=0}'];
 
-test('a volume group is made anew from what the point keeps', async (t) => {
+test('a volume group is made again from the layout in the point', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB });
   const group = `layout${process.pid}`;
   await exec('pvcreate', ['--yes', disk.device]);

@@ -1,6 +1,7 @@
 /**
- * Proves that a daemon whose control group has little memory is not killed in the middle of a job: backups of a busy
- * device to a file and a vault are right within 256 MiB, and with less they are refused with the limit and the need.
+ * Proves that a daemon in a control group with little memory is not killed in the middle of a job. Backups of
+ * a busy device to a file and a vault are right within 256 MiB. With less memory they are refused with the
+ * limit and the need.
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -23,7 +24,7 @@ test('a memory limit of the control group: right within 256 MiB, refused with le
     return;
   }
   const scratch = scratchFor(t);
-  // The launcher of the build, whose settings of the allocator are part of this.
+  // Uses the launcher of the build, whose allocator settings are part of this test.
   const daemon = await daemonFor(t, { entry: 'build/dattod', tracking: true });
   group.limit(256 * MiB);
   group.join(daemon.pid);

@@ -1,6 +1,7 @@
 /**
- * Models of protocols in Promela, all of whose states spin visits: nothing that the model says of them is violated, and
- * a fault that is put into the model is found, so that the model can find one. Needs spin and a C compiler.
+ * Checks the protocol models in Promela. spin visits all their states: no assertion of a model is violated,
+ * and a fault that is put into the model is found. So the model is able to find a fault. Needs spin and a C
+ * compiler.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -13,7 +14,7 @@ import { exec } from '../helpers/exec.ts';
 
 const models = fileURLToPath(new URL('../models', import.meta.url));
 
-/** What the verifier of the model says, with these definitions. */
+/** Returns the output of the model's verifier, with these definitions. */
 async function verify(t: EndingTest, model: string, definitions: readonly string[] = []): Promise<string> {
   const cwd = join(scratchFor(t, { memory: true }), 'verifier');
   mkdirSync(cwd);
@@ -23,13 +24,13 @@ async function verify(t: EndingTest, model: string, definitions: readonly string
   return stdout;
 }
 
-/** Each state was visited: neither memory nor depth were at their end. */
+/** Asserts that each state was visited: neither memory nor depth reached its limit. */
 function assertWhole(said: string): void {
   assert.match(said, /errors: 0$/m);
   assert.doesNotMatch(said, /Search not completed|max search depth too small/);
 }
 
-test('take and commit: no daemon that dies, no older copy and no unreadable file makes a wrong image', async (t) => {
+test('take and commit: a dying daemon, an older copy or an unreadable file never makes a wrong image', async (t) => {
   assertWhole(await verify(t, 'take-commit.pml'));
 });
 
@@ -49,7 +50,7 @@ for (const [what, definitions] of [
   ['a writer that lives may be declared dead', ['DEATHS=0']],
   ['two prune at once, since the lock was taken over', ['TWO_PRUNERS', 'DEATHS=0']],
 ] as const)
-  test(`vault: what a point needs stays where ${what}`, async (t) => {
+  test(`vault: the data of a point stays although ${what}`, async (t) => {
     assertWhole(await verify(t, 'vault.pml', definitions));
   });
 

@@ -1,6 +1,6 @@
 /**
- * TLS of the NBD client against servers that we did not write: certificates, pre-shared keys, and no way around either.
- * Debian packages: nbdkit qemu-utils gnutls-bin.
+ * Tests TLS of the NBD client against foreign servers: certificates, pre-shared keys, and that neither can be
+ * bypassed. Debian packages: nbdkit qemu-utils gnutls-bin.
  */
 import assert from 'node:assert/strict';
 import { chmodSync, rmSync } from 'node:fs';
@@ -73,7 +73,7 @@ test('TLS with qemu-nbd, over TCP', async () => {
   });
 });
 
-test('a key both sides know is enough, and the wrong one is not', async () => {
+test('a key that both sides know is enough, and the wrong one is not', async () => {
   const parameters = [`--tls-psk=${tls.pskFile}`, 'memory', '16M'];
   await withServer(startNbdkit(parameters, { tcp: true, tls: true }), async (server) => {
     const uri = server.uri.replace('//', `//${tls.pskUser}@`);
@@ -93,7 +93,7 @@ test('a key both sides know is enough, and the wrong one is not', async () => {
   });
 });
 
-test('a server with a certificate does not pass for one that knows the key', async () => {
+test('a server with a certificate is not accepted in place of one with the key', async () => {
   const parameters = [`--tls-certificates=${tls.directory}`, 'memory', '16M'];
   await withServer(startNbdkit(parameters, { tcp: true, tls: true }), async (server) => {
     const uri = withQuery(server.uri.replace('//', '//alice@'), `tls-psk-file=${tls.pskFile}`);
@@ -101,7 +101,7 @@ test('a server with a certificate does not pass for one that knows the key', asy
   });
 });
 
-test('TLS is never given up where it was asked for', async () => {
+test('the client never falls back from TLS to plain', async () => {
   await withServer(startNbdkit(['memory', '16M'], { tcp: true }), async (server) => {
     await assert.rejects(
       connectNbd(parseNbdUri(withQuery(server.uri.replace('nbd:', 'nbds:'), certificates))),

@@ -1,7 +1,7 @@
 /**
- * The NBD client against servers that we did not write: nbdkit, qemu-nbd and the reference nbd-server. What it
- * wrote is looked at by others (the image file itself, nbdcopy, nbdinfo, nbdkit's log), not only by itself.
- * Debian packages: nbdkit qemu-utils nbd-server libnbd-bin gnutls-bin.
+ * Tests the NBD client against foreign servers: nbdkit, qemu-nbd and the reference nbd-server. Foreign
+ * programs check the written data (the image file itself, nbdcopy, nbdinfo, nbdkit's log). Debian packages:
+ * nbdkit qemu-utils nbd-server libnbd-bin gnutls-bin.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -100,7 +100,7 @@ for (const [name, start, query, exportName] of servers)
 
 // ---- what others see -------------------------------------------------------------------------------------------
 
-test('an image written by us is the one that others read, and the other way round', async () => {
+test('foreign programs read an image that we wrote, and we read theirs', async () => {
   const path = image('written', 4 * MiB);
   const copy = join(directory, 'copy');
   const data = Buffer.alloc(MiB, 'forty-two ');
@@ -122,7 +122,7 @@ test('an image written by us is the one that others read, and the other way roun
   });
 });
 
-test('zero extents are those of nbdinfo', async () => {
+test('zero extents equal those of nbdinfo', async () => {
   await withTarget(
     startNbdkit(['sparse-random', '256M', 'seed=7', 'runlength=1048576', 'percent=20']),
     async (target, server) => {
@@ -148,7 +148,7 @@ test('zero extents are those of nbdinfo', async () => {
   );
 });
 
-test('commands and flags are what nbdkit logs', async () => {
+test("commands and flags equal those in nbdkit's log", async () => {
   const logFile = join(directory, 'requests.log');
   await withTarget(startNbdkit(['--filter=log', 'memory', '16M', `logfile=${logFile}`]), async (target) => {
     await target.write(0, Buffer.alloc(4096, 1), { fua: true });
@@ -166,7 +166,7 @@ test('commands and flags are what nbdkit logs', async () => {
   assert.match(log, /Flush id=/);
 });
 
-test('the polite end lets nbdkit end with its last client', async () => {
+test('a polite disconnect lets nbdkit exit with its last client', async () => {
   await withServer(startNbdkit(['--filter=exitlast', 'memory', '16M']), async (server) => {
     const target = await connectNbd(parseNbdUri(server.uri));
     await target.write(0, Buffer.alloc(512));
@@ -192,7 +192,7 @@ test('errors of the server have codes', async () => {
     );
 });
 
-test('a server that is slower than the time-out is given up', async () => {
+test('a server that is slower than the time-out is abandoned', async () => {
   await withTarget(
     startNbdkit(['--filter=delay', 'memory', '16M', 'wdelay=20']),
     async (target) => {
@@ -203,7 +203,7 @@ test('a server that is slower than the time-out is given up', async () => {
   );
 });
 
-test('a killed server loses the connection, and is found again when it is back', async () => {
+test('after the server is killed the connection is lost, and works again when it is back', async () => {
   await withServer(startNbdkit(['--filter=delay', 'memory', '16M', 'wdelay=20']), async (server) => {
     const address = parseNbdUri(server.uri);
     const target = await connectNbd(address);
@@ -236,7 +236,7 @@ test('a killed server loses the connection, and is found again when it is back',
   });
 });
 
-test('nobody there is TARGET_UNREACHABLE', async () => {
+test('no server at the address is TARGET_UNREACHABLE', async () => {
   const port = await freePort();
   await assert.rejects(connectNbd(parseNbdUri(`nbd://127.0.0.1:${port}/`)), {
     code: 'TARGET_UNREACHABLE',
@@ -250,7 +250,7 @@ test('nobody there is TARGET_UNREACHABLE', async () => {
 
 // ---- handshakes ------------------------------------------------------------------------------------------------
 
-test('our own server is understood too', async (t) => {
+test('our own server is supported too', async (t) => {
   const server = await startDattosrv(t, ['--create']);
   const target = await connectNbd(parseNbdUri(server.uriOf('disk@4M')));
   const data = Buffer.alloc(MiB, 'from one half to the other ');
@@ -266,8 +266,8 @@ test('our own server is understood too', async (t) => {
   await target.close();
 });
 
-test('oldstyle is spoken', async () => {
-  // nbdkit 1.32 refuses every flush in oldstyle, although it offers it.
+test('the oldstyle handshake is supported', async () => {
+  // nbdkit 1.32 offers flush in oldstyle, but refuses every flush.
   await withTarget(startNbdkit(['--oldstyle', 'memory', '16M'], { tcp: true }), async (target) => {
     assert.equal(target.negotiated.style, 'oldstyle');
     await target.write(4096, Buffer.alloc(512, 9));
@@ -300,7 +300,7 @@ test('exports are listed, described and chosen by name', async () => {
   });
 });
 
-test("Debian's plain nbd-server: its peculiarities are told", async () => {
+test("Debian's plain nbd-server: its limits are reported", async () => {
   const path = image('debian');
   await withTarget(startPlainNbdServer(path), (target) => {
     assert.equal(target.size, 16 * MiB, 'NBD_OPT_INFO would have said 0');

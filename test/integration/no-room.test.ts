@@ -1,7 +1,9 @@
 /**
- * Proves that each place of the agent may be full: every program that needs room there ends with the path, ENOSPC and the
- * next step, leaves nothing half done, and is right as soon as there is room. Each place is a small tmpfs of its own. The
- * state directory has its own test (state-directory), and so has a vault that prunes itself room (vault-full).
+ * Proves that each place of the agent may be full. Every program that needs room there exits with the path,
+ * ENOSPC and the next step, leaves nothing half done, and works as soon as there is room.
+ *
+ * Each place is a small tmpfs of its own. The state directory has its own test (state-directory), and so has
+ * a vault that makes room by a prune (vault-full).
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -31,7 +33,7 @@ async function placeFor(t: EndingTest, parent: string, name: string): Promise<st
   return path;
 }
 
-/** Runs `work` while the place has no room at all. */
+/** Runs `work` while the place is completely full. */
 async function whileFull<T>(place: string, work: () => Promise<T>): Promise<T> {
   const filler = join(place, 'filler');
   for (const options of [['bs=64k'], ['bs=1', 'oflag=append', 'conv=notrunc', 'count=8192']])
@@ -43,11 +45,11 @@ async function whileFull<T>(place: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Names below the directory, without the file that fills it. */
+/** Returns the names below the directory, without the file that fills it. */
 const namesIn = (directory: string): string[] =>
   (readdirSync(directory, { recursive: true }) as string[]).filter((name) => name !== 'filler').sort();
 
-test('no room in any of its places: the error names the path and the next step, and the next run is right', async (t) => {
+test('no room in one of its places: the error names path and next step, and the next run is right', async (t) => {
   const scratch = scratchFor(t);
   const place: Record<string, string> = {};
   for (const name of ['run', 'log', 'target', 'vault', 'client', 'pid', 'temporary'])
@@ -76,14 +78,14 @@ test('no room in any of its places: the error names the path and the next step, 
   const to = (target: string): string[] => ['--device', disk.device, '--target', target];
   const backUp = (target: string, kind: KindFlag) =>
     backUpWell(daemon, [...to(target), '--frozen-hook', copy, '--max-freeze', '20s'], kind);
-  /** That of the job that fails, or that refuses its start. */
+  /** Returns the error of the job that fails or refuses its start. */
   const failing = async (target: string, kind: KindFlag): Promise<ErrorDocument> => {
     const args = ['startbackup', kind, '--wait', '--json', ...to(target)];
     const { code, stdout, stderr } = await dattocli(args, daemon);
     assert.equal(code, 1, stdout);
     return stdout === '' ? (JSON.parse(stderr) as ErrorDocument) : (JSON.parse(stdout) as JobStatus).error!;
   };
-  /** That of a command of vaults. */
+  /** Returns the error of a vault command. */
   const refusing = async (...args: string[]): Promise<ErrorDocument> => {
     const { code, out, err } = await dattocliHere([...args, '--json']);
     assert.equal(code, 1, `${args.join(' ')}: ${out}`);
@@ -125,7 +127,7 @@ test('no room in any of its places: the error names the path and the next step, 
   const log = readFileSync(at('log', 'log'), 'utf8').trimEnd().split('\n');
   assert.deepEqual(log.filter((line) => !isLogLine(line)).length <= 1, true, log.join('\n'));
 
-  // What works without the daemon: keys from its state directory, an index of its own.
+  // These commands work without the daemon: keys from its state directory, an index of their own.
   const keys = ['--vault', vault.target, '--state-dir', places.stateDirectory];
   const restored = at('target', 'restored');
   rmSync(image);
@@ -151,7 +153,7 @@ test('no room in any of its places: the error names the path and the next step, 
     ['vault', 'prune'],
     ['restore', 'latest', '--to', restored],
   ];
-  // A state directory of its own, which lacks one thing after the other: which vault is where, then its index.
+  // A separate state directory, which lacks first the record of the vault's location, then the vault's index.
   await exec('cp', ['-a', join(places.stateDirectory, 'vault-keys'), at('client')]);
   const client = ['--vault', vault.target, '--state-dir', at('client')];
   await whileFull(at('client'), async () => {
@@ -190,7 +192,7 @@ test('no room in any of its places: the error names the path and the next step, 
   });
 });
 
-/** Each is a whole JSON document, but for one that the full disk cut off. */
+/** Returns true for a whole JSON document. A line that the full disk cut off is not one. */
 function isLogLine(line: string): boolean {
   try {
     JSON.parse(line);

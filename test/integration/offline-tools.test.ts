@@ -1,6 +1,6 @@
 /**
- * Proves the inherited offline tools: `in_use_sectors` prints what dumpe2fs, xfs_db and partclone call used and
- * nothing short of it, and `fsawarebdcopy` copies exactly that, between devices, files and NBD servers.
+ * Proves the inherited offline tools. `in_use_sectors` prints at least everything that dumpe2fs, xfs_db and
+ * partclone call used. `fsawarebdcopy` copies exactly that, between devices, files and NBD servers.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
@@ -31,7 +31,7 @@ for (const type of types) await fillDevice(disks[type], 24 * MiB);
 
 const copyTool = (source: string, target: string) => runProgram('src/bin/fsawarebdcopy.ts', [source, target]);
 
-/** `0xSTART 0xLENGTH`, a line an extent. */
+/** Parses `0xSTART 0xLENGTH`, one extent a line. */
 async function inUse(path: string): Promise<Extent[]> {
   const { code, stdout, stderr } = await runProgram('src/bin/in_use_sectors.ts', [path]);
   assert.deepEqual([code, stderr], [0, '']);
@@ -51,7 +51,7 @@ for (const type of types)
     const ours = await inUse(device);
     const oracle = await oracleUsed(type, device, sizes[type]);
     assert.deepEqual(without(oracle, ours), [], 'used by the oracle, free by us');
-    // What more there is: the blocks on the free lists of XFS.
+    // The surplus is the blocks on the free lists of XFS.
     const over = totalLength(without(ours, oracle));
     t.diagnostic(`${totalLength(ours)} bytes, ${over} more than the oracle`);
     assert.ok(over <= (type === 'xfs' ? 256 * 1024 : 0), `${over} bytes too many`);
@@ -77,7 +77,7 @@ for (const type of types)
     const file = join(scratch, `${type}.img`);
     await copied(device, file);
     await prove(file);
-    // Free blocks are not copied: what the device has there does not arrive.
+    // Free blocks are not copied, so data in the device's free blocks does not arrive.
     const blocks = Number((await exec('stat', ['-c', '%b', file])).stdout) * 512;
     assert.ok(blocks < 90 * MiB, `${blocks} bytes allocated`);
 
@@ -99,7 +99,7 @@ for (const type of types)
     await prove(fetched);
   });
 
-test('what cannot be copied is refused with one line and the right exit code', async () => {
+test('invalid copies are refused with one line and the right exit code', async () => {
   const { device, image } = disks.ext4;
   const target = join(scratch, 'refused.img');
   const refusal = async (args: readonly string[], exitCode: number, text: RegExp): Promise<void> => {
@@ -128,7 +128,7 @@ test('what cannot be copied is refused with one line and the right exit code', a
   } finally {
     await unmount(mountPoint);
   }
-  // What is on the device is as it was.
+  // The content of the device is unchanged.
   await assertWhole('ext4', device);
 });
 

@@ -1,4 +1,4 @@
-/** Proves that the units of packaging/ are right by systemd's own judgement, and in the order that the manual says. */
+/** Proves by systemd's own check that the units of packaging/ are correct and in the order of the manual. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,7 +22,7 @@ test('systemd-analyze verify finds nothing wrong with the units', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'dattod-units-'));
   try {
     for (const name of units) {
-      // The path is to be changed by whoever installs them; it has to exist here.
+      // The administrator who installs the units changes this path. For the check it has to exist here.
       const text = readFileSync(join(packaging, name), 'utf8').replaceAll(
         '/opt/linux-agent/dattod',
         '/bin/true',

@@ -1,6 +1,6 @@
 /**
- * A job that is still being prepared, since its vault or its server accepts connections and never answers, is seen in
- * `jobs` and ends at once when it is cancelled. Needs root and e2fsprogs.
+ * Tests a job that is still being prepared, because its vault or its server accepts connections and never
+ * answers. It is listed by `jobs` and ends at once when it is cancelled. Needs root and e2fsprogs.
  */
 import assert from 'node:assert/strict';
 import { rmSync, writeFileSync } from 'node:fs';
@@ -51,7 +51,7 @@ atEnd(whole, async () => {
 });
 
 for (const target of ['vault:silent', `nbd://127.0.0.1:${port}/image`])
-  test(`${target.split(':')[0]!}: nobody answers`, async (t) => {
+  test(`${target.split(':')[0]!}: the peer never answers`, async (t) => {
     const disk = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4' });
     const starting = dattocli(
       ['startbackup', '--full', '--wait', '--device', disk.device, '--target', target],
@@ -62,7 +62,7 @@ for (const target of ['vault:silent', `nbd://127.0.0.1:${port}/image`])
       const { stdout } = await dattocli(['jobs', '--json'], daemon);
       const found = (JSON.parse(stdout) as JobStatus[]).find(({ state }) => state === 'NOT_STARTED');
       uuid = found?.uuid ?? '';
-      // The answer is being waited for.
+      // The job is waiting for the answer.
       return found !== undefined && sockets.size > 0;
     });
     const began = performance.now();

@@ -1,7 +1,7 @@
 /**
- * What we say a device holds (type, UUID, label, block size) equals what blkid says, for every type we know.
- * Debian packages: util-linux e2fsprogs xfsprogs dosfstools btrfs-progs ntfs-3g cryptsetup-bin lvm2 squashfs-tools
- * genisoimage.
+ * Proves that our report of a device's content (type, UUID, label, block size) equals blkid's, for every type
+ * we know. Debian packages: util-linux e2fsprogs xfsprogs dosfstools btrfs-progs ntfs-3g cryptsetup-bin lvm2
+ * squashfs-tools genisoimage.
  */
 import assert from 'node:assert/strict';
 import { mkdir, open, writeFile } from 'node:fs/promises';
@@ -19,7 +19,7 @@ import { openImage } from '../helpers/used-extents.ts';
 
 interface Case {
   readonly name: string;
-  /** Commands without `image`, which is appended. */
+  /** Commands without the argument `image`, which is appended. */
   readonly make: readonly [string, ...string[]];
   readonly size?: number;
   /** Needs a block device rather than a file. */
@@ -100,7 +100,7 @@ test('probe: RAID members with the superblock at either end, over a filesystem',
   assert.equal(await compare(image), 'linux_raid_member');
 });
 
-test('whatever wipefs sees, wherever it lies, is seen here', async (t) => {
+test('every signature that wipefs finds, at any place, is found here', async (t) => {
   const size = 64 * MiB + 3 * 512;
   const image = join(await scratchDirectory(t), 'image');
   const seen = new Set<string>();
@@ -118,7 +118,8 @@ test('whatever wipefs sees, wherever it lies, is seen here', async (t) => {
       assert.ok(ours.includes(name), `${one.type} at ${offset} is not among ${ours.join()}`);
     }
   }
-  // The headers that are more than a magic are made as libblkid wants them, so that the comparison means something.
+  // Signatures that need more than a magic are made as libblkid accepts them. Otherwise the comparison would
+  // prove nothing.
   const unseen = foreignHeaders(size).filter(({ type }) => !seen.has(type));
   assert.deepEqual(
     unseen.map(({ type }) => type),
@@ -126,21 +127,21 @@ test('whatever wipefs sees, wherever it lies, is seen here', async (t) => {
   );
 });
 
-/** A GPT without its MBR, and what util-linux 2.38 does not know yet. */
+/** A GPT without its MBR, and types that util-linux 2.38 does not know yet. */
 const notInBlkid = ['cs_fvault2', 'gpt'];
 
-/** Where blkid's name is another. */
+/** Our names, if blkid's name differs. */
 const ourNames: Readonly<Record<string, string>> = { hfsplus: 'hfs', gfs: 'gfs2' };
 
 test('probe: nothing', async (t) => {
   const image = await emptyFile(join(await scratchDirectory(t), 'image'), 8 * MiB);
   assert.equal(await compare(image), '');
-  // Smaller than any header.
+  // The file is smaller than any header.
   await emptyFile(image, 700);
   assert.equal(await compare(image), '');
 });
 
-/** Holds our probe against blkid's; returns the type. */
+/** Compares our probe with blkid's. Returns the type. */
 async function compare(path: string): Promise<string> {
   await using image = await openImage(path);
   const identity = await probe(image.readAt, image.size);
@@ -155,7 +156,7 @@ async function compare(path: string): Promise<string> {
     LABEL: await blkid('LABEL'),
   });
   const blockSize = await blkid('BLOCK_SIZE');
-  // For XFS blkid means the sector; for swap, RAID, LVM and LUKS it says nothing.
+  // For XFS blkid means the sector. It gives no block size for swap, RAID, LVM and LUKS.
   if (blockSize !== '' && ours.TYPE !== 'xfs') assert.equal(identity?.blockSize, Number(blockSize));
   return ours.TYPE;
 
@@ -165,7 +166,7 @@ async function compare(path: string): Promise<string> {
   }
 }
 
-/** Version 1.x as Linux `include/uapi/linux/raid/md_p.h` lays it out. */
+/** Returns a superblock of version 1.x, as Linux `include/uapi/linux/raid/md_p.h` defines it. */
 function raidSuperblock(offset: number): Buffer {
   const sb = Buffer.alloc(256 + 4);
   sb.writeUInt32LE(0xa92b4efc, 0);
@@ -180,7 +181,7 @@ function raidSuperblock(offset: number): Buffer {
   return sb;
 }
 
-/** Version 0.90. */
+/** Returns a superblock of version 0.90. */
 function oldRaidSuperblock(): Buffer {
   const sb = Buffer.alloc(4096);
   for (const [offset, value] of [

@@ -1,6 +1,7 @@
 /**
- * ./quickstart as a person runs it: without arguments, of a real device, cut off by Ctrl-C, and refused. It leaves
- * nothing behind. Needs ./one_step_build to have run (it would build by itself, but then as part of the test).
+ * Runs ./quickstart like a user: without arguments, of a real device, interrupted by Ctrl-C, and refused. It
+ * leaves nothing behind. Needs ./one_step_build to have run (otherwise it would build by itself as part of
+ * the test).
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -27,7 +28,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(scratch, { recursive: true, force: true }));
 
-test('without arguments it backs up a device that is being written to, proves the image, and returns from a vault', async () => {
+test('without arguments it backs up a busy device, proves the image, and restores from a vault', async () => {
   const { code, output } = await quickstart([]);
   assert.equal(code, 0, output);
   assert.match(output, /e2fsck -f -n finds nothing to mend/);
@@ -69,7 +70,7 @@ test('SOURCE DIRECTORY: a mounted XFS device into a directory; refused on the de
   assertNothingLeft();
 });
 
-/** Runs it in a process group of its own; with `interruptAt`, as if Ctrl-C came once it said that. */
+/** Runs it in its own process group. `interruptAt` sends Ctrl-C once the output contains that text. */
 async function quickstart(args: readonly string[], interruptAt?: string) {
   const child = spawn(join(root, 'quickstart'), args, {
     detached: true,

@@ -1,6 +1,6 @@
 /**
- * Proves docs/rbd.md: backups through qemu-nbd into an image of a real Ceph, a snapshot after each, and both snapshots
- * equal to what the device was then, read by `rbd export` and by nbdcopy.
+ * Proves docs/rbd.md: backups through qemu-nbd into an image of a real Ceph, with a snapshot after each. Both
+ * snapshots equal the device at that time, read by `rbd export` and by nbdcopy.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -23,7 +23,7 @@ const scratch = scratchFor(whole);
 const daemon = await trackedDaemonFor(whole);
 const ceph = await startCeph(whole);
 
-test('a full, a snapshot, an incremental, a snapshot: both read back as they were', async (t) => {
+test('a full, a snapshot, an incremental, a snapshot: both snapshots read back right', async (t) => {
   const size = 256 * MiB;
   const disk = await makeLoop(t, { size, filesystem: 'ext4' });
   await fillDevice(disk, 48 * MiB);
@@ -68,7 +68,7 @@ test('a full, a snapshot, an incremental, a snapshot: both read back as they wer
   t.diagnostic(`${bytes} bytes differ between the snapshots, ${incremental.devices[0].bytes_sent} were sent`);
   assert.ok(bytes >= 3 * MiB && bytes < 12 * MiB, `${bytes} bytes differ`);
 
-  // As the page says: by `rbd export`, and through a second, read-only qemu-nbd.
+  // The page gives two ways: `rbd export`, and a second, read-only qemu-nbd.
   const exported = join(scratch, 'one.img');
   await ceph.run('rbd', ['export', '--no-progress', 'rbd/host-data@one', exported]);
   const reader = await startQemuNbd([

@@ -1,7 +1,7 @@
 /**
- * The README's flows, as a person would paste them: the marked blocks are taken out of README.md, their
- * placeholders filled in, and run in order. So that the daemon's usual paths can be used, it all happens in mount
- * and process namespaces of its own, with a private /run, /var/log and /var/lib.
+ * Runs the README's flows as a user would paste them. The marked blocks are extracted from README.md, their
+ * placeholders filled in, and run in order. To use the daemon's default paths, everything runs in its own
+ * mount and process namespaces, with a private /run, /var/log and /var/lib.
  */
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { makeLoop } from '../helpers/loop.ts';
 const root = join(import.meta.dirname, '../..');
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
 
-/** The commands of the block that `<!-- test: NAME -->` marks, comments removed. */
+/** Returns the commands of the block that `<!-- test: NAME -->` marks, without comments. */
 function block(name: string): string {
   const match = new RegExp(`<!-- test: ${name} -->\\s+\`\`\`sh\\n([^]*?)\`\`\``).exec(readme);
   assert.ok(match?.[1] !== undefined, `README.md has no block marked "test: ${name}"`);
@@ -29,7 +29,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
     writeFileSync(join(files, `file ${number}`), Buffer.alloc(number * 300, `${number} `));
   await exec('sync', ['--file-system', files]);
 
-  // The user nbd must be able to enter.
+  // The user nbd must be able to enter the directory.
   chmodSync(disk.directory, 0o755);
   const work = join(disk.directory, 'work');
   mkdirSync(work, { mode: 0o755 });
@@ -48,7 +48,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
     .replaceAll('UUID', uuid)
     .replaceAll('/dev/OTHER_BD', other.device)
     .replaceAll('/PATH', '/files')
-    // 5: nothing here tracks writes, so it is a differential.
+    // Exit code 5: writes are not tracked here, so it is a differential.
     .replaceAll(/^.*--incremental.*$/gm, '$& || [ $? = 5 ]');
   const [truncate = '', server = ''] = block('receive').replaceAll('SIZE', bytes).split(/\n/);
   const script = `
@@ -91,7 +91,7 @@ test('the README flow: dattod, truncate, nbd-server, startbackup, and the image 
   );
   const said = `${flow.stdout}\n${flow.stderr}`;
   assert.match(flow.stdout, /^[0-9a-f-]{36}$/m, said);
-  // 5: a plain nbd-server cannot flush, and the job says so.
+  // Exit code 5: a plain nbd-server cannot flush, and the job reports that.
   assert.match(flow.stdout, /ended with 5/, said);
   assert.match(said, /flush/, said);
   assert.match(flow.stdout, /the image is the source/, said);

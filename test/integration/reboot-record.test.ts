@@ -1,6 +1,7 @@
 /**
- * Proves that a device for the record of a shutdown is written to only where it was prepared for that, that nothing
- * that holds something can be prepared, and that a record is marked as used and removed. Needs root, e2fsprogs.
+ * Proves that a device for the record of a shutdown is written only if it was prepared for that. A device
+ * that holds anything else cannot be prepared. A record can be marked as used and removed. Needs root,
+ * e2fsprogs.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -20,7 +21,7 @@ import { makeLoop } from '../helpers/loop.ts';
 
 function recordFor(size: number): Buffer {
   const dirty = new Bitmap(size, 4096);
-  // Random, so that it is as long as such a map can be.
+  // The map is random, so that it is as long as such a map can be.
   randomBytes(dirty.words.byteLength).copy(Buffer.from(dirty.words.buffer));
   const device = {
     ...{ path: '/dev/x', uuid: 'u', size, partitionStart: 0, identity: '', signs: { sign: '1' } },
@@ -47,7 +48,8 @@ test('a device holds a record until it is removed', async (t) => {
     await removeRecord(disk.device);
     assert.equal(await readRecord(disk.device), undefined);
   }
-  // One that holds a record may be prepared again; one that is too long leaves the one before, which signs decide on.
+  // A device that holds a record may be prepared again. If a record is too long, the previous one stays; the
+  // signs of life then decide whether it is used.
   await writeRecord(disk.device, record);
   await prepareRecordDevice(disk.device);
   assert.equal(await readRecord(disk.device), undefined);
@@ -59,7 +61,7 @@ test('a device holds a record until it is removed', async (t) => {
   assert.ok((await readRecord(disk.device))?.equals(record));
 });
 
-test('nothing else is ever written to', async (t) => {
+test('no other device is ever written', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4' });
   const before = await readFile(disk.image);
   await assert.rejects(writeRecord(disk.device, encodeNothing()), {

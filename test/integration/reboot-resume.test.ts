@@ -1,7 +1,7 @@
 /**
- * Proves when an epoch is taken up again after a reboot and when it is not, without one: filesystems in image files
- * stand for the devices, a tracker in memory for the kernel's, another boot id for another boot. What the kernel adds
- * is in vm-reboot.test.ts. Needs root, e2fsprogs.
+ * Proves when an epoch continues after a reboot and when it does not, without a reboot. Filesystems in image
+ * files stand for the devices, a tracker in memory for the kernel's, and another boot ID for another boot.
+ * vm-reboot.test.ts covers the kernel's part. Needs root, e2fsprogs.
  */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
@@ -30,14 +30,14 @@ import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import { fakeDevice } from '../helpers/fake-device.ts';
 
-/** A tracker in the memory of one boot. */
+/** A tracker that lives in the memory of one boot. */
 class MemoryTracker implements Tracker {
   readonly kind = 'ebpf';
   readonly devices = new Map<string, TrackedEpoch & { device: TrackedDevice; dirty: Bitmap }>();
   lost: string | undefined;
-  /** The devices that are detached; their maps remain. */
+  /** True if the devices are detached. Their maps remain. */
   gone = false;
-  /** Never settles, as where the kernel takes long to load a program. */
+  /** True to never settle, as if the kernel takes long to load a program. */
   hangs = false;
   #number = 0;
 
@@ -104,17 +104,17 @@ interface Machine {
   readonly directory: string;
   readonly image: string;
   readonly place: string;
-  /** The device as the inventory would describe it now. */
+  /** Returns the device as the inventory would describe it now. */
   readonly look: (more?: Partial<Device>) => Promise<Device>;
-  /** A clean shutdown in which these blocks had been dirtied; the epoch. */
+  /** Simulates a clean shutdown after which these blocks are dirty. Returns the epoch. */
   readonly shutDown: (how?: {
     blocks?: number[];
     lost?: string;
     more?: Partial<Device>;
-    /** What happens before a second save, at which the device is detached. */
+    /** Runs before a second save, at which the device is detached. */
     detached?: (tracker: MemoryTracker) => unknown;
   }) => Promise<{ epoch: Epoch; leftOut: readonly string[] }>;
-  /** The boot after it: undefined where the epoch goes on, otherwise why not. */
+  /** Simulates the next boot. Returns undefined if the epoch continues, otherwise the reason. */
   readonly start: (how?: {
     devices?: readonly Device[];
     bootId?: string;
@@ -176,7 +176,7 @@ async function machineFor(t: EndingTest): Promise<Machine> {
       if (detached !== undefined) {
         tracker.gone = true;
         await detached(tracker);
-        // Another device has got its number.
+        // Another device has received its number.
         ({ leftOut } = await save([{ ...device, path: '/dev/another', filesystem: undefined }]));
       }
       return { epoch, leftOut: leftOut.map(({ why }) => why) };
@@ -203,7 +203,7 @@ async function machineFor(t: EndingTest): Promise<Machine> {
   };
 }
 
-test('an epoch goes on, once, with what it had dirtied', async (t) => {
+test('an epoch continues, once, with its dirty blocks', async (t) => {
   const machine = await machineFor(t);
   const { epoch } = await machine.shutDown({ blocks: [3, 500] });
   const tracker = new MemoryTracker();
@@ -217,7 +217,7 @@ test('an epoch goes on, once, with what it had dirtied', async (t) => {
   assert.match((await machine.start()) ?? '', /^there is no record of a clean shutdown/);
 });
 
-test('it does not where something else is there than was', async (t) => {
+test('an epoch does not continue if the device is gone, duplicated, resized or a loop device', async (t) => {
   const machine = await machineFor(t);
   const device = await machine.look();
   const cases: [string, readonly Device[], RegExp][] = [
@@ -232,7 +232,7 @@ test('it does not where something else is there than was', async (t) => {
   }
 });
 
-test('it does not where the filesystem shows signs of life', async (t) => {
+test('an epoch does not continue if the filesystem shows signs of life', async (t) => {
   const machine = await machineFor(t);
   for (const [tool, ...args] of [
     ['tune2fs', '-C', '7', machine.image],
@@ -245,7 +245,7 @@ test('it does not where the filesystem shows signs of life', async (t) => {
   }
 });
 
-test('it does not in the same boot, with a damaged record, or where tracking began before', async (t) => {
+test('an epoch does not continue in the same boot, with a damaged record, or after tracking began', async (t) => {
   const machine = await machineFor(t);
   await machine.shutDown();
   assert.match((await machine.start({ bootId: boots.one })) ?? '', /of this boot/);
@@ -261,7 +261,7 @@ test('it does not in the same boot, with a damaged record, or where tracking beg
   assert.match((await machine.start({ tracker })) ?? '', /^it was tracked anew in this boot already$/);
 });
 
-test('at shutdown a device in doubt is left out, and the next boot says so', async (t) => {
+test('a shutdown leaves out an uncertain device, and the next boot gives the reason', async (t) => {
   const machine = await machineFor(t);
   const lost = 'writes on their way could not be remembered: 1';
   assert.deepEqual((await machine.shutDown({ lost })).leftOut, [lost]);
@@ -270,7 +270,7 @@ test('at shutdown a device in doubt is left out, and the next boot says so', asy
   assert.match((await machine.start()) ?? '', /^a loop device/);
 });
 
-test('a device that is detached between two saves keeps what was recorded, if nothing was written since', async (t) => {
+test('a device that is detached between two saves keeps its record, if nothing was written since', async (t) => {
   const machine = await machineFor(t);
   const { epoch, leftOut } = await machine.shutDown({ blocks: [3], detached: () => undefined });
   assert.deepEqual(leftOut, []);
@@ -290,7 +290,7 @@ test('a device that is detached between two saves keeps what was recorded, if no
     'the reason is found by its UUID',
   );
 
-  // The record of another boot, and one that was used, count for nothing.
+  // The record of another boot and a used record are ignored.
   await machine.shutDown();
   const bytes = await readRecord(machine.place);
   await markRecordUsed(machine.place, bytes!, boots.two);
@@ -300,7 +300,7 @@ test('a device that is detached between two saves keeps what was recorded, if no
   assert.deepEqual(untracked.leftOut, ['its tracking has ended since']);
 });
 
-test('wherever it is killed, the reason is known, and the record is not used again', async (t) => {
+test('wherever the resume is killed, the reason is known, and the record is not used again', async (t) => {
   const machine = await machineFor(t);
   const reports = (count: number, told: RebootOutcome[]) => (outcome: RebootOutcome) => {
     told.push(outcome);
@@ -330,7 +330,7 @@ test('wherever it is killed, the reason is known, and the record is not used aga
   }
 });
 
-test('it ends in its time, and says of which devices it was not done', async (t) => {
+test('the resume ends within its time limit, and names the unfinished devices', async (t) => {
   const machine = await machineFor(t);
   const { epoch } = await machine.shutDown();
   const tracker = new MemoryTracker();

@@ -1,6 +1,6 @@
 /**
- * What bad input gets from the real daemon and engine: a one-line error with the next step, the right exit
- * code, and nothing changed, frozen, held or running afterwards.
+ * Proves that the real daemon and engine answer bad input by a one-line error with the next step and the
+ * right exit code. Afterwards nothing is changed, frozen, held or running.
  */
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
@@ -83,7 +83,7 @@ test('refused before anything is started', async (t) => {
   await assertNoTrace(daemon, disk.device, disk.mountPoint!);
 });
 
-test('a loop device on the source is the source too', async (t) => {
+test('a loop device on the source counts as the source too', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
   const file = join(disk.mountPoint!, 'file');
   await exec('truncate', ['--size=80M', file]);
@@ -95,7 +95,7 @@ test('a loop device on the source is the source too', async (t) => {
   await assertNoTrace(daemon, disk.device, disk.mountPoint!);
 });
 
-test('a freeze that would be too long is refused with the number and the ways out', async (t) => {
+test('a freeze that would be too long is refused with the number and the alternatives', async (t) => {
   const disk = await makeLoop(t, { size: 256 * MiB, filesystem: 'ext4', mount: true });
   await exec('dd', ['if=/dev/urandom', `of=${disk.mountPoint!}/data`, 'bs=1M', 'count=150', 'status=none']);
   const target = await nbdkit(t, 'memory', '256M');

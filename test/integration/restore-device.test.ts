@@ -1,7 +1,9 @@
 /**
- * Proves that a recovery point comes back whole on a device, in a file and on an NBD server: used blocks by cmp, the
- * filesystem by its own checker, every file with its metadata by a listing that is not ours; that a nearly right device is
- * not written; that what is in use or holds something else is refused; and that a cut restore goes on.
+ * Proves that a recovery point is restored completely to a device, a file and an NBD server. cmp compares
+ * used blocks, the filesystem's own checker runs, and a foreign listing shows every file with its metadata.
+ *
+ * Ranges of a nearly right device that already match are not written. A destination that is in use or holds
+ * something else is refused. An interrupted restore resumes.
  */
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
@@ -47,10 +49,10 @@ async function fillWithJunk(path: string, size: number): Promise<void> {
   await handle.close();
 }
 
-/** A filesystem with files in it, and in a vault what it uses of it, as a backup would put it there. */
+/** Makes a filesystem with files, and stores its used blocks in a vault like a backup. */
 async function makeSource(type: FilesystemName, size: number): Promise<Source> {
   const image = join(scratch, `${type}.img`);
-  // What is not in use is not zero.
+  // Unused blocks are not zero.
   await fillWithJunk(image, size);
   await exec(
     `mkfs.${type}`,
@@ -119,7 +121,7 @@ function refusedWith(code: AgentError['code'], message: RegExp): (error: unknown
 }
 
 for (const source of [ext4, xfs])
-  test(`${source.type} onto a device that holds something else, and again over the right one`, async (t) => {
+  test(`${source.type} onto a device with other content, and again over the right one`, async (t) => {
     const disk = await makeLoop(t, { size: source.size });
     await fillWithJunk(disk.device, source.size);
     await assert.rejects(
@@ -135,7 +137,7 @@ for (const source of [ext4, xfs])
       restore(source, disk.device),
       refusedWith('TARGET_OCCUPIED', new RegExp(`holds ${source.type} \\(UUID [-0-9a-f]{36}\\)`)),
     );
-    // One byte of the superblock's UUID, and one in the middle of a file.
+    // Changes one byte of the superblock's UUID, and one in the middle of a file.
     const handle = await open(disk.device, 'r+');
     await handle.write(Buffer.from('X'), 0, 1, 2000);
     await handle.close();
@@ -145,7 +147,7 @@ for (const source of [ext4, xfs])
     await assertRestored(source, disk.device);
   });
 
-test('into a new file, which takes the room of what is in it', async () => {
+test('into a new file, which takes only the room of its content', async () => {
   const path = join(scratch, 'new-file');
   const phases = new Set<string>();
   const result = await restore(ext4, path, { onProgress: ({ phase }) => phases.add(phase) });
@@ -172,7 +174,7 @@ test('to NBD servers: one that takes a single client, and one that cannot zero',
   await qemu.stop();
   await assertRestored(ext4, image);
 
-  // Zeros would have to be sent, so the filesystem tells which are needed; the rest stays as it was.
+  // Zeros would have to be sent, so the filesystem shows which are needed. The rest stays as it was.
   await fillWithJunk(image, ext4.size);
   const nozero = await startNbdkit(['--filter=nozero', 'file', image, 'zeromode=none']);
   atEnd(t, () => nozero.stop());
@@ -185,7 +187,7 @@ test('to NBD servers: one that takes a single client, and one that cannot zero',
   rmSync(image);
 });
 
-test('what is in use, too small, the source itself, or has other sectors is refused and left alone', async (t) => {
+test('a destination in use, too small, the source itself, or with other sectors is refused and unchanged', async (t) => {
   const mounted = await makeLoop(t, { size: 200 * MiB, filesystem: 'ext4', mount: true });
   await assert.rejects(
     restore(ext4, mounted.device, { force: mounted.device }),
@@ -225,7 +227,7 @@ test('what is in use, too small, the source itself, or has other sectors is refu
     restore(ext4, large.device, { image: { kind: 'file', path: await withBlocks(1024) } }),
     refusedWith('NOT_SUPPORTED', /sectors of 4096 bytes, .* with 512: ext4 has blocks of 1024 bytes/),
   );
-  // Blocks of 4096 bytes are what the kernel takes there.
+  // The kernel accepts a filesystem with blocks of 4096 bytes there.
   await restore(ext4, large.device, { image: { kind: 'file', path: await withBlocks(4096) } });
   const there = join(scratch, 'large-sectors');
   await mountDevice(large.device, there);
@@ -246,7 +248,8 @@ test('a vault that lies on the device is not restored over it', async (t) => {
   const inner = await makeLoop(t, { size: 200 * MiB, directory: scratch });
   const image = join(disk.mountPoint!, 'image');
   await exec('cp', ['--sparse=always', ext4.image, image], { allow: [1] });
-  // The loop device over a file of that filesystem is another device; the one that holds the image is mounted.
+  // A loop device over a file of that filesystem is another device. The device that holds the image is
+  // mounted.
   await assert.rejects(
     restore(ext4, disk.device, { image: { kind: 'file', path: image } }),
     refusedWith('DEVICE_BUSY', /mounted/),
@@ -257,11 +260,11 @@ test('a vault that lies on the device is not restored over it', async (t) => {
   );
 });
 
-test('a restore that was cut is cancelled soon, and goes on when it is run again', async (t) => {
+test('an interrupted restore stops soon, and resumes when it is run again', async (t) => {
   const disk = await makeLoop(t, { size: xfs.size });
   const unfinishedDirectory = join(scratch, 'unfinished');
   await interrupt(xfs, disk.device, unfinishedDirectory);
-  // It holds something by now, which would be refused.
+  // The destination has content by now, which would be refused otherwise.
   const result = await restore(xfs, disk.device, { unfinishedDirectory });
   assert.ok(result.equal > 0, JSON.stringify(result));
   await assertRestored(xfs, disk.device);
@@ -271,7 +274,7 @@ test('a restore that was cut is cancelled soon, and goes on when it is run again
   );
 });
 
-test('a restore that was cut does not go on over what was put there since', async (t) => {
+test('an interrupted restore does not resume over data that was written since', async (t) => {
   const disk = await makeLoop(t, { size: ext4.size });
   const unfinishedDirectory = join(scratch, 'reused');
   const again = (): Promise<RestoreResult> => restore(ext4, disk.device, { unfinishedDirectory });
@@ -279,7 +282,7 @@ test('a restore that was cut does not go on over what was put there since', asyn
     for (const name of readdirSync(unfinishedDirectory).filter((each) => each.endsWith('.ranges')))
       truncateSync(join(unfinishedDirectory, name), 0);
   };
-  // Killed before anything was recorded: its own beginning is known all the same.
+  // The restore was killed before anything was recorded, but its own beginning is recognised.
   await interrupt(ext4, disk.device, unfinishedDirectory);
   forgetRanges();
   await again();
@@ -306,7 +309,8 @@ test('a restore that was cut does not go on over what was put there since', asyn
   forgetRanges();
   await assert.rejects(again(), refusedWith('TARGET_OCCUPIED', /before any range was recorded/));
 
-  // With its name typed again it begins anew, and one changed byte of what it has restored is enough.
+  // If its name is given again, the restore starts from the beginning. One changed byte of its data is enough
+  // for a refusal.
   await interrupt(ext4, disk.device, unfinishedDirectory, { force: disk.device });
   const data = Buffer.alloc(1, 0x5a);
   const handle = await open(disk.device, 'r+');
@@ -332,7 +336,7 @@ test('a restore that was cut does not go on over what was put there since', asyn
   rmSync(file);
 });
 
-/** An ext4 with blocks of so many bytes. */
+/** Makes an ext4 with blocks of this many bytes. */
 async function withBlocks(bytes: number): Promise<string> {
   const path = join(scratch, `blocks-${bytes}.img`);
   writeFileSync(path, '');
@@ -341,7 +345,7 @@ async function withBlocks(bytes: number): Promise<string> {
   return path;
 }
 
-/** Restores until something was written, and ends then. */
+/** Restores until something was written, and stops then. */
 async function interrupt(
   source: Source,
   to: string,

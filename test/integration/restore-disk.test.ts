@@ -1,6 +1,7 @@
 /**
- * Proves that a whole disk with a GPT, an ESP, ext4 and XFS comes back on an empty disk of the same and of a larger size:
- * the tables by sgdisk, the partitions by cmp and by their own checkers, the files by a listing that is not ours.
+ * Proves that a whole disk with a GPT, an ESP, ext4 and XFS is restored to an empty disk of the same and of a
+ * larger size. sgdisk checks the tables, cmp and their own checkers the partitions, and a foreign listing the
+ * files.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -65,7 +66,7 @@ for (const [what, more] of [
 
     const { stdout } = await exec('sgdisk', ['-v', device]);
     assert.match(stdout, /No problems found/);
-    // sfdisk leaves a gap behind the table, which is no fault.
+    // sfdisk leaves a gap behind the table, which is not an error.
     assert.doesNotMatch(stdout.replace(/^Warning: There is a gap/m, ''), /Caution|Warning|Problem:/);
     const free = Number(/(\d+) free sectors/.exec(stdout)?.[1]);
     assert.ok(free * 512 >= more + size - 520 * MiB - 4 * MiB, stdout);
@@ -75,11 +76,11 @@ for (const [what, more] of [
         .replaceAll(path, 'DISK')
         .replaceAll(/^(device|last-lba):.*$/gm, '');
     assert.equal(await dump(device), await dump(source.device));
-    // The backup alone serves as well.
+    // The backup table alone works as well.
     await exec('dd', ['if=/dev/zero', `of=${device}`, 'bs=512', 'seek=1', 'count=1', 'status=none']);
     assert.match((await exec('sgdisk', ['-p', device], { allow: [1, 2, 3] })).stdout, /root/);
 
-    // A kernel that was built without GPT has to be told.
+    // A kernel that was built without GPT has to be given the partitions.
     await exec('partx', ['--update', device]);
     await exec('cmp', [source.partition(1), partition(1)]);
     assert.match((await exec('fsck.vfat', ['-n', partition(1)])).stdout, /files/);

@@ -1,7 +1,7 @@
 /**
- * Proves that recovery points are mounted read-only with everything in them, several of one XFS at once, by each means that
- * this machine has; that umount leaves nothing, whatever died or was unmounted before; that single files come back with
- * their metadata; and that verifications find what is wrong.
+ * Proves that recovery points are mounted read-only and completely, several of one XFS at once, by each
+ * method that this machine has. umount leaves nothing, whatever died or was unmounted before. Single files
+ * are restored with their metadata. Verifications find errors.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -102,7 +102,7 @@ interface Mounting {
   readonly over?: boolean;
 }
 
-/** Mounts, and takes down whatever is left at the end of the test. */
+/** Mounts the image, and removes all remains at the end of the test. */
 async function mount(
   t: EndingTest,
   image: ImageSpec,
@@ -192,7 +192,8 @@ test('umount cleans up after its server or FUSE process was killed, and after an
     } else {
       await endProcess(record[victim]!.pid, 'SIGKILL');
       assert.equal(await state(), 'broken');
-      // Without its caches the kernel no longer finds the file behind the loop device, and calls it deleted.
+      // Without its caches the kernel no longer finds the file behind the loop device, and reports it as
+      // deleted.
       writeFileSync('/proc/sys/vm/drop_caches', '3');
       await readFile(join(record.directory, 'big')).catch(() => undefined);
       await unmountImage(runDirectory, record.directory);
@@ -238,7 +239,7 @@ test('a partition of a whole disk', async (t) => {
   assert.deepEqual([checked.outcome, checked.problems, checked.notes.length], ['whole', [], 1]);
 });
 
-test('single files with everything that belongs to them, and no way out of the point', async () => {
+test('single files with all their metadata, and no path leads out of the point', async () => {
   const subject = { point: '', device: 'ext4' };
   const common = { image: ext4.spec, subject, sectorSize: 512, runDirectory };
   const to = join(scratch, 'restored-files');
@@ -247,7 +248,7 @@ test('single files with everything that belongs to them, and no way out of the p
   assert.equal(await listTree(to), ext4.listing);
   await assert.rejects(restoreFiles({ ...common, paths: ['/etc'], to }), { code: 'FILE_EXISTS' });
 
-  // By a link to a directory in the point, which the running system has too: /etc.
+  // Uses a link to a directory in the point that the running system has too: /etc.
   const some = join(scratch, 'restored-some');
   const { paths } = await restoreFiles({
     ...common,
@@ -279,7 +280,7 @@ test('single files with everything that belongs to them, and no way out of the p
   assert.deepEqual(readdirSync(join(runDirectory, 'mounts')), []);
 });
 
-/** A place that a user other than root may enter; everything else here is root's alone. */
+/** Makes a place that a user other than root may enter. Everything else here belongs to root alone. */
 function sharedPlace(t: EndingTest): string {
   const place = mkdtempSync(join(tmpdir(), 'restore-shared-'));
   atEnd(t, () => rmSync(place, { recursive: true }));
@@ -289,7 +290,7 @@ function sharedPlace(t: EndingTest): string {
 
 const stranger = 65534;
 
-test('files are restored over what is there, and never through a link', async (t) => {
+test('files are restored over existing ones, and never through a link', async (t) => {
   const place = sharedPlace(t);
   const victim = join(place, 'victim');
   const dest = join(place, 'dest');
@@ -309,7 +310,8 @@ test('files are restored over what is there, and never through a link', async (t
   };
   const refused = (path: RegExp) => ({ code: 'FILE_EXISTS', message: path });
 
-  // The directory is a link; one on the way is; the file is; the file is a directory.
+  // The cases: the directory is a link, a directory on the way is one, the file is one, the file is a
+  // directory.
   let before = await prepare();
   symlinkSync(victim, join(dest, 'etc'));
   for (const paths of [['/etc'], ['/etc/shadow'], ['/']])
@@ -334,7 +336,7 @@ test('files are restored over what is there, and never through a link', async (t
   assert.equal(await was(), before);
   assert.ok(lstatSync(join(dest, 'big')).isFile());
   assert.equal(await readFile(join(dest, 'etc/kept'), 'utf8'), 'mine');
-  // A directory that was there has the metadata of the point's; rsync compares owners, modes, ACLs and the rest.
+  // An existing directory gets the metadata of the point's. rsync compares owners, modes, ACLs and the rest.
   const mounted = join(scratch, 'for-overwrite');
   const device = await attachLoop(ext4.image, { readOnly: true });
   try {
@@ -363,7 +365,8 @@ test('files are restored over what is there, and never through a link', async (t
     await umount(join(dest, 'etc'));
   }
 
-  // The kernel does not rename into a bind mount, nor into a directory with another project id, of one filesystem.
+  // The kernel does not rename into a bind mount of the same filesystem, nor into a directory with another
+  // project ID.
   await prepare();
   const disk = await makeLoop(t, { size: 320 * MiB, filesystem: 'xfs', directory: scratch });
   await mountDevice(disk.device, dest);
@@ -386,7 +389,7 @@ test('files are restored over what is there, and never through a link', async (t
     await unmount(dest);
   }
 
-  // The copy runs out of room: what is not whole replaces nothing, and does not appear either.
+  // The copy runs out of room. An incomplete file replaces nothing, and does not appear.
   await prepare();
   await exec('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'none', dest]);
   try {
@@ -410,7 +413,7 @@ test('files are restored over what is there, and never through a link', async (t
     await umount(dest);
   }
 
-  // The destination itself is a link that a user has put there; root's own are followed.
+  // The destination itself is a link that a user has made. Links made by root are followed.
   before = await prepare();
   const theirs = join(place, 'theirs');
   mkdirSync(theirs);
@@ -432,7 +435,7 @@ test('files are restored over what is there, and never through a link', async (t
   assert.ok(!readdirSync(dest).some((name) => name.startsWith('.dattod')));
 });
 
-test('a filesystem that keeps no owners and modes is restored to if only root may write there', async (t) => {
+test('a filesystem without owners and modes is a valid destination if only root may write there', async (t) => {
   const place = sharedPlace(t);
   const disk = await makeLoop(t, { size: 32 * MiB, directory: scratch });
   await exec('mkntfs', ['--force', '--quick', '--quiet', disk.device]);
@@ -455,7 +458,7 @@ test('a filesystem that keeps no owners and modes is restored to if only root ma
             /gives all files the owner \d+ and the mode 7[57][57], and supports symbolic links/,
           );
         }
-        // So the next try is not refused since something is there.
+        // So the next try is not refused because of existing files.
         assert.ok(!readdirSync(to).some((name) => name.startsWith('.dattod')));
       }
     } finally {
@@ -464,7 +467,7 @@ test('a filesystem that keeps no owners and modes is restored to if only root ma
   }
 });
 
-test('a user who changes the destination meanwhile gets nothing written elsewhere', async (t) => {
+test('a user who changes the destination during the restore gets nothing written elsewhere', async (t) => {
   const place = sharedPlace(t);
   const [victim, dest, source] = ['victim', 'dest', 'source'].map((name) => join(place, name));
   for (const path of [victim!, dest!, join(source!, 'etc')]) mkdirSync(path, { recursive: true });
@@ -472,7 +475,7 @@ test('a user who changes the destination meanwhile gets nothing written elsewher
   writeFileSync(join(source!, 'etc/passwd'), 'FROM THE POINT', { mode: 0o4755 });
   chownSync(dest!, stranger, stranger);
   const before = `${await listTree(victim!)}${(await stat(victim!)).mtimeMs}`;
-  // Puts a link in the place of the directory and back, as fast as it can, and moves aside what root makes.
+  // Replaces the directory by a link and back, as fast as it can, and moves away the files that root makes.
   const racer = spawn(process.execPath, ['-e', racing, dest!, victim!], {
     ...{ uid: stranger, gid: stranger, cwd: '/' },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -530,7 +533,7 @@ const racing = `
   }
 `;
 
-test('a btrfs point is mounted beside its source, and shows what it held', async (t) => {
+test('a btrfs point is mounted next to its source, and shows its own content', async (t) => {
   const source = await makeLoop(t, { size: 128 * MiB, directory: scratch });
   await exec('mkfs.btrfs', ['--quiet', '--nodiscard', source.device]);
   const live = join(scratch, 'btrfs-live');
@@ -559,7 +562,7 @@ test('a btrfs point is mounted beside its source, and shows what it held', async
   await unmountImage(runDirectory, record.directory);
 });
 
-test('over mount points, places of devices and the vault itself only if that is said', async (t) => {
+test('over mount points, places of devices and the vault itself only with an explicit option', async (t) => {
   const place = join(scratch, 'a-mount-point');
   mkdirSync(place);
   await exec('mount', ['-t', 'tmpfs', 'none', place]);
@@ -579,7 +582,7 @@ test('over mount points, places of devices and the vault itself only if that is 
     await unmountImage(runDirectory, record.directory);
     await assertOnlyMount(place);
 
-    // Its server still sees what the mount hides, and cleaning up finds everything.
+    // Its server still sees the files that the mount hides, and the cleanup finds everything.
     const vault = join(scratch, 'store/vault');
     const over = await mount(t, ext4.spec, 'store/vault', { over: true });
     writeFileSync('/proc/sys/vm/drop_caches', '3');
@@ -600,7 +603,7 @@ async function assertOnlyMount(place: string): Promise<void> {
   );
 }
 
-test('an image that asks for a panic at damage is mounted so that the machine goes on', async (t) => {
+test('an image that requests a panic on errors is mounted so that the machine continues', async (t) => {
   const image = join(scratch, 'panic.img');
   await cp(ext4.image, image);
   await exec('tune2fs', ['-e', 'panic', '-E', 'mount_opts=errors=panic', image]);
@@ -613,7 +616,7 @@ test('an image that asks for a panic at damage is mounted so that the machine go
   rmSync(image);
 });
 
-test('verifications find a point whole, and name what is lost', async () => {
+test('verifications find a whole point whole, and name the losses of a damaged one', async () => {
   const subject = { point: '', device: 'xfs' };
   const common = { image: xfs.spec, subject, sectorSize: 512, runDirectory };
   for (const level of ['reachable', 'read', 'filesystem'] as const) {
@@ -642,7 +645,7 @@ test('verifications find a point whole, and name what is lost', async () => {
   assert.equal(gone.outcome, 'damaged');
   assert.ok(gone.lost.length > 0);
 
-  // The filesystem's own checker sees what the vault cannot: it was stored so.
+  // The filesystem's own checker sees an error that the vault cannot see, since it was stored in this state.
   const bad = join(scratch, 'bad-filesystem');
   await cp(ext4.image, bad);
   await exec('debugfs', ['-w', '-R', 'clri <12>', bad]);
@@ -651,7 +654,7 @@ test('verifications find a point whole, and name what is lost', async () => {
   assert.match(wrong.problems.join('\n'), /ext4: /);
 });
 
-test('an export for other programs: all of it, its holes, and writes that are thrown away', async (t) => {
+test('an export for other programs: all data, holes, and writes that are discarded', async (t) => {
   const socket = join(scratch, 'export.sock');
   const overlays = join(scratch, 'overlays');
   mkdirSync(overlays);

@@ -1,7 +1,7 @@
 /**
- * Proves what the signs of life of ext4 and XFS (docs/formats/reboot.md) are to show, against the kernel that runs: a
- * mount for writing has changed them when it returns, also where nothing more came of it; reading changes nothing of
- * ext4; and e2fsck, tune2fs and xfs_repair do not write without a trace. Needs root, e2fsprogs, xfsprogs.
+ * Proves the signs of life of ext4 and XFS (docs/formats/reboot.md) on the running kernel. A mount for
+ * writing has changed them when it returns, even if nothing is written afterwards. Reading changes nothing on
+ * ext4. e2fsck, tune2fs and xfs_repair do not write without a trace. Needs root, e2fsprogs, xfsprogs.
  */
 import assert from 'node:assert/strict';
 import { copyFile, writeFile } from 'node:fs/promises';
@@ -38,7 +38,7 @@ async function refusal(path: string): Promise<string> {
   return typeof found === 'string' ? found : '';
 }
 
-/** What tells two readings apart: a difference, or that the second one cannot be trusted. */
+/** Returns why two readings differ: a difference, or the reason why the second one cannot be trusted. */
 function change(before: Signs, now: Signs | string): string | undefined {
   return typeof now === 'string' ? now : signDifference(before, now);
 }
@@ -60,9 +60,9 @@ async function mounted(
 for (const filesystem of ['ext3', 'ext4', 'xfs']) {
   const size = filesystem === 'xfs' ? 320 * MiB : 96 * MiB;
 
-  test(`${filesystem}: the same as long as nobody mounts it, and another after each mount`, async (t) => {
+  test(`${filesystem}: unchanged without a mount, and changed by each mount`, async (t) => {
     const disk = await makeLoop(t, { size, filesystem });
-    // An XFS that was never mounted has a log without a record of its own.
+    // The log of an XFS that was never mounted has no record of its own.
     await mounted(disk, 'rw', (place) => writeFile(join(place, 'a'), 'a'));
     const first = await signs(disk.device);
     assert.deepEqual(await signs(disk.device), first);
@@ -74,13 +74,13 @@ for (const filesystem of ['ext3', 'ext4', 'xfs']) {
     assert.notEqual(signDifference(second, await signs(disk.device)), undefined);
   });
 
-  test(`${filesystem}: a mount that is cut the moment it returns shows`, async (t) => {
+  test(`${filesystem}: a mount that is interrupted the moment it returns shows`, async (t) => {
     const disk = await makeLoop(t, { size, filesystem });
     await mounted(disk, 'rw', (place) => writeFile(join(place, 'a'), 'a'));
     const before = await signs(disk.device);
     const cut = join(disk.directory, 'cut');
     await mounted(disk, 'rw', async () => {
-      // The file behind the loop device has what the device was given, as a disk has after a power cut.
+      // The file behind the loop device has all data that the device received, like a disk after a power cut.
       await copyFile(disk.image, cut);
     });
     const what = change(before, await readSigns(cut));
@@ -101,7 +101,8 @@ for (const filesystem of ['ext3', 'ext4', 'xfs']) {
     t.diagnostic(`mounted read-only: ${String(seen[0])}; then unmounted: ${String(seen[1])}`);
     if (filesystem !== 'xfs') assert.deepEqual(seen, [undefined, undefined]);
 
-    // As a root filesystem ends and begins: written, remounted read-only, unmounted; read-only, then writable.
+    // A root filesystem ends like this: written, remounted read-only, unmounted. It begins read-only, then
+    // becomes writable.
     let ending: Signs | string = '';
     await mounted(disk, 'rw', async (place) => {
       await writeFile(join(place, 'c'), 'c');
@@ -120,7 +121,7 @@ for (const filesystem of ['ext3', 'ext4', 'xfs']) {
     assert.notEqual(change(ended, await readSigns(cut)), undefined);
   });
 
-  test(`${filesystem}: a write in place that is cut at once shows`, async (t) => {
+  test(`${filesystem}: a write in place that is interrupted at once shows`, async (t) => {
     const disk = await makeLoop(t, { size, filesystem });
     await mounted(disk, 'rw', (place) => writeFile(join(place, 'a'), Buffer.alloc(MiB, 1)));
     const before = await signs(disk.device);
@@ -141,7 +142,7 @@ for (const filesystem of ['ext3', 'ext4', 'xfs']) {
   });
 }
 
-test('ext4: what its tools write shows', async (t) => {
+test('ext4: the writes of its tools show', async (t) => {
   const disk = await makeLoop(t, { size: 96 * MiB, filesystem: 'ext4' });
   await mounted(disk, 'rw', () => Promise.resolve());
   const first = await signs(disk.device);
@@ -166,7 +167,7 @@ test('ext4: what its tools write shows', async (t) => {
   }
 });
 
-test('XFS: what its tools write shows', async (t) => {
+test('XFS: the writes of its tools show', async (t) => {
   const disk = await makeLoop(t, { size: 320 * MiB, filesystem: 'xfs' });
   await mounted(disk, 'rw', (place) => writeFile(join(place, 'a'), 'a'));
   const before = await signs(disk.device);
@@ -176,7 +177,7 @@ test('XFS: what its tools write shows', async (t) => {
   assert.notEqual(change(before, await readSigns(disk.device)), undefined, 'xfs_repair');
 });
 
-test('nothing is said of filesystems without such signs', async (t) => {
+test('filesystems without such signs have none', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext2' });
   assert.match(await refusal(disk.device), /ext2 has no signs/);
   const empty = await makeLoop(t, { size: 64 * MiB });

@@ -1,7 +1,9 @@
 /**
- * Proves that a full or read-only state directory is said to be one: each job and each start that needs it ends with an
- * error that names the path, the cause and the next step, nothing is lost by it, and all works again afterwards. And that
- * a machine that is restored from an image does not list the job that made the image as failed.
+ * Proves that a full or read-only state directory is reported. Each job and each start that needs it ends
+ * with an error that names the path, the cause and the next step. Nothing is lost, and everything works again
+ * afterwards.
+ *
+ * Also proves that a machine restored from an image does not list the job that made the image as failed.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
@@ -29,7 +31,7 @@ test('a full and a read-only state directory', async (t) => {
   const vault = await vaultFor(t, state);
   const image = join(scratch, 'image');
   const to = (target: string) => ['--device', disk.device, '--target', target];
-  // What a machine that is restored from the image has for its history.
+  // The copy is the history of a machine that is restored from the image.
   const copied = join(scratch, 'history.sqlite');
   const hook = await scriptIn(scratch, 'copy-history', [`cp ${state}/history.sqlite ${copied}`]);
   await backUpWell(daemon, [...to(image), '--frozen-hook', hook, '--max-freeze', '20s']);
@@ -47,7 +49,7 @@ test('a full and a read-only state directory', async (t) => {
       assert.match(error.message, said);
       assert.match(error.hint ?? '', next);
     };
-    // One that has a chain: it is refused, or it has begun and fails.
+    // A job that has a chain: it is refused, or it starts and fails.
     const job = await dattocli(['startbackup', '--differential', '--wait', '--json', ...to(image)], daemon);
     assert.equal(job.code, 1);
     const error =
@@ -62,7 +64,7 @@ test('a full and a read-only state directory', async (t) => {
       );
   };
   const filler = join(state, 'filler');
-  // To the last block, also of those that were promised to what was not written yet.
+  // Fills the disk to the last block, including the blocks reserved for delayed writes.
   for (const options of [
     ['bs=64k'],
     ['bs=1k', 'oflag=append', 'conv=notrunc,fsync'],
@@ -73,7 +75,7 @@ test('a full and a read-only state directory', async (t) => {
   rmSync(filler);
   await backUpWell(daemon, to(image), '--differential');
 
-  // As the kernel does after an error of the filesystem.
+  // The kernel does the same after an error of the filesystem.
   await exec('mount', ['-o', 'remount,abort', small.mountPoint!]);
   await lacking(
     /EROFS|readonly|read-only/,

@@ -1,4 +1,4 @@
-/** The blktrace tracker on one of Debian's kernels, in the virtual machine. */
+/** Runs the blktrace tracker on one of Debian's kernels, in the virtual machine. */
 import { MiB } from '../../src/base/bytes.ts';
 import { testInVm } from '../vm/in-vm.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Proves the commands around tracking on the machine itself: `tracking` and `tracking stop`, `chains`, `verify`; and
- * that several devices in one incremental end at one instant.
+ * Proves the tracking commands on the machine itself: `tracking` and `tracking stop`, `chains`, `verify`.
+ * Also proves that several devices in one incremental end at one instant.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -37,7 +37,7 @@ async function document<T>(...command: string[]): Promise<T> {
   return JSON.parse(stdout) as T;
 }
 
-test('tracking: nothing before the first backup, all about it after, and its end', async (t) => {
+test('tracking: nothing before the first backup, all details after it, and its end', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
   const look = async () => {
     const { devices } = await document<TrackingDocument>('tracking');
@@ -79,7 +79,7 @@ test('tracking: nothing before the first backup, all about it after, and its end
   assert.match(forced.message, /tracker/);
 });
 
-test('verify: compares all that is known; what differs ends the trust in the target', async (t) => {
+test('verify: compares all known data; a difference makes the target untrusted', async (t) => {
   const size = 64 * MiB;
   const disk = await makeLoop(t, { size, filesystem: 'ext4', mount: true });
   await fillWithFiles(disk.mountPoint!, 16 * MiB);
@@ -100,7 +100,7 @@ test('verify: compares all that is known; what differs ends the trust in the tar
   assert.ok(device!.bytes_verified > 12 * MiB);
   assert.equal(device!.bytes_verified + device!.bytes_unknown, size);
 
-  // A bit in the middle of a file's data.
+  // Flips a bit in the middle of a file's data.
   const copy = join(scratch, 'verified.copy');
   copyFileSync(image, copy);
   const at = readFileSync(image).indexOf(

@@ -1,4 +1,7 @@
-/** eBPF tracking on the kernel at hand, where it can: loop devices, whole and in partitions, and random rounds. */
+/**
+ * Tests eBPF tracking on the running kernel, if it supports that: loop devices, whole and in partitions, and
+ * random rounds.
+ */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,7 +26,7 @@ async function openTracker(
   const directory = mkdtempSync(join(tmpdir(), 'tracking-'));
   atEnd(t, () => rmSync(directory, { recursive: true }));
   const pins = join(directory, 'bpf/dattod');
-  // A bpffs is mounted there, since there is none.
+  // A bpffs is mounted there, because there was none.
   atEnd(t, () => umount(join(directory, 'bpf')));
   const tracker = await EbpfTracker.open({ pinDirectory: pins });
   atEnd(t, () => tracker.stop());
@@ -41,7 +44,7 @@ test('partitions of a loop device, across a restart of the tracker, and detached
   const generation = newGeneration();
   (await tracker.take(second)).commit(generation);
   await tracker.close();
-  // Nobody is there to see it.
+  // No tracker runs to see these writes.
   sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
   sh(`dd if=/dev/urandom of=${disk.partition(1)} bs=4k seek=7 count=2 oflag=direct conv=notrunc status=none`);
   const next = await EbpfTracker.open({ pinDirectory: pins });
@@ -60,7 +63,7 @@ test('partitions of a loop device, across a restart of the tracker, and detached
   const again = await next.track(second);
   assert.equal(again.doubt, undefined);
 
-  // A device that is detached, as at a shutdown: its map still tells what was written to it.
+  // The device is detached, as at a shutdown. Its map still shows the writes to it.
   sh(`dd if=/dev/urandom of=${second.path} bs=4k seek=9 count=1 oflag=direct conv=notrunc status=none`);
   const there = next.remains(second);
   assert.deepEqual([there?.gone, there?.lost, there?.epoch], [undefined, undefined, again.epoch]);
@@ -73,27 +76,31 @@ test('partitions of a loop device, across a restart of the tracker, and detached
   assert.equal(next.remains(second), undefined);
 });
 
-test('more ranges of one disk than there is room for: refused, and the others go on', { skip }, async (t) => {
-  const { tracker } = await openTracker(t);
-  const parts = Array.from({ length: 65 }, (_, part) => `start=${2048 + part * 2048},size=2048\n`).join('');
-  const disk = await makeLoop(t, { size: 72 * MiB, partitions: `label: gpt\n${parts}` });
-  const devices = Array.from({ length: 65 }, (_, part) => describeDevice(disk.partition(part + 1)));
-  for (const device of devices.slice(0, 64)) await tracker.track(device);
-  await assert.rejects(tracker.track(devices[64]!), {
-    code: 'NOT_SUPPORTED',
-    message: /64 ranges of disk \S+ are tracked already/,
-  });
-  for (const [part, device] of devices.slice(0, 64).entries()) {
-    (await tracker.take(device)).commit(newGeneration());
-    if (part % 9 !== 0) continue;
-    sh(`dd if=/dev/urandom of=${device.path} bs=4k seek=2 count=1 oflag=direct conv=notrunc status=none`);
-    assert.deepEqual([...(await tracker.take(device)).dirty.extents()], [{ offset: 8192, length: 4096 }]);
-  }
-  await tracker.untrack(devices[0]!);
-  assert.equal((await tracker.track(devices[64]!)).doubt, undefined);
-});
+test(
+  'more ranges of one disk than there is room for: refused, and the others continue',
+  { skip },
+  async (t) => {
+    const { tracker } = await openTracker(t);
+    const parts = Array.from({ length: 65 }, (_, part) => `start=${2048 + part * 2048},size=2048\n`).join('');
+    const disk = await makeLoop(t, { size: 72 * MiB, partitions: `label: gpt\n${parts}` });
+    const devices = Array.from({ length: 65 }, (_, part) => describeDevice(disk.partition(part + 1)));
+    for (const device of devices.slice(0, 64)) await tracker.track(device);
+    await assert.rejects(tracker.track(devices[64]!), {
+      code: 'NOT_SUPPORTED',
+      message: /64 ranges of disk \S+ are tracked already/,
+    });
+    for (const [part, device] of devices.slice(0, 64).entries()) {
+      (await tracker.take(device)).commit(newGeneration());
+      if (part % 9 !== 0) continue;
+      sh(`dd if=/dev/urandom of=${device.path} bs=4k seek=2 count=1 oflag=direct conv=notrunc status=none`);
+      assert.deepEqual([...(await tracker.take(device)).dirty.extents()], [{ offset: 8192, length: 4096 }]);
+    }
+    await tracker.untrack(devices[0]!);
+    assert.equal((await tracker.track(devices[64]!)).doubt, undefined);
+  },
+);
 
-test('requests whose end is not seen are dirty', { skip }, async (t) => {
+test('requests without a visible end count as dirty', { skip }, async (t) => {
   const directory = `/sys/fs/bpf/unseen-${process.pid}`;
   atEnd(t, () => rmSync(directory, { recursive: true, force: true }));
   const disk = await makeLoop(t, { size: 16 * MiB });

@@ -1,10 +1,10 @@
 /**
- * Proves with the real tracker that an incremental never succeeds as if nothing had happened where writes may have been
- * missed: no room for what is on its way, another boot, the device attached again or resized, programs detached. Each
- * becomes a differential or a full that says why, and the next is an incremental again.
+ * Proves with the real tracker that an incremental never succeeds silently if writes may have been missed.
+ * The cases: no room for writes in flight, another boot, the device attached again or resized, programs
+ * detached. Each becomes a differential or a full with the reason, and the next is an incremental again.
  *
- * Losses that this kernel does not allow are in test/vm/; the engine's part, with a tracker that can be steered, is in
- * incremental-doubt.test.ts. Needs a kernel that eBPF can track with; skipped elsewhere.
+ * Losses that this kernel does not allow are in test/vm/. The engine's part, with a tracker that tests
+ * control, is in incremental-doubt.test.ts. Needs a kernel on which eBPF tracking works; skipped elsewhere.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -77,7 +77,7 @@ class Backed {
     });
   }
 
-  /** What an incremental (the first time: a full) becomes, and why. */
+  /** Runs an incremental (the first time: a full) and asserts its actual kind and the reason. */
   async backUp(kind: BackupKind, reason?: RegExp): Promise<void> {
     const args = ['--device', this.disk.device, '--target', this.image];
     const { status, code } = await backUp(
@@ -104,7 +104,7 @@ class Backed {
   }
 }
 
-test('no room for writes on their way: a differential', { skip }, async (t) => {
+test('no room for writes in flight: a differential', { skip }, async (t) => {
   const backed = await Backed.make(t, 'test/helpers/dattod-small.ts');
   await exec('fio', [
     ...['--name=many', `--directory=${backed.mountPoint}`, '--rw=randwrite', '--bs=4k', '--size=4m'],
@@ -129,7 +129,7 @@ test('maps of another boot: a differential', { skip }, async (t) => {
   await backed.fineAgain();
 });
 
-test('the device was attached again meanwhile: a differential; resized: a full', { skip }, async (t) => {
+test('the device was attached again in between: a differential; resized: a full', { skip }, async (t) => {
   const backed = await Backed.make(t);
   const { device, image } = backed.disk;
   await unmount(backed.mountPoint);
@@ -149,12 +149,12 @@ test('the device was attached again meanwhile: a differential; resized: a full',
 });
 
 test(
-  'a program detached, and all that was pinned taken away, below a daemon that runs: a differential',
+  "a program detached, and all pins removed, during the daemon's run: a differential",
   { skip },
   async (t) => {
     const backed = await Backed.make(t);
     const { pinDirectory } = backed.daemon;
-    // It goes on while the daemon has it open.
+    // The tracker continues while the daemon has it open.
     rmSync(join(pinDirectory, 'request-block_rq_complete-0-link'));
     await backed.backUp('incremental');
     await backed.restart();

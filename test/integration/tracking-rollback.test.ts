@@ -1,11 +1,14 @@
 /**
- * Proves with the real tracker that a state directory that does not know what was taken from the tracker's maps never
- * leads to a wrong incremental: an older copy of it that was put back within one boot, another one that a second daemon
- * used with the same pins in between, an older copy of a single file. For images and for vaults. Each job becomes a
- * differential that says so, its image is right, and the next is an incremental again. And that two daemons cannot use
- * one pin directory at the same time.
+ * Proves with the real tracker that a state directory that lacks the latest takes from the tracker's maps
+ * never leads to a wrong incremental. The cases are an older copy put back within one boot, and an older copy
+ * of a single file. In a third case a second daemon uses another state directory with the same pins in
+ * between.
  *
- * Needs a kernel that eBPF can track with; skipped elsewhere.
+ * This is proven for images and for vaults. Each job becomes a differential with the reason, its image is
+ * right, and the next is an incremental again. Also proves that two daemons cannot use one pin directory at
+ * the same time.
+ *
+ * Needs a kernel on which eBPF tracking works; skipped elsewhere.
  */
 import assert from 'node:assert/strict';
 import {
@@ -35,7 +38,10 @@ const size = 12 * MiB;
 const notInStep =
   /does not fit what was taken from the tracker since \(generation .*, the tracker has [0-9a-f]{16}\)/;
 
-/** A device without a filesystem, all of which is used, so that each of its bytes counts; and daemons that back it up. */
+/**
+ * A device without a filesystem, and daemons that back it up. All of the device is used, so that each of its
+ * bytes counts.
+ */
 class Tracked {
   daemon: TestDaemon;
   readonly device: string;
@@ -58,7 +64,7 @@ class Tracked {
     return tracked;
   }
 
-  /** Random bytes, past the page cache. */
+  /** Writes random bytes past the page cache. */
   async write(offset: number, length: number, from = '/dev/urandom'): Promise<void> {
     await exec('dd', [
       ...[`if=${from}`, `of=${this.device}`, 'bs=64k', `seek=${offset / 65536}`, `count=${length / 65536}`],
@@ -86,7 +92,7 @@ class Tracked {
     return copy;
   }
 
-  /** Another copy of the state directory in the place of what is there. */
+  /** Replaces the state directory by another copy. */
   putBack(copy: string): void {
     rmSync(this.state, { recursive: true });
     cpSync(copy, this.state, { recursive: true });
@@ -101,7 +107,10 @@ class Tracked {
     this.daemon = await startDaemon({ paths: this.daemon, tracking: true });
   }
 
-  /** `--full` the first time. Verified as a whole, which shows only that the target holds what was sent. */
+  /**
+   * Runs a backup, with `--full` the first time. The full verification shows only that the target holds the
+   * data that was sent.
+   */
   async backUp(
     target: string,
     kind: 'full' | 'incremental' | 'differential',
@@ -160,7 +169,8 @@ test('an older copy of the state directory put back: both images are compared, o
   await tracked.startAgain();
   await tracked.write(3 * MiB, 2 * MiB);
   await tracked.backUp(b, 'incremental');
-  // As it was when the state was copied, so that the fingerprints that come back are of what B no longer holds.
+  // Restores the content at the time of the copy. So the fingerprints that come back describe data that B no
+  // longer holds.
   await tracked.write(4 * MiB, MiB, before);
   await tracked.daemon.end();
   tracked.putBack(copy);
@@ -177,50 +187,45 @@ test('an older copy of the state directory put back: both images are compared, o
   await tracked.leavesNothing();
 });
 
-test(
-  'the same below a daemon that runs, of single files, and by a kill: as it has to be',
-  { skip },
-  async (t) => {
-    const tracked = await Tracked.make(t);
-    const [a, b] = images(tracked);
-    await tracked.backUp(a, 'full');
-    await tracked.backUp(b, 'full');
-    const chains = join(tracked.state, 'chains');
-    const chainOf = (target: string): string =>
-      join(
-        chains,
-        readdirSync(chains).find((id) =>
-          readFileSync(join(chains, id, 'chain.json'), 'utf8').includes(target),
-        )!,
-      );
-    for (const names of [['pending'], ['chain.json'], ['pending', 'chain.json', 'fingerprints']]) {
-      const copy = tracked.copyOfState();
-      await tracked.write(7 * MiB, MiB);
-      await tracked.backUp(b, 'incremental');
-      const chain = chainOf(a);
-      for (const name of names)
-        copyFileSync(join(chain.replace(tracked.state, copy), name), join(chain, name));
-      await tracked.backUp(a, 'differential');
-      tracked.same(a, `after an older ${names.join(', ')}`);
-    }
-    // A daemon that is killed loses nothing of the tie.
-    await tracked.write(9 * MiB, MiB);
-    await tracked.daemon.kill();
-    await tracked.startAgain();
-    for (const image of [a, b]) {
-      await tracked.backUp(image, 'incremental');
-      tracked.same(image, 'after a kill');
-    }
-    // What an older version of the agent recorded.
-    const path = join(chainOf(a), 'chain.json');
-    const { generations, ...old } = JSON.parse(readFileSync(path, 'utf8')) as { generations: string[] };
-    assert.ok(generations.length > 0);
-    writeFileSync(path, JSON.stringify(old));
+test("the same during the daemon's run, for single files, and by a kill", { skip }, async (t) => {
+  const tracked = await Tracked.make(t);
+  const [a, b] = images(tracked);
+  await tracked.backUp(a, 'full');
+  await tracked.backUp(b, 'full');
+  const chains = join(tracked.state, 'chains');
+  const chainOf = (target: string): string =>
+    join(
+      chains,
+      readdirSync(chains).find((id) =>
+        readFileSync(join(chains, id, 'chain.json'), 'utf8').includes(target),
+      )!,
+    );
+  for (const names of [['pending'], ['chain.json'], ['pending', 'chain.json', 'fingerprints']]) {
+    const copy = tracked.copyOfState();
+    await tracked.write(7 * MiB, MiB);
+    await tracked.backUp(b, 'incremental');
+    const chain = chainOf(a);
+    for (const name of names) copyFileSync(join(chain.replace(tracked.state, copy), name), join(chain, name));
     await tracked.backUp(a, 'differential');
-    tracked.same(a, 'after a record of an older version');
-    await tracked.leavesNothing();
-  },
-);
+    tracked.same(a, `after an older ${names.join(', ')}`);
+  }
+  // A killed daemon keeps the connection between its state and the maps.
+  await tracked.write(9 * MiB, MiB);
+  await tracked.daemon.kill();
+  await tracked.startAgain();
+  for (const image of [a, b]) {
+    await tracked.backUp(image, 'incremental');
+    tracked.same(image, 'after a kill');
+  }
+  // The record as an older version of the agent wrote it.
+  const path = join(chainOf(a), 'chain.json');
+  const { generations, ...old } = JSON.parse(readFileSync(path, 'utf8')) as { generations: string[] };
+  assert.ok(generations.length > 0);
+  writeFileSync(path, JSON.stringify(old));
+  await tracked.backUp(a, 'differential');
+  tracked.same(a, 'after a record of an older version');
+  await tracked.leavesNothing();
+});
 
 test('vaults: an older copy of the state directory put back', { skip }, async (t) => {
   const tracked = await Tracked.make(t);
@@ -253,35 +258,39 @@ test('vaults: an older copy of the state directory put back', { skip }, async (t
   await tracked.leavesNothing();
 });
 
-test('two daemons never have one pin directory, and what the other took is noticed', { skip }, async (t) => {
-  const tracked = await Tracked.make(t);
-  const [a, b] = images(tracked);
-  await tracked.backUp(a, 'full');
-  const own = daemonPaths();
-  atEnd(t, () => rmSync(own.directory, { recursive: true, force: true }));
-  const { pinDirectory } = tracked.daemon;
-  const paths = { ...own, pinDirectory, arguments: [...own.arguments, '--pin-dir', pinDirectory] };
-  const refusal = await runProgram('src/bin/dattod.ts', ['--foreground', ...paths.arguments]);
-  assert.deepEqual([refusal.code, refusal.stdout], [1, '']);
-  assert.equal(
-    refusal.stderr,
-    `dattod: Another process uses the pins in ${pinDirectory} (stop the other dattod, or give this one its own --pin-dir)\n`,
-  );
-  await tracked.write(2 * MiB, MiB);
+test(
+  'two daemons never share a pin directory, and takes by the other one are noticed',
+  { skip },
+  async (t) => {
+    const tracked = await Tracked.make(t);
+    const [a, b] = images(tracked);
+    await tracked.backUp(a, 'full');
+    const own = daemonPaths();
+    atEnd(t, () => rmSync(own.directory, { recursive: true, force: true }));
+    const { pinDirectory } = tracked.daemon;
+    const paths = { ...own, pinDirectory, arguments: [...own.arguments, '--pin-dir', pinDirectory] };
+    const refusal = await runProgram('src/bin/dattod.ts', ['--foreground', ...paths.arguments]);
+    assert.deepEqual([refusal.code, refusal.stdout], [1, '']);
+    assert.equal(
+      refusal.stderr,
+      `dattod: Another process uses the pins in ${pinDirectory} (stop the other dattod, or give this one its own --pin-dir)\n`,
+    );
+    await tracked.write(2 * MiB, MiB);
 
-  // The lock ends with the process, whatever ended it.
-  await tracked.daemon.kill();
-  const other = await startDaemon({ paths, tracking: true });
-  try {
-    await tracked.backUp(b, 'full', other);
-    await tracked.write(3 * MiB, MiB);
-    await tracked.backUp(b, 'incremental', other);
-    tracked.same(b, 'by the other daemon');
-  } finally {
-    await other.end();
-  }
-  await tracked.startAgain();
-  await tracked.backUp(a, 'differential');
-  tracked.same(a, 'after another daemon took from the maps');
-  await tracked.leavesNothing();
-});
+    // The lock ends with the process, however the process ends.
+    await tracked.daemon.kill();
+    const other = await startDaemon({ paths, tracking: true });
+    try {
+      await tracked.backUp(b, 'full', other);
+      await tracked.write(3 * MiB, MiB);
+      await tracked.backUp(b, 'incremental', other);
+      tracked.same(b, 'by the other daemon');
+    } finally {
+      await other.end();
+    }
+    await tracked.startAgain();
+    await tracked.backUp(a, 'differential');
+    tracked.same(a, 'after another daemon took from the maps');
+    await tracked.leavesNothing();
+  },
+);

@@ -1,10 +1,13 @@
 /**
- * Proves that tracking outlives the daemon while writes go on: stopped, killed by SIGKILL, upgraded to another version
- * and back. The next incremental is right, and is an incremental where the pinned maps and programs are those that the
- * new daemon would have made; where they are another version's, or have been taken away, it is a differential that
- * says so. And that tracking can be removed with nothing left in the kernel, as a package's removal script has to.
+ * Proves that tracking outlives the daemon while writes continue: stopped, killed by SIGKILL, upgraded to
+ * another version and back. The next backup is right. It is an incremental if the pinned maps and programs
+ * are those that the new daemon would have made. If they belong to another version or were removed, it is a
+ * differential with the reason.
  *
- * Needs a kernel that eBPF can track with; skipped elsewhere.
+ * Also proves that tracking can be removed with nothing left in the kernel, as a package's removal script
+ * needs.
+ *
+ * Needs a kernel on which eBPF tracking works; skipped elsewhere.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -27,7 +30,7 @@ const support = await trackingSupport();
 const skip = support.supported ? false : support.why;
 const size = 96 * MiB;
 
-/** A filesystem that is written to all the time, and the daemon that backs it up. */
+/** A filesystem under constant writes, and the daemon that backs it up. */
 class Tracked {
   daemon: TestDaemon;
   readonly device: string;
@@ -72,7 +75,10 @@ class Tracked {
     return tracked;
   }
 
-  /** An incremental (or the first full) is of this kind, for this reason where it is none, and is right. */
+  /**
+   * Runs an incremental (or the first full). Asserts its kind, the reason if it is not an incremental, and
+   * that it is right.
+   */
   async backUp(kind: 'full' | 'incremental' | 'differential', reason?: RegExp): Promise<void> {
     const wish = kind === 'full' ? '--full' : '--incremental';
     const { status, code } = await backUp(this.daemon, [...this.#target, ...this.#proof.args], wish);
@@ -91,7 +97,10 @@ class Tracked {
     await this.#proof.assertSame(`(${kind})`);
   }
 
-  /** Another daemon in the place of one that has ended, when a MiB more was written; it tells its version. */
+  /**
+   * Replaces an ended daemon by another one, after a MiB more was written. Returns the version of the new
+   * daemon.
+   */
   async next(entry?: string): Promise<string> {
     const before = this.#written();
     await waitFor('a MiB more is written', 60_000, () => this.#written() >= before + MiB);
@@ -104,7 +113,7 @@ class Tracked {
     return (JSON.parse(stdout) as { dattod: string }).dattod;
   }
 
-  /** Bytes that the kernel has written to the device; the file counts sectors of 512 bytes. */
+  /** Returns the bytes that the kernel has written to the device. The file counts sectors of 512 bytes. */
   #written(): number {
     const fields = readFileSync(`/sys/block/${basename(this.device)}/stat`, 'latin1')
       .trim()
@@ -119,7 +128,7 @@ class Tracked {
   }
 }
 
-test('a daemon stopped, killed, or of another version goes on with the epoch', { skip }, async (t) => {
+test('a daemon that was stopped, killed, or of another version continues the epoch', { skip }, async (t) => {
   const tracked = await Tracked.begin(t);
   const epoch = await tracked.epoch();
   await tracked.daemon.end();
@@ -139,7 +148,7 @@ test('a daemon stopped, killed, or of another version goes on with the epoch', {
 });
 
 test(
-  'maps or programs of another version, or none any more: a differential that says so',
+  'maps or programs of another version, or removed: a differential with the reason',
   { skip },
   async (t) => {
     const tracked = await Tracked.begin(t);
@@ -182,7 +191,7 @@ test(
 );
 
 test(
-  'dattod --remove-tracking: nothing is left in the kernel, and nothing happens below a daemon',
+  'dattod --remove-tracking: nothing is left in the kernel, and a running daemon is not disturbed',
   { skip },
   async (t) => {
     const tracked = await Tracked.begin(t);
@@ -200,7 +209,7 @@ test(
     assert.match(refusal.stderr, /^dattod: dattod is already running \(pid \d+\) \(.*stop it first/);
     await tracked.backUp('incremental');
 
-    // Killed, so that nothing was tidied up.
+    // The daemon is killed, so that it did not clean up.
     await tracked.daemon.kill();
     const { stdout, code } = await remove();
     assert.equal(code, 0);
@@ -221,7 +230,7 @@ test(
   },
 );
 
-test('dattocli tracking stop: the same by a daemon that runs', { skip }, async (t) => {
+test('dattocli tracking stop: the same by a running daemon', { skip }, async (t) => {
   const tracked = await Tracked.begin(t);
   const things = await pinnedThings(tracked.daemon.pinDirectory);
   assert.equal((await dattocli(['tracking', 'stop'], tracked.daemon)).code, 0);

@@ -1,7 +1,7 @@
 /**
- * Proves that `--trim` gives space back at the target and takes nothing that the image needs: after half of the files
- * are deleted the image file shrinks, and it is whole and the same; what is written into the freed space afterwards
- * is in the next image, also where the daemon was killed while the target trimmed.
+ * Proves that `--trim` releases space at the target and removes nothing that the image needs. After half of
+ * the files are deleted the image file shrinks, and it is whole and the same. Data written into the freed
+ * space afterwards is in the next image, even if the daemon was killed while the target trimmed.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -44,7 +44,7 @@ function onlyDevice(status: JobStatus): JobStatus['devices'][number] {
   return status.devices[0]!;
 }
 
-/** A mounted filesystem with a file that stays and one that will go. */
+/** Makes a mounted filesystem with a file that stays and one that will be deleted. */
 async function halfToGo(t: EndingTest, type: FilesystemName): Promise<LoopDisk> {
   const disk = await makeLoop(t, { size: 320 * MiB, filesystem: type, mount: true });
   for (const name of ['stays', 'goes'])
@@ -57,7 +57,7 @@ async function deleteHalf(mountPoint: string): Promise<void> {
   await exec('fstrim', [mountPoint]);
 }
 
-/** An image file of the size of the device; the server makes it known under the target. */
+/** Serves an image file of the size of the device. Returns the target. */
 type Serve = (t: EndingTest, image: string) => Promise<string>;
 
 const servers: readonly { name: string; type: FilesystemName; serve: Serve }[] = [
@@ -128,7 +128,7 @@ for (const { name, type, serve } of servers)
     await assertNothingLeft(daemon, { devices: [disk.device], mountPoints: [mountPoint] });
   });
 
-test('blocks that come into use with the bytes that they had are sent, since the target lost them', async (t) => {
+test('blocks that come into use with their old bytes are sent, since the target lost them', async (t) => {
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
   const mountPoint = disk.mountPoint!;
   const image = join(scratch, 'same-bytes.img');
@@ -141,7 +141,7 @@ test('blocks that come into use with the bytes that they had are sent, since the
   await backUpWell(daemon, [...target, '--trim'], '--incremental');
   write();
   for (const tracker of ['auto', 'none']) {
-    // By fingerprints nothing differs from what was sent at first.
+    // By the fingerprints nothing differs from the data that was sent at first.
     const kind = tracker === 'none' ? '--differential' : '--incremental';
     await backUpWell(daemon, [...target, '--tracker', tracker], kind);
     await assertSameFiles('ext4', image, mountPoint, scratch);
@@ -157,7 +157,7 @@ const unable: readonly { name: string; serve: Serve }[] = [
   {
     name: 'offers neither trim nor zeroes',
     serve: async (t, image) => {
-      // Its plugin `split` knows neither trim nor flush.
+      // Its plugin `split` supports neither trim nor flush.
       const server = await startNbdkit(['--filter=nozero', 'split', image]);
       atEnd(t, () => server.stop());
       return server.uri;
@@ -197,7 +197,7 @@ for (const { name, serve } of unable)
     await assertSameFiles('ext4', image, mountPoint, scratch);
   });
 
-test('a daemon that is killed while the target trims: the chain lacks those blocks already', async (t) => {
+test('a daemon is killed while the target trims: the chain lacks those blocks already', async (t) => {
   const disk = await halfToGo(t, 'ext4');
   const mountPoint = disk.mountPoint!;
   const image = join(scratch, 'killed.img');
@@ -221,7 +221,7 @@ test('a daemon that is killed while the target trims: the chain lacks those bloc
   await backUpWell(killed, target);
   await quick.stop();
   await deleteHalf(mountPoint);
-  // The filter comes after the log: the request is written down before it waits.
+  // The filter comes after the log, so the request is logged before it waits.
   const slow = await serve(['--filter=delay', 'file', image, 'delay-trim=30']);
   const job = await startJob(killed, [...target, '--trim'], '--incremental');
   await waitFor('the server is asked to trim', 30_000, () => readFileSync(log, 'utf8').includes('Trim id='));

@@ -1,7 +1,7 @@
 /**
- * Proves append-only agents on a real Ceph, under the very bucket policy that docs/vault.md shows: who may put but not
- * delete backs up, and is refused whatever deletes, and leaves nothing that blocks the one who may. On a bucket with
- * object lock: what such an agent replaced or hid comes back.
+ * Proves append-only agents on a real Ceph, with exactly the bucket policy that docs/vault.md shows. A user
+ * who may put but not delete can back up, is refused every deletion, and leaves nothing that blocks a user
+ * who may delete. On a bucket with object lock, objects that such an agent replaced or hid can be restored.
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -28,7 +28,7 @@ import { daemonPaths, startDaemon } from '../helpers/daemon.ts';
 import { dattocliHere, documentOf, refusedHere } from '../helpers/dattocli-here.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
-/** Blocks of JSON in docs/vault.md: indented by four spaces, the first one that has this text. */
+/** Returns a JSON block of docs/vault.md: the first one, indented by four spaces, that has this text. */
 function documented(text: string): string {
   const page = readFileSync(join(import.meta.dirname, '../../docs/vault.md'), 'utf8');
   const blocks = page.match(/(?<=\n\n)(?: {4}.*\n| *\n(?= {4}))+/g) ?? [];
@@ -90,7 +90,7 @@ async function connectedAs(user: CephUser): Promise<S3Client> {
   return connection.client;
 }
 
-/** Of the name that the policy names. */
+/** Makes a user with a name that the policy contains. */
 async function namedUser(name: string): Promise<CephUser> {
   const user = {
     accessKeyId: randomBytes(10).toString('hex').toUpperCase(),
@@ -103,7 +103,7 @@ async function namedUser(name: string): Promise<CephUser> {
   return user;
 }
 
-/** All versions and delete markers under a prefix of the vault, the latest first. */
+/** Returns all versions and delete markers under a prefix of the vault, the latest first. */
 async function versionsOf(
   Bucket: string,
   prefix: string,
@@ -129,7 +129,7 @@ async function pointsOf(vault: readonly string[]): Promise<string[]> {
 const denied = { name: 'AccessDenied' };
 
 for (const bucket of ['plain', 'backups'])
-  test(`bucket ${bucket}: who may not delete backs up; what deletes is refused, and blocks nobody`, async (t) => {
+  test(`bucket ${bucket}: an append-only user backs up; deletions are refused, and block no other user`, async (t) => {
     const asAgent = ['--vault', `vault:${bucket}-agents`, ...here];
     const asPruner = ['--vault', `vault:${bucket}-pruner`, ...here];
     const { key_file: keyFile } = await documentOf<{ key_file: string }>([
@@ -196,7 +196,7 @@ for (const bucket of ['plain', 'backups'])
     await backUpWell(daemon, pair, '--incremental');
   });
 
-test('object lock: versions stay, whoever deletes or replaces, and what was hidden or replaced comes back', async () => {
+test('object lock: versions survive every deletion, and hidden or replaced objects come back', async () => {
   const Bucket = 'backups';
   const asAgent = ['--vault', 'vault:backups-agents', ...here];
   const asPruner = ['--vault', 'vault:backups-pruner', ...here];
@@ -207,19 +207,20 @@ test('object lock: versions stay, whoever deletes or replaces, and what was hidd
   const [pack] = packs;
   const { Key, VersionId } = pack!;
 
-  // What a machine that was taken over may do, and what not.
+  // The rights of an attacker on a machine that was taken over.
   for (const client of [agent, pruning, owner])
     await assert.rejects(client.send(new DeleteObjectCommand({ Bucket, Key, VersionId })), denied);
   await assert.rejects(agent.send(new DeleteObjectCommand({ Bucket, Key })), denied);
   await agent.send(new PutObjectCommand({ Bucket, Key, Body: 'no pack', ContentMD5: md5('no pack') }));
-  // What one with the pruner's credentials may do: everything is hidden.
+  // The rights of an attacker with the pruner's credentials: everything is hidden.
   const points = (await versionsOf(Bucket, 'points/')).filter(
     ({ isMarker, IsLatest }) => !isMarker && IsLatest,
   );
   for (const point of points) await pruning.send(new DeleteObjectCommand({ Bucket, Key: point.Key }));
   assert.deepEqual(await pointsOf(asAgent), []);
 
-  // As docs/vault.md says: delete markers go, and the older version is copied over the younger one.
+  // As docs/vault.md describes: delete markers are removed, and the older version is copied over the younger
+  // one.
   for (const marker of (await versionsOf(Bucket, 'points/')).filter(({ isMarker }) => isMarker))
     if (points.some((point) => point.Key === marker.Key))
       await owner.send(new DeleteObjectCommand({ Bucket, Key: marker.Key, VersionId: marker.VersionId }));

@@ -1,7 +1,7 @@
 /**
- * Proves backups into a vault: each point equals the frozen device bit for bit in all that is used, whatever the size
- * of chunks; an incremental reads and stores what changed; a job that is killed costs nothing; points that were
- * forgotten are not built on; machines cloned from one image share what they have in common.
+ * Proves backups into a vault. Each point equals the frozen device bit for bit in all used blocks, for every
+ * chunk size. An incremental reads and stores only changes. A killed job costs nothing. Forgotten points are
+ * not used as a base. Machines cloned from one image share their common data.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -35,7 +35,7 @@ const whole = { after };
 const scratch = scratchFor(whole, { memory: true });
 const daemon = await trackedDaemonFor(whole);
 
-/** A hook that copies the device while it is frozen, and the options with which a job runs it. */
+/** Makes a hook that copies the device while it is frozen, and the options with which a job runs it. */
 async function reference(device: string, name: string): Promise<{ path: string; args: string[] }> {
   const path = join(scratch, `reference-${name}`);
   const hook = await scriptIn(scratch, `copy-${name}`, [
@@ -158,7 +158,7 @@ test('killed in the middle of an incremental: the next one is an incremental, an
   await assertLastPoint(vault, 'ext4', status, path);
 });
 
-test('the point that would be built on is forgotten: a full that says so, and it is right', async (t) => {
+test('the base point is forgotten: a full with the reason, and it is right', async (t) => {
   const vault = await vaultFor(t, daemon.stateDirectory);
   const disk = await makeLoop(t, { size: 64 * MiB, filesystem: 'ext4', mount: true });
   await fillWithFiles(disk.mountPoint!, 8 * MiB);
@@ -196,19 +196,19 @@ test('4 KiB writes over 1 % of a device store no more than the chunks they touch
   const status = only(await backUpWell(daemon, pair, '--incremental'));
   const grown = (await bytesOf(vault.directory)) - before;
   t.diagnostic(`${touched.size} chunks touched, ${status.bytes_sent} bytes sent, the vault grew by ${grown}`);
-  // Where the file's blocks do not begin at a chunk a place may touch two; and there are metadata and pages.
+  // If the file's blocks do not begin at a chunk, a place may touch two. Metadata and pages come on top.
   assert.ok(status.bytes_sent <= touched.size * 64 * KiB + 4 * MiB, `${status.bytes_sent} bytes sent`);
   assert.ok(grown <= touched.size * 64 * KiB * 1.01 + 5 * MiB, `the vault grew by ${grown}`);
 });
 
-test('ten machines cloned from one image take at most 1.1 times the room of one', async (t) => {
+test('ten machines cloned from one image take at most 1.1 times the space of one', async (t) => {
   const vault = await vaultFor(t, daemon.stateDirectory);
   const disk = await makeLoop(t, { size: 96 * MiB, filesystem: 'ext4' });
   const mountPoint = join(disk.directory, 'mnt');
   await mountDevice(disk.device, mountPoint);
   await fillWithFiles(mountPoint, 24 * MiB);
   await unmount(mountPoint);
-  // tune2fs changes no UUID if the last check is older than the last mount, by a second.
+  // tune2fs changes no UUID if the last check is older than the last mount, even by a second.
   await exec('e2fsck', ['-fp', disk.device], { allow: [1] });
   let one = 0;
   for (let machine = 0; machine < 10; machine++) {

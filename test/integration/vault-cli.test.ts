@@ -1,6 +1,6 @@
 /**
- * The commands of a vault as a stranger types them: init, two backups, points, diff, restore of the device and of
- * files, mount, export, verify, forget, prune, check. Debian's tools say whether what comes back is right.
+ * Runs the vault commands as a new user types them: init, two backups, points, diff, restore of the device
+ * and of files, mount, export, verify, forget, prune, check. Debian's tools check the restored data.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -36,7 +36,7 @@ const size = 96 * MiB;
 const source = await makeLoop(whole, { size, filesystem: 'ext4', mount: true });
 const files = source.mountPoint!;
 
-/** What a command needs to find the vault, and where it keeps mounts. */
+/** Options with which a command finds the vault, and the directory for mounts. */
 const at = ['--state-dir', daemon.stateDirectory, '--config', daemon.config];
 const run = ['--run-dir', daemon.runDirectory];
 let recoveryCode = '';
@@ -57,7 +57,7 @@ test('vault init makes the default vault, its key and a recovery code', async ()
   assert.match(info.out, /^points +0$/m);
 });
 
-test('a full and an incremental into the default vault, without a word about targets', async () => {
+test('a full and an incremental into the default vault, without naming a target', async () => {
   await fillWithFiles(files, 12 * MiB);
   await mkdir(join(files, 'kept'));
   await writeFile(join(files, 'kept/plain'), 'before\n');
@@ -97,7 +97,7 @@ test('a full and an incremental into the default vault, without a word about tar
   assert.match(one.out, new RegExp(`^point +${last!.id}$`, 'm'));
 });
 
-test('diff says how much of the device changed, and where', async () => {
+test('diff reports how much of the device changed, and where', async () => {
   const [first, last] = await points();
   const diff = await documentOf<DiffDocument>(['diff', first!.id.slice(0, 12), 'latest', '--ranges', ...at]);
   assert.deepEqual([diff.from, diff.to], [first!.id, last!.id]);
@@ -109,7 +109,7 @@ test('diff says how much of the device changed, and where', async () => {
   assert.match((await dattocliHere(['diff', 'latest', 'latest', ...at])).out, /no difference\n$/);
 });
 
-test('restore writes the device to a new one, and over a nearly right one only what differs', async (t) => {
+test('restore writes the device to a new one, and to a nearly right one only differences', async (t) => {
   await unmount(files);
   atEnd(t, () => mountDevice(source.device, files));
   const idle = await dattocli(['startbackup', '-i', '--device', source.device, '--wait'], daemon);
@@ -130,7 +130,7 @@ test('restore writes the device to a new one, and over a nearly right one only w
   await assertWhole('ext4', disk.device, 'idle');
   await assertSameUsed('ext4', source.device, disk.device, size);
 
-  // With nothing but the recovery code, on a machine that knows nothing of the vault.
+  // Uses only the recovery code, like a machine that does not know the vault.
   const image = join(scratch, 'image');
   const codeFile = join(scratch, 'code');
   await writeFile(codeFile, recoveryCode.toLowerCase().replaceAll('-', ' '), { mode: 0o600 });
@@ -142,7 +142,7 @@ test('restore writes the device to a new one, and over a nearly right one only w
   await exec('cmp', [image, disk.device]);
 });
 
-test('restore --files brings back files with all that belongs to them', async () => {
+test('restore --files restores files with all their metadata', async () => {
   const to = join(scratch, 'files');
   const [first] = await points();
   const paths = ['/kept/plain', 'kept/linked', '/kept/odd name\n', '/kept/sparse'];
@@ -191,7 +191,7 @@ test('mount shows several points of one filesystem at once, and umount leaves no
   await refusedHere(['mount', 'latest', now, ...at, ...run], 'FILE_EXISTS');
   await refusedHere(['mount', 'latest', join(scratch, 'no', 'such'), ...at, ...run], 'FILE_ERROR');
   assert.ok(!existsSync(join(scratch, 'no')), 'what is mistyped is not made');
-  // The mounts bear the device's UUID; it means the device still, so what is missed is the vault.
+  // The mounts have the device's UUID, but the UUID still means the device. So the error is about the vault.
   const { stdout: uuid } = await exec('blkid', ['-s', 'UUID', '-o', 'value', source.device]);
   const nowhere = ['--target', `vault:${join(scratch, 'no')}`];
   const started = await dattocli(['startbackup', '-f', '--device', uuid.trim(), ...nowhere], daemon);
@@ -231,7 +231,7 @@ test('export serves the point over NBD until Ctrl-C', async () => {
   }
 });
 
-test('verify looks at three levels, and points shows what was found', async () => {
+test('verify checks at three levels, and points shows the results', async () => {
   for (const args of [
     ['--level', 'reachable'],
     ['--sample', '50%'],
@@ -246,11 +246,11 @@ test('verify looks at three levels, and points shows what was found', async () =
   assert.match((await dattocliHere(['points', ...at])).out, / whole: filesystem$/m);
 });
 
-test('forget keeps what rules and protection say; prune returns the space; check finds all whole', async () => {
+test('forget keeps by rules and protection; prune frees the space; check finds all whole', async () => {
   const [first, second, last] = (await points()).map(({ id }) => id);
   assert.equal((await dattocliHere(['forget', '--protect', first!, ...at])).code, 0);
   await refusedHere(['forget', second!, first!, ...at], 'POINT_PROTECTED');
-  // A minute ago they were not there, so they displace none.
+  // These points are less than a minute old, so they displace no others.
   const during = await documentOf<ForgetDocument>(['forget', '--keep-last', '1', ...at]);
   assert.deepEqual(during.forgotten, []);
   assert.match(JSON.stringify(during.groups), /in the store for less than 24 h/);

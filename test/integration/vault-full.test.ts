@@ -1,4 +1,7 @@
-/** A vault on a disk without any room left, on real filesystems: a prune begins, deletes, and then copies. */
+/**
+ * Tests a vault on a disk without any free space, on real filesystems: a prune begins, deletes, and then
+ * copies.
+ */
 import assert from 'node:assert/strict';
 import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
@@ -25,7 +28,7 @@ const living = { ownerState: () => Promise.resolve('unknown' as const), maxWaste
 const randomImage = (first: number, count: number): Map<number, Buffer> =>
   new Map(Array.from({ length: count }, (_, at) => [first + at, randomBytes(chunkSize)]));
 
-/** Writes to files of another owner until nothing goes any more; `leave` bytes stay free. */
+/** Writes foreign files until the disk is full; `leave` bytes stay free. */
 function fill(directory: string, leave = 0): void {
   const data = randomBytes(MiB);
   for (let file = 0; file < 2000; file++) {
@@ -74,7 +77,7 @@ for (const [filesystem, megabytes] of [
   ['ext4', 64],
   ['xfs', 320],
 ] as const)
-  test(`on a full ${filesystem} a point is forgotten and pruned, and makes room`, async (t) => {
+  test(`on a full ${filesystem} a point is forgotten and pruned, which frees space`, async (t) => {
     const { vault, root, disk, newIndex, index } = await vaultOn(t, filesystem, megabytes);
     const first = await backUp(vault, index, { image: randomImage(0, 160), size });
     const image = randomImage(0, 100);
@@ -94,14 +97,14 @@ for (const [filesystem, megabytes] of [
     await backUp(vault, index, { image: randomImage(0, 20), size });
   });
 
-test('with little room a prune copies what is needed of some packs, deletes those, and goes on', async (t) => {
+test('with little space a prune copies the needed parts of some packs, deletes those, and continues', async (t) => {
   const { vault, disk, newIndex, index } = await vaultOn(t, 'ext4', 96);
   const all = randomImage(0, 560);
   const half: TestImage = new Map([...all].filter(([chunk]) => chunk % 2 === 0));
   const first = await backUp(vault, index, { image: all, size });
   const second = await backUp(vault, index, { image: half, size });
   await forgetPoint(vault, first.id);
-  // 17 MiB are to be copied.
+  // 17 MiB have to be copied.
   fill(disk, 4 * MiB);
   const plan = await prune(vault, index, { ...living, dryRun: true });
   const pruned = await prune(vault, index, living);

@@ -1,6 +1,6 @@
 /**
- * Processes that are killed by SIGKILL at every write to a vault in a directory, during backup, prune and repair: the next
- * command works, and no point is hurt.
+ * Kills processes by SIGKILL at every write to a vault in a directory, during backup, prune and repair. The
+ * next command works, and no point is damaged.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -26,7 +26,7 @@ after(() => rmSync(scratch, { recursive: true, force: true }));
 
 const child = join(import.meta.dirname, '../helpers/vault-kill-child.ts');
 const moments = ['before', 'during', 'after'] as const;
-/** Children at once. */
+/** Number of simultaneous children. */
 const atOnce = 3;
 
 interface Made {
@@ -34,7 +34,7 @@ interface Made {
   readonly live: ReadonlyMap<string, TestImage>;
 }
 
-/** Two points, the garbage of a third, and an index that knows it all. */
+/** Makes a vault with two points, the garbage of a third, and an index of all of it. */
 async function makeVault(name: string): Promise<Made> {
   const directory = join(scratch, name);
   mkdirSync(directory);
@@ -80,7 +80,7 @@ interface Opened {
   readonly index: ChunkIndex;
 }
 
-/** Runs the child on copies, with every number of writes, until it ends by itself. */
+/** Runs the child on copies, with every number of writes, until the child ends by itself. */
 async function forEveryWrite(
   { directory }: Made,
   action: string,
@@ -128,7 +128,7 @@ for (const action of ['backup', 'prune'] as const)
       const checked = await checkVault(vault, index, { readData: true });
       assert.equal(checked.ok, true, where);
       const { points } = await listPoints(vault);
-      // A point that appeared is the one that was being made, and whole.
+      // A new point can only be the one that was being made, and it is whole.
       const live = new Map(points.map(({ id }) => [id, made.live.get(id) ?? killedImages.next]));
       for (const id of made.live.keys()) assert.ok(live.has(id), where);
       await assertPoints(opened, points, live, where);
@@ -148,7 +148,7 @@ test('killed at every write of a repair', async () => {
   const made = await makeVault('repair');
   const { directory, live } = made;
   const vault = await Vault.open(await openDirectoryStore(join(directory, 'vault')), killedKey);
-  // The largest pack, in which a bit is altered.
+  // Flips a bit in the largest pack.
   const packs = readdirSync(join(directory, 'vault/packs'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.includes('/'))
     .map((name) => join(directory, 'vault/packs', name));
@@ -169,7 +169,7 @@ test('killed at every write of a repair', async () => {
     assert.deepEqual(repaired.after.points, before.points, where);
     await prune(opening, using);
     assert.deepEqual((await checkVault(opening, using, { readData: true })).damagedPacks, [], where);
-    // What is lost comes back with the same bytes.
+    // Storing the same bytes again restores the lost data.
     for (const image of [killedImages.forgotten, ...live.values()])
       await backUp(opening, using, { image, size: killedSize });
     assert.equal((await checkVault(opening, using, { readData: true })).ok, true, where);

@@ -1,7 +1,7 @@
 /**
- * What goes wrong with vaults: no key, a wrong one, a later version, no vault, a second one, a store that is full or
- * cannot be written, destinations that are in use or too small, Ctrl-C. Each is told in one line with the right exit
- * code, and nothing is changed by it.
+ * Proves the errors of vaults: no key, a wrong one, a later version, no vault, a second one, a store that is
+ * full or read-only. Also destinations that are in use or too small, and Ctrl-C. Each error is reported in
+ * one line with the right exit code, and changes nothing.
  */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
@@ -56,7 +56,7 @@ async function addPoint(): Promise<string> {
   }
 }
 
-/** Of all files below the directory, and their names. */
+/** Returns the digest of all files below the directory, and of their names. */
 function digestOf(directory: string): string {
   const hash = createHash('sha256');
   for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true }).sort((a, b) =>
@@ -69,7 +69,7 @@ function digestOf(directory: string): string {
   return hash.digest('hex');
 }
 
-/** The vault and the keys of this machine are afterwards what they were. */
+/** Asserts that the vault and the keys of this machine are unchanged afterwards. */
 async function unchanged(work: () => Promise<unknown>): Promise<void> {
   const places = [vault, join(state, 'vault-keys')];
   const was = places.map(digestOf);
@@ -77,7 +77,7 @@ async function unchanged(work: () => Promise<unknown>): Promise<void> {
   assert.deepEqual(places.map(digestOf), was);
 }
 
-test('without the right key nothing is readable, and it is said which keys there are', async () => {
+test('without the right key nothing is readable, and the error lists the keys', async () => {
   const wrong = join(scratch, 'wrong.key');
   await writeFile(wrong, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   const nowhere = [...at.slice(0, 2), '--state-dir', join(scratch, 'nowhere')];
@@ -120,7 +120,7 @@ test('no vault, not a vault, a second vault, a later version, a mistyped place',
   await refusedHere(['points', '--vault', 'vault:offsite', ...rest], 'BAD_TARGET', 2);
 });
 
-test('a command whose result could not be written fails, and init and keys are as before', async () => {
+test('a command whose result cannot be written fails, and vaults and keys are unchanged', async () => {
   const full = await open('/dev/full', 'w');
   try {
     const unwritten = async (...args: string[]): Promise<string> => {
@@ -156,13 +156,14 @@ test('a command whose result could not be written fails, and init and keys are a
           /the keys are unchanged/,
         );
     });
-    // The reader has gone: other results are not needed by anybody, a recovery code is.
+    // The reader has gone. Other results are not needed then, but a recovery code is.
     const gone = { output: { write: brokenPipe, sync: () => undefined } };
     assert.equal((await dattocliHere(['points', ...at], gone)).code, 0);
     const init = await dattocliHere(['vault', 'init', `vault:${lost}`, ...at.slice(2)], gone);
     assert.match(`${init.code} ${init.err}`, /^1 .*EPIPE.*no vault was created/);
     const made = await documentOf<InitDocument>(['vault', 'init', `vault:${lost}`, ...at.slice(2)]);
-    // A code that changes itself: the old one still opens, whether or not it was removed before the result was written.
+    // A recovery code that replaces itself: the old code still opens, whether or not it was removed before
+    // the result was written.
     await writeFile(join(scratch, 'code'), made.recovery_code!, { mode: 0o600 });
     const by = ['--vault', `vault:${lost}`, ...at.slice(2), '--recovery-code-file', join(scratch, 'code')];
     for (const more of [[], ['--json']]) {
@@ -180,7 +181,7 @@ function brokenPipe(): number {
   throw Object.assign(new Error('broken pipe'), { code: 'EPIPE' });
 }
 
-test('points that are not there, and words that name none', async () => {
+test('points that do not exist, and names that match none', async () => {
   await unchanged(async () => {
     for (const command of [
       ['restore', '--to', join(scratch, 'out')],
@@ -214,7 +215,7 @@ test('destinations that are mounted, too small or in the vault are refused befor
   assert.deepEqual([digestOf(mounted.mountPoint!), readFileSync(small.image)], was);
 });
 
-test('a store that cannot be written serves readers, and says so to the others', async (t) => {
+test('a read-only store serves readers, and reports the cause to writers', async (t) => {
   const disk = await makeLoop(t, { size: 48 * MiB, filesystem: 'ext4', mount: true });
   const inside = join(disk.mountPoint!, 'vault');
   await cp(vault, inside, { recursive: true });
@@ -232,12 +233,12 @@ test('a store that cannot be written serves readers, and says so to the others',
   assert.deepEqual(readdirSync(join(state, 'vault-keys')), keys);
 });
 
-test('a full store fails the job, and the points that are there stay whole', async (t) => {
+test('a full store fails the job, and existing points stay whole', async (t) => {
   const store = await makeLoop(t, { size: 16 * MiB, filesystem: 'ext4', mount: true });
   const device = await makeLoop(t, { size: 24 * MiB });
   await exec('dd', ['if=/dev/urandom', `of=${device.device}`, 'bs=1M', 'count=2', 'oflag=direct']);
   const daemon = await daemonFor(t);
-  // No target is named, and there is no default vault yet.
+  // No target is given, and there is no default vault yet.
   const { hint } = await refused(
     daemon,
     ['startbackup', '--full', '--device', device.device],
@@ -248,7 +249,7 @@ test('a full store fails the job, and the points that are there stay whole', asy
   const there = ['--state-dir', daemon.stateDirectory, '--config', daemon.config];
   await documentOf(['vault', 'init', place, '--pack-size', '1M', ...there]);
   const pair = ['--device', device.device, '--target', place];
-  // 5: of what is no filesystem everything is used.
+  // Exit code 5: on a device without a filesystem everything is used.
   assert.equal((await backUpFor(daemon, pair)).code, 5);
   await exec('dd', ['if=/dev/urandom', `of=${device.device}`, 'bs=1M', 'count=24', 'oflag=direct']);
   const failed = await backUpFor(daemon, pair);
@@ -260,7 +261,8 @@ test('a full store fails the job, and the points that are there stay whole', asy
   const pruned = await dattocliHere(['vault', 'prune', ...named]);
   assert.equal(pruned.code, 0, pruned.err);
 
-  // Room that the prune has freed comes back when the filesystem is synced, and large writes leave the last blocks.
+  // Space that the prune has freed is available after a sync of the filesystem. Large writes leave the last
+  // blocks free.
   await exec('sync', ['--file-system', store.mountPoint!]);
   for (const block of ['1M', '1k'])
     await exec('dd', ['if=/dev/zero', `of=${store.mountPoint!}/filler-${block}`, `bs=${block}`], {
@@ -308,7 +310,7 @@ test('keys are added, changed and removed, and one always opens the vault', asyn
   await refusedHere(['vault', 'key', 'remove', 'nobody', ...rest], 'VAULT_NO_KEY');
 });
 
-test('Ctrl-C ends a restore in good order with 4, and the same command goes on', async () => {
+test('Ctrl-C stops a restore cleanly with 4, and the same command resumes it', async () => {
   const target = join(scratch, 'cut');
   const command = ['restore', point, '--to', target, ...at];
   const cut = await dattocliHere(command, { interrupt: /restoring/ });
@@ -319,7 +321,7 @@ test('Ctrl-C ends a restore in good order with 4, and the same command goes on',
   assert.ok((await readFile(target)).equals(deviceOf(image)));
 });
 
-/** All bytes of the device; zero where the image has no chunk. */
+/** Returns all bytes of the device; zero if the image has no chunk. */
 function deviceOf(chunks: TestImage): Buffer {
   const content = Buffer.alloc(size);
   for (const [chunk, data] of chunks) data.copy(content, chunk * 64 * KiB);

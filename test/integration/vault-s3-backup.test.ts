@@ -1,6 +1,7 @@
 /**
- * Proves a vault in a bucket of a real Ceph, from the first backup to the device restored: on a bucket with versions and
- * object lock too, over a gateway that dies in the middle, and what is said where the credentials are wrong.
+ * Proves a vault in a bucket of a real Ceph, from the first backup to the restored device. The cases include
+ * a bucket with versions and object lock, a gateway that dies in the middle, and the errors for wrong
+ * credentials.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -69,7 +70,7 @@ atEnd(whole, async () => {
 });
 
 for (const name of ['plain', 'locked'])
-  test(`a bucket (${name}): two points, a restored device, a check, and what is forgotten`, async (t) => {
+  test(`a bucket (${name}): two points, a restored device, a check, and a forgotten point`, async (t) => {
     const vault = ['--vault', `vault:${name}`, ...here];
     const made = await dattocliHere(['vault', 'init', `vault:${name}`, ...here]);
     assert.equal(made.code, 0, made.err);
@@ -104,7 +105,7 @@ for (const name of ['plain', 'locked'])
     assert.equal(verified.code, 0, `${verified.out}${verified.err}`);
   });
 
-test('the gateway dies in the middle of a backup and comes back: the job goes on, and its point is whole', async (t) => {
+test('the gateway dies in the middle of a backup and comes back: the job continues, and its point is whole', async (t) => {
   const disk = await makeLoop(t, { size: 96 * MiB, filesystem: 'ext4', mount: true });
   writeFileSync(join(disk.mountPoint!, 'file'), randomBytes(60 * MiB));
   const started = await dattocli(
@@ -137,7 +138,7 @@ test('the gateway dies in the middle of a backup and comes back: the job goes on
   assert.equal(verified.code, 0, `${verified.out}${verified.err}`);
 });
 
-test('wrong credentials are refused before anything is begun, and told', async (t) => {
+test('wrong credentials are refused and reported before any change', async (t) => {
   const disk = await makeLoop(t, { size: 32 * MiB, filesystem: 'ext4', mount: true });
   const refused = await dattocli(
     ['startbackup', '--full', '--json', '--device', disk.device, '--target', 'vault:stranger'],

@@ -1,4 +1,7 @@
-/** The directory store on real filesystems: full, read-only, unmounted beneath it, killed, and cut off from power. */
+/**
+ * Tests the directory store on real filesystems: full, read-only, unmounted below the store, killed, and
+ * after a power cut.
+ */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -21,7 +24,8 @@ import { numberOf, numbered } from '../helpers/store-putter.ts';
 const putter = join(import.meta.dirname, '../helpers/store-putter.ts');
 const node = join(import.meta.dirname, '../../scripts/node');
 
-// All before the first test is registered: the runner ends a file whose tests are over while it still waits.
+// All disks are made before the first test is registered. The runner ends a file whose tests are over even
+// while it still waits.
 const disks: (LoopDisk & { readonly filesystem: string })[] = [];
 for (const [filesystem, size] of [
   ['ext4', 128],
@@ -42,7 +46,7 @@ for (const { filesystem, mountPoint } of disks)
     { manyKeys: 40, largest: MiB },
   );
 
-/** A vault's directory on a filesystem of its own. */
+/** Makes a vault's directory on a separate filesystem. */
 async function vaultOn(t: TestContext, size: number, filesystem = 'ext4') {
   const disk = await makeLoop(t, { size, filesystem, mount: true });
   const root = join(disk.mountPoint!, 'v');
@@ -100,7 +104,7 @@ test('a folder that is write-protected', async (t) => {
   await store.put('points/2', Buffer.from('y'));
 });
 
-test('a filesystem that is unmounted beneath the store, and mounted again', async (t) => {
+test('a filesystem that is unmounted below the store, and mounted again', async (t) => {
   const disk = await makeLoop(t, { size: 24 * MiB, filesystem: 'ext4', mount: true });
   const root = disk.mountPoint!;
   const store = await openDirectoryStore(root, { create: true });
@@ -120,7 +124,7 @@ test('a filesystem that is unmounted beneath the store, and mounted again', asyn
   assert.equal((await store.get('points/1')).toString(), 'x');
 });
 
-test('a process that is killed in the middle of puts leaves old or new, and temporary files', async (t) => {
+test('a process that is killed during puts leaves the old or the new object, and temporary files', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'dattod-store-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
   const root = join(directory, 'v');
@@ -130,7 +134,7 @@ test('a process that is killed in the middle of puts leaves old or new, and temp
     let last = -1;
     for await (const line of lines) {
       last = Number(line);
-      // At another point of the next puts each time.
+      // Each round kills at another point of the next puts.
       if (last === 3) setTimeout(() => child.kill('SIGKILL'), round * 3);
     }
     assert.ok(last >= 3);
@@ -155,10 +159,10 @@ test('a process that is killed in the middle of puts leaves old or new, and temp
 });
 
 for (const filesystem of ['ext4', 'xfs'] as const)
-  test(`what was put is there after a power cut, on ${filesystem}`, async (t) => {
+  test(`objects that were put exist after a power cut, on ${filesystem}`, async (t) => {
     const { disk, store } = await vaultOn(t, (filesystem === 'xfs' ? 320 : 64) * MiB, filesystem);
     for (let n = 0; n < 4; n++) {
-      // Into folders that are new, and over what is there.
+      // Puts into new folders, and over existing objects.
       await Promise.all([store.put(`p${n}/q/r/s`, numbered(n)), store.put('same', numbered(n))]);
       if (n > 0) await store.delete(`p${n - 1}/q/r/s`);
       await afterPowerCut(disk, filesystem, async (found) => {
@@ -203,7 +207,10 @@ test('every step of a put is synced before the next, as strace sees it', async (
   );
 });
 
-/** What a machine finds that lost its power now: the disk's bytes as they are, without what only memory holds. */
+/**
+ * Passes the store as a machine finds it after a power cut now: the disk's bytes, without data that is only
+ * in memory.
+ */
 async function afterPowerCut(
   disk: LoopDisk,
   filesystem: string,
@@ -234,7 +241,7 @@ function startPutter(
   return { child, lines: createInterface(child.stdout) };
 }
 
-test('what root writes into a directory of another user belongs to that user, and follows no links there', async (t) => {
+test("files that root writes into another user's directory belong to that user, and links are not followed", async (t) => {
   const { root } = await vaultOn(t, 24 * MiB);
   await exec('chown', ['-R', '65534:65533', root]);
   const store = await openDirectoryStore(root);
@@ -253,7 +260,7 @@ test('what root writes into a directory of another user belongs to that user, an
   symlinkSync(elsewhere, join(root, 'tmp'));
   await assert.rejects(store.put('points/two', Buffer.from('x')), { code: 'VAULT_DENIED' });
   assert.deepEqual(readdirSync(elsewhere), []);
-  // A prune removes nothing elsewhere, and a put makes and gives away no folders there.
+  // A prune removes nothing elsewhere. A put makes no folders there, and changes no owners.
   await writeFile(join(elsewhere, 'one'), 'x');
   await utimes(join(elsewhere, 'one'), 1, 1);
   for (const work of [

@@ -1,4 +1,7 @@
-/** The S3 store on a real Ceph: buckets of all kinds, a gateway that dies, hangs and refuses, credentials, TLS. */
+/**
+ * Tests the S3 store on a real Ceph: buckets of all kinds, a gateway that dies, hangs and refuses,
+ * credentials, TLS.
+ */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -28,7 +31,7 @@ import { waitFor } from '../helpers/nbd-process.ts';
 import { startTcpProxy } from '../helpers/tcp-proxy.ts';
 import { makeTlsFiles } from '../helpers/tls-files.ts';
 
-/** Nothing of the machine's own credentials may come in. */
+/** The machine's own credentials must not be used. */
 const environment = {
   AWS_EC2_METADATA_DISABLED: 'true',
   AWS_SHARED_CREDENTIALS_FILE: '/none',
@@ -39,7 +42,8 @@ Object.assign(process.env, environment);
 const ceph = await startCeph({ after });
 const gateway = await ceph.startGateway();
 const user = await ceph.makeUser();
-// All users and buckets are made now: after a gateway was killed, Ceph waits ten seconds for it with each.
+// All users and buckets are made now. After a gateway is killed, Ceph waits ten seconds for it with each of
+// them.
 const stranger = await ceph.makeUser();
 const limited = await ceph.makeUser(MiB);
 const admin = await connectS3(gateway.endpoint, user);
@@ -66,7 +70,7 @@ own.close();
 
 let places = 0;
 
-/** The store in a fresh place of a bucket. */
+/** Opens the store in an unused place of a bucket. */
 function openBucket(
   bucket: string,
   settings: S3Settings = {},
@@ -75,7 +79,7 @@ function openBucket(
   return openS3Store({ kind: 's3', endpoint, bucket, prefix: `p${places++}` }, { ...user, ...settings });
 }
 
-/** The same with retries, as everybody gets it. */
+/** Opens the store with the usual retries. */
 function openPatient(
   bucket: string,
   settings: S3Settings,
@@ -99,7 +103,7 @@ for (const bucket of ['versions', 'locked'])
   storeContract(
     `S3, the bucket with ${bucket}`,
     () => contractOf(() => openBucket(bucket, { multipartThreshold: 8 * MiB, partSize: 5 * MiB })),
-    // Ceph keeps every version, and lets puts of one moment through side by side. A reader finds none of them now and then.
+    // Ceph keeps every version, and accepts simultaneous puts. A reader sometimes finds none of them.
     { manyKeys: 60, largest: 8 * MiB, settlesRaces: false, mayMissReplaced: true },
   );
 storeContract(
@@ -109,7 +113,7 @@ storeContract(
 );
 
 void describe('S3 that fails', () => {
-  test('what was left of uploads in parts is removed, and foreign objects are named', async () => {
+  test('remains of uploads in parts are removed, and foreign objects are named', async () => {
     const store = await openBucket('plain');
     const prefix = `p${places - 1}/`;
     await store.put('a/b', Buffer.from('x'));
@@ -214,7 +218,7 @@ void describe('S3 that fails', () => {
     assert.ok(performance.now() - start < 15_000);
     await gateway.signal('SIGCONT');
     const waits: RetryWait[] = [];
-    // The put that timed out may land any time now; ours is another one.
+    // The put that timed out may take effect at any time. This put is a different one.
     const patient = await openPatient('plain', { idleTimeoutMs: 5_000 }, gateway.endpoint, waits);
     await patient.put('k', Buffer.from('newer'));
     assert.equal((await patient.get('k')).toString(), 'newer');
@@ -224,7 +228,7 @@ void describe('S3 that fails', () => {
     await store.close();
   });
 
-  test('credentials that are wrong, missing, or may not', async () => {
+  test('credentials that are wrong, missing, or without permission', async () => {
     const denied = async (settings: S3Settings, message: RegExp, bucket = 'plain'): Promise<void> => {
       const store = await openS3Store(
         { kind: 's3', endpoint: gateway.endpoint, bucket, prefix: '' },
@@ -277,7 +281,7 @@ void describe('S3 that fails', () => {
     await assert.rejects(get({ profile: 'other' }), { code: 'VAULT_DENIED' });
   });
 
-  test('a bucket that is not there', async () => {
+  test('a bucket that does not exist', async () => {
     const store = await openBucket('no-such-bucket');
     const missing = { code: 'VAULT_NOT_FOUND', message: /no such bucket/ };
     await assert.rejects(store.head('k'), missing);
@@ -331,8 +335,8 @@ void describe('S3 that fails', () => {
   });
 
   test('an OSD that dies in the middle of a put, and comes back', async () => {
-    // The gateway may answer what it asked of the dead OSD never: then our own time-out ends the request, and the next
-    // one succeeds. So there has to be time for several.
+    // The gateway may never answer a request that needed the dead OSD. Then our own time-out ends the
+    // request, and the next one succeeds. So there has to be time for several requests.
     const store = await openStore(
       { kind: 's3', endpoint: gateway.endpoint, bucket: 'plain', prefix: `p${places++}` },
       { s3: { ...user, idleTimeoutMs: 10_000 }, retry: { longestWaitMs: 500, totalMs: 150_000 } },
@@ -342,7 +346,7 @@ void describe('S3 that fails', () => {
     const data = randomBytes(5 * MiB);
     const put = store.put('k', data);
     put.catch(() => undefined);
-    // An OSD that is started right after its death does not always come up by itself: another start helps.
+    // An OSD that is started right after its death does not always come up by itself. Another start helps.
     for (let starts = 1; ; starts++)
       try {
         await ceph.osd.start();
@@ -358,7 +362,7 @@ void describe('S3 that fails', () => {
   });
 });
 
-/** The epoch of the cluster's map in which the OSD last came up; 0 while it is down. */
+/** Returns the epoch of the cluster's map in which the OSD last came up; 0 while it is down. */
 async function startOfOsd(): Promise<number> {
   const { stdout } = await ceph.run('ceph', ['osd', 'dump', '--format', 'json']);
   const { osds } = JSON.parse(stdout) as { osds: { up: number; up_from: number }[] };

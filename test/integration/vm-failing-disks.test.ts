@@ -1,4 +1,7 @@
-/** Slow, hanging, failing and vanishing disks, in the virtual machine: this machine may have no device-mapper. */
+/**
+ * Tests slow, hanging, failing and vanishing disks in the virtual machine, because this machine may have no
+ * device-mapper.
+ */
 import { MiB } from '../../src/base/bytes.ts';
 import { testInVm } from '../vm/in-vm.ts';
 

@@ -1,6 +1,7 @@
 /**
- * Backups from temporary LVM snapshots, in the virtual machine: this machine may have no device-mapper. 6.1 is a kernel
- * in which a frozen filesystem keeps a snapshot from being taken; test/vm/campaign has the others.
+ * Tests backups from temporary LVM snapshots in the virtual machine, because this machine may have no
+ * device-mapper. In kernel 6.1 a frozen filesystem prevents a snapshot; test/vm/campaign has the other
+ * kernels.
  */
 import { testInVm } from '../vm/in-vm.ts';
 import { volumeDisks } from '../vm/volumes.ts';

@@ -1,4 +1,7 @@
-/** Mounts through the kernel's nbd client, in the virtual machine: this machine may have no nbd module. */
+/**
+ * Tests mounts through the kernel's nbd client in the virtual machine, because this machine may have no nbd
+ * module.
+ */
 import { testInVm } from '../vm/in-vm.ts';
 
 testInVm('mounts through nbd-client', {

@@ -1,4 +1,7 @@
-/** Vaults on NFS, in the virtual machine: this machine's kernel may have neither server nor client. */
+/**
+ * Tests vaults on NFS in the virtual machine, because this machine's kernel may have neither server nor
+ * client.
+ */
 import { MiB } from '../../src/base/bytes.ts';
 import { testInVm } from '../vm/in-vm.ts';
 

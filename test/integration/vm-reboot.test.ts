@@ -1,6 +1,7 @@
 /**
- * Proves in the virtual machine that an incremental goes on over a clean reboot where nothing can have been written in
- * between, and becomes a differential that says why everywhere else. Six boots of the same disks.
+ * Proves in the virtual machine that an incremental continues across a clean reboot if nothing can have been
+ * written in between. Otherwise it becomes a differential with the reason. There are six boots of the same
+ * disks.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

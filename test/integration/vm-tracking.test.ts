@@ -1,6 +1,6 @@
 /**
- * A share of the tracker's tests in the virtual machine, on one kernel: every known hole, what ends an epoch, and
- * random rounds on some kinds of devices. The whole is test/vm/campaign.
+ * Runs a part of the tracker's tests in the virtual machine, on one kernel. The part has every known hole,
+ * the events that end an epoch, and random rounds on some kinds of devices. test/vm/campaign runs all tests.
  */
 import { testInVmAlways } from '../vm/in-vm.ts';
 import { stackDisks } from '../vm/stacks.ts';

@@ -1,7 +1,7 @@
 /**
- * Proves when the XFS free-space trees are trusted: with a clean log, and in a freeze under a writer; and that
- * a dirty log and damage make everything used. Oracles: xfs_db, xfs_logprint, xfs_repair. Needs root and the
- * packages xfsprogs, util-linux.
+ * Proves when the XFS free-space trees are trusted: with a clean log, and in a freeze during writes. A dirty
+ * log and damage make everything used. Oracles: xfs_db, xfs_logprint, xfs_repair. Needs root and the packages
+ * xfsprogs, util-linux.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -15,7 +15,7 @@ import { exec } from '../helpers/exec.ts';
 import { attachLoop, detachLoop, makeLoop } from '../helpers/loop.ts';
 import { compare, fill, mapOf, mounted, type Outcome } from '../helpers/xfs-images.ts';
 
-test('the log: clean wherever it was unmounted while it went round, dirty after a shutdown', async (t) => {
+test('the log: clean after an unmount at any position of the log, dirty after a shutdown', async (t) => {
   // Each synchronous write takes 256 KiB of the 64 MiB log.
   const disk = await makeLoop(t, {
     size: 320 * MiB,
@@ -54,7 +54,7 @@ test('the log: clean wherever it was unmounted while it went round, dirty after 
   }
 });
 
-test('damage: a flipped bit in superblock, AGF or tree, a mark for repair, makes everything used', async (t) => {
+test('damage: a flipped bit in superblock, AGF or tree, or a repair mark, makes everything used', async (t) => {
   const disk = await makeLoop(t, {
     size: 320 * MiB,
     filesystem: 'xfs',
@@ -78,14 +78,15 @@ test('damage: a flipped bit in superblock, AGF or tree, a mark for repair, makes
     const error = await failure(disk.image);
     assert.ok(error.includes(name), error);
     assert.match(error, /checksum is 0x[0-9a-f]{8}, its contents give 0x[0-9a-f]{8}/);
-    // xfs_db prints the four bytes as they lie on the disk.
+    // xfs_db prints the four bytes in the order of the disk.
     const stored = /crc = 0x([0-9a-f]+)/.exec(said)![1]!.padStart(8, '0');
     const swapped = Buffer.from(stored, 'hex').reverse().toString('hex');
     assert.match(error, new RegExp(`checksum is 0x${swapped},`));
     await flipBit(disk.image, offset);
   }
   await compare(await mapOf(disk.image), disk.image);
-  // xfs_db seals what it writes, so that the checksum is right and the feature alone is to blame.
+  // xfs_db updates the checksum of its writes. So the checksum is right, and only the feature can be the
+  // cause.
   const sealed = async (field: string, value: string): Promise<string> => {
     const old = await exec('xfs_db', ['-r', '-c', 'sb 0', '-c', `p ${field}`, disk.image]);
     const write = (text: string): Promise<unknown> =>
@@ -101,7 +102,7 @@ test('damage: a flipped bit in superblock, AGF or tree, a mark for repair, makes
   await compare(await mapOf(disk.image), disk.image);
 });
 
-/** Why the map covers everything, known beforehand or from the walk. */
+/** Returns why the map covers everything, known before the walk or found by it. */
 async function failure(image: string): Promise<string> {
   try {
     const outcome = await mapOf(image);
@@ -125,7 +126,7 @@ async function flipBit(path: string, offset: number): Promise<void> {
   await file.close();
 }
 
-test('frozen under a writer: the map on the disk is true, and an image of it is as good as clean', async (t) => {
+test('frozen during writes: the map on the disk is correct, and its image is as good as clean', async (t) => {
   for (const args of [[], ['-m', 'rmapbt=1', '-b', 'size=1024']]) {
     const disk = await makeLoop(t, { size: 320 * MiB, filesystem: 'xfs', mkfsArgs: args, mount: true });
     const mountPoint = disk.mountPoint!;
@@ -160,7 +161,7 @@ test('frozen under a writer: the map on the disk is true, and an image of it is 
       t.diagnostic(`frozen: ${result.extents} free extents, over-count ${result.overCount} bytes`);
     }
     await stop();
-    // Replaying the frozen image's log must not find more in use than the map had.
+    // Replaying the frozen image's log must not find more used blocks than the map had.
     const device = await attachLoop(copy);
     atEnd(t, () => detachLoop(device));
     await mounted({ device, directory: `${disk.directory}/copy` }, () => Promise.resolve(), 'nouuid');
@@ -168,7 +169,7 @@ test('frozen under a writer: the map on the disk is true, and an image of it is 
   }
 });
 
-/** Makes, grows and removes files until it is stopped; a process of its own, since a freeze blocks it. */
+/** Makes, grows and removes files until it is stopped. It is a separate process, since a freeze blocks it. */
 function startWriter(t: TestContext, mountPoint: string): () => Promise<void> {
   const script =
     'i=0; while [ ! -e stop ]; do i=$((i+1)); head -c $((i % 97 * 1000)) /dev/zero > w$i; ' +
@@ -184,7 +185,7 @@ function startWriter(t: TestContext, mountPoint: string): () => Promise<void> {
   return stop;
 }
 
-/** Until the writer has made some hundred files more. */
+/** Waits until the writer has made some hundred files more. */
 async function waitForFiles(mountPoint: string, round: number): Promise<void> {
   const deadline = Date.now() + 20_000;
   for (;;) {

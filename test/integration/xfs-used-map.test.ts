@@ -23,7 +23,7 @@ interface Variant {
   readonly size?: number;
   readonly holes?: number;
   readonly block?: number;
-  /** Levels that the content must have led to. */
+  /** Levels of the trees that the content must reach. */
   readonly levels?: number;
   readonly sectorSize?: number;
 }
@@ -54,7 +54,7 @@ const variants: readonly Variant[] = [
 ];
 
 for (const variant of variants)
-  test(`XFS v5, ${variant.name}: free is what xfs_db holds for free, without the free lists`, async (t) => {
+  test(`XFS v5, ${variant.name}: free blocks equal those of xfs_db, without the free lists`, async (t) => {
     const { size = 320 * MiB, holes = 300, block = 4 * KiB, sectorSize } = variant;
     const disk = await makeLoop(t, {
       size: size + 123 * KiB * 4,
@@ -77,7 +77,7 @@ for (const variant of variants)
     );
   });
 
-/** This kernel may lack v4, so that its files come from mkfs.xfs itself. */
+/** This kernel may not support v4, so mkfs.xfs itself adds the files. */
 for (const args of [
   ['-b', 'size=512'],
   ['-b', 'size=4096', '-s', 'size=4096'],
@@ -85,7 +85,7 @@ for (const args of [
   ['-l', 'version=1'],
   ['-l', 'lazy-count=0', '-n', 'ftype=0'],
 ])
-  test(`XFS v4 ${args.join(' ')}: free is what xfs_db holds for free`, async (t) => {
+  test(`XFS v4 ${args.join(' ')}: free blocks equal those of xfs_db`, async (t) => {
     const disk = await makeLoop(t, { size: 400 * MiB, attach: false });
     const content = join(disk.directory, 'content');
     await writeFile(content, Buffer.alloc(70_000, 1));
@@ -100,7 +100,7 @@ for (const args of [
     t.diagnostic(`over-count ${result.overCount} bytes`);
   });
 
-test('synthetic filesystems are to xfs_db what they are to the reader', async (t) => {
+test('xfs_db and the reader agree on synthetic filesystems', async (t) => {
   const free = (_group: number, length: number): [number, number][] =>
     Array.from({ length: 400 }, (_, i) => [5000 + i * 7, 3] as [number, number]).filter(
       ([b]) => b + 3 < length,
@@ -145,7 +145,7 @@ test('a grown filesystem with a short last group, another UUID and a label', asy
   assert.equal(String(identity.blockSize), await blkid('FSBLOCKSIZE').then((text) => text || '4096'));
 });
 
-test('an external log and a realtime device are warned about', async (t) => {
+test('an external log and a realtime device cause a warning', async (t) => {
   const log = await makeLoop(t, { size: 128 * MiB });
   const disk = await makeLoop(t, {
     size: 320 * MiB,
