@@ -1,6 +1,7 @@
 /**
- * Histories of backups by the seeds from SEED on, for people: ext4 where the seed is odd, XFS where it is even. Needs
- * root, and Debian's packages for the tests. A history that fails names its seed, and the campaign goes on.
+ * Runs histories of backups by the seeds from SEED on, for manual use: ext4 if the seed is odd, XFS if it is
+ * even. Needs root, and Debian's packages for the tests. The report of a failed history names its seed, and
+ * the campaign continues.
  */
 import { parseArgs } from 'node:util';
 import { runHistory } from './helpers/history.ts';

@@ -1,4 +1,4 @@
-/** Steps that back up, undisturbed: every kind, target and set of devices, with random options. */
+/** Steps that back up without trouble: every kind, target and set of devices, with random options. */
 import fc from 'fast-check';
 import type { JobOptionsDocument } from '../../src/daemon/documents.ts';
 import { type ErrorCode, judge } from './judge.ts';
@@ -7,7 +7,7 @@ import type { DiskName } from './disk.ts';
 import type { BackupRequest, During, Kind, Pair, TargetName, World } from './world.ts';
 
 export const anyTarget = fc.constantFrom<TargetName>('file', 'dattosrv', 'nbdkit', 'vault', 'vault', 'copy');
-/** Mostly of one disk; with both, each has a target of its own. */
+/** Mostly pairs of one disk. With both disks, each has a target of its own. */
 export const anyPairs = fc
   .tuple(fc.constantFrom('a', 'a', 'a', 'b', 'a+b'), anyTarget, anyTarget, fc.boolean())
   .map(([disks, first, second, apart]): readonly Pair[] => {
@@ -71,7 +71,7 @@ export function nameOf(pairs: readonly Pair[]): string {
   return pairs.map(({ disk, target }) => `${disk} to ${target}`).join(' and ');
 }
 
-/** Backs up and judges. `errors`: those that `during` explains. */
+/** Backs up and judges. `errors`: the errors that `during` may cause. */
 export async function backUp(
   recorder: Recorder,
   world: World,

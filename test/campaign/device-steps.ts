@@ -5,7 +5,7 @@ import { type Command, type Recorder, step } from './step.ts';
 
 export const anyDisk = fc.constantFrom<'a' | 'b'>('a', 'a', 'a', 'b');
 const anySeed = fc.integer({ min: 0, max: 32_767 });
-/** Of 4 KiB. */
+/** Numbers of 4 KiB blocks. */
 const anyBlocks = fc.array(fc.integer({ min: 0, max: 12_287 }), { minLength: 1, maxLength: 3 });
 
 export function deviceSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
@@ -51,7 +51,7 @@ export function deviceSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
         try {
           await disk.mount(how);
         } catch {
-          // The kernel refuses what was overwritten.
+          // The kernel refuses to mount a filesystem that was overwritten.
           await disk.format(disk.content === 'xfs' ? 'xfs' : 'ext4');
           await disk.mount(how);
           return 'formatted first';

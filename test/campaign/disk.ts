@@ -1,6 +1,7 @@
 /**
- * A device of a random history: a loop device over a sparse file in memory. A history mounts it, writes to it, formats it,
- * lets it grow. `copy` makes a copy of the whole device past the page cache, for the judge.
+ * A device of a random history: a loop device over a sparse file in memory. A history mounts it, writes to
+ * it, formats it and makes it grow. `copy` makes a copy of the whole device past the page cache, for the
+ * judge.
  */
 import { mkdir, open, readdir, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ export type Filesystem = 'ext4' | 'xfs';
 export type Mounted = 'rw' | 'ro' | 'no';
 export type DiskName = 'a' | 'b';
 
-/** Bytes. XFS makes so small a filesystem only if it is asked to. */
+/** Bytes. mkfs.xfs makes so small a filesystem only with an extra option. */
 export const firstSize = 48 * MiB;
 const growth = 8 * MiB;
 const largestSize = 72 * MiB;
@@ -26,7 +27,7 @@ export class Disk {
   readonly image: string;
   readonly mountPoint: string;
   size = firstSize;
-  /** `other`: every block counts, whatever a superblock says. */
+  /** `other`: every block counts, even if there is a superblock. */
   content: Filesystem | 'other' = 'other';
   mounted: Mounted = 'no';
 
@@ -43,7 +44,7 @@ export class Disk {
     return disk;
   }
 
-  /** As at the begin of a history: nothing on it, and its first size. */
+  /** Resets the disk as at the beginning of a history: empty, and with its first size. */
   async clear(): Promise<void> {
     await this.unmount();
     if (this.size !== firstSize) await this.#resize(firstSize);
@@ -51,7 +52,7 @@ export class Disk {
     this.content = 'other';
   }
 
-  /** `uuid`: of the filesystem; another disk may have the same. */
+  /** Makes a filesystem. `uuid`: its UUID, which another disk may also have. */
   async format(type: Filesystem, uuid?: string): Promise<void> {
     const tiny = type === 'xfs' ? ['--unsupported'] : [];
     const named = uuid === undefined ? [] : type === 'xfs' ? ['-m', `uuid=${uuid}`] : ['-U', uuid];
@@ -75,11 +76,11 @@ export class Disk {
     this.mounted = 'no';
   }
 
-  /** The device alone, or the mounted filesystem with it. */
+  /** Grows the device alone, or also the mounted filesystem. */
   async grow(withFilesystem: boolean): Promise<void> {
     await this.#resize(this.size + growth);
     if (!withFilesystem || this.mounted !== 'rw') return;
-    // They fail while the filesystem is frozen, and where a raw write has damaged it.
+    // They fail while the filesystem is frozen, and if a raw write has damaged it.
     if (this.content === 'xfs') await exec('xfs_growfs', [this.mountPoint], { allow: [1] });
     else await exec('resize2fs', [this.device], { allow: [1] });
   }
@@ -94,7 +95,7 @@ export class Disk {
     this.size = size;
   }
 
-  /** Writes to the superblock alone: a label, and another UUID if the filesystem is not mounted. */
+  /** Writes only to the superblock: a label, and another UUID if the filesystem is not mounted. */
   async tune(seed: number): Promise<void> {
     const label = `label${seed % 100}`;
     if (this.content === 'ext4')
@@ -107,7 +108,7 @@ export class Disk {
     else if (this.mounted === 'rw') await exec('xfs_io', ['-c', `label -s ${label}`, this.mountPoint]);
   }
 
-  /** New files, overwritten, cut short, deleted, renamed and with holes, as the seed decides. */
+  /** Makes, overwrites, truncates, deletes and renames files, and punches holes, as the seed decides. */
   async writeFiles(seed: number, sync: boolean): Promise<void> {
     const random = seeded(seed);
     const below = (most: number): number => Math.floor(random() * most);
@@ -143,7 +144,7 @@ export class Disk {
           await writePart(place, { flags: below(2) === 0 ? 'a+' : 'w+', data, at: below(64) * 4096 });
       }
     } catch {
-      // What is not there cannot be cut, renamed or punched, and a small disk may be full.
+      // A missing file cannot be truncated, renamed or punched, and a small disk may be full.
     }
   }
 
@@ -151,15 +152,15 @@ export class Disk {
     await exec('fstrim', [this.mountPoint], { allow: [1] });
   }
 
-  /** Removes all files, so that much becomes free. */
+  /** Removes all files, so that many blocks become free. */
   async removeFiles(): Promise<void> {
     for (const name of await readdir(this.mountPoint))
       if (name !== 'lost+found') await rm(join(this.mountPoint, name), { recursive: true, force: true });
   }
 
   /**
-   * Random bytes to blocks of the device itself, by a program that opens it without O_EXCL. `unit`: bytes of a block; each
-   * is one write.
+   * Writes random bytes to blocks of the device itself, by a program that opens it without O_EXCL. `unit`:
+   * bytes of a block; each block is one write.
    */
   async writeRaw(blocks: readonly number[], unit = 4096): Promise<void> {
     for (const block of blocks)
@@ -169,7 +170,9 @@ export class Disk {
       ]);
   }
 
-  /** The labels of a ZFS pool, which leave the superblock of an older filesystem, and some of the pool's data. */
+  /**
+   * Writes the labels of a ZFS pool and some of the pool's data. The superblock of an older filesystem stays.
+   */
   async becomeZfs(blocks: readonly number[]): Promise<void> {
     for (const { bytes, offset } of foreignHeaders(this.size).filter(({ type }) => type === 'zfs_member'))
       await exec(
@@ -184,19 +187,19 @@ export class Disk {
     this.content = 'other';
   }
 
-  /** A copy of the device as it is now. */
+  /** Copies the device as it is now. */
   async copy(path: string): Promise<void> {
     await rm(path, { force: true });
     await exec('dd', copyArguments(this.device, path));
   }
 
-  /** All blocks of another disk of the same size, the filesystem's UUID among them. */
+  /** Writes all blocks of another disk of the same size, including the filesystem's UUID. */
   async cloneOf(other: Disk): Promise<void> {
     await this.putBack(other.device);
     this.content = other.content;
   }
 
-  /** Another content of the same size, as when a virtual machine is put back. */
+  /** Writes another content of the same size, like the reset of a virtual machine to a snapshot. */
   async putBack(path: string): Promise<void> {
     await exec('dd', [
       ...[`if=${path}`, `of=${this.device}`, 'bs=4M', 'oflag=direct', 'conv=notrunc,fsync'],
@@ -205,7 +208,10 @@ export class Disk {
   }
 }
 
-/** The arguments of dd for a copy that keeps holes and reads what is on the device, not what is in its page cache. */
+/**
+ * Returns the arguments of dd for a copy that keeps holes. It reads the data on the device, not in its page
+ * cache.
+ */
 export function copyArguments(device: string, path: string): string[] {
   return [`if=${device}`, `of=${path}`, 'bs=4M', 'iflag=direct', 'conv=sparse', 'status=none'];
 }

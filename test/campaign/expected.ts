@@ -1,6 +1,6 @@
 /**
- * The content that an image has to have: the bytes of a copy of the device in all ranges that dumpe2fs or xfs_db call
- * used, or all bytes if there is no filesystem that these programs can read.
+ * The content that an image has to have. In all ranges that dumpe2fs or xfs_db call used, these are the bytes
+ * of a copy of the device. If there is no filesystem that these programs can read, all bytes count.
  */
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
@@ -13,11 +13,11 @@ export interface Expected {
   readonly size: number;
   readonly content: Filesystem | 'other';
   readonly ranges: readonly Extent[];
-  /** Of the ranges, one after the other. */
+  /** The bytes of the ranges, one after the other. */
   readonly bytes: Buffer;
 }
 
-/** Reads it from the copy of a device. */
+/** Reads the expected content from the copy of a device. */
 export async function expectedOf(
   copy: string,
   content: Filesystem | 'other',
@@ -55,7 +55,10 @@ async function usedOf(
   }
 }
 
-/** Undefined if the image has the expected content, or the place and number of bytes of the first differences. */
+/**
+ * Returns undefined if the image has the expected content, otherwise the place and number of bytes of the
+ * first differences.
+ */
 export async function differenceOf(expected: Expected, image: string): Promise<string | undefined> {
   const file = await open(image, 'r');
   try {

@@ -1,6 +1,6 @@
 /**
- * Faults that the program once had, as edits that take their mends out. find-faults.ts shows that the campaign finds each
- * of them; a unit test holds the edits to the sources.
+ * Faults that the program once had, as edits that remove their fixes. find-faults.ts shows that the campaign
+ * finds each of them. A unit test checks that the edits match the sources.
  */
 
 export interface Edit {
@@ -11,10 +11,10 @@ export interface Edit {
 }
 
 export interface Fault {
-  /** `1` to `9`: as in the first report of the campaign (docs/reports). */
+  /** `1` to `9`, as in the first report of the campaign (docs/reports). */
   readonly name: string;
   readonly about: string;
-  /** Steps that come more often, so that it is found soon (main.ts, `--favour`). */
+  /** Steps that come more often, so that the fault is found soon (main.ts, `--favour`). */
   readonly favour: string;
   readonly edits: readonly Edit[];
 }

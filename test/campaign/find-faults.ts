@@ -1,6 +1,6 @@
 /**
- * Shows that the campaign finds the faults of faults.ts: takes the mends out of a scratch copy of the sources, one fault
- * after the other, and plays histories until one fails.
+ * Shows that the campaign finds the faults of faults.ts. For one fault after the other it removes the fix
+ * from a scratch copy of the sources, and plays histories until one fails.
  *
  *     scripts/node test/campaign/find-faults.ts [NAME...] [--minutes 5] [--seed N]
  */

@@ -1,7 +1,7 @@
 /**
- * Runs random histories on one machine: each has new filesystems and targets that hold nothing. At its end each target that
- * was backed up to gets one more incremental, all recovery points are read again, and the last images are checked by
- * e2fsck or xfs_repair. So what a step has spoiled shows in the same history.
+ * Runs random histories on one machine. Each history has new filesystems and empty targets. At its end each
+ * used target gets one more incremental, all recovery points are read again, and the last images are checked
+ * by e2fsck or xfs_repair. So damage by a step shows in the same history.
  */
 import fc from 'fast-check';
 import { backUp, nameOf } from './backup-steps.ts';
@@ -15,15 +15,15 @@ import type { TargetName, World } from './world.ts';
 export interface CampaignOptions {
   readonly seed: number;
   readonly histories: number;
-  /** Steps of a history, at most. */
+  /** Highest number of steps of a history. */
   readonly steps: number;
   /** Half of the steps have names that match. */
   readonly favoured?: RegExp;
   /** Milliseconds after which no further history begins. */
   readonly limitMs?: number;
-  /** Milliseconds for making a history that failed smaller. */
+  /** Milliseconds for shrinking a history that failed. */
   readonly shrinkMs?: number;
-  /** The place of a failure of an earlier run: fast-check's `path`. */
+  /** The `path` of fast-check, which repeats a failure of an earlier run. */
   readonly path?: string;
   readonly log: (line: string) => void;
   /** Called for each step that ran. */
@@ -36,7 +36,7 @@ export interface CampaignOptions {
 export interface Failure {
   readonly seed: number;
   readonly path: string;
-  /** How many histories were played before it was found. */
+  /** Number of histories before the failure. */
   readonly after: number;
   readonly shrinks: number;
   /** The steps of the shrunk history. */
@@ -69,7 +69,7 @@ export async function runCampaign(world: World, options: CampaignOptions): Promi
   });
   const details = await fc.check(
     fc.asyncProperty(anyHistory, async ({ a, b, sameUuid, commands }) => {
-      // What is not played counts as good.
+      // A history that is not played counts as good.
       const until = failedAt === undefined ? began + limitMs : failedAt + shrinkMs;
       if (performance.now() > until) return;
       images = [];
@@ -124,7 +124,7 @@ async function endOf(world: World, recorder: Recorder, images: () => readonly Ri
     const said = await backUp(recorder, world, request);
     recorder.step('incremental at the end', nameOf(pairs), said, performance.now() - began);
   }
-  // One is enough: they were compared with the device already.
+  // One image is enough, because all were compared with the device already.
   const image = images().findLast(({ path }) => !path.includes('/point-'));
   if (image !== undefined) await judgeWhole(image);
   await judgePoints(world);

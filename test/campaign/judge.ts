@@ -1,8 +1,11 @@
 /**
- * Judges a job that says it succeeded: what each target holds has to equal the device at one instant, in all that
- * dumpe2fs or xfs_db call used. The instant is that of the copy that a hook made inside the freeze. A device that was not
- * frozen is copied after the job, and also before it if something happened in the meantime: the image has to equal one
- * of the two copies. A job that fails has to have a reason that the step expects.
+ * Judges a job that reports success. The content of each target has to equal the device at one instant, in
+ * all blocks that dumpe2fs or xfs_db call used. The instant is that of the copy that a hook made inside the
+ * freeze.
+ *
+ * A device that was not frozen is copied after the job, and also before it if something happened in the
+ * meantime. The image has to equal one of the two copies. A job that fails has to have a reason that the step
+ * expects.
  */
 import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
@@ -15,7 +18,10 @@ import type { BackupRequest, Outcome, Pair, World } from './world.ts';
 
 export type ErrorCode = ErrorDocument['code'];
 
-/** What the last images that were right had to hold, for the check of whole filesystems at the end of a history. */
+/**
+ * An image that proved right and its expected content, for the check of whole filesystems at the end of a
+ * history.
+ */
 export interface RightImage {
   readonly path: string;
   readonly expected: Expected;
@@ -24,8 +30,8 @@ export interface RightImage {
 }
 
 /**
- * Throws if the job lied, or failed with an error that is not among `errors`. Returns words for the log. `onRight` gets
- * each image that proved right.
+ * Throws if the job's report was wrong, or if it failed with an error that is not among `errors`. Returns
+ * words for the log. `onRight` gets each image that proved right.
  */
 export async function judge(
   world: World,
@@ -58,7 +64,7 @@ async function judgeDisk(
   const disk = world.disks[name];
   const device = status!.devices.find((each) => each.device === disk.device)!;
   const summary = `${name} ${device.kind} by ${device.tracker}, ${device.bytes_sent} bytes`;
-  // A device that is written to while nothing can freeze it: the job has to say so.
+  // If a device is written to and cannot be frozen, the job has to report it.
   const unproven = status!.warnings.some(
     ({ code, device: of }) => code === 'NOT_ONE_INSTANT' && (of ?? disk.device) === disk.device,
   );
@@ -86,7 +92,7 @@ async function judgeDisk(
 
 interface ReadImage {
   readonly path: string;
-  /** Remembers what a recovery point has to hold from now on. */
+  /** Remembers the expected content of a recovery point from now on. */
   readonly keep: (expected: Expected) => void;
 }
 
@@ -125,7 +131,7 @@ async function dumpOf(
   });
 }
 
-/** Throws unless each point that was right and was not forgotten is listed still and holds the same. */
+/** Throws unless each right point that was not forgotten is still listed and has the same content. */
 export async function judgePoints(world: World): Promise<number> {
   let count = 0;
   for (const target of ['vault', 'copy'] as const) {
@@ -143,7 +149,7 @@ export async function judgePoints(world: World): Promise<number> {
   return count;
 }
 
-/** e2fsck or xfs_repair finds nothing in an image that was taken inside a freeze. */
+/** Asserts that e2fsck or xfs_repair finds no error in an image that was taken inside a freeze. */
 export async function judgeWhole({ path, expected, frozen }: RightImage): Promise<void> {
   if (expected.content !== 'other' && frozen) await assertWhole(expected.content, path, 'frozen');
 }

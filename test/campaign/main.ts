@@ -1,12 +1,12 @@
 /**
- * The campaign of random histories, for people and for the night:
+ * The campaign of random histories, for manual and nightly runs:
  *
  *     scripts/node test/campaign/main.ts [--minutes 20] [--histories N] [--steps N] [--seed N] [--path PATH] [--quiet]
  *                                        [--continue] [--shrink-seconds 120] [--favour REGEXP]
  *
- * Needs root and Debian's packages for the tests. A history that fails is shrunk, and its seed and path repeat it. The
- * machine is made anew after 25 histories, with the next seed. `--continue`: other histories are played after a failure. `--favour`:
- * half of the steps have names that match.
+ * Needs root and Debian's packages for the tests. A history that fails is shrunk, and its seed and path
+ * repeat it. The machine is made again after 25 histories, with the next seed. `--continue`: plays other
+ * histories after a failure. `--favour`: half of the steps have names that match.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -28,7 +28,7 @@ const { values } = parseArgs({
   },
 });
 
-/** A machine collects what histories leave in its state: chains of targets that are gone. */
+/** A machine collects data of its histories in its state, such as chains of targets that no longer exist. */
 const historiesOfMachine = 25;
 
 const started = performance.now();

@@ -1,6 +1,7 @@
 /**
- * Loaded into dattod before its program: the kernel's random numbers are the same at every read, in every process and
- * thread, as after a virtual machine was put back to a memory snapshot again and again.
+ * A module that is loaded into dattod before its program. It makes the kernel's random numbers the same at
+ * every read, in every process and thread. A virtual machine that is reset to a memory snapshot again and
+ * again behaves like this.
  */
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

@@ -1,4 +1,4 @@
-/** One step of a history, as fast-check's model runner takes it. */
+/** One step of a history, in the form of fast-check's model runner. */
 import type fc from 'fast-check';
 import type { RightImage } from './judge.ts';
 import type { World } from './world.ts';
@@ -6,7 +6,7 @@ import type { World } from './world.ts';
 export type Command = fc.AsyncCommand<World, World>;
 
 export interface Recorder {
-  /** `kind`: for counting; `details`: the rest of its name; `said`: how it ended. */
+  /** `kind`: for counting; `details`: the rest of its name; `said`: its result for the log. */
   step(kind: string, details: string, said: string | undefined, ms: number): void;
   /** Gets each image that proved right. */
   image(image: RightImage): void;
@@ -15,7 +15,7 @@ export interface Recorder {
 export interface StepParts {
   readonly kind: string;
   readonly details?: string;
-  /** Whether it can come now. Default: always. */
+  /** Returns true if the step is possible now. Default: always. */
   readonly needs?: (world: World) => boolean;
   /** May return words for the log. */
   readonly run: (world: World) => Promise<unknown>;

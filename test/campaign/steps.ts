@@ -1,6 +1,7 @@
 /**
- * The steps of random histories, for fast-check's model runner: it makes sequences of them from a seed, and shrinks one
- * that fails. What can come next is decided by the state of the machine itself, so the model is the machine.
+ * The steps of random histories, for fast-check's model runner. It makes sequences of them from a seed, and
+ * shrinks one that fails. The state of the machine itself decides which steps are possible next, so the model
+ * is the machine.
  */
 import fc from 'fast-check';
 import { backupSteps } from './backup-steps.ts';
@@ -10,8 +11,8 @@ import { troubleSteps } from './trouble-steps.ts';
 import { vaultSteps } from './vault-steps.ts';
 
 /**
- * All steps that a history is made of: writes and backups come more often than what disturbs them. Half of the steps are
- * of those whose name matches `favoured`.
+ * Returns all steps of which histories consist. Writes and backups come more often than trouble. If
+ * `favoured` is given, half of the steps have names that match.
  */
 export function stepsFor(recorder: Recorder, favoured?: RegExp): fc.Arbitrary<Command>[] {
   const backups = fc.oneof(...backupSteps(recorder));

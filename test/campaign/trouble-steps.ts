@@ -1,6 +1,7 @@
 /**
- * Steps that disturb: jobs that are cancelled, paused or meet dead servers, full disks, writers and growth, programs that
- * are killed, and older copies that are put back (of an image, of the state directory, of the whole machine).
+ * Steps that cause trouble: cancelled and paused jobs, dead servers, full disks, writers and growth, and
+ * killed programs. Also older copies that are put back (of an image, of the state directory, of the whole
+ * machine).
  */
 import fc from 'fast-check';
 import { KiB } from '../../src/base/bytes.ts';
@@ -19,7 +20,7 @@ interface Trouble {
   readonly run: (world: World, at: TroublePlace) => Promise<void>;
 }
 
-/** The first device of the job and its target, which meet the trouble. */
+/** The first device of the job and its target, which get the trouble. */
 interface TroublePlace extends Pair {
   readonly job: string;
   readonly seed: number;
@@ -118,7 +119,7 @@ const troubles: readonly Trouble[] = [
     run: ({ disks }, { disk, seed }) => disks[disk].writeRaw([seed % 96], 64 * KiB),
   },
   {
-    // Read-only again at the end: the mounts are then the same as at the start.
+    // The mount becomes read-only again at the end, so the mounts are the same as at the start.
     kind: 'writable for a moment',
     errors: ['DEVICE_BUSY'],
     moments: ['start'],
@@ -151,7 +152,7 @@ export function troubleSteps(recorder: Recorder): fc.Arbitrary<Command>[] {
           run: async (world) => {
             const options = {
               connections: 1 + (number % 2),
-              // Slow enough that a moment right after the start lies within the job.
+              // The rate is so low that a moment right after the start lies within the job.
               ...(slow || at === 'start' ? { rate: 8_000_000 } : {}),
             };
             const during = {

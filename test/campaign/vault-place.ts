@@ -1,4 +1,7 @@
-/** A vault of a random history: its points, what each is to hold, and reading that back through an index of its own. */
+/**
+ * A vault of a random history: its points, their expected content, and a reader of the points with a separate
+ * index.
+ */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -18,7 +21,7 @@ import type { Expected } from './expected.ts';
 
 export interface VaultPlaces {
   readonly directory: string;
-  /** Of the daemon, with the keys. */
+  /** The state directory of the daemon, with the keys. */
   readonly stateDirectory: string;
   readonly scratch: string;
 }
@@ -27,7 +30,7 @@ export class VaultPlace {
   readonly #places: VaultPlaces;
   readonly #opened: OpenedVault;
   readonly #index: ChunkIndex;
-  /** By the point's id and the device's path. */
+  /** Maps the point's ID and the device's path to the expected content. */
   readonly #expected: Map<string, Map<string, Expected>>;
 
   private constructor(
@@ -61,7 +64,7 @@ export class VaultPlace {
     return openVault({ kind: 'directory', path: directory }, { vaults: {}, stateDirectory });
   }
 
-  /** The same vault at another place, as `cp` copies it. */
+  /** Returns a copy of the vault at another place, as `cp` copies it. */
   async copiedTo(directory: string): Promise<VaultPlace> {
     await exec('cp', ['--archive', this.#places.directory, directory]);
     const places = { ...this.#places, directory };
@@ -97,22 +100,22 @@ export class VaultPlace {
     return this.#expected.get(point)?.get(device);
   }
 
-  /** The points that the judge has seen to be right, in the order of their jobs. */
+  /** The points that the judge found right, in the order of their jobs. */
   get known(): readonly string[] {
     return [...this.#expected.keys()];
   }
 
-  /** The devices of a known point. */
+  /** Returns the devices of a known point. */
   devicesOf(point: string): readonly string[] {
     return [...(this.#expected.get(point)?.keys() ?? [])];
   }
 
-  /** It was forgotten, and may be missing from now on. */
+  /** Records that the point was forgotten, and may be missing from now on. */
   forgotten(point: string): void {
     this.#expected.delete(point);
   }
 
-  /** Writes a device of a point to a file, whose holes are the blocks that the point does not hold. */
+  /** Writes a device of a point to a file. Blocks that the point does not hold become holes. */
   async dump(device: PointDevice, path: string): Promise<void> {
     const { vault } = this.#opened;
     await refreshIndex(vault, this.#index);
@@ -126,7 +129,7 @@ export class VaultPlace {
     }
   }
 
-  /** What restoring and mounting take. */
+  /** Returns the image that restore and mount take. */
   specOf({ path, size, root, levels }: PointDevice): PointImageSpec {
     const { location, settings, indexPath, vault } = this.#opened;
     const secrets = vault.secrets.toMessage();

@@ -104,7 +104,9 @@ async function vaultCommand(world: World, target: VaultTarget, ...args: readonly
   assert.equal(code, 0, `dattocli ${args.join(' ')} exited with ${code}: ${out}${err}`);
 }
 
-/** The newest right point of each device has to stay, whatever the devices have in common. */
+/**
+ * Forgets and prunes. The newest right point of each device has to stay, whatever the devices have in common.
+ */
 export async function forgetAndPrune(world: World, target: VaultTarget): Promise<string> {
   const vault = world.vaultAt(target);
   const newest = new Map<string, string>();
@@ -160,7 +162,10 @@ function restoreTo(
   });
 }
 
-/** The same command again finishes it, or is refused if the destination was formatted since. */
+/**
+ * Interrupts a restore. The same command again finishes it, or is refused if the destination was formatted
+ * since.
+ */
 async function interruptRestore(world: World, target: VaultTarget, number: number): Promise<string> {
   const chosen = await choosePoint(world, target, number);
   const to = join(world.scratch, 'restored');
@@ -190,7 +195,7 @@ async function failureOf(work: Promise<unknown>): Promise<AgentError | undefined
   }
 }
 
-/** A backup of the place must not take the point for the device. */
+/** Mounts a point in the place of its device. A backup of that place must not use the point as its source. */
 async function mountInPlace(world: World, target: VaultTarget, number: number): Promise<string> {
   const chosen = await choosePoint(world, target, number);
   const disk = Object.values(world.disks).find(({ device }) => device === chosen.device.path)!;
@@ -218,7 +223,7 @@ async function mountInPlace(world: World, target: VaultTarget, number: number): 
     } finally {
       await unmountImage(runDirectory, mountPoint);
     }
-  // A filesystem that raw writes have damaged, or none at all.
+  // A filesystem that raw writes have damaged, or no filesystem.
   else {
     assert.ok(failure.code === 'MOUNT_FAILED' || failure.code === 'NOT_SUPPORTED', failure.message);
     said = failure.code;

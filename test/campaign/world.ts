@@ -1,8 +1,10 @@
 /**
- * The machine of random histories: two devices, a daemon with its tracker, and five targets (image files, images that
- * dattosrv and nbdkit serve, a vault, a copy of that vault). Steps change it, and the judge says whether a backup holds
- * what the device held. Many histories run on one machine; each has targets of its own that hold nothing at its begin.
- * All is in memory, and everything is removed at the end.
+ * The machine of random histories: two devices, a daemon with its tracker, and five targets (image files,
+ * images that dattosrv and nbdkit serve, a vault, a copy of that vault). Steps change it, and the judge
+ * compares a backup with the device.
+ *
+ * Many histories run on one machine. Each has its own targets, which are empty at the beginning. Everything
+ * is in memory, and is removed at the end.
  */
 import {
   cpSync,
@@ -35,9 +37,9 @@ export type ImageTarget = 'file' | 'dattosrv' | 'nbdkit';
 export type VaultTarget = 'vault' | 'copy';
 export type TargetName = ImageTarget | VaultTarget;
 export type Kind = 'full' | 'incremental' | 'differential';
-/** Small disks of their own, which a step may fill. */
+/** Small separate disks, which a step may fill. */
 export type Room = 'state' | 'images' | 'vaults';
-/** Where in a job something happens: right after its start, or in one of its hooks. */
+/** The moment of an event in a job: right after its start, or in one of its hooks. */
 export type Moment = 'start' | 'pre-freeze' | 'frozen' | 'post-thaw';
 
 const roomBytes: Readonly<Record<Room, number>> = {
@@ -54,15 +56,15 @@ export interface Pair {
 
 export interface BackupRequest {
   readonly kind: Kind;
-  /** Of different disks. */
+  /** The pairs have different disks. */
   readonly pairs: readonly Pair[];
   readonly options: JobOptionsDocument;
 }
 
-/** Something that a step does while the job runs. */
+/** An action of a step while the job runs. */
 export interface During {
   readonly at: Moment;
-  /** May be called after the end of the job if nothing reaches that moment. */
+  /** May be called after the end of the job if the job never reaches that moment. */
   readonly run: (job: string) => Promise<void>;
   /** Milliseconds after the moment. */
   readonly delay?: number;
@@ -80,7 +82,7 @@ export interface Outcome {
   readonly status?: JobStatus;
   /** For each disk, copies of it at moments that the image may show. */
   readonly references: ReadonlyMap<DiskName, readonly Reference[]>;
-  /** The image files that the job was given; none for a vault. The device may have another size since. */
+  /** The image files of the job; none for a vault. The device may have another size since. */
   readonly images: ReadonlyMap<DiskName, string>;
 }
 
@@ -101,7 +103,7 @@ export class World {
   readonly keptImages = new Set<string>();
   stateKept = false;
   machineKept = false;
-  /** What completed in this history, as `disk target`. */
+  /** The pairs that were backed up in this history, as `disk target`. */
   readonly backedUp = new Set<string>();
 
   private constructor(
@@ -178,7 +180,7 @@ export class World {
     return (target === 'copy' ? this.#copy : undefined) ?? this.vault;
   }
 
-  // One history.
+  // Methods for one history.
 
   async beginHistory(): Promise<void> {
     this.#history++;
@@ -213,7 +215,7 @@ export class World {
     });
   }
 
-  // Targets.
+  // Methods for targets.
 
   imageOf(target: ImageTarget, disk: DiskName): string {
     const { size } = this.disks[disk];
@@ -233,7 +235,7 @@ export class World {
     return this.#nbdkit.uri.replace('?', `${this.#history}-${disk}-${size}?`);
   }
 
-  /** Copies the image as it is now; false if there is none. */
+  /** Copies the image as it is now. Returns false if there is none. */
   async keepImage(target: ImageTarget, disk: DiskName): Promise<boolean> {
     const image = this.imageOf(target, disk);
     if (!existsSync(image)) return false;
@@ -262,13 +264,13 @@ export class World {
     const { socket, directory } = this.#nbdkit;
     atEnd(this.#t, () => rmSync(directory, { recursive: true, force: true }));
     await this.#nbdkit.kill();
-    // nbdkit takes no socket that is there.
+    // nbdkit refuses a socket that exists.
     rmSync(socket!);
     await between?.();
     this.#nbdkit = await startNbdkit(nbdkitParameters(this.scratch), { socket: socket! });
   }
 
-  /** The server does not answer for a moment. */
+  /** Stops the server from answering for a moment. */
   async stopServerFor(target: 'dattosrv' | 'nbdkit', ms: number): Promise<void> {
     const { pid } = target === 'dattosrv' ? this.#dattosrv : this.#nbdkit;
     process.kill(pid, 'SIGSTOP');
@@ -279,7 +281,7 @@ export class World {
     }
   }
 
-  /** Half of the writes to nbdkit fail from now on, or none. */
+  /** Makes half of the writes to nbdkit fail from now on, or none. */
   setWriteErrors(on: boolean): void {
     const mark = errorMark(this.scratch);
     if (on) writeFileSync(mark, '');
@@ -290,7 +292,7 @@ export class World {
     this.#copy ??= await this.vault.copiedTo(join(this.scratch, 'vaults', `copy-${this.#history}`));
   }
 
-  /** Leaves so many bytes free in a room, or all. */
+  /** Leaves this number of bytes free in a room, or all. */
   async leaveRoom(room: Room, bytes: number | undefined): Promise<void> {
     const place = room === 'state' ? this.#paths.directory : join(this.scratch, room);
     let size = roomBytes[room];
@@ -301,7 +303,7 @@ export class World {
     await exec('mount', ['-o', `remount,size=${size}`, place]);
   }
 
-  // The daemon.
+  // Methods for the daemon.
 
   /** Starts a job, calls `during` while it runs, and resolves when it has ended or was refused. */
   async backUp({ kind, pairs, options }: BackupRequest, during?: During): Promise<Outcome> {
@@ -337,7 +339,8 @@ export class World {
       if (during !== undefined) {
         if (during.at !== 'start') await this.#reached(uuid);
         if (during.delay !== undefined) await this.wait(during.delay);
-        // A hook that waits holds up the end of its job, and so whatever waits for that end.
+        // The waiting hook delays the end of its job. If the action waits for that end, the hook is released
+        // after 2 s.
         const running = during.run(uuid);
         running.catch(() => undefined);
         await Promise.race([running, this.wait(2000)]);
@@ -374,7 +377,7 @@ export class World {
     return join(this.scratch, `reference-${name}-${when}`);
   }
 
-  /** Waits until a hook of the job waits, or the job has ended without. */
+  /** Waits until a hook of the job waits, or until the job has ended without it. */
   async #reached(uuid: string): Promise<void> {
     await waitFor(`the hook of job ${uuid}`, 60_000, async () => {
       if (existsSync(join(this.scratch, 'reached'))) return true;
@@ -391,7 +394,10 @@ export class World {
     return status!;
   }
 
-  /** Asks for a job by the name of a device instead of its path, and cancels it; the error if it was refused. */
+  /**
+   * Starts a job by a name of a device instead of its path, and cancels it. Returns the error if it was
+   * refused.
+   */
   async tryBackup(device: string, target: string): Promise<ErrorDocument | undefined> {
     const devices = [{ device, target }];
     const answer = await post<JobStatus>(this.#daemon.socket, '/v1/jobs', { kind: 'full', devices });
@@ -404,14 +410,17 @@ export class World {
     await post(this.#daemon.socket, `/v1/jobs/${job}/${what}`, {});
   }
 
-  /** Kills the process that freezes and thaws; false if there is none. */
+  /** Kills the process that freezes and thaws. Returns false if there is none. */
   killGuard(): boolean {
     const guard = childrenOf(this.#daemon.pid).find((pid) => commandOf(pid).includes('guard-main'));
     if (guard !== undefined) process.kill(guard, 'SIGKILL');
     return guard !== undefined;
   }
 
-  /** SIGKILL, or an orderly end, and a new daemon with the same paths. `between` runs while there is none. */
+  /**
+   * Ends the daemon by SIGKILL or in an orderly way, and starts a new one with the same paths. `between` runs
+   * in the meantime.
+   */
   async restartDaemon(
     how: 'kill' | 'end',
     { between, repeats = false }: { between?: () => Promise<void> | void; repeats?: boolean } = {},
@@ -450,7 +459,7 @@ export class World {
     return join(this.scratch, 'machine-kept');
   }
 
-  /** The state and what is on the devices, as a snapshot of a virtual machine has them. */
+  /** Keeps the state directory and the content of the devices, like a snapshot of a virtual machine. */
   async keepMachine(): Promise<void> {
     await this.restartDaemon('end', {
       between: async () => {
@@ -464,7 +473,7 @@ export class World {
     this.machineKept = true;
   }
 
-  /** The machine is as it was; the targets are not, and the random numbers repeat from now on. */
+  /** Puts the machine back to its kept state, but not the targets. The random numbers repeat from now on. */
   async revertMachine(): Promise<void> {
     await this.restartDaemon('kill', {
       repeats: true,
@@ -500,8 +509,8 @@ function nbdkitParameters(scratch: string): string[] {
 }
 
 /**
- * Scripts that wait in a job until the test has done something: each waits while `wait-at` names it. The one that runs
- * inside the freeze copies the devices first.
+ * Makes the hooks of a job, which wait until the test has done something. Each waits while `wait-at` names
+ * it. The hook inside the freeze copies the devices first.
  */
 async function makeHooks(
   scratch: string,
