@@ -1,7 +1,8 @@
 /**
- * Makes the golden vaults of format version 1: one healthy, the others damaged on purpose. They are committed, and are
- * not to be made again: what matters is that later versions read what this one wrote. docs/vault-check.md says what
- * each of them gives, and test/unit/golden-vaults.test.ts holds the two together.
+ * Makes the golden vaults of format version 1: one healthy, the others damaged on purpose. They are
+ * committed, and must not be made again, because later versions have to read the data that this version
+ * wrote. docs/vault-check.md describes the result of each, and test/unit/golden-vaults.test.ts compares the
+ * two.
  *
  *     scripts/node test/golden/make-vaults.ts DIRECTORY
  */
@@ -33,7 +34,7 @@ if (target === undefined) throw new Error('where to?');
 const owner = { host: 'golden', machine: '1'.repeat(32), boot: 'b', pid: 1, start_time: 1 };
 const packSize = 1024 * 1024;
 
-// The same bytes in every run, as far as zstd's version allows.
+// Gives the same bytes in every run, if zstd's version is the same.
 const random = seeded(1);
 crypto.randomBytes = (size: number) =>
   Buffer.from(Array.from({ length: size }, () => Math.floor(random() * 256)));
@@ -109,7 +110,7 @@ async function makeHealthy(): Promise<Record<string, string>> {
   return ids;
 }
 
-/** The packs of the first two points, by their order and kind. */
+/** Returns the packs of the first two points, by their order and kind. */
 async function findPacks(): Promise<Record<'firstChunks' | 'secondChunks' | 'secondPages', string>> {
   const store = await openDirectoryStore(healthy);
   const vault = await Vault.open(store, { kind: 'file', text: '0123456789abcdef'.repeat(4) });

@@ -1,4 +1,7 @@
-/** One boot of the emulated machine (qemu's TCG: no /dev/kvm is needed), until its power goes off, or is cut. */
+/**
+ * One boot of the emulated machine, until it powers off or its power is cut. It uses qemu's TCG, so no
+ * /dev/kvm is needed.
+ */
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -6,17 +9,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export interface Drive {
-  /** A raw image. */
+  /** Path of a raw image. */
   readonly file: string;
   readonly readOnly?: boolean;
-  /** What is written to it is gone after the boot. */
+  /** Discards all writes to it after the boot. */
   readonly discardWrites?: boolean;
 }
 
 export interface MachineBoot {
   readonly kernel: string;
   readonly initrd: string;
-  /** Added to the kernel's command line. */
+  /** Text that is added to the kernel's command line. */
   readonly append: string;
   readonly drives: readonly Drive[];
   readonly deadlineMs: number;
@@ -27,14 +30,14 @@ export interface MachineBoot {
 export interface MachineResult {
   /** The first serial line: kernel and systemd. */
   readonly console: string;
-  /** The second one. */
+  /** The second serial line. */
   readonly results: string;
   readonly seconds: number;
 }
 
 const lookMs = 1_000;
 
-/** Leaves nothing behind. Throws if the machine was not off at its deadline. */
+/** Boots the machine and leaves nothing behind. Throws if it was not off at its deadline. */
 export async function bootMachine(boot: MachineBoot): Promise<MachineResult> {
   const work = await mkdtemp(join(tmpdir(), 'dattod-machine-'));
   const [serial, results] = [join(work, 'console'), join(work, 'results')];
@@ -52,14 +55,15 @@ export async function bootMachine(boot: MachineBoot): Promise<MachineResult> {
   }
 }
 
-/** False if it had to be killed at its deadline. */
+/** Returns false if the machine had to be killed at its deadline. */
 function run(boot: MachineBoot, serial: string, results: string): Promise<boolean> {
   const drives = boot.drives.flatMap(({ file, readOnly, discardWrites }) => [
     '-drive',
     `file=${file},format=raw,if=virtio,discard=unmap` +
       (discardWrites === true ? ',snapshot=on' : readOnly === true ? ',readonly=on' : ',cache=unsafe'),
   ]);
-  // One processor: on a busy host two would wait for each other. A machine that panics ends. no_timer_check: an emulated timer that is late is no reason to.
+  // One processor: on a busy host two would wait for each other. A machine that panics ends. no_timer_check:
+  // an emulated timer that is late must not cause a panic.
   const append = `console=ttyS0,115200 mitigations=off no_timer_check panic=-1 ${boot.append}`;
   const args = [
     ...['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max,pku=off', '-smp', '1', '-m', '2048'],

@@ -1,14 +1,18 @@
 /**
- * The campaign of continuity over reboots, on a whole Debian 12 with its own systemd: seven boots of one machine with volumes of
- * every kind, the units enabled as docs/tracking.md says, reboots with the record in a file and on a device, a power cut, and
- * an early unit that is killed by its time limit. After each boot the tracking continues, or an incremental becomes a
- * differential with the true reason, and every image holds the files of its device.
+ * The campaign of continuity over reboots, on a whole Debian 12 with its own systemd. It boots one machine
+ * seven times, with volumes of every kind and the units enabled as docs/tracking.md describes. There are
+ * reboots with the record in a file and on a device, a power cut, and an early unit that is killed by its
+ * time limit.
+ *
+ * After each boot the tracking continues, or an incremental becomes a differential with the true reason.
+ * Every image holds the files of its device.
  *
  *     scripts/node test/machine/continuity.ts [--work DIRECTORY] [--from STEP] [--to STEP] [--volumes NAME,…]
  *
- * It needs root, build/ (./one_step_build), apt-get install mmdebstrap qemu-system-x86 e2fsprogs, an archive of Debian,
- * 10 GB in the work and cache directories, and most of an hour; the machine is made once. `--work` keeps its disks there,
- * from which `--from` continues at a step. `--volumes` leaves out others: root takes the most time by far.
+ * It needs root, build/ (./one_step_build), apt-get install mmdebstrap qemu-system-x86 e2fsprogs, an archive
+ * of Debian, 10 GB in the work and cache directories, and most of an hour. The machine is made once. `--work`
+ * keeps its disks there, and `--from` continues with them at a step. `--volumes` uses only the named volumes:
+ * root takes the most time by far.
  */
 import { existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -23,7 +27,7 @@ import { makeImage, prepareDebian, type Base } from './debian.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const programs = { mmdebstrap: 'mmdebstrap', 'qemu-system-x86_64': 'qemu-system-x86', mke2fs: 'e2fsprogs' };
-/** Emulated, and beside other work. */
+/** The machine is emulated, and may run beside other work. */
 const deadlineMs = 40 * 60_000;
 
 const volumes = {
@@ -38,25 +42,28 @@ const volumes = {
 type Name = keyof typeof volumes;
 const names = Object.keys(volumes) as Name[];
 
-/** `continues`, or what the reason has to match; several: either is right. */
+/** `continues`, or a pattern for the reason. If there are several, each of them is right. */
 type Expected = RegExp | 'continues' | readonly (RegExp | 'continues')[];
 
 interface Step {
   readonly name: string;
   readonly what: string;
   readonly cutAt?: RegExp;
-  /** Of the line "over a reboot", by the name of the result. */
+  /** Patterns for the line "over a reboot", by the name of the result. */
   readonly armed?: Readonly<Record<string, RegExp>>;
   /** The images are compared with the files of the devices. */
   readonly compares?: true;
-  /** Undefined: a first boot. */
+  /** The expected result of each volume. Undefined: a first boot. */
   readonly volumes?: Readonly<Record<Name, Expected>>;
 }
 
 const same = (expected: Expected): Record<Name, Expected> =>
   Object.fromEntries(names.map((name) => [name, expected])) as Record<Name, Expected>;
 const detached = /detached before it could be recorded/;
-/** Which unit is quicker decides, if the early unit was not started: see docs/tracking.md, "Volumes that are closed early". */
+/**
+ * If the early unit was not started, the quicker unit decides: see docs/tracking.md, "Volumes that are closed
+ * early".
+ */
 const closedEarly: Partial<Record<Name, Expected>> = {
   ...{ crypt: ['continues', detached], other: ['continues', detached], md: ['continues', detached] },
 };
@@ -173,7 +180,7 @@ async function checkNeeds(): Promise<void> {
   if (missing.length > 0) throw new Error(`this needs: ${missing.join('; ')}`);
 }
 
-/** A disk with the agent and the script of the steps. */
+/** Makes a disk with the agent and the script of the steps. */
 async function makePayload(work: string): Promise<void> {
   const folder = join(work, 'payload');
   await rm(folder, { recursive: true, force: true });

@@ -1,7 +1,7 @@
 /**
- * A whole Debian 12 with systemd, as disks for the emulated machine: made from Debian's packages by mmdebstrap, and installed
- * by the machine itself (guest/install.sh), so that nothing is mounted or attached on the host. Kept under the cache directory of
- * the tests in a virtual machine, until what it is made from changes:
+ * A whole Debian 12 with systemd, as disks for the emulated machine. mmdebstrap makes it from Debian's
+ * packages, and the machine installs itself (guest/install.sh), so nothing is mounted or attached on the
+ * host. It is kept under the cache directory of the tests in a virtual machine, until its inputs change:
  *
  *     CACHE/machine/HASH/     vmlinuz, initrd, sys.img (partitions, LVM, dm-crypt, md, root), store.img (for images)
  */
@@ -20,7 +20,7 @@ const packages = [
   ...['linux-image-amd64', 'systemd-sysv', 'systemd', 'dbus', 'udev', 'kmod', 'initramfs-tools', 'zstd'],
   ...['lvm2', 'cryptsetup-bin', 'cryptsetup', 'mdadm', 'xfsprogs', 'e2fsprogs', 'fdisk', 'gdisk', 'procps'],
 ];
-/** Modules that the machine never needs, so that its root is small. */
+/** Modules that the machine never needs. Without them its root is small. */
 const needless = ['drivers/net/ethernet', 'drivers/net/wireless', 'drivers/gpu', 'drivers/media', 'sound'];
 const masked = [
   ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer', 'e2scrub_all.timer'],
@@ -34,7 +34,7 @@ export interface Base {
   readonly store: string;
 }
 
-/** Makes it if it is not there. Takes minutes then; `say` hears how far it is. */
+/** Makes the machine if it does not exist yet, which takes minutes. `say` receives the progress. */
 export async function prepareDebian(say: (line: string) => void): Promise<Base> {
   const inputs = await Promise.all(
     ['install.sh', 'fstab', 'step.service'].map((name) => readFile(join(guest, name))),
@@ -122,7 +122,7 @@ async function settle(root: string): Promise<void> {
   await exec('chroot', [root, 'update-initramfs', '-u', '-k', 'all'], { timeoutMs: 10 * 60_000 });
 }
 
-/** A sparse file. */
+/** Makes a sparse file. */
 export async function makeImage(path: string, size: number): Promise<void> {
   const file = await open(path, 'w');
   await file.truncate(size);

@@ -1,13 +1,17 @@
 /**
- * Whether something grows over a long run: a pure comparison of samples. The first third is left out, since caches and
- * the history of jobs fill up to their limits there. The median of the last third may exceed the median of the
- * second third by the tolerance only. Medians, since a sample may fall into the middle of a job's end.
+ * Decides whether something grows over a long run, only by a comparison of samples. The first third is left
+ * out, since caches and the history of jobs fill up to their limits there. The median of the last third may
+ * exceed the median of the second third only by the tolerance. Medians are used because a sample may fall
+ * into the end of a job.
  */
 
 /** One measurement of everything, by name. */
 export type Sample = Readonly<Record<string, number>>;
 
-/** What the median of the last third may have above that of the second third: the larger of both. */
+/**
+ * The allowed difference of the median of the last third above that of the second third: the larger of both
+ * values.
+ */
 export interface Tolerance {
   readonly absolute: number;
   readonly share: number;
@@ -19,12 +23,12 @@ export interface Growth {
   readonly second: number;
   readonly last: number;
   readonly most: number;
-  /** What `last` may be at most. */
+  /** The highest allowed value of `last`. */
   readonly limit: number;
   readonly grew: boolean;
 }
 
-/** One row for each name with a tolerance. Needs six samples at least. */
+/** Returns one row for each name with a tolerance. Needs at least six samples. */
 export function growthOf(
   samples: readonly Sample[],
   tolerances: Readonly<Record<string, Tolerance>>,

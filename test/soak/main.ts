@@ -1,6 +1,6 @@
 /**
- * A day of backups, one each minute, as quickly as they go; fails if memory, descriptors, threads, files, pins, loop
- * devices or the vault grow:
+ * Runs a day of backups, one for each minute, as quickly as possible. Fails if memory, descriptors, threads,
+ * files, pins, loop devices or the vault grow:
  *
  *     scripts/node test/soak/main.ts [--minutes 1440] [--seconds 3600] [--every 24] [--hour 60] [--sources]
  *

@@ -1,4 +1,7 @@
-/** What a daemon takes of its machine at this moment: memory, descriptors, threads, processes, files, pins, loop devices. */
+/**
+ * Measures the use of the machine by a daemon at this moment: memory, descriptors, threads, processes, files,
+ * pins, loop devices.
+ */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { childrenOf } from '../helpers/backup.ts';
@@ -8,7 +11,7 @@ import type { Sample, Tolerance } from './growth.ts';
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-/** What each may grow from the second third of a run to its last. */
+/** Allowed growth of each value from the second third of a run to the last third. */
 export const tolerances: Readonly<Record<string, Tolerance>> = {
   memory: { absolute: 8 * MiB, share: 0.05 },
   descriptors: { absolute: 0, share: 0 },
@@ -27,7 +30,7 @@ export const tolerances: Readonly<Record<string, Tolerance>> = {
   vaultBytes: { absolute: 2 * MiB, share: 0.1 },
 };
 
-/** Directories of the run, beside those of the daemon. */
+/** Directories of the run, in addition to those of the daemon. */
 export interface Places {
   readonly vault: string;
   /** TMPDIR of all programs. */
@@ -60,7 +63,7 @@ export function measure(daemon: TestDaemon, { vault, temporary, scratch }: Place
   };
 }
 
-/** Bytes of anonymous memory and of files that are mapped; 0 if the process has ended. */
+/** Returns the bytes of anonymous memory and of mapped files; 0 if the process has ended. */
 function residentOf(pid: number): number {
   try {
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');

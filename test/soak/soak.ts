@@ -1,8 +1,9 @@
 /**
- * A long schedule of backups as quickly as it goes: an incremental each "minute" of one device that is written to, to
- * an image and to a vault in turn, and now and then what happens on a real machine: a start that is refused, a job that
- * is cancelled, a verification. Each "hour" the log is rotated, old points are forgotten and pruned, and a point is
- * mounted. The daemon's use of its machine is measured all the time; none of it may grow (growth.ts).
+ * Runs a long schedule of backups as quickly as possible. Each "minute" has an incremental of one device
+ * under writes, to an image and to a vault in turn. Sometimes there are events of a real machine: a refused
+ * start, a cancelled job, a verification. Each "hour" the log is rotated, old points are forgotten and
+ * pruned, and a point is mounted. The daemon's use of its machine is measured all the time, and must not grow
+ * (growth.ts).
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -25,15 +26,15 @@ import type { Sample } from './growth.ts';
 import { measure, type Places } from './measure.ts';
 
 export interface SoakOptions {
-  /** Simulated minutes, of one backup each. */
+  /** Number of simulated minutes, with one backup each. */
   readonly minutes: number;
-  /** Ends earlier after so many milliseconds. */
+  /** Ends earlier after this number of milliseconds. */
   readonly limitMs: number;
   /** Simulated minutes between two samples. */
   readonly every: number;
   /** Simulated minutes between two rounds of rotating the log, forgetting, pruning and mounting. */
   readonly hour: number;
-  /** dattod and dattocli: built, or those of the sources. */
+  /** True runs the built dattod and dattocli, false those of the sources. */
   readonly built: boolean;
   readonly log: (line: string) => void;
 }
@@ -50,7 +51,7 @@ export async function runSoak(t: EndingTest, options: SoakOptions): Promise<Soak
   return soak.run();
 }
 
-/** As many jobs as are kept, so that the history is as large as it gets from the beginning. */
+/** Adds as many jobs as are kept, so that the history has its largest size from the beginning. */
 function fillHistory(stateDirectory: string): void {
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
   const history = new History(join(stateDirectory, 'history.sqlite'));
@@ -141,7 +142,7 @@ class Soak {
     return { samples, minutes: minute, counts: this.#counts };
   }
 
-  /** Once the threads of the last job are gone. */
+  /** Takes a sample when the threads of the last job have ended. */
   async #sample(): Promise<Sample> {
     let sample = measure(this.#daemon, this.#places);
     await waitFor('two equal samples', 20_000, () => {
@@ -161,7 +162,7 @@ class Soak {
     await this.#well('incremental', target);
   }
 
-  /** Some blocks of some files, a new file, and another one that goes. */
+  /** Writes some blocks of some files, makes a new file and deletes another. */
   async #write(minute: number): Promise<void> {
     const name = (number: number): string => join(this.#mountPoint, `soak-${number % 16}`);
     rmSync(name(minute + 1), { force: true });
