@@ -1,6 +1,7 @@
 /**
- * Keeps the processors busy with what a tracker of another form would lose events to: a hash map that is updated by
- * bpf(2) without pause, and direct writes whose interrupts come meanwhile. Runs until it is killed.
+ * Keeps the processors busy with work that would make a tracker of another form lose events. It updates a
+ * hash map by bpf(2) without pause, and makes direct writes whose interrupts come at the same time. Runs
+ * until it is killed.
  */
 import { spawn } from 'node:child_process';
 import { createMap, updateMap } from '../../src/linux/bpf/maps.ts';
@@ -20,7 +21,7 @@ const writer = spawn(
 );
 writer.unref();
 
-/** Half of the time. */
+/** Runs for half of the time. */
 function burst(): void {
   const until = performance.now() + 20;
   for (let i = 0; performance.now() < until; i++) {

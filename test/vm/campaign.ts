@@ -1,7 +1,7 @@
 /**
- * The whole of the virtual machine's tests, for people, with the numbers that docs/testing-in-a-vm.md records. By
- * default 4 rounds on each of 18 kinds of devices on each of three kernels; hours on two quiet processors (a kernel's rounds some 20
- * minutes with another machine beside it).
+ * Runs all tests of the virtual machine, for manual use, with the numbers that docs/testing-in-a-vm.md
+ * records. By default it runs 4 rounds on each of 18 kinds of devices on each of three kernels. This takes
+ * hours on two quiet processors (a kernel's rounds take some 20 minutes with another machine beside it).
  */
 import { parseArgs } from 'node:util';
 import { kernelSeries, type KernelSeries } from './kernels.ts';
@@ -75,7 +75,7 @@ for (const kernel of kernels)
   for (const part of parts) if (part.name.includes(values.only)) await run(kernel, part);
 process.exitCode = failures > 0 ? 1 : 0;
 
-/** Prints what came of it at once: a campaign may be cut. */
+/** Prints the result at once, because a campaign may be interrupted. */
 async function run(kernel: KernelSeries, { name, options }: Part): Promise<void> {
   const result = await runSteadily({ kernel, disks: stackDisks, ...options }, (line) => console.log(line));
   const failed = result.tests.filter((test) => test.outcome === 'failed');

@@ -1,12 +1,15 @@
 /**
- * Completeness: whatever changes a device of any kind is marked (rounds.ts), while other BPF programs and interrupts
- * keep the processors busy. From the environment:
+ * Proves completeness: each change of a device of any kind is marked (rounds.ts), while other BPF programs
+ * and interrupts keep the processors busy. Settings from the environment:
  *
- *     VM_SEED    of the first round (default 1)      VM_ROUNDS   for each kind (default 1)
- *     VM_STACKS  parts of names, by commas           VM_STYLE    bits or bytes
+ *     VM_SEED    seed of the first round (default 1)
+ *     VM_ROUNDS  rounds for each kind (default 1)
+ *
+ *     VM_STACKS  parts of names, separated by commas
+ *     VM_STYLE   bits or bytes
  *     VM_PIECE   I/N: every Nth kind from the Ith on
  *
- * Each kind's sums are told when it is done, so that a run that is cut has something to show.
+ * The sums of each kind are printed when it is done, so that an interrupted run also has results.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
@@ -33,7 +36,8 @@ before(async () => {
   loadStackModules();
   sh(`dd if=/dev/urandom of=${noise} bs=1M count=8 status=none`);
   tracker = await EbpfTracker.open(style === undefined ? {} : { style });
-  // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
+  // This device stays tracked. The programs are removed with the last device, and the emulated machine takes
+  // ten seconds to load them.
   await tracker.track(describeDevice('/dev/vdc'));
   busy = spawn(process.execPath, [join(import.meta.dirname, 'bpf-load.ts')], {
     stdio: 'inherit',

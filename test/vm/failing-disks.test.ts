@@ -1,7 +1,8 @@
 /**
- * Proves, where there is device-mapper, what jobs do on disks that are slow, hang, fail or vanish: a bad block that is in
- * use is never left out without a word, one in free space does no harm, a job whose reads hang is cancelled within
- * seconds, and so ends the daemon, and no filesystem stays frozen. Then a target whose disk refuses or loses writes.
+ * Proves with device-mapper the behaviour of jobs on disks that are slow, hang, fail or vanish. A bad block
+ * in use is never left out silently, and one in free space does no harm. A job whose reads hang is cancelled
+ * within seconds, and the daemon also stops then. No filesystem stays frozen. Then there are targets whose
+ * disk refuses or loses writes.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -23,14 +24,14 @@ const size = 64 * MiB;
 const sector = 512;
 const source = '/dev/mapper/source';
 const mountPoint = '/source';
-/** On tmpfs; the guest's root is in memory too. */
+/** The files are on tmpfs; the guest's root is in memory too. */
 const scratch = '/tmp/failing-disks';
 const image = join(scratch, 'image');
 const reference = join(scratch, 'reference');
 /** The machine is emulated, and may have to share its processors. */
 const patienceMs = 180_000;
 mkdirSync(scratch, { recursive: true });
-/** Copies the disk below the source inside the freeze of each job. */
+/** The hook copies the disk below the source inside the freeze of each job. */
 const hook = join(scratch, 'copy');
 writeFileSync(hook, `#!/bin/sh\nexec dd if=/dev/vda of=${reference} bs=1M iflag=direct status=none\n`, {
   mode: 0o755,
@@ -45,7 +46,7 @@ dmsetup resume --noudevsync ${name}`);
 
 const whole = [`0 ${size / sector} linear /dev/vda 0`];
 
-/** The source with a range of bad sectors. */
+/** Returns the table of the source with a range of bad sectors. */
 function withBad({ offset, length }: Extent): string[] {
   const [from, count] = [offset / sector, length / sector];
   const end = from + count;
@@ -113,7 +114,7 @@ async function succeeding(wanted: Wanted, warnings: readonly string[] = []): Pro
   return outcome.status;
 }
 
-/** Until it copies. */
+/** Waits until the job copies. */
 const copying = (job: string): Promise<void> =>
   waitFor('the job copies', patienceMs, async () => {
     const { phase, state } = await jobStatus(daemon, job);
@@ -121,7 +122,9 @@ const copying = (job: string): Promise<void> =>
     return phase === 'copying';
   });
 
-/** All used blocks of the image are those of the disk below in the freeze, but for the bad ones. */
+/**
+ * Asserts that all used blocks of the image equal those of the disk below in the freeze, except the bad ones.
+ */
 async function assertImage(but: readonly Extent[] = []): Promise<void> {
   const used = await oracleUsed('ext4', reference, size);
   const left = [...complement(used, size), ...but];
@@ -130,12 +133,12 @@ async function assertImage(but: readonly Extent[] = []): Promise<void> {
   await assertSameRanges(reference, image, compared);
 }
 
-/** For what is to be known before the job; each job that freezes makes it again. */
+/** Makes the copy for facts that a test needs before the job. Each job that freezes makes it again. */
 function copyReference(): void {
   sh(`sync -f ${mountPoint}; dd if=/dev/vda of=${reference} bs=1M iflag=direct status=none`);
 }
 
-/** Bytes of the file on the device, of its first extent. */
+/** Returns the bytes of the file's first extent on the device. */
 function extentOf(file: string): Extent {
   const line = sh(`filefrag -v -b4096 ${file}`)
     .split('\n')
@@ -144,7 +147,7 @@ function extentOf(file: string): Extent {
   return { offset: Number(from) * 4096, length: (Number(to) - Number(from) + 1) * 4096 };
 }
 
-test('bad sectors in used space: by name, counted, and the rest of the image is right', async () => {
+test('bad sectors in used space: named, counted, and the rest of the image is right', async () => {
   const bad = { offset: extentOf(`${mountPoint}/victim`).offset + MiB, length: 4096 };
   table(withBad(bad));
   try {
@@ -183,7 +186,7 @@ test('bad sectors in free space, and in metadata', async () => {
     assert.match(error.code, /^(DEVICE_READ_ERROR|FILESYSTEM_UNREADABLE)$/);
     const zeroed = await backUp({ options: { on_read_error: 'zero' } });
     assert.ok(zeroed.refused === undefined, JSON.stringify(zeroed));
-    // Without the map of what is used, all of it is copied, and what cannot be read is named.
+    // Without the used map everything is copied, and unreadable ranges are named.
     assert.ok(
       zeroed.status.warnings.some(({ code }) => code === 'READ_ERRORS'),
       JSON.stringify(zeroed.status),
@@ -195,7 +198,7 @@ test('bad sectors in free space, and in metadata', async () => {
   }
 });
 
-test('reads that take 100 ms: slow, and right', async () => {
+test('reads that take 100 ms: a slow job, and a right image', async () => {
   table([`0 ${size / sector} delay /dev/vda 0 100 /dev/vda 0 0`]);
   try {
     await succeeding({});
@@ -205,7 +208,7 @@ test('reads that take 100 ms: slow, and right', async () => {
   }
 });
 
-test('reads that hang: cancelled within seconds, SIGTERM likewise, nothing frozen', async () => {
+test('reads that hang: the job is cancelled and SIGTERM works within seconds, nothing frozen', async () => {
   const hang = (): string => sh('dmsetup suspend --noflush --nolockfs --noudevsync source');
   const resume = (): string => sh('dmsetup resume --noudevsync source');
   const slow = { options: { rate: MiB } };
@@ -259,12 +262,13 @@ mkfs.ext4 -q -F /dev/mapper/target; mkdir -p /target; mount -o errors=continue /
     const error = await failing({ target, kind: 'differential' });
     assert.match(error.code, /^(TARGET_WRITE_ERROR|TARGET_MISMATCH)$/, JSON.stringify(error));
     table(well, 'target');
-    // The disk confirms and forgets. What the page cache still has may be verified; the next job must see that it is gone.
+    // The disk confirms writes and loses them. Data in the page cache may pass the verification, but the next
+    // job must notice the loss.
     table([`0 ${sectors} flakey ${backing} 0 600 1 drop_writes`], 'target');
     await backUp({ target, kind: 'differential', options: { verify: 'full' } });
     table(well, 'target');
     sh('umount /target; e2fsck -fy /dev/mapper/target || true; mount /dev/mapper/target /target');
-    // The target does not hold what it confirmed: all of it is sent again, and that is said.
+    // The target does not hold the data that it confirmed. All of it is sent again, and the job reports it.
     await succeeding({ target, kind: 'differential', options: { verify: 'full' } }, ['FELL_BACK']);
     sh(`cp --sparse=always ${target} ${image}`);
     await assertImage();
@@ -274,7 +278,7 @@ mkfs.ext4 -q -F /dev/mapper/target; mkdir -p /target; mount -o errors=continue /
   }
 });
 
-test('a disk that is taken away while it is read', async () => {
+test('a disk that is removed while it is read', async () => {
   sh('dd if=/dev/urandom of=/dev/sda bs=1M count=32 oflag=direct status=none');
   const gone = await failing({
     device: '/dev/sda',

@@ -1,4 +1,7 @@
-/** What tests inside the virtual machine share: shell commands, whole-device reads, devices as the tracker wants them. */
+/**
+ * Helpers of the tests inside the virtual machine: shell commands, reads of whole devices, devices in the
+ * form that the tracker takes.
+ */
 import { execFileSync } from 'node:child_process';
 import {
   closeSync,
@@ -16,7 +19,7 @@ import { blockDeviceSize } from '../../src/linux/ioctl.ts';
 import { readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 
-/** Runs a shell script; its output. What it writes to stderr is in the message where it fails. */
+/** Runs a shell script. Returns its output. If it fails, the error message has its standard error. */
 export function sh(script: string, environment: Readonly<Record<string, string>> = {}): string {
   return execFileSync('/bin/bash', ['-c', `set -e\n${script}`], {
     encoding: 'utf8',
@@ -27,7 +30,7 @@ export function sh(script: string, environment: Readonly<Record<string, string>>
 
 export function describeDevice(path: string, uuid = ''): TrackedDevice {
   const { rdev } = statSync(realpathSync(path));
-  // makedev of the C library.
+  // Like makedev of the C library.
   const major = (rdev >>> 8) & 0xfff;
   const minor = (rdev & 0xff) | ((rdev >>> 12) & 0xfff00);
   const live = readLiveDevice(major, minor);
@@ -59,14 +62,14 @@ function eachChunk(path: string, visit: (data: Buffer, offset: number) => void):
   }
 }
 
-/** All bytes of a device, past its page cache. */
+/** Returns all bytes of a device, past its page cache. */
 export function snapshot(path: string): Buffer {
   const parts: Buffer[] = [];
   eachChunk(path, (data) => parts.push(Buffer.from(data)));
   return Buffer.concat(parts);
 }
 
-/** Offsets of the 4 KiB blocks that are not what they were. */
+/** Returns the offsets of the 4 KiB blocks that have changed. */
 export function changedBlocks(before: Buffer, path: string): number[] {
   const changed: number[] = [];
   eachChunk(path, (data, offset) => {
@@ -79,8 +82,8 @@ export function changedBlocks(before: Buffer, path: string): number[] {
 }
 
 /**
- * The NVMe disk with one path, or the head of the one with two. Their numbers depend on which controller was found
- * first; the head has no requests of its own.
+ * Returns the NVMe disk with one path, or the head of the one with two. Their numbers depend on which
+ * controller was found first. The head has no requests of its own.
  */
 export async function nvmeDisk(paths: 'one path' | 'two paths'): Promise<string> {
   for (const deadline = Date.now() + 20_000; ;) {

@@ -1,6 +1,7 @@
 /**
- * The holes of obvious forms of tracking, one test each (docs/formats/tracking.md lists them): situations in which
- * programs of another type, single copies of a program, or the sectors that an event itself shows would miss writes.
+ * One test for each hole of an obvious form of tracking (docs/formats/tracking.md lists them). In these
+ * situations some trackers would miss writes: programs of another type, single copies of a program, or
+ * trackers of only the sectors that an event itself shows.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -22,19 +23,20 @@ before(async () => {
   sh('modprobe dm-mod; modprobe loop; modprobe xfs; modprobe ext4');
   console.log(`# lockdown: ${readFileSync('/sys/kernel/security/lockdown', 'latin1').trim()}`);
   tracker = await EbpfTracker.open();
-  // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
+  // This device stays tracked. The programs are removed with the last device, and the emulated machine takes
+  // ten seconds to load them.
   await tracker.track(describeDevice('/dev/vdc'));
 });
 after(() => tracker.stop());
 
-/** The extents that were marked since the last call. */
+/** Returns the extents that were marked since the last call. */
 async function extents(device: TrackedDevice): Promise<{ offset: number; length: number }[]> {
   const taken = await tracker.take(device);
   taken.commit(newGeneration());
   return [...taken.dirty.extents()];
 }
 
-/** Writes of 4 KiB, one request each. */
+/** Starts writes of 4 KiB, one request each. */
 function manyWrites(path: string, count: number): ChildProcess {
   return spawn(
     'dd',
@@ -148,9 +150,10 @@ blkdiscard -o $((40 * 1048576)) -l 1048576 ${device.path}`);
   await tracker.untrack(device);
 });
 
-test('H6: the end of a request is not seen', async () => {
+test('H6: the end of a request is invisible', async () => {
   const device = describeDevice('/dev/vdd');
-  // More than there are requests, so that those before are marked when their addresses are used again.
+  // There are more writes than requests. So earlier writes are marked when the addresses of their requests
+  // are used again.
   const dirty = await dirtyWithoutEnds('/sys/fs/bpf/unseen', device, async () => {
     await ended(manyWrites('/dev/vdd', 1500));
   });

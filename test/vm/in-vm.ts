@@ -1,6 +1,6 @@
 /**
- * One test of the host for one boot: each test of the guest appears as a subtest. A guest that hangs, panics or
- * runs no test at all is a failure with the end of its console in the message.
+ * Turns one boot into one test of the host. Each test of the guest appears as a subtest. A guest that hangs,
+ * panics or runs no test at all is a failure, with the end of its console in the message.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -8,11 +8,11 @@ import { test, type TestContext } from 'node:test';
 import { findKernel } from './kernels.ts';
 import { mostBoots, runSteadily, type VmOptions } from './machine.ts';
 
-/** False, or why tests in the virtual machine are left out. */
+/** False, or the reason why tests in the virtual machine are skipped. */
 export const skipVm =
   process.env['VM_TESTS'] === '1' ? false : 'VM_TESTS=1 boots the virtual machine (docs/testing-in-a-vm.md)';
 
-/** The same for the quick share, which runs unless it cannot or is not wanted. */
+/** The same for the quick part. It runs unless it is impossible or turned off. */
 const skipShare =
   process.env['VM_TESTS'] === '0'
     ? 'VM_TESTS=0 leaves the virtual machine out'
@@ -26,7 +26,7 @@ export function testInVm(name: string, options: VmOptions): void {
   testIn(name, options, skipVm);
 }
 
-/** Runs always: not more than a few minutes of ./run_tests. */
+/** Defines a test that always runs. It may take only a few minutes of ./run_tests. */
 export function testInVmAlways(name: string, options: VmOptions): void {
   testIn(name, options, skipShare);
 }
@@ -44,7 +44,7 @@ function testIn(name: string, options: VmOptions, skip: string | false): void {
   });
 }
 
-/** One boot, with each test of the guest as a subtest; another one where V8 died in the guest. */
+/** Boots the machine once, with each test of the guest as a subtest. Boots again if V8 died in the guest. */
 export async function bootAndReport(t: TestContext, options: VmOptions): Promise<void> {
   const result = await runSteadily(options, (line) => t.diagnostic(line));
   t.diagnostic(`${result.release}: ${result.seconds} s`);

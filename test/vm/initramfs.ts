@@ -9,7 +9,7 @@ import { exec } from '../helpers/exec.ts';
 import type { Kernel } from './kernels.ts';
 
 const busybox = '/usr/bin/busybox';
-/** What it takes to mount the root. Everything else is loaded by the guest's own modprobe. */
+/** The modules for mounting the root. The guest's own modprobe loads everything else. */
 const modules = ['virtio_pci', '9pnet_virtio', '9p', 'overlay'];
 
 interface Entry {
@@ -39,7 +39,10 @@ export async function buildInitramfs(kernel: Kernel): Promise<Buffer> {
   return archive(entries);
 }
 
-/** Paths of the modules and of what they need, needs first (modules.dep lists the needs of each, nearest first). */
+/**
+ * Returns the paths of the modules and their dependencies, dependencies first (modules.dep lists those of
+ * each module, nearest first).
+ */
 function loadOrder(kernel: Kernel): string[] {
   const text = readFileSync(join(kernel.root, 'lib/modules', kernel.release, 'modules.dep'), 'utf8');
   const needs = new Map<string, string[]>();
@@ -58,7 +61,7 @@ function loadOrder(kernel: Kernel): string[] {
     ]);
   }
   const order = new Set<string>();
-  // One that is missing is built into the kernel.
+  // A missing module is built into the kernel.
   for (const name of modules) for (const path of needs.get(name) ?? []) order.add(path);
   return [...order];
 }

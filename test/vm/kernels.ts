@@ -1,7 +1,8 @@
 /**
- * Debian's kernels for the virtual machine, by series. The current version of a series is looked up in the
- * archive's index at run time, since old versions vanish from it; apt does the work, with a configuration of its
- * own under the cache directory, made from the mirror that this machine's apt uses. Unpacked kernels stay there:
+ * Debian's kernels for the virtual machine, by series. The current version of a series is read from the
+ * archive's index at run time, since old versions vanish from it. apt downloads them with a separate
+ * configuration under the cache directory, which uses the mirror of this machine's apt. Unpacked kernels stay
+ * there:
  *
  *     CACHE/apt/SERIES/     lists and downloads of apt
  *     CACHE/kernels/PACKAGE_VERSION/    boot/ and lib/modules/ of the package
@@ -12,7 +13,10 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { exec } from '../helpers/exec.ts';
 
-/** Each with the suite of the security archive that has it, and the package that depends on the current version. */
+/**
+ * Each series with the suite of the security archive that has it, and the package that depends on the current
+ * version.
+ */
 const series = {
   '5.10': { suite: 'bullseye-security', meta: 'linux-image-amd64' },
   '6.1': { suite: 'bookworm-security', meta: 'linux-image-amd64' },
@@ -23,14 +27,14 @@ export type KernelSeries = keyof typeof series;
 export const kernelSeries = Object.keys(series) as KernelSeries[];
 
 export interface Kernel {
-  /** `6.1.0-56-amd64` */
+  /** For example `6.1.0-56-amd64`. */
   readonly release: string;
   readonly image: string;
   /** The folder that holds lib/modules/RELEASE. */
   readonly root: string;
 }
 
-/** An index older than this is fetched anew, milliseconds. */
+/** Milliseconds after which an index is fetched again. */
 const indexLife = 24 * 3600_000;
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
@@ -38,7 +42,10 @@ export function cacheDirectory(): string {
   return join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'dattod-vm');
 }
 
-/** The current kernel of a series, unpacked; the newest one unpacked earlier where the archive does not answer. */
+/**
+ * Returns the current kernel of a series, unpacked. If the archive does not answer, returns the newest one
+ * that was unpacked earlier.
+ */
 export async function findKernel(name: KernelSeries): Promise<Kernel> {
   const cache = cacheDirectory();
   const kernels = join(cache, 'kernels');

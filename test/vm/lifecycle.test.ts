@@ -1,7 +1,7 @@
 /**
- * What ends an epoch, and what does not: the tracker's process killed, its programs detached, its maps of another
- * version, devices resized, replaced, written by commands that are passed through. One file, since loading the
- * programs takes the emulated machine ten seconds.
+ * Proves which events end an epoch and which do not. The events: the tracker's process killed, its programs
+ * detached, its maps of another version, devices resized, replaced, or written by commands that are passed
+ * through. It is one file, since the emulated machine takes ten seconds to load the programs.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -20,13 +20,13 @@ import { sendWrite } from './passthrough.ts';
 const pins = '/sys/fs/bpf/dattod';
 let tracker: EbpfTracker;
 
-/** Opens anew, as another process would. */
+/** Opens the tracker again, like another process would. */
 async function restart(options: EbpfTrackerOptions = {}): Promise<void> {
   await tracker.close();
   tracker = await EbpfTracker.open(options);
 }
 
-/** Units that a write of `count` 4 KiB blocks at block `at` marks, as extents. */
+/** Returns the extents that a write of `count` 4 KiB blocks at block `at` marks. */
 const blocks = (at: number, count: number) => [{ offset: at * 4096, length: count * 4096 }];
 
 function write(path: string, at: number, count: number): void {
@@ -50,17 +50,18 @@ const endedBy = (reason: RegExp) => (thrown: unknown) => {
 before(async () => {
   sh('modprobe dm-mod; modprobe loop');
   tracker = await EbpfTracker.open();
-  // One that stays: with the last device go the programs, whose loading takes the emulated machine ten seconds.
+  // This device stays tracked. The programs are removed with the last device, and the emulated machine takes
+  // ten seconds to load them.
   await tracker.track(describeDevice('/dev/vdc'));
 });
 after(() => tracker.stop());
 
-test('the support check says yes and leaves nothing behind', async () => {
+test('the support check reports support and leaves nothing behind', async () => {
   const support = await trackingSupport();
   assert.equal(support.supported, true, support.why);
 });
 
-test('partitions and their disk are tracked side by side, each at its own offsets', async () => {
+test('partitions and their disk are tracked at the same time, each at its own offsets', async () => {
   sh(
     `printf 'label: gpt\\nstart=4097,size=20000\\nstart=40000,size=20000\\n' | sfdisk -q --no-reread /dev/vda; blockdev --rereadpt /dev/vda`,
   );
@@ -79,7 +80,7 @@ test('partitions and their disk are tracked side by side, each at its own offset
   assert.deepEqual(await extents(disk), blocks(5000, 1));
   assert.deepEqual(await extents(first), []);
 
-  // One of three goes; the others go on.
+  // One of three is no longer tracked; the others continue.
   await tracker.untrack(disk);
   write('/dev/vda2', 3, 1);
   assert.deepEqual(await extents(second), blocks(3, 1));
@@ -90,7 +91,7 @@ test('partitions and their disk are tracked side by side, each at its own offset
   for (const device of [disk, first, second]) await tracker.untrack(device);
 });
 
-test('what is taken comes again until it is committed, with what came since', async () => {
+test('taken blocks come again until they are committed, together with new ones', async () => {
   const device = describeDevice('/dev/vdb');
   await tracker.track(device);
   write('/dev/vdb', 7, 1);
@@ -98,7 +99,7 @@ test('what is taken comes again until it is committed, with what came since', as
   write('/dev/vdb', 9, 1);
   const second = await tracker.take(device);
   assert.deepEqual([...second.dirty.extents()], [...blocks(7, 1), ...blocks(9, 1)]);
-  // Too late: the second take holds what the first one held.
+  // This commit is too late, because the second take includes the blocks of the first one.
   first.commit(newGeneration());
   assert.equal(tracker.state(device)?.dirtyBytes, 8192);
   second.commit(newGeneration());
@@ -106,7 +107,7 @@ test('what is taken comes again until it is committed, with what came since', as
   assert.deepEqual(await extents(device), []);
 });
 
-test('a process killed between take and commit has lost nothing, and tracking goes on without it', async () => {
+test('a process killed between take and commit has lost nothing, and tracking continues without it', async () => {
   const device = describeDevice('/dev/vdb');
   const { epoch } = await tracker.track(device);
   await extents(device);
@@ -132,7 +133,7 @@ test('a second process is refused the same pins', async () => {
   await assert.rejects(EbpfTracker.open(), { code: 'DEVICE_BUSY' });
 });
 
-test('another UUID, or a device that is not what the caller takes it for, ends the epoch', async () => {
+test("another UUID, or a device that differs from the caller's description, ends the epoch", async () => {
   const device = describeDevice('/dev/vdb', 'one');
   assert.match((await tracker.track(device)).doubt ?? '', /UUID was {2}and is one/);
   await assert.rejects(tracker.take({ ...device, uuid: 'two' }), endedBy(/UUID was one and is two/));
@@ -153,7 +154,7 @@ test('a program detached by hand ends the epoch of the next process', async () =
   assert.deepEqual(await extents(device), blocks(2, 1));
 });
 
-test('maps of another layout are not touched but replaced', async () => {
+test('maps of another layout are not changed but replaced', async () => {
   const device = describeDevice('/dev/vdb');
   await tracker.track(device);
   const { openPin } = await import('../../src/linux/bpf/pins.ts');
@@ -168,7 +169,7 @@ test('maps of another layout are not touched but replaced', async () => {
   assert.deepEqual(await extents(device), blocks(5, 1));
 });
 
-test('a loop device attached again, or grown, is another device', async () => {
+test('a loop device attached again, or grown, counts as another device', async () => {
   sh('truncate -s 64M /tmp/loop.img; losetup /dev/loop0 /tmp/loop.img');
   try {
     const device = describeDevice('/dev/loop0');
@@ -200,7 +201,7 @@ test('a command passed through to the disk ends the epoch', async () => {
   await tracker.untrack(device);
 });
 
-test('a table of device-mapper that grows, and one whose disk is another, end the epoch', async () => {
+test('a table of device-mapper that grows, and one with another disk, end the epoch', async () => {
   sh(`printf '0 100000 linear /dev/vdc 0\\n' | dmsetup create lin --noudevsync; dmsetup mknodes`);
   const device = describeDevice('/dev/mapper/lin');
   await tracker.track(device);
@@ -220,7 +221,7 @@ test('a table of device-mapper that grows, and one whose disk is another, end th
   await tracker.untrack(grown);
 });
 
-test('a device that another driver hands writes down to as they are is not tracked, and no longer', async () => {
+test('tracking ends and is refused if another driver passes writes down unchanged', async () => {
   sh(
     `modprobe raid0; printf '0 100000 linear /dev/vdc 0\\n' | dmsetup create lower --noudevsync; dmsetup mknodes`,
   );
@@ -258,10 +259,10 @@ test('discards of many GiB in one request are marked from end to end', async () 
   }
 });
 
-test('without room for writes on their way the epoch ends', async () => {
+test('without room for writes in flight the epoch ends', async () => {
   await tracker.stop();
   tracker = await EbpfTracker.open({ inFlightEntries: 4 });
-  // A disk that answers late holds the writes.
+  // A disk that answers late keeps the writes in flight.
   sh(
     `modprobe dm-delay || true; printf '0 100000 delay /dev/vdc 0 100\\n' | dmsetup create slow --noudevsync; dmsetup mknodes`,
   );

@@ -1,4 +1,7 @@
-/** A backup in a process of its own, for a test to kill: DEVICE TARGET STATE RUN RATE. Prints its state at its end. */
+/**
+ * Runs a backup in a separate process, for a test to kill: DEVICE TARGET STATE RUN RATE. Prints its state at
+ * its end.
+ */
 import { silentLog } from '../../src/base/log.ts';
 import { defaultJobOptions, type JobEnvironment } from '../../src/backup/job.ts';
 import { randomUUID } from 'node:crypto';

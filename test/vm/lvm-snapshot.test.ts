@@ -1,7 +1,7 @@
 /**
- * Proves, where there is device-mapper: a mounted logical volume that nothing tracks is backed up from a temporary LVM
- * snapshot, of one instant, with a freeze of milliseconds; the snapshot is gone whatever happened; one that overflowed
- * is never a success; what a killed process left is removed.
+ * Proves with device-mapper that a mounted logical volume without tracking is backed up from a temporary LVM
+ * snapshot, of one instant, with a freeze of milliseconds. The snapshot is always removed. A snapshot that
+ * overflowed is never a success. Remains of a killed process are removed.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -35,7 +35,7 @@ const release = sh('uname -r').trim();
 /** The machine is emulated, and may have to share its processors. */
 const patienceMs = 180_000;
 
-/** Bytes per second of jobs that are not to come to their end. */
+/** Bytes per second of jobs that must not complete. */
 const slowly = MiB / 8;
 
 const scratch = '/tmp/lvm-snapshot';
@@ -51,7 +51,7 @@ const environment: JobEnvironment = {
 };
 
 const hook = join(scratch, 'copy-snapshots');
-/** Runs while the snapshots are there: an independent copy of each. */
+/** Runs while the snapshots exist, and makes an independent copy of each. */
 writeFileSync(
   hook,
   `#!/bin/sh
@@ -62,7 +62,7 @@ done
   { mode: 0o755 },
 );
 
-/** The hook after the thaw undoes the one before the freeze, so it is run where there is one. */
+/** The post-thaw hook needs a pre-freeze hook, because it undoes that hook's work. */
 const withReference = { preFreezeHook: '/bin/true', postThawHook: hook };
 
 after(() => {
@@ -101,14 +101,18 @@ async function backUp(
   return status;
 }
 
-/** Writes a number to a file of each directory, one after the other, each durable before the next; and random data. */
+/**
+ * Writes a number to a file of each directory, one after the other, each durable before the next. Also writes
+ * random data.
+ */
 function startWriter(directories: readonly string[]) {
   let [stop, longest, rounds] = [false, 0, 0];
   const write = async (): Promise<void> => {
     for (let round = 1; !stop; round++) {
       for (const [index, directory] of directories.entries()) {
         const start = performance.now();
-        // Never truncated: the instant may fall between, and the file be empty in the image.
+        // The file is never truncated: otherwise the instant may fall between, and the file be empty in the
+        // image.
         const file = await open(join(directory, `number-${index}`), constants.O_WRONLY | constants.O_CREAT);
         await file.write(String(round).padStart(12, '0'));
         await file.sync();
@@ -133,7 +137,7 @@ function startWriter(directories: readonly string[]) {
   };
 }
 
-/** Random bytes, durably, while the job goes on in this process. */
+/** Writes random bytes, durably, while the job continues in this process. */
 async function write(arguments_: string): Promise<void> {
   await exec('dd', ['if=/dev/urandom', ...arguments_.split(' '), 'conv=notrunc,fsync', 'status=none']);
 }
@@ -198,7 +202,7 @@ for (const [index, { name, type, size }] of kinds.entries())
     }
   });
 
-test('into a vault: the point says that its instant is that of a snapshot', async (t) => {
+test('into a vault: the point records that its instant is that of a snapshot', async (t) => {
   const vault = await vaultFor(t, stateDirectory);
   const writer = startWriter(['/thick']);
   try {
@@ -216,7 +220,7 @@ test('into a vault: the point says that its instant is that of a snapshot', asyn
   rmSync(image);
 });
 
-test('two volumes: one instant where freezes nest, otherwise no snapshot and a reason', async () => {
+test('two volumes: one instant if freezes can be nested, otherwise no snapshot and a reason', async () => {
   if (!freezesNest(release)) {
     const other = makeVolume('other', '-L 32M vg', 'ext4');
     const pairs = [paths[0]!, other].map((path, index) => ({
@@ -250,7 +254,7 @@ test('two volumes: one instant where freezes nest, otherwise no snapshot and a r
   }
 });
 
-test('without room, or where it is not wanted, the reason is in the refusal', async () => {
+test('without space, or with snapshots turned off, the reason is in the refusal', async () => {
   const pair = [{ path: paths[0]!, target: join(scratch, 'refused.img') }];
   const refusal = async (options: Partial<JobOptions>): Promise<string> => {
     try {
@@ -269,7 +273,7 @@ test('without room, or where it is not wanted, the reason is in the refusal', as
   sh('lvm lvremove --yes vg/filler');
 });
 
-test('a thick snapshot that overflows fails the job, whatever is done about read errors', async () => {
+test('a thick snapshot that overflows fails the job, with every read-error option', async () => {
   const target = join(scratch, 'overflow.img');
   for (const onReadError of ['fail', 'zero'] as const) {
     const status = await backUp(
@@ -289,11 +293,11 @@ test('a thick snapshot that overflows fails the job, whatever is done about read
   sh('touch /thick/alive; sync');
 });
 
-test('a thin pool that fills up fails the job while the volume goes on', async () => {
+test('a thin pool that fills up fails the job while the volume still works', async () => {
   const target = join(scratch, 'pool.img');
   const status = await backUp('full', [{ path: paths[1]!, target }], { rate: slowly }, async () => {
     await waitFor('the snapshot is there', patienceMs, snapshotIsThere);
-    // All but a little of what the pool has left, then more by and by: it must not come to its end.
+    // Writes nearly everything that the pool has left, then more bit by bit. The pool must not become full.
     const percent = Number(sh('lvm lvs --noheadings -o data_percent vg/pool'));
     const bulk = Math.floor((0.95 - percent / 100) * poolMebibytes * 2);
     await write(`of=/thin/much bs=512K count=${bulk}`);
@@ -330,7 +334,7 @@ test('a cancelled job leaves no snapshot', async () => {
   assert.deepEqual([ourVolumes(), readdirSync(join(stateDirectory, 'snapshots'))], [[], []]);
 });
 
-test('what a killed process left is removed by the next one, and nothing else', async () => {
+test('remains of a killed process are removed by the next one, and nothing else', async () => {
   sh('lvm lvcreate --yes --snapshot --name theirs --addtag dattod -L 8M vg/thick');
   const script = join(import.meta.dirname, 'lvm-snapshot-job.ts');
   const target = join(scratch, 'killed.img');

@@ -1,6 +1,6 @@
 /**
- * Proves that volumes which an interrupted lvcreate left suspended are resumed by the next daemon: those who write to
- * them wait until then and go on after it, and nothing of the snapshot stays.
+ * Proves that volumes which an interrupted lvcreate left suspended are resumed by the next daemon. Writers
+ * wait until then and continue after it, and nothing of the snapshot stays.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -34,7 +34,7 @@ after(() => {
 const stateDirectory = '/tmp/lvm-suspended';
 mkdirSync(stateDirectory);
 const patienceMs = 180_000;
-/** Tries of hitting the milliseconds in which lvcreate has the volume suspended. */
+/** Number of tries to hit the milliseconds in which lvcreate has the volume suspended. */
 const mostTries = 60;
 const wantedHits = 4;
 
@@ -50,7 +50,7 @@ function volumeOf(name: string, how: string, type: 'ext4' | 'xfs'): MountedVolum
   return { name, isSuspended: () => readFileSync(path, 'latin1').trim() === '1' };
 }
 
-/** As of a job that was killed some time ago. */
+/** Leaves the record of a job that was killed some time ago. */
 async function leaveRecord({ name: origin }: MountedVolume): Promise<string> {
   const volume = (await listVolumes()).find(({ name }) => name === origin);
   const name = snapshotName(randomUUID(), 0);
@@ -60,7 +60,7 @@ async function leaveRecord({ name: origin }: MountedVolume): Promise<string> {
   return name;
 }
 
-/** A process that writes to the filesystem and waits there. */
+/** Starts a process that writes to the filesystem and blocks there. */
 async function blockedWriter({ name }: MountedVolume, round: string): Promise<{ done: () => Promise<void> }> {
   const child = spawn('sh', ['-c', `echo written >/${name}/${round}; sync -f /${name}`], { stdio: 'ignore' });
   const exited = once(child, 'exit');
@@ -95,7 +95,7 @@ async function assertNothingLeft({ name, isSuspended }: MountedVolume): Promise<
   assert.deepEqual(await removeLeftoverSnapshots(stateDirectory, silentLog()), []);
 }
 
-test('a volume that is suspended, and the record of a snapshot of it: resumed, and writes go on', async () => {
+test('a suspended volume, and the record of a snapshot of it: resumed, and writes continue', async () => {
   const { thick } = volumes;
   await leaveRecord(thick);
   sh('dmsetup suspend --noudevsync vg-ours');
@@ -114,10 +114,10 @@ test('without a record of ours nothing is resumed', async () => {
   await writer.done();
 });
 
-test('what a command of LVM that still runs has suspended is left to it', async () => {
+test('a volume that a running LVM command has suspended is left alone', async () => {
   const { thick } = volumes;
   await leaveRecord(thick);
-  // As such a command holds the lock of its group.
+  // Such a command holds the lock of its group, like this process.
   const holder = spawn('flock', ['--exclusive', '/run/lock/lvm/V_vg', 'sh', '-c', 'echo held; read end'], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
@@ -135,7 +135,7 @@ test('what a command of LVM that still runs has suspended is left to it', async 
   await assertNothingLeft(thick);
 });
 
-/** Some process of LVM has the group's lock file open without having the lock. */
+/** Returns true if a process of LVM waits for the group's lock. */
 function lockIsWaitedFor(): boolean {
   return /^\d+: -> FLOCK/m.test(readFileSync('/proc/locks', 'latin1'));
 }
@@ -143,7 +143,7 @@ function lockIsWaitedFor(): boolean {
 const kinds = { thick: ['-L', '16M'], thin: ['--setactivationskip', 'n'] } as const;
 
 for (const kind of ['thick', 'thin'] as const)
-  test(`lvcreate of a ${kind} snapshot is killed while it has the volume suspended: resumed, and nothing of it stays`, async () => {
+  test(`lvcreate of a ${kind} snapshot is killed while the volume is suspended: resumed, and nothing of it stays`, async () => {
     const volume = volumes[kind];
     for (let tries = 1, hits = 0; hits < wantedHits; tries++) {
       assert.ok(tries <= mostTries, `${mostTries} calls of lvcreate were killed, ${hits} in time`);
@@ -152,7 +152,7 @@ for (const kind of ['thick', 'thin'] as const)
       const child = spawn('lvm', ['lvcreate', ...args, `vg/${volume.name}`], { stdio: 'ignore' });
       const exited = once(child, 'exit');
       while (!volume.isSuspended() && child.exitCode === null) await new Promise(setImmediate);
-      // Sooner and later, so that not always the same has been done by then.
+      // The delay differs, so that lvcreate is not always at the same step.
       const begun = performance.now();
       while (volume.isSuspended() && performance.now() - begun < (tries % 4) * 8)
         await new Promise(setImmediate);

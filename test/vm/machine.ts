@@ -1,7 +1,8 @@
 /**
- * A virtual machine for tests that need what the kernel at hand lacks: tracing, device-mapper, nbd. It boots one of
- * Debian's kernels under qemu's emulation (no /dev/kvm needed), sees the host's root read-only under an overlay,
- * runs test files there with the pinned Node, and powers off. docs/testing-in-a-vm.md says how and what it costs.
+ * A virtual machine for tests that need features which the running kernel lacks: tracing, device-mapper, nbd.
+ * It boots one of Debian's kernels under qemu's emulation (no /dev/kvm needed), and sees the host's root
+ * read-only under an overlay. It runs test files there with the pinned Node, and powers off.
+ * docs/testing-in-a-vm.md describes the use and the cost.
  */
 import { spawn } from 'node:child_process';
 import { createWriteStream, existsSync, readFileSync } from 'node:fs';
@@ -16,9 +17,11 @@ import { recordMark, type TestRecord } from './report.ts';
 export interface VmDisk {
   /** `virtio` becomes vda, vdb, …; `scsi` sda, …; `nvme` nvme0n1, …; `nvme-multipath` has two controllers. */
   readonly bus: 'virtio' | 'scsi' | 'nvme' | 'nvme-multipath';
-  /** Bytes; default 1 GiB, sparse. */
+  /** Bytes. Default 1 GiB, sparse. */
   readonly size?: number;
-  /** A file of the host that stays, for the next boot; made where there is none. Default: one that goes again. */
+  /**
+   * A file of the host that stays for the next boot; made if it does not exist. Default: a temporary file.
+   */
   readonly image?: string;
 }
 
@@ -27,7 +30,7 @@ export interface VmOptions {
   /** Test files, relative to the repository. */
   readonly files: readonly string[];
   readonly disks?: readonly VmDisk[];
-  /** Added to the kernel's command line, `lockdown=integrity`. */
+  /** Text that is added to the kernel's command line, such as `lockdown=integrity`. */
   readonly append?: string;
   readonly environment?: Readonly<Record<string, string>>;
   /** Milliseconds from start to power off. */
@@ -37,14 +40,17 @@ export interface VmOptions {
 
 export interface VmResult {
   readonly release: string;
-  /** Of the test run in the guest; undefined where it did not come to its end. */
+  /** Exit status of the test run in the guest; undefined if it did not complete. */
   readonly status: number | undefined;
   readonly tests: readonly TestRecord[];
-  /** What the tests printed, records taken out. */
+  /** The output of the tests, without the records. */
   readonly output: string;
-  /** What the kernel and init wrote to the serial line. */
+  /** The output of kernel and init on the serial line. */
   readonly console: string;
-  /** The guest's Node died of a defect of its own (an assertion in V8); then the machine was switched off at once. */
+  /**
+   * True if the guest's Node died of a defect of its own (an assertion in V8). The machine was then switched
+   * off at once.
+   */
   readonly runtimeDied: boolean;
   readonly seconds: number;
 }
@@ -58,7 +64,7 @@ const driversOf: Readonly<Record<VmDisk['bus'], readonly string[]>> = {
 
 const repository = join(import.meta.dirname, '../..');
 
-/** Boots, runs, waits for the power to go off or the deadline; leaves nothing behind. */
+/** Boots, runs the tests, waits for the power-off or the deadline, and leaves nothing behind. */
 export async function runInVm(options: VmOptions): Promise<VmResult> {
   const kernel = await findKernel(options.kernel);
   const work = await mkdtemp(join(tmpdir(), 'dattod-vm-'));
@@ -97,8 +103,8 @@ export async function runInVm(options: VmOptions): Promise<VmResult> {
 export const mostBoots = 2;
 
 /**
- * The same, and once more where V8 died in the guest: nothing that is tested has a part in that. `tell` hears of it. Takes
- * as long as `mostBoots` deadlines at most.
+ * Like `runInVm`, but boots once more if V8 died in the guest, which the tested code cannot cause. `tell`
+ * receives a message then. Takes at most as long as `mostBoots` deadlines.
  */
 export async function runSteadily(options: VmOptions, tell: (line: string) => void): Promise<VmResult> {
   for (let boot = 1; ; boot++) {
@@ -115,8 +121,8 @@ function jobScript(options: VmOptions): string {
   );
   const command = [
     'scripts/node',
-    // Node 24.21 crashes now and then where WebAssembly (which strips the types) is compiled again while it runs, and
-    // where V8's own threads meet in its list of compiled code.
+    // Node 24.21 sometimes crashes if WebAssembly (which strips the types) is compiled again while it runs,
+    // or if V8's own threads meet in its list of compiled code.
     '--liftoff-only',
     '--single-threaded',
     '--disable-warning=ExperimentalWarning',
@@ -180,10 +186,13 @@ async function makeDisks(work: string, disks: readonly VmDisk[]): Promise<string
   return args;
 }
 
-/** How often it is looked whether the guest goes on, milliseconds. */
+/** Milliseconds between two checks whether the guest still makes progress. */
 const lookMs = 5_000;
 
-/** V8 says so before it ends the process; under emulation it may hang while it prints where that was. */
+/**
+ * Returns true if V8 has died. V8 prints this line before it ends the process; under emulation it may hang
+ * while it prints the place.
+ */
 function hasDied(output: string): boolean {
   return /^# Fatal error in .*\n# Check failed: /m.test(output);
 }

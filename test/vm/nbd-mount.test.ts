@@ -1,8 +1,8 @@
 /**
- * Proves, where the kernel has the nbd module: recovery points of ext4 and XFS are mounted through nbd-client with all that
- * is in them, two of one XFS at once, and a partition of a disk; umount leaves no device, loop device or process, also
- * after the server was killed; devices that others use are not touched, whatever a record says; without the module
- * the same goes through FUSE.
+ * Proves on a kernel with the nbd module that recovery points of ext4 and XFS are mounted through nbd-client
+ * completely. This includes two points of one XFS at once, and a partition of a disk. umount leaves no
+ * device, loop device or process, also after the server was killed. Devices that other processes use are not
+ * touched, whatever a record contains. Without the module the mounts go through FUSE.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -28,12 +28,13 @@ const scratch = '/tmp/nbd-mount';
 const runDirectory = '/run/nbd-mount';
 mkdirSync(scratch);
 mkdirSync(runDirectory);
-// Servers of mounts run like the tests (docs/testing-in-a-vm.md, pitfalls): V8 may crash in the emulated machine.
+// Servers of mounts run with the options of the tests (docs/testing-in-a-vm.md, pitfalls), because V8 may
+// crash in the emulated machine.
 const node = join(scratch, 'node');
 writeFileSync(node, `#!/bin/sh\nexec '${process.execPath}' --liftoff-only "$@"\n`, { mode: 0o755 });
 process.execPath = node;
 
-/** Of the emulated machine. */
+/** The emulated machine is slow. */
 const patienceMs = 120_000;
 
 interface Source {
@@ -84,7 +85,7 @@ async function mount(
   return { ...record, directory };
 }
 
-/** The numbers of nbd devices that are connected. */
+/** Returns the numbers of the connected nbd devices. */
 function connected(): number[] {
   return readdirSync('/sys/block')
     .filter((name) => name.startsWith('nbd') && existsSync(`/sys/block/${name}/pid`))
@@ -105,7 +106,7 @@ async function assertNothingLeft(records: readonly MountRecord[], foreign: reado
   assert.equal(sh('ps -eo args | grep -E "[n]bd-client|[e]xport-main" || true'), '');
 }
 
-/** An export of somebody else, connected to a device; what ends it. */
+/** Connects a foreign export to a device. Returns a way to end it. */
 async function connectOther(device: string): Promise<{ bytes(): string; end(): Promise<void> }> {
   const socket = `/run/other-${device.replace('/dev/', '')}`;
   const server = spawn('nbdkit', ['--foreground', '--unix', socket, 'memory', '8M'], { stdio: 'ignore' });
@@ -194,19 +195,19 @@ test('umount cleans up after the server was killed, and after an umount by hand'
   }
 });
 
-test('devices that others use are not touched, whatever a record says', async () => {
+test('devices that other processes use are not touched, whatever a record contains', async () => {
   const other = await connectOther('/dev/nbd0');
   const before = other.bytes();
   const record = await mount(ext4.spec, 'beside');
   assert.equal(record.file, '/dev/nbd1');
-  // Ours is gone, and the number somebody else's, when we clean up.
+  // Our export is gone, and the number belongs to another process when we clean up.
   sh(`umount ${record.directory}; nbd-client -d /dev/nbd1`);
   const later = await connectOther('/dev/nbd1');
   const laterBefore = later.bytes();
   await unmountImage(runDirectory, record.id);
   await assertNothingLeft([record], [0, 1]);
 
-  // As it was written down before a race for the device that was lost.
+  // A record from the time before this mount lost a race for the device.
   const lost = await mount(ext4.spec, 'lost');
   sh(`umount ${lost.directory}; nbd-client -d /dev/nbd2`);
   assert.match(lost.nbd?.connection ?? '', /^\d+$/);
@@ -222,7 +223,7 @@ test('devices that others use are not touched, whatever a record says', async ()
   await later.end();
 });
 
-test('several mounts that begin together each get a device', async () => {
+test('several mounts that begin at once each get a device', async () => {
   const records = await Promise.all([0, 1, 2].map((n) => mount(n === 0 ? ext4.spec : xfsLater, `many-${n}`)));
   assert.deepEqual(records.map(({ file }) => file).sort(), ['/dev/nbd0', '/dev/nbd1', '/dev/nbd2']);
   for (const { directory } of records)
@@ -231,7 +232,7 @@ test('several mounts that begin together each get a device', async () => {
   await assertNothingLeft(records);
 });
 
-test('without the module it goes through FUSE', async () => {
+test('without the module mounts go through FUSE', async () => {
   await waitFor('nbd can be removed', patienceMs, () => sh('modprobe -r nbd 2>&1 || true') === '');
   const record = await mount(ext4.spec, 'fuse');
   assert.equal(record.method, 'nbdfuse');

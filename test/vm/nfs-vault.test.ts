@@ -1,7 +1,7 @@
 /**
- * Proves the directory store on NFSv4, between two machines as far as the server can tell: the contract of stores; a backup into
- * a vault there, restored and checked from the other client; and with which mount options one client sees at once
- * what the other has done, which docs/vault.md rests on.
+ * Proves the directory store on NFSv4, between two machines from the server's view. It runs the contract of
+ * stores, and a backup into a vault there, which the other client restores and checks. It also shows with
+ * which mount options one client sees at once the changes of the other; docs/vault.md depends on that.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -29,7 +29,7 @@ sh(
 );
 await startNfsServer('/exported');
 
-/** What docs/vault.md says is needed. */
+/** The options that docs/vault.md requires. */
 const documented = 'acdirmin=0,acdirmax=0,lookupcache=positive';
 mountNfs('first', '/nfs/first', documented);
 mountNfs('second', '/nfs/second', documented);
@@ -50,20 +50,23 @@ storeContract(
   { manyKeys: 40, largest: MiB },
 );
 
-/** Milliseconds until the reader sees what the writer did; 0: at once. */
+/** Milliseconds until the reader sees the writer's change; 0: at once. */
 interface Seen {
   /** A new object in a list. */
   readonly listed: number;
-  /** A new object that was looked for before it was there. */
+  /** A new object that was looked up before it existed. */
   readonly found: number;
   /** The bytes of an object that was replaced, and its size. */
   readonly replaced: number;
   readonly resized: number;
-  /** A deleted object that was there when it was looked for. */
+  /** A deleted object that existed when it was looked up. */
   readonly gone: number;
 }
 
-/** Until it is so, at most `mostMs`. 0 where it was so when it was first asked. */
+/**
+ * Returns the milliseconds until the condition is true, at most `mostMs`. Returns 0 if it is true at the
+ * first check.
+ */
 async function timeUntil(is: () => Promise<boolean>, mostMs: number): Promise<number> {
   const started = performance.now();
   if (await is()) return 0;
@@ -74,7 +77,10 @@ async function timeUntil(is: () => Promise<boolean>, mostMs: number): Promise<nu
   return Infinity;
 }
 
-/** Before each change the reader's caches hold what is not true after it, and nothing but the question refreshes them. */
+/**
+ * Before each change the reader's caches hold data that becomes stale by it. Only the reader's question
+ * refreshes them.
+ */
 async function look(writer: ObjectStore, reader: ObjectStore, name: string, mostMs: number): Promise<Seen> {
   const until = (is: () => Promise<boolean>): Promise<number> => timeUntil(is, mostMs);
   const keys = async (): Promise<string[]> => (await collect(reader.list('points/'))).map(({ key }) => key);
@@ -101,7 +107,7 @@ async function look(writer: ObjectStore, reader: ObjectStore, name: string, most
 
 const none: Seen = { listed: 0, found: 0, replaced: 0, resized: 0, gone: 0 };
 
-/** Measured for the page. How long each takes differs between kernels; that it shows in the end does not. */
+/** Measured for the page. The delay differs between kernels, but every change becomes visible. */
 const others = [
   '',
   'lookupcache=positive',
@@ -113,7 +119,7 @@ const others = [
 ];
 
 test(
-  'with the documented options one client sees at once what the other did',
+  'with the documented options one client sees at once the changes of the other',
   { timeout: 300_000 },
   async () => {
     console.log(`# the contract ran ${places} tests`);
@@ -127,7 +133,7 @@ test(
 );
 
 test(
-  'with any options, all shows in the end; how long it takes, for the record',
+  'with any options, every change becomes visible; the delay is printed',
   { timeout: 900_000 },
   async () => {
     const root = 'options';

@@ -1,8 +1,10 @@
 /**
- * An NFS server in the guest's kernel and two clients of it, without Debian's packages: exports are written to the
- * kernel's caches as rpc.mountd would (fs/nfsd/export.c, net/sunrpc/svcauth_unix.c), and the mounts' options are those
- * that mount.nfs would pass. Only NFSv4, which needs no other service. The second client has a network and a host name of its
- * own, so that to the server it is another machine, and it shares no cache with the first.
+ * An NFS server in the guest's kernel and two clients of it, without Debian's packages. Exports are written
+ * to the kernel's caches like rpc.mountd does (fs/nfsd/export.c, net/sunrpc/svcauth_unix.c). The mounts'
+ * options are those that mount.nfs would pass. Only NFSv4, which needs no other service.
+ *
+ * The second client has its own network and host name. So it is another machine to the server, and it shares
+ * no cache with the first.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
@@ -13,7 +15,10 @@ const addresses = { first: '127.0.0.1', second: '10.99.0.2' } as const;
 const serverOf = { first: '127.0.0.1', second: '10.99.0.1' } as const;
 export type NfsClient = keyof typeof addresses;
 
-/** Of the flags of an export (include/uapi/linux/nfsd/export.h): any port, no subtree check, has an fsid; and sync, root is root. */
+/**
+ * Flags of an export (include/uapi/linux/nfsd/export.h): any port, no subtree check, has an fsid. Also sync,
+ * and root stays root.
+ */
 const exportFlags = 0x2 | 0x400 | 0x2000;
 
 /** Exports a directory, read and write, to both clients, as the root of the server. */
@@ -33,10 +38,10 @@ ip netns exec client2 ip link set lo up`);
     try {
       writeFileSync(`${nfsd}/versions`, `${version}\n`);
     } catch {
-      // A kernel without version 2 does not know how to leave it out.
+      // A kernel without version 2 cannot turn it off.
     }
   for (const file of ['nfsv4leasetime', 'nfsv4gracetime']) writeFileSync(`${nfsd}/${file}`, '10');
-  // Asks the portmapper, so this process must be able to answer.
+  // The kernel asks the portmapper here, so this process must be able to answer.
   await writeFile(`${nfsd}/portlist`, 'tcp 2049');
   const rpc = '/proc/net/rpc';
   const never = 0x7fff_ffff;
@@ -49,7 +54,7 @@ ip netns exec client2 ip link set lo up`);
   try {
     writeFileSync(`${nfsd}/v4_end_grace`, 'Y');
   } catch {
-    // It has none where nothing can be reclaimed.
+    // There is no grace period if nothing can be reclaimed.
   }
   console.log(`# nfsd: ${readFileSync(`${nfsd}/versions`, 'utf8').trim()}`);
 }
@@ -74,7 +79,10 @@ export function stopNfs(mounts: readonly string[]): void {
   writeFileSync('/proc/fs/nfsd/threads', '0');
 }
 
-/** Agrees to whatever is registered, which nobody asks for: RFC 5531, and RFC 1833 for what a call returns. */
+/**
+ * Starts a portmapper that accepts all registrations, and gets no queries: RFC 5531, and RFC 1833 for the
+ * result of a call.
+ */
 function startPortmapper(): Promise<Server> {
   const server = createServer((socket) => {
     let read = Buffer.alloc(0);

@@ -1,11 +1,11 @@
 /**
- * Random operations that change a device, as shell scripts: on a mounted filesystem, and on the bare device. Seeded, so
- * that a round can be run again.
+ * Random operations that change a device, as shell scripts: on a mounted filesystem, and on the bare device.
+ * They have a seed, so that a round can be run again.
  */
 
 export type Random = () => number;
 
-/** Numbers from 0 to below 1, the same for each seed (mulberry32). */
+/** Returns numbers from 0 to below 1, the same for each seed (mulberry32). */
 export function seeded(seed: number): Random {
   let state = seed >>> 0;
   return () => {
@@ -25,19 +25,19 @@ const below = (random: Random, limit: number): number => Math.floor(random() * l
 export type Filesystem = 'ext4' | 'xfs';
 
 export function makeFilesystem(type: Filesystem, device: string): string {
-  // mkfs.xfs makes filesystems below 300 MB for its own tests only.
+  // mkfs.xfs makes filesystems below 300 MB only for its own tests.
   return type === 'ext4'
     ? `mkfs.ext4 -q -F -E nodiscard ${device}`
     : `TEST_DIR=/ TEST_DEV=/ QA_CHECK_FS=1 mkfs.xfs -q -f -K -l size=8m ${device}`;
 }
 
-/** Files for the operations to work on. */
+/** Makes files for the operations. */
 export function seedFiles(mount: string): string {
   return `cd ${mount}; dd if=/dev/urandom of=seed bs=1M count=12 status=none; mkdir -p d
 for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=d/f$i bs=64k count=$i status=none; done; sync; cd /`;
 }
 
-/** One operation on the filesystem mounted at `mount`; it leaves it mounted there. */
+/** Returns one operation on the filesystem mounted at `mount`, which is mounted there again afterwards. */
 export function fileOperation(random: Random, type: Filesystem, mount: string, device: string): string {
   const n = below(random, 8) + 1;
   const offset = below(random, 11 << 20);
@@ -72,7 +72,7 @@ export function fileOperation(random: Random, type: Filesystem, mount: string, d
   return `cd ${mount}; ${pick(random, operations)}; cd /`;
 }
 
-/** One operation on the bare device of `size` bytes. */
+/** Returns one operation on the bare device of `size` bytes. */
 export function deviceOperation(random: Random, device: string, size: number, discard: boolean): string {
   const at = (unit: number, room: number): number => below(random, Math.floor((size - room) / unit));
   const length = (below(random, 2000) + 1) * 4096;

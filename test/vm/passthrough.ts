@@ -1,4 +1,7 @@
-/** Writes to a SCSI disk behind the block layer's back: SG_IO with WRITE(10) (include/scsi/sg.h, struct sg_io_hdr). */
+/**
+ * Writes to a SCSI disk and bypasses the block layer: SG_IO with WRITE(10) (include/scsi/sg.h, struct
+ * sg_io_hdr).
+ */
 import { closeSync, openSync } from 'node:fs';
 import { addressOf, checked, declare } from '../../src/linux/libc.ts';
 

@@ -1,13 +1,15 @@
 /**
- * Incremental backups over reboots: each test is one boot of the same disks, named by VM_BOOT, and ends with the power
- * going off; test/integration/vm-reboot.test.ts runs them one after the other. The shutdown is what systemd would do
- * with the units of packaging/: the daemon ends, filesystems are unmounted, `dattod reboot save`, root is remounted
- * read-only, `dattod reboot save --late`.
+ * Tests incremental backups over reboots. Each test is one boot of the same disks, named by VM_BOOT, and ends
+ * with the power-off. test/integration/vm-reboot.test.ts runs them one after the other. The shutdown has the
+ * steps of systemd with the units of packaging/: the daemon ends, filesystems are unmounted,
+ * `dattod reboot save`, root is remounted read-only, `dattod reboot save --late`.
  *
  *     vda ext4 and vdb XFS     data
- *     vdc ext4                 ends as a root filesystem does: read-only, and begins so
+ *     vdc ext4                 begins and ends read-only, like a root filesystem
+ *
  *     vdd ext4                 images and the daemon's state
- *     vde                      a device for the record; vdf: a copy of it
+ *     vde                      a device for the record
+ *     vdf                      a copy of vde
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -37,14 +39,14 @@ const config = '/tmp/config.json';
 const data = { a: '/dev/vda', b: '/dev/vdb', c: '/dev/vdc' } as const;
 type Name = keyof typeof data;
 const names: readonly Name[] = ['a', 'b', 'c'];
-/** Emulated, and beside other work. */
+/** The machine is emulated, and may run beside other work. */
 const patienceMs = 300_000;
 const collaborators = {
   ...{ prepareJob, listDevices, findDevice: (...args: Parameters<typeof findDevice>) => findDevice(...args) },
   ...{ thawLeftovers, tryLock, trackerCandidates },
 };
 
-// In this process, not by the programs: each start of Node takes the emulated machine ten seconds.
+// Runs in this process and not by the programs: each start of Node takes the emulated machine ten seconds.
 let daemon: Daemon | undefined;
 
 before(() => {
@@ -69,7 +71,7 @@ async function reboot(what: string): Promise<string> {
   return said.join('\n');
 }
 
-/** Takes up what the last boot recorded; the outcome by the letter of the disk. */
+/** Resumes from the record of the last boot. Returns the outcome by the letter of the disk. */
 async function resume(): Promise<(name: Name) => string> {
   await reboot('resume --wait 1');
   const outcome = JSON.parse(readFileSync(join(run, 'reboot.json'), 'utf8')) as RebootOutcome;
@@ -80,14 +82,14 @@ async function resume(): Promise<(name: Name) => string> {
   };
 }
 
-/** Root filesystems are mounted before the agent runs: `vdd`, and read-only those that are named. */
+/** Root filesystems are mounted before the agent runs. Mounts `vdd`, and the named ones read-only. */
 function begin(place: 'file' | 'device', ...readOnly: readonly Name[]): void {
   sh('mount /dev/vdd /state');
   writeFileSync(config, JSON.stringify(place === 'file' ? {} : { reboot_record: '/dev/vde' }));
   for (const name of readOnly) sh(`mount -o ro ${data[name]} /mnt/${name}`);
 }
 
-/** Mounts what is not, and makes writable what is not. */
+/** Mounts the unmounted filesystems, and makes the read-only ones writable. */
 function mountAll(): void {
   for (const name of names)
     sh(`mountpoint -q /mnt/${name} && mount -o remount,rw /mnt/${name} || mount ${data[name]} /mnt/${name}`);
@@ -106,7 +108,7 @@ async function stopDaemon(): Promise<void> {
   daemon = undefined;
 }
 
-/** Makes files, changes others in place, and lets nothing wait in memory. */
+/** Makes files, changes others in place, and leaves no data only in memory. */
 function write(name: Name, what: string): void {
   sh(`cd /mnt/${name}
     dd if=/dev/urandom of=${what} bs=64k count=8 status=none
@@ -162,7 +164,7 @@ async function differential(name: Name, reason: RegExp): Promise<void> {
   assert.match(found.reason ?? '', reason);
 }
 
-/** Each image holds the same files as its device. Nothing of this writes to the devices. */
+/** Asserts that each image holds the same files as its device. This does not write to the devices. */
 function compareAll(): void {
   for (const name of names) {
     const options = name === 'b' ? 'ro,norecovery,nouuid' : 'ro,noload';
@@ -173,12 +175,15 @@ function compareAll(): void {
   }
 }
 
-/** As far as systemd goes before the last stage: data unmounted, root (`vdc`) read-only. */
+/** Does the steps of systemd before the last stage: data unmounted, root (`vdc`) read-only. */
 function unmountAll(): void {
   sh('umount /mnt/a; umount /mnt/b; sync; mount -o remount,ro /mnt/c');
 }
 
-/** Everything is written to, and then at rest: a backup of what is idle needs no freeze, whose guard is slow here. */
+/**
+ * Writes to all devices, which are then at rest. A backup of an idle device needs no freeze, whose guard is
+ * slow here.
+ */
 function writeAll(what: string): void {
   mountAll();
   for (const name of names) write(name, what);
@@ -230,7 +235,7 @@ const boots: Readonly<Record<string, () => Promise<void>>> = {
     writeAll('fourth');
     await reboot('prepare /dev/vde');
     writeFileSync(config, JSON.stringify({ reboot_record: '/dev/vde' }));
-    // The filesystem of the state is gone, as it is when root is read-only.
+    // The filesystem of the state is unmounted, as when root is read-only.
     sh('umount /state');
     await saved('save --late');
     sh('dd if=/dev/vde of=/dev/vdf bs=1M oflag=direct status=none; umount /mnt/c');
@@ -251,7 +256,7 @@ const boots: Readonly<Record<string, () => Promise<void>>> = {
     await incremental('b');
     await stopDaemon();
     compareAll();
-    // An older record where the one of this shutdown should be.
+    // An older record is in the place of the record of this shutdown.
     sh('umount /mnt/c; dd if=/dev/vdf of=/dev/vde bs=1M oflag=direct status=none; umount /state');
   },
 
@@ -269,7 +274,7 @@ const boots: Readonly<Record<string, () => Promise<void>>> = {
     await stopDaemon();
     compareAll();
     await saved('save');
-    // What a boot without the agent would do: a write in place, and a mount alone.
+    // A boot without the agent could do this: a write in place, and a mount alone.
     sh(`mount /dev/vda /mnt/a
       dd if=/dev/urandom of=/mnt/a/old bs=4k count=1 seek=7 conv=notrunc oflag=direct status=none
       umount /mnt/a; mount /dev/vdb /mnt/b; umount /mnt/c /state`);
@@ -296,7 +301,7 @@ const boots: Readonly<Record<string, () => Promise<void>>> = {
     begin('device');
     const outcome = await resume();
     for (const name of names) assert.match(outcome(name), /no record of a clean shutdown/);
-    // Replays the journals.
+    // The mounts replay the journals.
     writeAll('ninth');
     await startDaemon();
     for (const name of names) await differential(name, /no record of a clean shutdown/);

@@ -1,6 +1,6 @@
 /**
- * A reporter of node:test that writes one JSON line a test, for the host: the guest's tests appear there as tests of
- * their own. Whatever a test prints goes to the output beside it.
+ * A reporter of node:test that writes one JSON line for each test, for the host. The guest's tests appear
+ * there as separate tests. The output of a test goes to the output next to it.
  */
 import type { TestEvent } from 'node:test/reporters';
 
@@ -8,7 +8,7 @@ export interface TestRecord {
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
   readonly milliseconds: number;
-  /** What a failed test threw. */
+  /** The error of a failed test. */
   readonly failure?: string;
 }
 
@@ -20,7 +20,7 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
     if (event.type === 'test:diagnostic' && event.data.nesting > 0) yield `# ${event.data.message}\n`;
     if (event.type !== 'test:pass' && event.type !== 'test:fail') continue;
     const { name, nesting, details, skip } = event.data;
-    // A file that holds tests counts only where it failed as a whole.
+    // The event of a whole test file counts only if the file failed.
     if (nesting > 0 || details.type === 'suite') continue;
     const failed = event.type === 'test:fail';
     const record: TestRecord = {

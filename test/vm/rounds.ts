@@ -1,6 +1,6 @@
 /**
- * A round of the completeness tests: copy the device, run random operations, take the dirty map, compare. A block that
- * changed and is not marked is a failure. While a filesystem is mounted, both copies are made in a freeze.
+ * A round of the completeness tests: copy the device, run random operations, take the dirty map, compare. A
+ * changed block without a mark is a failure. While a filesystem is mounted, both copies are made in a freeze.
  */
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
@@ -13,15 +13,18 @@ import { deviceOperation, fileOperation, makeFilesystem, pick, seeded, seedFiles
 export interface Round {
   readonly tracker: Tracker;
   readonly device: TrackedDevice;
-  /** For messages. */
+  /** A name for messages. */
   readonly name: string;
-  /** The bare device is to be discarded as well. */
+  /** True to discard ranges of the bare device as well. */
   readonly discard: boolean;
   readonly mountPoint: string;
   readonly seed: number;
 }
 
-/** Blocks of 4 KiB that changed, and that were marked. The device is left unmounted. */
+/**
+ * Runs a round. Returns the numbers of 4 KiB blocks that changed, and that were marked. The device is left
+ * unmounted.
+ */
 export async function runRound(round: Round): Promise<{ changed: number; marked: number }> {
   const { tracker, device, mountPoint, seed } = round;
   const random = seeded(seed);
@@ -63,14 +66,14 @@ export async function runRound(round: Round): Promise<{ changed: number; marked:
   return counts;
 }
 
-/** So that a discard or zeroes change something. `noise` is a file of 8 MiB. */
+/** Fills the device, so that a discard or zeroes change something. `noise` is a file of 8 MiB. */
 export function fillWithNoise(device: TrackedDevice, noise: string): void {
   sh(
     `for i in $(seq 0 ${Math.floor(device.size / (8 << 20)) - 1}); do dd if=${noise} of=${device.path} bs=1M seek=$((i * 8)) oflag=direct conv=notrunc status=none; done; sync`,
   );
 }
 
-/** Frozen where mounted, else synced. */
+/** Runs `work` with the filesystem frozen if it is mounted, otherwise after a sync. */
 async function still(mounted: string | undefined, work: () => Promise<void>): Promise<void> {
   if (mounted === undefined) {
     sh('sync');

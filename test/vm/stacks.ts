@@ -1,6 +1,6 @@
 /**
- * Block devices of every kind, made in the guest from its scratch disks: the kinds whose writes a tracker sees
- * differently. Each is about 100 MiB, so that it is quickly compared. There is no udev in the guest.
+ * Block devices of every kind, made in the guest from its scratch disks. A tracker sees the writes to each
+ * kind differently. Each is about 100 MiB, so that the comparison is quick. There is no udev in the guest.
  */
 import { nvmeDisk, sh } from './guest.ts';
 
@@ -9,11 +9,11 @@ export interface Stack {
   /** A script that prints the device's path as its last line. */
   readonly up: string | (() => Promise<string>);
   readonly down: string;
-  /** Keeps or zeroes what is discarded, or knows no discard. */
+  /** True if a discard keeps or zeroes the data, or is not supported. Rounds use discards only then. */
   readonly discard: boolean;
 }
 
-/** What `makeDisks` of the machine is to be given for them: vda, vdb, vdc build stacks, the others are for themselves. */
+/** The disks that the machine needs for them: vda, vdb, vdc build stacks, the others are used directly. */
 export const stackDisks = [
   { bus: 'virtio', size: 512 << 20 },
   { bus: 'virtio', size: 512 << 20 },
@@ -143,7 +143,7 @@ export function loadStackModules(): void {
   );
 }
 
-/** Path of the device. */
+/** Makes the device. Returns its path. */
 export async function raise(stack: Stack): Promise<string> {
   return typeof stack.up === 'string' ? sh(stack.up).trim().split('\n').at(-1)! : stack.up();
 }

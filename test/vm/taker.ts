@@ -1,4 +1,4 @@
-/** A process that takes and does not come to commit: it writes, takes, says so, and waits to be killed. */
+/** A process that takes and never commits: it writes, takes, prints that, and waits to be killed. */
 import { EbpfTracker } from '../../src/tracking/ebpf/tracker.ts';
 import { describeDevice, sh } from './guest.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Programs that see writes begin and never end: what remains when an interrupt comes in a context in which the kernel
- * runs no tracing programs. For the holes of eBPF tracking.
+ * Programs that see the begin of writes but never their end. This happens if an interrupt comes in a context
+ * in which the kernel runs no tracing programs. For the holes of eBPF tracking.
  */
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { marksOf, readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
 import { Range } from '../../src/tracking/ebpf/range.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 
-/** What a take yields after `write`, of a device with requests whose ends no program sees. */
+/** Returns the result of a take after `write`, of a device with requests whose ends no program sees. */
 export async function dirtyWithoutEnds(
   directory: string,
   device: TrackedDevice,
@@ -28,7 +28,7 @@ export async function dirtyWithoutEnds(
       if (tracepoint !== 'block_rq_complete') continue;
       await rm(join(directory, `request-${tracepoint}-${copy}-link`));
       closeSync(link);
-      // The set closes its descriptors at its end: the number stays taken.
+      // The set closes its descriptors at its end, so the number has to stay in use.
       assert.equal(openSync('/dev/null', 'r'), link);
     }
     const shape = shapeFor(device.size, installation.style);

@@ -1,8 +1,10 @@
-/** Volume groups in the guest, which has no udev: lvm2 makes its device nodes by itself, told so by an lvm.conf. */
+/**
+ * Volume groups in the guest, which has no udev. An lvm.conf makes lvm2 create its device nodes by itself.
+ */
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { sh } from './guest.ts';
 
-/** What the volume group is made of. */
+/** The disks of the volume group. */
 export const volumeDisks = [
   { bus: 'virtio', size: 512 << 20 },
   { bus: 'virtio', size: 512 << 20 },
@@ -10,7 +12,7 @@ export const volumeDisks = [
 
 const directory = '/tmp/lvm-settings';
 
-/** For this process and its children, the agent's calls of lvm2 included. */
+/** Applies to this process and its children, including the agent's calls of lvm2. */
 export function useLvmWithoutUdev(): void {
   mkdirSync(directory, { recursive: true });
   writeFileSync(
@@ -21,7 +23,7 @@ export function useLvmWithoutUdev(): void {
   process.env['LVM_SYSTEM_DIR'] = directory;
 }
 
-/** Makes a volume with a filesystem and mounts it; its path. `how`: arguments of lvcreate. */
+/** Makes a volume with a filesystem and mounts it. Returns its path. `how`: arguments of lvcreate. */
 export function makeVolume(name: string, how: string, type: 'ext4' | 'xfs'): string {
   const group = 'vg';
   sh(`lvm lvcreate --yes --wipesignatures n --name ${name} ${how}
@@ -30,7 +32,7 @@ mkdir -p /${name}; mount /dev/mapper/${group}-${name} /${name}`);
   return `/dev/mapper/${group}-${name}`;
 }
 
-/** The volumes with the agent's tag. */
+/** Returns the volumes with the agent's tag. */
 export function ourVolumes(): string[] {
   return sh('lvm lvs --all --noheadings -o lv_name,lv_tags')
     .split('\n')
@@ -38,7 +40,10 @@ export function ourVolumes(): string[] {
     .map((line) => line.trim());
 }
 
-/** Quick, unlike `lvs`, so that it can be asked again and again beside a job in the same process. */
+/**
+ * Returns true if a snapshot exists. It is quick, unlike `lvs`, so a test can call it again and again beside
+ * a job in the same process.
+ */
 export function snapshotIsThere(): boolean {
   return readdirSync('/dev/mapper').some((name) => /^vg-dattod.*\d$/.test(name));
 }

@@ -1,7 +1,7 @@
 /**
- * In the virtual machine: every block that writes of all kinds changed is in the dirty map, on a disk, a
- * partition, and stacked devices whose completions do not tell what was written. The oracle is a comparison of
- * the whole device with what it held before, past the page cache.
+ * Proves in the virtual machine that every block that writes of all kinds changed is in the dirty map. The
+ * devices are a disk, a partition, and stacked devices whose completions do not show the written data. The
+ * oracle compares the whole device with its previous content, past the page cache.
  */
 import './inside.ts';
 import assert from 'node:assert/strict';
@@ -13,16 +13,18 @@ import { newGeneration } from '../../../src/tracking/generation.ts';
 import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
 import { changedBlocks, describeDevice, sh, snapshot } from '../guest.ts';
 
-/** VM_FULL=1: larger devices, XFS too, and ROUNDS rounds; otherwise what fits into ./run_tests. */
+/**
+ * VM_FULL=1: larger devices, XFS too, and ROUNDS rounds. Otherwise only as much as ./run_tests has time for.
+ */
 const full = process.env['VM_FULL'] === '1';
 const rounds = full ? Number(process.env['ROUNDS'] ?? 1) : 1;
-/** MiB of each device; XFS is not made smaller than 300. */
+/** MiB of each device. XFS cannot be smaller than 300. */
 const mib = full ? 320 : 32;
 const filesystems = [['ext4', '-q -F -E nodiscard'], ...(full ? [['xfs', '-q -f -K']] : [])] as const;
 const tracker = new BlktraceTracker({ runDirectory: mkdtempSync(join(tmpdir(), 'blktrace-')) });
 after(() => tracker.close());
 
-/** Raw writes of many sizes and kinds; `seed` moves them about. */
+/** Returns raw writes of many sizes and kinds; `seed` changes their places. */
 function rawWrites(path: string, seed: number): string {
   const at = (n: number) => (n * 7919 + seed * 104_729) % (mib - 12);
   return `
@@ -90,7 +92,7 @@ async function everyKind(path: string): Promise<void> {
   await tracker.untrack(describeDevice(path));
 }
 
-/** Random data, so that discards and zeroing change something. */
+/** Fills with random data, so that discards and zeroing change something. */
 function fill(path: string): void {
   sh(`dd if=/dev/urandom of=/tmp/random bs=1M count=16 status=none
     i=0; while dd if=/tmp/random of=${path} bs=1M count=16 seek=$i oflag=direct conv=notrunc status=none 2>/dev/null; do
@@ -98,7 +100,7 @@ function fill(path: string): void {
 }
 
 sh('modprobe crc32c_generic; modprobe ext4; modprobe xfs; modprobe dm-mod');
-/** One that ./run_tests has no time for. */
+/** A test that ./run_tests has no time for. */
 const more = (name: string, work: () => Promise<void>) => full && test(name, work);
 
 more('virtio disk', async () => {
@@ -120,7 +122,7 @@ test('two partitions of one disk, which share its trace', async () => {
   await tracker.untrack(other);
 });
 
-/** With a border at an odd place, so that writes are split at it. */
+/** The border is at an odd place, so that writes are split there. */
 test('device-mapper: linear over two segments', async () => {
   sh('wipefs -qa /dev/vda /dev/vdb; blockdev --rereadpt /dev/vdb');
   const border = mib * 1024 + 1;

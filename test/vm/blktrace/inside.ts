@@ -1,4 +1,4 @@
-/** Imported first by tests that write to /dev/vda: fails anywhere but in the virtual machine. */
+/** A module that tests import first if they write to /dev/vda. It fails outside the virtual machine. */
 import { readFileSync } from 'node:fs';
 
 if (!readFileSync('/proc/cmdline', 'latin1').includes('vm.repo='))

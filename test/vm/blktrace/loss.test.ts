@@ -1,4 +1,7 @@
-/** In the virtual machine: whatever may have cost a record ends the epoch, with the reason; nobody else is disturbed. */
+/**
+ * Proves in the virtual machine that every possible loss of a record ends the epoch, with the reason, and
+ * that no other tracer is disturbed.
+ */
 import './inside.ts';
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -29,12 +32,12 @@ const debugfs = await openDebugfs(runDirectory);
 after(() => debugfs.close());
 const other = { mask: 0xffff, bufferSize: 65_536, buffers: 2 };
 
-// One for all tests: its thread takes seconds to start here.
+// One tracker for all tests, because its thread takes seconds to start here.
 const tracker = new BlktraceTracker({ runDirectory });
 after(() => tracker.close());
 afterEach(async () => {
   await tracker.untrack(describeDevice(disk));
-  // Of a test that failed.
+  // Removes the trace of a test that failed.
   await tearDownTrace(disk).catch(() => undefined);
 });
 
@@ -59,7 +62,7 @@ const write = (block: number, count = 1): string =>
     `dd if=/dev/urandom of=${disk} bs=4k count=${count} seek=${block} oflag=direct conv=notrunc status=none`,
   );
 
-test('a take is yielded again until it is committed, and tracking ends with the tracker', async () => {
+test('a take is returned again until it is committed, and tracking ends with the tracker', async () => {
   await track();
   const device = describeDevice(disk);
   const { epoch } = await tracker.track(device);
@@ -77,7 +80,7 @@ test('a take is yielded again until it is committed, and tracking ends with the 
   assert.deepEqual(both, [10, 20]);
   write(30);
   assert.deepEqual((await look())[0], [10, 20, 30]);
-  // Of an earlier take: it holds less than the last one.
+  // This commit belongs to an earlier take, which holds less than the last one.
   commit();
   const [all, last] = await look();
   assert.deepEqual(all, [10, 20, 30]);
@@ -90,11 +93,11 @@ test('a take is yielded again until it is committed, and tracking ends with the 
   console.log(`# ${state.memory} bytes of memory for a device of ${device.size} bytes`);
   await tracker.untrack(device);
   assert.equal(traced(), false);
-  // Its map was in its memory.
+  // The map was only in the memory of the process.
   assert.equal((await track()).doubt, undefined);
 });
 
-/** A tracker in a process of its own, which says `tracking` first. */
+/** Starts a tracker in a separate process, which prints `tracking` first. */
 async function trackingChild(): Promise<{
   child: ChildProcess;
   ask: (what: 'take' | 'track') => Promise<string>;
@@ -120,7 +123,7 @@ async function kill(child: ChildProcess): Promise<void> {
   await exit;
 }
 
-test('somebody else traces the device: refused, and left alone', async () => {
+test('another process traces the device: refused, and left alone', async () => {
   await setUpTrace(disk, other);
   await startTrace(disk);
   try {
@@ -136,7 +139,7 @@ test('somebody else traces the device: refused, and left alone', async () => {
   }
 });
 
-test('somebody else stops our trace', async () => {
+test('another process stops our trace', async () => {
   await track();
   await stopTrace(disk);
   await endedBecause(/somebody stopped it/);
@@ -144,7 +147,7 @@ test('somebody else stops our trace', async () => {
   assert.equal(traced(), false);
 });
 
-test('somebody else stops our trace and starts it again', async () => {
+test('another process stops our trace and starts it again', async () => {
   await track();
   (await tracker.take(describeDevice(disk))).commit(newGeneration());
   await stopTrace(disk);
@@ -152,18 +155,18 @@ test('somebody else stops our trace and starts it again', async () => {
   await endedBecause(/stopped and started again|somebody stopped it/);
 });
 
-test('somebody else removes our trace and begins one: theirs is left alone', async () => {
+test('another process removes our trace and begins its own: its trace is left alone', async () => {
   await track();
   await tearDownTrace(disk);
   await setUpTrace(disk, other);
-  // It is stopped first, and a drain may come in between.
+  // The trace is stopped first, and a drain may come in between.
   await endedBecause(/removed, or the device is gone|somebody stopped it/);
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), true, 'the trace of somebody else was torn down');
   await tearDownTrace(disk);
 });
 
-test('the same, when the tracker has seen that ours was stopped before it is removed', async () => {
+test('the same, if the tracker has seen that its trace was stopped before it is removed', async () => {
   await track();
   await stopTrace(disk);
   await waitFor('the tracker has noticed', 60_000, () => tracker.state(describeDevice(disk)) === undefined);
@@ -185,9 +188,10 @@ test('the tracer of ftrace takes the records away', async () => {
   }
 });
 
-test('the counter of dropped records cannot be read any more', async () => {
+test('the counter of dropped records becomes unreadable', async () => {
   await track();
-  // All threads have one table of descriptors. Not closed: another file would get the number.
+  // All threads share one table of descriptors. The descriptor is not closed, because another file would get
+  // its number.
   const directory = openSync('/', 'r');
   for (const fd of readdirSync('/proc/self/fd')) {
     const path = join('/proc/self/fd', fd);
@@ -202,7 +206,7 @@ test('the counter of dropped records cannot be read any more', async () => {
   assert.equal(traced(), false);
 });
 
-test('a daemon is held up until buffers overflow, then killed; the next one cleans up', async () => {
+test('a daemon is delayed until buffers overflow, then killed; the next one cleans up', async () => {
   const { child, ask } = await trackingChild();
   try {
     write(5);
@@ -213,7 +217,7 @@ test('a daemon is held up until buffers overflow, then killed; the next one clea
     assert.match(await ask('take'), /dropped \d+ records/);
     assert.match(await ask('track'), /dropped \d+ records/);
     assert.equal(await ask('take'), '0 blocks');
-    // While it lives it is somebody else.
+    // While the old daemon lives it counts as another process.
     await assert.rejects(track(), /somebody else traces/);
   } finally {
     await kill(child);
@@ -225,14 +229,14 @@ test('a daemon is held up until buffers overflow, then killed; the next one clea
   const { dirty } = await tracker.take(describeDevice(disk));
   assert.deepEqual([...dirty.extents()], [{ offset: 7 * 4096, length: 4096 }]);
   await tracker.untrack(describeDevice(disk));
-  // A record of ours does not make somebody else's trace ours.
+  // A record of ours does not turn the trace of another process into ours.
   await setUpTrace(disk, other);
   await assert.rejects(track(), /somebody else traces/);
   assert.equal(traced(), true);
   await tearDownTrace(disk);
 });
 
-test('what a killed daemon left is removed; what one that lives has, and what others have, is not', async () => {
+test('remains of a killed daemon are removed; those of a living one, and foreign ones, are not', async () => {
   const { child } = await trackingChild();
   try {
     assert.deepEqual(await removeLeftTraces(runDirectory), []);
@@ -248,7 +252,7 @@ test('what a killed daemon left is removed; what one that lives has, and what ot
   await tearDownTrace(disk);
 });
 
-test('a device that changes its size or is another under its old number', async (t) => {
+test('a device that changes its size, or is replaced under its old number', async (t) => {
   sh('modprobe loop');
   const loop = await makeLoop(t, { size: 8 * MiB });
   const device = describeDevice(loop.device);
@@ -265,7 +269,7 @@ test('a device that changes its size or is another under its old number', async 
   await tracker.untrack(again);
 });
 
-test('a SCSI command past the block layer', async () => {
+test('a SCSI command that bypasses the block layer', async () => {
   sh(
     'modprobe virtio_scsi; modprobe sd_mod; for i in $(seq 50); do [ -b /dev/sda ] && break; sleep 0.1; done',
   );

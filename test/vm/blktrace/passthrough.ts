@@ -1,4 +1,4 @@
-/** SCSI WRITE(10) of one block past the block layer: SG_IO of include/scsi/sg.h. */
+/** Sends a SCSI WRITE(10) of one block that bypasses the block layer: SG_IO of include/scsi/sg.h. */
 import { closeSync, openSync } from 'node:fs';
 import { addressOf, checked, declare } from '../../../src/linux/libc.ts';
 

@@ -1,7 +1,7 @@
 /**
- * A process that tracks a device by blktrace until it is killed: `node tracking-child.ts RUN_DIR DEVICE`. Says
- * `tracking`, and answers lines on its standard input: `take` by how many blocks are marked, `track` by the doubt,
- * either by why not.
+ * A process that tracks a device by blktrace until it is killed: `node tracking-child.ts RUN_DIR DEVICE`.
+ * Prints `tracking`, then answers lines on its standard input. For `take` it prints the number of marked
+ * blocks, for `track` the doubt, and for each the reason if it fails.
  */
 import { createInterface } from 'node:readline';
 import { BlktraceTracker } from '../../../src/tracking/blktrace/blktrace-tracker.ts';
