@@ -20,6 +20,14 @@ const layers = [
 
 const inRoom = (rooms) => `^src/(?:${rooms.join('|')})/`;
 
+/** The commands that work on vaults without the daemon, and the files that they share. */
+const vaultCommands =
+  '^src/cli/(?:vault/|commands/(?:points|diff|restore|mount|umount|export|forget|vault|verify-point)(?:/|\\.ts$))';
+
+/** Files that a command loads when it runs. They import the code of vaults as usual. */
+const loadedLater =
+  '^src/cli/(?:commands/verify-point|vault/(?:library|restore-library|create-vault|point-document))\\.ts$';
+
 const layerRules = layers.flatMap((rooms, level) =>
   rooms.map((room) => ({
     name: `${room}-imports-downwards`,
@@ -47,14 +55,26 @@ export default {
       comment:
         'dattocli talks to the daemon through its API alone. The commands of vaults work without the daemon.',
       severity: 'error',
-      from: { path: '^src/cli/', pathNot: ['^src/cli/vault/', '\\.test\\.ts$'] },
+      from: { path: '^src/cli/', pathNot: [vaultCommands, '\\.test\\.ts$'] },
       to: { path: inRoom(['backup', 'restore', 'vault', 'tracking', 'freeze', 'nbd', 'devices']) },
     },
     {
       name: 'vault-commands-stay-above-the-kernel',
       severity: 'error',
-      from: { path: '^src/cli/vault/', pathNot: '\\.test\\.ts$' },
+      from: { path: vaultCommands, pathNot: '\\.test\\.ts$' },
       to: { path: inRoom(['backup', 'tracking', 'freeze', 'nbd', 'linux']) },
+    },
+    {
+      name: 'command-starts-fast',
+      comment:
+        'A command loads the code of vaults and of the daemon with import() when it runs, so that --help and all other commands start fast.',
+      severity: 'error',
+      from: { path: '^src/cli/', pathNot: [loadedLater, '\\.test\\.ts$'] },
+      to: {
+        path: [inRoom(['vault', 'restore', 'daemon']), '^src/base/log\\.ts$', loadedLater],
+        dynamic: false,
+        dependencyTypesNot: ['type-only'],
+      },
     },
     { name: 'no-cycle', severity: 'error', from: {}, to: { circular: true } },
     {

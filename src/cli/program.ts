@@ -1,20 +1,32 @@
-/** The command line of dattocli: all commands under one program (docs/cli.md). */
+/**
+ * The command line of dattocli: all commands under one program (docs/cli.md). Each command is one file, named by its
+ * words: `vault key add` is commands/vault/key/add.ts. The file has the definition, the action and the rendering.
+ */
 import { Command } from 'commander';
 import { agentVersion } from '../base/version.ts';
 import { backupStatus } from './commands/backupstatus.ts';
+import { basicInfo } from './commands/basicinfo.ts';
 import { chains } from './commands/chains.ts';
-import { pauseBackup, resumeBackup, stopBackup } from './commands/change-job.ts';
+import { completeInfo } from './commands/completeinfo.ts';
 import { devices } from './commands/devices.ts';
-import { basicInfo, completeInfo } from './commands/info.ts';
+import { diff } from './commands/diff.ts';
+import { exportCommand } from './commands/export.ts';
+import { forget } from './commands/forget.ts';
 import { jobs } from './commands/jobs.ts';
+import { mount } from './commands/mount.ts';
+import { pauseBackup } from './commands/pausebackup.ts';
+import { points } from './commands/points.ts';
+import { restore } from './commands/restore.ts';
+import { resumeBackup } from './commands/resumebackup.ts';
 import { startBackup } from './commands/startbackup.ts';
+import { stopBackup } from './commands/stopbackup.ts';
 import { tracking } from './commands/tracking.ts';
+import { umount } from './commands/umount.ts';
+import { vault } from './commands/vault.ts';
 import { verify } from './commands/verify.ts';
 import { version } from './commands/version.ts';
 import { addCommonOptions, type CommonOptions, createContext, type Run } from './context.ts';
 import type { Io } from './io.ts';
-import { diff, exportCommand, forget, mount, points, restore, umount } from './vault/define-recovery.ts';
-import { vault } from './vault/define.ts';
 
 const commands = [
   startBackup,

@@ -218,6 +218,14 @@ export async function readSecret(path: string): Promise<string> {
   }
 }
 
+/** Returns undefined if the file does not exist. Throws FILE_ERROR, UNSAFE_FILE. */
+export async function readSecretIfThere(path: string): Promise<string | undefined> {
+  return readSecret(path).catch((error: unknown) => {
+    if (error instanceof AgentError && errnoCode(error.cause) === 'ENOENT') return undefined;
+    throw error;
+  });
+}
+
 /** Throws FILE_ERROR. */
 async function makeStateDirectory(path: string): Promise<void> {
   try {

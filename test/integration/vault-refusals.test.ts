@@ -10,7 +10,7 @@ import { cp, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { VerifyDocument } from '../../src/cli/vault/verify.ts';
+import type { VerifyDocument } from '../../src/cli/commands/verify-point.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { openVault } from '../../src/vault/opening.ts';
 import { backUp as backUpFor, daemonFor, refused, scratchFor } from '../helpers/backup.ts';

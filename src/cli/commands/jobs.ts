@@ -1,9 +1,13 @@
 /** `jobs`: lists the jobs, the newest first. */
 import { Command } from 'commander';
+import { formatBytes } from '../../base/bytes.ts';
+import { formatDuration } from '../../base/duration.ts';
 import { AgentError } from '../../base/errors.ts';
-import type { JobStatus } from '../../daemon/documents.ts';
+import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';
-import { renderJobs } from '../render/jobs.ts';
+import { localTime } from '../render/local-time.ts';
+import { renderTable } from '../render/table.ts';
+import { tookMs, totalsOf } from '../render/totals.ts';
 
 interface Options {
   limit?: number;
@@ -28,4 +32,48 @@ function parseLimit(text: string): number {
   if (!/^[1-9]\d{0,5}$/.test(text))
     throw new AgentError('BAD_USAGE', `--limit "${text}" must be a whole number from 1 to 999999`);
   return Number(text);
+}
+
+export function renderJobs(jobs: readonly JobStatus[]): string {
+  const inVault = jobs.some((job) => job.devices.some(isInVault));
+  return renderTable(
+    [
+      { title: 'job' },
+      { title: 'kind' },
+      { title: 'state' },
+      { title: 'started' },
+      { title: 'took', align: 'right' },
+      { title: 'sent', align: 'right' },
+      ...(inVault ? [{ title: 'stored', align: 'right' } as const] : []),
+      { title: 'devices' },
+      ...(inVault ? [{ title: 'points' }] : []),
+      { title: 'remarks' },
+    ],
+    jobs.map((job) => [
+      job.uuid,
+      job.kind,
+      job.paused ? `${job.state} (paused)` : job.state,
+      localTime(job.created_at),
+      formatDuration(tookMs(job)),
+      formatBytes(totalsOf(job).sent),
+      ...(inVault ? [storedText(job)] : []),
+      job.devices.map((each) => each.device).join(' '),
+      ...(inVault ? [pointsText(job)] : []),
+      job.error?.code ?? job.warnings.map(({ code }) => code).join(' '),
+    ]),
+  );
+}
+
+function isInVault({ bytes_stored: stored }: DeviceStatus): boolean {
+  return stored !== null;
+}
+
+function storedText({ devices }: JobStatus): string {
+  const stored = devices.filter(isInVault).reduce((sum, device) => sum + (device.bytes_stored ?? 0), 0);
+  return devices.some(isInVault) ? formatBytes(stored) : '-';
+}
+
+/** The recovery points of a job, one for each vault. */
+function pointsText({ devices }: JobStatus): string {
+  return [...new Set(devices.map(({ point }) => point).filter((point) => point !== null))].join(' ') || '-';
 }

@@ -1,8 +1,11 @@
-/** `tracking`: shows the changed block tracking of each device. `tracking stop`: ends it. */
+/** `tracking`: shows the changed block tracking of each device. */
 import { Command } from 'commander';
-import type { TrackingDocument, TrackingStoppedDocument } from '../../daemon/documents.ts';
+import { formatBytes } from '../../base/bytes.ts';
+import type { DeviceTrackingDocument, TrackingDocument } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';
-import { renderTracking } from '../render/tracking.ts';
+import { localTime } from '../render/local-time.ts';
+import { printable, renderTable } from '../render/table.ts';
+import { stopTracking } from './tracking/stop.ts';
 
 export function tracking(run: Run): Command {
   return new Command('tracking')
@@ -17,26 +20,43 @@ export function tracking(run: Run): Command {
         return 0;
       }),
     )
-    .addCommand(stop(run));
+    .addCommand(stopTracking(run));
 }
 
-function stop(run: Run): Command {
-  return new Command('stop')
-    .description(
-      'Stops tracking a device, or all devices, and removes the tracker from the kernel. The next incremental ' +
-        'becomes a differential.',
-    )
-    .argument('[device]', 'filesystem UUID, path, mount point, label or partition UUID; default: all devices')
-    .action(
-      run(async ({ client, print }, { args: [device] }) => {
-        const body = device === undefined ? {} : { device };
-        const answer = await client.post<TrackingStoppedDocument>('/v1/tracking/stop', body);
-        print(answer, () =>
-          answer.stopped.length === 0
-            ? 'no device was tracked\n'
-            : answer.stopped.map((path) => `${path} is no longer tracked\n`).join(''),
-        );
-        return 0;
-      }),
-    );
+export function renderTracking({ trackers, continuity, devices }: TrackingDocument): string {
+  const machine = trackers.map(
+    ({ kind, supported, why, help }) =>
+      `${kind}: ${supported ? 'yes' : 'no'}, ${printable(why)}${help === null ? '' : ` (${printable(help)})`}\n`,
+  );
+  const { armed, why, help } = continuity;
+  const over = `over a reboot: ${armed ? 'yes' : 'no'}, ${printable(why)}${help === null ? '' : ` (${printable(help)})`}\n`;
+  return `${machine.join('')}${over}\n${renderDevices(devices)}`;
+}
+
+function renderDevices(devices: readonly DeviceTrackingDocument[]): string {
+  const bytes = (value: number | null) => (value === null ? '-' : formatBytes(value));
+  return renderTable(
+    [
+      { title: 'device' },
+      { title: 'tracked by' },
+      { title: 'since' },
+      { title: 'epoch' },
+      { title: 'unit', align: 'right' },
+      { title: 'dirty', align: 'right' },
+      { title: 'memory', align: 'right' },
+      { title: 'without dattod' },
+      { title: 'remarks' },
+    ],
+    devices.map((device) => [
+      device.device,
+      device.tracker ?? 'nothing',
+      device.since === null ? '-' : localTime(device.since),
+      device.epoch?.slice(0, 8) ?? '-',
+      bytes(device.unit),
+      bytes(device.dirty_bytes),
+      bytes(device.memory),
+      device.pinned === null ? '-' : device.pinned ? 'continues' : 'ends',
+      [device.why, device.help, device.reboot].filter((text) => text !== null).join('; '),
+    ]),
+  );
 }

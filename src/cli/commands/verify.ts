@@ -6,7 +6,7 @@ import type { Context, Run } from '../context.ts';
 import { addPairOptions, PairList } from '../pairs.ts';
 import { renderVerified } from '../render/job.ts';
 import { runJob } from '../run-job.ts';
-import { addRunDirectory, addVaultOptions, pointArgument, toShare } from '../vault-options.ts';
+import { addRunDirectory, addVaultOptions, pointArgument, toShare } from '../vault/options.ts';
 
 export function verify(run: Run): Command {
   const pairs = new PairList();
@@ -40,7 +40,7 @@ export function verify(run: Run): Command {
       const [point] = self.args;
       if (point === undefined) return verifyTargets(context, self, pairs);
       const device = pairs.onlyDevice();
-      return (await import('../vault/verify.ts')).verifyPoint(context, self, point, device);
+      return (await import('./verify-point.ts')).verifyPoint(context, self, point, device);
     }),
   );
 }

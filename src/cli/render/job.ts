@@ -2,6 +2,7 @@
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
+import { localTime } from './local-time.ts';
 import { printable, renderList, renderTable } from './table.ts';
 import { tookMs, totalsOf } from './totals.ts';
 
@@ -108,12 +109,4 @@ function frozenText({ freeze_ms: ms }: DeviceStatus): string {
 
 function hintOf(hint: string | undefined): string {
   return hint === undefined ? '' : ` (${hint})`;
-}
-
-/** Returns `2026-11-24 06:03:47` in the local time zone. */
-export function localTime(iso: string): string {
-  const at = new Date(iso);
-  const pad = (value: number) => String(value).padStart(2, '0');
-  const date = [at.getFullYear(), pad(at.getMonth() + 1), pad(at.getDate())].join('-');
-  return `${date} ${[at.getHours(), at.getMinutes(), at.getSeconds()].map(pad).join(':')}`;
 }

@@ -4,13 +4,13 @@ import { fakeDevice } from '../../../test/helpers/fake-device.ts';
 import { initialStatus } from '../../backup/unit.ts';
 import { MiB } from '../../base/bytes.ts';
 import type { ChainDocument, DeviceDocument, JobStatus } from '../../daemon/documents.ts';
-import { renderChains } from './chains.ts';
-import { renderDeviceList } from './devices.ts';
+import { renderChains } from '../commands/chains.ts';
+import { renderDeviceList } from '../commands/devices.ts';
 import { renderJob } from './job.ts';
-import { renderJobs } from './jobs.ts';
+import { renderJobs } from '../commands/jobs.ts';
 import { progressLines, progressParts } from './progress.ts';
 import { printable, renderTable } from './table.ts';
-import { renderTracking } from './tracking.ts';
+import { renderTracking } from '../commands/tracking.ts';
 
 const target = 'nbd://h:1/';
 const filesystem = { type: 'ext4', uuid: 'u', label: undefined, blockSize: 4096, size: 1000 * MiB };

@@ -1,8 +1,6 @@
 /** The device of a recovery point that a command names, in the form that restore, mount and export take. */
 import type { ImageSpec } from '../../restore/image/open-image.ts';
-import { findDevice, isLatest } from '../../vault/points/find.ts';
 import type { Point, PointDevice } from '../../vault/points/point.ts';
-import { findPoint } from '../../vault/points/points.ts';
 import type { Session } from './session.ts';
 
 export interface NamedImage {
@@ -13,6 +11,7 @@ export interface NamedImage {
 
 /** Throws POINT_NOT_FOUND, POINT_AMBIGUOUS, DEVICE_NOT_FOUND, DEVICE_AMBIGUOUS, BAD_USAGE. */
 export async function namedImage(session: Session, name: string, device?: string): Promise<NamedImage> {
+  const { findDevice, isLatest, findPoint } = await import('./library.ts');
   const { vault, signal } = session;
   // `latest` means the latest point with this device. It is refused if the name matches several devices.
   const point = await findPoint(vault, name, isLatest(name) ? { device } : {}, { signal });

@@ -4,9 +4,8 @@
  */
 import { AgentError } from '../../base/errors.ts';
 import type { KeyMaterial } from '../../vault/key-material.ts';
-import { readPassphrase, readSecret } from '../../vault/opening.ts';
 import type { Io } from '../io.ts';
-import type { VaultValues } from '../vault-options.ts';
+import type { VaultValues } from './options.ts';
 
 type KeyValues = Pick<
   VaultValues,
@@ -23,6 +22,7 @@ export async function givenKey(values: KeyValues, io: Io): Promise<KeyMaterial |
         'give one of --key-file, --passphrase-file, --passphrase, --recovery-code-file and ' +
         '--recovery-code',
     });
+  const { readPassphrase, readSecret } = await import('./library.ts');
   if (keyFile !== undefined) return { kind: 'file', text: await readSecret(keyFile) };
   if (passphraseFile !== undefined)
     return { kind: 'passphrase', passphrase: await readPassphrase(passphraseFile) };

@@ -1,15 +1,17 @@
-/** Opens the vault that a command names, does the work, and always closes the vault. */
+/**
+ * Opens the vault that a command names, does the work, and always closes the vault. The code of vaults is loaded when
+ * a command runs, so all other commands start as fast as without vaults.
+ */
 import type { Command } from 'commander';
-import { readConfig } from '../../daemon/config.ts';
-import { ChunkIndex } from '../../vault/index/chunk-index.ts';
+import type { ChunkIndex } from '../../vault/index/chunk-index.ts';
 import type { KeyMaterial } from '../../vault/key-material.ts';
-import { type OpenedVault, type VaultContext, openVault } from '../../vault/opening.ts';
-import { type VaultLocation, parseVaultLocation } from '../../vault/store/location.ts';
+import type { OpenedVault, VaultContext } from '../../vault/opening.ts';
+import type { VaultLocation } from '../../vault/store/location.ts';
 import type { Vault } from '../../vault/vault.ts';
 import type { Context } from '../context.ts';
 import type { Io } from '../io.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { type VaultValues, defaultVault } from '../vault-options.ts';
+import { type VaultValues, defaultVault } from './options.ts';
 import { givenKey } from './secrets.ts';
 import { waitingHooks } from './waiting.ts';
 
@@ -37,6 +39,7 @@ export async function readWanted(
   location?: string,
   options: { readonly key: boolean } = { key: true },
 ): Promise<Wanted> {
+  const { parseVaultLocation } = await import('./library.ts');
   const values = self.opts<VaultValues>();
   const vaults = await namedVaults(self);
   return {
@@ -47,6 +50,7 @@ export async function readWanted(
 }
 
 async function namedVaults(self: Command): Promise<VaultContext['vaults']> {
+  const { readConfig } = await import('../../daemon/config.ts');
   const { config } = self.opts<VaultValues>();
   return (await readConfig(config, self.getOptionValueSource('config') === 'cli')).vaults;
 }
@@ -56,6 +60,7 @@ export async function withVault<T>(
   self: Command,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
+  const { openVault, ChunkIndex } = await import('./library.ts');
   const wanted = await readWanted(context.io, self);
   return untilInterrupted(context.io, async (signal) => {
     const hooks = waitingHooks(context);

@@ -158,3 +158,25 @@ export function findDevice(point: Point, text: string | undefined): PointDevice 
     );
   return device;
 }
+
+/** Finds the same device in the second point: by filesystem or partition UUID, else by path. */
+export function findSameDevice(point: Point, device: PointDevice, text: string | undefined): PointDevice {
+  const uuids = [device.filesystem?.uuid, device.partition?.uuid].filter(
+    (uuid) => uuid !== undefined && uuid !== '',
+  );
+  for (const uuid of uuids) {
+    const found = point.devices.filter((each) => isDeviceNamed(each, `UUID=${uuid ?? ''}`));
+    const [only, another] = found.length > 0 ? found : partitionsNamed(point, uuid);
+    if (only !== undefined && another === undefined) return only;
+  }
+  const byPath = point.devices.find(({ path }) => path === device.path);
+  if (byPath !== undefined && uuids.length === 0) return byPath;
+  if (text !== undefined) return findDevice(point, text);
+  throw new AgentError('DEVICE_NOT_FOUND', `The recovery point ${point.id} has no device ${device.path}`, {
+    hint: `choose one of its devices: ${point.devices.map(({ path }) => path).join(', ')}`,
+  });
+}
+
+function partitionsNamed(point: Point, uuid: string | undefined): PointDevice[] {
+  return point.devices.filter((each) => isDeviceNamed(each, `PARTUUID=${uuid ?? ''}`));
+}
