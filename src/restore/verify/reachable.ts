@@ -3,7 +3,7 @@
  * up the chunks in the index, which is first updated from the packs, and reads none of them.
  */
 import { ChunkIndex } from '../../vault/index/chunk-index.ts';
-import { rebuildIndex } from '../../vault/index/rebuild.ts';
+import { provenWalk } from '../../vault/index/proven.ts';
 import { refreshIndex } from '../../vault/index/refresh.ts';
 import { isDataLossError } from '../../vault/data-loss.ts';
 import { ImageMap } from '../../vault/maps/image-map.ts';
@@ -35,12 +35,11 @@ export async function verifyReachable(
     const index = ChunkIndex.open(spec.indexPath, vault.id);
     try {
       await refreshIndex(vault, index, { signal });
-      const begun = Date.now();
-      const found = await walk(vault, index, spec, signal);
-      if (found.lost.length === 0) return found;
-      // The index is only a cache. Data counts as lost only if a new index from the packs lacks it too.
-      await rebuildIndex(vault, index, begun, { signal });
-      return await walk(vault, index, spec, signal);
+      return await provenWalk(vault, index, {
+        walk: () => walk(vault, index, spec, signal),
+        isWhole: ({ lost }) => lost.length === 0,
+        signal,
+      });
     } finally {
       index.close();
     }

@@ -70,6 +70,29 @@ test('an altered index row stops neither a check nor a repair nor a backup', asy
   assert.equal([...index.packs()].length, 2);
 });
 
+for (const [what, statement] of Object.entries({
+  'all rows': 'DELETE FROM parts',
+  'a row of a page': 'DELETE FROM parts WHERE pack = (SELECT number FROM packs WHERE kind = 2 LIMIT 1)',
+  'some rows of chunks': 'DELETE FROM parts WHERE unicode(substr(hex(name), 1, 1)) % 2 = 0',
+  'a pack': 'DELETE FROM packs WHERE number = (SELECT max(number) FROM packs)',
+}))
+  test(`if the index loses ${what} after a check has compared it with the packs, the vault is whole`, async () => {
+    const { vault, store, index } = await newVault();
+    await backUp(vault, index, { image: image(0, 40), size });
+    let isDamaged = false;
+    const damage = (): void => {
+      isDamaged = true;
+      index.database.exec(statement);
+    };
+    // It asks for foreign objects after it has compared the packs, and before it visits the points.
+    const foreign = async function* (...options: Parameters<typeof store.foreign>) {
+      damage();
+      yield* store.foreign(...options);
+    };
+    const { ok, points } = await checkVault(await Vault.open({ ...store, foreign }, vault.secrets), index);
+    assert.deepEqual([isDamaged, ok, points.map(({ whole }) => whole)], [true, true, [true]]);
+  });
+
 test('a missing pack is reported with the affected ranges and points', async () => {
   const { vault, store, index, newIndex } = await newVault();
   await backUp(vault, index, { image: image(0, 5), size, finished: new Date(1000) });

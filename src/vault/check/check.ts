@@ -7,7 +7,7 @@ import type { AgentError } from '../../base/errors.ts';
 import { listKeys } from '../keys.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { againIfDamaged } from '../index/damaged.ts';
-import { refreshIndex } from '../index/refresh.ts';
+import { provenWalk } from '../index/proven.ts';
 import { packObject } from '../packs/format.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { listChecks } from '../points/checks.ts';
@@ -66,9 +66,6 @@ export interface CheckResult {
   readonly points: readonly PointResult[];
 }
 
-/** Limit of rounds. Lost data is looked up again as long as a round finds something new. */
-const mostRounds = 4;
-
 /** Throws errors of the store and the signal's reason. Problems of the vault are in the result. */
 export function checkVault(
   vault: Vault,
@@ -99,7 +96,7 @@ async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions)
 
   const reader = new PartReader(vault, index, { signal });
   const walk = new PointWalk(index, packs, reader, { chunkSize: vault.chunkSize, signal });
-  const results = await walkUntilSettled(walk, points, { vault, index, packs, options });
+  const results = await walkUntilProven(walk, points, { vault, index, packs, options });
 
   const problems: { key: string; reason: string }[] = [];
   for (const { key, error } of damaged)
@@ -132,8 +129,11 @@ async function checkOnce(vault: Vault, index: ChunkIndex, options: CheckOptions)
   };
 }
 
-/** Ignores concurrent changes, which are not damage: a prune may move live data, and points may be forgotten. */
-async function walkUntilSettled(
+/**
+ * Ignores concurrent changes, which are not damage: a prune may move live data, and points may be forgotten. Damage of
+ * the index is not damage of the vault either.
+ */
+async function walkUntilProven(
   walk: PointWalk,
   points: readonly Point[],
   on: {
@@ -145,21 +145,22 @@ async function walkUntilSettled(
 ): Promise<PointResult[]> {
   const { vault, index, packs, options } = on;
   const { signal } = options;
-  let results = await walkPoints(walk, points, options);
-  let isSettled = false;
-  for (let round = 0; results.some(({ whole }) => !whole); round++) {
-    // List the points after the walk: a point that is gone now may have lost its data only then.
-    const left = new Set(await listPointKeys(vault, 'points/', /^points\//, { signal }));
-    const isLeft = (id: string): boolean => left.has(`points/${id}`);
-    results = results.filter(({ point }) => isLeft(point));
-    if (isSettled || round === mostRounds || results.every(({ whole }) => whole)) break;
-    const { added, dropped } = await refreshIndex(vault, index, { signal });
-    packs.refreshed();
-    const there = points.filter(({ id }) => isLeft(id));
-    results = await walkPoints(walk, there, options);
-    isSettled = added + dropped === 0;
-  }
-  return results;
+  let there = points;
+  let isFirst = true;
+  return provenWalk(vault, index, {
+    walk: async () => {
+      if (!isFirst) packs.refreshed();
+      isFirst = false;
+      const results = await walkPoints(walk, there, options);
+      if (results.every(({ whole }) => whole)) return results;
+      // List the points after the walk: a point that is gone now may have lost its data only then.
+      const left = new Set(await listPointKeys(vault, 'points/', /^points\//, { signal }));
+      there = there.filter(({ id }) => left.has(`points/${id}`));
+      return results.filter(({ point }) => left.has(`points/${point}`));
+    },
+    isWhole: (results) => results.every(({ whole }) => whole),
+    signal,
+  });
 }
 
 async function isThere(vault: Vault, key: string, signal: AbortSignal | undefined): Promise<boolean> {

@@ -72,7 +72,7 @@ async function repair(
     await condemn(vault, damaged, signal);
   }
   // The index entries of damaged packs are useless. Rebuilding costs no more than the check did.
-  await rebuildIndex(vault, index, Date.now(), { signal });
+  await rebuildIndex(vault, index, index.clock.now(), { signal });
   const after = await checkVault(vault, index, { signal, progress, readData: true });
   return { before, after, condemned: damaged, salvaged };
 }

@@ -4,19 +4,20 @@
  * processes use the file at once, each with its own object of this class. Transactions are short, one per pack. All
  * methods block the thread, for microseconds (lookups) or milliseconds (a pack).
  *
- * It is only a cache: a damaged file is removed and replaced by an empty one. `lookup` and `isBuiltSince` continue
- * with the new file; all other methods throw VAULT_INDEX_DAMAGED. So "not found" is true of the store only after a
- * refresh, and data is lost only if it is missing after a rebuild from the store (rebuild.ts).
+ * It is only a cache: a damaged file is removed and replaced by an empty one. `lookup`, `state` and `isBuiltSince`
+ * continue with the new file; all other methods throw VAULT_INDEX_DAMAGED. So "not found" is true of the store only
+ * after a refresh, and data is lost only if it is missing after a rebuild from the store (proven.ts).
  *
  * Do not use it while a filesystem is frozen: the file may be on it, and with a write-ahead log even readers write.
  */
 import { rmSync, statSync } from 'node:fs';
 import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
+import { type Clock, systemClock } from '../../base/clock.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { PackDirectory, PackKind, PartPlace } from '../packs/format.ts';
 import { nameText } from '../packs/name-text.ts';
 import { packSum, partSum } from './row-sums.ts';
-import { AlteredRow, indexError, isDamage, openIndexFile } from './schema.ts';
+import { AlteredRow, type IndexFileOptions, indexError, isDamage, openIndexFile } from './schema.ts';
 import { replaceLock } from './lock.ts';
 
 /** A part and the pack that holds it. */
@@ -47,6 +48,8 @@ export interface IndexStats {
 export interface IndexOptions {
   /** Memory for pages of the file, in bytes. Default: 8 MiB. */
   readonly cacheBytes?: number;
+  /** Also for the work on this index: the refresh, readers, writers. Default: the system's clock. */
+  readonly clock?: Clock;
 }
 
 const kinds: readonly (PackKind | undefined)[] = [undefined, 'chunks', 'pages'];
@@ -83,17 +86,19 @@ type Statements = Readonly<Record<keyof typeof statements, StatementSync>>;
 export class ChunkIndex {
   readonly path: string;
   readonly vaultId: string;
+  readonly clock: Clock;
   readonly #cacheBytes: number;
   #database: DatabaseSync;
   #inode: number;
   #statements: Statements;
   #generation = 0;
 
-  private constructor(path: string, vaultId: string, cacheBytes: number) {
+  private constructor(path: string, vaultId: string, options: IndexOptions) {
     this.path = path;
     this.vaultId = vaultId;
-    this.#cacheBytes = cacheBytes;
-    this.#database = openOrReplace(path, vaultId, cacheBytes);
+    this.clock = options.clock ?? systemClock;
+    this.#cacheBytes = options.cacheBytes ?? 8 * 1024 * 1024;
+    this.#database = this.#open();
     this.#inode = statSync(path).ino;
     this.#statements = prepare(this.#database);
   }
@@ -103,7 +108,7 @@ export class ChunkIndex {
    * behind. Throws FILE_ERROR.
    */
   static open(path: string, vaultId: string, options: IndexOptions = {}): ChunkIndex {
-    return new ChunkIndex(path, vaultId, options.cacheBytes ?? 8 * 1024 * 1024);
+    return new ChunkIndex(path, vaultId, options);
   }
 
   /** For the refresh, which has a temporary table of its own. */
@@ -137,14 +142,14 @@ export class ChunkIndex {
    */
   isBuiltSince(since: number): boolean {
     const at = this.#guardTwice(() => Number(rows(this.#statements.built)[0]?.[0]));
-    return at >= since && at <= Date.now();
+    return at >= since && at <= this.clock.now();
   }
 
   /**
    * For `refreshIndex`, when a refresh begins: while the file is empty, all of its future content is newer than now.
    */
   noteBegun(): void {
-    this.guard(() => this.#statements.setBegun.run(Date.now()));
+    this.guard(() => this.#statements.setBegun.run(this.clock.now()));
   }
 
   /** For `refreshIndex`, when a refresh has ended. */
@@ -260,7 +265,7 @@ export class ChunkIndex {
    * unchanged, everything found once is still there.
    */
   get state(): string {
-    return this.guard(() => String(rows(this.#statements.state)[0]?.[0]));
+    return this.#guardTwice(() => String(rows(this.#statements.state)[0]?.[0]));
   }
 
   stats(): IndexStats {
@@ -271,12 +276,16 @@ export class ChunkIndex {
   /** Switches to the new file if another process replaced a damaged one. */
   reopenIfReplaced(): void {
     if (inodeOf(this.path) === this.#inode) return;
-    const database = openOrReplace(this.path, this.vaultId, this.#cacheBytes);
+    const database = this.#open();
     this.close();
     this.#generation++;
     this.#database = database;
     this.#inode = statSync(this.path).ino;
     this.#statements = prepare(database);
+  }
+
+  #open(): DatabaseSync {
+    return openOrReplace(this.path, this.vaultId, { cacheBytes: this.#cacheBytes, now: this.clock.now() });
   }
 
   close(): void {
@@ -319,16 +328,16 @@ export class ChunkIndex {
   }
 }
 
-function openOrReplace(path: string, vaultId: string, cacheBytes: number): DatabaseSync {
-  const opened = openIndexFile(path, vaultId, cacheBytes);
+function openOrReplace(path: string, vaultId: string, options: IndexFileOptions): DatabaseSync {
+  const opened = openIndexFile(path, vaultId, options);
   if (opened !== undefined) return opened;
   const release = replaceLock(path);
   try {
     // Another process may have replaced it in the meantime.
-    const again = openIndexFile(path, vaultId, cacheBytes);
+    const again = openIndexFile(path, vaultId, options);
     if (again !== undefined) return again;
     removeFiles(path);
-    const fresh = openIndexFile(path, vaultId, cacheBytes);
+    const fresh = openIndexFile(path, vaultId, options);
     if (fresh === undefined) throw new Error(`${path}: a new index is not readable`);
     return fresh;
   } finally {

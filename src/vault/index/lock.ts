@@ -3,7 +3,7 @@
  * beside it, which ends with its process. So a refresh never adds data that is older than the last refresh.
  */
 import { closeSync, openSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import type { Clock } from '../../base/clock.ts';
 import { tryLock } from '../../linux/flock.ts';
 
 const pollMs = 50;
@@ -16,12 +16,15 @@ function tryIndexLock(path: string): (() => void) | undefined {
 }
 
 /** Waits for the refresh lock; rejects with the signal's reason. The result releases it. */
-export async function refreshLock(indexPath: string, signal?: AbortSignal): Promise<() => void> {
+export async function refreshLock(
+  { path, clock }: { readonly path: string; readonly clock: Clock },
+  signal?: AbortSignal,
+): Promise<() => void> {
   for (;;) {
     signal?.throwIfAborted();
-    const release = tryIndexLock(`${indexPath}-refresh`);
+    const release = tryIndexLock(`${path}-refresh`);
     if (release !== undefined) return release;
-    await sleep(pollMs, undefined, signal === undefined ? {} : { signal });
+    await clock.sleep(pollMs, signal);
   }
 }
 

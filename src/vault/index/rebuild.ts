@@ -17,7 +17,7 @@ export async function rebuildIndex(
   since: number,
   options: RefreshOptions = {},
 ): Promise<void> {
-  const release = await refreshLock(index.path, options.signal);
+  const release = await refreshLock(index, options.signal);
   try {
     index.reopenIfReplaced();
     if (index.isBuiltSince(since)) return;

@@ -45,7 +45,7 @@ export async function refreshIndex(
   index: ChunkIndex,
   options: RefreshOptions = {},
 ): Promise<Refreshed> {
-  const release = await refreshLock(index.path, options.signal);
+  const release = await refreshLock(index, options.signal);
   try {
     index.reopenIfReplaced();
     return await refreshLocked(vault, index, options);

@@ -32,11 +32,22 @@ const schema = `
 /** How long a thread waits for a transaction of another one, in milliseconds. */
 const busyMs = 60_000;
 
+export interface IndexFileOptions {
+  /** Memory for pages of the file, in bytes. */
+  readonly cacheBytes: number;
+  /** Milliseconds since 1970: when a new file began. */
+  readonly now: number;
+}
+
 /**
  * Opens or creates the file. Returns undefined if it is of another vault or version, or not an index; the caller then
  * replaces it. Throws FILE_ERROR.
  */
-export function openIndexFile(path: string, vaultId: string, cacheBytes: number): DatabaseSync | undefined {
+export function openIndexFile(
+  path: string,
+  vaultId: string,
+  { cacheBytes, now }: IndexFileOptions,
+): DatabaseSync | undefined {
   let database: DatabaseSync | undefined;
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
@@ -51,7 +62,7 @@ export function openIndexFile(path: string, vaultId: string, cacheBytes: number)
       PRAGMA cache_size = ${-Math.ceil(cacheBytes / 1024)};
       PRAGMA cell_size_check = ON;
     `);
-    if (prepareSchema(database, vaultId)) return database;
+    if (prepareSchema(database, vaultId, now)) return database;
     database.close();
     return undefined;
   } catch (error) {
@@ -63,7 +74,7 @@ export function openIndexFile(path: string, vaultId: string, cacheBytes: number)
 }
 
 /** Returns false if the file belongs to another vault or program. */
-function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
+function prepareSchema(database: DatabaseSync, vaultId: string, now: number): boolean {
   database.exec('BEGIN IMMEDIATE');
   try {
     const fresh = numberOf(database, 'SELECT count(*) AS n FROM sqlite_schema') === 0;
@@ -75,7 +86,7 @@ function prepareSchema(database: DatabaseSync, vaultId: string): boolean {
           `INSERT INTO meta VALUES ('vault', ?), ('refreshes', 0), ('dropped', 0), ('losses', 0), ('built', 0), ('file', ?),
              ('begun', ?)`,
         )
-        .run(vaultId, freshUuid(), Date.now());
+        .run(vaultId, freshUuid(), now);
     }
     const known =
       numberOf(database, 'SELECT application_id AS n FROM pragma_application_id') === applicationId &&

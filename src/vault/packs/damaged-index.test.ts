@@ -165,6 +165,56 @@ test('an index that lost parts before its first refresh ended loses no data', as
   for (const [i, plain] of (await reader.getMany(names)).entries()) assert.ok(plain.equals(chunks[i]!));
 });
 
+test('an index that loses parts after the reader has rebuilt it loses no data', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  const names = await storeParts(vault, index, chunks.slice(0, 20));
+  // A cache of one part: the reader asks the index again.
+  const reader = new PartReader(vault, index, { cacheBytes: 4096 });
+  for (let damaged = 0; damaged < 3; damaged++) {
+    index.database.exec('DELETE FROM parts');
+    for (const [i, name] of names.entries()) assert.ok((await reader.get(name)).equals(chunks[i]!));
+  }
+});
+
+test('a part is found although the index lacks it and every refresh finds new packs', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  const others = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => [index, others].map((each) => each.close()));
+  const [name] = (await storeParts(vault, index, chunks.slice(0, 20))) as [Buffer];
+  index.database.exec('DELETE FROM parts');
+  let more = 20;
+  const store = {
+    ...vault.memory,
+    list: async function* (...args: Parameters<typeof vault.memory.list>) {
+      await storeParts(vault, others, [chunks[more++]!]);
+      yield* vault.memory.list(...args);
+    },
+  };
+  assert.ok((await new PartReader({ ...vault, store }, index).get(name)).equals(chunks[0]!));
+});
+
+test('a good copy is found although another copy is damaged and the index lacks the good one', async (t) => {
+  const vault = testVault();
+  const index = ChunkIndex.open(indexPath(t), vault.id);
+  t.after(() => index.close());
+  const [name] = (await storeParts(vault, index, chunks.slice(0, 1))) as [Buffer];
+  const [first] = packIds(vault) as [string];
+  await storeParts(vault, index, chunks.slice(0, 1), { condemned: new Set([first]) });
+  const object = vault.memory.objects.get(packObject(first))!;
+  const altered = Buffer.from(object.data);
+  altered[40]! ^= 1;
+  vault.memory.objects.set(packObject(first), { ...object, data: altered });
+  await refreshIndex(vault, index);
+  index.database.exec('DELETE FROM parts WHERE pack = 2');
+  const told: AgentError[] = [];
+  const reader = new PartReader(vault, index, { onDamage: (error) => told.push(error) });
+  assert.ok((await reader.get(name)).equals(chunks[0]!));
+  assert.equal(told.length, 1, 'the damaged copy is reported');
+});
+
 test('an index that was built when the clock was ahead loses no data', async (t) => {
   const vault = testVault();
   const index = ChunkIndex.open(indexPath(t), vault.id);

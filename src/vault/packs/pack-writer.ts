@@ -39,7 +39,7 @@ export interface PackWriterOptions {
   /** zstd level, from 1 to 19. Default: `defaultLevel`. */
   readonly level?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Returns milliseconds since 1970. Default: the system's clock. */
+  /** Returns milliseconds since 1970. Default: the clock of the index. */
   readonly now?: () => number;
 }
 
@@ -95,7 +95,7 @@ export class PackWriter {
     this.#condemned = options.condemned ?? noPacks;
     this.#compressor = new ZstdCompressor(options.level ?? defaultLevel);
     this.#signal = options.signal;
-    this.#now = options.now ?? Date.now;
+    this.#now = options.now ?? (() => index.clock.now());
   }
 
   /**

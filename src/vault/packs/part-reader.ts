@@ -5,7 +5,8 @@
  *
  * The index is a cache, so it is not proof of damage. A part is damaged only if the pack's own directory says that
  * the part is in that place. It is lost only if it is missing in an index that was rebuilt from the store after this
- * reader was created.
+ * reader was created. Either is reported only if the index then still has all its rows. Otherwise it may lack the place
+ * of a good copy.
  *
  * Parts are opened in the calling thread, at about 500 MiB/s. With zlib's thread pool this would take twice the
  * processor time and not be faster (measured on 2 cores). The thread yields after a few parts.
@@ -15,8 +16,10 @@ import { AgentError } from '../../base/errors.ts';
 import { LruCache } from '../../base/lru-cache.ts';
 import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
 import { isSamePlace } from '../index/agree.ts';
+import { unsteady } from '../index/proven.ts';
 import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
+import { isIntact } from '../index/rows.ts';
 import { type Name, Namer } from '../names.ts';
 import { type PackKind, damaged, packObject, tagLength } from './format.ts';
 import { nameText } from './name-text.ts';
@@ -52,11 +55,21 @@ interface Search {
   readonly isDoubtful: boolean;
 }
 
+/** A moment at which the index was found right. It is trusted for a while if no pack was dropped since. */
+interface Seen {
+  /** By the monotonic clock. */
+  readonly at: number;
+  readonly state: string;
+}
+
 /** Number of parts that are opened before the thread yields: 1 or 2 ms. */
 const partsPerTurn = 16;
-/** How long a refresh without changes is trusted, in milliseconds. */
+/** How long a refresh without changes, and a verification of all rows, are trusted, in milliseconds. */
 const believedMs = 60_000;
+/** Limit of searches after which only a refresh follows. On a busy store, every refresh may find something new. */
 const mostRounds = 4;
+/** Limit of all searches. It is reached only if the index is damaged again and again. */
+const allRounds = 2 * mostRounds;
 
 export class PartReader {
   readonly #vault: VaultParts;
@@ -73,16 +86,21 @@ export class PartReader {
   readonly #runs: Run<Request>[] = [];
   #running = 0;
   #refreshing: Promise<boolean> | undefined;
-  /** When a refresh last found no change, by the monotonic clock. */
-  #upToDate = Number.NEGATIVE_INFINITY;
+  /** When a refresh last found no change, and when all rows were last verified. */
+  #upToDate: Seen | undefined;
+  #intact: Seen | undefined;
+  #verifying: Promise<boolean> | undefined;
   /** Milliseconds since 1970. An index that was built later is trusted. */
-  readonly #begun = Date.now();
+  readonly #begun: number;
+  /** The generation of the index that this reader has rebuilt. */
+  #built: number | undefined;
   /** Copies that were passed to `onDamage`, by pack and offset. */
   readonly #reported = new Set<string>();
 
   constructor(vault: VaultParts, index: ChunkIndex, options: PartReaderOptions = {}) {
     this.#vault = vault;
     this.#index = index;
+    this.#begun = index.clock.now();
     this.#parallel = options.parallel ?? 4;
     this.#signal = options.signal;
     this.#onDamage = options.onDamage ?? (() => undefined);
@@ -222,20 +240,22 @@ export class PartReader {
     let damage: AgentError | undefined;
     try {
       for (let round = 0; ; round++) {
-        const began = Date.now();
+        const began = this.#index.clock.now();
         // Read before the search: an index that was built after the search proves nothing about it.
-        const isBuilt = this.#index.isBuiltSince(this.#begun);
+        const { generation } = this.#index;
+        const isBuilt = this.#built === generation || this.#index.isBuiltSince(this.#begun);
         const search = await this.#search(request);
         if (search.plain !== undefined) {
           this.#settle(request, { plain: search.plain });
           return;
         }
         damage ??= search.damage;
-        if (round === mostRounds) break;
+        if (round === allRounds) throw unsteady(this.#index);
         if (search.isDoubtful) await this.#rebuild(began);
-        else if (await this.#refresh(search.isGone)) continue;
-        else if (damage !== undefined || isBuilt) break;
-        else await this.#rebuild(this.#begun);
+        else if (round < mostRounds && (await this.#refresh(search.isGone))) continue;
+        else if (damage === undefined && !isBuilt) await this.#rebuild(this.#begun);
+        else if (await this.#isIntact(generation)) break;
+        else await this.#rebuild(this.#index.clock.now());
       }
       throw damage ?? lost(this.#vault, request.name);
     } catch (error) {
@@ -282,8 +302,30 @@ export class PartReader {
   }
 
   /** Rebuilds the index unless that was done since then (milliseconds since 1970). */
-  #rebuild(since: number): Promise<void> {
-    return rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
+  async #rebuild(since: number): Promise<void> {
+    await rebuildIndex(this.#vault, this.#index, since, { signal: this.#signal });
+    this.#built = this.#index.generation;
+  }
+
+  /** Returns whether the index of this generation has all its rows. */
+  async #isIntact(generation: number): Promise<boolean> {
+    if (this.#index.generation === generation && this.#isRecent(this.#intact)) return true;
+    this.#verifying ??= isIntact(this.#index, generation, this.#signal).finally(() => {
+      this.#verifying = undefined;
+    });
+    const intact = (await this.#verifying) && this.#index.generation === generation;
+    if (intact) this.#intact = this.#now();
+    return intact;
+  }
+
+  #now(): Seen {
+    return { at: this.#index.clock.monotonic(), state: this.#index.state };
+  }
+
+  #isRecent(seen: Seen | undefined): boolean {
+    if (seen === undefined) return false;
+    const { at, state } = this.#now();
+    return at - seen.at < believedMs && state === seen.state;
   }
 
   /**
@@ -291,7 +333,7 @@ export class PartReader {
    * and the new place of a part. So only a listing without news is conclusive.
    */
   async #refresh(isGone: boolean): Promise<boolean> {
-    if (!isGone && performance.now() - this.#upToDate < believedMs) return false;
+    if (!isGone && this.#isRecent(this.#upToDate)) return false;
     this.#refreshing ??= this.#refreshNow().finally(() => {
       this.#refreshing = undefined;
     });
@@ -301,7 +343,7 @@ export class PartReader {
   async #refreshNow(): Promise<boolean> {
     const { added, dropped } = await refreshIndex(this.#vault, this.#index, { signal: this.#signal });
     const changed = added + dropped > 0;
-    if (!changed) this.#upToDate = performance.now();
+    if (!changed) this.#upToDate = this.#now();
     return changed;
   }
 }

@@ -5,8 +5,7 @@
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { ChunkIndex } from '../index/chunk-index.ts';
-import { partSum } from '../index/row-sums.ts';
-import { AlteredRow } from '../index/schema.ts';
+import { type PartRow, RowCheck, rowSlices } from '../index/rows.ts';
 import {
   type PackKind,
   directoryEntryLength,
@@ -45,8 +44,6 @@ export interface UsageOptions {
   readonly progress?: ((parts: number) => void) | undefined;
 }
 
-const sliceRows = 4096;
-const columns = 'name, pack, offset, encoded, plain, encoding, sum';
 const frameLength = headerLength + directoryHeadLength + tagLength + trailerLength;
 
 /** Tells which names are live: a `LiveSet`. */
@@ -64,7 +61,7 @@ export async function measureUsage(
   const rescue = new Set<string>();
   let livePlainBytes = 0;
   let looked = 0;
-  for (const rows of slices(index)) {
+  for (const rows of rowSlices(index)) {
     signal?.throwIfAborted();
     for (const row of rows) table.see(row);
     for (const copies of groups(rows)) {
@@ -84,36 +81,7 @@ export async function measureUsage(
   return { packs: table.usage(), rescue, livePlainBytes };
 }
 
-interface Row {
-  readonly name: Uint8Array;
-  readonly pack: number;
-  readonly offset: number;
-  readonly encoded: number;
-  readonly plain: number;
-  readonly encoding: number;
-  readonly sum: number;
-}
-
-/** Yields all rows by name. Rows of one name are in one slice. */
-function* slices(index: ChunkIndex): Generator<Row[]> {
-  const select = index.database.prepare(
-    `SELECT ${columns} FROM parts WHERE name > ? ORDER BY name, pack LIMIT ${sliceRows}`,
-  );
-  const rest = index.database.prepare(
-    `SELECT ${columns} FROM parts WHERE name = ? AND pack > ? ORDER BY pack`,
-  );
-  for (let last: Uint8Array = new Uint8Array(0); ;) {
-    const rows = index.guard(() => select.all(last)) as unknown as Row[];
-    const final = rows.at(-1);
-    if (final === undefined) return;
-    if (rows.length === sliceRows)
-      rows.push(...(index.guard(() => rest.all(final.name, final.pack)) as unknown as Row[]));
-    yield rows;
-    last = final.name;
-  }
-}
-
-function* groups(rows: readonly Row[]): Generator<Row[]> {
+function* groups(rows: readonly PartRow[]): Generator<PartRow[]> {
   for (let at = 0; at < rows.length;) {
     const name = Buffer.from(rows[at]!.name);
     let end = at + 1;
@@ -123,95 +91,53 @@ function* groups(rows: readonly Row[]): Generator<Row[]> {
   }
 }
 
-/** The packs of the index, by their number in it. */
+/** The packs of the index, by their number in it, and their live parts. */
 class PackTable {
-  readonly #index: ChunkIndex;
-  readonly #slots = new Map<number, number>();
-  readonly #numbers: number[] = [];
-  /** Number of rows not seen yet. */
-  readonly #unseen: number[] = [];
-  readonly #packs: { id: string; kind: PackKind; writer: string; size: number; parts: number }[] = [];
-  readonly #condemned: boolean[] = [];
-  readonly #liveParts: number[] = [];
-  readonly #liveBytes: number[] = [];
+  readonly #rows: RowCheck;
+  readonly #condemned: readonly boolean[];
+  readonly #liveParts: number[];
+  readonly #liveBytes: number[];
 
   constructor(index: ChunkIndex, condemned: ReadonlySet<string>) {
-    this.#index = index;
-    const select = index.database.prepare('SELECT number, id, entries FROM packs');
-    const found = new Map(
-      index
-        .guard(() => select.all())
-        .map((row) => [hex(row['id']), { number: Number(row['number']), entries: Number(row['entries']) }]),
-    );
-    for (const pack of index.packs()) {
-      const { number, entries } = found.get(pack.id) ?? {};
-      if (number === undefined) continue;
-      this.#slots.set(number, this.#packs.length);
-      this.#numbers.push(number);
-      this.#unseen.push(entries!);
-      this.#packs.push(pack);
-      this.#condemned.push(condemned.has(pack.id));
-      this.#liveParts.push(0);
-      this.#liveBytes.push(0);
-    }
+    this.#rows = new RowCheck(index);
+    const { packs } = this.#rows;
+    this.#condemned = packs.map(({ id }) => condemned.has(id));
+    this.#liveParts = packs.map(() => 0);
+    this.#liveBytes = packs.map(() => 0);
   }
 
   has(number: number): boolean {
-    return this.#slots.has(number);
+    return this.#rows.slotOf(number) !== undefined;
   }
 
-  /** Ignores rows of packs that are newer or gone. */
-  see(row: Row): void {
-    const slot = this.#slots.get(row.pack);
-    if (slot === undefined) return;
-    const { id, kind } = this.#packs[slot]!;
-    const place = {
-      offset: row.offset,
-      encodedLength: row.encoded,
-      plainLength: row.plain,
-      encoding: row.encoding === 1 ? 1 : 0,
-    } as const;
-    const sum = partSum(row.name, Buffer.from(id, 'hex'), kind, place);
-    this.#index.guard(() => {
-      if (row.sum !== sum) throw new AlteredRow('a part was altered');
-    });
-    this.#unseen[slot]!--;
+  see(row: PartRow): void {
+    this.#rows.see(row);
   }
 
-  /** Packs that were dropped in the meantime may have lost their rows. */
   expectAllSeen(): void {
-    const lacking = this.#unseen.findIndex(
-      (count, slot) => count !== 0 && this.#index.numberOf(this.#packs[slot]!.id) === this.#numbers[slot],
-    );
-    this.#index.guard(() => {
-      if (lacking >= 0) throw new AlteredRow('parts of a pack are missing');
-    });
+    this.#rows.expectAllSeen();
   }
 
   isCondemned(number: number): boolean {
-    return this.#condemned[this.#slots.get(number)!]!;
+    return this.#condemned[this.#rows.slotOf(number)!]!;
   }
 
   idOf(number: number): string {
-    return this.#packs[this.#slots.get(number)!]!.id;
+    return this.#rows.packs[this.#rows.slotOf(number)!]!.id;
   }
 
   count(number: number, encoded: number): void {
-    const slot = this.#slots.get(number)!;
+    const slot = this.#rows.slotOf(number)!;
     this.#liveParts[slot]!++;
     this.#liveBytes[slot]! += encoded + tagLength + directoryEntryLength;
   }
 
   usage(): PackUsage[] {
-    return this.#packs.flatMap(({ id, kind, writer, size, parts }, slot) => {
+    return this.#rows.packs.flatMap(({ id, kind, writer, size, parts }, slot) => {
       if (this.#condemned[slot] === true) return [];
       const liveParts = this.#liveParts[slot]!;
       const liveBytes = liveParts === 0 ? 0 : this.#liveBytes[slot]! + frameLength;
       return [{ id, kind, writer, size, parts, liveParts, liveBytes }];
     });
   }
-}
-
-function hex(value: unknown): string {
-  return Buffer.from(value as Uint8Array).toString('hex');
 }

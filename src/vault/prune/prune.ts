@@ -110,9 +110,9 @@ async function pruneOnce(
 }
 
 async function runPrune(run: PruneRun): Promise<PruneResult> {
-  const { vault, options, lock, done } = run;
+  const { vault, index, options, lock, done } = run;
   const { signal } = options;
-  const now = (await lock?.storeNow({ signal })) ?? Date.now();
+  const now = (await lock?.storeNow({ signal })) ?? index.clock.now();
   await finishStale(run, now);
   const lists = await listsWithWaits(run);
   const writers = await listWriters(vault, { signal });

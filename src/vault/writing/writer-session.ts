@@ -7,6 +7,7 @@ import { AgentError } from '../../base/errors.ts';
 import { newId } from '../ids.ts';
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import { sampleAgrees } from '../index/agree.ts';
+import { provenWalk } from '../index/proven.ts';
 import { rebuildIndex } from '../index/rebuild.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { isDenied } from '../delete-permission.ts';
@@ -91,7 +92,7 @@ export class WriterSession {
     try {
       await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
       const condemned = await readCondemned(vault, options);
-      const begun = Date.now();
+      const begun = index.clock.now();
       await refreshIndex(vault, index, options);
       if (!(await sampleAgrees(vault, index, packsInSample, options)))
         await rebuildIndex(vault, index, begun, options);
@@ -160,7 +161,7 @@ export class WriterSession {
     await refreshIndex(this.#vault, this.#index);
     if (this.#index.state === this.#state) return;
     for (const { path, ...image } of point.devices)
-      if (!(await wholeMap(this.#vault, this.#index, image, this.condemned)))
+      if (!(await this.#isWhole(image, this.condemned)))
         throw new AgentError(
           'VAULT_POINT_WITHDRAWN',
           `${this.#vault.name}: chunks of ${path} that the recovery point needs are not in this store; ` +
@@ -177,13 +178,21 @@ export class WriterSession {
     const condemned = await readCondemned(this.#vault);
     await refreshIndex(this.#vault, this.#index);
     for (const device of point.devices)
-      if (!(await wholeMap(this.#vault, this.#index, device, condemned))) {
+      if (!(await this.#isWhole(device, condemned))) {
         // With credentials that may not delete, a later prune removes the point.
         await takeBackPoint(this.#vault, point.id, sealed).catch(deniedAsUndefined);
         throw withdrawn(this.#vault, `chunks of ${device.path} that it references were pruned`);
       }
     if ((await this.#vault.store.head(`points/${point.id}`)) === undefined)
       throw withdrawn(this.#vault, 'a prune found its recovery point incomplete and removed it');
+  }
+
+  /** Returns whether the packs of this store, without the condemned ones, have all data of the image. */
+  #isWhole(image: MapOf, condemned: ReadonlySet<string>): Promise<boolean> {
+    return provenWalk(this.#vault, this.#index, {
+      walk: () => wholeMap(this.#vault, this.#index, image, condemned),
+      isWhole: (isWhole) => isWhole,
+    });
   }
 
   /** True if the point may still appear after `publish` failed. Then no data that it references may be deleted. */
