@@ -1,6 +1,6 @@
 /**
- * The store as one process of the model sees it: every request waits until the model lets it happen, and the model says
- * what becomes of it: done, failed, done twice (the second time later), late, or the process is killed in it.
+ * The store as one process of the model sees it. Every request waits until the model chooses its fate: done, failed, done
+ * twice (the second time later), or late. The process may also be killed in it.
  */
 import { AgentError } from '../../../src/base/errors.ts';
 import { StoreKilled } from '../stores/faulty-store.ts';
@@ -31,7 +31,7 @@ export class AgentStore extends WrappedStore {
   #killed = false;
   readonly #onLate: (request: () => Promise<unknown>) => void;
 
-  /** `onLate` keeps what is still to happen. */
+  /** `onLate` keeps the requests that will happen later. */
   constructor(inner: ObjectStore, onLate: (request: () => Promise<unknown>) => void) {
     super(inner);
     this.#onLate = onLate;
@@ -64,7 +64,8 @@ export class AgentStore extends WrappedStore {
         kill: async (fate) => {
           const isWrite = what.kind === 'put' || what.kind === 'delete';
           if (isWrite && fate === 'late') this.#onLate(request);
-          if (isWrite && fate === 'done') await request();
+          // The store may refuse it, for an ID that exists already. The process does not see the answer.
+          if (isWrite && fate === 'done') await request().catch(() => undefined);
           reject(new StoreKilled());
         },
         settle: (fate) => this.#settle(what, request, fate).then(resolve, reject),

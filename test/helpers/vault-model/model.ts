@@ -1,14 +1,17 @@
 /**
- * The vault against a plain model: a table of points and their images. Random steps: blocks written, backups, prunes and
- * checks that run beside one another request by request, processes killed in any request, requests that fail, or
- * happen late or twice, a full store, clock jumps, by years too, local indexes that are damaged or were used with a copy of
- * the vault, random numbers that come again, writers and pruners that are taken for dead and wake up. After it all every point
- * that the model says is live must restore bit for bit. One seed, one course of events.
+ * The vault against a plain model: a table of points and their images. The steps are random. Blocks are written. Backups,
+ * prunes and checks run beside one another, request by request. Processes are killed in any request. Requests fail, or
+ * happen late or twice. The store is full. Clocks jump, by years too. Local indexes are damaged, or were used with a copy
+ * of the vault. Random numbers repeat. Writers and pruners are declared stale and wake up. In the end, every point that is
+ * live in the model must restore bit for bit.
+ *
+ * A seed repeats everything: times, IDs and orders come from it, and no process does anything that takes real time.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { Clock } from '../../../src/base/clock.ts';
 import { AgentError, toAgentError } from '../../../src/base/errors.ts';
 import { randomness } from '../../../src/base/random.ts';
 import { checkVault } from '../../../src/vault/check/check.ts';
@@ -56,6 +59,20 @@ const mostLive = 8;
 /** A request that comes late does so within a day by the store's clock (docs/formats/vault.md). */
 const latestMs = 20 * hourMs;
 
+function ownerOf(machine: number, pid: number): Owner {
+  return { host: `h${machine}`, machine: `m${machine}`, boot: 'b', pid, start_time: 1 };
+}
+
+/**
+ * The clock of all machines. It shows each time once. Its monotonic time is fast, so a reader trusts a refresh (60 s) only
+ * for its next questions. Waiting takes one turn of the event loop.
+ */
+function repeatableClock(): Clock {
+  let now = 1_700_000_000_000;
+  let monotonic = 0;
+  return { now: () => ++now, monotonic: () => (monotonic += 5000), sleep: () => turn() };
+}
+
 export async function runVaultModel(options: ModelOptions): Promise<ModelCounts> {
   const scratch = mkdtempSync(join(tmpdir(), 'vault-model-'));
   const { kernel, moment } = randomness;
@@ -101,12 +118,15 @@ class Model {
   readonly #points = new ModelPoints((what) => this.#count(what));
   readonly #late: { readonly since: number; readonly request: () => Promise<unknown> }[] = [];
   #names = 0;
+  readonly #sampling: () => number;
+  readonly #machineClock = repeatableClock();
 
   /** `revert` begins the random numbers of ids and nonces again; the same number, the same course. */
   constructor(options: ModelOptions, scratch: string, revert: (since: number) => void) {
     this.#options = options;
     this.#revertNumbers = revert;
     this.#random = seeded(options.seed);
+    this.#sampling = seeded(options.seed ^ 0x5a3b1e);
     this.#scratch = scratch;
     this.#store = this.#points.watching(openMemoryStore({ now: () => this.#clock }));
   }
@@ -121,7 +141,7 @@ class Model {
       chunkSize,
       packSize: 1024 * 1024,
     });
-    this.#verifying = ChunkIndex.open(join(this.#scratch, 'verify.sqlite'), this.#vault.id);
+    this.#verifying = this.#openIndex('verify');
     for (this.step = 0; this.step < this.#options.steps; this.step++) {
       await this.#step();
       this.#passTime(this.#random() * 60_000);
@@ -172,7 +192,7 @@ class Model {
     if (slot === undefined) return;
     const machine = Math.floor(this.#random() * machines);
     const name = `${kind}-${this.#names++}`;
-    const owner = { host: `h${machine}`, machine: `m${machine}`, boot: 'b', pid: this.#names, start_time: 1 };
+    const owner = ownerOf(machine, this.#names);
     const store = new AgentStore(this.#store, (request) => this.#late.push({ since: this.#passed, request }));
     const isSlow = this.#random() < 0.25;
     const agent: Agent = { kind, name, machine, slot, store, owner, isSlow, isDone: false };
@@ -191,7 +211,7 @@ class Model {
     // Now and then the index is lost.
     if (index === undefined || this.#random() < 0.03) {
       index?.close();
-      index = ChunkIndex.open(join(this.#scratch, `${agent.name}.sqlite`), vault.id);
+      index = this.#openIndex(agent.name);
       this.#indexes.set(agent.slot, index);
     }
     const { owner } = agent;
@@ -219,6 +239,7 @@ class Model {
       image,
       size: deviceSize,
       owner,
+      finished: new Date(this.#machineClock.now()),
       base: base === undefined ? undefined : { id: base[0], image: base[1].image },
       onPublish: (id) => {
         // A point of another course of events stays what it is.
@@ -242,6 +263,8 @@ class Model {
 
   #ended(agent: Agent, error: unknown): void {
     agent.isDone = true;
+    // It may have read ahead. A refresh of the index that nothing settles would keep its lock for ever.
+    void this.#cutOff(agent);
     this.#agents.splice(this.#agents.indexOf(agent), 1);
     const outcome = error === undefined ? 'done' : outcomeOf(error);
     this.#count(`${agent.kind} ${outcome}`);
@@ -301,9 +324,13 @@ class Model {
   async #kill(): Promise<void> {
     const agent = this.#pick(this.#agents);
     if (agent === undefined) return;
-    // What it has sent may happen, or not, now or later.
-    await agent.store.kill(() => this.#pick(['failed', 'late', 'done'] as const)!);
+    await this.#cutOff(agent);
     while (!agent.isDone) await turn();
+  }
+
+  /** The process is gone. The requests that it has sent may happen or not, now or later. */
+  #cutOff({ store }: Agent): Promise<void> {
+    return store.kill(() => this.#pick(['failed', 'late', 'done'] as const)!);
   }
 
   async #forget(): Promise<void> {
@@ -342,7 +369,7 @@ class Model {
     this.#passTime(this.#random() * 60 * hourMs);
   }
 
-  /** A clock that was wrong: years ahead, or back where it was. */
+  /** A wrong clock: years ahead, or back at the right time. */
   async #goAhead(): Promise<void> {
     await this.#land(Infinity);
     const years = 20 * 365 * 24 * hourMs;
@@ -350,21 +377,24 @@ class Model {
     this.#latest = Math.max(this.#latest, this.#clock);
   }
 
-  /** What becomes of a file that nothing protects; whoever uses it must not notice but by more work. */
+  /** Damages a file that nothing protects. A process that uses it must not notice, except by more work. */
   #damageIndex(): void {
     const index = this.#pick([...this.#indexes.values()]);
+    const digit = 1 + Math.floor(this.#random() * 64);
+    const third = Math.floor(this.#random() * 3);
     const statement = this.#pick([
       'DELETE FROM parts WHERE pack = (SELECT max(number) FROM packs)',
-      'DELETE FROM parts WHERE abs(random()) % 3 = 0',
+      `DELETE FROM parts WHERE (unicode(substr(hex(name), ${digit}, 1)) + pack) % 3 = ${third}`,
       'DELETE FROM packs WHERE number = (SELECT min(number) FROM packs)',
       'UPDATE parts SET offset = offset + 16',
       'UPDATE parts SET pack = (SELECT max(number) + min(number) FROM packs) - pack WHERE EXISTS (SELECT 1 FROM packs)',
       `UPDATE packs SET id = zeroblob(16) WHERE number = (SELECT max(number) FROM packs)`,
     ])!;
+    this.#options.log?.(`  ${index === undefined ? 'none' : basename(index.path)}: ${statement}`);
     index?.database.exec(statement.replace('UPDATE ', 'UPDATE OR REPLACE '));
   }
 
-  /** A copy of the vault at this moment, with an index of the original that nobody is using. */
+  /** A copy of the vault at this moment, with an index of the original that no agent is using. */
   async #useCopy(): Promise<void> {
     const idle = [...this.#indexes].filter(([slot]) => this.#agents.every((agent) => agent.slot !== slot));
     const [, index] = this.#pick(idle) ?? [];
@@ -372,11 +402,15 @@ class Model {
     const copy = openMemoryStore({ now: () => this.#clock, objects: this.#store.picture() });
     const vault = await Vault.open(copy, this.#vault.secrets);
     const image = this.#pick(this.#images)!;
-    const made = await backUp(vault, index, { image, size: deviceSize }).catch((error: unknown) => {
-      if (!isExpected('backup', error)) throw error;
-    });
+    const owner = ownerOf(0, 0);
+    const finished = new Date(this.#machineClock.now());
+    const made = await backUp(vault, index, { image, size: deviceSize, owner, finished }).catch(
+      (error: unknown) => {
+        if (!isExpected('backup', error)) throw error;
+      },
+    );
     if (made === undefined) return;
-    const fresh = ChunkIndex.open(join(this.#scratch, `copy-${this.step}.sqlite`), vault.id);
+    const fresh = this.#openIndex(`copy-${this.step}`);
     try {
       const wrong = difference(image, await readBack(vault, fresh, made.devices[0]!));
       if (wrong !== undefined) throw new Error(`the point of the copy: ${wrong}`);
@@ -389,6 +423,18 @@ class Model {
   async #revert(): Promise<void> {
     await this.#land(Infinity);
     this.#revertNumbers(Math.floor(this.#random() * 3));
+  }
+
+  /** Its sample of packs comes from the seed too. SQLite's random() cannot be repeated. */
+  #openIndex(name: string): ChunkIndex {
+    const path = join(this.#scratch, `${name}.sqlite`);
+    const index = ChunkIndex.open(path, this.#vault.id, { clock: this.#machineClock });
+    index.somePacks = (count) => {
+      const packs = [...index.packs()];
+      while (packs.length > count) packs.splice(Math.floor(this.#sampling() * packs.length), 1);
+      return packs;
+    };
+    return index;
   }
 
   #passTime(ms: number): void {
@@ -419,14 +465,16 @@ class Model {
 
   async #unlock(): Promise<void> {
     const { writers, locks } = await listAtWork(this.#vault);
-    const one = this.#pick([...writers, ...locks]);
-    if (one !== undefined) await unlockVault(this.#vault, one.id);
+    const all = [...writers, ...locks].map(({ id }) => id);
+    const one = this.#pick(all);
+    // After random numbers came again, a writer and a lock may have one ID. Then `unlock` refuses to choose.
+    if (one !== undefined && all.filter((id) => id === one).length === 1) await unlockVault(this.#vault, one);
   }
 
   async #verify(): Promise<void> {
     if (this.#random() < 0.1) {
       this.#verifying.close();
-      this.#verifying = ChunkIndex.open(join(this.#scratch, `verify-${this.step}.sqlite`), this.#vault.id);
+      this.#verifying = this.#openIndex(`verify-${this.step}`);
     }
     const { points, damaged } = await listPoints(this.#vault);
     if (damaged.length > 0) throw damaged[0]!.error;
@@ -444,14 +492,15 @@ class Model {
 
   /** Everything ends; then the vault holds what the points need, and without points nothing. */
   async #end(): Promise<void> {
+    const owner = ownerOf(0, 0);
     while (this.#agents.length > 0) await this.#runToEnd(this.#agents[0]);
     await this.#land(Infinity);
     await this.#verify();
     this.#clock = Math.max(this.#latest, this.#clock);
-    const index = ChunkIndex.open(join(this.#scratch, 'last.sqlite'), this.#vault.id);
+    const index = this.#openIndex('last');
     for (let round = 0; round < 3; round++) {
       this.#passTime(31 * 24 * hourMs);
-      await prune(this.#vault, index, { maxWaste: 0, ownerState: () => Promise.resolve('unknown') });
+      await prune(this.#vault, index, { owner, maxWaste: 0, ownerState: () => Promise.resolve('unknown') });
     }
     await this.#verify();
     for (const [id, point] of this.#points) {
@@ -461,7 +510,7 @@ class Model {
     }
     for (let round = 0; round < 3; round++) {
       this.#passTime(31 * 24 * hourMs);
-      await prune(this.#vault, index, { ownerState: () => Promise.resolve('unknown') });
+      await prune(this.#vault, index, { owner, ownerState: () => Promise.resolve('unknown') });
     }
     index.close();
     const left = [...this.#store.objects.keys()].filter((key) => !/^(vault\.json|keys\/.*)$/.test(key));
