@@ -4,8 +4,8 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import pLimit from 'p-limit';
 import { errnoCode } from '../base/errors.ts';
-import { limit } from '../base/limit.ts';
 
 export interface SysBlockDevice {
   /** Kernel name, such as `sda1`. A `!` in it is a slash in the path in /dev. */
@@ -43,7 +43,7 @@ export interface LoopBacking {
 }
 
 /** Limits the disks that are read at once in the process: each needs up to seven descriptors for a moment. */
-const reading = limit(8);
+const reading = pLimit(8);
 
 /** Returns all block devices, partitions after their disk. A device that vanishes during the call is left out. */
 export async function readBlockDevices(sys = '/sys'): Promise<SysBlockDevice[]> {

@@ -5,6 +5,7 @@
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pLimit from 'p-limit';
 import { Bitmap } from '../../base/bitmap.ts';
 import { alignDown, alignUp, KiB } from '../../base/bytes.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -22,7 +23,7 @@ export class Overlay {
   /** The units that are read from the file instead of the image. */
   readonly #present: Bitmap;
   /** Changes run one after the other. Otherwise a copy-up could overwrite a concurrent write to the same unit. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #inTurn = pLimit(1);
 
   private constructor(image: ImageReader, file: FileHandle) {
     this.#image = image;
@@ -124,12 +125,6 @@ export class Overlay {
     await this.#image.readInto(data, start);
     await this.#writeFile(data, start);
     this.#present.mark(start, data.length);
-  }
-
-  #inTurn(work: () => Promise<void>): Promise<void> {
-    const done = this.#turn.then(work);
-    this.#turn = done.catch(() => undefined);
-    return done;
   }
 
   *#runs(offset: number, length: number): Generator<{ from: number; end: number; present: boolean }> {

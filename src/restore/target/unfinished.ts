@@ -11,6 +11,7 @@ import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import pLimit from 'p-limit';
 import { MiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 import { makeDirectory, writingAsync } from '../../base/files.ts';
@@ -39,8 +40,8 @@ export class UnfinishedRestore {
   #begun: string | undefined;
   #log: FileHandle | undefined;
   #logged = 0;
-  /** Resolves when the last record is written: records are added one after the other. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** Records are added one after the other. */
+  readonly #inTurn = pLimit(1);
 
   /** `image` identifies the image. Without a directory, nothing is recorded. */
   constructor(directory: string | undefined, name: DestinationName, image: string) {
@@ -99,12 +100,13 @@ export class UnfinishedRestore {
     const log = this.#log;
     if (log === undefined || this.#logged++ >= mostRanges) return;
     const record = encodeRange(range, digest);
-    this.#turn = this.#turn.then(() => log.appendFile(record)).catch(() => undefined);
+    void this.#inTurn(() => log.appendFile(record)).catch(() => undefined);
   }
 
   /** Closes the record and keeps it. */
   async pause(): Promise<void> {
-    await this.#turn;
+    // Resolves after all records that were added before.
+    await this.#inTurn(() => undefined);
     await this.#log?.close();
     this.#log = undefined;
   }

@@ -7,6 +7,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -71,7 +72,7 @@ export class BlktraceTracker implements Tracker {
   #debugfs: Debugfs | undefined;
   #thread: ReaderThread | undefined;
   /** Changes of the set of traces happen one after the other. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #inTurn = pLimit(1);
 
   constructor(options: BlktraceOptions) {
     this.#options = options;
@@ -281,12 +282,6 @@ export class BlktraceTracker implements Tracker {
       // A trace that was begun again in the meantime has other files.
       await endTrace(disk.queue, diskKey, disk.trace.folder, this.#records);
     }).catch(() => undefined);
-  }
-
-  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 }
 

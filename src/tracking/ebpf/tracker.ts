@@ -4,6 +4,7 @@
  * epoch if nothing has changed; otherwise it says what differs. Described in docs/formats/tracking.md.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import pLimit from 'p-limit';
 import type { Bitmap } from '../../base/bitmap.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
@@ -50,7 +51,8 @@ export class EbpfTracker implements Tracker {
   /** Why a device's pinned map could not be opened. */
   readonly #unusable = new Map<string, string>();
   #closed = false;
-  #changes: Promise<unknown> = Promise.resolve();
+  /** Changes of the set of tracked devices happen one after the other. */
+  readonly #oneByOne = pLimit(1);
 
   private constructor(installation: Installation, budget: number) {
     this.#installation = installation;
@@ -134,8 +136,7 @@ export class EbpfTracker implements Tracker {
     device: TrackedDevice,
     from: { readonly epoch: Epoch; readonly generation: Generation | undefined; readonly dirty: Bitmap },
   ): Promise<void> {
-    return this.#oneByOne(async () => {
-      await Promise.resolve();
+    return this.#oneByOne(() => {
       const range = this.#ranges.get(keyOf(device));
       const doubt = range === undefined ? 'it is not tracked' : this.#doubt(range, device);
       if (range === undefined || doubt !== undefined) throw ended(device, doubt ?? '');
@@ -145,8 +146,7 @@ export class EbpfTracker implements Tracker {
   }
 
   mark(device: DeviceNumbers, extents: Iterable<Extent>): Promise<void> {
-    return this.#oneByOne(async () => {
-      await Promise.resolve();
+    return this.#oneByOne(() => {
       this.#ranges.get(keyOf(device))?.mark(extents);
     });
   }
@@ -177,11 +177,10 @@ export class EbpfTracker implements Tracker {
 
   async close(): Promise<void> {
     await this.#oneByOne(() => {
-      if (this.#closed) return Promise.resolve();
+      if (this.#closed) return;
       this.#closed = true;
       this.#closeRanges();
       this.#installation.close();
-      return Promise.resolve();
     });
   }
 
@@ -311,13 +310,6 @@ export class EbpfTracker implements Tracker {
   #closeRanges(): void {
     for (const range of this.#ranges.values()) range.close();
     this.#ranges.clear();
-  }
-
-  /** Makes changes of the set of tracked devices one after the other. */
-  #oneByOne<T>(change: () => Promise<T>): Promise<T> {
-    const turn = this.#changes.then(change);
-    this.#changes = turn.catch(() => undefined);
-    return turn;
   }
 }
 
