@@ -12,8 +12,8 @@
  * processor time and not be faster (measured on 2 cores). The thread yields after a few parts.
  */
 import { setImmediate as turn } from 'node:timers/promises';
+import { LRUCache } from 'lru-cache';
 import { AgentError } from '../../base/errors.ts';
-import { LruCache } from '../../base/lru-cache.ts';
 import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
 import { isSamePlace } from '../index/agree.ts';
 import { unsteady } from '../index/proven.ts';
@@ -78,8 +78,8 @@ export class PartReader {
   readonly #signal: AbortSignal | undefined;
   readonly #onDamage: (error: AgentError) => void;
   readonly #cacheBytes: number;
-  readonly #cache: LruCache<Buffer>;
-  readonly #ciphers = new LruCache<PackCipher>(256, () => 1);
+  readonly #cache: LRUCache<string, Buffer>;
+  readonly #ciphers = new LRUCache<string, PackCipher>({ max: 256 });
   readonly #namers: Readonly<Record<PackKind, Namer>>;
   readonly #waiting = new Map<string, Promise<Buffer>>();
   #requests: Request[] = [];
@@ -105,7 +105,10 @@ export class PartReader {
     this.#signal = options.signal;
     this.#onDamage = options.onDamage ?? (() => undefined);
     this.#cacheBytes = options.cacheBytes ?? 24 * 1024 * 1024;
-    this.#cache = new LruCache(this.#cacheBytes, (plain) => plain.buffer.byteLength);
+    this.#cache = new LRUCache({
+      maxSize: this.#cacheBytes,
+      sizeCalculation: (plain) => plain.buffer.byteLength,
+    });
     this.#namers = {
       chunks: new Namer(vault.secrets.chunkNameKey),
       pages: new Namer(vault.secrets.pageNameKey),
