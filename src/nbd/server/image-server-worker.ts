@@ -4,10 +4,11 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { createLog } from '../../base/log.ts';
+import { answerCalls, type CallHandlers } from '../../base/thread-calls.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { serveConnection, type ServedConnection, type ServerOptions } from './connection.ts';
 import { DirectoryExports } from './directory-exports.ts';
-import type { FromImageWorker, ImageWorkerData, ToImageWorker } from './image-server.ts';
+import type { ImageThreadProtocol, ImageWorkerData } from './image-server.ts';
 import { MemoryBudget } from './memory-budget.ts';
 import { stderrSink } from './stderr-sink.ts';
 import { acceptTls, loadTls } from './tls.ts';
@@ -27,38 +28,34 @@ const serverOptions: ServerOptions = {
 };
 const connections = new Map<number, ServedConnection>();
 
-port.on('message', (message: ToImageWorker) => {
-  if (message.kind === 'serve') void serve(message.id, message.fd);
-  else if (message.kind === 'drop') connections.get(message.id)?.drop(message.reason);
-  else void stop();
+const calls: CallHandlers<ImageThreadProtocol> = {
+  serve: async ({ id, fd }) => {
+    try {
+      const connection = serveConnection(Wire.overDescriptor(fd), {
+        ...serverOptions,
+        entered: () => {
+          owner.notify('entered', id);
+          return true;
+        },
+      });
+      connections.set(id, connection);
+      await connection.done;
+    } catch (error) {
+      // The connection ended before this thread could take it over.
+      serverOptions.log.warn({ error: String(error) }, 'connection lost');
+    } finally {
+      connections.delete(id);
+    }
+    return undefined;
+  },
+  stop: async () => {
+    for (const connection of connections.values()) connection.stop();
+    await Promise.all([...connections.values()].map((connection) => connection.done));
+    return undefined;
+  },
+};
+
+const owner = answerCalls<ImageThreadProtocol>(port, {
+  answer: (name, args) => calls[name](args),
+  notices: { drop: ({ id, reason }) => connections.get(id)?.drop(reason) },
 });
-
-async function serve(id: number, fd: number): Promise<void> {
-  try {
-    const connection = serveConnection(Wire.overDescriptor(fd), {
-      ...serverOptions,
-      entered: () => {
-        tell({ kind: 'entered', id });
-        return true;
-      },
-    });
-    connections.set(id, connection);
-    await connection.done;
-  } catch (error) {
-    // The connection ended before this thread could take it over.
-    serverOptions.log.warn({ error: String(error) }, 'connection lost');
-  } finally {
-    connections.delete(id);
-    tell({ kind: 'closed', id });
-  }
-}
-
-async function stop(): Promise<void> {
-  for (const connection of connections.values()) connection.stop();
-  await Promise.all([...connections.values()].map((connection) => connection.done));
-  tell({ kind: 'stopped' });
-}
-
-function tell(message: FromImageWorker): void {
-  port?.postMessage(message);
-}

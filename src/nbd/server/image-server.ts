@@ -3,12 +3,12 @@
  * stays with its thread, which reads and writes the images itself.
  */
 import { createServer, type Server, type Socket } from 'node:net';
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError } from '../../base/errors.ts';
 import { listenOn } from '../../base/listen.ts';
 import type { Log } from '../../base/log.ts';
+import { ThreadCalls } from '../../base/thread-calls.ts';
 import { duplicate } from '../../linux/descriptors.ts';
 import { DEFAULT_MAX_PAYLOAD } from '../protocol/constants.ts';
 import type { TcpAddress } from './address.ts';
@@ -35,24 +35,28 @@ export interface ImageWorkerData {
   readonly memory: number;
 }
 
-export type ToImageWorker =
-  | { readonly kind: 'serve'; readonly id: number; readonly fd: number }
-  | { readonly kind: 'drop'; readonly id: number; readonly reason: string }
-  /** Finish the requests in progress, make them durable, and close. */
-  | { readonly kind: 'stop' };
-
-export type FromImageWorker =
-  /** The client has chosen an export. */
-  | { readonly kind: 'entered'; readonly id: number }
-  | { readonly kind: 'closed'; readonly id: number }
-  | { readonly kind: 'stopped' };
+export interface ImageThreadProtocol {
+  readonly calls: {
+    /** Serves a client until the connection has ended. `fd`: a descriptor that is the thread's from now on. */
+    serve: { args: { readonly id: number; readonly fd: number }; result: undefined };
+    /** Finishes the requests in progress, makes them durable, and closes. */
+    stop: { args: undefined; result: undefined };
+  };
+  readonly notices: {
+    drop: { readonly id: number; readonly reason: string };
+  };
+  readonly events: {
+    /** The client has chosen an export. */
+    entered: number;
+  };
+}
 
 interface Thread {
   readonly worker: Worker;
+  readonly calls: ThreadCalls<ImageThreadProtocol>;
   readonly connections: Set<number>;
   /** The thread has served a connection, so it can start. */
   used: boolean;
-  readonly ended: Promise<unknown>;
 }
 
 export interface ImageServer {
@@ -75,17 +79,14 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
   const admission = new Admission<number>(options.maximumConnections);
   let next = 0;
   const drop = (id: number, reason: string): void => {
-    for (const { worker, connections } of threads)
-      if (connections.has(id)) worker.postMessage({ kind: 'drop', id, reason } satisfies ToImageWorker);
+    for (const { calls, connections } of threads)
+      if (connections.has(id)) calls.notify('drop', { id, reason });
   };
-  const hear: Hear = {
-    entered: (id) => {
-      if (!admission.enter(id)) drop(id, 'too many connections');
-    },
-    left: (id) => admission.left(id),
+  const entered = (id: number): void => {
+    if (!admission.enter(id)) drop(id, 'too many connections');
   };
   const start = (): Thread => {
-    const thread = startThread(options, hear, () => {
+    const thread = startThread(options, entered, () => {
       if (stopping) return;
       // A thread that failed at once would fail again.
       if (!thread.used) {
@@ -114,7 +115,8 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
     if (admitted.drop !== undefined)
       drop(admitted.drop, 'dropped to make room for a new client: too many are still negotiating');
     try {
-      handOver(socket, idlest, id);
+      handOver(socket, idlest, id, () => admission.left(id));
+      idlest.used = true;
     } catch (error) {
       log.warn({ error: String(error) }, 'connection refused');
       admission.left(id);
@@ -135,21 +137,17 @@ export async function startImageServer(options: ImageServerOptions): Promise<Ima
       stopping = true;
       server.close();
       await Promise.all(
-        threads.map(async ({ worker, ended }) => {
-          worker.postMessage({ kind: 'stop' } satisfies ToImageWorker);
-          await ended;
+        threads.map(async ({ worker, calls }) => {
+          // A thread that has ended has nothing left to finish.
+          await calls.call('stop', undefined).catch(() => undefined);
+          await worker.terminate();
         }),
       );
     },
   };
 }
 
-interface Hear {
-  entered(id: number): void;
-  left(id: number): void;
-}
-
-function startThread(options: ImageServerOptions, hear: Hear, onLost: () => void): Thread {
+function startThread(options: ImageServerOptions, entered: (id: number) => void, onLost: () => void): Thread {
   const workerData: ImageWorkerData = {
     exports: options.exports,
     tls: options.tls,
@@ -157,35 +155,28 @@ function startThread(options: ImageServerOptions, hear: Hear, onLost: () => void
     memory: Math.max(sharedBytes / options.threads, 2 * DEFAULT_MAX_PAYLOAD),
   };
   const worker = new Worker(entryPath(import.meta.url, './image-server-worker.ts'), { workerData });
-  const thread: Thread = {
-    worker,
-    connections: new Set(),
-    used: false,
-    ended: once(worker, 'exit').catch(() => undefined),
-  };
-  worker.on('message', (message: FromImageWorker) => {
-    if (message.kind === 'entered') hear.entered(message.id);
-    else if (message.kind === 'closed') {
-      thread.connections.delete(message.id);
-      hear.left(message.id);
-    } else void worker.terminate();
+  const calls = new ThreadCalls<ImageThreadProtocol>(worker, {
+    whyEnded: (cause) => new AgentError('INTERNAL', 'The thread has ended', { cause }),
+    onEnd: ({ cause }) => {
+      if (cause !== undefined) options.log.error({ error: String(cause) }, 'a thread failed');
+    },
+    events: { entered },
   });
-  worker.on('error', (error) => options.log.error({ error: String(error) }, 'a thread failed'));
-  worker.once('exit', () => {
-    for (const id of thread.connections) hear.left(id);
-    onLost();
-  });
-  return thread;
+  void calls.exited.then(onLost);
+  return { worker, calls, connections: new Set(), used: false };
 }
 
 /** Gives the thread a duplicate of the descriptor. Closing ours does not end the connection. */
-function handOver(socket: Socket, thread: Thread, id: number): void {
+function handOver(socket: Socket, { calls, connections }: Thread, id: number, left: () => void): void {
   // Node has no public API for the descriptor of an accepted socket.
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   const copy = duplicate(fd);
-  thread.connections.add(id);
-  thread.used = true;
-  thread.worker.postMessage({ kind: 'serve', id, fd: copy } satisfies ToImageWorker);
+  connections.add(id);
+  const ended = (): void => {
+    connections.delete(id);
+    left();
+  };
+  calls.call('serve', { id, fd: copy }).then(ended, ended);
   socket.destroy();
 }
 

@@ -1,5 +1,4 @@
 /** The messages between the coordinator and the restore threads. All are plain data. */
-import type { ErrorDocument } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { ImageSpec } from '../image/open-image.ts';
 import type { DestinationSpec } from './destination.ts';
@@ -55,13 +54,17 @@ export interface JobResult {
   readonly differs?: boolean;
 }
 
-export interface ThreadRequest {
-  readonly id: number;
-  readonly job: Job;
+export interface RestoreProtocol {
+  readonly calls: {
+    /** Opens the image and the destination. The first call. */
+    open: { args: undefined; result: undefined };
+    run: { args: Job; result: JobResult };
+  };
+  readonly notices: {
+    /** Breaks the connections, so that calls which wait for them end. */
+    abort: undefined;
+    /** Closes everything. The thread then ends. */
+    end: undefined;
+  };
+  readonly events: Record<never, never>;
 }
-
-export type ThreadReply =
-  | { readonly id: number; readonly result: JobResult }
-  | { readonly id: number; readonly error: ErrorDocument }
-  /** Sent once, when the thread is ready. */
-  | { readonly ready: true };

@@ -2,11 +2,11 @@
  * The pool of restore threads. Jobs are started in their order, each on a thread with a free lane. Results arrive in any
  * order. The first failure ends all jobs.
  */
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
-import type { Job, JobResult, ThreadReply, ThreadRequest, ThreadSetup } from './messages.ts';
+import { ThreadCalls } from '../../base/thread-calls.ts';
+import type { Job, JobResult, RestoreProtocol, ThreadSetup } from './messages.ts';
 
 export interface PoolOptions extends Omit<ThreadSetup, 'stop'> {
   readonly threads: number;
@@ -17,24 +17,18 @@ export interface PoolOptions extends Omit<ThreadSetup, 'stop'> {
 const patienceMs = 5000;
 
 interface Thread {
-  readonly worker: Worker;
+  readonly calls: ThreadCalls<RestoreProtocol>;
   busy: number;
-}
-
-interface Waiting {
-  readonly resolve: (result: JobResult) => void;
-  readonly reject: (error: AgentError) => void;
 }
 
 export class ThreadPool {
   readonly #threads: Thread[] = [];
   readonly #lanes: number;
   readonly #flag: Int32Array<SharedArrayBuffer>;
-  readonly #waiting = new Map<number, Waiting>();
   readonly #signal: AbortSignal | undefined;
   readonly #onAbort = (): void => this.#fail(toAgentError(this.#signal?.reason));
-  #next = 1;
   #failure: AgentError | undefined;
+  #closing = false;
   #wake: (() => void) | undefined;
 
   private constructor({ lanes, signal }: PoolOptions) {
@@ -67,32 +61,17 @@ export class ThreadPool {
       name: 'restore',
       resourceLimits: { maxYoungGenerationSizeMb: 16, maxOldGenerationSizeMb: 128 },
     });
-    const thread: Thread = { worker, busy: 0 };
-    this.#threads.push(thread);
-    return new Promise((resolve, reject) => {
-      worker.on('message', (reply: ThreadReply) => {
-        if ('ready' in reply) {
-          resolve();
-          return;
-        }
-        if ('error' in reply) {
-          const error = AgentError.fromDocument(reply.error);
-          reject(error);
-          if (reply.id > 0) this.#settle(thread, reply.id)?.reject(error);
-        } else this.#settle(thread, reply.id)?.resolve(reply.result);
-      });
-      worker.once('error', (cause) => {
-        const error = new AgentError('INTERNAL', `a restore thread failed: ${String(cause)}`, { cause });
-        reject(error);
-        this.#fail(error);
-      });
-      worker.once('exit', () => {
-        this.#threads.splice(this.#threads.indexOf(thread), 1);
-        const error = new AgentError('INTERNAL', 'a restore thread ended unexpectedly');
-        reject(error);
-        if (thread.busy > 0) this.#fail(error);
-      });
+    const calls = new ThreadCalls<RestoreProtocol>(worker, {
+      whyEnded: (cause) =>
+        cause === undefined
+          ? new AgentError('INTERNAL', 'a restore thread ended unexpectedly')
+          : new AgentError('INTERNAL', `a restore thread failed: ${String(cause)}`, { cause }),
+      onEnd: (error) => {
+        if (!this.#closing) this.#fail(error);
+      },
     });
+    this.#threads.push({ calls, busy: 0 });
+    return calls.call('open', undefined);
   }
 
   /** Runs all jobs and calls `done` with each result. After a failure, rejects once no job is running any more. */
@@ -129,14 +108,12 @@ export class ThreadPool {
 
   /** Safe to call twice. */
   async close(): Promise<void> {
+    this.#closing = true;
     this.#signal?.removeEventListener('abort', this.#onAbort);
-    const ends = this.#threads.map(async ({ worker }) => {
-      const exited = once(worker, 'exit').catch(() => undefined);
-      if (this.#failure !== undefined) worker.postMessage('abort');
-      worker.postMessage('end');
-      const force = setTimeout(() => void worker.terminate(), patienceMs);
-      await exited;
-      clearTimeout(force);
+    const ends = this.#threads.map(async ({ calls }) => {
+      if (this.#failure !== undefined) calls.notify('abort', undefined);
+      calls.notify('end', undefined);
+      await calls.exitWithin(patienceMs);
     });
     await Promise.all(ends);
   }
@@ -144,39 +121,31 @@ export class ThreadPool {
   async #idle(): Promise<Thread> {
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
-      const idlest = this.#threads.reduce<Thread | undefined>(
-        (best, each) => (best === undefined || each.busy < best.busy ? each : best),
-        undefined,
-      );
-      if (idlest === undefined) throw new AgentError('INTERNAL', 'all restore threads have ended');
+      const idlest = this.#threads.reduce((best, each) => (each.busy < best.busy ? each : best));
       if (idlest.busy < this.#lanes) return idlest;
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 
-  #ask(thread: Thread, job: Job): Promise<JobResult> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    const id = this.#next++;
+  async #ask(thread: Thread, job: Job): Promise<JobResult> {
+    if (this.#failure !== undefined) throw this.#failure;
     thread.busy++;
-    thread.worker.postMessage({ id, job } satisfies ThreadRequest);
-    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-  }
-
-  #settle(thread: Thread, id: number): Waiting | undefined {
-    const waiting = this.#waiting.get(id);
-    this.#waiting.delete(id);
-    thread.busy--;
-    this.#wake?.();
-    return waiting;
+    try {
+      return await thread.calls.call('run', job);
+    } finally {
+      thread.busy--;
+      this.#wake?.();
+    }
   }
 
   #fail(error: unknown): void {
     if (this.#failure !== undefined) return;
     this.#failure = toAgentError(error);
     Atomics.store(this.#flag, 0, 1);
-    for (const { worker } of this.#threads) worker.postMessage('abort');
-    for (const { reject } of this.#waiting.values()) reject(this.#failure);
-    this.#waiting.clear();
+    for (const { calls } of this.#threads) {
+      calls.notify('abort', undefined);
+      calls.end(this.#failure);
+    }
     this.#wake?.();
   }
 }

@@ -1,9 +1,9 @@
 /** The entry of a restore thread: opens the image and the destination, and runs the jobs of the pool. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { toAgentError } from '../../base/errors.ts';
+import { answerCalls, type CallHandlers } from '../../base/thread-calls.ts';
 import { openImage } from '../image/open-image.ts';
-import { openDestination } from './destination.ts';
-import type { ThreadReply, ThreadRequest, ThreadSetup } from './messages.ts';
+import { type Destination, openDestination } from './destination.ts';
+import type { RestoreProtocol, ThreadSetup } from './messages.ts';
 import { RestoreThread } from './thread.ts';
 
 const port = parentPort;
@@ -12,38 +12,47 @@ if (port === null) throw new Error('restore-worker.ts is started as a thread');
 const setup = workerData as ThreadSetup;
 const flag = new Int32Array(setup.stop);
 const stopped = (): boolean => Atomics.load(flag, 0) !== 0;
-const ended = new AbortController();
+const aborted = new AbortController();
+const opened = new AsyncDisposableStack();
 
-try {
-  const image = await openImage(setup.image, { cacheBytes: setup.cacheBytes, signal: ended.signal });
-  const destination = setup.destination === undefined ? undefined : await openDestination(setup.destination);
-  const thread = new RestoreThread(image, destination, stopped);
-  port.on('message', (request: ThreadRequest | 'end' | 'abort') => {
-    if (request === 'abort') {
-      ended.abort();
+let opening: Promise<RestoreThread> | undefined;
+let destination: Destination | undefined;
+
+async function open(): Promise<RestoreThread> {
+  const image = await openImage(setup.image, { cacheBytes: setup.cacheBytes, signal: aborted.signal });
+  opened.defer(() => image.close().catch(() => undefined));
+  if (setup.destination !== undefined) {
+    const to = await openDestination(setup.destination);
+    opened.defer(() => to.close().catch(() => undefined));
+    destination = to;
+  }
+  return new RestoreThread(image, destination, stopped);
+}
+
+const calls: CallHandlers<RestoreProtocol> = {
+  open: async () => {
+    await (opening = open());
+    return undefined;
+  },
+  run: async (job) => {
+    if (opening === undefined) throw new Error('the restore thread is not open');
+    return (await opening).run(job);
+  },
+};
+
+answerCalls<RestoreProtocol>(port, {
+  answer: (name, args) => calls[name](args),
+  notices: {
+    abort: () => {
+      aborted.abort();
       destination?.destroy();
-    } else if (request === 'end') {
+    },
+    end: () => {
       void (async () => {
-        await destination?.close().catch(() => undefined);
-        await image.close().catch(() => undefined);
+        await opening?.catch(() => undefined);
+        await opened.disposeAsync();
         port.close();
       })();
-    } else void answer(thread, request);
-  });
-  tell({ ready: true });
-} catch (error) {
-  tell({ id: 0, error: toAgentError(error).toDocument() });
-  port.close();
-}
-
-async function answer(thread: RestoreThread, { id, job }: ThreadRequest): Promise<void> {
-  try {
-    tell({ id, result: await thread.run(job) });
-  } catch (error) {
-    tell({ id, error: toAgentError(error).toDocument() });
-  }
-}
-
-function tell(reply: ThreadReply): void {
-  port?.postMessage(reply);
-}
+    },
+  },
+});

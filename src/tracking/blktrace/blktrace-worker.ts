@@ -5,7 +5,8 @@
  */
 import { setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
-import { AgentError, errnoCode, toAgentError } from '../../base/errors.ts';
+import { AgentError, errnoCode } from '../../base/errors.ts';
+import { answerCalls, type CallHandlers } from '../../base/thread-calls.ts';
 import {
   moveThreadTo,
   onlineProcessors,
@@ -17,7 +18,7 @@ import { drain, type Processors } from './drain.ts';
 import { Follower } from './follower.ts';
 import { changedIdentity } from './identity.ts';
 import { Marks } from './marks.ts';
-import type { AddedDevice, ReaderReply, ReaderRequest, TracedDisk } from './messages.ts';
+import type { AddedDevice, ReaderProtocol, TakenMap, TracedDisk } from './messages.ts';
 import { DebugfsRelayFiles } from './relay-files.ts';
 
 const port = parentPort;
@@ -33,7 +34,11 @@ interface Traced {
   readonly devices: Map<string, AddedDevice>;
 }
 
-type TakeRequest = Extract<ReaderRequest, { call: 'take' }>;
+interface Take {
+  readonly args: ReaderProtocol['calls']['take']['args'];
+  readonly resolve: (taken: TakenMap) => void;
+  readonly reject: (error: unknown) => void;
+}
 
 const traced = new Map<string, Traced>();
 const buffer = Buffer.alloc(1 << 20);
@@ -52,51 +57,58 @@ try {
 
 let timer: NodeJS.Timeout | undefined;
 let pause = longestPause;
-let takes: TakeRequest[] = [];
+let takes: Take[] = [];
 
-port.on('message', (request: ReaderRequest) => {
-  if (request.call === 'end') {
-    for (const { reader } of traced.values()) reader.files.close();
-    clearTimeout(timer);
-    port.close();
-  } else if (request.call === 'commit') {
-    const one = traced.get(request.disk);
-    one?.reader.follower.marks(request.key)?.commit(request.generation);
-    if (one !== undefined) gauge(one);
-  } else if (request.call === 'take') {
-    // Takes that come together share one drain.
-    takes.push(request);
-    if (takes.length === 1) setImmediate(serve);
-  } else {
-    reply(request.id, () => handle(request));
-  }
-});
-
-function handle(request: Exclude<ReaderRequest, { call: 'end' | 'commit' | 'take' }>): void {
-  const { args } = request;
-  if (request.call === 'openDisk') {
-    const { name, following } = request.args;
-    const reader = new DiskReader(name, openFiles(request.args), new Follower(following));
-    traced.set(args.disk, { disk: request.args, reader, devices: new Map() });
+const calls: CallHandlers<ReaderProtocol> = {
+  openDisk: (disk) => {
+    const reader = new DiskReader(disk.name, openFiles(disk), new Follower(disk.following));
+    traced.set(disk.disk, { disk, reader, devices: new Map() });
     pause = shortestPause;
     schedule(pause);
-    return;
-  }
-  const one = traced.get(args.disk);
-  if (request.call === 'closeDisk') {
-    one?.reader.files.close();
-    traced.delete(args.disk);
-  } else if (request.call === 'remove') {
-    one?.reader.follower.remove(request.args.key);
-    one?.devices.delete(request.args.key);
-  } else {
-    if (one === undefined)
-      throw new AgentError('EPOCH_ENDED', `the trace of ${request.args.device.path} has ended`);
-    const { key, device, unit, maps } = request.args;
+    return undefined;
+  },
+  closeDisk: ({ disk }) => {
+    traced.get(disk)?.reader.files.close();
+    traced.delete(disk);
+    return undefined;
+  },
+  add: (added) => {
+    const { disk, key, device, unit, maps } = added;
+    const one = traced.get(disk);
+    if (one === undefined) throw new AgentError('EPOCH_ENDED', `the trace of ${device.path} has ended`);
     one.reader.follower.add(key, device.partition?.start ?? 0, new Marks(device.size, unit, maps));
-    one.devices.set(key, request.args);
-  }
-}
+    one.devices.set(key, added);
+    return undefined;
+  },
+  remove: ({ disk, key }) => {
+    const one = traced.get(disk);
+    one?.reader.follower.remove(key);
+    one?.devices.delete(key);
+    return undefined;
+  },
+  take: (args) =>
+    new Promise((resolve, reject) => {
+      // Takes that come together share one drain.
+      takes.push({ args, resolve, reject });
+      if (takes.length === 1) setImmediate(serve);
+    }),
+};
+
+const owner = answerCalls<ReaderProtocol>(port, {
+  answer: (name, args) => calls[name](args),
+  notices: {
+    commit: ({ disk, key, generation }) => {
+      const one = traced.get(disk);
+      one?.reader.follower.marks(key)?.commit(generation);
+      if (one !== undefined) gauge(one);
+    },
+    end: () => {
+      for (const { reader } of traced.values()) reader.files.close();
+      clearTimeout(timer);
+      port.close();
+    },
+  },
+});
 
 function schedule(ms: number): void {
   clearTimeout(timer);
@@ -122,7 +134,7 @@ function drainAll(times?: Map<string, number>): number {
     if (result instanceof TraceLost) {
       traced.delete(one.disk.disk);
       reader.files.close();
-      send({ lost: one.disk.disk, reason: result.message });
+      owner.notify('lost', { disk: one.disk.disk, reason: result.message });
     } else {
       times?.set(one.disk.disk, result.time);
       most = Math.max(most, result.most / one.disk.capacity);
@@ -139,26 +151,31 @@ function endChanged({ disk, reader, devices }: Traced): void {
     if (reason === undefined) continue;
     reader.follower.remove(key);
     devices.delete(key);
-    send({ lost: disk.disk, key, reason });
+    owner.notify('lost', { disk: disk.disk, key, reason });
   }
 }
 
 function serve(): void {
-  const requests = takes;
+  const together = takes;
   takes = [];
   const times = new Map<string, number>();
   drainAll(times);
-  for (const { id, args } of requests)
-    reply(id, () => {
-      const time = times.get(args.disk);
-      const one = traced.get(args.disk);
-      // The main thread has just received the reason.
-      if (time === undefined || one?.devices.has(args.key) !== true)
-        throw new AgentError('EPOCH_ENDED', 'its tracking has ended');
-      const { generation, map } = one.reader.follower.take(args.key, time, args.settled);
-      return { generation, map: map.words.buffer };
-    });
+  for (const { args, resolve, reject } of together)
+    try {
+      resolve(take(args, times.get(args.disk)));
+    } catch (thrown) {
+      reject(thrown);
+    }
   schedule(pause);
+}
+
+function take({ disk, key, settled }: Take['args'], time: number | undefined): TakenMap {
+  const one = traced.get(disk);
+  // The main thread has just received the reason.
+  if (time === undefined || one?.devices.has(key) !== true)
+    throw new AgentError('EPOCH_ENDED', 'its tracking has ended');
+  const { generation, map } = one.reader.follower.take(key, time, settled);
+  return { generation, map: map.words.buffer };
 }
 
 /** The main thread shows these numbers; nothing depends on them. */
@@ -167,14 +184,6 @@ function gauge({ reader, devices }: Traced): void {
     const shown = new Int32Array(gauges);
     Atomics.store(shown, 0, reader.follower.marks(key)?.units ?? 0);
     Atomics.store(shown, 1, Math.ceil(reader.follower.memory(key) / 1024));
-  }
-}
-
-function reply(id: number, work: () => unknown): void {
-  try {
-    send({ id, result: work() });
-  } catch (thrown) {
-    send({ id, error: toAgentError(thrown).toDocument() });
   }
 }
 
@@ -190,8 +199,4 @@ function openFiles({ folder, name }: TracedDisk): DebugfsRelayFiles {
       cause: thrown,
     });
   }
-}
-
-function send(message: ReaderReply): void {
-  port!.postMessage(message);
 }

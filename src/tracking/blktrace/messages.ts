@@ -1,5 +1,4 @@
 /** The messages between the tracker and the reader's thread. All of them can be cloned to a thread. */
-import type { ErrorDocument } from '../../base/errors.ts';
 import type { Following } from './follower.ts';
 import type { Marks } from '../ebpf/marks.ts';
 import type { TrackedDevice } from '../tracker.ts';
@@ -36,26 +35,25 @@ export interface TakenMap {
   readonly map: SharedArrayBuffer;
 }
 
-/** The calls by name, with their arguments and results. Each fails if the disk's trace is lost. */
-export interface ReaderCalls {
-  /** Opens the files of a trace and reads them from now on. */
-  openDisk: { args: TracedDisk; result: undefined };
-  closeDisk: { args: { disk: string }; result: undefined };
-  add: { args: AddedDevice; result: undefined };
-  remove: { args: { disk: string; key: string }; result: undefined };
-  /** Reads all records up to now and returns the map. `settled`: see `Follower.take`. */
-  take: { args: { disk: string; key: string; settled: boolean }; result: TakenMap };
+export interface ReaderProtocol {
+  /** Each call fails if the trace of the disk is lost. */
+  readonly calls: {
+    /** Opens the files of a trace and reads them from now on. */
+    openDisk: { args: TracedDisk; result: undefined };
+    closeDisk: { args: { disk: string }; result: undefined };
+    add: { args: AddedDevice; result: undefined };
+    remove: { args: { disk: string; key: string }; result: undefined };
+    /** Reads all records up to now and returns the map. `settled`: see `Follower.take`. */
+    take: { args: { disk: string; key: string; settled: boolean }; result: TakenMap };
+  };
+  readonly notices: {
+    /** The taken map of this generation is safe with the caller. */
+    commit: { readonly disk: string; readonly key: string; readonly generation: number };
+    /** Closes all traces. The thread then ends. */
+    end: undefined;
+  };
+  readonly events: {
+    /** The trace of a disk is lost and its files are closed. With a key: one device of the disk has changed. */
+    lost: { readonly disk: string; readonly key?: string; readonly reason: string };
+  };
 }
-
-export type CallName = keyof ReaderCalls;
-
-export type ReaderRequest =
-  | { [Name in CallName]: { id: number; call: Name; args: ReaderCalls[Name]['args'] } }[CallName]
-  | { readonly call: 'commit'; readonly disk: string; readonly key: string; readonly generation: number }
-  | { readonly call: 'end' };
-
-export type ReaderReply =
-  | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly error: ErrorDocument }
-  /** The trace of a disk is lost and its files are closed. With a key: one device of the disk has changed. */
-  | { readonly lost: string; readonly key?: string; readonly reason: string };
