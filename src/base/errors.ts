@@ -61,9 +61,13 @@ function lacking(thrown: unknown): boolean {
   return code !== undefined && code !== 'EIO' && code in systemHints;
 }
 
-/** Turns any thrown value into an AgentError. An unknown error becomes INTERNAL, with the error as its cause. */
+/**
+ * Turns any thrown value into an AgentError. An unknown error becomes INTERNAL, with the error as its cause. If undoing
+ * after an error failed too, the first error counts.
+ */
 export function toAgentError(thrown: unknown): AgentError {
   if (thrown instanceof AgentError) return thrown;
+  if (thrown instanceof SuppressedError) return toAgentError(thrown.suppressed);
   if (thrown instanceof Error && thrown.name === 'AbortError')
     return new AgentError('CANCELLED', 'Cancelled', { cause: thrown });
   const message = thrown instanceof Error ? thrown.message : String(thrown);

@@ -15,7 +15,7 @@ import type { Collaborators } from './collaborators.ts';
 import { type DaemonConfig, recordPlace } from './config.ts';
 import type { EventStream } from './event-stream.ts';
 import { History } from './history.ts';
-import { claimInstance, type Instance } from './instance.ts';
+import { claimInstance } from './instance.ts';
 import { JobTable } from './jobs.ts';
 import { LogFile } from './log-file.ts';
 import { readContinuity } from './reboot/armed.ts';
@@ -51,119 +51,116 @@ export async function createDaemon(
   options: DaemonOptions = {},
 ): Promise<Daemon> {
   const started = performance.now();
-  const undo: (() => void)[] = [];
-  try {
-    makeDirectory(settings.runDirectory, '--run-dir');
-    const { pinDirectory, runDirectory, stateDirectory } = settings;
-    const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
-    const instance = claimInstance(settings.pidFile, collaborators.tryLock);
-    undo.push(() => instance.release());
-    claimTracking(trackers, pinDirectory);
-    undo.push(() => void trackers.close());
-    const logFile = new LogFile(settings.logFile);
-    undo.push(() => logFile.close());
-    const log = createLog(logFile, settings.logLevel);
-    await collaborators.thawLeftovers(settings.runDirectory, log);
-    logFile.open();
+  // If a step throws, the steps before it are undone.
+  await using steps = new AsyncDisposableStack();
+  makeDirectory(settings.runDirectory, '--run-dir');
+  const { pinDirectory, runDirectory, stateDirectory } = settings;
+  const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
+  const instance = claimInstance(settings.pidFile, collaborators.tryLock);
+  steps.defer(() => instance.release());
+  claimTracking(trackers, pinDirectory);
+  steps.defer(() => trackers.close());
+  const logFile = new LogFile(settings.logFile);
+  steps.defer(() => logFile.close());
+  const log = createLog(logFile, settings.logLevel);
+  await collaborators.thawLeftovers(settings.runDirectory, log);
+  logFile.open();
 
-    makeDirectory(settings.stateDirectory, '--state-dir');
-    const history = new History(join(settings.stateDirectory, 'history.sqlite'), {
-      limit: config.history_limit,
-      bootId: readBootId(),
-      onError: (err) => log.error({ err }, 'the job history could not be written'),
-    });
-    undo.push(() => history.close());
-    for (const { uuid, error } of history.failInterrupted(new Date()))
-      log.warn({ job: uuid, error }, 'job was interrupted');
+  makeDirectory(settings.stateDirectory, '--state-dir');
+  const history = new History(join(settings.stateDirectory, 'history.sqlite'), {
+    limit: config.history_limit,
+    bootId: readBootId(),
+    onError: (err) => log.error({ err }, 'the job history could not be written'),
+  });
+  steps.defer(() => history.close());
+  for (const { uuid, error } of history.failInterrupted(new Date()))
+    log.warn({ job: uuid, error }, 'job was interrupted');
 
-    // Runs in the background: lvm2 may be busy with other work.
-    void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
+  // Runs in the background: lvm2 may be busy with other work.
+  void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
 
-    const waiting = await (config.reboot_continuity
-      ? checkUnusedRecord(recordPlace(config, stateDirectory), readBootId(), log)
-      : undefined);
-    const resumed = (await readOutcome(runDirectory)) ?? waiting;
-    const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
-    const reboot = marks?.outcome;
-    const start = withReasonOfReboot(trackers.start, reboot);
-    const findDevice: Collaborators['findDevice'] = async (devices, name) =>
-      collaborators.findDevice(devices, name, await shownPoints(runDirectory));
-    // The image that a job makes in its freeze shows that job as freezing. A restored machine knows the job by that.
-    const atFreeze = {
-      hold: () => {
-        jobs.record();
-        history.hold();
-      },
-      release: () => {
-        history.release();
-        jobs.record();
-      },
-    };
-    const jobs: JobTable = new JobTable({
-      collaborators: { ...collaborators, findDevice },
-      history,
-      environment: {
-        log,
-        holdWhileFrozen: [logFile, atFreeze],
-        startTracking: untrackFirst(start, marks?.stillTracked ?? new Set(), trackers),
-        vaults: { vaults: config.vaults, stateDirectory },
-        stateDirectory,
-        runDirectory,
-        shownPoints: () => shownPoints(runDirectory),
-      },
-      defaults: config.job_options,
+  const waiting = await (config.reboot_continuity
+    ? checkUnusedRecord(recordPlace(config, stateDirectory), readBootId(), log)
+    : undefined);
+  const resumed = (await readOutcome(runDirectory)) ?? waiting;
+  const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
+  const reboot = marks?.outcome;
+  const start = withReasonOfReboot(trackers.start, reboot);
+  const findDevice: Collaborators['findDevice'] = async (devices, name) =>
+    collaborators.findDevice(devices, name, await shownPoints(runDirectory));
+  // The image that a job makes in its freeze shows that job as freezing. A restored machine knows the job by that.
+  const atFreeze = {
+    hold: () => {
+      jobs.record();
+      history.hold();
+    },
+    release: () => {
+      history.release();
+      jobs.record();
+    },
+  };
+  const jobs: JobTable = new JobTable({
+    collaborators: { ...collaborators, findDevice },
+    history,
+    environment: {
       log,
-    });
-    const streams = new Set<EventStream>();
-    const uptime = () => (performance.now() - started) / 1000;
-    const { listDevices } = collaborators;
-    const api = createApi(
-      {
-        jobs,
-        listDevices,
-        uptime,
-        streams,
-        tracking: new Tracking({
-          ...{ trackers, jobs, listDevices, findDevice, log, reboot },
-          continuity: () => readContinuity(config.reboot_continuity, recordPlace(config, stateDirectory)),
-        }),
-        chains: () => listChains(join(stateDirectory, 'chains')),
-      },
-      log,
-    );
-    await listen(api, settings.socket);
-    log.info({ version: agentVersion, pid: process.pid, socket: settings.socket }, 'dattod is ready');
+      holdWhileFrozen: [logFile, atFreeze],
+      startTracking: untrackFirst(start, marks?.stillTracked ?? new Set(), trackers),
+      vaults: { vaults: config.vaults, stateDirectory },
+      stateDirectory,
+      runDirectory,
+      shownPoints: () => shownPoints(runDirectory),
+    },
+    defaults: config.job_options,
+    log,
+  });
+  const streams = new Set<EventStream>();
+  const uptime = () => (performance.now() - started) / 1000;
+  const { listDevices } = collaborators;
+  const api = createApi(
+    {
+      jobs,
+      listDevices,
+      uptime,
+      streams,
+      tracking: new Tracking({
+        ...{ trackers, jobs, listDevices, findDevice, log, reboot },
+        continuity: () => readContinuity(config.reboot_continuity, recordPlace(config, stateDirectory)),
+      }),
+      chains: () => listChains(join(stateDirectory, 'chains')),
+    },
+    log,
+  );
+  await listen(api, settings.socket);
+  log.info({ version: agentVersion, pid: process.pid, socket: settings.socket }, 'dattod is ready');
 
-    const close = async () => {
-      for (const stream of streams) stream.end();
-      const impatience = setTimeout(() => api.server.closeAllConnections(), drainMs);
-      await api.close();
-      clearTimeout(impatience);
-    };
-    return {
-      log,
-      crash: async () => {
-        await collaborators.thawLeftovers(settings.runDirectory, log).catch(() => undefined);
-        logFile.force();
-      },
-      reopenLog: () => logFile.reopen(),
-      stop: async (reason) => {
-        log.info({ reason, running: jobs.runningCount }, 'dattod is stopping');
-        const tidy = await within(options.cancelMs ?? 30_000, jobs.shutDown(reason));
-        if (!tidy) log.error('a job did not end in time');
-        await close();
-        // Pinned tracking continues in the kernel.
-        await trackers.close().catch((err: unknown) => log.error({ err }, 'a tracker could not be closed'));
-        await collaborators.thawLeftovers(settings.runDirectory, log);
-        log.info('dattod has stopped');
-        finish(instance, history, logFile);
-        return tidy;
-      },
-    };
-  } catch (error) {
-    for (const step of undo.toReversed()) step();
-    throw error;
-  }
+  const close = async () => {
+    for (const stream of streams) stream.end();
+    const impatience = setTimeout(() => api.server.closeAllConnections(), drainMs);
+    await api.close();
+    clearTimeout(impatience);
+  };
+  const opened = steps.move();
+  return {
+    log,
+    crash: async () => {
+      await collaborators.thawLeftovers(settings.runDirectory, log).catch(() => undefined);
+      logFile.force();
+    },
+    reopenLog: () => logFile.reopen(),
+    stop: async (reason) => {
+      log.info({ reason, running: jobs.runningCount }, 'dattod is stopping');
+      const tidy = await within(options.cancelMs ?? 30_000, jobs.shutDown(reason));
+      if (!tidy) log.error('a job did not end in time');
+      await close();
+      // Pinned tracking continues in the kernel.
+      await trackers.close().catch((err: unknown) => log.error({ err }, 'a tracker could not be closed'));
+      await collaborators.thawLeftovers(settings.runDirectory, log);
+      log.info('dattod has stopped');
+      await opened.disposeAsync();
+      return tidy;
+    },
+  };
 }
 
 /** Claims the pins. Throws DAEMON_ALREADY_RUNNING if another process uses what earlier daemons left in the kernel. */
@@ -178,12 +175,6 @@ function claimTracking(trackers: TrackerChoice, pinDirectory: string): void {
       cause: error,
     });
   }
-}
-
-function finish(instance: Instance, history: History, logFile: LogFile): void {
-  history.close();
-  logFile.close();
-  instance.release();
 }
 
 async function within(ms: number, work: Promise<unknown>): Promise<boolean> {

@@ -21,26 +21,23 @@ export interface ExportOptions {
 /** Throws FILE_ERROR, BAD_USAGE, and the errors of opening the image. */
 export async function exportImage(options: ExportOptions): Promise<ExportServer> {
   const { name, listen, log, description = '' } = options;
+  await using steps = new AsyncDisposableStack();
   const image = await openImage(options.image, { cacheBytes: options.cacheBytes ?? 48 * 1024 * 1024 });
+  steps.defer(() => image.close());
   let overlay: Overlay | undefined;
-  try {
-    if (options.overlay !== undefined) overlay = await Overlay.create(image, options.overlay.directory);
-    const exports = new ImageExports([{ name, description, image, overlay }]);
-    const server = await startExportServer({ exports, listen, log });
-    return {
-      uri: server.uri,
-      get connections() {
-        return server.connections;
-      },
-      stop: async () => {
-        await server.stop();
-        await overlay?.close();
-        await image.close();
-      },
-    };
-  } catch (error) {
-    await overlay?.close();
-    await image.close();
-    throw error;
+  if (options.overlay !== undefined) {
+    overlay = await Overlay.create(image, options.overlay.directory);
+    steps.adopt(overlay, (each) => each.close());
   }
+  const exports = new ImageExports([{ name, description, image, overlay }]);
+  const server = await startExportServer({ exports, listen, log });
+  steps.defer(() => server.stop());
+  const opened = steps.move();
+  return {
+    uri: server.uri,
+    get connections() {
+      return server.connections;
+    },
+    stop: () => opened.disposeAsync(),
+  };
 }

@@ -29,22 +29,18 @@ export async function openPointImage(
   spec: PointImageSpec,
   options: PointImageOptions = {},
 ): Promise<ImageReader> {
+  await using steps = new AsyncDisposableStack();
   const store = await openStore(spec.location, spec.settings);
-  try {
-    const vault = await Vault.open(store, Secrets.fromMessage(spec.secrets));
-    const index = ChunkIndex.open(spec.indexPath, vault.id);
-    const image = PointImage.open(vault, index, spec.source, {
-      ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
-      signal: options.signal,
-    });
-    return new ReadablePoint(image, vault.chunkSize, async () => {
-      index.close();
-      await store.close();
-    });
-  } catch (error) {
-    await store.close();
-    throw error;
-  }
+  steps.defer(() => store.close());
+  const vault = await Vault.open(store, Secrets.fromMessage(spec.secrets));
+  const index = ChunkIndex.open(spec.indexPath, vault.id);
+  steps.defer(() => index.close());
+  const image = PointImage.open(vault, index, spec.source, {
+    ...(options.cacheBytes === undefined ? {} : { cacheBytes: options.cacheBytes }),
+    signal: options.signal,
+  });
+  const opened = steps.move();
+  return new ReadablePoint(image, vault.chunkSize, () => opened.disposeAsync());
 }
 
 class ReadablePoint implements ImageReader {

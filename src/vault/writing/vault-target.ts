@@ -99,17 +99,16 @@ export class VaultTarget implements Target {
 
   /** `deviceSize` is in bytes. Throws errors of opening the store, VAULT_TOO_NEW, VAULT_NOT_FOUND. */
   static async open(image: ImageInTheMaking, deviceSize: number): Promise<VaultTarget> {
+    await using steps = new AsyncDisposableStack();
     const store = await openStore(image.location, image.settings);
-    let index: ChunkIndex | undefined;
-    try {
-      const vault = await Vault.open(store, Secrets.fromMessage(image.secrets));
-      index = ChunkIndex.open(image.indexPath, vault.id);
-      return new VaultTarget(vault, index, deviceSize, image);
-    } catch (error) {
-      index?.close();
-      await store.close();
-      throw error;
-    }
+    steps.defer(() => store.close());
+    const vault = await Vault.open(store, Secrets.fromMessage(image.secrets));
+    const index = ChunkIndex.open(image.indexPath, vault.id);
+    steps.defer(() => index.close());
+    const target = new VaultTarget(vault, index, deviceSize, image);
+    // `close` closes the store and the index.
+    steps.move();
+    return target;
   }
 
   async write(offset: number, data: Uint8Array): Promise<void> {
