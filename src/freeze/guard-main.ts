@@ -3,7 +3,7 @@
  * SIGTERM, and when its standard input ends, because then the agent has died. It locks its memory and opens everything
  * before the freeze, so it never needs to read from a filesystem that it froze.
  */
-import { fstatSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { constants as osConstants, setPriority } from 'node:os';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { freezeFilesystem, thawFilesystem } from '../linux/ioctl.ts';
@@ -12,7 +12,7 @@ import { isInMemory, syncFilesystem } from '../linux/syncfs.ts';
 import { restoreGracePeriods } from './grace-periods.ts';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
 import { type Answer, type Command, encodeLine, lineSplitter } from './messages.ts';
-import { openMountNow } from './open-mount.ts';
+import { openMount } from './open-mount.ts';
 import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
 
 let guard: FreezeGuard | undefined;
@@ -48,8 +48,11 @@ function prepared(): FreezeGuard {
 }
 
 async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<FreezeGuard> {
-  const fds = command.mounts.map(openMountNow);
-  const mounts = command.mounts.map((path, index) => ({ path, dev: fstatSync(fds[index]!).dev }));
+  // The kernel's functions below keep the handles: a handle that is collected would close its descriptor.
+  const handles: FileHandle[] = [];
+  for (const path of command.mounts) handles.push(await openMount(path));
+  const devices = await Promise.all(handles.map(async (handle) => (await handle.stat()).dev));
+  const mounts = command.mounts.map((path, index) => ({ path, dev: devices[index]! }));
   const self = await identifyProcess(process.pid);
   if (self === undefined) throw new AgentError('INTERNAL', 'the guard cannot find itself in /proc');
   const boot = await bootId();
@@ -60,9 +63,9 @@ async function prepare(command: Extract<Command, { do: 'prepare' }>): Promise<Fr
   hardenSelf();
 
   const kernel: GuardKernel = {
-    sync: (mount) => syncFilesystem(fds[mount]!),
-    freeze: (mount) => freezeFilesystem(fds[mount]!),
-    thaw: (mount) => thawFilesystem(fds[mount]!),
+    sync: (mount) => syncFilesystem(handles[mount]!.fd),
+    freeze: (mount) => freezeFilesystem(handles[mount]!.fd),
+    thaw: (mount) => thawFilesystem(handles[mount]!.fd),
     now: () => performance.now() + origin,
     after: (ms, callback) => {
       const timer = setTimeout(callback, ms);

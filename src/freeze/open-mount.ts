@@ -1,5 +1,5 @@
 /** Opens mount points: a filesystem is frozen and thawed by a descriptor of its mount point. */
-import { constants, openSync, type Stats, statSync } from 'node:fs';
+import { constants, type Stats } from 'node:fs';
 import { type FileHandle, stat } from 'node:fs/promises';
 import { boundedCall, boundedOpen, isNoAnswer } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
@@ -17,16 +17,6 @@ export async function openMount(path: string): Promise<FileHandle> {
     return await boundedOpen(path, flags);
   } catch (thrown) {
     throw isNoAnswer(thrown) ? thrown : openFailure(path, thrown);
-  }
-}
-
-/** `openMount` for the guard, synchronous and without a time limit: the guard has nothing else to do. */
-export function openMountNow(path: string): number {
-  try {
-    refuseSpecial(path, statSync(filePath(path)));
-    return openSync(filePath(path), flags);
-  } catch (thrown) {
-    throw openFailure(path, thrown);
   }
 }
 
