@@ -2,6 +2,7 @@
  * Connects to a server that is temporarily unreachable. Retries with exponential back-off and random jitter until a
  * deadline.
  */
+import { pauseAfter } from '../../base/back-off.ts';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { errorKinds } from '../../base/error-codes.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
@@ -20,8 +21,8 @@ export interface BackoffOptions extends ConnectOptions {
   readonly random?: () => number;
 }
 
-const FIRST_PAUSE_MS = 100;
-const LONGEST_PAUSE_MS = 5000;
+/** Half of each pause is random, so that the clients of one server do not all return at the same time. */
+const backOff = { firstMs: 100, longestMs: 5000, jitter: 0.5 };
 
 /**
  * Connects like `connectNbd`, but retries after TARGET_UNREACHABLE and NBD_CONNECTION_LOST until the deadline. Then throws
@@ -41,9 +42,7 @@ export async function connectWithBackoff(address: NbdAddress, options: BackoffOp
     }
 
     if (errorKinds[failure.code].retry !== true) throw failure;
-    // Half of the pause is random, so that the clients of one server do not all return at the same time.
-    const ceiling = Math.min(FIRST_PAUSE_MS * 2 ** (attempt - 1), LONGEST_PAUSE_MS);
-    const pause = Math.round(ceiling * (0.5 + random() / 2));
+    const pause = pauseAfter(attempt, backOff, random);
     if (clock.monotonic() + pause >= start + options.deadlineMs) throw failure;
     options.onAttempt?.(attempt, failure, pause);
     try {

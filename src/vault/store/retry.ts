@@ -4,6 +4,7 @@
  * that doubles ("full jitter"), so that many agents do not return at one moment. The interface allows repeated puts,
  * gets and deletes.
  */
+import { type BackOff, pauseAfter } from '../../base/back-off.ts';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { AgentError, errnoCode } from '../../base/errors.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -49,8 +50,7 @@ export function retryingStore(
 
 class RetryingStore extends WrappedStore {
   readonly #totalMs: number;
-  readonly #firstMs: number;
-  readonly #longestMs: number;
+  readonly #backOff: BackOff;
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #hooks: RetryHooks;
@@ -58,8 +58,11 @@ class RetryingStore extends WrappedStore {
   constructor(inner: ObjectStore, settings: RetrySettings, hooks: RetryHooks) {
     super(inner);
     this.#totalMs = settings.totalMs ?? 5 * 60_000;
-    this.#firstMs = settings.firstWaitMs ?? 250;
-    this.#longestMs = settings.longestWaitMs ?? 20_000;
+    this.#backOff = {
+      firstMs: settings.firstWaitMs ?? 250,
+      longestMs: settings.longestWaitMs ?? 20_000,
+      jitter: 1,
+    };
     this.#clock = hooks.clock ?? systemClock;
     this.#random = hooks.random ?? Math.random;
     this.#hooks = hooks;
@@ -119,8 +122,7 @@ class RetryingStore extends WrappedStore {
         attempts++;
         if (!(thrown instanceof AgentError) || !worthAnother(thrown, attempts)) throw thrown;
         const elapsedMs = this.#clock.monotonic() - start;
-        const limit = Math.min(this.#longestMs, this.#firstMs * 2 ** Math.min(attempts - 1, 30));
-        const waitMs = Math.ceil(this.#random() * limit);
+        const waitMs = pauseAfter(attempts, this.#backOff, this.#random);
         if (elapsedMs + waitMs >= this.#totalMs) throw gaveUp(thrown, attempts, elapsedMs);
         this.#hooks.onWait?.({ request, error: thrown, attempts, elapsedMs, waitMs });
         await this.#clock.sleep(waitMs, request.signal);
