@@ -5,6 +5,7 @@
  * Counters have one writer each (a slot per thread), so a plain store is enough; what several threads change
  * goes through Atomics.
  */
+import { bookBytes } from '../../block/rate-limit.ts';
 
 const NEXT_ITEM = 0;
 const STOP = 1;
@@ -117,22 +118,11 @@ export class Control {
     return sum;
   }
 
-  /**
-   * Books `bytes` at `rate` bytes per second for all threads together (the virtual scheduling of ATM's GCRA,
-   * with a burst of 100 ms) and returns for how many milliseconds the caller has to wait before it sends.
-   */
+  /** Books `bytes` for all threads together at `rate` bytes per second; for how many milliseconds the caller has to wait. */
   book(bytes: number, rate: number): number {
-    const cost = BigInt(Math.ceil((bytes / rate) * 1e6));
-    const now = process.hrtime.bigint() / 1000n;
-    for (;;) {
-      const paid = Atomics.load(this.#pace, 0);
-      const start = paid > now - burstMicros ? paid : now - burstMicros;
-      if (Atomics.compareExchange(this.#pace, 0, paid, start + cost) === paid)
-        return Math.max(0, Number(start - now) / 1000);
-    }
+    // Every thread has the same time here; performance.now() begins at the start of its thread.
+    return bookBytes(this.#pace, bytes, rate, process.hrtime.bigint() / 1000n);
   }
 }
-
-const burstMicros = 100_000n;
 
 const shareUnits = 10_000;

@@ -3,7 +3,7 @@
  * object is sent at line speed when its time has come.
  */
 import { type Clock, systemClock } from '../../base/clock.ts';
-import { TokenBucket } from '../../block/rate-limit.ts';
+import { RateLimit } from '../../block/rate-limit.ts';
 import type { ObjectStore } from './object-store.ts';
 import { type StoreRequest, WrappedStore } from './wrapped-store.ts';
 
@@ -19,16 +19,15 @@ export function rateLimitedStore(
   settings: RateSettings,
   clock: Clock = systemClock,
 ): ObjectStore {
-  const bucket = (rate: number | undefined) =>
-    rate === undefined ? undefined : new TokenBucket(clock, rate);
-  return new RateLimitedStore(store, bucket(settings.upload), bucket(settings.download));
+  const limit = (rate: number | undefined) => (rate === undefined ? undefined : new RateLimit(clock, rate));
+  return new RateLimitedStore(store, limit(settings.upload), limit(settings.download));
 }
 
 class RateLimitedStore extends WrappedStore {
-  readonly #upload: TokenBucket | undefined;
-  readonly #download: TokenBucket | undefined;
+  readonly #upload: RateLimit | undefined;
+  readonly #download: RateLimit | undefined;
 
-  constructor(inner: ObjectStore, upload: TokenBucket | undefined, download: TokenBucket | undefined) {
+  constructor(inner: ObjectStore, upload: RateLimit | undefined, download: RateLimit | undefined) {
     super(inner);
     this.#upload = upload;
     this.#download = download;
