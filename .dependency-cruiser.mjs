@@ -15,6 +15,7 @@ const layers = [
   ['filesystems'],
   ['block'],
   ['linux'],
+  ['api'],
   ['base'],
 ];
 

@@ -2,43 +2,26 @@
  * The parts of docs/ that come from the code. A part stands between `<!-- begin NAME -->` and `<!-- end -->`;
  * everything else in the files is written by people.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
 import { errorKinds } from '../../src/base/error-codes.ts';
 import { warningSummaries } from '../../src/base/warning-codes.ts';
 import { helpTexts } from './help.ts';
 import { daemonCommand } from '../../src/daemon/command-line.ts';
-import { jobOptionFields, rangeText } from '../../src/daemon/job-options.ts';
-import { routes } from '../../src/daemon/routes.ts';
+import { apiParts, type OpenApi, openApi } from './api.ts';
+import { table } from './table.ts';
 
 const directory = join(import.meta.dirname, '../../docs');
 const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md'];
 
 /** What each part holds, by its name. */
-function generatedParts(): ReadonlyMap<string, string> {
+function generatedParts(api: OpenApi): ReadonlyMap<string, string> {
   const help = [...helpTexts()].map(([name, text]): [string, string] => [`help ${name}`, fenced(text)]);
   return new Map([
     ...help,
     ['help dattod', fenced(daemonCommand().helpInformation())],
-    [
-      'routes',
-      table(
-        ['route', 'effect'],
-        routes.map((route) => [`\`${route.method} ${route.url}\``, route.summary]),
-      ),
-    ],
-    [
-      'job options',
-      table(
-        ['key', 'value', 'meaning'],
-        Object.entries(jobOptionFields).map(([name, field]) => [
-          `\`${name}\``,
-          rangeText(field),
-          field.about,
-        ]),
-      ),
-    ],
+    ...apiParts(api),
     [
       'error codes',
       table(
@@ -78,9 +61,10 @@ export async function writeDocs(): Promise<string[]> {
 }
 
 async function renderAll(): Promise<{ path: string; now: string; wanted: string }[]> {
-  const parts = generatedParts();
+  const api = await openApi();
+  const parts = generatedParts(api);
   const seen = new Set<string>();
-  const rendered = [];
+  const rendered = [await renderOpenApi(api)];
   for (const path of files) {
     const file = join(directory, path);
     const now = readFileSync(file, 'utf8');
@@ -101,12 +85,19 @@ async function renderAll(): Promise<{ path: string; now: string; wanted: string 
   return rendered;
 }
 
-function fenced(text: string): string {
-  return `\`\`\`text\n${text.trimEnd()}\n\`\`\`\n`;
+async function renderOpenApi(api: OpenApi): Promise<{ path: string; now: string; wanted: string }> {
+  const path = 'openapi.json';
+  const file = join(directory, path);
+  const config = await resolveConfig(file);
+  // The version is that of the program; the document in docs/ does not change with it.
+  const text = JSON.stringify({ ...api, info: { ...api.info, version: '1' } }, null, 2);
+  return {
+    path,
+    now: existsSync(file) ? readFileSync(file, 'utf8') : '',
+    wanted: await format(text, { ...config, parser: 'json' }),
+  };
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |\n`;
-  return `${line(head)}${line(head.map(() => '---'))}${rows.map(line).join('')}`;
+function fenced(text: string): string {
+  return `\`\`\`text\n${text.trimEnd()}\n\`\`\`\n`;
 }

@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import { Client } from '../cli/client.ts';
 import { waitFor } from '../../test/helpers/daemon.ts';
 import { fakeDevices, shutDeaf } from '../../test/helpers/fake-engine.ts';
+import { assertFits, type OpenApi } from '../../test/helpers/answers.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
 import type {
   DeviceDocument,
@@ -61,6 +62,31 @@ test('health, devices and info', async () => {
   );
   assert.ok('block_devices' in (await client.get<object>('/v1/info/complete')));
   assert.ok('hostname' in (await client.get<object>('/v1/info/basic')));
+});
+
+test('every answer has the fields of its schema, and no other', async () => {
+  const api = await client.get<OpenApi>('/openapi.json');
+  const { uuid } = await client.post<JobStatus>('/v1/jobs', full('/dev/fda1', 'done', 'answers'));
+  const seen = await toEnd(uuid);
+  const paths = Object.keys(api.paths).filter((path) => !path.includes('events'));
+  for (const path of paths) {
+    const answer = api.paths[path]!['get']?.responses['200']?.content?.['application/json'];
+    if (answer === undefined) continue;
+    assertFits(api, answer.schema, await client.get(path.replace('{uuid}', uuid)), path);
+  }
+  for (const status of seen) assertFits(api, api.components.schemas['JobStatus']!, status, 'an event');
+  const refused = JSON.parse((await ask('POST', '/v1/jobs', '{}')).text) as unknown;
+  assertFits(api, api.components.schemas['Error']!, refused, 'an error');
+  const stopped = await client.post('/v1/tracking/stop');
+  assertFits(api, api.components.schemas['TrackingStopped']!, stopped, 'the answer of stop');
+});
+
+test('the OpenAPI document that is served is the one in docs/', async () => {
+  const documented = JSON.parse(
+    readFileSync(new URL('../../docs/openapi.json', import.meta.url), 'utf8'),
+  ) as { info: object };
+  const served = await client.get<{ info: object }>('/openapi.json');
+  assert.deepEqual({ ...served, info: undefined }, { ...documented, info: undefined });
 });
 
 test('a job is started, followed to its end, and found in the history by a prefix of its UUID', async () => {
@@ -196,19 +222,26 @@ test('the stream of all jobs reports each job', async () => {
 test('bad requests are refused with an error code and a matching status', async () => {
   const cases: [string, string, string | undefined, number, string, RegExp][] = [
     ['POST', '/v1/jobs', '{', 400, 'BAD_USAGE', /not JSON/],
-    ['POST', '/v1/jobs', undefined, 400, 'BAD_USAGE', /body must be object/],
-    ['POST', '/v1/jobs', '{"kind":"full"}', 400, 'BAD_USAGE', /'devices'/],
+    ['POST', '/v1/jobs', undefined, 400, 'BAD_USAGE', /: it has no body$/],
+    ['POST', '/v1/jobs', '{"kind":"full"}', 400, 'BAD_USAGE', /: "devices" is missing$/],
     ['POST', '/v1/jobs', '{"kind":"full","devices":[]}', 400, 'NO_DEVICES', /^No devices given to backup$/],
-    ['POST', '/v1/jobs', '{"kind":"half","devices":[]}', 400, 'BAD_USAGE', /full, incremental/],
-    ['POST', '/v1/jobs', '{"kind":"full","devices":[],"x":1}', 400, 'BAD_USAGE', /"x"/],
-    ['POST', '/v1/jobs', '{"kind":"full","devices":[],"options":{"rat":1}}', 400, 'BAD_USAGE', /"rat"/],
+    ['POST', '/v1/jobs', '{"kind":"half","devices":[]}', 400, 'BAD_USAGE', /"half", not one of full, /],
+    ['POST', '/v1/jobs', '{"kind":"full","devices":[],"x":1}', 400, 'BAD_USAGE', /unknown key "x"$/],
+    [
+      'POST',
+      '/v1/jobs',
+      '{"kind":"full","devices":[],"options":{"rat":1}}',
+      400,
+      'BAD_USAGE',
+      /: options: unknown key "rat"$/,
+    ],
     [
       'POST',
       '/v1/jobs',
       '{"kind":"full","devices":[],"options":{"rate":"1"}}',
       400,
       'BAD_USAGE',
-      /rate must be integer/,
+      /: options: "rate" is "1", not a whole number from 1$/,
     ],
     [
       'POST',
@@ -244,8 +277,34 @@ test('bad requests are refused with an error code and a matching status', async 
       /both to go to nbd:\/\/h\/a$/,
     ],
     ['GET', '/v1/jobs/abcdef00', undefined, 404, 'JOB_NOT_FOUND', /abcdef00/],
-    ['GET', '/v1/jobs/a', undefined, 400, 'BAD_USAGE', /uuid/],
-    ['GET', '/v1/jobs?limit=x', undefined, 400, 'BAD_USAGE', /limit/],
+    ['GET', '/v1/jobs/a', undefined, 400, 'BAD_USAGE', /"uuid" is "a", not the UUID of a job /],
+    [
+      'GET',
+      '/v1/jobs?limit=x',
+      undefined,
+      400,
+      'BAD_USAGE',
+      /"limit" is "x", not a whole number from 1 to 999999$/,
+    ],
+    ['GET', '/v1/jobs?last=1', undefined, 400, 'BAD_USAGE', /unknown key "last"$/],
+    ['POST', '/v1/jobs', 'null', 400, 'BAD_USAGE', /: its body is null, not an object$/],
+    [
+      'POST',
+      '/v1/jobs',
+      '{"kind":"full","devices":[{"device":"a"}]}',
+      400,
+      'BAD_USAGE',
+      /: devices\[0\]: "target" is missing$/,
+    ],
+    ['POST', '/v1/tracking/stop', '[]', 400, 'BAD_USAGE', /: its body is \[\], not an object or null$/],
+    [
+      'POST',
+      '/v1/tracking/stop',
+      '{"device":""}',
+      400,
+      'BAD_USAGE',
+      /"device" is "", not a text of 1 to 4096 characters$/,
+    ],
     ['GET', '/v1/nothing', undefined, 404, 'BAD_USAGE', /There is no GET/],
     ['PUT', '/v1/jobs', '{}', 404, 'BAD_USAGE', /There is no PUT/],
   ];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fakeDevices } from '../../test/helpers/fake-engine.ts';
-import { basicInfo, completeInfo, deviceDocument, lsbRelease, parseOsRelease } from './info.ts';
+import { basicInfo, completeInfo, describeDevice, lsbRelease, parseOsRelease } from './info.ts';
 
 test('os-release: quotes, escapes, comments', () => {
   const values = parseOsRelease(
@@ -39,10 +39,10 @@ test('completeinfo has every field of the predecessor, and the devices with a UU
 });
 
 test('a device document has null for each missing value', () => {
-  const { uuid, used, mounts, disk, backup } = deviceDocument(fakeDevices[0]!);
+  const { uuid, used, mounts, disk, backup } = describeDevice(fakeDevices[0]!);
   assert.deepEqual(
     [uuid, used, mounts, disk, backup],
     [null, null, [], null, { possible: true, how: 'every block' }],
   );
-  assert.equal(deviceDocument(fakeDevices[1]!).disk, '/dev/fda');
+  assert.equal(describeDevice(fakeDevices[1]!).disk, '/dev/fda');
 });

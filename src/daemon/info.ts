@@ -37,7 +37,7 @@ export async function completeInfo(
   };
 }
 
-export function deviceDocument(device: Device): DeviceDocument {
+export function describeDevice(device: Device): DeviceDocument {
   const { filesystem, partition } = device;
   return {
     path: device.path,

@@ -14,7 +14,7 @@ import { readConfig } from './config.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { defaultLevel } from './packs/sealing.ts';
 import { expectSameVault, rememberVault } from './pins.ts';
-import type { NamedVaults, VaultSettings } from './settings.ts';
+import type { NamedVaults, VaultSettings } from '../api/vault-settings.ts';
 import {
   type StoreLocation,
   type VaultLocation,
