@@ -124,11 +124,10 @@ export async function detachLoop(device: string): Promise<void> {
   const backing = `/sys/block/${device.replace('/dev/', '')}/loop/backing_file`;
   const read = (): Promise<string | undefined> => readFile(backing, 'utf8').catch(() => undefined);
   const ours = await read();
-  await untilFree(device, async () => {
-    await exec('losetup', ['--detach', device], { allow: [1] });
-    // Another test may use the number as soon as it is free.
-    return ours === undefined || (await read()) !== ours;
-  });
+  if (ours === undefined) return;
+  // Only once: another test may use the number as soon as it is free.
+  await exec('losetup', ['--detach', device], { allow: [1] });
+  await untilFree(device, async () => (await read()) !== ours);
 }
 
 /** Runs `mkfs.TYPE` quietly, over any existing content. */

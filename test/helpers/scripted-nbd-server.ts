@@ -58,6 +58,8 @@ export class ScriptedServer {
   readonly memory: Buffer;
   readonly requests: Request[] = [];
   readonly optionsSeen: number[] = [];
+  /** All bytes that the client was sent, in their order. */
+  readonly said: Uint8Array[] = [];
   readonly #wire: Duplex;
   readonly #script: Script;
   #structured = false;
@@ -84,6 +86,7 @@ export class ScriptedServer {
   say(bytes: Uint8Array): void {
     const { split = bytes.length } = this.#script;
     setImmediate(() => {
+      this.said.push(bytes);
       for (let at = 0; at < bytes.length && this.#wire.writable; at += split)
         this.#wire.write(bytes.subarray(at, at + split));
     });

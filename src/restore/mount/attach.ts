@@ -205,8 +205,11 @@ async function takeAwayLoop(record: MountRecord, runDirectory: string): Promise<
   if (found === undefined || file === undefined) return;
   const isOurs = async (): Promise<boolean> => (await fileOfLoop(found)) === file;
   const deadline = performance.now() + endMs;
-  while (await isOurs()) {
-    await runTool('losetup', ['--detach', found], { allow: 'any' });
+  for (let isDetached = false; await isOurs();) {
+    // Once is enough: the kernel releases the file when the last user closes the device, and the number may be another
+    // program's from then on.
+    if (!isDetached)
+      isDetached = (await runTool('losetup', ['--detach', found], { allow: 'any' })).code === 0;
     if (!(await isOurs())) break;
     if (performance.now() > deadline)
       throw new AgentError(
