@@ -1,12 +1,12 @@
 /**
- * Measures backups of devices that are written in random blocks of 4 KiB all the time, into a vault, NBD and files.
+ * Measures backups into a vault, NBD and files. Random blocks of 4 KiB are written to the devices all the time.
  *
  *     scripts/node bench/busy.ts [--rate 50M] [--devices 3] [--file 256M] [--into vault,nbd,file] [--directory DIR]
  *
- * Needs root, fio, nbdkit, and a kernel that eBPF can track with. The devices and targets lie in DIRECTORY (default
- * /dev/shm). RATE is that of all devices together; each has one file of FILE bytes that fio writes to past the page cache.
- * Each job has the default options: a freeze that is too long fails it. The table goes to docs/benchmarks.md by hand, with
- * the machine.
+ * Needs root, fio, nbdkit, and a kernel on which eBPF tracking works. The devices and targets lie in DIRECTORY (default
+ * /dev/shm). RATE is the sum over all devices. Each device has one file of FILE bytes; fio writes to it with direct
+ * I/O. Each job has the default options, so it fails if a freeze is too long. Copy the table and the description of the
+ * machine to docs/benchmarks.md by hand.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -120,11 +120,11 @@ async function targetsOf(into: string, daemon: TestDaemon): Promise<string[]> {
 }
 
 interface Writer {
-  /** Bytes so far. */
+  /** Bytes written so far. */
   written(): number;
 }
 
-/** fio on one file, at its share of the rate; ended with the measurement. */
+/** Runs fio on one file, at its share of the rate, until the measurement ends. */
 async function startWriter(mountPoint: string): Promise<Writer> {
   const child = spawn(
     'fio',
@@ -160,7 +160,7 @@ async function startWriter(mountPoint: string): Promise<Writer> {
     text += more;
     const lines = text.split('\n');
     text = lines.pop() ?? '';
-    // Field 47 of a terse line: KiB written.
+    // Field 47 of a terse line is the number of KiB written.
     for (const line of lines) written = Math.max(written, Number(line.split(';')[46] ?? 0) * 1024);
   });
   await Promise.race([once(child.stdout, 'data'), ended]);

@@ -1,12 +1,13 @@
 /**
- * Measures how the freeze of an incremental depends on the size of the device: sparse ext4 and XFS with some MiB of
- * changes, and for comparison the reading of the whole map, which each freeze had to do before.
+ * Measures how the freeze of an incremental depends on the size of the device. The devices are sparse ext4 and XFS with
+ * some MiB of changes. For comparison, the time to read the whole allocation map is given; older versions did that in
+ * each freeze.
  *
  *     scripts/node bench/freeze-size.ts [--sizes 1,30,90] [--filesystems ext4,xfs] [--jobs 3] [--directory DIR]
  *
- * Sizes are in TiB. Needs root, a kernel that eBPF can track with, and a DIRECTORY whose filesystem takes files of that
- * size (default /dev/shm; ext4 of 90 TiB takes 350 MiB of it, and a full backup that reads 9 GB). Compare lines of one run.
- * The table goes to docs/benchmarks.md by hand, with the machine.
+ * Sizes are in TiB. Needs root, a kernel on which eBPF tracking works, and a DIRECTORY whose filesystem takes files of
+ * that size (default /dev/shm). ext4 of 90 TiB takes 350 MiB of it, and its full backup reads 9 GB. Compare only lines
+ * of one run. Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
@@ -56,7 +57,7 @@ async function measure(filesystem: 'ext4' | 'xfs', tebibytes: number): Promise<v
     }
     const readings = mapReadings(daemon, device);
     const whole = readings.filter(({ groups, groupsRead }) => groups === groupsRead);
-    // The first freeze is that of the full backup.
+    // The first freeze belongs to the full backup.
     const inFreeze = readings.filter(({ state }) => state === 'frozen').slice(1);
     const list = (all: readonly MapReading[], of: (one: MapReading) => number): string =>
       all.map((one) => Math.round(of(one))).join(' ');

@@ -1,13 +1,16 @@
 /**
- * Measures how long incrementals freeze a filesystem that is written to, with a target that takes 10 MB/s and with
- * one that takes what it gets: the freeze is not to depend on the target.
+ * Measures how long incrementals freeze a filesystem under load. One target takes 10 MB/s, the other has no limit. The
+ * length of the freeze must not depend on the target.
  *
  *     scripts/node bench/freeze-window.ts [--jobs 50] [--filesystem ext4] [--load 1m] [--pause 50] [--directory DIR]
  *
- * Needs root, fio, nbdkit, and a kernel that eBPF can track with. The device lies in DIRECTORY (default /dev/shm). Each
- * job is an incremental under fio (two files, random writes of 4 to 64 KiB at LOAD bytes per second each, an fsync
- * after every eighth) and churn (test/helpers/churn.ts, 128 KiB and a pause of PAUSE milliseconds): less than the slow
- * target takes, since a device that is dirtied faster than its target takes it has to freeze for longer. The tables go to docs/benchmarks.md by hand, with the machine.
+ * Needs root, fio, nbdkit, and a kernel on which eBPF tracking works. The device lies in DIRECTORY (default /dev/shm).
+ * Each job is an incremental while two writers run. fio makes random writes of 4 to 64 KiB to two files, at LOAD bytes
+ * per second each, with an fsync after every eighth. The other writer, test/helpers/churn.ts, writes 128 KiB on
+ * average in each round and then pauses for PAUSE milliseconds.
+ *
+ * Together they must write less than the slow target takes. If a device is changed faster than its target takes the
+ * data, its freeze has to be longer. Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { cpus } from 'node:os';
 import { join } from 'node:path';

@@ -1,16 +1,20 @@
 /**
- * Measures how much a backup is in the way of what else the machine does: latency and throughput of 4 KiB random direct
- * writes at a fixed rate, without the agent, with it idle, tracking, and copying at each `--impact`.
+ * Measures how much a backup slows down other work of the machine. The other work is 4 KiB random direct writes at a
+ * fixed rate; their latency and throughput are measured. Compared are: no agent, an idle agent, an agent that tracks,
+ * and an agent that copies at each `--impact`.
  *
  *     scripts/node bench/impact.ts [--rounds 5] [--seconds 8] [--rate 8M] [--size 512M] [--directory DIR]
  *     scripts/node bench/impact.ts --disk slow --rate 1M [--read-ms 4] [--write-ms 1] [--size 256M]
  *
- * Needs root, fio, nbdkit, and a kernel that eBPF can track with; nbdfuse as well for the slow disk. The device is an ext4
- * on a loop device, half full. `--disk memory`: over a file in DIRECTORY (default /dev/shm), so that only the processors are
- * shared. `--disk slow`: over a disk that serves one request after the other, each in as many milliseconds, as a disk with
- * one head does (nbdkit's filters, through FUSE). The target takes everything and keeps nothing, so that only reading is
- * measured. Full backups follow one another as long as fio writes; their freezes are included. A ratio compares a run with
- * the one without the agent in the same round. The tables go to docs/benchmarks.md by hand, with the machine.
+ * Needs root, fio, nbdkit, and a kernel on which eBPF tracking works; the slow disk also needs nbdfuse. The device is a
+ * loop device with ext4, half full. With `--disk memory` it lies over a file in DIRECTORY (default /dev/shm), so the
+ * agent and fio compete only for the processors. With `--disk slow` it lies over a disk that serves one request after
+ * the other, as a disk with one head does. Each read takes `--read-ms` and each write `--write-ms` (nbdkit's filters,
+ * through FUSE).
+ *
+ * The target accepts all data and stores none, so that only reading is measured. Full backups follow one another as
+ * long as fio writes; their freezes are included. A ratio compares a run with the run without the agent in the same
+ * round. Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -62,7 +66,7 @@ const modes = ['none', 'idle', 'tracking', 'low', 'normal', 'high'] as const;
 type Mode = (typeof modes)[number];
 
 interface Measured {
-  /** Microseconds. */
+  /** Latency of a write, microseconds. */
   readonly p50: number;
   readonly p99: number;
   /** Writes per second. */
@@ -150,7 +154,7 @@ async function makeDisk(): Promise<Disk> {
   );
   const device = await attachLoop(join(shown, 'disk'));
   atEnd(t, () => detachLoop(device));
-  // Without it the page cache of the file would be the disk.
+  // Without direct I/O, the page cache of the file would serve the requests instead of the slow disk.
   await exec('losetup', ['--direct-io=on', device]);
   await makeFilesystem(device, 'ext4');
   await mountDevice(device, mountPoint);

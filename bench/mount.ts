@@ -1,12 +1,12 @@
 /**
- * Measures how long it takes until a recovery point of a large device is mounted, and taken down again: nothing is copied,
- * so it is not to depend on the size.
+ * Measures how long it takes to mount a recovery point of a large device and to unmount it. A mount copies no data, so
+ * the time must not depend on the size.
  *
  *     scripts/node bench/mount.ts [--size 100G] [--rounds 5] [--filesystem ext4] [--method nbdfuse] [--directory DIR]
  *
- * Needs root, and nbdfuse or qemu-storage-daemon. The device is a sparse file of SIZE with a filesystem and a few files, put
- * into a vault in DIRECTORY (default: a temporary one). Each round mounts, lists the root, and unmounts. The table goes to
- * docs/benchmarks.md by hand, with the machine.
+ * Needs root, and nbdfuse or qemu-storage-daemon. The device is a sparse file of SIZE with a filesystem and a few
+ * files. It is stored in a vault in DIRECTORY (default: the system's directory for temporary files). Each round mounts,
+ * lists the root, and unmounts. Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
 /**
- * The device of a benchmark: a loop device whose every byte is random before an ext4 filesystem is made on it, so that
- * its free space is garbage that only a filesystem-aware tool can leave out.
+ * The device of a benchmark: a loop device with ext4. All its bytes are random before the filesystem is made. So its
+ * free space is garbage, which only a tool that knows the filesystem can leave out.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -23,7 +23,10 @@ export class NoiseDevice {
     this.#image = image;
   }
 
-  /** `size` in bytes. Has `fill` put files into it, which is mounted then, and stays so. Nothing is left where it fails. */
+  /**
+   * Makes the device and mounts it, then calls `fill` to write files into it. The device stays mounted. `size` is in
+   * bytes. Removes everything it made if it fails.
+   */
   static async make(
     directory: string,
     size: number,

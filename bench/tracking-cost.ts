@@ -1,12 +1,12 @@
 /**
- * Measures what eBPF tracking costs those who write: fio with and without it, by turns, in one session.
+ * Measures how much eBPF tracking slows down writers. fio runs with and without tracking, in turn, in one session.
  *
  *     scripts/node bench/tracking-cost.ts [--rounds 7] [--seconds 6] [--directory DIR]
  *
- * Needs root, fio, and a kernel that eBPF can track with. The device is a loop device over a file in DIRECTORY (default
- * /dev/shm), so that no disk hides what the processor pays. Direct: 4 KiB random writes to the bare device, 16 under
- * way. Buffered: 4 KiB random writes to a file on ext4, an fsync after each. The table goes to docs/benchmarks.md by
- * hand, with the machine. A ratio is that of two runs that followed each other.
+ * Needs root, fio, and a kernel on which eBPF tracking works. The device is a loop device over a file in DIRECTORY
+ * (default /dev/shm), so that no slow disk hides the cost in processor time. Direct: 4 KiB random writes to the bare
+ * device, 16 at a time. Buffered: 4 KiB random writes to a file on ext4, an fsync after each. A ratio compares two runs
+ * that followed each other. Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ const { values } = parseArgs({
 interface Measured {
   /** Writes per second. */
   readonly writes: number;
-  /** Microseconds: of a write, or of an fsync where there is one. */
+  /** Latency of an fsync, or of a write if there are no fsyncs, microseconds. */
   readonly p99: number;
 }
 
@@ -81,7 +81,7 @@ async function series(title: string, path: string, run: () => Promise<Measured>)
     await tracker.track(device);
     (await tracker.take(device)).commit(newGeneration());
     tracked.push(await run());
-    // With the last device go the programs.
+    // The tracing programs are removed with the last tracked device.
     await tracker.untrack(device);
   }
   await tracker.stop();

@@ -1,7 +1,10 @@
 /**
- * How long the used map of 1 TiB of XFS takes with its metadata cached, and the memory it costs. Makes sparse
- * images on loop devices (root, xfsprogs): one nearly empty, one whose free space is in many pieces, one of
- * many small groups. Run: scripts/node bench/used-map-xfs.ts
+ * Measures the time and memory to read the allocation map of 1 TiB of XFS whose metadata is cached.
+ *
+ *     scripts/node bench/used-map-xfs.ts
+ *
+ * Makes sparse images on loop devices: one nearly empty, one whose free space is in many pieces, and one with many
+ * small groups. Needs root and xfsprogs.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, open, rm, truncate } from 'node:fs/promises';
@@ -15,7 +18,7 @@ import { attachLoop, detachLoop, mountDevice, unmount } from '../test/helpers/lo
 
 const runs = 5;
 
-/** Size of the image at mkfs, and what is made of it before the map is read. */
+/** Each case: its name, the size of the image at mkfs, and the preparation before the map is read. */
 const cases: readonly (readonly [
   string,
   number,
@@ -28,7 +31,7 @@ const cases: readonly (readonly [
     async (device, _image, mnt) => {
       await mountDevice(device, mnt);
       try {
-        // One file of 800 MiB in each group, every second block of it punched out.
+        // Each group gets one file of 800 MiB. Every second block of the file is punched out.
         for (let group = 0; group < 4; group++) {
           await mkdir(join(mnt, `d${group}`));
           const commands = [`falloc 0 ${200_000 * 4096}`];
@@ -72,7 +75,7 @@ async function makeAndMeasure(): Promise<void> {
       try {
         await exec('mkfs.xfs', ['-q', '-K', device]);
         await prepare(device, image, join(directory, 'mnt'));
-        // In a process of its own, whose peak memory is the reader's alone.
+        // Runs in a separate process, so that the peak memory is that of the reader alone.
         const { stdout } = await exec(process.execPath, [script!, device]);
         console.log(`${name}: ${stdout.trim()}`);
       } finally {

@@ -1,10 +1,10 @@
 /**
- * How long the used map of a large ext4 filesystem takes with its metadata in the page cache:
+ * Measures the time to read the allocation map of a large ext4 filesystem whose metadata is in the page cache.
  *
  *     scripts/node bench/used-map.ts [TIB]
  *
- * Makes a sparse image (1 TiB unless told otherwise; a few hundred MiB of it are real), fills and fragments it
- * so that every group's bitmap is on disk, reads the map five times, and removes it all. Needs root, e2fsprogs.
+ * Makes a sparse image of TIB TiB (default 1), of which a few hundred MiB are real. Fills and fragments the image so
+ * that every group's bitmap is on disk, reads the map five times, and removes the image. Needs root and e2fsprogs.
  */
 import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ try {
   await rm(directory, { recursive: true, force: true });
 }
 
-/** Nine tenths full, in pieces; every group touched. */
+/** Makes an image that is nine tenths full and fragmented, and in which every group was touched. */
 async function makeImage(features: readonly string[]): Promise<string> {
   const image = join(directory, 'image');
   await rm(image, { force: true });
@@ -41,7 +41,8 @@ async function makeImage(features: readonly string[]): Promise<string> {
   const device = await attachLoop(image);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { recursive: true });
-  // Without "discard", so that what is deleted leaves bitmaps behind; without the init thread, that holds the loop.
+  // Without "discard", so that deleted blocks leave bitmaps behind. Without the thread that initialises inode tables,
+  // because that thread keeps the loop device busy.
   await mountDevice(device, mountPoint, 'noinit_itable');
   try {
     const files = 200;

@@ -1,8 +1,10 @@
 /**
- * How fast one thread writes chunks into packs and reads them back, in MiB/s of plain bytes: from and to memory, and
- * a directory. Usage: scripts/node bench/vault-core.ts [MiB] [directory]
+ * Measures how fast one thread writes chunks into packs and reads them back, in MiB/s of plain bytes. The store is in
+ * memory, then in a directory.
  *
- * "program" is the bytes of the Node binary (they compress to 0.39), "random" cannot be compressed.
+ *     scripts/node bench/vault-core.ts [MiB] [directory]
+ *
+ * "program" is the bytes of the Node binary, which compress to 0.39 of their size. "random" cannot be compressed.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

@@ -3,9 +3,9 @@
  *
  *     scripts/node bench/full-backup/main.ts [--size 4G] [--runs 5] [--directory DIR]
  *
- * Needs root, ./one_step_build, and about three times the size in DIRECTORY (default /dev/shm, so that no disk
- * is measured). The tools take turns within each round, so that all of them see the same weather. The tables
- * go to docs/benchmarks.md by hand, with the machine.
+ * Needs root, ./one_step_build, and about three times the size in DIRECTORY (default /dev/shm, so that no disk is
+ * measured). The tools take turns within each round, so that other load on the machine affects all of them alike. Copy
+ * the tables and the description of the machine to docs/benchmarks.md by hand.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';
@@ -28,7 +28,7 @@ const { values } = parseArgs({
 const size = parseBytes(values.size, '--size');
 const runs = Number(values.runs);
 const directory = await mkdtemp(join(values.directory, 'bench-'));
-// A signal ends the run after the tool under way, and what was made is removed.
+// After a signal the present tool finishes; then the run ends and removes all it made.
 const stopping = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => stopping.abort());
 
@@ -67,7 +67,8 @@ async function once(
 ): Promise<Measurement> {
   const server = await startServer(kind, directory, size);
   try {
-    // The peers read through the page cache: none of them finds what an earlier one has left there.
+    // The peers read through the page cache. Flushing it keeps one tool from using data that an earlier tool has
+    // cached.
     await exec('blockdev', ['--flushbufs', device]);
     return await tool.run(device, server.uri);
   } finally {

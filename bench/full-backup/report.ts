@@ -1,7 +1,7 @@
 /** Medians, spreads and ratios as a table in Markdown. */
 import type { Measurement } from './tools.ts';
 
-/** Ratios are nbdcopy's time, run by run, over ours: above 1 we are faster. */
+/** Returns the table. A ratio is a tool's time divided by ours, run by run: above 1 we are faster. */
 export function table(results: ReadonlyMap<string, readonly Measurement[]>, sizeGiB: number): string {
   const ours = results.values().next().value ?? [];
   const rows = [...results].map(([name, runs]) => {
@@ -23,7 +23,7 @@ export function table(results: ReadonlyMap<string, readonly Measurement[]>, size
     .join('\n');
 }
 
-/** `median (lowest to highest)`. */
+/** Returns `median (lowest to highest)`. */
 export function spread(values: readonly number[], digits: number): string {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;

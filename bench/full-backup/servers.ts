@@ -1,4 +1,4 @@
-/** The receivers: each started anew for every run over a new, empty image. */
+/** The receivers. Each is started again for every run, over a new, empty image. */
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NbdServerProcess } from '../../test/helpers/nbd-process.ts';
@@ -29,7 +29,7 @@ export async function startServer(kind: ServerKind, directory: string, size: num
   };
 }
 
-/** Both over TCP on loopback, as a receiver on another machine would be. */
+/** Starts a server that listens on TCP over loopback, as a receiver on another machine would. */
 function start(kind: ServerKind, image: string): Promise<NbdServerProcess> {
   return kind === 'nbd-server'
     ? startNbdServer({ exports: { image: { exportname: image, flush: true, fua: true, trim: true } } })

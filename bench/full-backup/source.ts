@@ -1,4 +1,4 @@
-/** The devices that are backed up: noise, an ext4 filesystem over it, and files of random bytes in that. */
+/** The devices that are backed up: random bytes, an ext4 filesystem over them, and files of random bytes in it. */
 import { createReadStream } from 'node:fs';
 import { open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,7 +13,9 @@ export interface BenchSource {
   remove(): Promise<void>;
 }
 
-/** `fill`: the share of the filesystem's blocks that files take, 0 to 1. Leaves the filesystem unmounted. */
+/**
+ * Makes a device and leaves it unmounted. `fill` is the share of the filesystem's blocks that files take, from 0 to 1.
+ */
 export async function makeSource(directory: string, size: number, fill: number): Promise<BenchSource> {
   let used = 0;
   const noise = await NoiseDevice.make(directory, size, async (mountPoint) => {

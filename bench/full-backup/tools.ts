@@ -1,4 +1,6 @@
-/** What is timed: our own backup through the built programs, and the peers that people use for the same. */
+/**
+ * The tools that are timed: our own backup with the built programs, and other tools that people use for the same job.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -10,11 +12,11 @@ import { daemonPaths, isHealthy } from '../../test/helpers/daemon.ts';
 import { waitFor } from '../../test/helpers/nbd-process.ts';
 
 export interface Measurement {
-  /** Wall time. */
+  /** Wall-clock time. */
   readonly seconds: number;
-  /** User and system time of the tool, the server's excluded. */
+  /** User and system time of the tool, without that of the server. */
   readonly cpuSeconds: number;
-  /** Most memory resident at once, of the largest process, in MiB. */
+  /** Peak resident memory of the largest process, in MiB. */
   readonly peakMiB: number;
 }
 
@@ -25,7 +27,7 @@ export interface Tool {
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
-/** Times a shell command by GNU time, children included. */
+/** Times a shell command and its children with GNU time. */
 async function timed(command: string): Promise<Measurement> {
   const { stderr } = await exec(
     '/usr/bin/time',
@@ -47,7 +49,7 @@ function peer(name: string, command: (device: string, uri: string) => string): T
   return { name, run: (device, uri) => timed(command(device, uri)) };
 }
 
-/** Ours first: the ratios are against it. */
+/** The first tool is ours, because the ratios compare with the first. */
 export const tools: readonly Tool[] = [
   { name: 'dattod', run: (device, uri) => ours(device, uri, '') },
   { name: 'dattod, no fingerprints', run: (device, uri) => ours(device, uri, '--no-fingerprints') },
@@ -62,8 +64,8 @@ export const tools: readonly Tool[] = [
 ];
 
 /**
- * A daemon of its own for each run, so that its peak memory is that of one backup. Without a tracker: its programs are
- * loaded once after a boot, not for each backup.
+ * Runs our own backup. Each run has a new daemon, so that its peak memory is that of one backup. No tracker is used,
+ * because its programs are loaded once after a boot and not for each backup.
  */
 async function ours(device: string, uri: string, options: string): Promise<Measurement> {
   const paths = daemonPaths();
@@ -88,7 +90,7 @@ async function ours(device: string, uri: string, options: string): Promise<Measu
   }
 }
 
-/** User and system time of a process so far, threads included; clock ticks are 10 ms on Linux. */
+/** Returns the user and system time of a process and its threads so far. Clock ticks are 10 ms on Linux. */
 function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')

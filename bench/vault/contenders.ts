@@ -1,4 +1,4 @@
-/** What is timed: our vault through the built programs, restic, and borg, each with a store in a directory. */
+/** The tools that are timed: our vault with the built programs, restic, and borg. Each has a store in a directory. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readFile } from 'node:fs/promises';
@@ -11,18 +11,18 @@ import type { VaultSource } from './source.ts';
 
 export interface Timed {
   readonly seconds: number;
-  /** MiB. */
+  /** Peak memory, MiB. */
   readonly peak: number;
 }
 
 export interface Measured {
   first: Timed;
-  /** After 1 % was written in pieces of 1 MiB. */
+  /** The backup after 1 % of the device was written in pieces of 1 MiB. */
   second?: Timed;
-  /** After 1 % was written in blocks of 4 KiB: the hardest case, since each costs a whole chunk. */
+  /** The backup after 1 % was written in blocks of 4 KiB: the hardest case, because each block costs a whole chunk. */
   third?: Timed;
   restore?: Timed;
-  /** Bytes of the store after the third backup. */
+  /** Size of the store after the third backup, bytes. */
   stored?: number;
 }
 
@@ -40,7 +40,7 @@ export interface Contender {
 
 const build = fileURLToPath(new URL('../../build/', import.meta.url));
 
-/** Ours first: the ratios are against it. */
+/** The first contender is ours, because the ratios compare with the first. */
 export const contenders: readonly Contender[] = [
   { name: 'vault', begin: ours },
   {
@@ -114,7 +114,7 @@ async function ours(directory: string, source: VaultSource): Promise<Session> {
   };
 }
 
-/** Times a shell command by GNU time, children included. */
+/** Times a shell command and its children with GNU time. */
 async function timed(command: string): Promise<Timed> {
   const { stderr } = await exec('/usr/bin/time', ['-f', '\n%e %M', 'bash', '-o', 'pipefail', '-c', command], {
     timeoutMs: 1_800_000,

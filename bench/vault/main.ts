@@ -1,13 +1,14 @@
 /**
- * Times a vault against restic and borg on the same device in the same run: first backup, second after 1 % was written in
- * pieces of 1 MiB, third after 1 % was written in blocks of 4 KiB, restore, and the size of the store.
+ * Times a vault against restic and borg on the same device in the same run. Each tool makes three backups: the first,
+ * the second after 1 % was written in pieces of 1 MiB, and the third after 1 % was written in blocks of 4 KiB. Then the
+ * size of the store is read, and a restore is timed.
  *
  *     scripts/node bench/vault/main.ts [--size 4G] [--fill 0.5] [--runs 3] [--directory DIR]
  *
- * Needs root, ./one_step_build, restic and borgbackup (Debian), and about eight times the size in DIRECTORY
- * (default /dev/shm, so that no disk is measured). The device is mounted while it is backed up by ours, as it would
- * be; the others read it unmounted, which they need for an image that is consistent. They take turns within each
- * round. The tables go to docs/benchmarks.md by hand, with the machine.
+ * Needs root, ./one_step_build, restic and borgbackup (Debian), and about eight times the size in DIRECTORY (default
+ * /dev/shm, so that no disk is measured). Our backup reads the device while it is mounted, as in normal use. The others
+ * read it unmounted, because they cannot make a consistent image otherwise. The tools take turns within each round.
+ * Copy the table and the description of the machine to docs/benchmarks.md by hand.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus } from 'node:os';

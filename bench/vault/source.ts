@@ -1,6 +1,6 @@
 /**
- * The device that is backed up: noise, an ext4 filesystem over it, and files in that, half of them as compressible as
- * programs are (copies of the runtime with some bytes of their own), half of them random.
+ * The device that is backed up: random bytes, an ext4 filesystem over them, and files in it. Half of the files are as
+ * compressible as programs are: copies of the runtime, each with some bytes of its own. The other half is random.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, readdir, statfs, writeFile } from 'node:fs/promises';
@@ -14,9 +14,12 @@ export interface VaultSource {
   readonly device: string;
   /** Bytes in use. */
   readonly used: number;
-  /** Overwrites pieces of files of `piece` bytes at random places, until `share` of the device was written; synced. */
+  /**
+   * Overwrites pieces of `piece` bytes at random places of the files, until `share` of the device was written. Then
+   * syncs the filesystem.
+   */
   change(share: number, piece: number): Promise<void>;
-  /** Runs something while the filesystem is not mounted. */
+  /** Runs `work` while the filesystem is not mounted. */
   unmounted<T>(work: () => Promise<T>): Promise<T>;
   /** Compares the files of a restored image with those of the device. */
   compare(image: string): Promise<void>;
@@ -25,12 +28,12 @@ export interface VaultSource {
 
 const fileSize = 16 * MiB;
 
-/** Mounted and synced when it returns. */
+/** Makes a device. Its filesystem is mounted and synced when the function returns. */
 export async function makeSource(directory: string, size: number, fill: number): Promise<VaultSource> {
   let used = 0;
   const noise = await NoiseDevice.make(directory, size, async (mountPoint) => {
     used = await fillWithFiles(mountPoint, fill);
-    // Nobody's backup is to pay for that: those who read the device unmounted would not.
+    // Syncs before any backup is timed. The backups that read the device unmounted would not pay for it.
     await exec('sync', ['-f', mountPoint]);
   });
   const { mountPoint } = noise;
@@ -79,7 +82,7 @@ async function fillWithFiles(mountPoint: string, fill: number): Promise<number> 
     const used = (stat.blocks - stat.bfree) * stat.bsize;
     if (used >= before.blocks * before.bsize * fill - fileSize) return used;
     const bytes = number % 2 === 0 ? randomBytes(fileSize) : Buffer.from(program);
-    // Not two files of one content: nobody is to win by finding copies.
+    // No two files have the same content, so that no tool gains by deduplication.
     if (number % 2 === 1)
       for (let at = 0; at < fileSize; at += 8 * KiB) bytes.writeUInt32LE(number * 65536 + at, at);
     await writeFile(join(mountPoint, 'files', `file-${number}`), bytes);

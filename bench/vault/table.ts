@@ -3,7 +3,7 @@ import { MiB } from '../../src/base/bytes.ts';
 import { spread } from '../full-backup/report.ts';
 import type { Measured } from './contenders.ts';
 
-/** Ratios are a peer's time, run by run, over ours: above 1 we are faster. */
+/** Returns the table. A ratio is a peer's time divided by ours, run by run: above 1 we are faster. */
 export function table(results: ReadonlyMap<string, readonly Measured[]>): string {
   const ours = results.values().next().value ?? [];
   const rows = [...results].map(([name, runs]) => {
