@@ -1,7 +1,7 @@
 /**
- * Makes `build/`: bundles, native modules, the pinned Node runtime and the launchers; see docs/build.md.
- * The folder is complete in itself, may be copied anywhere, and two builds of one commit are identical.
- * It is made beside the old one and then swapped in, so that a failed build leaves the old one alone.
+ * Makes `build/`: bundles, native modules, the pinned Node runtime and the launchers (see docs/build.md). The folder
+ * needs nothing else and may be copied anywhere. Two builds of one commit are identical. The new folder is made beside
+ * the old one and then replaces it, so that a failed build does not touch the old one.
  */
 import {
   chmodSync,
@@ -46,7 +46,7 @@ say(`version ${version}, ${debug ? 'debug' : 'release'}, ${entries.length} entri
 const { files, packages } = await bundle({ root, entries, outdir: join(fresh, 'lib'), version, debug });
 say(`bundled ${files} files into build/lib`);
 
-// Node then need not guess that these are ES modules.
+// With this file, Node does not have to guess that the bundles are ES modules.
 writeFileSync(join(fresh, 'lib/package.json'), '{ "type": "module" }\n');
 
 const runtime = join(root, `node_modules/node-linux-${process.arch}`);
@@ -75,7 +75,7 @@ rmSync(final, { recursive: true, force: true });
 renameSync(fresh, final);
 say(`done in ${((performance.now() - started) / 1000).toFixed(1)} s`);
 
-/** Of all files in the folder, for `sha256sum --check`. */
+/** Returns the checksums of all files in the folder, for `sha256sum --check`. */
 function checksums(folder: string): string {
   const files = globSync('**', { cwd: folder }).filter((path) => lstatSync(join(folder, path)).isFile());
   return files

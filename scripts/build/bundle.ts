@@ -1,6 +1,6 @@
 /**
- * Bundles with esbuild: ES modules with shared chunks, all in one flat folder, so that a native module or a
- * sibling entry is found beside whichever chunk asks for it.
+ * Bundles the programs with esbuild into ES modules with shared chunks. All lie in one flat folder, so that every chunk
+ * finds native modules and other entries beside itself.
  */
 import { copyFileSync, mkdirSync, readdirSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
@@ -17,13 +17,13 @@ export interface BundleOptions {
 
 export interface BundleResult {
   readonly files: number;
-  /** Folders of the packages that went in, relative to the root, sorted. */
+  /** Folders of the bundled packages, relative to the root, sorted. */
   readonly packages: string[];
 }
 
 /**
- * Native modules: where a package looks for its binary, the bundle looks in `native/` beside itself.
- * `module` replaces the file that `loader` matches.
+ * The native modules. A package searches several places for its binary; the bundle loads it from `native/` beside
+ * itself. `module` replaces the source of the file that `loader` matches.
  */
 const natives = [
   {
@@ -42,7 +42,7 @@ const natives = [
   },
 ];
 
-/** What CommonJS packages expect to find; an ES module has none of it. */
+/** The variables that CommonJS packages expect, which an ES module does not have. */
 const banner = `import { createRequire as nodeCreateRequire } from 'node:module';
 const require = nodeCreateRequire(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;`;
 
@@ -62,7 +62,7 @@ export async function bundle(options: BundleOptions): Promise<BundleResult> {
     format: 'esm',
     platform: 'node',
     target: 'node24',
-    // Names stay, so that a stack trace in a bug report can be read.
+    // Identifiers are not minified, so that a stack trace in a bug report can be read.
     minifyWhitespace: !options.debug,
     minifySyntax: !options.debug,
     sourcemap: options.debug ? 'linked' : false,
@@ -97,8 +97,8 @@ const nativeModules: Plugin = {
 };
 
 /**
- * Node's own modules are taken as CommonJS takes them. An `import` of one evaluates its every lazy export: that of
- * node:http loads all of fetch and HTTP/2, 40 ms and 10 MB in each program and thread.
+ * Loads Node's own modules in the way of CommonJS. An `import` of such a module evaluates all its lazy exports. For
+ * node:http that loads all of fetch and HTTP/2, which costs 40 ms and 10 MB in each program and thread.
  */
 const builtinModules: Plugin = {
   name: 'builtin modules',
@@ -113,7 +113,10 @@ const builtinModules: Plugin = {
   },
 };
 
-/** `node_modules/a/x.js`, `node_modules/@b/c/y.js` become `node_modules/a`, `node_modules/@b/c`. */
+/**
+ * Returns the packages' folders, sorted: `node_modules/a/x.js` and `node_modules/@b/c/y.js` become `node_modules/a` and
+ * `node_modules/@b/c`.
+ */
 function packagesOf(inputs: readonly string[]): string[] {
   const folders = inputs.flatMap((input) => {
     const match = /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input.split(sep).join('/'));

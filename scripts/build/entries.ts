@@ -1,19 +1,19 @@
 /**
- * Which sources become bundles of their own: every program `src/bin/*.ts`, every worker thread's
- * `*-worker.ts` and every child process's `*-main.ts`. The same rule is in src/base/entry.ts.
+ * Finds the sources that become bundles of their own: the programs `src/bin/*.ts`, the worker threads `*-worker.ts` and
+ * the child processes `*-main.ts`. The same rule is in src/base/entry.ts.
  */
 import { globSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
 export interface Entry {
-  /** Name of the bundle, and of the launcher where it is a program. */
+  /** Name of the bundle. If the entry is a program, also the name of its launcher. */
   readonly name: string;
   readonly source: string;
-  /** It gets a launcher. */
+  /** Whether the entry is a program, which gets a launcher. */
   readonly program: boolean;
 }
 
-/** The entries under `src`, by name. Throws where two would get the same name. */
+/** Returns the entries under `src`, sorted by name. Throws if two have the same name. */
 export function findEntries(src: string): Entry[] {
   const sources = globSync(['bin/*.ts', '**/*-worker.ts', '**/*-main.ts'], { cwd: src });
   const entries = sources

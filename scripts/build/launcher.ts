@@ -1,18 +1,19 @@
 /**
- * The launchers: small sh scripts that find themselves also through symbolic links (so that
- * `ln -s /opt/agent/build/dattocli /usr/bin/` works) and become the program on the runtime beside them.
+ * The launchers: small sh scripts that run a program with the Node runtime beside them. They follow symbolic links to
+ * find their own folder, so that `ln -s /opt/agent/build/dattocli /usr/bin/` works.
  */
 import { nodeFlags } from '../../src/base/entry.ts';
 
 const always = [
   ...nodeFlags,
-  // A small nursery: 6 MB less for an idle dattod, and nothing here allocates fast enough to miss it.
+  // A small young generation of the heap saves 6 MB in an idle dattod. No program here allocates fast enough to need
+  // more.
   '--max-semi-space-size=1',
 ];
 
 /**
- * Programs whose result is on standard output. Node opens /dev/null in the place of a closed one, and a result would
- * vanish there; a descriptor that cannot be written makes the program fail instead.
+ * The programs that write their result to standard output. If that is closed, Node opens /dev/null in its place, and
+ * the result would be lost. So the launcher opens a descriptor that cannot be written, and the program fails.
  */
 const resultPrograms: readonly string[] = ['dattocli', 'fsawarebdcopy', 'in_use_sectors'];
 const closedOutput = `# A closed standard output must not swallow the result: writing to this one fails.
@@ -20,14 +21,14 @@ const closedOutput = `# A closed standard output must not swallow the result: wr
 `;
 
 /**
- * Threads of Node's pool in the daemon. A system call on a filesystem that hangs keeps its thread
- * (src/base/bounded-call.ts); the requests of jobs whose targets hang do so too, and the rest has to go on.
+ * Number of threads in Node's pool in the daemon. A system call on a filesystem that hangs keeps its thread
+ * (src/base/bounded-call.ts), and so does a request to a target that hangs. The other jobs must continue.
  */
 const daemonThreads = 64;
 
 /**
- * Open files that the daemon may have, if root can raise the limit: each device of a job takes some 40 (threads, source,
- * target, fingerprints), and some systems allow a process 1024.
+ * Limit of open files for the daemon, if root can raise it. Each device of a job takes some 40 (threads, source,
+ * target, fingerprints), and some systems allow a process only 1024.
  */
 const daemonFiles = 65_536;
 

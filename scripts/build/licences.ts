@@ -1,8 +1,11 @@
-/** The notices that the licences of the bundled packages ask for, one text for all. */
+/** The notices that the licences of the bundled packages require, as one text. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** `packages` are folders relative to `root`. Throws where a package comes without a licence text. */
+/**
+ * Returns the text. `packages` are folders relative to `root`. Throws if a package has neither a licence text nor the
+ * name of a licence.
+ */
 export function thirdPartyLicences(root: string, packages: readonly string[]): string {
   const parts = packages.map((folder) => {
     const path = join(root, folder);

@@ -1,6 +1,7 @@
 /**
- * The software bill of materials of build/, as CycloneDX 1.6 JSON: what is really in it, not what lies in
- * node_modules. Names, versions, licences and checksums only, so that two builds have the same bytes.
+ * Makes the software bill of materials of build/ as CycloneDX 1.6 JSON. It lists only the packages that are in build/,
+ * not all of node_modules. It holds names, versions, licences and checksums only, so that two builds have the same
+ * bytes.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -9,7 +10,7 @@ import { join } from 'node:path';
 export interface SbomOptions {
   readonly root: string;
   readonly version: string;
-  /** Folders of the packages that went in, relative to the root, sorted. */
+  /** Folders of the bundled packages, relative to the root, sorted. */
   readonly packages: readonly string[];
   /** The runtime that was copied. */
   readonly runtime: {
@@ -64,7 +65,7 @@ function packageComponent(root: string, folder: string, integrity: string | unde
   const { name, version, license } = packageFile(root, folder);
   const at = name.startsWith('@') ? name.indexOf('/') : -1;
   const purl = `pkg:npm/${name.replace('@', '%40')}@${version}`;
-  // npm's integrity is an algorithm and a hash in base64.
+  // An integrity in package-lock.json is the name of an algorithm and a hash in base64.
   const sha512 = /^sha512-(.+)$/.exec(integrity ?? '')?.[1];
   return {
     type: 'library',
@@ -80,7 +81,7 @@ function packageComponent(root: string, folder: string, integrity: string | unde
   };
 }
 
-/** Node, with the libraries that are compiled into it: it is these that security advisories name. */
+/** Returns Node with the libraries that are compiled into it, because security advisories name those libraries. */
 function runtimeComponent({ path, versions }: SbomOptions['runtime']): Component {
   const { node = '', ...inside } = versions;
   const purl = `pkg:generic/node@${node}`;
@@ -93,7 +94,7 @@ function runtimeComponent({ path, versions }: SbomOptions['runtime']): Component
     ...licences('MIT'),
     purl,
     components: Object.entries(inside)
-      // Numbers of interfaces, not of software.
+      // These two are version numbers of interfaces, not of libraries.
       .filter(([name]) => !['modules', 'napi'].includes(name))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, number = '']) => ({
