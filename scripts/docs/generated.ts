@@ -1,6 +1,6 @@
 /**
- * The parts of docs/ that come from the code. A part stands between `<!-- begin NAME -->` and `<!-- end -->`;
- * everything else in the files is written by people.
+ * Writes the parts of docs/ that are generated from the code. A part lies between `<!-- begin NAME -->` and
+ * `<!-- end -->`. People write the rest of these files.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { table } from './table.ts';
 const directory = join(import.meta.dirname, '../../docs');
 const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md'];
 
-/** What each part holds, by its name. */
+/** Returns the content of each generated part, by its name. */
 function generatedParts(api: OpenApi): ReadonlyMap<string, string> {
   const help = [...helpTexts()].map(([name, text]): [string, string] => [`help ${name}`, fenced(text)]);
   return new Map([
@@ -43,13 +43,14 @@ function generatedParts(api: OpenApi): ReadonlyMap<string, string> {
   ]);
 }
 
-/** Names of the files that are not as they should be. Throws where a part is missing or unknown. */
+/** Returns the names of the files whose parts are out of date. Throws if a part is missing or unknown. */
 export async function checkDocs(): Promise<string[]> {
   const stale: string[] = [];
   for (const { path, now, wanted } of await renderAll()) if (now !== wanted) stale.push(path);
   return stale;
 }
 
+/** Updates the files whose parts are out of date. Returns their names. */
 export async function writeDocs(): Promise<string[]> {
   const written: string[] = [];
   for (const { path, now, wanted } of await renderAll()) {

@@ -1,9 +1,11 @@
-/** The help of every command, for the manual and for the test that compares them. */
+/** The help texts of all commands, for docs/cli.md and for the test that compares the two. */
 import type { Command } from 'commander';
 import type { Io } from '../../src/cli/io.ts';
 import { createProgram } from '../../src/cli/program.ts';
 
-/** Returns the help texts by command name (`tracking stop`); `dattocli` names the program's own. */
+/**
+ * Returns the help texts by command name, for example `tracking stop`. `dattocli` is the help of the program itself.
+ */
 export function helpTexts(): ReadonlyMap<string, string> {
   const nowhere: Io = {
     out: () => undefined,
