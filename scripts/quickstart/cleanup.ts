@@ -1,13 +1,16 @@
 /**
- * What has to be undone, undone in reverse order: at the end, after a failure, after Ctrl-C. A step that fails
- * is told and the others still run.
+ * Undoes the steps of the quickstart in reverse order: at the end, after a failure, or after Ctrl-C. If an undo fails,
+ * that is reported and the others still run.
  */
 export class Cleanup {
   readonly #steps: { what: string; undo: () => Promise<unknown> }[] = [];
   #closed = false;
   #done: Promise<void> = Promise.resolve();
 
-  /** Throws where everything is being undone already: what was just made is undone too, and nothing goes on. */
+  /**
+   * Adds a step. If the cleanup has already started, this step is undone too, and `add` throws so that the caller
+   * stops.
+   */
   add(what: string, undo: () => Promise<unknown>): void {
     this.#steps.push({ what, undo });
     if (!this.#closed) return;
@@ -15,7 +18,7 @@ export class Cleanup {
     throw new Error('interrupted');
   }
 
-  /** Undoes everything that is there to undo; may be called again. */
+  /** Undoes all steps that were added and not yet undone. May be called again. */
   run(): Promise<void> {
     this.#closed = true;
     this.#done = this.#done.then(() => this.#undoAll());

@@ -1,16 +1,16 @@
 /**
- * The list of what the source held at the freeze, and the comparison of an image with it. A hook writes it
- * while everything is frozen, to memory (never to a frozen filesystem), with nothing but find and b2sum, so
- * that the proof owes nothing to the agent.
+ * Lists the files of the source at the freeze, and compares an image with the list. A hook writes the list while all
+ * filesystems of the job are frozen, so the list lies in memory and never on a frozen filesystem. The hook uses only
+ * find and b2sum, so that the proof does not depend on the agent.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { command, tryCommand } from './processes.ts';
 
 export interface FrozenList {
-  /** The executable to give as the frozen hook. */
+  /** Path of the executable for `--frozen-hook`. */
   readonly hook: string;
-  /** How long the hook took, milliseconds; undefined while it has not run. */
+  /** Returns the time that the hook took, milliseconds. Undefined if the hook has not run yet. */
   tookMs(): number | undefined;
   /** Compares the tree under `mountPoint` with the list. */
   compare(mountPoint: string): Promise<Comparison>;
@@ -19,12 +19,12 @@ export interface FrozenList {
 export interface Comparison {
   /** Files whose contents were compared. */
   readonly files: number;
-  /** What differs, a line each, for people. */
+  /** The differences, one line each, for people. */
   readonly differences: readonly string[];
 }
 
 const path = 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C';
-/** Everything about an entry but its access time. */
+/** Lists the attributes of each entry, without its access time. */
 const listing = String.raw`find . -xdev -printf '/%P\t%y\t%m\t%U:%G\t%s\t%T@\t->%l\n' | sort`;
 
 /** Lists every entry and checksums every file under `mountPoint`. `memory` is a folder on a tmpfs. */
@@ -34,8 +34,8 @@ export function listEverything(mountPoint: string, memory: string): FrozenList {
 }
 
 /**
- * Checksums a sample of smaller files, chosen and read once beforehand so that it takes next to nothing of the
- * freeze; after one second it stops.
+ * Checksums a sample of smaller files during the freeze. The sample is chosen and read once before the freeze, so that
+ * the hook takes very little of it. The hook stops after one second.
  */
 export async function listSample(mountPoint: string, memory: string): Promise<FrozenList> {
   const sample = join(memory, 'sample');
@@ -76,7 +76,7 @@ exit 0
         const now = await command('sh', ['-c', `${path}; cd "$1" && ${listing}`, 'sh', image]);
         differences.push(...differentLines(listed.trimEnd(), now));
       }
-      // The hook may have been stopped in the middle of a line.
+      // The last line is dropped, because the hook may have been stopped in the middle of it.
       const sums = (read('sums') ?? '').split('\n').slice(0, -1);
       writeFileSync(join(memory, 'check'), sums.map((line) => `${line}\n`).join(''));
       if (sums.length > 0) {

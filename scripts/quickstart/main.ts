@@ -1,8 +1,11 @@
 /**
- * ./quickstart: a full backup of a scratch device that is being written to, then the proof of the image; then two
- * recovery points in a vault, and the way back from them (vault.ts).
- * ./quickstart SOURCE DIRECTORY: the same of a real device, into DIRECTORY. Runs the programs of build/ as a
- * person would, each in a session of its own, and undoes all it made, also after a failure or Ctrl-C.
+ * `./quickstart` makes a full backup of a scratch device while a program writes to it, and proves that the image is
+ * right. Then it makes two recovery points in a vault and restores from them (vault.ts).
+ *
+ * `./quickstart SOURCE DIRECTORY` makes and proves an image of a real device in DIRECTORY, without a vault.
+ *
+ * It runs the programs of build/ as a person would, the daemon and the receiver each in its own session. It removes
+ * everything it made, also after a failure or Ctrl-C; only the image of a real device stays.
  */
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -18,7 +21,7 @@ import { makeScratchDevice, startWriter } from './scratch.ts';
 import { chooseDevice, type ListedDevice, refuseOnItself } from './source.ts';
 import { showVault, writeConfiguration } from './vault.ts';
 
-/** What is used here of `dattocli backupstatus --json`. */
+/** The fields of `dattocli jobs --json` that are used here. */
 interface JobReport {
   readonly uuid: string;
   readonly state: string;
@@ -35,11 +38,11 @@ interface JobReport {
 }
 
 interface Places {
-  /** Images go here. */
+  /** Directory for the images. */
   readonly images: string;
-  /** Sockets, logs and lists; in memory, so that a frozen filesystem is never in the way. */
+  /** Directory for sockets, logs and lists. It lies in memory, so that a frozen filesystem cannot block it. */
   readonly memory: string;
-  /** Mount points and the scratch device. */
+  /** Directory for mount points and the scratch device. */
   readonly work: string;
 }
 
@@ -63,7 +66,7 @@ await main(process.argv.slice(2)).catch((error: unknown) => {
 await cleanup.run();
 process.exit(isInterrupted() ? 130 : process.exitCode);
 
-/** A function, since the compiler does not see that a signal may have come meanwhile. */
+/** This is a function because the compiler does not see that a signal may have changed the variable in the meantime. */
 function isInterrupted(): boolean {
   return interrupted;
 }
@@ -130,7 +133,7 @@ function makePlaces(directory: string | undefined): Places {
   return { images, memory, work };
 }
 
-/** Starts dattosrv and dattod; resolves with the socket of dattod. */
+/** Starts dattosrv and dattod. Returns the socket of dattod. */
 async function startPrograms({ images, memory, work }: Places): Promise<string> {
   const receiver = join(memory, 'dattosrv.sock');
   const receiverLog = join(memory, 'dattosrv.log');
@@ -142,7 +145,7 @@ async function startPrograms({ images, memory, work }: Places): Promise<string> 
   const socket = join(memory, 'dattod.sock');
   const log = join(memory, 'dattod.log');
   const pins = join('/sys/fs/bpf', basename(memory));
-  // Tracking would go on without the daemon.
+  // Tracking would continue after the daemon has ended.
   cleanup.add('stop tracking', () => rm(pins, { recursive: true, force: true }));
   const { stateDirectory, runDirectory } = daemonPlaces(memory);
   const daemon = await background(
@@ -184,7 +187,7 @@ async function realDevice(source: string, places: Places, socket: string) {
   return { device, list: await listSample(mount.path, places.memory), mountPoint: undefined };
 }
 
-/** The job that was just run. */
+/** Returns the job that was just run. */
 async function lastJob(socket: string): Promise<JobReport> {
   const answer = await command(build('dattocli'), ['jobs', '--socket', socket, '--json']);
   const [job] = JSON.parse(answer) as JobReport[];

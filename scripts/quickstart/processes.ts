@@ -1,4 +1,4 @@
-/** Commands that are waited for, and programs that run beside the quickstart until they are stopped. */
+/** Runs commands to their end, and programs that run beside the quickstart until it stops them. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -8,13 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface Outcome {
   readonly code: number | null;
-  /** Standard output and standard error in the order they came. */
+  /** Standard output and standard error, in the order in which they arrived. */
   readonly output: string;
 }
 
 /**
- * Runs a command to its end; its output is kept. Throws where it cannot be run at all. Ctrl-C reaches it only
- * where it is `interruptible`: a losetup or mount that was cut off could leave what nobody then knows of.
+ * Runs a command to its end and returns its output. Throws if the command cannot be started. Ctrl-C reaches only a
+ * command that is `interruptible`. An interrupted losetup or mount could leave a device or mount that the cleanup does
+ * not know.
  */
 export async function tryCommand(
   program: string,
@@ -31,7 +32,7 @@ export async function tryCommand(
   return { code: child.exitCode, output: output.trim() };
 }
 
-/** The same, and anything but exit code 0 is an error that shows what it said. */
+/** Runs a command to its end. Throws with its output if the exit code is not 0. */
 export async function command(program: string, args: readonly string[]): Promise<string> {
   const { code, output } = await tryCommand(program, args);
   if (code !== 0)
@@ -39,7 +40,7 @@ export async function command(program: string, args: readonly string[]): Promise
   return output;
 }
 
-/** Unmounts; a reader that was just ended may keep the filesystem busy for a moment. */
+/** Unmounts. Tries for 5 seconds, because a reader that has just ended may keep the filesystem busy for a moment. */
 export async function unmount(path: string): Promise<void> {
   const deadline = performance.now() + 5000;
   for (;;) {
@@ -50,14 +51,14 @@ export async function unmount(path: string): Promise<void> {
   }
 }
 
-/** Detaches a loop device, unless it serves another file by now. */
+/** Detaches a loop device, unless it serves another file in the meantime. */
 export async function detachLoop(device: string, file: string): Promise<void> {
   const backing = `/sys/block/${basename(device)}/loop/backing_file`;
   if (existsSync(backing) && readFileSync(backing, 'utf8').startsWith(file))
     await command('losetup', ['--detach', device]);
 }
 
-/** Runs a command that talks to the person at the terminal. Resolves with its exit code. */
+/** Runs a command whose output goes to the terminal. Returns its exit code. */
 export async function visibly(program: string, args: readonly string[]): Promise<number | null> {
   const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
   await once(child, 'close');
@@ -66,13 +67,13 @@ export async function visibly(program: string, args: readonly string[]): Promise
 
 export interface Background {
   readonly pid: number;
-  /** SIGTERM, then SIGKILL after half a minute; resolves when it has ended. */
+  /** Sends SIGTERM, and SIGKILL after 30 s. Resolves when the program has ended. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts a program in a session of its own, so that Ctrl-C at the terminal reaches the quickstart alone, which
- * then stops it in its turn. What it says goes to `log`.
+ * Starts a program in its own session, with its output in the file `log`. Ctrl-C at the terminal then reaches only the
+ * quickstart, which stops its programs in the right order.
  */
 export async function background(
   program: string,
@@ -96,7 +97,9 @@ export async function background(
   };
 }
 
-/** Waits until somebody accepts connections on the socket. Throws with the log where the program ended. */
+/**
+ * Waits until the socket accepts connections. Throws with the log if the program has ended or does not answer in 15 s.
+ */
 export async function waitForSocket(
   socket: string,
   child: ChildProcess,

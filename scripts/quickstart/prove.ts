@@ -1,6 +1,6 @@
 /**
- * Proves an image: a loop device made read-only from it, each filesystem on it checked by its own checker
- * without repairing, mounted read-only, and compared with the list that was made at the freeze.
+ * Proves an image through a read-only loop device. Each filesystem on it is checked by its own checker without repairs,
+ * mounted read-only, and compared with the list that was made at the freeze.
  */
 import { mkdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -10,11 +10,11 @@ import { command, detachLoop, tryCommand, unmount } from './processes.ts';
 
 export interface Proof {
   readonly proven: boolean;
-  /** What was found, a line each. */
+  /** The results of the checks, one line each. */
   readonly findings: readonly string[];
 }
 
-/** How a filesystem is checked and mounted without writing; `mount` undefined where that is not safe. */
+/** The commands to check and mount a filesystem without writing. `mount` is undefined if mounting is not safe. */
 interface Method {
   readonly check: readonly string[];
   readonly mount: string | undefined;
@@ -25,14 +25,14 @@ const methods: Partial<Record<string, Method>> = {
   ext2: ext,
   ext3: ext,
   ext4: ext,
-  // A second filesystem with the UUID of a mounted one is only accepted with nouuid.
+  // XFS refuses to mount a second filesystem with the UUID of a mounted one, unless nouuid is given.
   xfs: { check: ['xfs_repair', '-n'], mount: 'ro,nouuid,norecovery' },
   vfat: { check: ['fsck.fat', '-n'], mount: 'ro' },
-  // Mounting a copy beside its original confuses btrfs, which goes by UUID.
+  // btrfs identifies filesystems by UUID, so it confuses a mounted copy with its original.
   btrfs: { check: ['btrfs', 'check', '--readonly'], mount: undefined },
 };
 
-/** `list` is what was seen at the freeze; it is compared with the only or first filesystem that mounts. */
+/** Checks the image and compares each filesystem that can be mounted with `list`, which was made at the freeze. */
 export async function proveImage(
   image: string,
   list: FrozenList | undefined,
@@ -64,7 +64,7 @@ export async function proveImage(
   return { proven, findings };
 }
 
-/** The loop device, or its partitions where it has some. */
+/** Returns the partitions of the loop device, or the loop device itself if it has none. */
 async function withPartitions(loop: string): Promise<string[]> {
   await tryCommand('udevadm', ['settle', '--timeout=5']).catch(() => undefined);
   const lines = (await command('lsblk', ['--noheadings', '--list', '--output', 'PATH', loop])).split('\n');
@@ -88,9 +88,10 @@ async function check(device: string, type: string, method: Method): Promise<[boo
 }
 
 /**
- * A file that is deleted while a program holds it open stays on disk, in the list of orphans, until it is
- * closed; so a perfect image of a filesystem in use has them, and the next mount removes them. e2fsck -n lists
- * each, then misses it in its bitmaps and counts. Returns their number, or 0 where it says anything else too.
+ * Returns the number of orphans in the output of e2fsck -n, or 0 if the output reports any other problem. A file that
+ * is deleted while a program holds it open stays on disk as an orphan until it is closed. So a perfect image of a
+ * filesystem in use has orphans, and the next mount removes them. e2fsck -n lists each orphan, and then reports
+ * differences in the bitmaps and counts because of it.
  */
 export function openAndDeleted(output: string): number {
   const known =
@@ -102,8 +103,9 @@ export function openAndDeleted(output: string): number {
 }
 
 /**
- * Freezing XFS logs its superblock once more, with a free count that leaves out what the kernel holds in reserve
- * (docs/formats/xfs.md, "Idle, frozen, live"); xfs_repair -n tells of both. True where it says nothing else.
+ * Returns whether the output of xfs_repair -n reports only the two effects of every freeze. A freeze logs the
+ * superblock once more, and its free count leaves out the blocks that the kernel holds in reserve (docs/formats/xfs.md,
+ * "Idle, frozen, live").
  */
 export function onlyFrozen(output: string): boolean {
   const known =

@@ -8,7 +8,10 @@ const MiB = 1024 * 1024;
 const deviceSize = 1024 * MiB;
 const fileLimit = 4000;
 const bytesLimit = 400 * MiB;
-/** The runtime alone is larger than all else; its checksum would only lengthen the freeze. */
+/**
+ * Larger files are not copied. The Node runtime is larger than all other files, and its checksum would lengthen the
+ * freeze.
+ */
 const sizeLimit = 32 * MiB;
 
 export interface Scratch {
@@ -17,7 +20,7 @@ export interface Scratch {
   readonly files: number;
 }
 
-/** Makes and fills it under `directory`; `cleanup` learns how to remove it. */
+/** Makes the scratch device under `directory` and fills it. Adds its removal to `cleanup`. */
 export async function makeScratchDevice(root: string, directory: string, cleanup: Cleanup): Promise<Scratch> {
   const backing = join(directory, 'scratch.img');
   const mountPoint = join(directory, 'scratch');
@@ -34,7 +37,10 @@ export async function makeScratchDevice(root: string, directory: string, cleanup
   return { device, mountPoint, files };
 }
 
-/** Files that every machine with this project has, the largest first. Returns their number. */
+/**
+ * Copies files of node_modules, which every machine with this project has. The largest come first. Returns their
+ * number.
+ */
 function copyRealFiles(root: string, destination: string): number {
   const files = globSync('node_modules/**', { cwd: root })
     .map((path) => ({ path, stat: statSync(join(root, path), { throwIfNoEntry: false }) }))
@@ -55,7 +61,7 @@ function copyRealFiles(root: string, destination: string): number {
   return count;
 }
 
-/** Starts the writer that goes on while the backup runs. */
+/** Starts the program that writes to the device while the backup runs. */
 export async function startWriter(scratch: Scratch, log: string, cleanup: Cleanup): Promise<void> {
   const writer = await background(
     process.execPath,

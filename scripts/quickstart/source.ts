@@ -1,9 +1,9 @@
-/** Finds the device that a person named, and refuses a directory that lies on it. */
+/** Finds the device that the user named, and refuses a directory that lies on it. */
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { command, tryCommand } from './processes.ts';
 
-/** What is used here of a line of `dattocli devices --json`. */
+/** The fields of a device in `dattocli devices --json` that are used here. */
 export interface ListedDevice {
   readonly path: string;
   readonly kernel_name: string;
@@ -18,7 +18,10 @@ export interface ListedDevice {
   readonly backup: { readonly possible: boolean; readonly how: string };
 }
 
-/** The one device that answers to `name`. Throws where none or several do, or it cannot be backed up. */
+/**
+ * Returns the device with this name. Throws if no device or several have the name, or if the device cannot be backed
+ * up.
+ */
 export function chooseDevice(devices: readonly ListedDevice[], name: string): ListedDevice {
   const path = name.startsWith('/') ? resolved(name) : name;
   const [, value = name] = /^(?:UUID|LABEL|PARTUUID|PARTLABEL)=(.*)$/.exec(name) ?? [];
@@ -39,7 +42,7 @@ export function chooseDevice(devices: readonly ListedDevice[], name: string): Li
   return device;
 }
 
-/** Throws where `directory` lies on `device`, or on something that does (a partition, LVM, a loop device). */
+/** Throws if `directory` lies on `device`, or on a partition, an LVM volume or a loop device that lies on `device`. */
 export async function refuseOnItself(device: ListedDevice, directory: string): Promise<void> {
   const under = await devicesUnder(directory);
   if (under.includes(resolved(device.path)))
@@ -49,7 +52,7 @@ export async function refuseOnItself(device: ListedDevice, directory: string): P
     );
 }
 
-/** The block devices that a directory lies on, down to the disks. */
+/** Returns the block devices that a directory lies on, down to the disks. */
 async function devicesUnder(directory: string): Promise<string[]> {
   const source = await deviceOf(directory);
   if (source === undefined) return [];
@@ -63,10 +66,13 @@ async function devicesUnder(directory: string): Promise<string[]> {
   return [...lowers, ...further];
 }
 
-/** By device number, or where the filesystem has one of its own (btrfs) by the mount table; undefined for no device. */
+/**
+ * Returns the block device of a path, or undefined if there is none. Uses the device number. If the filesystem has a
+ * number of its own, as btrfs does, uses the mount table.
+ */
 async function deviceOf(path: string): Promise<string | undefined> {
   const { dev } = statSync(path);
-  // As gnu_dev_major and gnu_dev_minor take it apart.
+  // The same split as in gnu_dev_major and gnu_dev_minor.
   const major = Math.floor(dev / 256) % 4096;
   const minor = (dev % 256) + Math.floor(dev / 2 ** 20) * 256;
   const number = `/sys/dev/block/${major}:${minor}`;
@@ -83,7 +89,7 @@ async function deviceOf(path: string): Promise<string | undefined> {
   return source.startsWith('/dev/') ? source : undefined;
 }
 
-/** The path without links; as it is where it does not exist. */
+/** Returns the path without symbolic links. Returns it unchanged if it does not exist. */
 function resolved(path: string): string {
   return statSync(path, { throwIfNoEntry: false }) === undefined ? path : realpathSync(path);
 }

@@ -1,6 +1,7 @@
 /**
- * The second half of ./quickstart: recovery points in a vault. A full, some files changed, a second point that sends
- * only that; then one file and the whole device are got back from it, and proven to be what was there at the freeze.
+ * The second half of ./quickstart: recovery points in a vault. A full backup makes the first point. Then some files are
+ * changed, and an incremental backup sends only these to the second point. One file and the whole device are restored
+ * from the second point, and the content is proven to be that at the freeze.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -11,7 +12,7 @@ import { command, tryCommand, visibly } from './processes.ts';
 import { proveImage } from './prove.ts';
 
 export interface VaultStage {
-  /** dattocli of build/. */
+  /** Path of the built dattocli. */
   readonly dattocli: string;
   readonly socket: string;
   readonly configuration: string;
@@ -19,14 +20,15 @@ export interface VaultStage {
   readonly runDirectory: string;
   readonly device: string;
   readonly mountPoint: string;
-  /** On a disk, and in memory. */
+  /** A directory on a disk. */
   readonly work: string;
+  /** A directory in memory. */
   readonly memory: string;
   readonly cleanup: Cleanup;
   readonly say: (line: string) => void;
 }
 
-/** What is used here of `dattocli points --json`. */
+/** The fields of `dattocli points --json` that are used here. */
 interface Points {
   readonly points: readonly {
     readonly id: string;
@@ -34,14 +36,14 @@ interface Points {
   }[];
 }
 
-/** The configuration of the daemon: the default vault is a directory on a disk. Returns its path. */
+/** Writes the configuration of the daemon and returns its path. The default vault is a directory on a disk. */
 export function writeConfiguration(memory: string, work: string): string {
   const path = join(memory, 'config.json');
   writeFileSync(path, JSON.stringify({ vaults: { default: { location: `vault:${join(work, 'vault')}` } } }));
   return path;
 }
 
-/** True where all that came back is what was there. */
+/** Makes the points and restores from them. Returns whether all restored data is proven to be right. */
 export async function showVault(stage: VaultStage): Promise<boolean> {
   const { say, work, memory, mountPoint, cleanup } = stage;
   const vault = ['--config', stage.configuration, '--state-dir', stage.stateDirectory];
@@ -83,14 +85,14 @@ export async function showVault(stage: VaultStage): Promise<boolean> {
 
 const changed = 'changed by quickstart';
 
-/** Some megabytes, so that it is to be seen what an incremental sends. */
+/** Writes some megabytes, so that the amount that an incremental sends can be seen. */
 function changeFiles(mountPoint: string): void {
   mkdirSync(join(mountPoint, changed));
   for (let number = 0; number < 8; number++)
     writeFileSync(join(mountPoint, changed, `file ${number}`), Buffer.alloc(256 * 1024, `${number} file `));
 }
 
-/** Restores a single file; where this machine cannot mount a point, that is said and no failure. */
+/** Restores one file and returns the result as a line. If this machine cannot mount a point, that is not a failure. */
 async function oneFile(
   { dattocli, work, runDirectory, mountPoint }: VaultStage,
   point: string,

@@ -1,6 +1,8 @@
 /**
- * Writes to the scratch filesystem until it is ended: numbered files that are made, grown, renamed and removed,
- * some of them synced. `writer.ts DIRECTORY`
+ * Writes to the scratch filesystem until a signal ends it. Makes, grows, renames and removes numbered files, and syncs
+ * some of the writes.
+ *
+ *     writer.ts DIRECTORY
  */
 import {
   appendFileSync,
@@ -17,7 +19,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const directory = process.argv[2]!;
 mkdirSync(directory);
-/** How many files there are at most. */
+/** The most files that exist at once. */
 const kept = 500;
 
 for (let number = 1; ; number++) {
