@@ -1,7 +1,9 @@
 /**
- * A reporter for node:test that yields one line of JSON at the end: how many tests passed, failed and were
- * skipped, the names of those that did, and how long each file took. It runs beside `spec`, which is for people but gives reasons only when all
- * has ended: so each failure's reason goes to standard error at once, and a run that is cut short has said why.
+ * A reporter for node:test that yields one line of JSON at the end. The line has the numbers of passed, failed and
+ * skipped tests, the names of the failed and skipped ones, and the time that each file took.
+ *
+ * It runs beside the reporter `spec`, which is for people but prints the reasons of failures only at the end. So this
+ * one writes each reason to standard error at once. An interrupted run has then printed why its tests failed.
  */
 import type { TestEvent } from 'node:test/reporters';
 import { relative } from 'node:path';
@@ -11,11 +13,11 @@ export interface Counts {
   passed: number;
   failed: number;
   skipped: number;
-  /** `file: name`, for the summary. */
+  /** The failed tests as `file: name`, for the summary. */
   failures: string[];
-  /** `file: name (reason)`. */
+  /** The skipped tests as `file: name (reason)`. */
   skips: string[];
-  /** How long each file took, from the start of its process to its end. */
+  /** The time that each file took, from the start of its process to its end. */
   files: { readonly file: string; readonly seconds: number }[];
 }
 
@@ -55,14 +57,16 @@ export default async function* countReporter(events: AsyncIterable<TestEvent>): 
   yield `${JSON.stringify(counts)}\n`;
 }
 
-/** The error that failed the test; the wrapper that node:test puts around it says nothing more. */
+/** Returns the error that failed the test. node:test wraps it in another error, which holds no more information. */
 function reasonOf(event: TestEvent): string {
   if (event.type !== 'test:fail') return '';
   const { error } = event.data.details;
   return inspect(error.cause instanceof Error ? error.cause : error, { depth: 4 }).slice(0, 8000);
 }
 
-/** The runner takes a file for a test whose name is its path. */
+/**
+ * Returns whether the event is about a whole file. The runner reports a file as a test whose name is the file's path.
+ */
 function isWholeFile({
   name,
   file,
@@ -71,7 +75,7 @@ function isWholeFile({
   return nesting === 0 && file !== undefined && relative(file, name) === '';
 }
 
-/** A suite that only failed because of a test in it is not counted beside that test. */
+/** Returns false for a suite that failed only because a test in it failed. Such a suite is not counted again. */
 function failedItself(event: TestEvent): boolean {
   return (
     event.type === 'test:fail' &&
@@ -79,7 +83,6 @@ function failedItself(event: TestEvent): boolean {
   );
 }
 
-/** Adds `more` to `counts`. */
 export function addCounts(counts: Counts, more: Counts): void {
   counts.passed += more.passed;
   counts.failed += more.failed;

@@ -1,23 +1,23 @@
 /**
- * What a test run must not leave behind: loop devices, mounts, filesystems that the kernel still holds (a
- * frozen one stays after its umount), changed settings of the kernel, processes, scratch files. Compared with a
- * picture taken at the start.
+ * Finds things that a test run must not leave behind, by comparison with a picture of the machine at the start. They
+ * are loop devices, mounts, pins in the kernel, changed settings of the kernel, processes and scratch files. They are
+ * also filesystems that the kernel still holds, because a frozen filesystem stays after its umount.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Set for everything that a run starts; a process that still carries it at the end was left behind. */
+/** An environment variable of all processes that a run starts. A process that has it after the run was left behind. */
 export const marker = 'AGENT_TEST_RUN';
 
-/** Settings that dattod changes while something is frozen. */
+/** Settings that dattod changes while a filesystem is frozen. */
 const settings = ['/sys/kernel/rcu_expedited'];
 
 export interface Picture {
   readonly things: ReadonlySet<string>;
 }
 
-/** Everything that counts, as lines for people. */
+/** Returns the things that exist now, one line each, for people. */
 function look(run: string, scratch: string): Set<string> {
   const things = new Set<string>();
   for (const name of list('/sys/block')) {
@@ -37,13 +37,13 @@ function look(run: string, scratch: string): Set<string> {
     const command = (read(`/proc/${pid}/cmdline`) ?? '').replaceAll('\0', ' ').trim();
     things.add(`process ${pid}: ${command.slice(0, 200)}`);
   }
-  // npm and tsc keep their compiled selves there.
+  // npm and tsc keep their own compiled code in node-compile-cache.
   for (const name of list(scratch))
     if (name !== 'node-compile-cache') things.add(`scratch file ${join(scratch, name)}`);
   return things;
 }
 
-/** The processes that carry the marker of this run. */
+/** Returns the processes whose environment has the marker of this run. */
 export function processesOf(run: string): number[] {
   const pids = list('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid);
   return pids
@@ -55,7 +55,9 @@ export function takePicture(run: string, scratch: string): Picture {
   return { things: look(run, scratch) };
 }
 
-/** What is there now and was not then; waits up to `patienceMs` for it to go by itself. */
+/**
+ * Returns the things that exist now and not in `before`. Waits up to `patienceMs` until they disappear by themselves.
+ */
 export async function leftovers(
   before: Picture,
   run: string,
@@ -74,7 +76,7 @@ function list(path: string): string[] {
   return existsSync(path) ? readdirSync(path) : [];
 }
 
-/** The file's text; undefined where it is gone or may not be read, as with a process that just ended. */
+/** Returns the file's text. Undefined if the file is gone or may not be read, for example that of an ended process. */
 function read(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');

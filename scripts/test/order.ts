@@ -1,7 +1,7 @@
 /**
- * The order of the integration tests: the files that take longest come first, so that none of them runs at the end while
- * the other processor is idle. Those that start a Ceph lie apart. ./run_tests prints the slowest files; an order that is
- * out of date costs only time.
+ * The order of the integration tests. The files that take longest come first, so that none of them runs at the end
+ * while the other processor is idle. Files that start a Ceph are not next to each other. ./run_tests prints the slowest
+ * files. An order that is out of date costs only time.
  */
 import { basename } from 'node:path';
 
@@ -28,7 +28,7 @@ const longest: readonly string[] = [
   'vault-model',
 ];
 
-/** The files whose names `longest` has, in its order; then the others by name. */
+/** Returns the files that `longest` names, in its order, then the others by name. */
 export function longestFirst(files: readonly string[]): string[] {
   const place = (file: string): number => {
     const index = longest.indexOf(basename(file, '.test.ts'));

@@ -1,5 +1,5 @@
 /**
- * Runs test files with node:test in the order in which they are given; `node --test` would sort them by name.
+ * Runs test files with node:test in the given order. `node --test` would sort them by name.
  *
  *     run-files.ts COUNTS CONCURRENCY TIMEOUT_MS FILE…
  *
@@ -12,7 +12,7 @@ import countReporter from './count-reporter.ts';
 
 const [counts, concurrency, timeout, ...files] = process.argv.slice(2);
 const interrupted = new AbortController();
-// The files' processes get the signal too, since they are in the same group.
+// The processes of the test files get the signal too, because they are in the same process group.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
 const stream = run({
   files,

@@ -1,6 +1,7 @@
 /**
- * ./run_tests [PATTERN]: the quick checks, the build, the integration tests, and what they left behind.
- * The last line is `N passed, N failed, N skipped`. With PATTERN, only test files whose path contains it.
+ * `./run_tests [PATTERN]` runs the quick checks, the unit tests, the build and the integration tests, and then searches
+ * for things that the tests left behind. Its last line is `N passed, N failed, N skipped`. With PATTERN, it runs only
+ * test files whose path contains PATTERN, and no quick checks.
  */
 import { randomUUID } from 'node:crypto';
 import { chmodSync, globSync, mkdtempSync, rmSync } from 'node:fs';
@@ -20,34 +21,37 @@ if (process.argv.length > 3 || pattern.startsWith('-')) {
   process.exit(2);
 }
 
-/** All integration tests together may take this long, milliseconds: for a machine that hangs, not for a slow one. */
+/**
+ * Time limit for all integration tests together, milliseconds. It is meant for a machine that hangs, not for a slow
+ * one.
+ */
 const integrationLimit = 45 * 60_000;
 
 const started = performance.now();
 const total = noCounts();
 const run = randomUUID();
-// Short, since the paths of Unix sockets lie in it.
+// The name is short because Unix sockets lie in this directory, and the length of their paths is limited.
 const scratch = mkdtempSync(join(tmpdir(), 'at-'));
-// Debian's nbd-server reaches its images as the user nbd.
+// Debian's nbd-server opens its images as the user nbd.
 chmodSync(scratch, 0o755);
 const environment = {
   ...process.env,
   [marker]: run,
   TMPDIR: scratch,
-  // Each test file and each program that it starts from the sources is a process of its own: none compiles again what
-  // another one has compiled.
+  // Each test file, and each program that it starts from the sources, is a process of its own. With this cache, no
+  // process compiles code that another process has already compiled.
   NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/node-compile-cache'),
 };
 const before = takePicture(run, scratch);
 
 const unit = globSync(['src/**/*.test.ts', 'test/unit/**/*.test.ts']).sort();
 const integration = longestFirst(globSync('test/integration/**/*.test.ts'));
-/** Tests that would slow down or disturb any other test beside them. */
+/** Tests that would slow down or disturb every other test that runs at the same time. */
 const alone = globSync('test/alone/**/*.test.ts').sort();
 const chosen = (files: readonly string[]) => files.filter((file) => file.includes(pattern));
 
 if (pattern === '') {
-  // Each has one thread; the lint takes about as long as all others together.
+  // Each check has one thread. The lint takes about as long as all others together.
   const inTurn = async (scripts: readonly string[]): Promise<void> => {
     for (const script of scripts)
       await runStep(`npm run ${script}`, ['npm', 'run', '--silent', script], environment, total);
@@ -63,7 +67,7 @@ if (process.getuid?.() === 0) {
   await runTestFiles(
     'integration tests',
     chosen(integration),
-    // More than two processors have work for: jobs wait for limited rates, time-outs and servers.
+    // More files at once than two processors can run, because many tests wait for limited rates, time-outs and servers.
     { environment: withBuild, limitMs: integrationLimit, concurrency: 3 },
     total,
   );
@@ -114,6 +118,6 @@ function endProcess(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has ended meanwhile.
+    // The process has ended in the meantime.
   }
 }

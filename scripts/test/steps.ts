@@ -1,4 +1,6 @@
-/** The steps of a test run, each in a process group of its own that a watchdog ends when its time is over. */
+/**
+ * The steps of a test run. Each runs in its own process group, which a watchdog ends when the time limit is reached.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,16 +11,16 @@ type Environment = Record<string, string | undefined>;
 
 export interface TestFilesOptions {
   readonly environment: Environment;
-  /** For all files together, milliseconds. */
+  /** Time limit for all files together, milliseconds. */
   readonly limitMs: number;
   /** Files that run at once. */
   readonly concurrency: number;
 }
 
-/** One test may take this long, milliseconds. */
+/** Time limit for one test, milliseconds. */
 const testLimit = 5 * 60_000;
 
-/** Runs a command that is right or wrong as a whole; a failure counts as one failed test. Returns whether it was right. */
+/** Runs a command. A failure of the command counts as one failed test. Returns whether the command succeeded. */
 export async function runStep(
   name: string,
   command: readonly string[],
@@ -57,7 +59,7 @@ export async function runTestFiles(
   const text = existsSync(results) ? readFileSync(results, 'utf8') : '';
   const counts = text === '' ? noCounts() : (JSON.parse(text) as Counts);
   rmSync(folder, { recursive: true });
-  // A runner that failed without a failing test (killed by the watchdog, a crash) is itself a failure.
+  // If the runner failed without a failed test, because it crashed or the watchdog ended it, that counts as a failure.
   if (outcome !== undefined && counts.failed === 0) {
     counts.failed++;
     counts.failures.push(`${name}: ${outcome}`);
@@ -68,7 +70,7 @@ export async function runTestFiles(
   );
 }
 
-/** `outcome` says what went wrong; undefined where the command exited with 0 in time. */
+/** Runs a command. `outcome` is the failure, or undefined if the command exited with 0 in time. */
 async function run(
   [program, ...rest]: readonly string[],
   environment: Environment,
@@ -105,12 +107,12 @@ async function run(
   return { outcome: code === null ? `killed by ${signal ?? 'a signal'}` : `exit code ${code}`, seconds };
 }
 
-/** The group leads no other life than the child's, so its id is the child's. */
+/** Signals the child's process group. The child leads the group, so its process ID is also the ID of the group. */
 function signalGroup(child: ChildProcess, signal: NodeJS.Signals): void {
   if (child.pid === undefined) return;
   try {
     process.kill(-child.pid, signal);
   } catch {
-    // It has ended meanwhile.
+    // The process group has ended in the meantime.
   }
 }
