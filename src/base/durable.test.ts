@@ -13,7 +13,7 @@ after(() => rm(directory, { recursive: true }));
 
 test('a file replaces the old one, also if an earlier attempt left a temporary file', async () => {
   const path = join(directory, 'record');
-  await writeFile(`${path}.new`, 'longer than what comes now');
+  await writeFile(`${path}.new`, 'left by an earlier attempt');
   await replaceFile(path, 'begin ', new Uint8Array(2 ** 20).fill(0x78), ' end');
   const text = await readFile(path, 'latin1');
   assert.deepEqual([text.length, text.slice(0, 7), text.slice(-5)], [2 ** 20 + 10, 'begin x', 'x end']);

@@ -104,7 +104,7 @@ export async function holdDirectory(path: string): Promise<HeldDirectory> {
 }
 
 function failed(path: string, code: string, cause?: unknown): AgentError {
-  const why = code === 'ENOTDIR' || code === 'ELOOP' ? `it is no directory (${code})` : code;
+  const why = code === 'ENOTDIR' || code === 'ELOOP' ? `it is not a directory (${code})` : code;
   return new AgentError('FILE_ERROR', `${path} cannot be used as a directory: ${why}`, {
     hint: 'Name a directory, or one that can be made',
     cause,
