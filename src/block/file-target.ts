@@ -60,7 +60,7 @@ export async function openFileTarget(path: string, options: FileTargetOptions = 
       // On some kernels the open succeeds, and only the first write fails.
       if (!readOnly && blockDeviceReadOnly(fd))
         throw new AgentError('TARGET_READ_ONLY', `${path} is a read-only block device`, {
-          hint: 'blockdev --setrw makes it writable, where the hardware allows',
+          hint: `run blockdev --setrw ${path}, if the hardware allows it`,
         });
       return new FileTarget(path, handle, blockDeviceSize(fd), blockDeviceSectors(fd).logical);
     }
@@ -174,7 +174,7 @@ export class FileTarget implements Target {
         if (bytesRead === 0)
           throw new AgentError(
             'TARGET_WRITE_ERROR',
-            `${this.name} ends at ${offset + done}, of ${this.size} bytes: somebody cut it short`,
+            `${this.name} ends at ${offset + done}, of ${this.size} bytes: another process truncated it`,
           );
         done += bytesRead;
       }

@@ -32,7 +32,7 @@ export async function targetOpenFailure(path: string, cause: unknown): Promise<u
     case 'ENOENT':
     case 'ENOTDIR':
       return new AgentError('FILE_ERROR', `${path} cannot be opened: there is no such file or directory`, {
-        hint: 'make its directory first; the image file itself is made where it is missing',
+        hint: 'make its directory first; the image file itself is made if it is missing',
         cause,
       });
     default:
