@@ -392,7 +392,7 @@ test('the daemon waits at its end for the work of cancelled checks, as long as f
     const its = new Client(own.socket);
     const starting = assert.rejects(its.post('/v1/jobs', full('/dev/fda1', 'deaf')), { code: 'CANCELLED' });
     await preparingJob(its);
-    const stopping = own.daemon.stop('the test says so');
+    const stopping = own.daemon.stop('the test stops it');
     await starting;
     if (isOver) open();
     assert.equal(await stopping, isOver);
@@ -413,10 +413,10 @@ test('the daemon cancels running jobs at its end, informs listeners, and starts 
   await preparingJob(its);
   const log = `${own.directory}/log`;
   assert.ok(!readFileSync(log, 'utf8').includes('job started'), 'nothing is logged while frozen');
-  assert.equal(await own.daemon.stop('the test says so'), true);
+  assert.equal(await own.daemon.stop('the test stops it'), true);
   await listening;
   assert.equal(seen.at(-1)?.state, 'CANCELLED');
-  assert.match(seen.at(-1)!.error!.message, /the test says so/);
+  assert.match(seen.at(-1)!.error!.message, /the test stops it/);
   await assert.rejects(checked, { code: 'CANCELLED' });
   await assert.rejects(its.get('/v1/health'), { code: 'DAEMON_UNREACHABLE' });
   assert.match(readFileSync(log, 'utf8'), /job started[^]*job ended[^]*dattod has stopped/);
@@ -426,7 +426,7 @@ test('the daemon cancels running jobs at its end, informs listeners, and starts 
 test('a job that does not end when it is cancelled does not keep the daemon running for ever', async () => {
   const own = await startFakeDaemon(5, { cancelMs: 50 });
   await new Client(own.socket).post('/v1/jobs', full('/dev/fda1', 'stuck'));
-  assert.equal(await own.daemon.stop('the test says so'), false);
+  assert.equal(await own.daemon.stop('the test stops it'), false);
   assert.match(readFileSync(`${own.directory}/log`, 'utf8'), /a job did not end in time/);
   rmSync(own.directory, { recursive: true });
 });

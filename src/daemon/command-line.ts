@@ -33,17 +33,17 @@ export function daemonCommand(write: (text: string) => void = writeOut): Command
     .addOption(
       new Option('--log-level <level>', 'least level that is logged').choices(logLevels).default('info'),
     )
-    .option('--state-dir <path>', 'job history and what is known of targets', defaults.stateDirectory)
+    .option('--state-dir <path>', 'job history and the known content of targets', defaults.stateDirectory)
     .option('--run-dir <path>', 'records of frozen filesystems; on a tmpfs', defaults.runDirectory)
     .option(
       '--pin-dir <path>',
-      'where change tracking goes on without the daemon; on a bpffs',
+      'change tracking continues here without the daemon; on a bpffs',
       defaults.pinDirectory,
     )
     .option('--config <path>', 'configuration, JSON; need not be there', defaults.config)
     .option(
       '--remove-tracking',
-      'instead of running: remove what tracks writes in the kernel, for the removal of a package',
+      'instead of running: remove change tracking from the kernel, for the removal of a package',
     )
     .allowExcessArguments(false)
     .exitOverride()

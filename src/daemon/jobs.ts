@@ -93,7 +93,7 @@ export class JobTable {
     const reservation = this.#reservations.reserve(uuid, pairs, devices);
     const preparation = this.#preparations.begin(uuid, kind, pairs);
     const leave = (): void =>
-      preparation.cancel(new AgentError('CANCELLED', 'Nobody waits for the start any more'));
+      preparation.cancel(new AgentError('CANCELLED', 'The client does not wait for the start any more'));
     gone?.addEventListener('abort', leave);
     if (gone?.aborted === true) leave();
     let prepared: PreparedJob | undefined;

@@ -224,7 +224,7 @@ test('an epoch does not continue if the device is gone, duplicated, resized or a
     ['gone', [], /^no device with the UUID .* was there before the mounts$/],
     ['twice', [device, { ...device, path: '/dev/copy' }], / and .* have the same UUID$/],
     ['size', [{ ...device, size: 64 * MiB }], /^its size in bytes was "33554432" and is "67108864"$/],
-    ['loop', [{ ...device, kind: 'loop' }], /^a loop device is made anew/],
+    ['loop', [{ ...device, kind: 'loop' }], /^a loop device is made again/],
   ];
   for (const [what, devices, why] of cases) {
     await machine.shutDown();
@@ -258,7 +258,7 @@ test('an epoch does not continue in the same boot, with a damaged record, or aft
   const tracker = new MemoryTracker();
   const device = await machine.look();
   await tracker.track({ ...device, partition: undefined, diskSequence: 1, uuid: device.filesystem!.uuid! });
-  assert.match((await machine.start({ tracker })) ?? '', /^it was tracked anew in this boot already$/);
+  assert.match((await machine.start({ tracker })) ?? '', /^its tracking already began again in this boot$/);
 });
 
 test('a shutdown leaves out an uncertain device, and the next boot gives the reason', async (t) => {
@@ -295,7 +295,7 @@ test('a device that is detached between two saves keeps its record, if nothing w
   const bytes = await readRecord(machine.place);
   await markRecordUsed(machine.place, bytes!, boots.two);
   const after = await machine.shutDown({ more: { kind: 'loop' }, detached: () => undefined });
-  assert.match(after.leftOut.join(), /^a loop device is made anew/, 'the reason of the first save stays');
+  assert.match(after.leftOut.join(), /^a loop device is made again/, 'the reason of the first save stays');
   const untracked = await machine.shutDown({ detached: ({ devices }) => devices.clear() });
   assert.deepEqual(untracked.leftOut, ['its tracking has ended since']);
 });

@@ -78,7 +78,7 @@ for (const [name, listDevices, untrack] of [
     const first = await begin(tracked, 'auto');
     assert.ok(first.tracker !== undefined);
     assert.equal(first.epoch.id, 'anew 1');
-    assert.match(first.doubt ?? '', /what the boot loader may have written was not found: /);
+    assert.match(first.doubt ?? '', /the blocks that the boot loader may have written were not found: /);
     // The device is untracked only once.
     const second = await begin(tracked, 'auto');
     assert.ok(second.tracker !== undefined && second.epoch.id === 'anew 1');
@@ -89,7 +89,7 @@ test('a device that can never be untracked is backed up as if nothing tracked it
   const marks = await markBootLoaderFiles(going, broken, trackers, silentLog());
   const begin = untrackFirst(withReasonOfReboot(start, marks.outcome), marks.stillTracked, trackers);
   const started = await begin(tracked, 'auto');
-  assert.ok(started.tracker === undefined && /in doubt .*EIO/.test(started.why));
+  assert.ok(started.tracker === undefined && /may have missed writes .*EIO/.test(started.why));
   await assert.rejects(begin(tracked, 'ebpf'), { code: 'FILE_ERROR' });
   const other = await begin({ ...tracked, uuid: 'b', minor: 2 }, 'auto');
   assert.ok(other.tracker !== undefined);

@@ -56,8 +56,11 @@ export async function markBootLoaderFiles(
       }
     } catch (thrown) {
       const err = toAgentError(thrown);
-      log.warn({ device: path, err }, 'what the boot loader writes was not found: the next backup compares');
-      doubts.set(uuid, `what the boot loader may have written was not found: ${err.message}`);
+      log.warn(
+        { device: path, err },
+        'the blocks that the boot loader writes were not found: the next backup compares',
+      );
+      doubts.set(uuid, `the blocks that the boot loader may have written were not found: ${err.message}`);
       if (!(await untracked(uuid, devices, trackers, log))) stillTracked.add(uuid);
     }
   }
@@ -84,7 +87,7 @@ async function untracked(
     for (const device of devices) if (device.filesystem?.uuid === uuid) await trackers.untrack(device);
     return true;
   } catch (err) {
-    log.warn({ uuid, err }, 'a device that is in doubt could not be untracked yet');
+    log.warn({ uuid, err }, 'a device whose tracking may have missed writes could not be untracked yet');
     return false;
   }
 }
@@ -106,7 +109,10 @@ export function untrackFirst(
     } catch (thrown) {
       if (wish !== 'auto') throw thrown;
       const { message } = toAgentError(thrown);
-      return { tracker: undefined, why: `its tracking is in doubt and could not be begun anew (${message})` };
+      return {
+        tracker: undefined,
+        why: `its tracking may have missed writes and could not be started again (${message})`,
+      };
     }
     left.delete(device.uuid);
     return start(device, wish);

@@ -37,7 +37,7 @@ export async function heldBySomebody(device: Device): Promise<string | undefined
   } catch (thrown) {
     if (errnoCode(thrown) !== 'EBUSY') throw thrown;
     const holders = device.holders.length > 0 ? ` (${device.holders.join(', ')})` : '';
-    return `something holds it that is no mount here${holders}`;
+    return `it is held, but not by a mount here${holders}`;
   }
 }
 
@@ -82,11 +82,12 @@ export async function identityOf(device: Device, devices: readonly Device[], sys
  */
 export function unsuitable(device: Device): string | undefined {
   if (device.kind === 'loop')
-    return 'a loop device is made anew at each boot, over a file that others can write';
+    return 'a loop device is made again at each boot, over a file that other processes can write';
   if (/^(nbd|zram|rbd|drbd|ram)/.test(device.kernelName))
-    return 'other machines may write to what it stands for, or it is gone with the memory';
+    return 'other machines may write to its data, or its data is lost with the memory';
   if (device.filesystem === undefined)
     return 'no filesystem could be read on it (it has none, or did not answer)';
-  if (device.filesystem.uuid === undefined) return 'its filesystem has no UUID by which it is known again';
+  if (device.filesystem.uuid === undefined)
+    return 'its filesystem has no UUID that identifies it after the reboot';
   return undefined;
 }

@@ -161,7 +161,7 @@ async function resumeOne(
   if (described === undefined || problem !== undefined) return problem ?? 'it cannot be tracked';
   const early = await mountedHow(device);
   if (typeof early === 'object') return mountedTooEarly(early);
-  if ((await trackers.look(described)) !== undefined) return 'it was tracked anew in this boot already';
+  if ((await trackers.look(described)) !== undefined) return 'its tracking already began again in this boot';
 
   // Tracking starts first: later writes are marked, and earlier writes show in the signs.
   const started = await trackers.start(described, 'ebpf');
@@ -181,7 +181,7 @@ async function goOn(
   tracker: Tracker,
   bootedAt: number,
 ): Promise<string | undefined> {
-  if (tracker.resume === undefined) return 'what tracks it now cannot go on with an epoch';
+  if (tracker.resume === undefined) return 'its present tracker cannot continue an epoch';
   const mounted = await mountedHow(device);
   if (typeof mounted === 'object') return mountedTooEarly(mounted);
   const signs = await signsOf(device.path);

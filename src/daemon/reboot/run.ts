@@ -48,7 +48,7 @@ export function rebootCommand(
     .addCommand(
       withPlaces(new Command('save'))
         .description(
-          'at shutdown: records what was written to filesystems that are not mounted for writing any more; adds to what this shutdown has recorded',
+          'at shutdown: records the writes to filesystems that are not mounted for writing any more; adds to the record of this shutdown',
         )
         .option('--late', 'only if the record has a device of its own, which can be written to the end')
         .action((values: Values) => run('save', values)),
@@ -56,7 +56,7 @@ export function rebootCommand(
     .addCommand(
       withPlaces(new Command('resume'))
         .description('early in the boot: continues tracking if nothing can have been written since')
-        .option('--wait <seconds>', 'how long recorded devices that are not there yet are waited for', '10')
+        .option('--wait <seconds>', 'how long to wait for recorded devices that do not exist yet', '10')
         .option(
           '--limit <seconds>',
           'how long all of it may take; less than the time limit of the unit',
@@ -66,7 +66,7 @@ export function rebootCommand(
     )
     .addCommand(
       configure(new Command('prepare'))
-        .description('makes an empty partition the place of the record; what it holds is lost')
+        .description('makes an empty partition the place of the record; its content is lost')
         .argument('<device>')
         .action((device: string) => run('prepare', {} as Values, device)),
     );

@@ -93,7 +93,7 @@ async function drain(
   const signs = await signsOf(device.path);
   if (typeof signs === 'string') return signs;
   const { tracker } = await trackers.start(described, 'ebpf');
-  if (tracker?.resume === undefined) return 'what tracks it does not outlive a reboot';
+  if (tracker?.resume === undefined) return 'its tracker does not outlive a reboot';
   // Not committed: if the machine continues after all, nothing is lost.
   const { epoch, generation, dirty } = await tracker.take(described);
   if (epoch.id !== looked.state.epoch.id) return 'its epoch ended in the meantime';
