@@ -69,12 +69,12 @@ const thickCases: readonly {
   readonly expected: number | RegExp;
 }[] = [
   { name: 'a small volume gets no more than it can fill', volume: {}, expected: 18 },
-  { name: 'less than that where the group has less', volume: { vg_free: String(20 * MiB) }, expected: 5 },
-  { name: 'nothing where the group is full', volume: { vg_free: '0' }, expected: /has 0 B free.*needs 16/ },
-  { name: 'as much as is wanted', volume: {}, wanted: 30 * MiB, expected: 8 },
-  { name: 'more than there is', volume: {}, wanted: 900 * MiB, expected: 18 },
+  { name: 'a group with less free space gives less', volume: { vg_free: String(20 * MiB) }, expected: 5 },
+  { name: 'a full group gives nothing', volume: { vg_free: '0' }, expected: /has 0 B free.*needs 16/ },
+  { name: 'the wanted size', volume: {}, wanted: 30 * MiB, expected: 8 },
+  { name: 'a wanted size above what the volume can fill', volume: {}, wanted: 900 * MiB, expected: 18 },
   {
-    name: 'what is wanted and not there',
+    name: 'a wanted size that the group does not have',
     volume: { vg_free: String(20 * MiB) },
     wanted: 30 * MiB,
     expected: /needs 30/,
@@ -85,11 +85,11 @@ const thickCases: readonly {
     expected: 2500,
   },
   {
-    name: 'a large volume needs a hundredth at least',
+    name: 'a large volume needs at least a hundredth',
     volume: { lv_size: String(100_000 * MiB), vg_free: String(996 * MiB) },
     expected: /needs 1000/,
   },
-  { name: 'an origin of others', volume: { lv_attr: 'owi-aos---' }, expected: 18 },
+  { name: 'an origin of other snapshots', volume: { lv_attr: 'owi-aos---' }, expected: 18 },
   { name: 'a snapshot', volume: { lv_attr: 'swi-aos---' }, expected: /no snapshot can be taken of vg\/a/ },
   { name: 'a pool', volume: { lv_attr: 'twi-aot---', segtype: 'thin-pool' }, expected: /no snapshot/ },
   { name: 'a shared group', volume: { vg_shared: 'shared' }, expected: /vg is shared between machines/ },
