@@ -76,7 +76,7 @@ test('a bad primary is rebuilt from the backup; if both are bad, they stay as th
   const disk = gptDisk(200, 512);
   disk[512 + 60]! ^= 1;
   const move = await moveGptBackup(readerOf(disk), disk.length, 400 * 512, 512);
-  assert.match(move?.warnings.join() ?? '', /primary partition table was made anew/);
+  assert.match(move?.warnings.join() ?? '', /primary partition table was rebuilt/);
   const table = await tableOf(onLarger(disk, 400 * 512, move), 512);
   assert.deepEqual([table?.problem, table?.warnings], [undefined, []]);
 

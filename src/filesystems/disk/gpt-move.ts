@@ -48,7 +48,7 @@ export async function moveGptBackup(
   const good = typeof primary === 'string' ? (backup as GptHeader) : primary;
   const warnings =
     typeof primary === 'string'
-      ? [`the primary partition table was made anew from its backup: ${primary}`]
+      ? [`the primary partition table was rebuilt from its backup: ${primary}`]
       : [];
 
   const entries = Buffer.alloc(alignUp(good.entries.length, sectorSize));
