@@ -130,9 +130,9 @@ class GuardedFreezer implements Freezer {
     if (stolen.length > 0)
       throw new AgentError(
         'FREEZE_FAILED',
-        `${stolen.join(', ')} was thawed by somebody else during the freeze`,
+        `${stolen.join(', ')} was thawed by another program during the freeze`,
         {
-          hint: 'keep other backup programs and fsfreeze away while a backup runs',
+          hint: 'do not run other backup programs or fsfreeze during a backup',
         },
       );
     if (report.failures.length > 0)

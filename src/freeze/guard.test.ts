@@ -61,7 +61,7 @@ class FakeKernel implements GuardKernel {
     this.#thawAttempts.set(mount, attempts);
     if (attempts <= (this.#behaviour.thawFailures?.[mount] ?? 0)) throw errno('EIO');
     if (!this.frozenBy.has(mount)) throw errno('EINVAL');
-    assert.equal(this.frozenBy.get(mount), 'us', 'what others froze is never thawed');
+    assert.equal(this.frozenBy.get(mount), 'us', 'a freeze of another program is never thawed');
     this.frozenBy.delete(mount);
   }
 

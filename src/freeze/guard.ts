@@ -207,8 +207,8 @@ function freezeFailure(path: string, cause: unknown): AgentError {
   const code = errnoCode(cause) ?? String(cause);
   switch (code) {
     case 'EBUSY':
-      return new AgentError('ALREADY_FROZEN', `${path} is frozen already, by somebody else`, {
-        hint: `find out who froze it; "fsfreeze --unfreeze ${path}" thaws it where nobody needs it frozen`,
+      return new AgentError('ALREADY_FROZEN', `${path} is already frozen by another program`, {
+        hint: `find out which program froze it; if no program needs it frozen, run "fsfreeze --unfreeze ${path}"`,
         cause,
       });
     case 'EOPNOTSUPP':

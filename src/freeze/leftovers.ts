@@ -40,7 +40,9 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
     try {
       record = readRecord(path);
     } catch (thrown) {
-      result.failures.push(`what ${path} names is not known (${errnoCode(thrown) ?? String(thrown)})`);
+      result.failures.push(
+        `the mounts that ${path} names are not known (${errnoCode(thrown) ?? String(thrown)})`,
+      );
       continue;
     }
     if (record?.bootId !== boot) {
@@ -59,7 +61,8 @@ export async function thawLeftovers(runDirectory: string, log: Log): Promise<Lef
     await thawRecorded(record, result);
     if (result.failures.length === failuresBefore) removeRecord(path);
   }
-  if (result.thawed.length > 0) log.warn({ mounts: result.thawed }, 'thawed what an earlier run left frozen');
+  if (result.thawed.length > 0)
+    log.warn({ mounts: result.thawed }, 'thawed filesystems that an earlier run left frozen');
   if (result.failures.length > 0) log.error({ failures: result.failures }, 'filesystems stay frozen');
   return result;
 }

@@ -46,7 +46,7 @@ test('an unreadable record of a freeze is kept and reported as a failure', async
   const run = folder(t);
   mkdirSync(recordPath(run, 7));
   const { failures } = await thawLeftovers(run, silentLog());
-  assert.match(failures.join(), /freeze-7\.json names is not known \(EISDIR\)/);
+  assert.match(failures.join(), /freeze-7\.json names are not known \(EISDIR\)/);
   assert.ok(existsSync(recordPath(run, 7)));
 });
 
