@@ -148,7 +148,7 @@ test('an interruption at the end of a vault job leaves the old image and all sen
     const lost = left.clone();
     if (record.base?.point === 'old') lost.or(sent);
     lost.andNot(pending);
-    assert.ok(lost.isEmpty(), `the image ${record.base?.point ?? ''} lacks what is not pending`);
+    assert.ok(lost.isEmpty(), `the image ${record.base?.point ?? ''} lacks blocks that are not pending`);
     assert.deepEqual(
       [record.job, record.state],
       [record.base?.point === 'old' ? 'first' : 'second', 'complete'],

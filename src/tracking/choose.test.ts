@@ -89,7 +89,7 @@ test('auto tries the next tracker if one refuses, and says why none is left', as
   const none = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log, busy)]);
   assert.deepEqual(await none.start(device, 'auto'), {
     tracker: undefined,
-    why: 'nothing tracks what is written to it (ebpf: no BTF here; blktrace: traced by another)',
+    why: 'no tracker records the writes to it (ebpf: no BTF here; blktrace: traced by another)',
   });
 });
 

@@ -101,7 +101,7 @@ export class TrackerChoice {
         hint: 'leave --tracker out for the best that the machine offers',
       });
     const reasons = refusals.length === 0 ? '' : ` (${refusals.join('; ')})`;
-    return { tracker: undefined, why: `nothing tracks what is written to it${reasons}` };
+    return { tracker: undefined, why: `no tracker records the writes to it${reasons}` };
   };
 
   /** Returns each candidate's answer for this machine, the best first. */

@@ -180,7 +180,7 @@ test('the tracker may have missed writes: a differential', async (t) => {
   writeFileSync(backed.steering('refuse'), 'this kernel is too old');
   await backed.inDoubt(
     'differential',
-    /nothing tracks what is written to it \(test: this kernel is too old\)/,
+    /no tracker records the writes to it \(test: this kernel is too old\)/,
   );
   rmSync(backed.steering('refuse'));
   await backed.change('once more');

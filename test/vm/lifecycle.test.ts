@@ -231,7 +231,7 @@ test('tracking ends and is refused if another driver passes writes down unchange
     assert.deepEqual(await extents(device), []);
     sh(`dd if=/dev/zero of=/dev/mapper/lower bs=1M count=2 oflag=direct status=none; dd if=/dev/zero of=/dev/vdd bs=1M count=2 oflag=direct status=none
 mdadm --create /dev/md0 --run --level=0 --chunk=64 --raid-devices=2 /dev/mapper/lower /dev/vdd </dev/null >&2`);
-    await assert.rejects(tracker.take(device), endedBy(/md0, which lies on it, is not seen/));
+    await assert.rejects(tracker.take(device), endedBy(/md0, which lies on it, are not seen/));
     await assert.rejects(tracker.track(device), { code: 'NOT_SUPPORTED', message: /md0, which lies on/ });
     await tracker.untrack(device);
   } finally {

@@ -290,7 +290,7 @@ function keyOf({ major, minor }: { readonly major: number; readonly minor: numbe
 }
 
 function ended({ path }: TrackedDevice, reason: string, cause?: unknown): AgentError {
-  return new AgentError('EPOCH_ENDED', `what was written to ${path} is not known for sure: ${reason}`, {
+  return new AgentError('EPOCH_ENDED', `${path}: writes may have been missed: ${reason}`, {
     hint: 'the next backup compares all used blocks by their fingerprints, and a new epoch begins',
     cause,
   });

@@ -79,7 +79,7 @@ export class DiskReader {
         `the kernel dropped ${dropped} records of the writes to ${this.#name}: its buffers were full`,
       );
     if (this.#beat === undefined)
-      throw new TraceLost(`the trace of ${this.#name} does not run any more: somebody stopped it`);
+      throw new TraceLost(`the trace of ${this.#name} does not run any more: another process stopped it`);
     if (this.follower.passthroughWrites > 0)
       throw new TraceLost(
         `${this.follower.passthroughWrites} commands went to ${this.#name} past the block layer (SCSI or NVMe passthrough)`,
@@ -93,7 +93,7 @@ export class DiskReader {
       this.follower.record(record);
     } else if (record.action === note.timestamp) {
       if (this.#started)
-        throw new TraceLost(`the trace of ${this.#name} was stopped and started again by somebody else`);
+        throw new TraceLost(`the trace of ${this.#name} was stopped and started again by another process`);
       this.#started = true;
     } else if (record.action === note.message && Buffer.from(data).toString('latin1') === this.#expected) {
       this.#beat = record.time;

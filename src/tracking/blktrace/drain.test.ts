@@ -194,7 +194,7 @@ test('a trace that another program stopped is noticed', () => {
   const world = traced('requests');
   assert.ok(!(world.drained() instanceof TraceLost));
   world.kernel.running = false;
-  assert.match(lossOf(world), /somebody stopped it/);
+  assert.match(lossOf(world), /another process stopped it/);
 });
 
 test('a trace that was stopped and started again between two drains is noticed', () => {

@@ -37,7 +37,7 @@ export function unseenHolder(place: string): string | undefined {
     holders = readdirSync(join(place, 'holders'));
   } catch (thrown) {
     const code = errnoCode(thrown) ?? String(thrown);
-    return code === 'ENOENT' ? undefined : `what lies on ${basename(place)} cannot be listed: ${code}`;
+    return code === 'ENOENT' ? undefined : `the devices on ${basename(place)} cannot be listed: ${code}`;
   }
   const passing = holders.find((name) => /^(md|bcache|drbd)/.test(name));
   return passing === undefined

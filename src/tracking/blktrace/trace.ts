@@ -70,9 +70,9 @@ function explain(thrown: unknown, { path, name }: TracedQueue): unknown {
   if (code === 'EBUSY')
     return new AgentError(
       'NOT_SUPPORTED',
-      `somebody else traces ${path} already, and a device has one trace at most`,
+      `another process already traces ${path}, and a device has at most one trace`,
       {
-        hint: `find out who; what a killed program left is removed by: blktrace -k ${path}`,
+        hint: `find out which process it is; if a killed program left the trace, run "blktrace -k ${path}"`,
         ...cause,
       },
     );
@@ -83,7 +83,7 @@ function explain(thrown: unknown, { path, name }: TracedQueue): unknown {
     });
   if (code === 'ENOTTY' || code === 'EINVAL' || code === 'ENOENT')
     return new AgentError('NOT_SUPPORTED', `this kernel cannot trace ${path} by blktrace (${code})`, {
-      hint: 'it takes CONFIG_BLK_DEV_IO_TRACE and debugfs',
+      hint: 'blktrace needs CONFIG_BLK_DEV_IO_TRACE and debugfs',
       ...cause,
     });
   if (code === 'EIO')

@@ -62,7 +62,7 @@ export function readLiveDevice(major: number, minor: number, sys = '/sys'): Live
       handedDownBy: byBio ? [place, disk].flatMap(holdersThatHandDown)[0] : undefined,
     };
   } catch (thrown) {
-    throw new AgentError('DEVICE_GONE', `there is no block device ${major}:${minor} any more`, {
+    throw new AgentError('DEVICE_GONE', `block device ${major}:${minor} does not exist any more`, {
       cause: thrown,
     });
   }
@@ -121,7 +121,7 @@ export function checkDescribed(device: TrackedDevice, live: LiveDevice): void {
         'DEVICE_GONE',
         `${device.path}: its ${what} is ${String(found)}, not ${String(wanted)}`,
         {
-          hint: 'the device was replaced or resized meanwhile; look at dattocli devices and start again',
+          hint: 'the device was replaced or resized in the meantime; run "dattocli devices" and start again',
         },
       );
 }

@@ -191,7 +191,7 @@ export class EbpfTracker implements Tracker {
     if (live.handedDownBy !== undefined)
       throw new AgentError(
         'NOT_SUPPORTED',
-        `what is written to ${live.handedDownBy}, which lies on ${device.path}, cannot be seen there`,
+        `writes to ${live.handedDownBy}, which lies on ${device.path}, cannot be seen there`,
         { hint: `back ${live.handedDownBy} up instead` },
       );
     const earlier = this.#ranges.get(key);
@@ -247,7 +247,7 @@ export class EbpfTracker implements Tracker {
     const difference = markDifference(marks, marksOf(device, live, this.#bootId));
     if (difference !== undefined) return difference;
     if (live.handedDownBy !== undefined)
-      return `what is written to ${live.handedDownBy}, which lies on it, is not seen`;
+      return `writes to ${live.handedDownBy}, which lies on it, are not seen`;
     if (device.size !== live.size) return `its size in bytes is ${live.size}, not ${device.size}`;
     return this.#lost(range);
   }
@@ -323,7 +323,7 @@ function keyOf(device: { readonly major: number; readonly minor: number }): stri
 
 function ended(device: TrackedDevice, reason: string): AgentError {
   return new AgentError('EPOCH_ENDED', `${device.path}: writes may have been missed: ${reason}`, {
-    hint: 'the next backup reads everything used again; tracking begins anew with it',
+    hint: 'the next backup reads all used blocks again, and tracking begins again with it',
   });
 }
 

@@ -24,7 +24,7 @@ export function entryOfDetached(
       'it was detached before it could be recorded'
     );
   if (lost !== undefined) return lost;
-  if (entry.generation !== generation) return 'what had changed on it was taken after it was recorded';
+  if (entry.generation !== generation) return 'its changed blocks were taken after it was recorded';
   if (entry.dirty.size !== dirty.size || entry.dirty.unit !== dirty.unit)
     return `it was recorded with ${entry.dirty.size} bytes in units of ${entry.dirty.unit}, and its map has ${dirty.size} in units of ${dirty.unit}`;
   const since = dirty.clone();

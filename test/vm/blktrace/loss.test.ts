@@ -130,7 +130,7 @@ test('another process traces the device: refused, and left alone', async () => {
     await assert.rejects(track(), (thrown) => {
       assert.ok(thrown instanceof AgentError);
       assert.equal(thrown.code, 'NOT_SUPPORTED');
-      assert.match(thrown.message, /somebody else traces \/dev\/vda/);
+      assert.match(thrown.message, /another process already traces \/dev\/vda/);
       return true;
     });
     assert.equal(traced(), true);
@@ -142,7 +142,7 @@ test('another process traces the device: refused, and left alone', async () => {
 test('another process stops our trace', async () => {
   await track();
   await stopTrace(disk);
-  await endedBecause(/somebody stopped it/);
+  await endedBecause(/another process stopped it/);
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), false);
 });
@@ -152,15 +152,20 @@ test('another process stops our trace and starts it again', async () => {
   (await tracker.take(describeDevice(disk))).commit(newGeneration());
   await stopTrace(disk);
   await startTrace(disk);
-  await endedBecause(/stopped and started again|somebody stopped it/);
+  await endedBecause(/stopped and started again|another process stopped it/);
 });
 
 test('another process removes our trace and begins its own: its trace is left alone', async () => {
   await track();
   await tearDownTrace(disk);
   await setUpTrace(disk, other);
+<<<<<<< HEAD
   // The trace is stopped first, and a drain may come in between.
   await endedBecause(/removed, or the device is gone|somebody stopped it/);
+=======
+  // It is stopped first, and a drain may come in between.
+  await endedBecause(/removed, or the device is gone|another process stopped it/);
+>>>>>>> 357afcd (tracking: say the flagged messages in plain English)
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), true, 'the trace of somebody else was torn down');
   await tearDownTrace(disk);
@@ -172,7 +177,7 @@ test('the same, if the tracker has seen that its trace was stopped before it is 
   await waitFor('the tracker has noticed', 60_000, () => tracker.state(describeDevice(disk)) === undefined);
   await tearDownTrace(disk);
   await setUpTrace(disk, other);
-  await endedBecause(/somebody stopped it/);
+  await endedBecause(/another process stopped it/);
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), true, 'the trace of somebody else was torn down');
   await tearDownTrace(disk);
@@ -182,7 +187,7 @@ test('the tracer of ftrace takes the records away', async () => {
   await track();
   sh('echo blk >/sys/kernel/tracing/current_tracer');
   try {
-    await endedBecause(/somebody stopped it/);
+    await endedBecause(/another process stopped it/);
   } finally {
     sh('echo nop >/sys/kernel/tracing/current_tracer');
   }
@@ -217,8 +222,13 @@ test('a daemon is delayed until buffers overflow, then killed; the next one clea
     assert.match(await ask('take'), /dropped \d+ records/);
     assert.match(await ask('track'), /dropped \d+ records/);
     assert.equal(await ask('take'), '0 blocks');
+<<<<<<< HEAD
     // While the old daemon lives it counts as another process.
     await assert.rejects(track(), /somebody else traces/);
+=======
+    // While it lives it is somebody else.
+    await assert.rejects(track(), /another process already traces/);
+>>>>>>> 357afcd (tracking: say the flagged messages in plain English)
   } finally {
     await kill(child);
   }
@@ -231,7 +241,7 @@ test('a daemon is delayed until buffers overflow, then killed; the next one clea
   await tracker.untrack(describeDevice(disk));
   // A record of ours does not turn the trace of another process into ours.
   await setUpTrace(disk, other);
-  await assert.rejects(track(), /somebody else traces/);
+  await assert.rejects(track(), /another process already traces/);
   assert.equal(traced(), true);
   await tearDownTrace(disk);
 });
