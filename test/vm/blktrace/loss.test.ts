@@ -159,13 +159,8 @@ test('another process removes our trace and begins its own: its trace is left al
   await track();
   await tearDownTrace(disk);
   await setUpTrace(disk, other);
-<<<<<<< HEAD
   // The trace is stopped first, and a drain may come in between.
-  await endedBecause(/removed, or the device is gone|somebody stopped it/);
-=======
-  // It is stopped first, and a drain may come in between.
   await endedBecause(/removed, or the device is gone|another process stopped it/);
->>>>>>> 357afcd (tracking: say the flagged messages in plain English)
   await tracker.untrack(describeDevice(disk));
   assert.equal(traced(), true, 'the trace of somebody else was torn down');
   await tearDownTrace(disk);
@@ -222,13 +217,8 @@ test('a daemon is delayed until buffers overflow, then killed; the next one clea
     assert.match(await ask('take'), /dropped \d+ records/);
     assert.match(await ask('track'), /dropped \d+ records/);
     assert.equal(await ask('take'), '0 blocks');
-<<<<<<< HEAD
     // While the old daemon lives it counts as another process.
-    await assert.rejects(track(), /somebody else traces/);
-=======
-    // While it lives it is somebody else.
     await assert.rejects(track(), /another process already traces/);
->>>>>>> 357afcd (tracking: say the flagged messages in plain English)
   } finally {
     await kill(child);
   }
