@@ -5,7 +5,7 @@ import type { Context } from './context.ts';
 import { followJob } from './follow.ts';
 import { concludeJob } from './outcome.ts';
 import { renderWarnings } from './render/job.ts';
-import { startProgress } from './render/progress.ts';
+import { startProgress } from './render/job-progress.ts';
 
 export async function runJob(
   context: Context,

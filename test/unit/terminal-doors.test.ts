@@ -13,7 +13,7 @@ const doors: Readonly<Record<string, string>> = {
   'src/bin/fsawarebdcopy.ts': 'progress: numbers',
   'src/cli/ask.ts': 'the end of a line',
   'src/cli/io.ts': 'no text',
-  'src/cli/render/meter.ts': 'progress: phases and numbers',
+  'src/cli/render/progress-reporter.ts': 'progress: phases and numbers',
   'src/freeze/guard-main.ts': 'JSON for the daemon, through a pipe',
   'src/nbd/server/stderr-sink.ts': 'lines of the log',
   'src/restore/mount/export-main.ts': 'JSON for the command, through a pipe',

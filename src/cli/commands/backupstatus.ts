@@ -7,7 +7,7 @@ import type { Context, Run } from '../context.ts';
 import { followJob } from '../follow.ts';
 import { concludeJob } from '../outcome.ts';
 import { renderJob } from '../render/job.ts';
-import { startProgress } from '../render/progress.ts';
+import { startProgress } from '../render/job-progress.ts';
 
 interface Options {
   follow?: true;

@@ -7,7 +7,7 @@ import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
 import type { Run } from '../context.ts';
 import { localTime } from '../render/local-time.ts';
 import { renderTable } from '../render/table.ts';
-import { tookMs, totalsOf } from '../render/totals.ts';
+import { tookMs, totalsOf } from '../render/job-totals.ts';
 
 interface Options {
   limit?: number;

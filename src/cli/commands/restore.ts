@@ -7,7 +7,7 @@ import { AgentError } from '../../base/errors.ts';
 import type { RestoreProgress, RestoreResult } from '../../restore/target/to-target.ts';
 import type { Context, Run } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
-import type { Reading } from '../render/meter.ts';
+import type { ProgressUpdate } from '../render/progress-reporter.ts';
 import { printable, renderList } from '../render/table.ts';
 import type { RestoreDocument, RestoreFilesDocument } from '../vault/documents.ts';
 import { type NamedImage, namedImage } from '../vault/image.ts';
@@ -20,7 +20,7 @@ import {
   toCount,
   toPath,
 } from '../vault/options.ts';
-import { bytesReading, withMeter } from '../vault/progress.ts';
+import { bytesUpdate, withProgress } from '../vault/progress.ts';
 import { withVault } from '../vault/session.ts';
 
 interface Values extends VaultValues {
@@ -81,7 +81,7 @@ async function restorePoint(context: Context, self: Command): Promise<number> {
   const { parseDestination, restoreToTarget } = await import('../vault/restore-library.ts');
   const to = parseDestination(values.to);
   const document = await withVault(context, self, (session) =>
-    withMeter(context, async (show) => {
+    withProgress(context, async (show) => {
       const image = await namedImage(session, name, values.device);
       const { point, device, spec } = image;
       const result = await restoreToTarget({
@@ -100,7 +100,7 @@ async function restorePoint(context: Context, self: Command): Promise<number> {
         onProgress: (progress) => {
           // A refused restore prints one line only. The check of an interrupted restore may take long, so it shows
           // progress.
-          if (progress.phase !== 'checking' || progress.total !== undefined) show(readingOf(progress));
+          if (progress.phase !== 'checking' || progress.total !== undefined) show(updateOf(progress));
         },
       });
       return restoreDocument(image, result);
@@ -111,10 +111,10 @@ async function restorePoint(context: Context, self: Command): Promise<number> {
   return document.warnings.length > 0 || document.lost.length > 0 ? exitWithWarnings : 0;
 }
 
-function readingOf({ phase, done, total, written, rate }: RestoreProgress): Reading {
+function updateOf({ phase, done, total, written, rate }: RestoreProgress): ProgressUpdate {
   if (phase === 'finishing') return { phase, fraction: undefined, parts: [] };
   const more = phase === 'restoring' ? [`${Math.round(written / 2 ** 20)} MiB written`] : [];
-  return bytesReading(phase, done, total, rate, more);
+  return bytesUpdate(phase, done, total, rate, more);
 }
 
 function restoreDocument({ point, device }: NamedImage, result: RestoreResult): RestoreDocument {

@@ -15,7 +15,7 @@ import { exitWithWarnings } from '../outcome.ts';
 import { printable, renderTable } from '../render/table.ts';
 import { imageOf } from '../vault/image.ts';
 import type { VaultValues } from '../vault/options.ts';
-import { bytesReading, withMeter } from '../vault/progress.ts';
+import { bytesUpdate, withProgress } from '../vault/progress.ts';
 import { type Session, withVault } from '../vault/session.ts';
 
 export type Level = 'reachable' | 'read' | 'filesystem';
@@ -98,7 +98,7 @@ async function look(
   if (level === 'filesystem') await clearMounts(values.runDir);
   const looked: { device: PointDevice; found: Verification }[] = [];
   for (const device of devices) {
-    const found = await withMeter(context, async (show) => {
+    const found = await withProgress(context, async (show) => {
       const started = performance.now();
       show({ phase: level, fraction: undefined, parts: [device.path] });
       return verifyImage({
@@ -111,7 +111,7 @@ async function look(
         signal,
         onProgress: (done, total) => {
           const seconds = Math.max(0.001, (performance.now() - started) / 1000);
-          show(bytesReading('reading', done, total, done / seconds));
+          show(bytesUpdate('reading', done, total, done / seconds));
         },
       });
     });

@@ -4,7 +4,7 @@ import { formatDuration } from '../../base/duration.ts';
 import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
 import { localTime } from './local-time.ts';
 import { printable, renderList, renderTable } from './table.ts';
-import { tookMs, totalsOf } from './totals.ts';
+import { tookMs, totalsOf } from './job-totals.ts';
 
 /** The output of `backupstatus`. */
 export function renderJob(status: JobStatus): string {

@@ -8,7 +8,7 @@ import { renderChains } from '../commands/chains.ts';
 import { renderDeviceList } from '../commands/devices.ts';
 import { renderJob } from './job.ts';
 import { renderJobs } from '../commands/jobs.ts';
-import { progressLines, progressParts } from './progress.ts';
+import { progressLines, progressParts } from './job-progress.ts';
 import { printable, renderTable } from './table.ts';
 import { renderTracking } from '../commands/tracking.ts';
 

@@ -5,28 +5,28 @@
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { Context } from '../context.ts';
-import { type Meter, type Reading, startMeter } from '../render/meter.ts';
+import { type ProgressReporter, type ProgressUpdate, startReporter } from '../render/progress-reporter.ts';
 
-export async function withMeter<T>(
+export async function withProgress<T>(
   { io, json }: Pick<Context, 'io' | 'json'>,
-  work: (show: (reading: Reading) => void) => Promise<T>,
+  work: (show: (update: ProgressUpdate) => void) => Promise<T>,
 ): Promise<T> {
-  const meter: Meter | undefined = json ? undefined : await startMeter(io);
+  const reporter: ProgressReporter | undefined = json ? undefined : await startReporter(io);
   try {
-    return await work((reading) => meter?.show(reading));
+    return await work((update) => reporter?.show(update));
   } finally {
-    meter?.stop();
+    reporter?.stop();
   }
 }
 
 /** Returns progress in bytes, with rate and time left if they are known. */
-export function bytesReading(
+export function bytesUpdate(
   phase: string,
   done: number,
   total: number | undefined,
   rate?: number,
   more: readonly string[] = [],
-): Reading {
+): ProgressUpdate {
   const left = total !== undefined && rate !== undefined && rate > 0 ? (total - done) / rate : undefined;
   const known = total !== undefined && total > 0;
   return {
@@ -42,7 +42,7 @@ export function bytesReading(
 }
 
 /** Returns progress in counted things. */
-export function countReading(phase: string, what: string, done: number, total?: number): Reading {
+export function countUpdate(phase: string, what: string, done: number, total?: number): ProgressUpdate {
   const known = total !== undefined && total > 0;
   return {
     phase,

@@ -9,7 +9,7 @@ import { renderCheck } from '../commands/vault/check.ts';
 import { type PointFacts, pointDocument } from './point-document.ts';
 import { addressOf } from '../commands/export.ts';
 import { untilInterrupted } from './interrupt.ts';
-import { bytesReading, countReading } from './progress.ts';
+import { bytesUpdate, countUpdate } from './progress.ts';
 import { renderPoint, renderPoints } from '../commands/points.ts';
 import { digitsNeeded } from './point-digits.ts';
 import { renderForgotten, renderGroups } from '../commands/forget.ts';
@@ -235,13 +235,13 @@ test('a check lists lost ranges and the points that are whole', () => {
 });
 
 test('progress has a fraction if there is a total', () => {
-  assert.deepEqual(bytesReading('reading', 512, 1024, 256), {
+  assert.deepEqual(bytesUpdate('reading', 512, 1024, 256), {
     phase: 'reading',
     fraction: 0.5,
     parts: ['512 B of 1.00 KiB', '256 B/s', '2.0 s left'],
   });
-  assert.equal(bytesReading('reading', 512, undefined).fraction, undefined);
-  assert.deepEqual(countReading('marking', 'pages', 3), {
+  assert.equal(bytesUpdate('reading', 512, undefined).fraction, undefined);
+  assert.deepEqual(countUpdate('marking', 'pages', 3), {
     phase: 'marking',
     fraction: undefined,
     parts: ['3 pages'],

@@ -6,10 +6,10 @@ import { reportError } from '../../../base/report.ts';
 import type { CheckResult, CheckStep } from '../../../vault/check/check.ts';
 import type { Context, Run } from '../../context.ts';
 import { localTime } from '../../render/local-time.ts';
-import type { Reading } from '../../render/meter.ts';
+import type { ProgressUpdate } from '../../render/progress-reporter.ts';
 import { printable, renderList } from '../../render/table.ts';
 import { type VaultValues, addVaultOptions, toShare } from '../../vault/options.ts';
-import { countReading, withMeter } from '../../vault/progress.ts';
+import { countUpdate, withProgress } from '../../vault/progress.ts';
 import { withVault } from '../../vault/session.ts';
 
 interface Values extends VaultValues {
@@ -76,8 +76,8 @@ async function checkThis(context: Context, self: Command): Promise<number> {
     throw new AgentError('BAD_USAGE', '--repair reads all data and cannot be used with --sample');
   const { checkVault, repairVault } = await import('../../vault/library.ts');
   const { document, name } = await withVault(context, self, ({ vault, opened, index, signal }) =>
-    withMeter(context, async (show) => {
-      const progress = (step: CheckStep, done: number, total?: number) => show(readingOf(step, done, total));
+    withProgress(context, async (show) => {
+      const progress = (step: CheckStep, done: number, total?: number) => show(updateOf(step, done, total));
       if (repair !== true) {
         const result = await checkVault(vault, index(), { readData, sample, signal, progress });
         return { document: checkDocument(result, null), name: vault.name };
@@ -103,8 +103,8 @@ async function checkThis(context: Context, self: Command): Promise<number> {
   return report.exitCode;
 }
 
-function readingOf(step: CheckStep, done: number, total?: number): Reading {
-  return countReading('checking', step, done, total);
+function updateOf(step: CheckStep, done: number, total?: number): ProgressUpdate {
+  return countUpdate('checking', step, done, total);
 }
 
 function damageOf(document: CheckDocument, name: string, repaired: boolean): AgentError {

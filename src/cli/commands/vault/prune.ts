@@ -7,7 +7,7 @@ import { exitWithWarnings } from '../../outcome.ts';
 import { printable, renderList } from '../../render/table.ts';
 import { type ParticipantDocument, participantDocument } from '../../vault/documents.ts';
 import { type VaultValues, addVaultOptions, toShare } from '../../vault/options.ts';
-import { countReading, withMeter } from '../../vault/progress.ts';
+import { countUpdate, withProgress } from '../../vault/progress.ts';
 import { renderParticipant } from '../../vault/render-participant.ts';
 import { withVault } from '../../vault/session.ts';
 
@@ -65,14 +65,14 @@ async function pruneThis(context: Context, self: Command): Promise<number> {
   const { dryRun, maxWaste, allowDamage } = self.opts<Values>();
   const { prune: pruneVault } = await import('../../vault/library.ts');
   const document = await withVault(context, self, ({ vault, opened, index, signal }) =>
-    withMeter(context, async (show) => {
+    withProgress(context, async (show) => {
       const result = await pruneVault(vault, index(), {
         dryRun: dryRun === true,
         ...(maxWaste === undefined ? {} : { maxWaste }),
         allowDamage: allowDamage === true,
         level: opened.level,
         signal,
-        progress: (step, done, total) => show(countReading(...words[step], done, total)),
+        progress: (step, done, total) => show(countUpdate(...words[step], done, total)),
       });
       return pruneDocument(result);
     }),

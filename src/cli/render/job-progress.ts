@@ -3,8 +3,8 @@ import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import type { JobStatus } from '../../daemon/documents.ts';
 import type { Io } from '../io.ts';
-import { type Meter, meterLines, startMeter } from './meter.ts';
-import { totalsOf } from './totals.ts';
+import { type ProgressReporter, lineReporter, startReporter } from './progress-reporter.ts';
+import { totalsOf } from './job-totals.ts';
 
 export interface Progress {
   show(status: JobStatus): void;
@@ -13,28 +13,28 @@ export interface Progress {
 }
 
 export async function startProgress(io: Io): Promise<Progress> {
-  return io.isTerminal ? onBar(await startMeter(io)) : progressLines(io);
+  return io.isTerminal ? onBar(await startReporter(io)) : progressLines(io);
 }
 
 /** Lines for logs and pipes. */
 export function progressLines(io: Pick<Io, 'err'>, now?: () => number): Progress {
-  const meter = meterLines(io, now);
+  const reporter = lineReporter(io, now);
   return {
     show: (status) => {
       // The output after the progress reports how the job ended.
-      if (status.finished_at === null) meter.show({ phase: phaseText(status), ...progressParts(status) });
+      if (status.finished_at === null) reporter.show({ phase: phaseText(status), ...progressParts(status) });
     },
-    stop: () => meter.stop(),
+    stop: () => reporter.stop(),
   };
 }
 
-function onBar(meter: Meter): Progress {
+function onBar(reporter: ProgressReporter): Progress {
   return {
     show: (status) => {
       if (status.finished_at !== null && status.state !== 'SUCCEEDED') return;
-      meter.show({ phase: phaseText(status), ...progressParts(status) });
+      reporter.show({ phase: phaseText(status), ...progressParts(status) });
     },
-    stop: () => meter.stop(),
+    stop: () => reporter.stop(),
   };
 }
 

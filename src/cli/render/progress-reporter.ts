@@ -1,7 +1,7 @@
 /** Progress on standard error: a bar on a terminal, else a line at every new phase and every few seconds. */
 import type { Io } from '../io.ts';
 
-export interface Reading {
+export interface ProgressUpdate {
   /** A word. */
   readonly phase: string;
   /** From 0 to 1; undefined if the total is not known. */
@@ -10,20 +10,23 @@ export interface Reading {
   readonly parts: readonly string[];
 }
 
-export interface Meter {
-  show(reading: Reading): void;
+export interface ProgressReporter {
+  show(update: ProgressUpdate): void;
   /** Ends the bar, so that lines can be written again. */
   stop(): void;
 }
 
 const lineMs = 5_000;
 
-export async function startMeter(io: Io): Promise<Meter> {
-  return io.isTerminal ? await meterBar() : meterLines(io);
+export async function startReporter(io: Io): Promise<ProgressReporter> {
+  return io.isTerminal ? await barReporter() : lineReporter(io);
 }
 
 /** Lines for logs and pipes. */
-export function meterLines(io: Pick<Io, 'err'>, now: () => number = () => performance.now()): Meter {
+export function lineReporter(
+  io: Pick<Io, 'err'>,
+  now: () => number = () => performance.now(),
+): ProgressReporter {
   let last = Number.NEGATIVE_INFINITY;
   let told = '';
   return {
@@ -38,7 +41,7 @@ export function meterLines(io: Pick<Io, 'err'>, now: () => number = () => perfor
   };
 }
 
-async function meterBar(): Promise<Meter> {
+async function barReporter(): Promise<ProgressReporter> {
   const { default: progress } = await import('cli-progress');
   const bar = new progress.SingleBar({
     format: '{phase} [{bar}] {percent}  {parts}',
