@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import { filePath } from '../base/file-name.ts';
 import type { SysBlockDevice } from '../linux/sysfs.ts';
-import { describeBackup } from './backup-manner.ts';
+import { describeBackup } from './describe-backup.ts';
 import type { Probed, ProbedPartition } from './probe-device.ts';
 import { probeElsewhere } from './probe-process.ts';
 import { fitness, readTopology, type Topology, type TopologyOptions } from './topology.ts';

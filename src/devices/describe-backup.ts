@@ -4,7 +4,7 @@ import type { Device } from './device.ts';
 /** Filesystem types whose allocation map our readers can read. */
 const mapped: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4', 'xfs']);
 
-export interface Circumstances {
+export interface DeviceCondition {
   /** Data could be read from it. */
   readonly readable: boolean;
   readonly suspended: boolean;
@@ -15,11 +15,11 @@ export interface Circumstances {
 }
 
 /** Describes the backup. `type` is the type of the filesystem directly on the device. */
-export function describeBackup(type: string | undefined, circumstances: Circumstances): Device['backup'] {
-  if (circumstances.suspended) return { possible: false, how: 'the device is suspended' };
-  if (!circumstances.answers) return { possible: false, how: 'the device does not answer' };
-  if (!circumstances.readable) return { possible: false, how: 'the device cannot be read' };
-  if (circumstances.partitions > 0) return possible('used blocks of each partition');
+export function describeBackup(type: string | undefined, condition: DeviceCondition): Device['backup'] {
+  if (condition.suspended) return { possible: false, how: 'the device is suspended' };
+  if (!condition.answers) return { possible: false, how: 'the device does not answer' };
+  if (!condition.readable) return { possible: false, how: 'the device cannot be read' };
+  if (condition.partitions > 0) return possible('used blocks of each partition');
   if (type === undefined) return possible('every block (no filesystem known)');
   if (type === 'swap') return possible('header only (swap)');
   if (mapped.has(type)) return possible(`used blocks (${type})`);
