@@ -5,7 +5,7 @@
  */
 import type { WarningCode } from '../base/warning-codes.ts';
 import { AgentError } from '../base/errors.ts';
-import { becomeUrgent } from '../base/urgency.ts';
+import { raisePriority } from '../base/thread-priority.ts';
 import type { MountedFilesystem } from '../devices/stacking.ts';
 import { createFreezer } from '../freeze/freezer.ts';
 import { expediteGracePeriods } from '../freeze/grace-periods.ts';
@@ -90,7 +90,7 @@ async function windowOf(
         sink.hold();
         undo.push(() => sink.release());
       }
-      undo.push(becomeUrgent(), expediteGracePeriods(environment.runDirectory));
+      undo.push(raisePriority(), expediteGracePeriods(environment.runDirectory));
       await freezer.freeze();
       report.phase('frozen');
       await untilExpired(freezer.expiredSignal, async () => {

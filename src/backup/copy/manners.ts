@@ -3,7 +3,7 @@
  * class idle, it pauses between them for as long as the coordinator says (impact-watch.ts), and it is nice.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { nicely } from '../../base/urgency.ts';
+import { withLoweredPriority } from '../../base/thread-priority.ts';
 import type { DirectSource } from '../../block/source.ts';
 import { type IoClass, setIoClass } from '../../linux/io-priority.ts';
 import type { ImpactLevel } from '../impact.ts';
@@ -47,7 +47,7 @@ export class Manners {
     this.#since = performance.now();
     this.#busy = 0;
     try {
-      return await nicely(this.#level.nice, work);
+      return await withLoweredPriority(this.#level.nice, work);
     } finally {
       this.#active = false;
       this.#become('none');

@@ -5,7 +5,7 @@
 import { Bitmap } from '../../base/bitmap.ts';
 import { alignUp } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import { urgently } from '../../base/urgency.ts';
+import { withRaisedPriority } from '../../base/thread-priority.ts';
 import { type DeviceSource, openDeviceSource } from '../../block/device-source.ts';
 import type { Target } from '../../block/target.ts';
 import { KeptMap, type KeptReading, ungrouped } from '../../filesystems/kept-map.ts';
@@ -95,7 +95,7 @@ export class CopySession {
     map: async (args) => {
       const start = performance.now();
       const outcome = await (args.state === 'frozen'
-        ? urgently(() => this.#readMap(args))
+        ? withRaisedPriority(() => this.#readMap(args))
         : this.#readMap(args));
       return { ...outcome, ms: performance.now() - start };
     },
@@ -110,7 +110,7 @@ export class CopySession {
     measure: ({ first, count }) => this.#connected().measure(first, count),
     run: (args) => {
       const pass = () => this.#connected().run(args);
-      if (isUrgent(args.mode)) return urgently(pass);
+      if (isUrgent(args.mode)) return withRaisedPriority(pass);
       return args.considerate && this.#manners !== undefined ? this.#manners.during(pass) : pass();
     },
     spoolLacks: () => Promise.resolve(this.#connected().spoolLacks()),

@@ -5,18 +5,20 @@
 import os from 'node:os';
 
 /** Higher priority than every process whose priority an administrator did not raise. */
-const urgentNice = -15;
+const raisedNice = -15;
 
-/** Makes the calling thread urgent until the returned function is called. Does nothing without the permission. */
-export function becomeUrgent(): () => void {
+/**
+ * Raises the priority of the calling thread until the returned function is called. Does nothing without the permission.
+ */
+export function raisePriority(): () => void {
   try {
     const before = os.getPriority(0);
-    os.setPriority(0, urgentNice);
+    os.setPriority(0, raisedNice);
     return () => {
       try {
         os.setPriority(0, before);
       } catch {
-        // The thread stays urgent, which does no harm.
+        // The priority stays raised, which does no harm.
       }
     };
   } catch {
@@ -28,9 +30,12 @@ export function becomeUrgent(): () => void {
  * Runs `work` at this nice value if that is a lower priority than now. Without the permission to raise the priority,
  * nothing is changed, because the thread could not get its priority back afterwards.
  */
-export async function nicely<Result>(nice: number, work: () => Promise<Result>): Promise<Result> {
+export async function withLoweredPriority<Result>(
+  nice: number,
+  work: () => Promise<Result>,
+): Promise<Result> {
   const before = os.getPriority(0);
-  const may = nice > before && mayBeUrgent();
+  const may = nice > before && mayRaisePriority();
   if (may) os.setPriority(0, nice);
   try {
     return await work();
@@ -39,18 +44,18 @@ export async function nicely<Result>(nice: number, work: () => Promise<Result>):
   }
 }
 
-function mayBeUrgent(): boolean {
+function mayRaisePriority(): boolean {
   try {
-    os.setPriority(0, urgentNice);
+    os.setPriority(0, raisedNice);
     return true;
   } catch {
     return false;
   }
 }
 
-/** Runs `work` and makes the thread urgent during it. */
-export async function urgently<Result>(work: () => Promise<Result>): Promise<Result> {
-  const done = becomeUrgent();
+/** Runs `work` with the priority of the thread raised. */
+export async function withRaisedPriority<Result>(work: () => Promise<Result>): Promise<Result> {
+  const done = raisePriority();
   try {
     return await work();
   } finally {
