@@ -3,7 +3,7 @@
  */
 import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
-import type { StartTracking } from '../tracking/choose.ts';
+import type { StartTracking } from '../tracking/tracker-registry.ts';
 import type { VaultContext } from '../vault/opening.ts';
 import type { Impact } from './impact.ts';
 import type { JobKind, JobStatus } from './status.ts';

@@ -1,6 +1,6 @@
 /** Begins to track a device for a job, or goes on with an epoch. */
 import type { Device } from '../devices/device.ts';
-import type { Tracked } from '../tracking/choose.ts';
+import type { Tracked } from '../tracking/tracker-registry.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { TrackedDevice } from '../tracking/tracker.ts';
 import type { JobEnvironment, JobOptions } from './job.ts';

@@ -3,7 +3,7 @@ import type { PrepareJob } from '../backup/job.ts';
 import type { Log } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
 import type { TrackerPlaces } from '../tracking/candidates.ts';
-import type { TrackerCandidate } from '../tracking/choose.ts';
+import type { TrackerCandidate } from '../tracking/tracker-registry.ts';
 import type { TryLock } from './instance.ts';
 
 export interface Collaborators {

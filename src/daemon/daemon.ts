@@ -9,7 +9,7 @@ import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
 import { shownPoints } from '../restore/mount/record.ts';
-import { TrackerChoice } from '../tracking/choose.ts';
+import { TrackerRegistry } from '../tracking/tracker-registry.ts';
 import { createApi, listen } from './api.ts';
 import type { Collaborators } from './collaborators.ts';
 import { type DaemonConfig, recordPlace } from './config.ts';
@@ -55,7 +55,7 @@ export async function createDaemon(
   await using steps = new AsyncDisposableStack();
   makeDirectory(settings.runDirectory, '--run-dir');
   const { pinDirectory, runDirectory, stateDirectory } = settings;
-  const trackers = new TrackerChoice(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
+  const trackers = new TrackerRegistry(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
   const instance = claimInstance(settings.pidFile, collaborators.tryLock);
   steps.defer(() => instance.release());
   claimTracking(trackers, pinDirectory);
@@ -164,7 +164,7 @@ export async function createDaemon(
 }
 
 /** Claims the pins. Throws DAEMON_ALREADY_RUNNING if another process uses what earlier daemons left in the kernel. */
-function claimTracking(trackers: TrackerChoice, pinDirectory: string): void {
+function claimTracking(trackers: TrackerRegistry, pinDirectory: string): void {
   try {
     trackers.claim();
   } catch (thrown) {

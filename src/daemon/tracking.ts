@@ -4,7 +4,7 @@ import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
 import { Chain } from '../tracking/chain.ts';
-import type { DeviceTracking, TrackerChoice, TrackerSupport } from '../tracking/choose.ts';
+import type { DeviceTracking, TrackerRegistry, TrackerSupport } from '../tracking/tracker-registry.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { DeviceNumbers } from '../tracking/tracker.ts';
 import type { Collaborators } from './collaborators.ts';
@@ -19,7 +19,7 @@ import type { JobTable } from './jobs.ts';
 import { describeOutcome, type RebootOutcome } from './reboot/outcome.ts';
 
 export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'findDevice'> {
-  readonly trackers: TrackerChoice;
+  readonly trackers: TrackerRegistry;
   readonly jobs: JobTable;
   readonly log: Log;
   /** The result of using the record of the last shutdown. Undefined if that was not tried. */

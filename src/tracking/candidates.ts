@@ -5,7 +5,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { errnoCode } from '../base/errors.ts';
-import type { TrackerCandidate } from './choose.ts';
+import type { TrackerCandidate } from './tracker-registry.ts';
 import { PinLock } from './ebpf/pin-lock.ts';
 
 export interface TrackerPlaces {

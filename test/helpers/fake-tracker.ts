@@ -1,6 +1,6 @@
 /** A tracker that accepts every device and never sees a write, for tests of the daemon and the command. */
 import { Bitmap } from '../../src/base/bitmap.ts';
-import type { TrackerCandidate } from '../../src/tracking/choose.ts';
+import type { TrackerCandidate } from '../../src/tracking/tracker-registry.ts';
 import { newGeneration } from '../../src/tracking/generation.ts';
 import type { TrackedDevice, Tracker, TrackingState } from '../../src/tracking/tracker.ts';
 

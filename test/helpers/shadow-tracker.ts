@@ -18,7 +18,7 @@ import { Bitmap } from '../../src/base/bitmap.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import { AgentError, errnoCode } from '../../src/base/errors.ts';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
-import type { TrackerCandidate } from '../../src/tracking/choose.ts';
+import type { TrackerCandidate } from '../../src/tracking/tracker-registry.ts';
 import { type Generation, newGeneration } from '../../src/tracking/generation.ts';
 import type {
   DeviceNumbers,

@@ -14,7 +14,7 @@ import { createLog } from '../../src/base/log.ts';
 import { markBootLoaderFiles } from '../../src/daemon/reboot/boot-loader.ts';
 import { listDevices } from '../../src/devices/inventory.ts';
 import { fileExtents } from '../../src/linux/fiemap.ts';
-import { TrackerChoice } from '../../src/tracking/choose.ts';
+import { TrackerRegistry } from '../../src/tracking/tracker-registry.ts';
 import type { Tracker } from '../../src/tracking/tracker.ts';
 import { fakeTracker } from '../helpers/fake-tracker.ts';
 import { makeLoop } from '../helpers/loop.ts';
@@ -41,7 +41,7 @@ for (const filesystem of ['ext4', 'xfs'])
     const device = (await listDevices()).find((each) => each.path === disk.device)!;
     const marked = new Bitmap(device.size, 512);
     const fake = fakeTracker();
-    const trackers = new TrackerChoice([
+    const trackers = new TrackerRegistry([
       {
         ...fake,
         leftSomething: () => true,

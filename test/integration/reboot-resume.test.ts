@@ -15,7 +15,7 @@ import { saveReboot } from '../../src/daemon/reboot/save.ts';
 import type { RebootOutcome } from '../../src/daemon/reboot/outcome.ts';
 import type { Device } from '../../src/devices/device.ts';
 import { probeDevice } from '../../src/devices/probe-device.ts';
-import { TrackerChoice } from '../../src/tracking/choose.ts';
+import { TrackerRegistry } from '../../src/tracking/tracker-registry.ts';
 import { markRecordUsed, readRecord, writeRecord } from '../../src/tracking/reboot/place.ts';
 import { newGeneration } from '../../src/tracking/generation.ts';
 import type {
@@ -137,8 +137,8 @@ async function machineFor(t: EndingTest): Promise<Machine> {
   await truncate(image, 32 * MiB);
   await exec('mke2fs', ['-q', '-t', 'ext4', image]);
   const place = join(directory, 'record');
-  const choice = (tracker: Tracker): TrackerChoice =>
-    new TrackerChoice([
+  const choice = (tracker: Tracker): TrackerRegistry =>
+    new TrackerRegistry([
       {
         kind: 'ebpf',
         support: () => Promise.resolve({ supported: true, why: '', help: '' }),

@@ -5,7 +5,7 @@ import { fakeTracker } from '../../../test/helpers/fake-tracker.ts';
 import { AgentError } from '../../base/errors.ts';
 import { silentLog } from '../../base/log.ts';
 import type { Device } from '../../devices/device.ts';
-import { TrackerChoice } from '../../tracking/choose.ts';
+import { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { markBootLoaderFiles, untrackFirst } from './boot-loader.ts';
 import { type RebootOutcome, withReasonOfReboot } from './outcome.ts';
 
@@ -29,7 +29,7 @@ const broken = (): Promise<never> => Promise.reject(new AgentError('FILE_ERROR',
 /** A tracker that continues the epoch until the device is untracked. `untrack` may fail first. */
 async function machine(untrack: () => Promise<unknown> = () => Promise.resolve()) {
   const fake = fakeTracker();
-  const choice = new TrackerChoice([fake]);
+  const choice = new TrackerRegistry([fake]);
   await choice.start(tracked, 'auto');
   let epochs = 0;
   const trackers = {

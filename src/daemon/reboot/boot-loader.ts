@@ -13,7 +13,7 @@ import type { Log } from '../../base/log.ts';
 import type { Device } from '../../devices/device.ts';
 import { fileExtents } from '../../linux/fiemap.ts';
 import { splitDeviceNumber } from '../../linux/usage.ts';
-import type { StartTracking, TrackerChoice } from '../../tracking/choose.ts';
+import type { StartTracking, TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import type { RebootOutcome } from './outcome.ts';
 
 const files = [
@@ -38,7 +38,7 @@ export interface BootLoaderMarks {
 export async function markBootLoaderFiles(
   outcome: RebootOutcome,
   listDevices: () => Promise<readonly Device[]>,
-  trackers: Pick<TrackerChoice, 'mark' | 'untrack'>,
+  trackers: Pick<TrackerRegistry, 'mark' | 'untrack'>,
   log: Log,
 ): Promise<BootLoaderMarks> {
   const doubts = new Map<string, string>();
@@ -79,7 +79,7 @@ export async function markBootLoaderFiles(
 async function untracked(
   uuid: string,
   devices: readonly Device[] | AgentError,
-  trackers: Pick<TrackerChoice, 'untrack'>,
+  trackers: Pick<TrackerRegistry, 'untrack'>,
   log: Log,
 ): Promise<boolean> {
   if (devices instanceof AgentError) return false;
@@ -99,7 +99,7 @@ async function untracked(
 export function untrackFirst(
   start: StartTracking,
   stillTracked: ReadonlySet<string>,
-  trackers: Pick<TrackerChoice, 'untrack'>,
+  trackers: Pick<TrackerRegistry, 'untrack'>,
 ): StartTracking {
   const left = new Set(stillTracked);
   return async (device, wish) => {

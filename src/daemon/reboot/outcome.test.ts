@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fakeTracker } from '../../../test/helpers/fake-tracker.ts';
-import { TrackerChoice } from '../../tracking/choose.ts';
+import { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { describeOutcome, type RebootOutcome, withReasonOfReboot } from './outcome.ts';
 
 const shutdown = '2026-11-24T10:00:00.000Z';
@@ -31,7 +31,7 @@ test('each device is described after a reboot', () => {
 
 test('a differential reports why tracking did not continue', async () => {
   const start = (found: RebootOutcome | undefined) =>
-    withReasonOfReboot(new TrackerChoice([fakeTracker()]).start, found)(device, 'auto');
+    withReasonOfReboot(new TrackerRegistry([fakeTracker()]).start, found)(device, 'auto');
   const doubt = async (found: RebootOutcome | undefined) => {
     const started = await start(found);
     return started.tracker === undefined ? started.why : started.doubt;

@@ -6,7 +6,7 @@ import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { unlessAbsent, writingAsync } from '../../base/files.ts';
-import type { StartTracking } from '../../tracking/choose.ts';
+import type { StartTracking } from '../../tracking/tracker-registry.ts';
 import type { RebootRecord } from '../../tracking/reboot/record.ts';
 
 export interface DeviceOutcome {

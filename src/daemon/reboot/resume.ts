@@ -10,7 +10,7 @@ import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { isQuickLook, quickLookWrites } from '../../filesystems/ext/signs-of-life.ts';
 import { signDifference } from '../../filesystems/signs.ts';
-import type { TrackerChoice } from '../../tracking/choose.ts';
+import type { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { markRecordUsed, readRecord, removeRecord } from '../../tracking/reboot/place.ts';
 import { decodeRecord, type RecordedDevice, usedBy } from '../../tracking/reboot/record.ts';
 import type { TrackedDevice, Tracker } from '../../tracking/tracker.ts';
@@ -18,7 +18,7 @@ import type { DeviceOutcome, RebootOutcome } from './outcome.ts';
 import { identityOf, mountedHow, type Mounted, signsOf, unsuitable } from './quiet.ts';
 
 export interface Resuming {
-  readonly trackers: TrackerChoice;
+  readonly trackers: TrackerRegistry;
   readonly listDevices: () => Promise<readonly Device[]>;
   readonly bootId: string;
   /** When this boot began, milliseconds since 1970. */
@@ -150,7 +150,7 @@ async function resumeOne(
   recorded: RecordedDevice,
   found: readonly Device[],
   devices: readonly Device[],
-  trackers: TrackerChoice,
+  trackers: TrackerRegistry,
   bootedAt: number,
 ): Promise<string | undefined> {
   const [device, another] = found;

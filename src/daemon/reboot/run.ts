@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
-import { TrackerChoice } from '../../tracking/choose.ts';
+import { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { prepareRecordDevice, removeRecord } from '../../tracking/reboot/place.ts';
 import type { Collaborators } from '../collaborators.ts';
 import { readConfig, recordPlace } from '../config.ts';
@@ -133,7 +133,7 @@ async function work(
     return;
   }
   const { trackerCandidates, listDevices } = await load();
-  const trackers = new TrackerChoice(
+  const trackers = new TrackerRegistry(
     trackerCandidates({ pinDirectory: values.pinDir, runDirectory: values.runDir }),
   );
   const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'latin1')).trim();
@@ -183,7 +183,7 @@ function seconds(option: string, text = ''): number {
  */
 async function listTracked(
   listDevices: Collaborators['listDevices'],
-  trackers: Pick<TrackerChoice, 'tracked'>,
+  trackers: Pick<TrackerRegistry, 'tracked'>,
 ): Promise<readonly Device[]> {
   const tracked = await trackers.tracked();
   for (let tries = 3; ; tries--) {

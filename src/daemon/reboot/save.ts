@@ -9,7 +9,7 @@ import { trackedDevice } from '../../backup/tracked-device.ts';
 import { toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { signDifference } from '../../filesystems/signs.ts';
-import type { TrackerChoice } from '../../tracking/choose.ts';
+import type { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { entryOfDetached } from '../../tracking/reboot/detached.ts';
 import { readRecord, writeRecord } from '../../tracking/reboot/place.ts';
 import {
@@ -23,7 +23,7 @@ import {
 import { heldBySomebody, identityOf, mountedHow, settle, signsOf, unsuitable } from './quiet.ts';
 
 export interface Saving {
-  readonly trackers: TrackerChoice;
+  readonly trackers: TrackerRegistry;
   readonly devices: readonly Device[];
   readonly bootId: string;
   /** Path of the record. */
@@ -77,7 +77,7 @@ async function savedBefore(place: string, bootId: string): Promise<RebootRecord 
 async function drain(
   device: Device,
   devices: readonly Device[],
-  trackers: TrackerChoice,
+  trackers: TrackerRegistry,
 ): Promise<RecordedDevice | string> {
   const described = trackedDevice(device, devices);
   const problem = unsuitable(device);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Bitmap } from '../base/bitmap.ts';
 import { AgentError } from '../base/errors.ts';
-import { type TrackerCandidate, TrackerChoice } from './choose.ts';
+import { type TrackerCandidate, TrackerRegistry } from './tracker-registry.ts';
 import type { TrackedDevice, Tracker, TrackingState } from './tracker.ts';
 
 const device: TrackedDevice = {
@@ -68,7 +68,7 @@ const noBtf = new AgentError('NOT_SUPPORTED', 'no BTF here', { hint: 'use a newe
 
 test('auto takes the best tracker that works, and opens it once', async () => {
   const log: string[] = [];
-  const choice = new TrackerChoice([candidate('ebpf', log), candidate('blktrace', log)]);
+  const choice = new TrackerRegistry([candidate('ebpf', log), candidate('blktrace', log)]);
   const first = await choice.start(device, 'auto');
   const second = await choice.start(device, 'auto');
   assert.deepEqual(
@@ -83,10 +83,10 @@ test('auto takes the best tracker that works, and opens it once', async () => {
 
 test('auto tries the next tracker if one refuses, and says why none is left', async () => {
   const log: string[] = [];
-  const choice = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
+  const choice = new TrackerRegistry([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
   assert.equal((await choice.start(device, 'auto')).tracker?.kind, 'blktrace');
   const busy = new AgentError('DEVICE_BUSY', 'traced by another');
-  const none = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log, busy)]);
+  const none = new TrackerRegistry([candidate('ebpf', log, noBtf), candidate('blktrace', log, busy)]);
   assert.deepEqual(await none.start(device, 'auto'), {
     tracker: undefined,
     why: 'no tracker records the writes to it (ebpf: no BTF here; blktrace: traced by another)',
@@ -95,7 +95,7 @@ test('auto tries the next tracker if one refuses, and says why none is left', as
 
 test('a tracker that was asked for is used, or the error says what would help', async () => {
   const log: string[] = [];
-  const choice = new TrackerChoice([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
+  const choice = new TrackerRegistry([candidate('ebpf', log, noBtf), candidate('blktrace', log)]);
   assert.equal((await choice.start(device, 'blktrace')).tracker?.kind, 'blktrace');
   await assert.rejects(choice.start(device, 'ebpf'), (error: AgentError) => {
     assert.equal(error.code, 'NOT_SUPPORTED');
@@ -111,16 +111,16 @@ test('a tracker that was asked for is used, or the error says what would help', 
 
 test('an error that is not a refusal is thrown', async () => {
   const gone = new AgentError('DEVICE_GONE', 'there is no such device');
-  const choice = new TrackerChoice([candidate('ebpf', [], gone), candidate('blktrace', [])]);
+  const choice = new TrackerRegistry([candidate('ebpf', [], gone), candidate('blktrace', [])]);
   await assert.rejects(choice.start(device, 'auto'), { code: 'DEVICE_GONE' });
 });
 
 test('a query opens only trackers that are in use or left something, and stop and close end them', async () => {
   const log: string[] = [];
-  const choice = new TrackerChoice([candidate('ebpf', log)]);
+  const choice = new TrackerRegistry([candidate('ebpf', log)]);
   assert.equal(await choice.look(device), undefined);
   assert.deepEqual(log, []);
-  const left = new TrackerChoice([candidate('ebpf', log, undefined, true)]);
+  const left = new TrackerRegistry([candidate('ebpf', log, undefined, true)]);
   assert.equal(await left.look(device), undefined);
   assert.deepEqual(log, ['ebpf open']);
   await choice.start(device, 'auto');

@@ -66,7 +66,7 @@ export interface DeviceTracking {
   readonly doubt: string | undefined;
 }
 
-export class TrackerChoice {
+export class TrackerRegistry {
   readonly #candidates: readonly TrackerCandidate[];
   readonly #open = new Map<TrackerCandidate, Promise<Tracker>>();
 
