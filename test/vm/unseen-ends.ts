@@ -10,7 +10,7 @@ import type { Bitmap } from '../../src/base/bitmap.ts';
 import { Installation } from '../../src/tracking/ebpf/installation.ts';
 import { shapeFor } from '../../src/tracking/ebpf/layout.ts';
 import { marksOf, readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
-import { Range } from '../../src/tracking/ebpf/range.ts';
+import { TrackedDeviceMap } from '../../src/tracking/ebpf/tracked-device-map.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 
 /** Returns the result of a take after `write`, of a device with requests whose ends no program sees. */
@@ -32,7 +32,7 @@ export async function dirtyWithoutEnds(
       assert.equal(openSync('/dev/null', 'r'), link);
     }
     const shape = shapeFor(device.size, installation.style);
-    const range = Range.create(
+    const map = TrackedDeviceMap.create(
       shape,
       device.path,
       marksOf(device, live, 'boot'),
@@ -40,10 +40,10 @@ export async function dirtyWithoutEnds(
       set.ids,
       new Map(),
     );
-    installation.addRange(range.disk, range.fd, undefined, new Set());
+    installation.addRange(map.disk, map.fd, undefined, new Set());
     await write();
-    const { dirty } = range.take(installation.inFlight('request'));
-    range.close();
+    const { dirty } = map.take(installation.inFlight('request'));
+    map.close();
     return dirty;
   } finally {
     await installation.remove();

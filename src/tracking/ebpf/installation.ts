@@ -6,7 +6,7 @@
  *
  *     DIRECTORY/control, ranges, in-flight, requests, nesting   the shared maps
  *     DIRECTORY/gone-request, gone-bio                  placeholders for a range that is no longer tracked
- *     DIRECTORY/range-MAJOR:MINOR                       a device's map (range.ts)
+ *     DIRECTORY/range-MAJOR:MINOR                       a device's map (tracked-device-map.ts)
  */
 import { closeSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';

@@ -25,7 +25,7 @@ import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
 import { checkDescribed, type LiveDevice, markDifference, marksOf, readLiveDevice } from './marks.ts';
 import type { PinLock } from './pin-lock.ts';
 import type { ProgramSet } from './program-set.ts';
-import { Range, rangePin, unpinRange } from './range.ts';
+import { TrackedDeviceMap, deviceMapPin, unpinDeviceMap } from './tracked-device-map.ts';
 import type { TracepointName } from './kernel-types.ts';
 import { explainRefusal } from './support.ts';
 
@@ -47,7 +47,7 @@ export class EbpfTracker implements Tracker {
   readonly #installation: Installation;
   readonly #budget: number;
   readonly #bootId: string;
-  readonly #ranges = new Map<string, Range>();
+  readonly #deviceMaps = new Map<string, TrackedDeviceMap>();
   /** Why a device's pinned map could not be opened. */
   readonly #unusable = new Map<string, string>();
   #closed = false;
@@ -79,7 +79,7 @@ export class EbpfTracker implements Tracker {
     readonly minor: number;
     readonly size: number;
   }[] {
-    return [...this.#ranges.values()].map(({ description: { path, marks } }) => ({
+    return [...this.#deviceMaps.values()].map(({ description: { path, marks } }) => ({
       path,
       major: marks.major,
       minor: marks.minor,
@@ -93,43 +93,43 @@ export class EbpfTracker implements Tracker {
 
   take(device: TrackedDevice): Promise<Taken> {
     return Promise.resolve().then(() => {
-      const range = this.#ranges.get(keyOf(device));
-      if (range === undefined) throw ended(device, this.#unusable.get(keyOf(device)) ?? 'it is not tracked');
-      const doubt = this.#doubt(range, device);
+      const map = this.#deviceMaps.get(keyOf(device));
+      if (map === undefined) throw ended(device, this.#unusable.get(keyOf(device)) ?? 'it is not tracked');
+      const doubt = this.#doubt(map, device);
       if (doubt !== undefined) throw ended(device, doubt);
-      const { dirty, forget } = range.take(this.#inFlight(range));
+      const { dirty, forget } = map.take(this.#inFlight(map));
       // Losses between the check above and the reading of the marks count as well.
-      const late = this.#doubt(range, device);
+      const late = this.#doubt(map, device);
       if (late !== undefined) throw ended(device, late);
-      return { ...tied(range), dirty, commit: forget };
+      return { ...tied(map), dirty, commit: forget };
     });
   }
 
   state(device: TrackedDevice): TrackingState | undefined {
-    const range = this.#ranges.get(keyOf(device));
-    if (range === undefined) return undefined;
+    const map = this.#deviceMaps.get(keyOf(device));
+    if (map === undefined) return undefined;
     return {
       kind: 'ebpf',
-      epoch: range.description.epoch,
-      unit: range.description.shape.unit,
-      memory: range.memory,
+      epoch: map.description.epoch,
+      unit: map.description.shape.unit,
+      memory: map.memory,
       pinned: true,
-      dirtyBytes: range.look(this.#inFlight(range)).bytes(),
+      dirtyBytes: map.look(this.#inFlight(map)).bytes(),
     };
   }
 
   doubt(device: TrackedDevice): string | undefined {
-    const range = this.#ranges.get(keyOf(device));
-    return range === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(range, device);
+    const map = this.#deviceMaps.get(keyOf(device));
+    return map === undefined ? this.#unusable.get(keyOf(device)) : this.#doubt(map, device);
   }
 
   remains(device: DeviceNumbers): Remains | undefined {
-    const range = this.#ranges.get(keyOf(device));
-    if (range === undefined) return undefined;
-    const dirty = range.look(this.#inFlight(range));
-    const { marks } = range.description;
+    const map = this.#deviceMaps.get(keyOf(device));
+    if (map === undefined) return undefined;
+    const dirty = map.look(this.#inFlight(map));
+    const { marks } = map.description;
     // Both checks come after the map is read, so that they include all losses before the reading.
-    return { ...tied(range), uuid: marks.uuid, dirty, gone: this.#gone(range), lost: this.#lost(range) };
+    return { ...tied(map), uuid: marks.uuid, dirty, gone: this.#gone(map), lost: this.#lost(map) };
   }
 
   resume(
@@ -137,31 +137,31 @@ export class EbpfTracker implements Tracker {
     from: { readonly epoch: Epoch; readonly generation: Generation | undefined; readonly dirty: Bitmap },
   ): Promise<void> {
     return this.#oneByOne(() => {
-      const range = this.#ranges.get(keyOf(device));
-      const doubt = range === undefined ? 'it is not tracked' : this.#doubt(range, device);
-      if (range === undefined || doubt !== undefined) throw ended(device, doubt ?? '');
-      range.mark(from.dirty.extents());
-      range.continueEpoch(from.epoch, from.generation);
+      const map = this.#deviceMaps.get(keyOf(device));
+      const doubt = map === undefined ? 'it is not tracked' : this.#doubt(map, device);
+      if (map === undefined || doubt !== undefined) throw ended(device, doubt ?? '');
+      map.mark(from.dirty.extents());
+      map.continueEpoch(from.epoch, from.generation);
     });
   }
 
   mark(device: DeviceNumbers, extents: Iterable<Extent>): Promise<void> {
     return this.#oneByOne(() => {
-      this.#ranges.get(keyOf(device))?.mark(extents);
+      this.#deviceMaps.get(keyOf(device))?.mark(extents);
     });
   }
 
   untrack(device: DeviceNumbers): Promise<void> {
     return this.#oneByOne(async () => {
       const key = keyOf(device);
-      const range = this.#ranges.get(key);
+      const map = this.#deviceMaps.get(key);
       this.#unusable.delete(key);
-      await unpinRange(this.#installation.directory, device.major, device.minor);
-      if (range === undefined) return;
-      this.#installation.removeRange(range.disk, range.id, range.description.set);
-      this.#ranges.delete(key);
-      range.close();
-      if (this.#ranges.size === 0) await this.#installation.detach();
+      await unpinDeviceMap(this.#installation.directory, device.major, device.minor);
+      if (map === undefined) return;
+      this.#installation.removeRange(map.disk, map.id, map.description.set);
+      this.#deviceMaps.delete(key);
+      map.close();
+      if (this.#deviceMaps.size === 0) await this.#installation.detach();
     });
   }
 
@@ -194,24 +194,28 @@ export class EbpfTracker implements Tracker {
         `writes to ${live.handedDownBy}, which lies on ${device.path}, cannot be seen there`,
         { hint: `back ${live.handedDownBy} up instead` },
       );
-    const earlier = this.#ranges.get(key);
+    const earlier = this.#deviceMaps.get(key);
     const doubt =
       earlier === undefined
         ? (this.#unusable.get(key) ?? this.#installation.doubt)
         : this.#doubt(earlier, device, live);
     if (earlier !== undefined && doubt === undefined) return { ...tied(earlier), doubt };
-    const range = await this.#begin(device, live, earlier);
-    this.#ranges.set(key, range);
+    const map = await this.#begin(device, live, earlier);
+    this.#deviceMaps.set(key, map);
     this.#unusable.delete(key);
-    return { ...tied(range), doubt };
+    return { ...tied(map), doubt };
   }
 
   /** Begins a new epoch. The map of the earlier one is replaced. */
-  async #begin(device: TrackedDevice, live: LiveDevice, earlier: Range | undefined): Promise<Range> {
+  async #begin(
+    device: TrackedDevice,
+    live: LiveDevice,
+    earlier: TrackedDeviceMap | undefined,
+  ): Promise<TrackedDeviceMap> {
     const { directory, style } = this.#installation;
     const name = live.byBio ? 'bio' : 'request';
     const set = await this.#installation.ensureSet(name);
-    const range = Range.create(
+    const map = TrackedDeviceMap.create(
       shapeFor(live.size, style, this.#budget),
       device.path,
       marksOf(device, live, this.#bootId),
@@ -220,24 +224,24 @@ export class EbpfTracker implements Tracker {
       this.#skipped(set),
     );
     try {
-      await unpinRange(directory, device.major, device.minor);
-      if (earlier !== undefined && earlier.disk !== range.disk)
+      await unpinDeviceMap(directory, device.major, device.minor);
+      if (earlier !== undefined && earlier.disk !== map.disk)
         this.#installation.removeRange(earlier.disk, earlier.id, earlier.description.set);
-      const keep = new Set([...this.#ranges.values()].map((each) => each.id));
-      this.#installation.addRange(range.disk, range.fd, earlier?.id, keep);
-      range.pin(rangePin(directory, device.major, device.minor));
+      const keep = new Set([...this.#deviceMaps.values()].map((each) => each.id));
+      this.#installation.addRange(map.disk, map.fd, earlier?.id, keep);
+      map.pin(deviceMapPin(directory, device.major, device.minor));
     } catch (thrown) {
-      this.#installation.removeRange(range.disk, range.id, name);
-      range.close();
+      this.#installation.removeRange(map.disk, map.id, name);
+      map.close();
       throw thrown;
     }
     earlier?.close();
-    return range;
+    return map;
   }
 
   /** Returns why writes to the device may have been missed since its epoch began; undefined if none were. */
-  #doubt(range: Range, device: TrackedDevice, known?: LiveDevice): string | undefined {
-    const { marks } = range.description;
+  #doubt(map: TrackedDeviceMap, device: TrackedDevice, known?: LiveDevice): string | undefined {
+    const { marks } = map.description;
     let live: LiveDevice;
     try {
       live = known ?? readLiveDevice(device.major, device.minor);
@@ -249,12 +253,12 @@ export class EbpfTracker implements Tracker {
     if (live.handedDownBy !== undefined)
       return `writes to ${live.handedDownBy}, which lies on it, are not seen`;
     if (device.size !== live.size) return `its size in bytes is ${live.size}, not ${device.size}`;
-    return this.#lost(range);
+    return this.#lost(map);
   }
 
   /** Returns why the device that has the numbers of the map now is not the device of the map. */
-  #gone(range: Range): string | undefined {
-    const { path, marks } = range.description;
+  #gone(map: TrackedDeviceMap): string | undefined {
+    const { path, marks } = map.description;
     try {
       const live = readLiveDevice(marks.major, marks.minor);
       // The UUID is not in sysfs. The caller checks if it is another filesystem.
@@ -265,10 +269,9 @@ export class EbpfTracker implements Tracker {
   }
 
   /** Returns why writes may have been missed, also for a device that is gone. */
-  #lost(range: Range): string | undefined {
-    const { set: name, programs, skipped } = range.description;
-    if (!this.#installation.hasRange(range.disk, range.id))
-      return 'the programs do not know its map any more';
+  #lost(map: TrackedDeviceMap): string | undefined {
+    const { set: name, programs, skipped } = map.description;
+    if (!this.#installation.hasRange(map.disk, map.id)) return 'the programs do not know its map any more';
     const set = this.#installation.attachedSet(name);
     if (set === undefined) return 'a program that marks its writes was detached';
     if (set.ids.join() !== programs.join())
@@ -279,7 +282,7 @@ export class EbpfTracker implements Tracker {
       const lost = lostByNesting(tracepoint, base, now);
       if (lost !== undefined) return lost;
     }
-    return lostByCounters(range.counters());
+    return lostByCounters(map.counters());
   }
 
   #skipped(set: ProgramSet): Map<TracepointName, SkippedBefore> {
@@ -290,8 +293,8 @@ export class EbpfTracker implements Tracker {
   }
 
   /** Call this before reading the marks: an entry is removed only after its marks are set. */
-  #inFlight(range: Range): ReturnType<Installation['inFlight']> {
-    return this.#installation.inFlight(range.description.set);
+  #inFlight(map: TrackedDeviceMap): ReturnType<Installation['inFlight']> {
+    return this.#installation.inFlight(map.description.set);
   }
 
   /** Opens the maps that earlier processes pinned. */
@@ -300,20 +303,20 @@ export class EbpfTracker implements Tracker {
       const numbers = /^range-(\d+):(\d+)$/.exec(name);
       if (numbers === null) continue;
       const [major, minor] = [Number(numbers[1]), Number(numbers[2])];
-      const range = Range.open(rangePin(this.#installation.directory, major, minor));
-      if (range === undefined) continue;
-      if (typeof range === 'string') this.#unusable.set(`${major}:${minor}`, range);
-      else this.#ranges.set(`${major}:${minor}`, range);
+      const map = TrackedDeviceMap.open(deviceMapPin(this.#installation.directory, major, minor));
+      if (map === undefined) continue;
+      if (typeof map === 'string') this.#unusable.set(`${major}:${minor}`, map);
+      else this.#deviceMaps.set(`${major}:${minor}`, map);
     }
   }
 
   #closeRanges(): void {
-    for (const range of this.#ranges.values()) range.close();
-    this.#ranges.clear();
+    for (const map of this.#deviceMaps.values()) map.close();
+    this.#deviceMaps.clear();
   }
 }
 
-function tied({ description: { epoch }, generation }: Range): TrackedEpoch {
+function tied({ description: { epoch }, generation }: TrackedDeviceMap): TrackedEpoch {
   return { epoch, generation };
 }
 

@@ -51,7 +51,7 @@ export const tracepointNumbers: Readonly<Record<TracepointName, number>> = {
 
 /** Offsets in the stack frame, below register 10. */
 export const frame = {
-  /** Range key: device u32, index u32. */
+  /** TrackedDeviceMap key: device u32, index u32. */
   device: -8,
   index: -4,
   /** u32: number of an element of a map. */
@@ -107,7 +107,7 @@ export function lookup(a: Assembler, mapFd: number, key: number): Assembler {
   return a.mapFd(1, mapFd).movReg(2, frameRegister).alu('add', 2, key).call(helpers.mapLookup);
 }
 
-/** Range key = the device at the end of `path` from register `from`, index 0. Uses registers 1 to 3. */
+/** TrackedDeviceMap key = the device at the end of `path` from register `from`, index 0. Uses registers 1 to 3. */
 export function loadDevice(a: Assembler, types: KernelTypes, from: Register, path: readonly number[]): void {
   let register = from;
   for (const offset of path) {

@@ -34,7 +34,7 @@ import type { InFlight } from './programs/bio.ts';
 import { copyMarks, fillUnits, type Marked, moveMarks } from './take.ts';
 
 /** The description of an epoch in the control page. */
-export interface RangeDescription extends Description {
+export interface DeviceMapDescription extends Description {
   readonly path: string;
   readonly epoch: Epoch;
   readonly marks: Marks;
@@ -46,18 +46,18 @@ export interface RangeDescription extends Description {
   readonly skipped: Readonly<Partial<Record<TracepointName, { misses: readonly string[]; deep: string }>>>;
 }
 
-export class Range {
+export class TrackedDeviceMap {
   /** ID of the map. */
   readonly id: number;
   readonly #map: Descriptor;
   readonly #memory: MappedMap;
   readonly #control: BigUint64Array;
   readonly #marked: Marked;
-  #description: RangeDescription;
+  #description: DeviceMapDescription;
   #takes = 0;
   #closed = false;
 
-  private constructor(fd: number, memory: MappedMap, description: RangeDescription) {
+  private constructor(fd: number, memory: MappedMap, description: DeviceMapDescription) {
     this.#map = new Descriptor(fd, 'the dirty map');
     this.id = mapInfo(fd).id;
     this.#description = description;
@@ -74,7 +74,7 @@ export class Range {
     };
   }
 
-  get description(): RangeDescription {
+  get description(): DeviceMapDescription {
     return this.#description;
   }
 
@@ -86,7 +86,7 @@ export class Range {
     set: SetName,
     programs: readonly number[],
     skipped: ReadonlyMap<TracepointName, SkippedBefore>,
-  ): Range {
+  ): TrackedDeviceMap {
     const fd = createMap({
       type: 'array',
       keySize: 4,
@@ -97,7 +97,7 @@ export class Range {
     });
     try {
       const memory = mapIntoMemory(fd, shape.pages * pageSize);
-      const description: RangeDescription = {
+      const description: DeviceMapDescription = {
         layout: layoutVersion,
         path,
         epoch: { id: freshUuid(), since: Date.now() },
@@ -122,7 +122,7 @@ export class Range {
       control[generationAt / 8] = toNumber(newGeneration());
       control[rangeFields.grace / 8] = process.hrtime.bigint() + gracePeriod;
       writeDescription(memory.memory, description);
-      return new Range(fd, memory, description);
+      return new TrackedDeviceMap(fd, memory, description);
     } catch (thrown) {
       closeSync(fd);
       throw thrown;
@@ -130,7 +130,7 @@ export class Range {
   }
 
   /** Opens the map that an earlier process pinned. Returns a text if it cannot be used, undefined if there is none. */
-  static open(path: string): Range | string | undefined {
+  static open(path: string): TrackedDeviceMap | string | undefined {
     const fd = openPin(path);
     if (fd === undefined) return undefined;
     const info = mapInfo(fd);
@@ -139,14 +139,14 @@ export class Range {
       return `its map has elements of ${info.valueSize} bytes, not ${pageSize}`;
     }
     const memory = mapIntoMemory(fd, info.entries * pageSize);
-    const description = readDescription(memory.memory) as RangeDescription | string;
+    const description = readDescription(memory.memory) as DeviceMapDescription | string;
     const doubt = typeof description === 'string' ? description : shapeDoubt(description.shape, info.entries);
     if (typeof description === 'string' || doubt !== undefined) {
       memory.unmap();
       closeSync(fd);
       return doubt;
     }
-    return new Range(fd, memory, description);
+    return new TrackedDeviceMap(fd, memory, description);
   }
 
   /** Device number of the disk, in the form that the programs use. */
@@ -272,12 +272,12 @@ export class Range {
   }
 }
 
-export function rangePin(directory: string, major: number, minor: number): string {
+export function deviceMapPin(directory: string, major: number, minor: number): string {
   return join(directory, `range-${major}:${minor}`);
 }
 
-export async function unpinRange(directory: string, major: number, minor: number): Promise<void> {
-  await rm(rangePin(directory, major, minor), { force: true });
+export async function unpinDeviceMap(directory: string, major: number, minor: number): Promise<void> {
+  await rm(deviceMapPin(directory, major, minor), { force: true });
 }
 
 function shapeDoubt(shape: Shape, pages: number): string | undefined {
