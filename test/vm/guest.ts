@@ -16,7 +16,7 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises';
 import { alignedBuffer } from '../../src/linux/aligned.ts';
 import { blockDeviceSize } from '../../src/linux/ioctl.ts';
-import { readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
+import { readLiveDevice } from '../../src/tracking/device-identity.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 
 /** Runs a shell script. Returns its output. If it fails, the error message has its standard error. */

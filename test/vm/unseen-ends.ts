@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Bitmap } from '../../src/base/bitmap.ts';
 import { Installation } from '../../src/tracking/ebpf/installation.ts';
 import { shapeFor } from '../../src/tracking/ebpf/layout.ts';
-import { marksOf, readLiveDevice } from '../../src/tracking/ebpf/marks.ts';
+import { deviceIdentity, readLiveDevice } from '../../src/tracking/device-identity.ts';
 import { TrackedDeviceMap } from '../../src/tracking/ebpf/tracked-device-map.ts';
 import type { TrackedDevice } from '../../src/tracking/tracker.ts';
 
@@ -35,7 +35,7 @@ export async function dirtyWithoutEnds(
     const map = TrackedDeviceMap.create(
       shape,
       device.path,
-      marksOf(device, live, 'boot'),
+      deviceIdentity(device, live, 'boot'),
       'request',
       set.ids,
       new Map(),

@@ -17,7 +17,13 @@ import { type Debugfs, openDebugfs } from '../../linux/debugfs.ts';
 import { bootId } from '../../linux/process.ts';
 import { type Generation, newGeneration } from '../generation.ts';
 import type { Epoch, Taken, TrackedDevice, TrackedEpoch, Tracker, TrackingState } from '../tracker.ts';
-import { checkDescribed, markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/marks.ts';
+import {
+  checkDescribed,
+  identityDifference,
+  type DeviceIdentity,
+  deviceIdentity,
+  readLiveDevice,
+} from '../device-identity.ts';
 import { changedIdentity } from './identity.ts';
 import { TraceRecords } from './leftover.ts';
 import { inspectQueue, type TracedQueue } from './queue.ts';
@@ -52,8 +58,8 @@ interface Disk {
 interface Tracked {
   readonly key: string;
   readonly device: TrackedDevice;
-  /** The marks that identify the device. */
-  readonly marks: Marks;
+  /** The identity of the device. */
+  readonly identity: DeviceIdentity;
   readonly disk: Disk;
   readonly epoch: Epoch;
   generation: Generation;
@@ -168,16 +174,16 @@ export class BlktraceTracker implements Tracker {
     });
   }
 
-  #doubt({ ended: reason, disk, marks }: Tracked, device: TrackedDevice): string | undefined {
+  #doubt({ ended: reason, disk, identity }: Tracked, device: TrackedDevice): string | undefined {
     if (reason !== undefined) return reason;
-    // Compares the present facts in sysfs and the caller's description with the marks of the epoch's beginning.
+    // Compares the present facts in sysfs and the caller's description with those of the epoch's beginning.
     return (
-      markDifference(marks, {
+      identityDifference(identity, {
         ...device,
-        diskSequence: device.diskSequence ?? marks.diskSequence,
-        nodes: marks.nodes,
-        bootId: marks.bootId,
-      }) ?? changedIdentity(device, marks, disk.queue.following === 'bios')
+        diskSequence: device.diskSequence ?? identity.diskSequence,
+        nodes: identity.nodes,
+        bootId: identity.bootId,
+      }) ?? changedIdentity(device, identity, disk.queue.following === 'bios')
     );
   }
 
@@ -225,7 +231,7 @@ export class BlktraceTracker implements Tracker {
   async #add(key: string, device: TrackedDevice, disk: Disk): Promise<Tracked> {
     const live = readLiveDevice(device.major, device.minor);
     checkDescribed(device, live);
-    const marks = marksOf(device, live, await bootId());
+    const identity = deviceIdentity(device, live, await bootId());
     const { size } = device;
     const unit = unitFor(size);
     const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
@@ -233,13 +239,13 @@ export class BlktraceTracker implements Tracker {
     const epoch = { id: freshUuid(), since: Date.now() };
     const generation = newGeneration();
     const tracked: Tracked = {
-      ...{ key, device, marks, disk, epoch, generation, unit, gauges, ended: undefined },
+      ...{ key, device, identity, disk, epoch, generation, unit, gauges, ended: undefined },
     };
     await this.#reader.call('add', {
       disk: disk.key,
       key,
       device,
-      marks,
+      identity,
       unit,
       maps,
       gauges: gauges.buffer,

@@ -146,8 +146,8 @@ function drainAll(times?: Map<string, number>): number {
 }
 
 function endChanged({ disk, reader, devices }: Traced): void {
-  for (const [key, { device, marks }] of devices) {
-    const reason = changedIdentity(device, marks, disk.following === 'bios');
+  for (const [key, { device, identity }] of devices) {
+    const reason = changedIdentity(device, identity, disk.following === 'bios');
     if (reason === undefined) continue;
     reader.follower.remove(key);
     devices.delete(key);

@@ -4,7 +4,12 @@
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { errnoCode, toAgentError } from '../../base/errors.ts';
-import { markDifference, type Marks, marksOf, readLiveDevice } from '../ebpf/marks.ts';
+import {
+  identityDifference,
+  type DeviceIdentity,
+  deviceIdentity,
+  readLiveDevice,
+} from '../device-identity.ts';
 import type { TrackedDevice } from '../tracker.ts';
 
 /**
@@ -13,13 +18,13 @@ import type { TrackedDevice } from '../tracker.ts';
  */
 export function changedIdentity(
   device: TrackedDevice,
-  marks: Marks,
+  identity: DeviceIdentity,
   bios: boolean,
   sys = '/sys',
 ): string | undefined {
   try {
     const live = readLiveDevice(device.major, device.minor, sys);
-    const difference = markDifference(marks, marksOf(device, live, marks.bootId));
+    const difference = identityDifference(identity, deviceIdentity(device, live, identity.bootId));
     if (difference !== undefined) return difference;
   } catch (thrown) {
     return toAgentError(thrown).message;

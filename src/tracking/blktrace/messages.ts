@@ -1,6 +1,6 @@
 /** The messages between the tracker and the reader's thread. All of them can be cloned to a thread. */
 import type { Following } from './follower.ts';
-import type { Marks } from '../ebpf/marks.ts';
+import type { DeviceIdentity } from '../device-identity.ts';
 import type { TrackedDevice } from '../tracker.ts';
 
 export interface TracedDisk {
@@ -20,8 +20,7 @@ export interface AddedDevice {
   /** `MAJOR:MINOR` */
   readonly key: string;
   readonly device: TrackedDevice;
-  /** The marks that identify the device. */
-  readonly marks: Marks;
+  readonly identity: DeviceIdentity;
   /** Bytes per bit. */
   readonly unit: number;
   readonly maps: readonly [SharedArrayBuffer, SharedArrayBuffer];

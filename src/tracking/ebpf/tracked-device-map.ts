@@ -28,7 +28,7 @@ import {
   shapeOf,
 } from './layout.ts';
 import type { CounterValues, SkippedBefore } from './loss.ts';
-import type { Marks } from './marks.ts';
+import type { DeviceIdentity } from '../device-identity.ts';
 import type { SetName } from './program-set.ts';
 import type { InFlight } from './programs/bio.ts';
 import { copyMarks, fillUnits, type Marked, moveMarks } from './take.ts';
@@ -37,7 +37,8 @@ import { copyMarks, fillUnits, type Marked, moveMarks } from './take.ts';
 export interface DeviceMapDescription extends Description {
   readonly path: string;
   readonly epoch: Epoch;
-  readonly marks: Marks;
+  /** Maps that are pinned already have this name in their description. */
+  readonly marks: DeviceIdentity;
   readonly shape: Shape;
   readonly set: SetName;
   /** IDs of the set's programs. If the IDs differ, the programs were not there all the time. */
@@ -82,7 +83,7 @@ export class TrackedDeviceMap {
   static create(
     shape: Shape,
     path: string,
-    marks: Marks,
+    identity: DeviceIdentity,
     set: SetName,
     programs: readonly number[],
     skipped: ReadonlyMap<TracepointName, SkippedBefore>,
@@ -101,7 +102,7 @@ export class TrackedDeviceMap {
         layout: layoutVersion,
         path,
         epoch: { id: freshUuid(), since: Date.now() },
-        marks,
+        marks: identity,
         shape,
         set,
         programs,
@@ -113,9 +114,9 @@ export class TrackedDeviceMap {
         ),
       };
       const control = new BigUint64Array(memory.memory, 0, pageSize / 8);
-      const start = (marks.partition?.start ?? 0) / 512;
+      const start = (identity.partition?.start ?? 0) / 512;
       control[rangeFields.start / 8] = BigInt(start);
-      control[rangeFields.end / 8] = BigInt(start + marks.size / 512);
+      control[rangeFields.end / 8] = BigInt(start + identity.size / 512);
       control[rangeFields.shift / 8] = BigInt(Math.log2(shape.unit) - 9);
       control[rangeFields.coarse / 8] = BigInt(shape.coarseAt);
       control[rangeFields.byBio / 8] = set === 'bio' ? 1n : 0n;

@@ -1,6 +1,6 @@
 /**
  * The eBPF tracker: programs in the kernel mark the blocks that are written (programs/), and this process takes the
- * marks. Maps and programs are pinned, so that tracking continues without the process. The next process continues the
+ * identity. Maps and programs are pinned, so that tracking continues without the process. The next process continues the
  * epoch if nothing has changed; otherwise it says what differs. Described in docs/formats/tracking.md.
  */
 import { readdirSync, readFileSync } from 'node:fs';
@@ -22,7 +22,13 @@ import type {
 import { defaultPinDirectory, Installation } from './installation.ts';
 import { defaultBudget, shapeFor, type Style } from './layout.ts';
 import { lostByCounters, lostByNesting, type SkippedBefore } from './loss.ts';
-import { checkDescribed, type LiveDevice, markDifference, marksOf, readLiveDevice } from './marks.ts';
+import {
+  checkDescribed,
+  type LiveDevice,
+  identityDifference,
+  deviceIdentity,
+  readLiveDevice,
+} from '../device-identity.ts';
 import type { PinLock } from './pin-lock.ts';
 import type { ProgramSet } from './program-set.ts';
 import { TrackedDeviceMap, deviceMapPin, unpinDeviceMap } from './tracked-device-map.ts';
@@ -79,11 +85,11 @@ export class EbpfTracker implements Tracker {
     readonly minor: number;
     readonly size: number;
   }[] {
-    return [...this.#deviceMaps.values()].map(({ description: { path, marks } }) => ({
+    return [...this.#deviceMaps.values()].map(({ description: { path, marks: identity } }) => ({
       path,
-      major: marks.major,
-      minor: marks.minor,
-      size: marks.size,
+      major: identity.major,
+      minor: identity.minor,
+      size: identity.size,
     }));
   }
 
@@ -127,9 +133,9 @@ export class EbpfTracker implements Tracker {
     const map = this.#deviceMaps.get(keyOf(device));
     if (map === undefined) return undefined;
     const dirty = map.look(this.#inFlight(map));
-    const { marks } = map.description;
+    const { marks: identity } = map.description;
     // Both checks come after the map is read, so that they include all losses before the reading.
-    return { ...tied(map), uuid: marks.uuid, dirty, gone: this.#gone(map), lost: this.#lost(map) };
+    return { ...tied(map), uuid: identity.uuid, dirty, gone: this.#gone(map), lost: this.#lost(map) };
   }
 
   resume(
@@ -218,7 +224,7 @@ export class EbpfTracker implements Tracker {
     const map = TrackedDeviceMap.create(
       shapeFor(live.size, style, this.#budget),
       device.path,
-      marksOf(device, live, this.#bootId),
+      deviceIdentity(device, live, this.#bootId),
       name,
       set.ids,
       this.#skipped(set),
@@ -241,14 +247,14 @@ export class EbpfTracker implements Tracker {
 
   /** Returns why writes to the device may have been missed since its epoch began; undefined if none were. */
   #doubt(map: TrackedDeviceMap, device: TrackedDevice, known?: LiveDevice): string | undefined {
-    const { marks } = map.description;
+    const { marks: identity } = map.description;
     let live: LiveDevice;
     try {
       live = known ?? readLiveDevice(device.major, device.minor);
     } catch (thrown) {
       return toAgentError(thrown).message;
     }
-    const difference = markDifference(marks, marksOf(device, live, this.#bootId));
+    const difference = identityDifference(identity, deviceIdentity(device, live, this.#bootId));
     if (difference !== undefined) return difference;
     if (live.handedDownBy !== undefined)
       return `writes to ${live.handedDownBy}, which lies on it, are not seen`;
@@ -258,11 +264,11 @@ export class EbpfTracker implements Tracker {
 
   /** Returns why the device that has the numbers of the map now is not the device of the map. */
   #gone(map: TrackedDeviceMap): string | undefined {
-    const { path, marks } = map.description;
+    const { path, marks: identity } = map.description;
     try {
-      const live = readLiveDevice(marks.major, marks.minor);
+      const live = readLiveDevice(identity.major, identity.minor);
       // The UUID is not in sysfs. The caller checks if it is another filesystem.
-      return markDifference(marks, marksOf({ ...marks, path }, live, this.#bootId));
+      return identityDifference(identity, deviceIdentity({ ...identity, path }, live, this.#bootId));
     } catch (thrown) {
       return toAgentError(thrown).message;
     }

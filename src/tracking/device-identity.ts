@@ -1,12 +1,12 @@
 /**
- * The marks that identify a device: the kernel's numbers and disk sequence, its place in sysfs, its size, and the UUID
+ * The identity of a device: the kernel's numbers and disk sequence, its place in sysfs, its size, and the UUID
  * that the caller knows. Any difference ends the epoch, because another disk may have the same name. sysfs is kernel
  * memory, so reading it does not wait for a frozen filesystem.
  */
 import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { AgentError } from '../../base/errors.ts';
-import type { TrackedDevice } from '../tracker.ts';
+import { AgentError } from '../base/errors.ts';
+import type { TrackedDevice } from './tracker.ts';
 
 /** The kernel's present description of a device number. */
 export interface LiveDevice {
@@ -34,8 +34,8 @@ export interface LiveDevice {
   readonly handedDownBy: string | undefined;
 }
 
-/** The marks that an epoch is bound to. */
-export interface Marks
+/** The identity of the device that an epoch is bound to. */
+export interface DeviceIdentity
   extends Omit<TrackedDevice, 'path' | 'diskSequence'>, Pick<LiveDevice, 'diskSequence' | 'nodes'> {
   readonly bootId: string;
 }
@@ -77,8 +77,8 @@ function holdersThatHandDown(place: string): string[] {
   });
 }
 
-/** Returns the marks of a device as it is now. */
-export function marksOf(device: TrackedDevice, live: LiveDevice, bootId: string): Marks {
+/** Returns the identity of a device as it is now. */
+export function deviceIdentity(device: TrackedDevice, live: LiveDevice, bootId: string): DeviceIdentity {
   const { major, minor, uuid } = device;
   return {
     major,
@@ -93,7 +93,7 @@ export function marksOf(device: TrackedDevice, live: LiveDevice, bootId: string)
 }
 
 /** Returns the first difference, with both values; undefined if there is none. */
-export function markDifference(before: Marks, now: Marks): string | undefined {
+export function identityDifference(before: DeviceIdentity, now: DeviceIdentity): string | undefined {
   const pairs: readonly (readonly [string, unknown, unknown])[] = [
     ['boot', before.bootId, now.bootId],
     ['device number', `${before.major}:${before.minor}`, `${now.major}:${now.minor}`],
@@ -126,7 +126,6 @@ export function checkDescribed(device: TrackedDevice, live: LiveDevice): void {
       );
 }
 
-function placeOf(marks: Marks): string {
-  const { partition } = marks;
+function placeOf({ partition }: DeviceIdentity): string {
   return partition === undefined ? 'whole' : `${partition.major}:${partition.minor}+${partition.start}`;
 }

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { checkDescribed, markDifference, marksOf, readLiveDevice } from './marks.ts';
+import { checkDescribed, identityDifference, deviceIdentity, readLiveDevice } from './device-identity.ts';
 
 function tree(): { sys: string; remove: () => void; write: (path: string, text: string) => void } {
   const sys = mkdtempSync(join(tmpdir(), 'marks-'));
@@ -77,20 +77,23 @@ test('md RAID 0 above a device that takes bios is reported, and above any other 
 test('every identifier that differs is named with both values', (t) => {
   const { sys, write, remove } = tree();
   t.after(remove);
-  const now = () => marksOf(sda1, readLiveDevice(8, 1, sys), 'boot-1');
+  const now = () => deviceIdentity(sda1, readLiveDevice(8, 1, sys), 'boot-1');
   const before = now();
-  assert.equal(markDifference(before, now()), undefined);
-  assert.match(markDifference(before, { ...now(), bootId: 'boot-2' }) ?? '', /boot was boot-1 and is boot-2/);
-  assert.match(markDifference(before, { ...now(), uuid: 'v' }) ?? '', /UUID was u and is v/);
-  assert.match(markDifference(before, { ...now(), nodes: 'sda 1' }) ?? '', /sysfs/);
+  assert.equal(identityDifference(before, now()), undefined);
+  assert.match(
+    identityDifference(before, { ...now(), bootId: 'boot-2' }) ?? '',
+    /boot was boot-1 and is boot-2/,
+  );
+  assert.match(identityDifference(before, { ...now(), uuid: 'v' }) ?? '', /UUID was u and is v/);
+  assert.match(identityDifference(before, { ...now(), nodes: 'sda 1' }) ?? '', /sysfs/);
   write('devices/sda/sda1/size', '901');
-  assert.match(markDifference(before, now()) ?? '', /size in bytes was 460800 and is 461312/);
+  assert.match(identityDifference(before, now()) ?? '', /size in bytes was 460800 and is 461312/);
   write('devices/sda/sda1/size', '900');
   write('devices/sda/sda1/start', '41');
-  assert.match(markDifference(before, now()) ?? '', /8:0\+20480 and is 8:0\+20992/);
+  assert.match(identityDifference(before, now()) ?? '', /8:0\+20480 and is 8:0\+20992/);
   write('devices/sda/sda1/start', '40');
   write('devices/sda/diskseq', '8');
-  assert.match(markDifference(before, now()) ?? '', /disk sequence was 7 and is 8/);
+  assert.match(identityDifference(before, now()) ?? '', /disk sequence was 7 and is 8/);
 });
 
 test('a caller that describes another device gets an error', (t) => {
