@@ -17,7 +17,7 @@ import { DiskReader, TraceLost } from './disk-reader.ts';
 import { drain, type Processors } from './drain.ts';
 import { Follower } from './follower.ts';
 import { changedIdentity } from './identity.ts';
-import { Marks } from './marks.ts';
+import { DirtyMap } from './dirty-map.ts';
 import type { AddedDevice, ReaderProtocol, TakenMap, TracedDisk } from './messages.ts';
 import { DebugfsRelayFiles } from './relay-files.ts';
 
@@ -76,7 +76,7 @@ const calls: CallHandlers<ReaderProtocol> = {
     const { disk, key, device, unit, maps } = added;
     const one = traced.get(disk);
     if (one === undefined) throw new AgentError('EPOCH_ENDED', `the trace of ${device.path} has ended`);
-    one.reader.follower.add(key, device.partition?.start ?? 0, new Marks(device.size, unit, maps));
+    one.reader.follower.add(key, device.partition?.start ?? 0, new DirtyMap(device.size, unit, maps));
     one.devices.set(key, added);
     return undefined;
   },
@@ -99,7 +99,7 @@ const owner = answerCalls<ReaderProtocol>(port, {
   notices: {
     commit: ({ disk, key, generation }) => {
       const one = traced.get(disk);
-      one?.reader.follower.marks(key)?.commit(generation);
+      one?.reader.follower.dirtyMap(key)?.commit(generation);
       if (one !== undefined) gauge(one);
     },
     end: () => {
@@ -182,7 +182,7 @@ function take({ disk, key, settled }: Take['args'], time: number | undefined): T
 function gauge({ reader, devices }: Traced): void {
   for (const [key, { gauges }] of devices) {
     const shown = new Int32Array(gauges);
-    Atomics.store(shown, 0, reader.follower.marks(key)?.units ?? 0);
+    Atomics.store(shown, 0, reader.follower.dirtyMap(key)?.units ?? 0);
     Atomics.store(shown, 1, Math.ceil(reader.follower.memory(key) / 1024));
   }
 }

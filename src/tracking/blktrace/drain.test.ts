@@ -9,7 +9,7 @@ import { Bitmap } from '../../base/bitmap.ts';
 import { DiskReader, TraceLost } from './disk-reader.ts';
 import { type Drained, drain, type Processors } from './drain.ts';
 import { Follower, type Following } from './follower.ts';
-import { Marks } from './marks.ts';
+import { DirtyMap } from './dirty-map.ts';
 import type { RelayFiles } from './relay-files.ts';
 
 const unit = 4096;
@@ -107,7 +107,7 @@ function traced(following: Following): {
   follower.add(
     'part',
     1024 * unit,
-    new Marks(units * unit, unit, [maps[0].words.buffer, maps[1].words.buffer]),
+    new DirtyMap(units * unit, unit, [maps[0].words.buffer, maps[1].words.buffer]),
   );
   const reader = new DiskReader('/dev/sda', kernel, follower);
   const buffer = Buffer.alloc(4096);
@@ -181,7 +181,7 @@ test('each write that ended before a take is in the take, or in an earlier one t
               assert.ok(map.has(index), `unit ${index} is missing`);
           if (each.commit) {
             owed = new Set([...owed].filter((index) => !map.has(index)));
-            reader.follower.marks('part')!.commit(generation);
+            reader.follower.dirtyMap('part')!.commit(generation);
           } else for (const index of before) owed.add(index);
         }
       },
@@ -240,7 +240,7 @@ test('scattered discards of one request are kept until they are known to have en
     const { time } = drained() as Drained;
     const { map, generation } = reader.follower.take('part', time, frozen);
     const found = [...map.extents()].map(({ offset, length }) => [offset / unit, length / unit]);
-    reader.follower.marks('part')!.commit(generation);
+    reader.follower.dirtyMap('part')!.commit(generation);
     return found;
   };
   kernel.record(0, {

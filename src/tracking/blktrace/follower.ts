@@ -6,7 +6,7 @@
  * followed too. The two are first sorted by time, because each processor has its own stream.
  */
 import { InFlight } from './in-flight.ts';
-import type { Marks } from './marks.ts';
+import type { DirtyMap } from './dirty-map.ts';
 import { action, category, type TraceRecord } from './record.ts';
 
 /**
@@ -27,7 +27,7 @@ export const masks: Readonly<Record<Following, number>> = {
 };
 
 interface Tracked {
-  readonly marks: Marks;
+  readonly dirty: DirtyMap;
   /** Bytes from the start of the disk. */
   readonly start: number;
   readonly inFlight: InFlight;
@@ -53,8 +53,8 @@ export class Follower {
     return this.#passthrough;
   }
 
-  add(key: string, start: number, marks: Marks): void {
-    this.#tracked.set(key, { marks, start, inFlight: new InFlight(marks.size, marks.unit) });
+  add(key: string, start: number, dirty: DirtyMap): void {
+    this.#tracked.set(key, { dirty, start, inFlight: new InFlight(dirty.size, dirty.unit) });
   }
 
   remove(key: string): void {
@@ -101,7 +101,7 @@ export class Follower {
   #follow(tracked: Tracked, [time, start, end, what, discard]: Event): void {
     const from = start - tracked.start;
     const to = end - tracked.start;
-    if (to <= 0 || from >= tracked.marks.size) return;
+    if (to <= 0 || from >= tracked.dirty.size) return;
     if (what === action.queue) {
       tracked.inFlight.queued(from, to, time);
       return;
@@ -109,26 +109,26 @@ export class Follower {
     // The completion of a request with several discards does not give their positions.
     const whole = discard && this.#following !== 'bios';
     const ended = tracked.inFlight.completed(from, to, whole);
-    if (ended !== undefined) tracked.marks.mark(ended.start, ended.end);
+    if (ended !== undefined) tracked.dirty.mark(ended.start, ended.end);
   }
 
   /**
    * Takes the map of a device, with the writes under way. `settled`: the device's filesystem is frozen, so writes
    * queued before the freeze have ended, and need not be taken again.
    */
-  take(key: string, time: number, settled: boolean): ReturnType<Marks['take']> {
+  take(key: string, time: number, settled: boolean): ReturnType<DirtyMap['take']> {
     const tracked = this.#tracked.get(key);
     if (tracked === undefined) throw new Error(`${key} is not followed`);
-    const taken = tracked.marks.take(tracked.inFlight.ranges());
+    const taken = tracked.dirty.take(tracked.inFlight.ranges());
     if (settled) tracked.inFlight.settle(time);
     return taken;
   }
 
-  marks(key: string): Marks | undefined {
-    return this.#tracked.get(key)?.marks;
+  dirtyMap(key: string): DirtyMap | undefined {
+    return this.#tracked.get(key)?.dirty;
   }
 }
 
-function mark({ marks, start }: Tracked, from: number, to: number): void {
-  if (to > start && from < start + marks.size) marks.mark(from - start, to - start);
+function mark({ dirty, start }: Tracked, from: number, to: number): void {
+  if (to > start && from < start + dirty.size) dirty.mark(from - start, to - start);
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
-import { Marks } from './marks.ts';
+import { DirtyMap } from './dirty-map.ts';
 
 const unit = 4096;
 const units = 200;
@@ -22,7 +22,7 @@ const step = fc.oneof<fc.Arbitrary<Step>[]>(
 test('a take yields all marks since the last committed take, with any events in between', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-      const marks = new Marks(size, unit, [
+      const dirty = new DirtyMap(size, unit, [
         new Bitmap(size, unit).words.buffer,
         new Bitmap(size, unit).words.buffer,
       ]);
@@ -33,10 +33,10 @@ test('a take yields all marks since the last committed take, with any events in 
       for (const each of steps)
         if (each.do === 'mark') {
           const end = Math.min(each.first + each.count, units);
-          marks.mark(each.first * unit, Math.min(end * unit, size + 50));
+          dirty.mark(each.first * unit, Math.min(end * unit, size + 50));
           for (let index = each.first; index < end; index++) fresh.add(index);
         } else if (each.do === 'take') {
-          const { generation, map } = marks.take([[each.under * unit, 1]]);
+          const { generation, map } = dirty.take([[each.under * unit, 1]]);
           since = new Set([...since, ...fresh, each.under]);
           fresh = new Set();
           takes.push(generation);
@@ -48,24 +48,24 @@ test('a take yields all marks since the last committed take, with any events in 
         } else {
           const generation = takes[each.which % Math.max(takes.length, 1)];
           if (generation === undefined) continue;
-          marks.commit(generation);
+          dirty.commit(generation);
           // The commit of an earlier take forgets nothing: the last take holds its marks too.
           if (generation === takes.at(-1)) since = new Set();
         }
-      assert.equal(marks.units, new Set([...since, ...fresh]).size);
+      assert.equal(dirty.units, new Set([...since, ...fresh]).size);
     }),
   );
 });
 
 test('marks outside the device are ignored', () => {
-  const marks = new Marks(size, unit, [
+  const dirty = new DirtyMap(size, unit, [
     new Bitmap(size, unit).words.buffer,
     new Bitmap(size, unit).words.buffer,
   ]);
-  marks.mark(-3 * unit, 1);
-  marks.mark(size - 1, size + unit * 5);
+  dirty.mark(-3 * unit, 1);
+  dirty.mark(size - 1, size + unit * 5);
   assert.deepEqual(
-    [...marks.take([]).map.extents()],
+    [...dirty.take([]).map.extents()],
     [
       { offset: 0, length: unit },
       { offset: (units - 1) * unit, length: unit - 100 },

@@ -7,7 +7,7 @@
  */
 import { Bitmap } from '../../base/bitmap.ts';
 
-export class Marks {
+export class DirtyMap {
   readonly size: number;
   readonly unit: number;
   #active: Bitmap;
