@@ -45,7 +45,7 @@ function start(
 ): { worker: Worker; thread: ThreadCalls<Protocol> } {
   const worker = new Worker(code, { eval: true });
   t.after(() => worker.terminate());
-  const whyEnded = (thrown: unknown) => new AgentError('INTERNAL', `ended: ${String(thrown)}`);
+  const whyEnded = (thrown: Error | undefined) => new AgentError('INTERNAL', `ended: ${String(thrown)}`);
   return { worker, thread: new ThreadCalls<Protocol>(worker, { whyEnded, ...owner }) };
 }
 

@@ -37,7 +37,7 @@ export interface ThreadOwner<P extends ThreadProtocol> {
    * Returns the error of the calls that wait when the thread ends. `thrown` is the error that ended the thread;
    * undefined if the thread ended in another way.
    */
-  readonly whyEnded: (thrown: unknown) => AgentError;
+  readonly whyEnded: (thrown: Error | undefined) => AgentError;
   readonly events?: Handlers<P['events']>;
   /** Called if the thread has ended, or has exceeded the limit, before the owner called `end`. */
   readonly onEnd?: (error: AgentError) => void;
@@ -68,7 +68,9 @@ export class ThreadCalls<P extends ThreadProtocol> {
     this.#worker = worker;
     this.#owner = owner;
     worker.on('message', (message: FromThread) => this.#receive(message));
-    worker.on('error', (thrown: unknown) => this.#hasEnded(owner.whyEnded(thrown)));
+    worker.on('error', (thrown: unknown) => {
+      this.#hasEnded(owner.whyEnded(thrown instanceof Error ? thrown : new Error(String(thrown))));
+    });
     this.exited = new Promise((resolve) => {
       worker.on('exit', () => {
         this.#hasEnded(owner.whyEnded(undefined));

@@ -158,7 +158,7 @@ function startThread(options: ImageServerOptions, entered: (id: number) => void,
   const calls = new ThreadCalls<ImageThreadProtocol>(worker, {
     whyEnded: (cause) => new AgentError('INTERNAL', 'The thread has ended', { cause }),
     onEnd: ({ cause }) => {
-      if (cause !== undefined) options.log.error({ error: String(cause) }, 'a thread failed');
+      if (cause instanceof Error) options.log.error({ error: String(cause) }, 'a thread failed');
     },
     events: { entered },
   });

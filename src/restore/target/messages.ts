@@ -66,5 +66,5 @@ export interface RestoreProtocol {
     /** Closes everything. The thread then ends. */
     end: undefined;
   };
-  readonly events: Record<never, never>;
+  readonly events: object;
 }
