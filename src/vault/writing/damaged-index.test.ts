@@ -5,9 +5,20 @@ import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts'
 import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
 import { prune } from '../prune/prune.ts';
 import { declareStale } from '../prune/participants.ts';
+import { WriterSession } from './writer-session.ts';
 
 const size = 3000 * 4096;
 const image = spreadImage(0, 100);
+
+test('a writer whose index loses rows can build on an earlier point', async (t) => {
+  const { vault, newIndex } = await memoryVault(t);
+  const index = newIndex();
+  const point = await backUp(vault, index, { image, size });
+  const session = await WriterSession.begin(vault, index);
+  index.database.exec('DELETE FROM parts');
+  assert.equal(await session.keep(point.devices[0]!), true);
+  await session.end();
+});
 
 test('a writer that looks at all its data again publishes, although its index loses rows', async (t) => {
   const { vault, newIndex } = await memoryVault(t);

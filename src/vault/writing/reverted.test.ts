@@ -49,6 +49,18 @@ test('a writer whose ID a clone has used publishes nothing and deletes nothing',
   assert.deepEqual(await readBack(vault, newIndex(), point.devices[0]!), new Map(first));
 });
 
+test('a writer that finds its ID taken does not end the other writer', async (t) => {
+  const { vault, store, newIndex } = await memoryVault(t);
+  repeatNumbers(t);
+  const owner = (pid: number) => ({ host: 'h', machine: 'm', boot: 'b', pid, start_time: 1 });
+  const { id } = await WriterSession.begin(vault, newIndex(), { owner: owner(1) });
+  await assert.rejects(WriterSession.begin(vault, newIndex(), { owner: owner(2) }), {
+    code: 'VAULT_OBJECT_EXISTS',
+  });
+  assert.equal(store.objects.has(`writers/${id}`), true);
+  assert.equal(store.objects.has(`writers/${id}.end`), false);
+});
+
 test('if the snapshot is older than the writer, the second writer finds its ID taken', async (t) => {
   const { vault, newIndex } = await memoryVault(t);
   repeatNumbers(t);

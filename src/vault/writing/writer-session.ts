@@ -100,6 +100,8 @@ export class WriterSession {
       return new WriterSession(vault, index, { id, condemned, state: index.state, beat });
     } catch (error) {
       clearInterval(beat);
+      // The ID belongs to another writer, which may be at work.
+      if (error instanceof AgentError && error.code === 'VAULT_OBJECT_EXISTS') throw error;
       // The session references no data, so no process has to wait for it, even if the announcement takes effect late.
       const signal = AbortSignal.timeout(partingMs);
       await vault.store.put(`writers/${id}.end`, endMark, { signal }).catch(() => undefined);
@@ -116,7 +118,11 @@ export class WriterSession {
     options: { readonly level?: number; readonly signal?: AbortSignal } = {},
   ): Promise<boolean> {
     const { id: writer, condemned } = this;
-    return keepMap(this.#vault, this.#index, image, { writer, condemned, ...options });
+    return provenWalk(this.#vault, this.#index, {
+      walk: () => keepMap(this.#vault, this.#index, image, { writer, condemned, ...options }),
+      isWhole: (isKept) => isKept,
+      signal: options.signal,
+    });
   }
 
   /**
