@@ -27,7 +27,7 @@ import {
   imageDigest,
 } from '../helpers/golden-images.ts';
 import { seeded } from '../helpers/random.ts';
-import { backUp } from '../helpers/vault-writer.ts';
+import { type TestBase, backUp } from '../helpers/vault-writer.ts';
 
 const [target] = process.argv.slice(2);
 if (target === undefined) throw new Error('where to?');
@@ -86,16 +86,18 @@ async function makeHealthy(): Promise<Record<string, string>> {
   const scratch = fs.mkdtempSync(join(tmpdir(), 'golden-'));
   const index = ChunkIndex.open(join(scratch, 'index.sqlite'), vault.id);
   const ids: Record<string, string> = {};
+  let first: TestBase | undefined;
   for (const [day, name] of goldenPointNames.entries()) {
-    const { id } = await backUp(vault, index, {
+    const { id, devices } = await backUp(vault, index, {
       image: goldenImages[name],
       size: goldenSize,
       path: '/dev/golden',
       finished: new Date(Date.UTC(2025, 0, 2 + day)),
-      base: name === 'second' ? { id: ids['first']!, image: goldenImages.first } : undefined,
+      base: name === 'second' ? first : undefined,
       owner,
     });
     ids[name] = id;
+    if (name === 'first') first = { id, image: goldenImages.first, device: devices[0]! };
   }
   const at = new Date(Date.UTC(2025, 0, 9)).toISOString();
   const check = { level: 'read', at, coverage: 1, outcome: 'whole', problems: [], agent: '1.0.0' } as const;

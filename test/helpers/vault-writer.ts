@@ -22,13 +22,23 @@ export interface TestBackup {
   readonly image: TestImage;
   /** Bytes of the device. */
   readonly size: number;
-  /** The point to build on, and its image. If the point cannot serve as a base, everything is stored. */
-  readonly base?: { readonly id: string; readonly image: TestImage } | undefined;
+  /** The point to build on. If it cannot serve as a base, everything is stored. */
+  readonly base?: TestBase | undefined;
   readonly owner?: Owner | undefined;
   readonly path?: string;
   readonly finished?: Date;
-  /** Called with the id right before the point is put. */
-  readonly onPublish?: (id: string) => void;
+  /** Called right before the point is put. */
+  readonly onPublish?: (point: Point) => void;
+}
+
+/**
+ * An earlier point, as its writer knows it. Like a chain record, it has the map itself: if random numbers repeat, the
+ * vault may have another point with this ID later.
+ */
+export interface TestBase {
+  readonly id: string;
+  readonly image: TestImage;
+  readonly device: PointDevice;
 }
 
 export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup): Promise<Point> {
@@ -36,7 +46,7 @@ export async function backUp(vault: Vault, index: ChunkIndex, backup: TestBackup
   try {
     const device = await storeImage(vault, index, session, backup);
     const point = pointOf(session.id, [device], backup.finished);
-    backup.onPublish?.(session.id);
+    backup.onPublish?.(point);
     await session.publish(point);
     await session.end();
     return point;
@@ -111,8 +121,8 @@ async function usableBase(
     if (error instanceof AgentError && error.code === 'POINT_NOT_FOUND') return undefined;
     throw error;
   });
-  const device = point?.devices[0];
-  if (device === undefined || !(await session.keep(device))) return undefined;
+  const { device } = base;
+  if (point === undefined || !(await session.keep(device))) return undefined;
   const root = Buffer.from(device.root, 'hex');
   return new ImageMap(new PartReader(vault, index), {
     root,

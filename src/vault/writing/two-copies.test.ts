@@ -61,7 +61,7 @@ test(
       backUp(vault, index, {
         image: spreadImage(1000, 200),
         size,
-        base: { id: base.id, image: spreadImage(1000, 100) },
+        base: { id: base.id, image: spreadImage(1000, 100), device: base.devices[0]! },
         onPublish: () => {
           store.objects.clear();
           for (const [key, object] of before) store.objects.set(key, object);

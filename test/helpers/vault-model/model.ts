@@ -21,6 +21,7 @@ import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../../../
 import { type PruneOptions, prune } from '../../../src/vault/prune/prune.ts';
 import { listAtWork, unlockVault } from '../../../src/vault/prune/unlock.ts';
 import { type MemoryStore, openMemoryStore } from '../stores/memory-store.ts';
+import { openDocument } from '../../../src/vault/sealed.ts';
 import { Vault } from '../../../src/vault/vault.ts';
 import type { Owner } from '../../../src/vault/writing/owner.ts';
 import { seeded } from '../random.ts';
@@ -128,7 +129,9 @@ class Model {
     this.#random = seeded(options.seed);
     this.#sampling = seeded(options.seed ^ 0x5a3b1e);
     this.#scratch = scratch;
-    this.#store = this.#points.watching(openMemoryStore({ now: () => this.#clock }));
+    this.#store = this.#points.watching(openMemoryStore({ now: () => this.#clock }), (key, sealed) =>
+      openDocument(this.#vault.secrets, key, sealed),
+    );
   }
 
   close(): void {
@@ -180,7 +183,7 @@ class Model {
     const device = this.#pick([...this.#images.keys()])!;
     // Now and then everything is as it once was, so that garbage is built on.
     const earlier = this.#random() < 0.1 ? this.#pick([...this.#points.values()].slice(-30)) : undefined;
-    const next = earlier?.image ?? written(this.#images[device]!, this.#random);
+    const next = earlier?.content.image ?? written(this.#images[device]!, this.#random);
     this.#images = this.#images.map((image, at) => (at === device ? next : image));
   }
 
@@ -240,11 +243,12 @@ class Model {
       size: deviceSize,
       owner,
       finished: new Date(this.#machineClock.now()),
-      base: base === undefined ? undefined : { id: base[0], image: base[1].image },
-      onPublish: (id) => {
+      base: base === undefined ? undefined : { id: base[0], ...base[1].content },
+      onPublish: ({ id, devices }) => {
         // A point of another course of events stays what it is.
         const there = this.#points.get(id)?.state;
-        if (there !== 'live' && there !== 'doubtful') point = this.#points.begin(id, image);
+        if (there !== 'live' && there !== 'doubtful')
+          point = this.#points.begin(id, { image, device: devices[0]! });
       },
     };
     try {
@@ -480,11 +484,11 @@ class Model {
     if (damaged.length > 0) throw damaged[0]!.error;
     const there = new Map(points.map((point) => [point.id, point]));
     const reader = new PartReader(this.#vault, this.#verifying);
-    for (const [id, { state, image }] of this.#points) {
+    for (const [id, { state, content }] of this.#points) {
       if (state !== 'live') continue;
       const point = there.get(id);
       if (point === undefined) throw new Error(`the live point ${id} is gone`);
-      const wrong = difference(image, await readBack(this.#vault, reader, point.devices[0]!));
+      const wrong = difference(content.image, await readBack(this.#vault, reader, point.devices[0]!));
       if (wrong !== undefined) throw new Error(`the point ${id}: ${wrong}`);
       this.#count('points compared');
     }

@@ -1,14 +1,22 @@
 /** The model's table of points: what each holds, and what may be expected of it. */
 import type { CheckResult } from '../../../src/vault/check/check.ts';
+import type { Point, PointDevice } from '../../../src/vault/points/point.ts';
+import { dataParts } from '../../../src/vault/store/object-store.ts';
 import type { MemoryStore } from '../stores/memory-store.ts';
 import type { TestImage } from '../vault-writer.ts';
 
+/** An image, and the device of a point with the root of its map. */
+export interface Content {
+  readonly image: TestImage;
+  readonly device: PointDevice;
+}
+
 /**
- * `begun`: its writer may put it. `live`: it is there, and must be whole. `doubtful`: it came when its writer counted as
- * dead: it may be whole or not, until its writer says or it is taken back. `forgotten`: nobody asks.
+ * `begun`: its writer may put it. `live`: it exists and must be whole. `doubtful`: it came when its writer counted as
+ * stale. It may be incomplete until its writer ends or takes it back. `forgotten`: it has no more use.
  */
 export interface ModelPoint {
-  readonly image: TestImage;
+  content: Content;
   state: 'begun' | 'live' | 'doubtful' | 'forgotten';
   /** It was so at any time. */
   wasDoubtful: boolean;
@@ -21,6 +29,8 @@ export interface ModelPoint {
 /** By id. */
 export class ModelPoints extends Map<string, ModelPoint> {
   readonly #count: (what: string) => void;
+  /** Equal contents always give the same root. */
+  readonly #byRoot = new Map<string, Content>();
 
   constructor(count: (what: string) => void) {
     super();
@@ -28,9 +38,10 @@ export class ModelPoints extends Map<string, ModelPoint> {
   }
 
   /** Its writer is about to put it. */
-  begin(id: string, image: TestImage): ModelPoint {
+  begin(id: string, content: Content): ModelPoint {
+    this.#byRoot.set(content.device.root, content);
     const point: ModelPoint = {
-      ...{ image, state: 'begun', wasDoubtful: false, isProtected: false },
+      ...{ content, state: 'begun', wasDoubtful: false, isProtected: false },
       ...{ isWriterAtWork: true, mayBeTakenBack: false },
     };
     this.set(id, point);
@@ -41,13 +52,14 @@ export class ModelPoints extends Map<string, ModelPoint> {
     return [...this].filter(([, { state }]) => state === 'live');
   }
 
-  /** The store, which tells the table what comes and goes. */
-  watching(store: MemoryStore): MemoryStore {
+  /** Returns the store that keeps the table up to date. `open` opens a sealed document. */
+  watching(store: MemoryStore, open: (key: string, sealed: Buffer) => unknown): MemoryStore {
     return {
       ...store,
       put: async (key, data, options) => {
         const point = /^points\/(.*)$/.exec(key)?.[1];
-        if (point !== undefined) this.#lands(point, store);
+        if (point !== undefined)
+          this.#lands(point, open(key, Buffer.concat(dataParts(data))) as Point, store);
         await store.put(key, data, options);
         const ended = this.get(/^writers\/(.*)\.end$/.exec(key)?.[1] ?? '');
         if (ended?.state === 'live' && ended.isWriterAtWork) ended.mayBeTakenBack = true;
@@ -65,9 +77,11 @@ export class ModelPoints extends Map<string, ModelPoint> {
   }
 
   /** Right before the object is there. */
-  #lands(id: string, { objects }: MemoryStore): void {
+  #lands(id: string, { devices }: Point, { objects }: MemoryStore): void {
     const point = this.get(id);
     if (point?.state !== 'begun') return;
+    // After random numbers repeated, it may be the point of another writer, whose put came late.
+    point.content = this.#byRoot.get(devices[0]!.root)!;
     const countsAsDead = objects.has(`writers/${id}.end`) || !objects.has(`writers/${id}`);
     point.state = countsAsDead ? 'doubtful' : 'live';
     point.wasDoubtful = countsAsDead;
