@@ -12,8 +12,7 @@ import { packObject } from '../packs/format.ts';
 import { PartReader } from '../packs/part-reader.ts';
 import { listChecks } from '../points/checks.ts';
 import type { Point } from '../points/point.ts';
-import { listKeys as listPointKeys } from '../points/objects.ts';
-import { listPoints } from '../points/points.ts';
+import { hasPoint, listPoints } from '../points/points.ts';
 import type { Vault } from '../vault.ts';
 import { readCondemnedLists } from '../writing/condemned.ts';
 import { objectKind } from './objects.ts';
@@ -152,11 +151,12 @@ async function walkUntilProven(
       if (!isFirst) packs.refreshed();
       isFirst = false;
       const results = await walkPoints(walk, there, options);
-      if (results.every(({ whole }) => whole)) return results;
-      // List the points after the walk: a point that is gone now may have lost its data only then.
-      const left = new Set(await listPointKeys(vault, 'points/', /^points\//, { signal }));
-      there = there.filter(({ id }) => left.has(`points/${id}`));
-      return results.filter(({ point }) => left.has(`points/${point}`));
+      // Look after the walk: a point that is gone now may have lost its data only then.
+      const gone = new Set<string>();
+      for (const [i, { point, whole }] of results.entries())
+        if (!whole && !(await hasPoint(vault, there[i]!, { signal }))) gone.add(point);
+      there = there.filter(({ id }) => !gone.has(id));
+      return results.filter(({ point }) => !gone.has(point));
     },
     isWhole: (results) => results.every(({ whole }) => whole),
     signal,

@@ -1,4 +1,5 @@
 /** Lists, reads, finds, forgets and protects the recovery points of a vault. */
+import { isDeepStrictEqual } from 'node:util';
 import { AgentError } from '../../base/errors.ts';
 import { isId } from '../ids.ts';
 import { withDeletePermission } from '../delete-permission.ts';
@@ -39,6 +40,25 @@ export async function readPoint(vault: Vault, id: string, options: StoreOptions 
   const sealed = await vault.store.get(key, options).catch(missingAsUndefined);
   if (sealed === undefined) throw notFound(vault, `recovery point ${id}`);
   return parsePoint(id, openDocument(vault.secrets, key, sealed), where(vault, key));
+}
+
+/**
+ * Returns whether the vault still has this point, with these maps. After random numbers repeated, another point may have
+ * its ID. An unreadable object may still be this point.
+ */
+export async function hasPoint(
+  vault: Vault,
+  { id, devices }: Point,
+  options: StoreOptions = {},
+): Promise<boolean> {
+  try {
+    return isDeepStrictEqual((await readPoint(vault, id, options)).devices, devices);
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error;
+    if (error.code === 'POINT_NOT_FOUND') return false;
+    if (error.code === 'VAULT_DAMAGED' || error.code === 'VAULT_TOO_NEW') return true;
+    throw error;
+  }
 }
 
 /**

@@ -9,12 +9,13 @@ import { repairVault } from '../check/repair.ts';
 import { newId } from '../ids.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import type { PageSource } from '../maps/image-map.ts';
+import { packObject } from '../packs/format.ts';
 import { PartReader } from '../packs/part-reader.ts';
-import { deletePoint } from '../points/points.ts';
+import { deletePoint, listPoints, putPoint } from '../points/points.ts';
 import type { GetOptions, ObjectStore, StoreOptions } from '../store/object-store.ts';
 import { Vault } from '../vault.ts';
 import { wholeMap } from '../writing/whole-map.ts';
-import { WriterSession } from '../writing/writer-session.ts';
+import { WriterSession, staleMark } from '../writing/writer-session.ts';
 import { copyNeeded } from './copy.ts';
 import { Marking } from './marking.ts';
 import { prune } from './prune.ts';
@@ -174,6 +175,47 @@ test('points that are forgotten and pruned during a check are not damage', async
     [checked.ok, checked.points.map(({ point, whole }) => [point, whole])],
     [true, [[second.id, true]]],
   );
+});
+
+test('a point that another one with its ID replaces during a check or a prune is not damage', async () => {
+  for (const run of ['check', 'prune'] as const) {
+    const { store, vault, newIndex, watched } = await newVault();
+    const index = newIndex();
+    const image = spreadImage(500, 300);
+    const first = await backUp(vault, index, { image: spreadImage(0, 300), size });
+    const second = await backUp(vault, index, { image, size });
+    const beside = async (): Promise<void> => {
+      for (const { id } of [first, second]) await deletePoint(vault, id);
+      for (const { id, writer } of index.packs())
+        if (writer === first.id) store.objects.delete(packObject(id));
+      await putPoint(vault, { ...second, id: first.id });
+      await store.put(`writers/${first.id}.end`, staleMark);
+    };
+    // Both read the pages of the maps after they have listed the points.
+    const isPage = (key: string, { offset }: GetOptions): boolean =>
+      key.startsWith('packs/') && offset !== undefined;
+    const slow = await watched({ get: (key, options) => (isPage(key, options) ? beside : undefined) });
+    if (run === 'check') assert.equal((await checkVault(slow, newIndex())).ok, true);
+    else assert.deepEqual((await prune(slow, newIndex(), living)).withdrawn, []);
+    const { points } = await listPoints(vault);
+    assert.deepEqual(
+      points.map(({ id }) => id),
+      [first.id],
+      run,
+    );
+    assert.deepEqual(await readBack(vault, newIndex(), points[0]!.devices[0]!), new Map(image), run);
+  }
+});
+
+test('marks belong to the maps of a point, not only to its ID', async () => {
+  const { vault, newIndex } = await newVault();
+  const index = newIndex();
+  const one = await backUp(vault, index, { image: spreadImage(0, 10), size });
+  const two = await backUp(vault, index, { image: spreadImage(5, 10), size });
+  const marking = new Marking(new PartReader(vault, index), { chunkSize: 4096, path: `${index.path}-marks` });
+  after(() => marking.close());
+  assert.deepEqual(await marking.mark([one]), []);
+  assert.deepEqual([marking.knows([one]), marking.knows([{ ...two, id: one.id }])], [true, false]);
 });
 
 test('a damaged pack that a prune deletes during a check, with its condemned list, is not reported', async () => {

@@ -36,6 +36,7 @@ export class Marking {
   #lost = new PageSet();
   /** Pages that were lost at first and must be visited again, and those of them that were visited. */
   #again: { readonly lost: PageSet; readonly visited: PageSet } | undefined;
+  /** The points that are marked, by their IDs and maps. After random numbers repeated, an ID may have another map. */
   readonly #points = new Set<string>();
   #sinceTurn = 0;
 
@@ -47,19 +48,19 @@ export class Marking {
 
   /** Returns whether all of these points are marked. */
   knows(points: readonly Point[]): boolean {
-    return points.every(({ id }) => this.#points.has(id));
+    return points.every((point) => this.#points.has(keyOf(point)));
   }
 
   /** Marks the names that these points reference. Returns the maps that are not fully known. */
   async mark(points: readonly Point[]): Promise<UnknownMap[]> {
     const unknown: UnknownMap[] = [];
     for (const point of points) {
-      if (this.#points.has(point.id)) continue;
+      if (this.#points.has(keyOf(point))) continue;
       for (const device of point.devices) {
         const reason = await this.#markDevice(device);
         if (reason !== undefined) unknown.push({ point, device, reason });
       }
-      this.#points.add(point.id);
+      this.#points.add(keyOf(point));
     }
     this.live.finish();
     return unknown;
@@ -144,4 +145,8 @@ export class Marking {
     }
     return reason;
   }
+}
+
+function keyOf({ id, devices }: Point): string {
+  return [id, ...devices.map(({ root }) => root)].join(' ');
 }

@@ -5,7 +5,7 @@
 import { AgentError } from '../../base/errors.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import type { Point } from '../points/point.ts';
-import { listPoints } from '../points/points.ts';
+import { hasPoint, listPoints } from '../points/points.ts';
 import type { UnknownMap } from './marking.ts';
 import { isStaleMark, listWriterObjects } from './participants.ts';
 import type { PruneRun } from './run.ts';
@@ -61,16 +61,16 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
   const { signal, allowDamage } = run.options;
   const writers = await listWriterObjects(vault, { signal });
   const late = new Set(writers.filter(({ end }) => isStaleMark(end)).map(({ id }) => id));
-  for (const id of new Set(unknown.map(({ point }) => point.id))) {
+  // A point that was forgotten during the walk needs no data, and another pruner may have deleted it.
+  const left: UnknownMap[] = [];
+  for (const each of unknown) if (await hasPoint(vault, each.point, { signal })) left.push(each);
+  for (const id of new Set(left.map(({ point }) => point.id))) {
     if (!late.has(id)) continue;
     await lock?.ensureHeld({ signal });
     if (lock !== undefined) await vault.store.delete(`points/${id}`, { signal });
     done.withdrawn.push(id);
   }
-  const left: UnknownMap[] = [];
-  for (const each of unknown)
-    if (!late.has(each.point.id) && (await isThere(run, `points/${each.point.id}`))) left.push(each);
-  const [first] = left;
+  const first = left.find(({ point }) => !late.has(point.id));
   if (first === undefined || allowDamage === true) return;
   await lock?.ensureHeld({ signal });
   throw new AgentError(
@@ -84,10 +84,6 @@ async function withdrawOrRefuse(run: PruneRun, unknown: readonly UnknownMap[]): 
   );
 }
 
-/**
- * Checks whether the point still exists. A point that was forgotten during the walk needs no data, and another pruner
- * may have deleted it.
- */
 async function isThere({ vault, options }: PruneRun, point: string): Promise<boolean> {
   return (await vault.store.head(point, { signal: options.signal })) !== undefined;
 }
