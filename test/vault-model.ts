@@ -1,5 +1,5 @@
 /**
- * The vault against a plain model, with a seed that reproduces a failure:
+ * Plays the vault against a plain model. The same seed repeats a failure:
  *
  *     scripts/node test/vault-model.ts [--seed N] [--steps N] [--runs N] [--log]
  */
