@@ -25,7 +25,7 @@ export function written(image: TestImage, random: () => number): TestImage {
   return next;
 }
 
-/** What differs, for a message; undefined where nothing does. */
+/** Returns the first difference, for a message; undefined if there is none. */
 export function difference(expected: TestImage, found: TestImage): string | undefined {
   for (const chunk of new Set([...expected.keys(), ...found.keys()])) {
     const [a, b] = [expected.get(chunk), found.get(chunk)];

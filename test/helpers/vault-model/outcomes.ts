@@ -9,7 +9,7 @@ export function outcomeOf(error: unknown): string {
   return error instanceof AgentError ? error.code : 'failed';
 }
 
-/** What may end a process of this kind when all is well with the vault. */
+/** Returns whether this may end a process of this kind although the vault has no damage. */
 export function isExpected(kind: AgentKind, error: unknown): boolean {
   if (error instanceof StoreKilled) return true;
   if (!(error instanceof AgentError)) return false;
