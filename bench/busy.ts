@@ -15,7 +15,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MiB, parseBytes } from '../src/base/bytes.ts';
-import type { JobStatus } from '../src/daemon/documents.ts';
+import type { JobStatus } from '../src/api/job-status.ts';
 import { daemonFor, jobStatus, scratchFor, startJob, untilEnded } from '../test/helpers/backup.ts';
 import { type EndingTest, atEnd } from '../test/helpers/cleanup.ts';
 import type { TestDaemon } from '../test/helpers/daemon.ts';

@@ -23,7 +23,7 @@ import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MiB, parseBytes } from '../src/base/bytes.ts';
-import type { JobStatus } from '../src/daemon/documents.ts';
+import type { JobStatus } from '../src/api/job-status.ts';
 import {
   backUpWell,
   daemonFor,

@@ -10,7 +10,7 @@ import type { RunningJob } from '../backup/job.ts';
 import { defaultJobOptions } from '../backup/job.ts';
 import { offlineDevice, refuseMounted } from '../backup/offline.ts';
 import { prepareJob } from '../backup/prepare.ts';
-import type { JobStatus } from '../backup/status.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';

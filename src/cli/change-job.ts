@@ -1,6 +1,6 @@
 /** The definition and the action of the commands that ask for one change of a running job. */
 import { Command } from 'commander';
-import type { JobStatus } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import type { Run } from './context.ts';
 
 export interface JobChange {

@@ -1,7 +1,7 @@
 /** A client of the daemon's API: HTTP over the Unix socket (docs/api.md). */
 import { request, type IncomingMessage } from 'node:http';
 import { AgentError, type ErrorDocument, errnoCode } from '../base/errors.ts';
-import type { JobStatus } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import { EventParser } from './events.ts';
 
 /** Time limits for an answer, milliseconds. A POST may start a job, whose checks can take minutes. */

@@ -1,7 +1,7 @@
 /** Follows a job to its end through the daemon's events, across a restart of the daemon. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../base/errors.ts';
-import type { JobStatus } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import type { Client } from './client.ts';
 
 /** How long to wait for a daemon that stopped to return, milliseconds. */

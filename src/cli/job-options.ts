@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { parseBytes } from '../base/bytes.ts';
 import { parseDuration } from '../base/duration.ts';
 import { AgentError } from '../base/errors.ts';
-import type { JobOptionsDocument } from '../daemon/documents.ts';
+import type { JobOptionsDocument } from '../api/job-options.ts';
 
 export interface JobOptionValues {
   maxFreeze?: number;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { type Said, dattocliHere } from '../../test/helpers/dattocli-here.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
-import type { JobStatus } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 
 let server: FakeDaemon;
 before(async () => {

@@ -1,7 +1,7 @@
 /** The exit code for the outcome of a job (docs/cli.md). */
 import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
-import type { JobStatus } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import type { Io } from './io.ts';
 
 export const exitWithWarnings = 5;

@@ -1,6 +1,7 @@
 /** Starts a job, follows it with a progress bar to its end, and returns the exit code. Ctrl-C cancels the job. */
 import { AgentError } from '../base/errors.ts';
-import type { JobStatus, StartDocument } from '../daemon/documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
+import type { StartDocument } from '../api/start.ts';
 import type { Context } from './context.ts';
 import { followJob } from './follow.ts';
 import { concludeJob } from './outcome.ts';

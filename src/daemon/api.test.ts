@@ -8,14 +8,11 @@ import { waitFor } from '../../test/helpers/daemon.ts';
 import { fakeDevices, shutDeaf } from '../../test/helpers/fake-engine.ts';
 import { assertFits, type OpenApi } from '../../test/helpers/answers.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
-import type {
-  DeviceDocument,
-  HealthDocument,
-  JobStatus,
-  StartDocument,
-  TrackingDocument,
-  TrackingStoppedDocument,
-} from './documents.ts';
+import type { DeviceDocument } from '../api/devices.ts';
+import type { HealthDocument } from '../api/info.ts';
+import type { JobStatus } from '../api/job-status.ts';
+import type { StartDocument } from '../api/start.ts';
+import type { TrackingDocument, TrackingStoppedDocument } from '../api/tracking.ts';
 
 let server: FakeDaemon;
 let client: Client;

@@ -3,7 +3,7 @@
  * statuses in between, but never the last one of a job. This bounds the daemon's memory.
  */
 import type { ServerResponse } from 'node:http';
-import type { JobStatus } from './documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 
 const heartbeatMs = 15_000;
 

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { DatabaseSync } from 'node:sqlite';
-import type { JobState } from '../backup/status.ts';
-import type { JobStatus } from './documents.ts';
+import type { JobState } from '../api/job-status.ts';
+import type { JobStatus } from '../api/job-status.ts';
 import { History } from './history.ts';
 
 let directory: string;

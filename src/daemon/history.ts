@@ -6,7 +6,7 @@
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { AgentError, systemHints } from '../base/errors.ts';
-import type { JobStatus } from './documents.ts';
+import type { JobStatus } from '../api/job-status.ts';
 
 export interface HistoryOptions {
   /** How many jobs are kept. */

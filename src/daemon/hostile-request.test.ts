@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test';
 import fc from 'fast-check';
 import { Client } from '../cli/client.ts';
 import { type FakeDaemon, startFakeDaemon } from '../../test/helpers/fake-daemon.ts';
-import type { HealthDocument } from './documents.ts';
+import type { HealthDocument } from '../api/info.ts';
 
 // For a longer run: API_FUZZ_RUNS=20000 scripts/node --test src/daemon/hostile-request.test.ts
 const runs = Number(process.env['API_FUZZ_RUNS'] ?? 200);

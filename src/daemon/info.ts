@@ -3,13 +3,13 @@ import { readFile } from 'node:fs/promises';
 import { arch, cpus, hostname, release, totalmem } from 'node:os';
 import { agentVersion } from '../base/version.ts';
 import type { Device } from '../devices/device.ts';
+import type { DeviceDocument } from '../api/devices.ts';
 import type {
   BasicInfoDocument,
   BlockDeviceDocument,
   CompleteInfoDocument,
-  DeviceDocument,
   LsbRelease,
-} from './documents.ts';
+} from '../api/info.ts';
 
 export async function basicInfo(): Promise<BasicInfoDocument> {
   return {

@@ -4,7 +4,7 @@
  * minutes.
  */
 import type { DevicePair } from '../backup/job.ts';
-import type { JobKind, JobStatus } from '../backup/status.ts';
+import type { JobKind, JobStatus } from '../api/job-status.ts';
 import { parseTarget, targetName } from '../backup/targets.ts';
 import { initialStatus } from '../backup/unit.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';

@@ -14,7 +14,7 @@ import type {
   DeviceTrackingDocument,
   TrackingDocument,
   TrackingStoppedDocument,
-} from './documents.ts';
+} from '../api/tracking.ts';
 import type { JobTable } from './jobs.ts';
 import { describeOutcome, type RebootOutcome } from './reboot/outcome.ts';
 

@@ -1,6 +1,6 @@
 /** Steps that back up without trouble: every kind, target and set of devices, with random options. */
 import fc from 'fast-check';
-import type { JobOptionsDocument } from '../../src/daemon/documents.ts';
+import type { JobOptionsDocument } from '../../src/api/job-options.ts';
 import { type ErrorCode, judge } from './judge.ts';
 import { type Command, type Recorder, step } from './step.ts';
 import type { DiskName } from './disk.ts';

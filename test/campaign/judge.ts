@@ -11,7 +11,7 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { assertWhole } from '../helpers/image-proof.ts';
 import { differenceOf, type Expected, expectedOf } from './expected.ts';
 import type { BackupRequest, Outcome, Pair, World } from './world.ts';

@@ -19,7 +19,8 @@ import {
 import { join } from 'node:path';
 import { KiB, MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobOptionsDocument, JobStatus } from '../../src/daemon/documents.ts';
+import type { JobOptionsDocument } from '../../src/api/job-options.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { post } from '../helpers/post.ts';
 import { ask, assertNothingLeft, childrenOf, commandOf, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';

@@ -12,7 +12,7 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { atEnd, type EndingTest } from './cleanup.ts';
 import {
   type DaemonPaths,

@@ -10,7 +10,7 @@
  *   opened.
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
-import type { DeviceStatus, JobStatus } from '../../src/backup/status.ts';
+import type { DeviceStatus, JobStatus } from '../../src/api/job-status.ts';
 import { trackedDevice } from '../../src/backup/tracked-device.ts';
 import { initialStatus } from '../../src/backup/unit.ts';
 import { AgentError } from '../../src/base/errors.ts';

@@ -10,7 +10,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import {
   ask,
   assertNothingLeft,

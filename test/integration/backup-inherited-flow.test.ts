@@ -8,7 +8,7 @@ import { chmod, chown } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import {
   assertNothingLeft,
   backUp,

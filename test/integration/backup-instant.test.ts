@@ -11,7 +11,7 @@ import { open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { backUp, scratchFor, scriptIn, startJob, untilEnded, untilJob } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';

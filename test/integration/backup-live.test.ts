@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { assertNothingLeft, backUp, daemonFor, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { dattocli } from '../helpers/daemon.ts';
 import { startDattosrv } from '../helpers/dattosrv.ts';

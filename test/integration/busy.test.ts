@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { type TestContext, after, test } from 'node:test';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { backUp, backUpWell, daemonFor, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { startDattosrv } from '../helpers/dattosrv.ts';

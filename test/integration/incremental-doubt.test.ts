@@ -19,7 +19,7 @@ import {
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { assertNothingLeft, backUp, backUpWell, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
 import type { EndingTest } from '../helpers/cleanup.ts';
 import { dattocli } from '../helpers/daemon.ts';

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { backUpWell, daemonFor, scratchFor, scriptIn, type KindFlag } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { daemonPaths, dattocli, runProgram } from '../helpers/daemon.ts';

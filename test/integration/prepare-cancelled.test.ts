@@ -8,7 +8,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { scratchFor } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { dattocli, startDaemon, waitFor } from '../helpers/daemon.ts';

@@ -12,7 +12,7 @@ import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import { History } from '../../src/daemon/history.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { backUpWell, daemonFor, refused, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { dattocli, runProgram } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';

@@ -17,7 +17,8 @@ import {
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { ChainDocument, JobStatus, TrackingDocument } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
+import type { ChainDocument, TrackingDocument } from '../../src/api/tracking.ts';
 import { backUp, backUpWell, refused, scratchFor } from '../helpers/backup.ts';
 import { dattocli } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';

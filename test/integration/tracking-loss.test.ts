@@ -12,7 +12,7 @@ import { readdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { BackupKind } from '../../src/backup/status.ts';
+import type { BackupKind } from '../../src/api/job-status.ts';
 import { mapIntoMemory } from '../../src/linux/bpf/mapped.ts';
 import { openPin } from '../../src/linux/bpf/pins.ts';
 import { pageSize } from '../../src/tracking/ebpf/layout.ts';

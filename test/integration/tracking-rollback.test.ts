@@ -23,7 +23,7 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { DeviceStatus } from '../../src/daemon/documents.ts';
+import type { DeviceStatus } from '../../src/api/job-status.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { assertNothingLeft, backUp, scratchFor } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';

@@ -14,7 +14,7 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { TrackingDocument } from '../../src/daemon/documents.ts';
+import type { TrackingDocument } from '../../src/api/tracking.ts';
 import { trackingSupport } from '../../src/tracking/ebpf/support.ts';
 import { assertNothingLeft, backUp, scratchFor } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';

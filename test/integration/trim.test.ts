@@ -9,7 +9,7 @@ import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { chainId } from '../../src/tracking/chain.ts';
 import { readBitmapFile } from '../../src/tracking/bitmap-file.ts';
 import {

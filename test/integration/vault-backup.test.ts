@@ -19,7 +19,7 @@ import {
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { DeviceStatus, JobStatus } from '../../src/daemon/documents.ts';
+import type { DeviceStatus, JobStatus } from '../../src/api/job-status.ts';
 import { deletePoint } from '../../src/vault/points/points.ts';
 import { assertNothingLeft, backUp, backUpWell, scratchFor, scriptIn } from '../helpers/backup.ts';
 import { dattocli, waitFor } from '../helpers/daemon.ts';

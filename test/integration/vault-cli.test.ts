@@ -17,7 +17,7 @@ import type { PruneDocument } from '../../src/cli/commands/vault/prune.ts';
 import type { CheckDocument } from '../../src/cli/commands/vault/check.ts';
 import type { StatsDocument } from '../../src/cli/commands/vault/stats.ts';
 import type { VerifyDocument } from '../../src/cli/commands/verify-point.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { scratchFor } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { dattocli, waitFor } from '../helpers/daemon.ts';

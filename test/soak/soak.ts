@@ -11,7 +11,7 @@ import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { History } from '../../src/daemon/history.ts';
 import { daemonFor, scratchFor, untilEnded } from '../helpers/backup.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';

@@ -11,7 +11,7 @@ import { after, test } from 'node:test';
 import { type Extent, complement, merged } from '../../src/base/extents.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import type { ErrorDocument } from '../../src/base/errors.ts';
-import type { JobStatus } from '../../src/daemon/documents.ts';
+import type { JobStatus } from '../../src/api/job-status.ts';
 import { type TestDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { jobStatus, untilEnded, writeThrough } from '../helpers/backup.ts';
 import { assertSameRanges, oracleUsed } from '../helpers/image-proof.ts';

@@ -1,7 +1,7 @@
 /** `backupstatus`: shows the status of a job, once or until the job ends. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
-import type { JobStatus } from '../../daemon/documents.ts';
+import type { JobStatus } from '../../api/job-status.ts';
 import type { Client } from '../client.ts';
 import type { Context, Run } from '../context.ts';
 import { followJob } from '../follow.ts';

@@ -1,6 +1,6 @@
 /** `basicinfo`: shows facts about the agent and its host. */
 import { Command } from 'commander';
-import type { BasicInfoDocument } from '../../daemon/documents.ts';
+import type { BasicInfoDocument } from '../../api/info.ts';
 import type { Run } from '../context.ts';
 import { renderList } from '../render/table.ts';
 

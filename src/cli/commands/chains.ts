@@ -1,7 +1,7 @@
 /** `chains`: lists the targets and the state of each. */
 import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
-import type { ChainDocument } from '../../daemon/documents.ts';
+import type { ChainDocument } from '../../api/tracking.ts';
 import type { Run } from '../context.ts';
 import { localTime } from '../render/local-time.ts';
 import { renderTable } from '../render/table.ts';

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
-import type { CompleteInfoDocument } from '../../daemon/documents.ts';
+import type { CompleteInfoDocument } from '../../api/info.ts';
 import type { Run } from '../context.ts';
 import { renderList, renderTable } from '../render/table.ts';
 import { basicEntries } from './basicinfo.ts';

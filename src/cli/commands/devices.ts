@@ -1,7 +1,7 @@
 /** `devices`: lists the block devices and how each can be backed up. */
 import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
-import type { DeviceDocument } from '../../daemon/documents.ts';
+import type { DeviceDocument } from '../../api/devices.ts';
 import type { Run } from '../context.ts';
 import { renderTable } from '../render/table.ts';
 

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
 import { AgentError } from '../../base/errors.ts';
-import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
+import type { DeviceStatus, JobStatus } from '../../api/job-status.ts';
 import type { Run } from '../context.ts';
 import { localTime } from '../render/local-time.ts';
 import { renderTable } from '../render/table.ts';

@@ -1,7 +1,8 @@
 /** `startbackup`: asks the daemon for a backup. With `--wait`, follows the job to its end. */
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
-import type { JobKind, JobStatus, StartDocument } from '../../daemon/documents.ts';
+import type { JobKind, JobStatus } from '../../api/job-status.ts';
+import type { StartDocument } from '../../api/start.ts';
 import type { Context, Run } from '../context.ts';
 import { addJobOptions, type JobOptionValues, jobOptionsDocument } from '../job-options.ts';
 import { addPairOptions, PairList } from '../pairs.ts';

@@ -1,7 +1,7 @@
 /** `tracking`: shows the changed block tracking of each device. */
 import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
-import type { DeviceTrackingDocument, TrackingDocument } from '../../daemon/documents.ts';
+import type { DeviceTrackingDocument, TrackingDocument } from '../../api/tracking.ts';
 import type { Run } from '../context.ts';
 import { localTime } from '../render/local-time.ts';
 import { printable, renderTable } from '../render/table.ts';

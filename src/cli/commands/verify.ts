@@ -1,7 +1,7 @@
 /** `verify`: checks a recovery point of a vault, or compares a target with the fingerprints that the daemon has of it. */
 import { Command, Option } from 'commander';
 import { AgentError } from '../../base/errors.ts';
-import type { StartDocument } from '../../daemon/documents.ts';
+import type { StartDocument } from '../../api/start.ts';
 import type { Context, Run } from '../context.ts';
 import { addPairOptions, PairList } from '../pairs.ts';
 import { renderVerified } from '../render/job.ts';

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { agentVersion } from '../../base/version.ts';
-import type { HealthDocument } from '../../daemon/documents.ts';
+import type { HealthDocument } from '../../api/info.ts';
 import type { Client } from '../client.ts';
 import type { Run } from '../context.ts';
 

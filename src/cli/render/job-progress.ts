@@ -1,7 +1,7 @@
 /** The progress of a job on standard error. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
-import type { JobStatus } from '../../daemon/documents.ts';
+import type { JobStatus } from '../../api/job-status.ts';
 import type { Io } from '../io.ts';
 import { type ProgressReporter, lineReporter, startReporter } from './progress-reporter.ts';
 import { totalsOf } from './job-totals.ts';

@@ -1,5 +1,5 @@
 /** The numbers of a job, summed over its devices. */
-import type { JobStatus } from '../../daemon/documents.ts';
+import type { JobStatus } from '../../api/job-status.ts';
 
 export interface Totals {
   /** Bytes. */

@@ -1,7 +1,7 @@
 /** The text form of one job: its state, a table of its devices, its warnings. */
 import { formatBytes } from '../../base/bytes.ts';
 import { formatDuration } from '../../base/duration.ts';
-import type { DeviceStatus, JobStatus } from '../../daemon/documents.ts';
+import type { DeviceStatus, JobStatus } from '../../api/job-status.ts';
 import { localTime } from './local-time.ts';
 import { printable, renderList, renderTable } from './table.ts';
 import { tookMs, totalsOf } from './job-totals.ts';

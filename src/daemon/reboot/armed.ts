@@ -6,7 +6,7 @@
 import { access, constants, stat } from 'node:fs/promises';
 import { toAgentError } from '../../base/errors.ts';
 import { outputOf } from '../../linux/program.ts';
-import type { ContinuityDocument } from '../documents.ts';
+import type { ContinuityDocument } from '../../api/tracking.ts';
 
 const earlyUnits = ['dattod-early.service', 'dattod-early-root.service'];
 const saveUnit = 'dattod-save.service';

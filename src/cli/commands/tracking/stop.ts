@@ -1,6 +1,6 @@
 /** `tracking stop`: stops changed block tracking. */
 import { Command } from 'commander';
-import type { TrackingStoppedDocument } from '../../../daemon/documents.ts';
+import type { TrackingStoppedDocument } from '../../../api/tracking.ts';
 import type { Run } from '../../context.ts';
 
 export function stopTracking(run: Run): Command {
