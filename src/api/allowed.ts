@@ -6,6 +6,7 @@ export interface JsonSchema {
   readonly title?: string;
   readonly description?: string;
   readonly format?: string;
+  readonly const?: unknown;
   readonly enum?: readonly unknown[];
   readonly minimum?: number;
   readonly maximum?: number;
@@ -25,7 +26,9 @@ export interface JsonSchema {
 export function allowedValues(schema: JsonSchema): string {
   if (schema.title !== undefined) return schema.title;
   if (schema.anyOf !== undefined) return schema.anyOf.map(allowedValues).join(' or ');
+  if (schema.enum?.length === 1) return JSON.stringify(schema.enum[0]);
   if (schema.enum !== undefined) return `one of ${schema.enum.map(String).join(', ')}`;
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
   switch (schema.type) {
     case 'integer':
       return `a whole number${rangeOf(schema)}`;

@@ -1,10 +1,12 @@
 /**
  * `vault.json`: version, ID and parameters of a vault. It is in clear text, and is authenticated once a key is known.
  */
+import { chunkSizes, isVault, parameters } from '../api/vault/parameters.ts';
+import { versioned } from '../api/vault/stored.ts';
 import { KiB, MiB } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
-import { Fields } from './fields.ts';
 import { parseJson } from './key-slots.ts';
+import { readStored } from './stored.ts';
 import type { Secrets } from './secrets.ts';
 import type { ObjectStore, StoreOptions } from './store/object-store.ts';
 
@@ -47,20 +49,16 @@ export function formatConfig(secrets: Secrets, created: Date, chunkSize: number,
 
 /** Throws VAULT_DAMAGED, VAULT_TOO_NEW. Messages begin with `where`. */
 function parseConfig(text: Uint8Array, where: string): VaultConfig {
-  const fields = new Fields(parseJson(text, where), where);
-  fields.choice('format', [format]);
-  const found = fields.integer('version', 1);
+  const document = parseJson(text, where);
+  readStored(isVault, document, where);
+  const { version: found } = readStored(versioned, document, where);
   if (found !== version)
     throw new AgentError('VAULT_TOO_NEW', `${where} has version ${found}; this program knows ${version}`, {
       hint: 'use a newer version of this program',
     });
-  const id = fields.text('id', /^[0-9a-f]{32}$/);
-  const created = fields.time('created');
-  const chunkSize = fields.integer('chunk_size');
-  const packSize = fields.integer('pack_size');
-  if (!isChunkSize(chunkSize)) throw fields.wrong('chunk_size');
-  if (!isPackSize(packSize)) throw fields.wrong('pack_size');
-  const mac = Buffer.from(fields.text('mac', /^[0-9a-f]{64}$/), 'hex');
+  const read = readStored(parameters, document, where);
+  const { id, created, chunk_size: chunkSize, pack_size: packSize } = read;
+  const mac = Buffer.from(read.mac, 'hex');
   const authenticated = authenticatedText(id, created, chunkSize, packSize);
   return { id, created, chunkSize, packSize, mac, authenticated };
 }
@@ -89,7 +87,7 @@ function authenticatedText(id: string, created: string, chunkSize: number, packS
 }
 
 function isChunkSize(size: number): boolean {
-  return size >= 4 * KiB && size <= MiB && Number.isInteger(Math.log2(size));
+  return chunkSizes.includes(size);
 }
 
 function isPackSize(size: number): boolean {

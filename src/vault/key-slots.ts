@@ -4,14 +4,16 @@
  * parameters that need much memory are refused before use.
  */
 import { scrypt } from 'node:crypto';
+import { longestLabel, passphraseSlot, randomKeySlot, slotKind } from '../api/vault/key-slot.ts';
+import { formatted } from '../api/vault/stored.ts';
 import { AgentError } from '../base/errors.ts';
 import { freshBytes } from '../base/random.ts';
-import { Fields } from './fields.ts';
-import { isId, newId } from './ids.ts';
+import { newId } from './ids.ts';
 import { keyFileBytes, passphraseBytes, recoveryBytes } from './key-material.ts';
 import type { KeyMaterial } from './key-material.ts';
 import { open, seal } from './sealed.ts';
 import { hkdf, keyLength } from './secrets.ts';
+import { readStored } from './stored.ts';
 
 export type KeyKind = KeyMaterial['kind'];
 
@@ -48,8 +50,6 @@ interface HkdfKdf {
 }
 
 const saltLength = 32;
-const sealedLength = 12 + keyLength + 16;
-const longestLabel = 200;
 
 export interface SlotOptions {
   readonly label?: string | undefined;
@@ -108,37 +108,17 @@ export function formatSlot({ id, kind, label, created, kdf, sealed }: KeySlot): 
 
 /** `id` is KEY of the object key; messages begin with `where`. Throws VAULT_DAMAGED, VAULT_TOO_NEW. */
 export function parseSlot(id: string, text: Uint8Array, where: string): KeySlot {
-  const fields = new Fields(parseJson(text, where), where);
-  if (fields.integer('format', 1) !== 1)
-    throw new AgentError(
-      'VAULT_TOO_NEW',
-      `${where} has format ${fields.integer('format')}; this program knows format 1`,
-    );
-  const kind = fields.choice('kind', ['passphrase', 'file', 'recovery']);
-  const kdf = fields.fields('kdf');
-  const salt = Buffer.from(kdf.text('salt', /^(?:[0-9a-f]{2}){16,64}$/), 'hex');
-  const slot: KeySlot = {
-    id: fields.text('id'),
-    kind,
-    label: fields.text('label'),
-    created: fields.time('created'),
-    kdf:
-      kind === 'passphrase'
-        ? { name: kdf.choice('name', ['scrypt']), ...readCost(kdf), r: 8, salt }
-        : { name: kdf.choice('name', ['hkdf-sha256']), salt },
-    sealed: Buffer.from(fields.text('sealed', /^(?:[0-9a-f]{2})+$/), 'hex'),
-  };
-  if (!isId(id) || slot.id !== id) throw fields.wrong('id');
-  if (slot.sealed.length !== sealedLength) throw fields.wrong('sealed');
-  if (slot.label.length > longestLabel) throw fields.wrong('label');
-  return slot;
-}
-
-function readCost(kdf: Fields): ScryptCost {
-  const N = kdf.integer('N', 2 ** 10, 2 ** 20);
-  if (!Number.isInteger(Math.log2(N))) throw kdf.wrong('N');
-  kdf.integer('r', 8, 8);
-  return { N, p: kdf.integer('p', 1, 16) };
+  const document = parseJson(text, where);
+  const { format } = readStored(formatted, document, where);
+  if (format !== 1)
+    throw new AgentError('VAULT_TOO_NEW', `${where} has format ${format}; this program knows format 1`);
+  const { kind } = readStored(slotKind, document, where);
+  const slot = readStored(kind === 'passphrase' ? passphraseSlot : randomKeySlot, document, where);
+  if (slot.id !== id)
+    throw new AgentError('VAULT_DAMAGED', `${where}: id is ${JSON.stringify(slot.id)}, not ${id}`);
+  const { label, created } = slot;
+  const kdf = { ...slot.kdf, salt: Buffer.from(slot.kdf.salt, 'hex') };
+  return { id, kind, label, created, kdf, sealed: Buffer.from(slot.sealed, 'hex') };
 }
 
 export function parseJson(text: Uint8Array, where: string): unknown {

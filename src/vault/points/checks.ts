@@ -1,36 +1,20 @@
 /** Results of verifications of recovery points: `checks/POINT/CHECK`. */
-import { Fields } from '../fields.ts';
+import { pointCheck, type PointCheckDocument } from '../../api/vault/point-check.ts';
 import { isId, newId } from '../ids.ts';
 import { sealDocument } from '../sealed.ts';
+import { manyStored } from '../stored.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { Vault } from '../vault.ts';
 import { type DamagedObject, listKeys, readDocuments } from './objects.ts';
 
-const levels = ['reachable', 'read', 'filesystem'] as const;
-const outcomes = ['whole', 'damaged', 'unfinished'] as const;
-
-export interface PointCheck {
-  /** `reachable`: pages and chunks exist; `read`: chunks were opened; `filesystem`: its own checker ran. */
-  readonly level: (typeof levels)[number];
-  /** When it ended, ISO 8601. */
-  readonly at: string;
-  /** Share of the chunks that were checked, from 0 to 1. */
-  readonly coverage: number;
-  readonly outcome: (typeof outcomes)[number];
-  /** Result per device. Earlier versions did not record it. */
+/** A check with its problems as texts. */
+export interface PointCheck extends Omit<PointCheckDocument, 'devices' | 'problems'> {
   readonly devices?: readonly DeviceOutcome[] | undefined;
-  /** Text for the user. */
+  /** Texts for the user. */
   readonly problems: readonly string[];
-  /** Version of the program. */
-  readonly agent: string;
 }
 
-export interface DeviceOutcome {
-  readonly path: string;
-  /** Share of the device's chunks that were checked, from 0 to 1. */
-  readonly coverage: number;
-  readonly outcome: PointCheck['outcome'];
-}
+export type DeviceOutcome = NonNullable<PointCheckDocument['devices']>[number];
 
 export interface StoredCheck extends PointCheck {
   /** ID of the point. */
@@ -74,23 +58,9 @@ export async function listChecks(
   return { checks: found.sort((a, b) => Date.parse(a.at) - Date.parse(b.at)), damaged };
 }
 
-function parseCheck(document: unknown, where: string): PointCheck {
-  const fields = new Fields(document, where);
-  return {
-    level: fields.choice('level', levels),
-    at: fields.time('at'),
-    coverage: fields.number('coverage', 0, 1),
-    outcome: fields.choice('outcome', outcomes),
-    ...(fields.has('devices') ? { devices: fields.list('devices', parseDevice) } : {}),
-    problems: fields.values('problems').map(String),
-    agent: fields.text('agent'),
-  };
-}
+const readCheck = manyStored(pointCheck);
 
-function parseDevice(fields: Fields): DeviceOutcome {
-  return {
-    path: fields.text('path'),
-    coverage: fields.number('coverage', 0, 1),
-    outcome: fields.choice('outcome', outcomes),
-  };
+function parseCheck(document: unknown, where: string): PointCheck {
+  const { problems, ...check } = readCheck(document, where);
+  return { ...check, problems: problems.map(String) };
 }

@@ -2,10 +2,11 @@
  * The participants of a vault: processes that write, prune or repair, by their objects under `writers/` and `locks/`,
  * and whether they are stale (docs/formats/vault.md, "Stale writers and locks").
  */
+import { participant } from '../../api/vault/participant.ts';
 import { AgentError } from '../../base/errors.ts';
-import { Fields } from '../fields.ts';
 import { openDocument } from '../sealed.ts';
 import type { StoreOptions, StoredObject } from '../store/object-store.ts';
+import { readStored } from '../stored.ts';
 import type { Vault } from '../vault.ts';
 import { type Owner, stateOf } from '../writing/owner.ts';
 import { beatContent, staleMark, endMark } from '../writing/writer-session.ts';
@@ -141,27 +142,15 @@ async function readParticipant(
   const lastSign = (beat ?? announced).modified;
   try {
     const sealed = await vault.store.get(key, options);
-    const fields = new Fields(openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`);
-    const owner = parseOwner(fields.fields('owner'));
-    const what = fields.has('what') ? fields.text('what') : 'backup';
-    return { id, owner, started: fields.time('started'), what, lastSign };
+    const document = openDocument(vault.secrets, key, sealed);
+    const { owner, started, what = 'backup' } = readStored(participant, document, `${key} of ${vault.name}`);
+    return { id, owner, started, what, lastSign };
   } catch (error) {
     if (!(error instanceof AgentError)) throw error;
     if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
     if (error.code !== 'VAULT_DAMAGED') throw error;
     return { id, owner: undefined, started: '', what: '', lastSign };
   }
-}
-
-function parseOwner(fields: Fields): Owner {
-  return {
-    host: fields.text('host'),
-    machine: fields.text('machine'),
-    boot: fields.text('boot'),
-    pid_namespace: fields.has('pid_namespace') ? fields.text('pid_namespace') : undefined,
-    pid: fields.integer('pid'),
-    start_time: fields.integer('start_time'),
-  };
 }
 
 /** Describes it for messages: process, host and start time. */

@@ -2,26 +2,16 @@
  * Condemned lists: packs that will be deleted and that no new data may reference (docs/formats/vault.md, "Pruning").
  * A list without `.waits` is from a prune that was interrupted after it put the list.
  */
+import type * as Type from 'typebox';
+import { type Condemned, condemned, condemnedWaits } from '../../api/vault/condemned.ts';
+import type { Stored } from '../../api/vault/stored.ts';
 import { AgentError } from '../../base/errors.ts';
-import { Fields } from '../fields.ts';
-import { isId } from '../ids.ts';
 import { openDocument, sealDocument } from '../sealed.ts';
 import type { StoreOptions } from '../store/object-store.ts';
+import { readStored } from '../stored.ts';
 import type { Vault } from '../vault.ts';
 
-/** `condemned/LIST`. */
-export interface CondemnedDocument {
-  readonly format: 1;
-  readonly created: string;
-  readonly reason: CondemnedReason;
-  /** IDs of packs. */
-  readonly packs: readonly string[];
-}
-
-/** `repair`: the packs are damaged, and their readable data was copied. */
-export type CondemnedReason = (typeof reasons)[number];
-
-const reasons = ['prune', 'repair'] as const;
+export type CondemnedReason = Condemned['reason'];
 
 export interface CondemnedList {
   readonly id: string;
@@ -55,12 +45,12 @@ export async function readCondemnedLists(
   const lists: CondemnedList[] = [];
   for (const [id, { modified, hasWaits }] of [...found].sort(([a], [b]) => (a < b ? -1 : 1))) {
     if (modified === undefined) continue;
-    const document = await read(vault, `condemned/${id}`, parseList, onDamage, options);
+    const document = await read(vault, `condemned/${id}`, condemned, onDamage, options);
     if (document === undefined) continue;
     const waits = hasWaits
-      ? await read(vault, `condemned/${id}.waits`, parseWaits, onDamage, options)
+      ? await read(vault, `condemned/${id}.waits`, condemnedWaits, onDamage, options)
       : undefined;
-    lists.push({ id, reason: document.reason, packs: document.packs, waits, modified });
+    lists.push({ id, reason: document.reason, packs: document.packs, waits: waits?.writers, modified });
   }
   return lists;
 }
@@ -79,7 +69,7 @@ export async function putCondemned(
   options: StoreOptions = {},
 ): Promise<void> {
   const key = `condemned/${id}`;
-  const document: CondemnedDocument = { format: 1, created: new Date().toISOString(), ...list };
+  const document = { format: 1, created: new Date().toISOString(), ...list };
   await vault.store.put(key, sealDocument(vault.secrets, key, document), { ...options, isNew: true });
 }
 
@@ -95,16 +85,16 @@ export async function putWaits(
 }
 
 /** Returns undefined if the list is gone. Then its packs are deleted, and the index will not find them either. */
-async function read<T>(
+async function read<T extends Type.TSchema>(
   vault: Vault,
   key: string,
-  parse: (fields: Fields) => T,
+  schema: T,
   onDamage: ReadListsOptions['onDamage'],
   options: StoreOptions,
-): Promise<T | undefined> {
+): Promise<Stored<T> | undefined> {
   try {
     const sealed = await vault.store.get(key, options);
-    return parse(new Fields(openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`));
+    return readStored(schema, openDocument(vault.secrets, key, sealed), `${key} of ${vault.name}`);
   } catch (error) {
     if (!(error instanceof AgentError)) throw error;
     if (error.code === 'VAULT_OBJECT_MISSING') return undefined;
@@ -119,19 +109,4 @@ async function read<T>(
     onDamage(key, error);
     return undefined;
   }
-}
-
-function parseList(fields: Fields): { reason: CondemnedReason; packs: string[] } {
-  return { reason: fields.choice('reason', reasons), packs: ids(fields, 'packs') };
-}
-
-function parseWaits(fields: Fields): string[] {
-  return ids(fields, 'writers');
-}
-
-function ids(fields: Fields, name: string): string[] {
-  return fields.values(name).map((value) => {
-    if (typeof value !== 'string' || !isId(value)) throw fields.wrong(name);
-    return value;
-  });
 }

@@ -5,22 +5,11 @@
  */
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
+import type { Owner } from '../../api/vault/participant.ts';
 import { unlessAbsent } from '../../base/files.ts';
 import { bootId, identifyProcess, isAlive, pidNamespace } from '../../linux/process.ts';
 
-export interface Owner {
-  /** For messages only. */
-  readonly host: string;
-  /** From /etc/machine-id; empty if there is none. */
-  readonly machine: string;
-  /** From /proc/sys/kernel/random/boot_id. */
-  readonly boot: string;
-  /** The PID namespace of `pid`. Absent in documents of earlier versions, empty if it is unknown. */
-  readonly pid_namespace?: string | undefined;
-  readonly pid: number;
-  /** Clock ticks from boot to the start of the process. */
-  readonly start_time: number;
-}
+export type { Owner } from '../../api/vault/participant.ts';
 
 /** Returns the owner document of this process. */
 export async function thisProcess(): Promise<Owner> {
