@@ -47,10 +47,24 @@ const layerRules = layers.flatMap((rooms, level) =>
   })),
 );
 
+/** The rooms of the backup engine, top to bottom. What they share lies in src/backup itself. */
+const engineRooms = ['prepare', 'run', 'vault', 'ledger', 'copy'];
+
+const engineRules = engineRooms.slice(1).map((room, i) => ({
+  name: `backup-${room}-imports-downwards`,
+  comment: `Files of src/backup/${room}/ import from no room above it. The ledger and the copying threads know nothing of each other.`,
+  severity: 'error',
+  from: { path: `^src/backup/${room}/`, pathNot: '\\.test\\.ts$' },
+  to: {
+    path: `^src/backup/(?:${[...engineRooms.slice(0, i + 1), ...(room === 'ledger' ? ['copy'] : [])].join('|')})/`,
+  },
+}));
+
 /** @type {import('dependency-cruiser').IConfiguration} */
 export default {
   forbidden: [
     ...layerRules,
+    ...engineRules,
     {
       name: 'command-uses-the-api',
       comment:

@@ -1,8 +1,18 @@
 import type { WarningCode } from '../base/warning-codes.ts';
-import type { JobPhase } from './status.ts';
+import type { JobPhase, JobWarning } from '../api/job-status.ts';
 
 /** Receives the phases and the warnings of a running job. */
 export interface JobReporter {
   phase(phase: JobPhase): void;
+  /** `device`: path of the device that the warning is about. */
   warn(code: WarningCode, message: string, device?: string): void;
+  /** All warnings so far, those of the preparation among them. */
+  readonly warnings: readonly JobWarning[];
 }
+
+/** For steps that are repeated in the job, and report there. */
+export const silentReporter: JobReporter = {
+  phase: () => undefined,
+  warn: () => undefined,
+  warnings: [],
+};

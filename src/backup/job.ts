@@ -6,7 +6,7 @@ import type { Device } from '../devices/device.ts';
 import type { StartTracking } from '../tracking/tracker-registry.ts';
 import type { VaultContext } from '../vault/opening.ts';
 import type { Impact } from './impact.ts';
-import type { JobKind, JobStatus } from './status.ts';
+import type { JobKind, JobStatus } from '../api/job-status.ts';
 
 export interface DevicePair {
   readonly device: Device;

@@ -11,7 +11,7 @@ test('in the bundles all entries are in one folder', () => {
   const caller = 'file:///opt/agent/build/lib/chunk-ABCD.js';
   assert.equal(entryPath(caller, './guard-main.ts').href, 'file:///opt/agent/build/lib/guard-main.js');
   assert.equal(
-    entryPath(caller, '../backup/copy-worker.ts').href,
+    entryPath(caller, '../backup/copy/copy-worker.ts').href,
     'file:///opt/agent/build/lib/copy-worker.js',
   );
   assert.equal(entryPath(caller, '../bin/dattod.ts').href, 'file:///opt/agent/build/lib/dattod.js');

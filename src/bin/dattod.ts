@@ -11,7 +11,7 @@ const exitCode = await runDattod(process.argv.slice(2), async () => {
     { trackerCandidates },
     { removeLeftoverSnapshots },
   ] = await Promise.all([
-    import('../backup/prepare.ts'),
+    import('../backup/prepare/prepare-job.ts'),
     import('../devices/inventory.ts'),
     import('../devices/find.ts'),
     import('../freeze/leftovers.ts'),

@@ -1,7 +1,7 @@
 /** `in_use_sectors DEV`: prints the used ranges in the predecessor's format, `0xSTART 0xLENGTH` in bytes. */
 import { Command, CommanderError } from 'commander';
-import { expectedFilesystems } from '../backup/expected-filesystems.ts';
-import { refuseMounted, offlineDevice } from '../backup/offline.ts';
+import { expectedFilesystems } from '../devices/expected-filesystems.ts';
+import { refuseMounted, offlineDevice } from '../devices/offline-device.ts';
 import { reportError } from '../base/report.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';

@@ -2,6 +2,7 @@
  * The interface of everything that an image is written to: NBD, a file, a device, null, and the decorators (rate limit,
  * faults). Every implementation passes the contract suite in target.contract.ts.
  */
+import type { Bitmap } from '../base/bitmap.ts';
 import type { Extent } from '../base/extents.ts';
 
 export interface TargetAbilities {
@@ -17,13 +18,12 @@ export interface TargetAbilities {
   /** `zeroExtents` can find ranges that read as zeros. */
   readonly zeroMap: boolean;
   /**
-   * Data becomes visible only when the job completes. Each connection buffers its own data. Call `seal` on every
-   * connection to make its data durable; `flush` only waits for requests under way. Default: false.
+   * The target is a `CommittingTarget`: data becomes visible only when the job completes. Default: false.
    */
   readonly seals?: true;
 }
 
-/** Byte counts of a target with `abilities.seals`. */
+/** Byte counts of a `CommittingTarget`. */
 export interface SealedBytes {
   /** Bytes that the target did not have yet, in their original length. */
   readonly fresh: number;
@@ -56,8 +56,6 @@ export interface Target {
   trim(offset: number, length: number): Promise<void>;
   /** Makes all confirmed writes durable. Resolves at once if `abilities.flush` is false. */
   flush(): Promise<void>;
-  /** Makes all data of this connection so far durable, and returns its byte counts. Present if `abilities.seals`. */
-  seal?(): Promise<SealedBytes>;
   /** Reads exactly `length` bytes. The caller may keep the result. */
   read(offset: number, length: number): Promise<Uint8Array>;
   /** Extents within the range that are known to read as zeros, sorted; empty if none are known. */
@@ -66,4 +64,34 @@ export interface Target {
   close(): Promise<void>;
   /** Closes the target at once. Requests under way reject. */
   destroy(): void;
+}
+
+/** The map of an image that is complete in a `CommittingTarget`. */
+export interface ImageRoot {
+  /** Name of the root page, in hex. */
+  readonly root: string;
+  readonly levels: number;
+}
+
+/**
+ * A target that keeps earlier images and makes a new one beside them: nothing of it is visible before the job completes.
+ * Each connection buffers its own data; `flush` only waits for requests under way.
+ */
+export interface CommittingTarget extends Target {
+  /** Makes the image start as zeros instead of as the image that it builds on. Call it before the first write. */
+  discardBase(): void;
+  /**
+   * Makes all data of this connection so far durable, and returns its byte counts. The target can be written and sealed
+   * again afterwards.
+   */
+  seal(): Promise<SealedBytes>;
+  /**
+   * Stores the map of the image, when all connections have sealed. `touched`: all ranges that were written, and ranges of
+   * the earlier image to leave out. `used`: the ranges that the image holds.
+   */
+  buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot>;
+}
+
+export function isCommitting(target: Target): target is CommittingTarget {
+  return target.abilities.seals === true;
 }

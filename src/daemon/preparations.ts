@@ -5,8 +5,8 @@
  */
 import type { DevicePair } from '../backup/job.ts';
 import type { JobKind, JobStatus } from '../api/job-status.ts';
-import { parseTarget, targetName } from '../backup/targets.ts';
-import { initialStatus } from '../backup/unit.ts';
+import { parseTarget, targetName } from '../backup/copy/targets.ts';
+import { initialStatus } from '../backup/initial-status.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 
 export class Preparations {

@@ -1,5 +1,5 @@
 /** Describes tracking and chains for the API (docs/api.md), and ends tracking. */
-import { trackedDevice } from '../backup/tracked-device.ts';
+import { trackedDevice } from '../tracking/tracked-device.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';

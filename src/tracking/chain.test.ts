@@ -16,7 +16,8 @@ import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../base/bitmap.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
-import { Chain, chainId, inUnit } from './chain.ts';
+import { inUnit } from './bitmap-units.ts';
+import { Chain, chainId } from './chain.ts';
 import { fromNumber } from './generation.ts';
 
 const subject = {
@@ -87,13 +88,13 @@ test('a new chain leaves the earlier one alone until it takes its place', async 
   assert.deepEqual(readdirSync(parent), [third.record.id]);
 });
 
-test('blocks in `besides` are pending on disk and not in memory', async (t) => {
+test('blocks in `unconfirmed` are pending on disk and not in memory', async (t) => {
   const parent = folder(t);
   const chain = await created(parent);
   chain.pending.fill(false);
-  const besides = new Bitmap(subject.size, 65536);
-  besides.mark(65536, 1);
-  chain.besides = besides;
+  const unconfirmed = new Bitmap(subject.size, 65536);
+  unconfirmed.mark(65536, 1);
+  chain.unconfirmed = unconfirmed;
   await chain.savePending();
   assert.equal(chain.pending.bytes(), 0);
   const again = await Chain.open(parent, subject, 4096);

@@ -16,6 +16,7 @@ import { type AgentError, toAgentError } from '../base/errors.ts';
 import { makeDirectory, unlessAbsent, writingAsync } from '../base/files.ts';
 import { freshBytes } from '../base/random.ts';
 import { readBitmapFile, writeBitmapFile } from './bitmap-file.ts';
+import { inUnit } from './bitmap-units.ts';
 import { createFingerprintFile, fingerprintFileSize } from './fingerprints.ts';
 import type { Generation } from './generation.ts';
 import type { Epoch } from './tracker.ts';
@@ -99,7 +100,7 @@ export class Chain {
    * Blocks that were sent but whose content is not yet proven current. They are stored as pending, so the next job
    * sends them again if this job stops now. May use a different unit than `pending`.
    */
-  besides: Bitmap | undefined;
+  unconfirmed: Bitmap | undefined;
   /**
    * Blocks that were sent to a target that keeps nothing of a job that does not complete. They are stored as pending
    * until the job has completed. Same unit as `pending`. Undefined for other targets.
@@ -249,9 +250,9 @@ export class Chain {
       }
     });
     let { pending } = this;
-    if (this.besides !== undefined || this.unpublished !== undefined) {
+    if (this.unconfirmed !== undefined || this.unpublished !== undefined) {
       pending = pending.clone();
-      for (const also of [this.besides, this.unpublished])
+      for (const also of [this.unconfirmed, this.unpublished])
         if (also !== undefined) pending.or(inUnit(also, pending.unit));
     }
     await writeBitmapFile(join(this.directory, 'pending'), pending, this.#record.generations);
@@ -311,7 +312,7 @@ export class Chain {
   /** Forgets all that is known of the target: the whole device is pending, and no fingerprint counts. Durable. */
   async reset(targetSize: number): Promise<void> {
     this.pending.fill(true);
-    this.besides = undefined;
+    this.unconfirmed = undefined;
     this.#record = { ...this.#record, generations: [] };
     await this.savePending();
     await this.forgetFingerprints();
@@ -375,12 +376,4 @@ function parseRecord(text: string): ChainRecord | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Returns the same map in another unit. A coarser bit is set if any of its finer bits is set. */
-export function inUnit(bitmap: Bitmap, unit: number): Bitmap {
-  if (bitmap.unit === unit) return bitmap;
-  const result = new Bitmap(bitmap.size, unit);
-  for (const { offset, length } of bitmap.extents()) result.mark(offset, length);
-  return result;
 }

@@ -50,9 +50,9 @@ export const faults: readonly Fault[] = [
     favour: 'writable for a moment|written raw|^unmount a',
     edits: [
       {
-        file: 'src/backup/idle-passes.ts',
-        from: '    await flushDevice(unit);',
-        to: '    return true;',
+        file: 'src/backup/run/idle-instant.ts',
+        from: '      await syncDevice(device);\n      const look',
+        to: '      if (device.pair.device.size > 0) return true;\n      const look',
       },
     ],
   },
@@ -74,7 +74,7 @@ export const faults: readonly Fault[] = [
     favour: 'mount a point',
     edits: [
       {
-        file: 'src/backup/own-devices.ts',
+        file: 'src/backup/prepare/own-devices.ts',
         from: "if (device.kind === 'file') return;",
         to: 'return;',
       },
@@ -139,7 +139,7 @@ export const faults: readonly Fault[] = [
     favour: '^clone|a to vault and b to vault',
     edits: [
       {
-        file: 'src/backup/prepare-chain.ts',
+        file: 'src/backup/prepare/open-chain.ts',
         from: "...(hasClone && target.kind === 'vault' ? { cloned: true } : {}),",
         to: '',
       },

@@ -2,7 +2,7 @@
  * The real dattod, but its jobs may keep no more than DATTO_ROOM bytes in memory until the thaw. They keep
  * the rest in files only if DATTO_FILES is set.
  */
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import { parseBytes } from '../../src/base/bytes.ts';
 import { trackerCandidates } from '../../src/tracking/candidates.ts';
 import { dattodWith } from './dattod-with.ts';

@@ -1,5 +1,5 @@
 /** The real dattod with another tracker, or with other collaborators replaced. */
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import { runDattod } from '../../src/daemon/run.ts';
 import { findDevice } from '../../src/devices/find.ts';

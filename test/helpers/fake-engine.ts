@@ -11,8 +11,8 @@
  */
 import type { JobEnvironment, PreparedJob, PrepareJob, RunningJob } from '../../src/backup/job.ts';
 import type { DeviceStatus, JobStatus } from '../../src/api/job-status.ts';
-import { trackedDevice } from '../../src/backup/tracked-device.ts';
-import { initialStatus } from '../../src/backup/unit.ts';
+import { trackedDevice } from '../../src/tracking/tracked-device.ts';
+import { initialStatus } from '../../src/backup/initial-status.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import type { Collaborators } from '../../src/daemon/collaborators.ts';
 import type { Device } from '../../src/devices/device.ts';

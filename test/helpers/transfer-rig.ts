@@ -10,7 +10,7 @@ import { Samples } from '../../src/backup/copy/samples.ts';
 import { SegmentCursor, maximumItems } from '../../src/backup/copy/segments.ts';
 import { SpoolRoom } from '../../src/backup/copy/spool-room.ts';
 import { WitnessTaker } from '../../src/backup/copy/witnesses.ts';
-import { Transfer } from '../../src/backup/copy/transfer.ts';
+import { CopyLoop } from '../../src/backup/copy/copy-loop.ts';
 import { Bitmap } from '../../src/base/bitmap.ts';
 import { AgentError } from '../../src/base/errors.ts';
 import type { Extent } from '../../src/base/extents.ts';
@@ -125,7 +125,7 @@ export class MemoryTarget implements Target {
 export interface Rig {
   source: MemorySource;
   target: MemoryTarget;
-  transfer: Transfer;
+  transfer: CopyLoop;
   control: Control;
   unconfirmed: Bitmap;
   found: Bitmap;
@@ -139,7 +139,7 @@ export interface Rig {
     mode: PassMode,
     set: Bitmap,
     options?: { readonly mayOverflow?: boolean },
-  ) => ReturnType<Transfer['run']>;
+  ) => ReturnType<CopyLoop['run']>;
   /** Sends the blocks of the set that are in the spool. */
   sendSpool: (set: Bitmap) => Promise<void>;
   all: Bitmap;
@@ -181,7 +181,7 @@ export function rig(
   }
   const hasher = new UnitHasher(Buffer.alloc(32, 1));
   const witnesses = new WitnessTaker(hasher, 1);
-  const transfer = new Transfer(target, {
+  const transfer = new CopyLoop(target, {
     thread: 0,
     source,
     control,

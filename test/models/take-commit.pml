@@ -1,6 +1,6 @@
 /*
  * The protocol by which what a tracker has marked comes into the pending maps of two chains: take, save, commit
- * (docs/formats/chain.md, "Generations"; src/backup/feed.ts, src/tracking/ebpf/tracked-device-map.ts). One block, two targets, a
+ * (docs/formats/chain.md, "Generations"; src/backup/ledger/dirty-map-consumer.ts, src/tracking/ebpf/tracked-device-map.ts). One block, two targets, a
  * writer, and a daemon that may die before each of its steps. Between two daemons some of the state directory's files, or
  * all, may be put back from a copy. While a job commits, the other chain's files may be unreadable.
  *

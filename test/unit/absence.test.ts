@@ -17,7 +17,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { undoMaking } from '../../src/backup/targets.ts';
+import { undoMaking } from '../../src/backup/copy/targets.ts';
 import { makeDirectory } from '../../src/base/files.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { readOutcome } from '../../src/daemon/reboot/outcome.ts';

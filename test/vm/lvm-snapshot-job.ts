@@ -5,7 +5,7 @@
 import { silentLog } from '../../src/base/log.ts';
 import { defaultJobOptions, type JobEnvironment } from '../../src/backup/job.ts';
 import { randomUUID } from 'node:crypto';
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import { findDevice } from '../../src/devices/find.ts';
 import { listDevices } from '../../src/devices/inventory.ts';
 

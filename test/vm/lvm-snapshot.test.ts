@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defaultJobOptions, type JobEnvironment, type JobOptions } from '../../src/backup/job.ts';
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import type { BackupKind, JobStatus } from '../../src/api/job-status.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import { silentLog } from '../../src/base/log.ts';

@@ -11,7 +11,7 @@ import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defaultJobOptions } from '../../src/backup/job.ts';
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import { MiB } from '../../src/base/bytes.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { findDevice } from '../../src/devices/find.ts';

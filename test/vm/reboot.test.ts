@@ -16,7 +16,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { prepareJob } from '../../src/backup/prepare.ts';
+import { prepareJob } from '../../src/backup/prepare/prepare-job.ts';
 import { readConfig } from '../../src/daemon/config.ts';
 import { createDaemon, type Daemon } from '../../src/daemon/daemon.ts';
 import type { JobStatus } from '../../src/api/job-status.ts';

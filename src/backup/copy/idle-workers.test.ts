@@ -4,8 +4,9 @@ import { readFileSync, readdirSync, mkdtempSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
-import { parseTarget } from '../targets.ts';
+import { parseTarget } from './targets.ts';
 import { CopyPool } from './pool.ts';
 import { SpoolRoom } from './spool-room.ts';
 
@@ -31,10 +32,15 @@ async function copied(t: TestContext, byte: number): Promise<CopyPool> {
     ...{ room: SpoolRoom.create(MiB), reconnectMs: 0 },
   });
   await pool.open();
-  pool.used.fill(true);
-  await pool.copy(pool.used.clone());
+  await pool.copy(everything());
   assert.ok(readFileSync(targetPath).equals(Buffer.alloc(size, byte)));
   return pool;
+}
+
+function everything(): Bitmap {
+  const set = new Bitmap(size, 4096);
+  set.fill(true);
+  return set;
 }
 
 /** Kernel ids of the copying threads of this process. */
@@ -64,7 +70,7 @@ test('a thread whose job was aborted serves no other job, and an abort after the
   const next = await copied(t, 6);
   assert.ok(copyingThreads().every((id) => !before.includes(id)));
   aborted.stop();
-  await next.copy(next.used.clone());
+  await next.copy(everything());
   await next.close();
   assert.equal(copyingThreads().length, 1);
 });

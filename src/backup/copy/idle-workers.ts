@@ -19,7 +19,7 @@ export function takeWorker(): Worker {
     waiting.ref();
     return waiting;
   }
-  return new Worker(entryPath(import.meta.url, '../copy-worker.ts'), {
+  return new Worker(entryPath(import.meta.url, './copy-worker.ts'), {
     name: 'copy',
     // The buffers lie outside these heaps; small heaps keep the daemon small.
     resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },

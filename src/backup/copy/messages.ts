@@ -1,12 +1,11 @@
 /** What the coordinator tells a copying thread and what it answers. All of it can be cloned to a thread. */
 import type { ErrorDocument } from '../../base/errors.ts';
 import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.ts';
-import type { SealedBytes, TargetAbilities } from '../../block/target.ts';
-import type { ImageRoot } from '../../vault/writing/vault-target.ts';
-import type { ExpectedFilesystems } from '../expected-filesystems.ts';
+import type { ImageRoot, SealedBytes, TargetAbilities } from '../../block/target.ts';
+import type { ExpectedFilesystems } from '../../devices/expected-filesystems.ts';
 import type { ImpactLevel } from '../impact.ts';
-import type { TargetSpec } from '../targets.ts';
-import type { ReadErrorRecord } from '../status.ts';
+import type { TargetSpec } from './targets.ts';
+import type { ReadErrorRecord } from '../../api/job-status.ts';
 import type { SpoolRoomSetup } from './spool-room.ts';
 import type { Witness } from './witnesses.ts';
 
@@ -175,13 +174,12 @@ export interface ThreadCalls {
   takeWitnesses: { args: undefined; result: readonly Witness[] };
   /** Reads these places from the target and holds them to their hashes. */
   compare: { args: { places: readonly Witness[] }; result: CompareResult };
-  /** Only for a vault: the image begins as zeros and not as an earlier one. */
-  forgetBase: { args: undefined; result: undefined };
-  /** Only where the target seals: see Target. */
+  /** Does nothing if the target is none that commits: see CommittingTarget. */
+  discardBase: { args: undefined; result: undefined };
+  /** Only for a CommittingTarget. */
   seal: { args: undefined; result: SealedBytes };
   /**
-   * Only for a vault, when all threads have sealed: makes the map of the image. `touched`: what was written or is to
-   * be left out since the image that it is based on; `used`: what it is to hold. Bitmaps in units of `unit`.
+   * Only for a CommittingTarget, when all threads have sealed. `touched` and `used` are bitmaps in units of `unit`.
    */
   buildMap: { args: { touched: SharedArrayBuffer; used: SharedArrayBuffer }; result: ImageRoot };
   close: { args: undefined; result: undefined };

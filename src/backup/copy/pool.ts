@@ -6,17 +6,17 @@
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import { type Extent, alignedOut, merged, totalLength } from '../../base/extents.ts';
-import type { SealedBytes } from '../../block/target.ts';
+import { type Extent, totalLength } from '../../base/extents.ts';
+import type { ImageRoot, SealedBytes } from '../../block/target.ts';
 import type { MountState } from '../../filesystems/used-map.ts';
+import { inUnit, roundedOut, wholeUnits } from '../../tracking/bitmap-units.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
-import type { ImageRoot } from '../../vault/writing/vault-target.ts';
-import type { ReadErrorRecord } from '../status.ts';
+import type { ReadErrorRecord } from '../../api/job-status.ts';
 import type { Counters } from './control.ts';
 import { ImpactWatch } from './impact-watch.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts } from './messages.ts';
 import type { Samples } from './samples.ts';
-import { SegmentCursor, spread, wholeUnits } from './segments.ts';
+import { SegmentCursor, spread } from './segments.ts';
 import type { Expectation } from './same-image.ts';
 import { ownReads } from './stripes.ts';
 import { CopyThreads, type PoolSetup, type SharedMemory } from './threads.ts';
@@ -37,8 +37,12 @@ const tellingReads = 256;
 /** Bytes that are read in some milliseconds, also from a slow disk in tens of them. */
 const littleToRead = 8 * MiB;
 
-export class CopyPool {
+/** A reading of the allocation map. */
+export interface ReadMap extends MapResult {
   readonly used: Bitmap;
+}
+
+export class CopyPool {
   readonly #setup: PoolSetup;
   readonly #threads: CopyThreads;
   readonly #memory: SharedMemory;
@@ -47,8 +51,8 @@ export class CopyPool {
   #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
-  /** What `mapKept` has read, and how often. */
-  #map: Bitmap | undefined;
+  /** The allocation map of the readings that build on each other, and how many there were. */
+  #keptMap: Bitmap | undefined;
   #readings = 0;
   /** Bytes of the blocks that the spools held after the last run that filled them. */
   #kept = 0;
@@ -65,7 +69,6 @@ export class CopyPool {
     const { impact, writes } = setup;
     if (impact !== undefined)
       this.#watch = new ImpactWatch(impact, this.#memory.control, writes ?? (() => undefined));
-    this.used = new Bitmap(setup.deviceSize, setup.unit);
   }
 
   get targetName(): string {
@@ -147,37 +150,29 @@ export class CopyPool {
     }
   }
 
-  /**
-   * Reads the used map into `used`. A tentative map (`live`) that came out as "everything" says nothing, as the
-   * metadata of a running filesystem may contradict itself: `used` then stays as it was.
-   */
-  async map(state: MountState): Promise<MapResult> {
+  /** Reads the allocation map as a whole. */
+  async readMap(state: MountState): Promise<ReadMap> {
     const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
     const args = { state, used: used.words.buffer, kept: undefined };
-    const result = await this.#threads.first.call('map', args);
-    if (state !== 'live' || !result.everything) this.used.copy(used);
-    return result;
+    return { used, ...(await this.#threads.first.call('map', args)) };
   }
 
   /**
-   * Reads the used map into memory of its own, for `adoptMap`, and keeps what it follows from: the next call reads only
-   * what may have changed. `written`: what was written since the call before this one began; undefined: not known.
+   * Reads the allocation map, and keeps the metadata that it follows from: the next call reads only the metadata that may
+   * have changed. `written` is what was written since the call before this one began; undefined: not known. The next
+   * call changes the map of this one.
    */
-  async mapKept(state: MountState, written: Bitmap | undefined): Promise<MapResult> {
-    const map = (this.#map ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit));
-    return this.#threads.first.call('map', {
+  async readKeptMap(state: MountState, written: Bitmap | undefined): Promise<ReadMap> {
+    const used = (this.#keptMap ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit));
+    const result = await this.#threads.first.call('map', {
       state,
-      used: map.words.buffer,
+      used: used.words.buffer,
       kept: {
         reading: ++this.#readings,
         written: written && { unit: written.unit, bits: written.words.buffer },
       },
     });
-  }
-
-  /** The map that `mapKept` has read last is the used map from now on. */
-  adoptMap(): void {
-    if (this.#map !== undefined) this.used.copy(this.#map);
+    return { used, ...result };
   }
 
   /** All threads read from another path from now on: one that holds as much, while nothing is under way. */
@@ -185,33 +180,35 @@ export class CopyPool {
     await this.#threads.all((thread) => thread.call('useSource', { path }));
   }
 
-  /** Learns which used units already read as zeros at the target, where it can tell. */
-  async readZeroMap(): Promise<void> {
+  /** Learns which units of the set already read as zeros at the target, if the target can tell. */
+  async readZeroMap(set: Bitmap): Promise<void> {
     await this.#threads.untilFlushed(async () => {
-      if (this.facts.abilities.zeroMap)
-        await this.#threads.first.call('zeroMap', { used: this.used.words.buffer });
+      if (this.facts.abilities.zeroMap) await this.#threads.first.call('zeroMap', { used: set.words.buffer });
     });
   }
 
-  /** Bytes per second at which all threads together read and hash; Infinity for an empty set. */
-  async measureReading(): Promise<number> {
-    return (this.#measured = await this.#measureReading());
+  /** Measures at how many bytes per second all threads together read and hash the set. Infinity for an empty set. */
+  async measureReading(set: Bitmap): Promise<number> {
+    return (this.#measured = await this.#measureReading(set));
   }
 
-  /** The same as the passes have shown it, scattered as their blocks are; measured where they have read little. */
-  async readingRate(): Promise<number> {
+  /**
+   * Bytes per second at which the passes so far have read, scattered as their blocks were. If they have read little, it is
+   * measured on `sample`.
+   */
+  async readingRate(sample: Bitmap): Promise<number> {
     const { read, readMs } = this.#memory.control.total();
     if (read >= tellingBytes && readMs > 0) return (read / readMs) * 1000 * this.#threads.count;
-    return this.#measured ?? this.measureReading();
+    return this.#measured ?? this.measureReading(sample);
   }
 
   /**
    * Seconds that reading the set into memory takes: by its reads, at the speed of those so far, and by its bytes. Before
-   * any have shown their speed, as long as a pass needs for the same.
+   * any have shown their speed, as long as a pass needs for the same. `sample` is as in `readingRate`.
    */
-  async secondsToKeep(set: Bitmap): Promise<number> {
+  async secondsToKeep(set: Bitmap, sample: Bitmap): Promise<number> {
     const { scattered, scatteredMs } = this.#memory.control.total();
-    const rate = await this.readingRate();
+    const rate = await this.readingRate(sample);
     if (scattered < tellingReads || scatteredMs === 0)
       return roundedOut(set, Math.max(this.facts.minimumBlock, fingerprintUnit)).bytes() / rate;
     let reads = 0;
@@ -223,8 +220,8 @@ export class CopyPool {
     return (reads * scatteredMs) / scattered / 1000 / this.#threads.count + bytes / rate;
   }
 
-  async #measureReading(): Promise<number> {
-    const places = spread(this.used, 8 * this.#threads.count);
+  async #measureReading(set: Bitmap): Promise<number> {
+    const places = spread(set, 8 * this.#threads.count);
     if (places.length === 0) return Infinity;
     this.#memory.items.set(places.flatMap(({ offset, length }) => [offset, length]));
     const share = Math.ceil(places.length / this.#threads.count);
@@ -265,7 +262,7 @@ export class CopyPool {
 
   /** These blocks were written: what memory holds of them is not the device any more. */
   forgetStashed(dirty: Bitmap): void {
-    this.stashed.andNot(dirty);
+    this.stashed.andNot(inUnit(dirty, this.stashed.unit));
   }
 
   /** Bytes of memory that no device of the job uses yet for blocks that wait for the thaw. */
@@ -321,7 +318,7 @@ export class CopyPool {
     set.or(compare);
     const { overflow } = await this.#segments(
       'frozen-compare',
-      this.granular(set),
+      this.#granular(set),
       mayOverflow && this.canOverflow,
     );
     const kept = send.clone();
@@ -334,7 +331,7 @@ export class CopyPool {
   }
 
   /** The set rounded out to what the target takes at once. */
-  granular(set: Bitmap): Bitmap {
+  #granular(set: Bitmap): Bitmap {
     return roundedOut(set, this.facts.minimumBlock);
   }
 
@@ -344,7 +341,7 @@ export class CopyPool {
     { mayOverflow }: { readonly mayOverflow: boolean },
   ): Promise<{ overflow: number }> {
     // A target that cannot be read is never asked to complete anything.
-    const wanted = (this.facts.abilities.read ? set : this.granular(set)).clone();
+    const wanted = (this.facts.abilities.read ? set : this.#granular(set)).clone();
     wanted.andNot(this.stashed);
     const chosen = this.#withNeighbours(wanted);
     // Neighbours that are in memory already: a block that is there twice makes its granule look incomplete.
@@ -504,7 +501,7 @@ export class CopyPool {
     const lacking = await this.#threads.all((thread) => thread.call('spoolLacks', undefined));
     // A vault reads back only what is in packs that are closed.
     if (lacking.some((granules) => granules > 0)) await this.seal();
-    const granules = this.granular(set);
+    const granules = this.#granular(set);
     this.#threads.image.witnesses.forget(granules);
     await this.#sending(granules, () =>
       this.#threads.untilFlushed(async (again) => {
@@ -541,15 +538,15 @@ export class CopyPool {
     await this.#threads.keepNone();
   }
 
-  /** For a vault: see ThreadCalls. */
-  async forgetBase(): Promise<void> {
-    await this.#threads.all((thread) => thread.call('forgetBase', undefined));
+  /** The image begins as zeros and not as an earlier one, if the target builds on earlier ones: see CommittingTarget. */
+  async discardBase(): Promise<void> {
+    await this.#threads.all((thread) => thread.call('discardBase', undefined));
   }
 
-  /** Makes durable what a sealing target was given; bytes that were new to it, and what it stored for them. */
-  async seal(): Promise<SealedBytes> {
+  /** Makes durable what a committing target was given. Undefined if the target does not commit. */
+  async seal(): Promise<SealedBytes | undefined> {
+    if (this.facts.abilities.seals !== true) return undefined;
     const sum = { fresh: 0, stored: 0 };
-    if (this.facts.abilities.seals !== true) return sum;
     for (const { fresh, stored } of await this.#threads.all((thread) => thread.call('seal', undefined))) {
       sum.fresh += fresh;
       sum.stored += stored;
@@ -557,11 +554,11 @@ export class CopyPool {
     return sum;
   }
 
-  /** For a vault, after `seal`: see ThreadCalls. */
-  async buildMap(touched: Bitmap): Promise<ImageRoot> {
+  /** Makes the map of the image in a committing target, after `seal`. The bitmaps are those of `CommittingTarget.buildMap`. */
+  async buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot> {
     return this.#threads.first.call('buildMap', {
       touched: touched.words.buffer,
-      used: this.used.clone().words.buffer,
+      used: used.clone().words.buffer,
     });
   }
 
@@ -585,6 +582,12 @@ export class CopyPool {
     this.#memory.control.paused = value;
   }
 
+  /** Ends with the signal whatever a thread waits for, a connection that is not answered among it. */
+  stopWith(signal: AbortSignal): void {
+    signal.throwIfAborted();
+    signal.addEventListener('abort', () => this.stop(), { once: true });
+  }
+
   /** Ends all work under way with CANCELLED, soon. */
   stop(): void {
     this.#threads.stop();
@@ -594,12 +597,4 @@ export class CopyPool {
     this.hurry();
     return this.#threads.close();
   }
-}
-
-function roundedOut(set: Bitmap, alignment: number): Bitmap {
-  if (alignment <= set.unit) return set;
-  const result = new Bitmap(set.size, set.unit);
-  for (const { offset, length } of merged(alignedOut(set.extents(), alignment, set.size)))
-    result.mark(offset, length);
-  return result;
 }

@@ -9,12 +9,12 @@ import type { Target } from '../../block/target.ts';
 import { each } from '../../nbd/client/pieces.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { markShared } from './atomic-bitmap.ts';
-import type { ChunkParts } from './chunk.ts';
+import type { PieceReaderDependencies } from './piece-reader.ts';
 import type { CompareResult, RunResult } from './messages.ts';
 import type { Witness } from './witnesses.ts';
 
-export interface ReadBackParts extends Pick<
-  ChunkParts,
+export interface ReadBackDependencies extends Pick<
+  PieceReaderDependencies,
   'control' | 'thread' | 'hasher' | 'fingerprints' | 'samples'
 > {
   readonly targetZero: Bitmap;
@@ -22,14 +22,14 @@ export interface ReadBackParts extends Pick<
 }
 
 export class ReadBack {
-  readonly #parts: ReadBackParts;
+  readonly #dependencies: ReadBackDependencies;
   /** A reconnect brings another. */
   readonly #target: () => Target;
   #mismatches = { first: -1, count: 0 };
 
-  constructor(target: () => Target, parts: ReadBackParts) {
+  constructor(target: () => Target, dependencies: ReadBackDependencies) {
     this.#target = target;
-    this.#parts = parts;
+    this.#dependencies = dependencies;
   }
 
   /** Those of `verify` since this was asked last. */
@@ -41,7 +41,7 @@ export class ReadBack {
 
   /** Holds what the target has to the fingerprints of these bytes. */
   async verify(offset: number, length: number): Promise<void> {
-    const { control, thread, hasher, fingerprints, found } = this.#parts;
+    const { control, thread, hasher, fingerprints, found } = this.#dependencies;
     const data = await this.read(offset, length);
     const prints = Buffer.alloc(Math.ceil(length / fingerprintUnit) * fingerprintSize);
     fingerprints?.read(offset / fingerprintUnit, prints);
@@ -59,7 +59,7 @@ export class ReadBack {
 
   /** Reads the sampled units back. Throws TARGET_MISMATCH. */
   async checkSamples(): Promise<{ bytes: number }> {
-    const { samples, hasher, control, thread, targetZero } = this.#parts;
+    const { samples, hasher, control, thread, targetZero } = this.#dependencies;
     let bytes = 0;
     for (let sample = 0; sample < samples.count; sample++) {
       const { unit, hash } = samples.get(sample);
@@ -96,7 +96,7 @@ export class ReadBack {
 
   /** Undefined if it is not known what the place should hold. */
   async #isSame({ offset, length, hash }: Witness): Promise<boolean | undefined> {
-    const { hasher, fingerprints } = this.#parts;
+    const { hasher, fingerprints } = this.#dependencies;
     const known = Buffer.alloc(fingerprintSize);
     if (hash === 'recorded') fingerprints?.read(offset / fingerprintUnit, known);
     else if (hash !== 'zeros') known.set(hash);
@@ -115,9 +115,9 @@ export class ReadBack {
       const data = await target.read(offset, room);
       return Buffer.from(data.buffer, data.byteOffset, length);
     }
-    const parts: Uint8Array[] = [];
+    const dependencies: Uint8Array[] = [];
     for (let at = 0; at < room; at += most)
-      parts.push(await target.read(offset + at, Math.min(most, room - at)));
-    return Buffer.concat(parts, length);
+      dependencies.push(await target.read(offset + at, Math.min(most, room - at)));
+    return Buffer.concat(dependencies, length);
   }
 }

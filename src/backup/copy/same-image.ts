@@ -9,7 +9,7 @@ import { AgentError } from '../../base/errors.ts';
 import { type Extent, pieces } from '../../base/extents.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { CompareResult } from './messages.ts';
-import { wholeUnits } from './segments.ts';
+import { wholeUnits } from '../../tracking/bitmap-units.ts';
 import { type Witness, Witnesses } from './witnesses.ts';
 
 /** What the owner of the target knows of it besides this job's own writes. */

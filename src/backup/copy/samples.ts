@@ -5,7 +5,7 @@
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
-import { wholeUnits } from './segments.ts';
+import { wholeUnits } from '../../tracking/bitmap-units.ts';
 
 /** Most units sampled per device: 8 MiB are read back. */
 export const maximumSamples = 128;

@@ -4,21 +4,14 @@
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
-import { type Extent, alignedOut, merged, pieces } from '../../base/extents.ts';
-import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { type Extent, pieces } from '../../base/extents.ts';
+import { wholeUnits } from '../../tracking/bitmap-units.ts';
 
 /** Bytes of one item: what one thread takes at a time. Small enough to share work, large enough to be rare. */
 export const itemSize = 4 * MiB;
 
 /** Items per segment: 1 MiB of shared memory. */
 export const maximumItems = 65536;
-
-/** The fingerprint units that hold a set bit, as maximal extents. */
-export function wholeUnits(set: Bitmap): Iterable<Extent> {
-  return set.unit === fingerprintUnit
-    ? set.extents()
-    : merged(alignedOut(set.extents(), fingerprintUnit, set.size));
-}
 
 /** Walks the units of the set bits once, a segment at a time. */
 export class SegmentCursor {

@@ -7,7 +7,7 @@ import { alignUp } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { withRaisedPriority } from '../../base/thread-priority.ts';
 import { type DeviceSource, openDeviceSource } from '../../block/device-source.ts';
-import type { Target } from '../../block/target.ts';
+import { type CommittingTarget, isCommitting, type Target } from '../../block/target.ts';
 import { KeptMap, type KeptReading, ungrouped } from '../../filesystems/kept-map.ts';
 import { markUsed } from '../../filesystems/mark-used.ts';
 import type { ReadUsedMapOptions } from '../../filesystems/read-used-map.ts';
@@ -17,11 +17,10 @@ import { type TargetFacts, type ThreadCalls, type CallName, type ThreadSetup, is
 import { Samples } from './samples.ts';
 import { Manners } from './manners.ts';
 import { SpoolRoom } from './spool-room.ts';
-import { wholeUnits } from './segments.ts';
-import { Transfer } from './transfer.ts';
+import { wholeUnits } from '../../tracking/bitmap-units.ts';
+import { CopyLoop } from './copy-loop.ts';
 import { WitnessTaker } from './witnesses.ts';
-import { openTarget } from '../targets.ts';
-import { VaultTarget } from '../../vault/writing/vault-target.ts';
+import { openTarget } from './targets.ts';
 
 type Handlers = {
   [Name in CallName]: (args: ThreadCalls[Name]['args']) => Promise<ThreadCalls[Name]['result']>;
@@ -43,7 +42,7 @@ export class CopySession {
   readonly #aborting = new AbortController();
   #source: DeviceSource | undefined;
   #target: Target | undefined;
-  #transfer: Transfer | undefined;
+  #copyLoop: CopyLoop | undefined;
   #fingerprints: FingerprintFile | undefined;
   /** The reading of the allocation map that the next one may build on. */
   #earlier: { readonly map: KeptMap; readonly reading: number } | undefined;
@@ -84,7 +83,7 @@ export class CopySession {
       const before = this.#source;
       this.#source = await this.#openSource(path);
       await before?.close();
-      this.#transfer = this.#makeTransfer(this.#connected().target);
+      this.#copyLoop = this.#makeCopyLoop(this.#connected().target);
       return undefined;
     },
     reopenTarget: ({ waitMs }) => {
@@ -131,23 +130,19 @@ export class CopySession {
     checkSamples: () => this.#connected().checkSamples(),
     takeWitnesses: () => Promise.resolve(this.#witnesses.take()),
     compare: ({ places }) => this.#connected().compare(places),
-    forgetBase: () => {
-      if (this.#target instanceof VaultTarget) this.#target.forgetBase();
+    discardBase: () => {
+      const { target } = this.#connected();
+      if (isCommitting(target)) target.discardBase();
       return Promise.resolve(undefined);
     },
-    seal: async () => {
-      const sealed = await this.#connected().target.seal?.();
-      return sealed ?? { fresh: 0, stored: 0 };
-    },
-    buildMap: ({ touched, used }) => {
-      if (!(this.#target instanceof VaultTarget)) throw new Error('only a vault has a map');
-      return this.#target.buildMap(
+    seal: () => this.#committing().seal(),
+    buildMap: ({ touched, used }) =>
+      this.#committing().buildMap(
         new Bitmap(this.#setup.deviceSize, this.#setup.unit, touched),
         new Bitmap(this.#setup.deviceSize, this.#setup.unit, used),
-      );
-    },
+      ),
     close: async () => {
-      this.#transfer?.dropSpool();
+      this.#copyLoop?.dropSpool();
       this.#fingerprints?.close();
       await this.#target?.close();
       await this.#source?.close();
@@ -189,8 +184,8 @@ export class CopySession {
       signal: this.#aborting.signal,
       deviceSize: this.#setup.deviceSize,
     });
-    if (this.#transfer !== undefined) this.#transfer.useTarget(this.#target);
-    else this.#transfer = this.#makeTransfer(this.#target);
+    if (this.#copyLoop !== undefined) this.#copyLoop.useTarget(this.#target);
+    else this.#copyLoop = this.#makeCopyLoop(this.#target);
     const { name, size, readOnly, abilities, minimumBlock } = this.#target;
     return { name, size, readOnly, abilities, minimumBlock };
   }
@@ -207,10 +202,10 @@ export class CopySession {
     );
   }
 
-  #makeTransfer(to: Target): Transfer {
+  #makeCopyLoop(to: Target): CopyLoop {
     if (this.#setup.fingerprintPath !== undefined)
       this.#fingerprints ??= new FingerprintFile(this.#setup.fingerprintPath);
-    return new Transfer(to, {
+    return new CopyLoop(to, {
       thread: this.#setup.thread,
       source: this.#manners?.source(this.#opened()) ?? this.#opened(),
       manners: this.#manners,
@@ -237,9 +232,15 @@ export class CopySession {
     return this.#source;
   }
 
-  #connected(): Transfer {
-    if (this.#transfer === undefined) throw new Error('the target is not open');
-    return this.#transfer;
+  #connected(): CopyLoop {
+    if (this.#copyLoop === undefined) throw new Error('the target is not open');
+    return this.#copyLoop;
+  }
+
+  #committing(): CommittingTarget {
+    const { target } = this.#connected();
+    if (!isCommitting(target)) throw new Error(`${target.name} has no images to commit`);
+    return target;
   }
 
   /** Only units that lie wholly in the zero extent are known to be zero. */

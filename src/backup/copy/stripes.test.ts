@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
 import { KiB, MiB } from '../../base/bytes.ts';
-import { requestSize } from './outgoing.ts';
+import { requestSize } from './target-writer.ts';
 import { gap, ownReads } from './stripes.ts';
 
 test('the threads together read all that is set, each in its own stripes, without blocks far from it', () => {

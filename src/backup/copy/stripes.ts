@@ -4,7 +4,7 @@
  */
 import { KiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
-import { requestSize } from './outgoing.ts';
+import { requestSize } from './target-writer.ts';
 
 /** Bytes between two blocks that are cheaper to read than another read is. */
 export const gap = 64 * KiB;

@@ -8,13 +8,13 @@ import { AgentError } from '../../base/errors.ts';
 import { type ErrorCode, errorKinds } from '../../base/error-codes.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import type { WriteCounters } from '../../devices/write-counters.ts';
-import type { ExpectedFilesystems } from '../expected-filesystems.ts';
+import type { ExpectedFilesystems } from '../../devices/expected-filesystems.ts';
 import type { ImpactLevel } from '../impact.ts';
-import { type TargetSpec, targetName } from '../targets.ts';
+import { type TargetSpec, targetName } from './targets.ts';
 import { checkTarget } from './check-target.ts';
 import { Control } from './control.ts';
 import type { CompareResult, TargetFacts, ThreadSetup } from './messages.ts';
-import { Patience } from './patience.ts';
+import { ReconnectBudget } from './reconnect-budget.ts';
 import { SameImage } from './same-image.ts';
 import { Samples } from './samples.ts';
 import { maximumItems } from './segments.ts';
@@ -86,7 +86,7 @@ export class CopyThreads {
   readonly image: SameImage;
   readonly #setup: PoolSetup;
   #threads: CopyThread[] = [];
-  readonly #patience: Patience;
+  readonly #reconnectBudget: ReconnectBudget;
   #facts: TargetFacts | undefined;
   #reconnects = 0;
   #refused: string | undefined;
@@ -97,7 +97,7 @@ export class CopyThreads {
     this.#setup = setup;
     this.memory = new SharedMemory(setup);
     this.image = new SameImage(setup.deviceSize);
-    this.#patience = new Patience(setup.reconnectMs);
+    this.#reconnectBudget = new ReconnectBudget(setup.reconnectMs);
   }
 
   get count(): number {
@@ -270,7 +270,7 @@ export class CopyThreads {
     this.#reconnects++;
     // The server may have been started anew over another image: nothing is known to be zero any more.
     this.memory.targetZero.fill(false);
-    const patience = this.#patience.lost();
+    const patience = this.#reconnectBudget.lost();
     if (patience === undefined) throw this.#gone(cause, cause);
     await this.#rest(patience.pauseMs);
     const { waitMs } = patience;
@@ -285,7 +285,7 @@ export class CopyThreads {
       if (!isLost(error)) throw error;
       throw this.#gone(cause, error);
     }
-    this.#patience.connected();
+    this.#reconnectBudget.connected();
     this.#facts = facts;
   }
 
@@ -318,7 +318,7 @@ export class CopyThreads {
         if (again) await this.image.prove(this.targetName, (places) => this.#compare(places));
         const result = await work(again);
         await this.#flush();
-        this.#patience.progressed();
+        this.#reconnectBudget.progressed();
         return result;
       } catch (error) {
         // What a sealing target had gathered is gone with its connection.

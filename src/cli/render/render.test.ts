@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fakeDevice } from '../../../test/helpers/fake-device.ts';
-import { initialStatus } from '../../backup/unit.ts';
+import { initialStatus } from '../../backup/initial-status.ts';
 import { MiB } from '../../base/bytes.ts';
 import type { DeviceDocument } from '../../api/devices.ts';
 import type { JobStatus } from '../../api/job-status.ts';

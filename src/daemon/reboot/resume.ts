@@ -5,7 +5,7 @@
  * at any point: the state of each device is reported by then, and the record is not used again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { trackedDevice } from '../../backup/tracked-device.ts';
+import { trackedDevice } from '../../tracking/tracked-device.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { isQuickLook, quickLookWrites } from '../../filesystems/ext/signs-of-life.ts';

@@ -5,7 +5,7 @@
  * read-only. Each run adds to the record of this shutdown. Devices that are detached by then keep their entries, if
  * nothing was written to them since.
  */
-import { trackedDevice } from '../../backup/tracked-device.ts';
+import { trackedDevice } from '../../tracking/tracked-device.ts';
 import { toAgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { signDifference } from '../../filesystems/signs.ts';

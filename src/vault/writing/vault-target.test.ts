@@ -15,7 +15,8 @@ import { PartReader } from '../packs/part-reader.ts';
 import { openDirectoryStore } from '../store/directory.ts';
 import { Vault } from '../vault.ts';
 import { NamesFile } from './names-file.ts';
-import { type ImageInTheMaking, type ImageRoot, VaultTarget } from './vault-target.ts';
+import type { ImageRoot } from '../../block/target.ts';
+import { type ImageInTheMaking, VaultTarget } from './vault-target.ts';
 
 const chunkSize = 4 * KiB;
 const chunks = 40;
@@ -140,7 +141,7 @@ test('zeros replace data of the base, and a discarded base is not read', async (
   const base = await first.buildMap(everything(), everything());
   await first.close();
   const second = await target(base);
-  second.forgetBase();
+  second.discardBase();
   await second.seal();
   assert.deepEqual(Buffer.from(await second.read(0, size)), Buffer.alloc(size));
   const root = await second.buildMap(everything(), everything());

@@ -8,7 +8,7 @@
 import type { Bitmap } from '../../base/bitmap.ts';
 import { alignUp, isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
-import type { SealedBytes, Target } from '../../block/target.ts';
+import type { CommittingTarget, ImageRoot, SealedBytes } from '../../block/target.ts';
 import { ChunkIndex } from '../index/chunk-index.ts';
 import { refreshIndex } from '../index/refresh.ts';
 import { buildMap } from '../maps/build.ts';
@@ -39,14 +39,7 @@ export interface ImageInTheMaking {
   readonly level: number;
 }
 
-/** The map of an image, as a point names it. */
-export interface ImageRoot {
-  /** Name of the root page, in hexadecimal. */
-  readonly root: string;
-  readonly levels: number;
-}
-
-export class VaultTarget implements Target {
+export class VaultTarget implements CommittingTarget {
   readonly name: string;
   /** The device's size, rounded up to whole chunks. */
   readonly size: number;
@@ -153,7 +146,7 @@ export class VaultTarget implements Target {
   }
 
   /** Makes the image start as zeros. Call it before the first write. */
-  forgetBase(): void {
+  discardBase(): void {
     this.#base = undefined;
   }
 

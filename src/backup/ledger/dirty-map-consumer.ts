@@ -1,0 +1,95 @@
+/**
+ * Takes a tracker's dirty map, and hands it on to the pending maps of all chains of the device. Taking destroys nothing
+ * until every map that replaces it is durable (invariant 1), so the order is: take, mark, save, commit. A chain that does
+ * not get what was taken stays behind the generation of the tracker's map, so its next job does not build on it
+ * (docs/formats/chain.md, "Generations").
+ */
+import type { Log } from '../../base/log.ts';
+import { inUnit } from '../../tracking/bitmap-units.ts';
+import { Chain, isInStep } from '../../tracking/chain.ts';
+import { type Generation, newGeneration } from '../../tracking/generation.ts';
+import type { Taken, TrackedDevice, TrackedEpoch, Tracker } from '../../tracking/tracker.ts';
+
+export interface DirtyMapConsumerDependencies {
+  readonly tracker: Tracker;
+  readonly device: TrackedDevice;
+  /** The epoch and the generation that `track` returned. */
+  readonly tracked: TrackedEpoch;
+  /** The chain of this job. */
+  readonly chain: Chain;
+  /** The folder of all chains. */
+  readonly chains: string;
+  readonly log: Log;
+}
+
+export class DirtyMapConsumer {
+  readonly tracker: Tracker;
+  readonly device: TrackedDevice;
+  readonly #dependencies: DirtyMapConsumerDependencies;
+  #taken: Taken[] = [];
+  #generations: readonly Generation[];
+
+  constructor(dependencies: DirtyMapConsumerDependencies) {
+    this.tracker = dependencies.tracker;
+    this.device = dependencies.device;
+    this.#dependencies = dependencies;
+    this.#generations = [dependencies.tracked.generation];
+  }
+
+  /** The generations of the tracker's map that a chain records if it holds all that was taken until now. */
+  get generations(): readonly Generation[] {
+    return this.#generations;
+  }
+
+  /** Takes the dirty map and marks it in the job's pending map, in memory. Touches no file. Throws EPOCH_ENDED. */
+  async take(options: { readonly frozen: boolean }): Promise<Taken> {
+    const { pending } = this.#dependencies.chain;
+    const taken = await this.tracker.take(this.device, options);
+    pending.or(inUnit(taken.dirty, pending.unit));
+    this.#taken.push(taken);
+    return taken;
+  }
+
+  /** Makes the pending maps of all chains of the device durable, and lets the tracker forget what was taken. */
+  async secure(): Promise<void> {
+    const { chain } = this.#dependencies;
+    const taken = this.#taken;
+    this.#taken = [];
+    const last = taken.at(-1);
+    if (last === undefined) {
+      await chain.savePending();
+      return;
+    }
+    const { epoch, generation } = last;
+    const next = newGeneration();
+    // Whether the map has forgotten is not known if this process dies now, so a chain is complete for either.
+    this.#generations = [generation, next];
+    if (chain.isInStep(epoch, generation)) await chain.saveTaken(this.#generations);
+    // A new chain, or one that is compared: its record is of this epoch only when the job has ended.
+    else await chain.savePending();
+    await this.#feedOthers(taken, last);
+    const forgotten = taken.map((each) => each.commit(next));
+    if (forgotten.includes(true)) this.#generations = [next];
+  }
+
+  /**
+   * The other chains of this epoch. One that is behind already, or cannot be read, is left as it is: it does not fit
+   * the map any more once that has forgotten, and its next job is a differential.
+   */
+  async #feedOthers(taken: readonly Taken[], { epoch, generation }: TrackedEpoch): Promise<void> {
+    const { chain, chains, log } = this.#dependencies;
+    const { pending } = chain;
+    // By the epoch, which belongs to one device alone: its name may be another one than in the record.
+    const fed = (record: Chain['record']): boolean =>
+      record.id !== chain.record.id &&
+      record.size === chain.record.size &&
+      isInStep(record, epoch, generation);
+    const unreadable = (err: Error): void =>
+      log.warn({ err, device: this.device.path }, 'a chain could not be read; its next backup compares');
+    for await (const other of Chain.all(chains, pending.unit, fed, unreadable)) {
+      if (!other.isInStep(epoch, generation)) continue;
+      for (const { dirty } of taken) other.pending.or(inUnit(dirty, pending.unit));
+      await other.saveTaken(this.#generations);
+    }
+  }
+}

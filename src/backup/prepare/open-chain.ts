@@ -1,0 +1,74 @@
+/** The chain of a device and its target as a job finds it. */
+import { join } from 'node:path';
+import { makeDirectory } from '../../base/files.ts';
+import type { Device } from '../../devices/device.ts';
+import { Chain, type ChainRecord, type ChainSubject } from '../../tracking/chain.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import { type TargetSpec, targetName } from '../copy/targets.ts';
+import type { JobEnvironment } from '../job.ts';
+
+export async function chainsDirectory(environment: Pick<JobEnvironment, 'stateDirectory'>): Promise<string> {
+  const directory = join(environment.stateDirectory, 'chains');
+  await makeDirectory(directory);
+  return directory;
+}
+
+/** `hasClone`: another device has the same filesystem UUID (clones.ts). */
+export function chainSubject(device: Device, target: TargetSpec, hasClone = false): ChainSubject {
+  return {
+    uuid: device.filesystem?.uuid ?? '',
+    path: device.path,
+    size: device.size,
+    partitionStart: device.partition?.start ?? 0,
+    target: targetName(target),
+    ...(hasClone && target.kind === 'vault' ? { cloned: true } : {}),
+  };
+}
+
+export interface FoundChain {
+  /** The chain that the job goes on with: the one that was found, or a new one that does not replace it yet. */
+  readonly chain: Chain;
+  /** The record of the chain that was found; undefined if there is none that can be used. */
+  readonly record: ChainRecord | undefined;
+  /** Why there is no record. */
+  readonly unknown: string;
+  /** Chains of other devices or filesystems that say of the same target what it holds. */
+  readonly rivals: readonly Chain[];
+}
+
+/** Opens the chain of this device and target, or makes a new one, which is removed again if the job does not begin. */
+export async function openChain(
+  chains: string,
+  subject: ChainSubject,
+  options: {
+    /** Bytes per bit of its maps. */
+    readonly unit: number;
+    /** The target keeps many devices side by side: no chain is another's rival. */
+    readonly isShared: boolean;
+    readonly undo: (() => Promise<void>)[];
+  },
+): Promise<FoundChain> {
+  const { unit, isShared, undo } = options;
+  const rivals: Chain[] = [];
+  const all = Chain.all(chains, fingerprintUnit, ({ target }) => target === subject.target);
+  // One that cannot be read may be a rival, so its error is not passed over.
+  for await (const chain of isShared ? [] : all)
+    if (chain.record.uuid !== subject.uuid || (subject.uuid === '' && chain.record.path !== subject.path))
+      rivals.push(chain);
+  const found = await Chain.open(chains, subject, unit);
+  const unknown = await whyUnknown(chains, subject, rivals);
+  // The files of a chain are as long as its device: another size needs new ones.
+  if (found?.record.size === subject.size) return { chain: found, record: found.record, unknown, rivals };
+  const chain = await Chain.create(chains, subject, { targetSize: 0, unit });
+  undo.push(() => chain.remove());
+  return { chain, record: found?.record, unknown, rivals };
+}
+
+async function whyUnknown(chains: string, subject: ChainSubject, rivals: readonly Chain[]): Promise<string> {
+  if (await Chain.exists(chains, subject))
+    return 'what is recorded of the last backup to this target is damaged';
+  const before = rivals.find(({ record }) => record.path === subject.path);
+  if (before !== undefined)
+    return `the filesystem has the UUID "${subject.uuid}" now and had "${before.record.uuid}"`;
+  return 'no backup of this device to this target has been completed yet';
+}

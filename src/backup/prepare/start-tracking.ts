@@ -1,0 +1,49 @@
+/** Begins to track a device for a job, or goes on with an epoch. */
+import type { Device } from '../../devices/device.ts';
+import type { Tracked } from '../../tracking/tracker-registry.ts';
+import { fingerprintUnit } from '../../tracking/fingerprints.ts';
+import type { TrackedDevice } from '../../tracking/tracker.ts';
+import type { JobEnvironment, JobOptions } from '../job.ts';
+import { trackedDevice } from '../../tracking/tracked-device.ts';
+
+export type StartedTracking =
+  | {
+      readonly tracked: Tracked;
+      readonly device: TrackedDevice;
+      /** Bytes per bit of the maps of the job. */
+      readonly unit: number;
+      readonly why: string;
+    }
+  /** `why` nothing tracks it. */
+  | {
+      readonly tracked: undefined;
+      readonly device: undefined;
+      readonly unit: undefined;
+      readonly why: string;
+    };
+
+function notTracked(why: string): StartedTracking {
+  return { tracked: undefined, device: undefined, unit: undefined, why };
+}
+
+export async function startTracking(
+  device: Device,
+  context: {
+    readonly devices: readonly Device[];
+    readonly options: Pick<JobOptions, 'tracker'>;
+    readonly environment: Pick<JobEnvironment, 'startTracking'>;
+  },
+  undo: (() => Promise<void>)[],
+): Promise<StartedTracking> {
+  const { devices, options, environment } = context;
+  const described = trackedDevice(device, devices);
+  if (described === undefined || environment.startTracking === undefined)
+    return notTracked('nothing tracks what is written to it');
+  const tracked = await environment.startTracking(described, options.tracker);
+  if (tracked.tracker === undefined) return notTracked(tracked.why);
+  const { tracker, began } = tracked;
+  if (began) undo.push(() => tracker.untrack(described));
+  // A map coarser than the fingerprints' unit could not say which part of it to send.
+  const unit = Math.min(tracker.state(described)?.unit ?? fingerprintUnit, fingerprintUnit);
+  return { tracked, device: described, unit, why: '' };
+}

@@ -1,0 +1,28 @@
+import type { ChainBase } from '../../tracking/chain.ts';
+import type { DeviceBackup } from '../device-backup.ts';
+import type { JobContext } from '../job-context.ts';
+import { describeDevice } from '../vault/point-document.ts';
+
+/**
+ * Makes the maps of the devices that are backed up into vaults, and in each vault the one recovery point that names them.
+ * `instant` is that of the images. Returns what the chains of these devices record.
+ */
+export async function publishPoints(
+  devices: readonly DeviceBackup[],
+  { uuid, kind, reporter }: JobContext,
+  instant: Date,
+): Promise<Map<DeviceBackup, ChainBase>> {
+  const bases = new Map<DeviceBackup, ChainBase>();
+  for (const [vault, members] of Map.groupBy(devices, (device) => device.vault)) {
+    if (vault === undefined) continue;
+    const { warnings } = reporter;
+    const described = [];
+    for (const { pool, ledger, pair, status, instant: taken } of members) {
+      const map = await pool.buildMap(ledger.touched(), ledger.used);
+      described.push(describeDevice(pair.device, { map, status, taken: taken.kind, warnings }));
+    }
+    const facts = { job: uuid, kind, finished: instant, warnings, devices: await Promise.all(described) };
+    for (const [i, base] of (await vault.publish(facts)).entries()) bases.set(members[i]!, base);
+  }
+  return bases;
+}

@@ -1,0 +1,30 @@
+/** Writing out what is only in the page cache: there it is neither on the device nor in its allocation map. */
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { filePath } from '../../base/file-name.ts';
+import { syncFilesystem } from '../../linux/syncfs.ts';
+import type { DeviceBackup } from '../device-backup.ts';
+
+/** Writes out the page cache of an idle device, whose writes no tracker sees before that. */
+export async function syncDevice({ hold, pair }: DeviceBackup): Promise<void> {
+  if (hold !== undefined) return hold.sync();
+  if (pair.device.kind === 'file') return;
+  const device = await open(pair.device.path, constants.O_RDONLY);
+  try {
+    await device.sync();
+  } finally {
+    await device.close();
+  }
+}
+
+/** Writes out the filesystems on a live device, so that a pass finds what it can. */
+export async function syncMounts({ mounts }: DeviceBackup): Promise<void> {
+  for (const { path } of mounts) {
+    const directory = await open(filePath(path), constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      await syncFilesystem(directory.fd);
+    } finally {
+      await directory.close();
+    }
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * A job's part in one vault: the writer's session that all of its devices share, the images that they build on, and
+ * the one recovery point that they become (docs/formats/vault.md, "Writing a point").
+ */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { AgentError } from '../../base/errors.ts';
+import { agentVersion } from '../../base/version.ts';
+import type { Chain, ChainBase, ChainRecord } from '../../tracking/chain.ts';
+import { type OpenedVault, openVault } from '../../vault/opening.ts';
+import { ChunkIndex } from '../../vault/index/chunk-index.ts';
+import type { ImageInTheMaking } from '../../vault/writing/vault-target.ts';
+import type { PointDevice, PointMachine } from '../../vault/points/point.ts';
+import { readPoint } from '../../vault/points/points.ts';
+import { type VaultLocation, formatVaultLocation } from '../../vault/store/location.ts';
+import { NamesFile } from '../../vault/writing/names-file.ts';
+import { WriterSession, partingMs } from '../../vault/writing/writer-session.ts';
+import type { JobEnvironment } from '../job.ts';
+import type { BackupKind, JobWarning } from '../../api/job-status.ts';
+import { describeMachine } from './point-document.ts';
+
+/** The image of a device that is being made in the vault. */
+export interface VaultImage {
+  /** The session's view of the image, for the copying threads. */
+  readonly making: ImageInTheMaking;
+  /** Frees what only the making needed. */
+  readonly end: () => Promise<void>;
+}
+
+/** What a recovery point says of its job. */
+export interface PointFacts {
+  readonly job: string;
+  /** The kind of backup that was asked for. */
+  readonly kind: BackupKind;
+  /** The instant of its images. */
+  readonly finished: Date;
+  readonly warnings: readonly JobWarning[];
+  readonly devices: readonly PointDevice[];
+}
+
+/** The vaults of a job, each opened once. */
+export class VaultJobs {
+  readonly #jobs = new Map<string, VaultJob>();
+  readonly #signal: AbortSignal;
+
+  /** `signal` ends opening and looking for what is to be built on; of no meaning to the job itself. */
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  get all(): readonly VaultJob[] {
+    return [...this.#jobs.values()];
+  }
+
+  async open(location: VaultLocation, environment: JobEnvironment): Promise<VaultJob> {
+    const name = formatVaultLocation(location);
+    let job = this.#jobs.get(name);
+    if (job === undefined) {
+      job = await VaultJob.open(location, environment, this.#signal);
+      this.#jobs.set(name, job);
+    }
+    return job;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.all.map((job) => job.end()));
+    this.#jobs.clear();
+  }
+}
+
+export class VaultJob {
+  readonly #opened: OpenedVault;
+  readonly #index: ChunkIndex;
+  readonly #indexPath: string;
+  readonly #session: WriterSession;
+  /** Of the preparation. */
+  readonly #signal: AbortSignal;
+  readonly #started = new Date();
+  /** Gathered while the job runs: it takes programs and time. */
+  readonly #machine: Promise<PointMachine>;
+  #ended = false;
+
+  private constructor(
+    opened: OpenedVault,
+    index: ChunkIndex,
+    indexPath: string,
+    session: WriterSession,
+    signal: AbortSignal,
+  ) {
+    this.#opened = opened;
+    this.#index = index;
+    this.#indexPath = indexPath;
+    this.#session = session;
+    this.#signal = signal;
+    this.#machine = describeMachine();
+    this.#machine.catch(() => undefined);
+  }
+
+  /** Throws VAULT_…, BAD_TARGET, and the signal's reason. */
+  static async open(
+    location: VaultLocation,
+    environment: JobEnvironment,
+    signal: AbortSignal,
+  ): Promise<VaultJob> {
+    if (environment.vaults === undefined)
+      throw new AgentError('NOT_SUPPORTED', `${formatVaultLocation(location)} needs the daemon`, {
+        hint: 'dattocli startbackup --target … backs up into a vault',
+      });
+    const opened = await openVault(location, environment.vaults, undefined, { signal });
+    let index: ChunkIndex | undefined;
+    try {
+      const indexPath = opened.indexPath;
+      index = ChunkIndex.open(indexPath, opened.vault.id);
+      const session = await WriterSession.begin(opened.vault, index, { signal });
+      return new VaultJob(opened, index, indexPath, session, signal);
+    } catch (error) {
+      index?.close();
+      await opened.vault.store.close();
+      throw error;
+    }
+  }
+
+  /** Directory that the vault lies in, for the check that it does not lie on the device; undefined for a bucket. */
+  get directory(): string | undefined {
+    const { location } = this.#opened;
+    return location.kind === 'directory' ? location.path : undefined;
+  }
+
+  /** Bytes. */
+  get chunkSize(): number {
+    return this.#opened.vault.chunkSize;
+  }
+
+  /**
+   * What the next image of the device can build on: that of the chain's last job, where its point is still there and
+   * all that it names. Otherwise the reason why not.
+   */
+  async findBase(record: ChainRecord | undefined): Promise<ChainBase | { readonly why: string }> {
+    const base = record?.base;
+    if (record?.state !== 'complete' || base === undefined)
+      return { why: 'no backup of this device into this vault has been completed yet' };
+    const { vault } = this.#opened;
+    const point = await readPoint(vault, base.point, { signal: this.#signal }).catch((error: unknown) => {
+      if (error instanceof AgentError && error.code === 'POINT_NOT_FOUND') return undefined;
+      throw error;
+    });
+    if (point === undefined) return { why: `the recovery point ${base.point} of the last backup is gone` };
+    if (this.#session.condemned.size === 0 && base.index === this.#index.state) return base;
+    const image = { ...base, size: record.size };
+    if (await this.#session.keep(image, { level: this.#opened.level, signal: this.#signal })) return base;
+    return { why: `a part of the recovery point ${base.point} of the last backup is gone from the vault` };
+  }
+
+  /** `base`: what the image builds on; undefined: it begins as zeros. */
+  image(chain: Chain, base: ChainBase | undefined): VaultImage {
+    // The folder has another name when a new chain has taken its place.
+    const names = (): string => join(chain.directory, 'names');
+    const namesPath = names();
+    NamesFile.create(namesPath);
+    const { location, settings, vault, level } = this.#opened;
+    return {
+      making: {
+        location,
+        settings,
+        secrets: vault.secrets.toMessage(),
+        indexPath: this.#indexPath,
+        writer: this.#session.id,
+        condemned: [...this.#session.condemned],
+        namesPath,
+        base: base === undefined ? undefined : { root: base.root, levels: base.levels },
+        level,
+      },
+      end: () => rm(names(), { force: true }),
+    };
+  }
+
+  /** Makes the recovery point appear. Returns what the chains record of each of its devices, in order. */
+  async publish({ job, kind, finished, warnings, devices }: PointFacts): Promise<ChainBase[]> {
+    const { id } = this.#session;
+    try {
+      await this.#session.publish({
+        format: 1,
+        id,
+        finished: finished.toISOString(),
+        started: this.#started.toISOString(),
+        job,
+        kind,
+        agent: agentVersion,
+        machine: await this.#machine,
+        warnings: warnings.map((warning) => ({ ...warning })),
+        devices: [...devices],
+      });
+    } catch (error) {
+      // A put that failed may land later, and the point has to be whole then.
+      if (this.#session.mayStillAppear) {
+        this.#session.abandon();
+        this.#ended = true;
+      }
+      throw error;
+    }
+    const index = this.#index.state;
+    return devices.map(({ root, levels }) => ({ point: id, root, levels, index }));
+  }
+
+  async end(): Promise<void> {
+    // Nobody waits for the end of what was cancelled because nothing answers.
+    const signal = this.#signal.aborted ? AbortSignal.timeout(partingMs) : undefined;
+    if (!this.#ended) await this.#session.end({ signal }).catch(() => undefined);
+    this.#ended = true;
+    this.#index.close();
+    await this.#opened.vault.store.close();
+  }
+}

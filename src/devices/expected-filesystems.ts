@@ -1,0 +1,40 @@
+/**
+ * What the kernel itself takes a device and its partitions for, by what is mounted from them or lies on them: a
+ * signature on the device may be older than that.
+ */
+import type { Device } from './device.ts';
+import type { ExpectedFilesystem } from '../filesystems/used-map.ts';
+
+export interface ExpectedFilesystems {
+  /** Of a filesystem directly on the device; undefined if nothing shows what it is. */
+  readonly whole: ExpectedFilesystem | undefined;
+  /** By the byte where the partition begins. */
+  readonly partitions: readonly (readonly [number, ExpectedFilesystem])[];
+}
+
+export function expectedFilesystems(device: Device, devices: readonly Device[]): ExpectedFilesystems {
+  return {
+    whole: expectedOn(device, devices),
+    partitions: devices.flatMap((each) => {
+      if (each.partition?.disk !== device.path) return [];
+      const expected = expectedOn(each, devices);
+      return expected === undefined ? [] : [[each.partition.start, expected] as const];
+    }),
+  };
+}
+
+/**
+ * A mount says the type. A device-mapper device on it (multipath, a plain mapping) must show the same filesystem: with
+ * encryption that has no header, or an offset, the signature below is none of what is used.
+ */
+function expectedOn(device: Device, devices: readonly Device[]): ExpectedFilesystem | undefined {
+  const [mount] = device.mounts;
+  if (mount !== undefined) return { type: mount.type, how: `${device.path} is mounted` };
+  for (const name of device.holders) {
+    const holder = devices.find(({ kernelName }) => kernelName === name);
+    if (holder === undefined) continue;
+    const { type, uuid } = holder.filesystem ?? { type: 'something unknown', uuid: undefined };
+    return { type, uuid, how: `${device.path} is used by ${holder.path}` };
+  }
+  return undefined;
+}
