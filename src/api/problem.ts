@@ -95,11 +95,10 @@ function schemaAt(schema: JsonSchema | undefined, path: readonly string[]): Json
   const [segment, ...rest] = path;
   if (segment === undefined || schema === undefined) return schema;
   const inner = schema.anyOf?.find((each) => each.type === 'object' || each.type === 'array') ?? schema;
-  const own = inner.properties !== undefined && Object.hasOwn(inner.properties, segment);
-  const next = own
-    ? inner.properties[segment]
-    : (inner.items ?? Object.values(inner.patternProperties ?? {})[0]);
-  return schemaAt(next, rest);
+  if (inner.properties !== undefined && Object.hasOwn(inner.properties, segment))
+    return schemaAt(inner.properties[segment], rest);
+  const others = typeof inner.additionalProperties === 'object' ? inner.additionalProperties : undefined;
+  return schemaAt(inner.items ?? others, rest);
 }
 
 function valueAt(value: unknown, path: readonly string[]): unknown {

@@ -14,6 +14,20 @@ export function closed<P extends Type.TProperties>(
   return Type.Object(properties, { ...options, additionalProperties: false });
 }
 
+/**
+ * An object whose names are free. Not `Type.Record`, which brings TypeBox's engine for types into the bundle: 91 KB, and
+ * 10 ms at each start of a vault command.
+ */
+export function mapOf<T extends Type.TSchema>(
+  values: T,
+  options: Type.TSchemaOptions & { propertyNames?: object },
+): Type.TUnsafe<Record<string, Type.Static<T>>> {
+  return Type.Unsafe<Record<string, Type.Static<T>>>({
+    ...{ type: 'object', additionalProperties: values },
+    ...options,
+  });
+}
+
 export function nullable<T extends Type.TSchema>(
   schema: T,
   options: Type.TSchemaOptions = {},

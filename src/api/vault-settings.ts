@@ -3,7 +3,7 @@
  * Secrets are in files that only root reads, never in the configuration itself.
  */
 import * as Type from 'typebox';
-import { absolutePath, closed, flag, wholeNumber } from './schema.ts';
+import { absolutePath, closed, flag, mapOf, wholeNumber } from './schema.ts';
 
 export const vaultSettings = closed({
   location: Type.String({
@@ -37,7 +37,7 @@ export const vaultSettings = closed({
 export type VaultSettings = Type.Static<typeof vaultSettings>;
 
 /** `vault:NAME` stands for the vault of that name. */
-export const namedVaults = Type.Record(Type.String(), vaultSettings, {
+export const namedVaults = mapOf(vaultSettings, {
   description: 'vaults by name, see below',
   propertyNames: { pattern: '^[a-z0-9][a-z0-9_-]*$', title: 'a valid name (a-z, 0-9, _ and -)' },
 });

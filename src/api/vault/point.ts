@@ -1,6 +1,6 @@
 /** A recovery point as a vault stores it (docs/formats/vault.md, "Points"). */
 import * as Type from 'typebox';
-import { choice, count, flag, nullable, text, wholeNumber } from '../schema.ts';
+import { choice, count, flag, mapOf, nullable, text, wholeNumber } from '../schema.ts';
 import { digits, id, type Stored, timestamp } from './stored.ts';
 
 const filesystem = Type.Object({
@@ -50,7 +50,7 @@ const machine = Type.Object({
   id: text('from /etc/machine-id; empty if there is none'),
   name: text('host name'),
   boot: choice(['uefi', 'bios'], 'how the machine boots'),
-  layout: Type.Record(Type.String(), Type.Unknown(), {
+  layout: mapOf(Type.Unknown(), {
     description: 'data to rebuild the machine (src/devices/machine-layout.ts), and data of older versions',
   }),
 });
