@@ -1,12 +1,13 @@
 /**
- * Entry of a copying thread. It serves one job after the other, each with a session of its own: calls from the coordinator
- * one after the other (messages.ts). `abort` alone overtakes: it breaks the connection, so that whatever waits for it ends.
+ * Entry of a copying thread. It serves one job after the other, each with a session of its own. Calls run one after the
+ * other. `abort` overtakes them: it breaks the connection, so that a call which waits for it ends.
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { parentPort } from 'node:worker_threads';
-import { toAgentError } from '../../base/errors.ts';
-import type { ThreadReply, ThreadRequest } from './messages.ts';
+import pLimit from 'p-limit';
+import { answerCalls } from '../../base/thread-calls.ts';
+import type { CopyProtocol } from './messages.ts';
 import { CopySession } from './session.ts';
 
 const port = parentPort;
@@ -15,29 +16,27 @@ if (port === null) throw new Error('copy-worker is started as a thread by the co
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
+const inTurn = pLimit(1);
 let session: CopySession | undefined;
-let queue: Promise<void> = Promise.resolve();
 
-port.on('message', (request: ThreadRequest) => {
-  if (request.call === 'begin') session = new CopySession(request.setup);
-  else if (request.call === 'abort') session?.abort();
-  else
-    queue = queue.then(async () => {
-      const reply = await answer(request);
-      if (request.call === 'close') {
-        session = undefined;
-        // The thread may rest for hours, and would keep the buffers and bitmaps of the job for as long.
-        collectGarbage();
+answerCalls<CopyProtocol>(port, {
+  answer: (name, args) =>
+    inTurn(async () => {
+      try {
+        if (session === undefined) throw new Error(`the copying thread has no job for ${name}`);
+        return await session.calls[name](args);
+      } finally {
+        if (name === 'close') {
+          session = undefined;
+          // The thread may rest for hours, and would keep the buffers and bitmaps of the job for as long.
+          collectGarbage();
+        }
       }
-      port.postMessage(reply);
-    });
+    }),
+  notices: {
+    begin: (setup) => {
+      session = new CopySession(setup);
+    },
+    abort: () => session?.abort(),
+  },
 });
-
-async function answer({ id, call, args }: Extract<ThreadRequest, { args: unknown }>): Promise<ThreadReply> {
-  try {
-    if (session === undefined) throw new Error(`the copying thread has no job for ${call}`);
-    return { id, result: await session.answer(call, args) };
-  } catch (error) {
-    return { id, error: toAgentError(error).toDocument() };
-  }
-}

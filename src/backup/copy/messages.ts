@@ -1,5 +1,4 @@
 /** What the coordinator tells a copying thread and what it answers. All of it can be cloned to a thread. */
-import type { ErrorDocument } from '../../base/errors.ts';
 import type { MountState, FilesystemIdentity } from '../../filesystems/used-map.ts';
 import type { ImageRoot, SealedBytes, TargetAbilities } from '../../block/target.ts';
 import type { ExpectedFilesystems } from '../../devices/expected-filesystems.ts';
@@ -138,7 +137,7 @@ export interface CompareResult {
 }
 
 /** The calls by name, with their arguments and results. */
-export interface ThreadCalls {
+export interface CopyCalls {
   /** Opens source and target. `waitMs`: how long a target that does not answer is waited for. */
   open: { args: { waitMs: number }; result: TargetFacts };
   /** Opens the target anew after its connection was lost; the source stays open. */
@@ -185,14 +184,15 @@ export interface ThreadCalls {
   close: { args: undefined; result: undefined };
 }
 
-export type CallName = keyof ThreadCalls;
+export type CallName = keyof CopyCalls;
 
-export type ThreadRequest =
-  /** The first message of a job. The thread has no other job then. */
-  | { call: 'begin'; setup: ThreadSetup }
-  | { [Name in CallName]: { id: number; call: Name; args: ThreadCalls[Name]['args'] } }[CallName]
-  /** Breaks the connection to the target, so that whatever waits for it ends. */
-  | { call: 'abort' };
-
-export type ThreadReply =
-  { readonly id: number; readonly result: unknown } | { readonly id: number; readonly error: ErrorDocument };
+export interface CopyProtocol {
+  readonly calls: CopyCalls;
+  readonly notices: {
+    /** The first message of a job. The thread has no other job then. */
+    begin: ThreadSetup;
+    /** Breaks the connection to the target, so that calls which wait for it end. */
+    abort: undefined;
+  };
+  readonly events: object;
+}

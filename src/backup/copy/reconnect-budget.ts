@@ -3,14 +3,14 @@
  * reconnected to for ever: the time counts from the first loss until a connection has held for a while. And one that
  * lets connections hold, but never long enough for a flush to confirm something, gets a limited number of them.
  */
+import { pauseAfter } from '../../base/back-off.ts';
 import { type Clock, systemClock } from '../../base/clock.ts';
 
 /** A connection that held this long was a good one, milliseconds. */
 const goodMs = 5000;
 /** Good connections in a row that end without progress. */
 export const fruitlessMost = 10;
-const firstPauseMs = 100;
-const longestPauseMs = 5000;
+const backOff = { firstMs: 100, longestMs: 5000, jitter: 0 };
 
 export class ReconnectBudget {
   readonly #waitMs: number;
@@ -37,7 +37,7 @@ export class ReconnectBudget {
       this.#losses = 0;
       if (++this.#fruitless > fruitlessMost) return undefined;
     }
-    const pauseMs = this.#losses === 0 ? 0 : Math.min(firstPauseMs * 2 ** (this.#losses - 1), longestPauseMs);
+    const pauseMs = this.#losses === 0 ? 0 : pauseAfter(this.#losses, backOff);
     this.#losses++;
     const waitMs = this.#since + this.#waitMs - now - pauseMs;
     return this.#losses > 1 && waitMs <= 0 ? undefined : { pauseMs, waitMs: Math.max(0, waitMs) };

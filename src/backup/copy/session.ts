@@ -5,6 +5,7 @@
 import { Bitmap } from '../../base/bitmap.ts';
 import { alignUp } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
+import type { CallHandlers } from '../../base/thread-calls.ts';
 import { withRaisedPriority } from '../../base/thread-priority.ts';
 import { type DeviceSource, openDeviceSource } from '../../block/device-source.ts';
 import { type CommittingTarget, isCommitting, type Target } from '../../block/target.ts';
@@ -13,7 +14,13 @@ import { markUsed } from '../../filesystems/mark-used.ts';
 import type { ReadUsedMapOptions } from '../../filesystems/read-used-map.ts';
 import { Control } from './control.ts';
 import { FingerprintFile, UnitHasher, fingerprintUnit } from '../../tracking/fingerprints.ts';
-import { type TargetFacts, type ThreadCalls, type CallName, type ThreadSetup, isUrgent } from './messages.ts';
+import {
+  type CopyCalls,
+  type CopyProtocol,
+  type TargetFacts,
+  type ThreadSetup,
+  isUrgent,
+} from './messages.ts';
 import { Samples } from './samples.ts';
 import { Manners } from './manners.ts';
 import { SpoolRoom } from './spool-room.ts';
@@ -21,10 +28,6 @@ import { wholeUnits } from '../../tracking/bitmap-units.ts';
 import { CopyLoop } from './copy-loop.ts';
 import { WitnessTaker } from './witnesses.ts';
 import { openTarget } from './targets.ts';
-
-type Handlers = {
-  [Name in CallName]: (args: ThreadCalls[Name]['args']) => Promise<ThreadCalls[Name]['result']>;
-};
 
 export class CopySession {
   readonly #setup: ThreadSetup;
@@ -62,19 +65,14 @@ export class CopySession {
     this.#manners = setup.impact === undefined ? undefined : new Manners(setup.impact, this.#control);
   }
 
-  /** Does what the coordinator calls for (messages.ts). The caller waits for one call before it makes the next. */
-  answer(name: CallName, args: unknown): Promise<unknown> {
-    const handler = this.#handlers[name] as (args: unknown) => Promise<unknown>;
-    return handler(args);
-  }
-
   /** Breaks the connection to the target, so that whatever waits for it ends. */
   abort(): void {
     this.#aborting.abort();
     this.#target?.destroy();
   }
 
-  readonly #handlers: Handlers = {
+  /** The calls of the coordinator, which waits for one before it makes the next. */
+  readonly calls: CallHandlers<CopyProtocol> = {
     open: async ({ waitMs }) => {
       this.#source ??= await this.#openSource(this.#setup.sourcePath);
       return this.#connect(waitMs);
@@ -150,7 +148,7 @@ export class CopySession {
     },
   };
 
-  async #readMap({ state, used, kept }: ThreadCalls['map']['args']): Promise<KeptReading> {
+  async #readMap({ state, used, kept }: CopyCalls['map']['args']): Promise<KeptReading> {
     const from = this.#opened();
     const readAt = (offset: number, length: number): Promise<Uint8Array> => from.readAt(offset, length);
     const options: ReadUsedMapOptions = {

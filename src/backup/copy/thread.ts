@@ -1,81 +1,56 @@
 /** A copying thread seen from the coordinator: typed calls, and an end that always comes. */
-import type { Worker } from 'node:worker_threads';
 import { AgentError } from '../../base/errors.ts';
+import { ThreadCalls } from '../../base/thread-calls.ts';
 import { giveBackWorker, takeWorker } from './idle-workers.ts';
-import type { CallName, ThreadCalls, ThreadReply, ThreadRequest, ThreadSetup } from './messages.ts';
+import type { CopyProtocol, ThreadSetup } from './messages.ts';
 
 /** After this a thread that was told to end is ended by force (it may sit in a read of a failing disk). */
 const patienceMs = 5000;
 
 export class CopyThread {
-  readonly #worker: Worker;
-  readonly #waiting = new Map<
-    number,
-    { resolve: (value: unknown) => void; reject: (error: AgentError) => void }
-  >();
-  readonly #exited: Promise<void>;
-  #next = 1;
-  #ended: AgentError | undefined;
+  readonly call: ThreadCalls<CopyProtocol>['call'];
+  readonly #worker = takeWorker();
+  readonly #calls: ThreadCalls<CopyProtocol>;
   #aborted = false;
 
   constructor(setup: ThreadSetup) {
-    this.#worker = takeWorker();
-    this.#worker.on('message', (reply: ThreadReply) => {
-      const call = this.#waiting.get(reply.id);
-      this.#waiting.delete(reply.id);
-      if ('error' in reply) call?.reject(AgentError.fromDocument(reply.error));
-      else call?.resolve(reply.result);
+    this.#calls = new ThreadCalls<CopyProtocol>(this.#worker, {
+      whyEnded: (thrown) =>
+        thrown === undefined
+          ? new AgentError('CANCELLED', 'The copying thread has ended')
+          : new AgentError('INTERNAL', `copying thread: ${String(thrown)}`),
     });
-    this.#worker.on('error', (error) =>
-      this.#end(new AgentError('INTERNAL', `copying thread: ${String(error)}`)),
-    );
-    this.#exited = new Promise((resolve) => {
-      this.#worker.on('exit', () => {
-        this.#end(new AgentError('CANCELLED', 'The copying thread has ended'));
-        resolve();
-      });
-    });
-    this.#post({ call: 'begin', setup });
-  }
-
-  async call<Name extends CallName>(
-    name: Name,
-    args: ThreadCalls[Name]['args'],
-  ): Promise<ThreadCalls[Name]['result']> {
-    if (this.#ended !== undefined) throw this.#ended;
-    const id = this.#next++;
-    const result = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    this.#post({ id, call: name, args } as ThreadRequest);
-    return (await result) as ThreadCalls[Name]['result'];
+    this.call = this.#calls.call.bind(this.#calls);
+    this.#calls.notify('begin', setup);
   }
 
   /** Breaks the thread's connection; calls under way reject soon, by force if the thread does not listen. */
   abort(): void {
     // The thread may serve another job by now.
-    if (this.#ended !== undefined) return;
+    if (this.#calls.isEnded) return;
     this.#aborted = true;
-    this.#post({ call: 'abort' });
+    this.#calls.notify('abort', undefined);
     const force = setTimeout(() => {
-      if (this.#waiting.size === 0) return;
-      this.#end(new AgentError('CANCELLED', 'The copying thread did not answer and was ended'));
+      if (this.#calls.waiting === 0) return;
+      this.#calls.end(new AgentError('CANCELLED', 'The copying thread did not answer and was ended'));
       void this.#worker.terminate();
     }, patienceMs);
-    void this.#exited.then(() => clearTimeout(force));
+    void this.#calls.exited.then(() => clearTimeout(force));
   }
 
   /** Ends the job of the thread politely, and keeps the thread for the next job. Ends the thread by force if that takes too long. */
   async close(): Promise<void> {
     const force = setTimeout(() => void this.#worker.terminate(), patienceMs);
     try {
-      const isClosed = this.#ended === undefined && (await this.#closed());
+      const isClosed = !this.#calls.isEnded && (await this.#closed());
       // A thread whose connection was broken may still be in the middle of something.
       if (isClosed && !this.#aborted) {
-        this.#end(new AgentError('CANCELLED', 'The copying thread has ended its job'));
+        this.#calls.end(new AgentError('CANCELLED', 'The copying thread has ended its job'));
         giveBackWorker(this.#worker);
         return;
       }
       void this.#worker.terminate();
-      await this.#exited;
+      await this.#calls.exited;
     } finally {
       clearTimeout(force);
     }
@@ -89,15 +64,5 @@ export class CopyThread {
     } catch {
       return false;
     }
-  }
-
-  #post(request: ThreadRequest): void {
-    this.#worker.postMessage(request);
-  }
-
-  #end(error: AgentError): void {
-    this.#ended ??= error;
-    for (const { reject } of this.#waiting.values()) reject(this.#ended);
-    this.#waiting.clear();
   }
 }

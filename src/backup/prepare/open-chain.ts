@@ -45,7 +45,7 @@ export async function openChain(
     readonly unit: number;
     /** The target keeps many devices side by side: no chain is another's rival. */
     readonly isShared: boolean;
-    readonly undo: (() => Promise<void>)[];
+    readonly undo: AsyncDisposableStack;
   },
 ): Promise<FoundChain> {
   const { unit, isShared, undo } = options;
@@ -60,7 +60,7 @@ export async function openChain(
   // The files of a chain are as long as its device: another size needs new ones.
   if (found?.record.size === subject.size) return { chain: found, record: found.record, unknown, rivals };
   const chain = await Chain.create(chains, subject, { targetSize: 0, unit });
-  undo.push(() => chain.remove());
+  undo.defer(() => chain.remove());
   return { chain, record: found?.record, unknown, rivals };
 }
 

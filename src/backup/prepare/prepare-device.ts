@@ -67,120 +67,116 @@ export async function prepareDevice(pair: DevicePair, context: PrepareContext): 
   // A file target is made when it is opened, so this comes first for it.
   if (target.kind === 'file') await refuseSelfTarget(target, device, stack);
   const mounts = writableMounts(device, stack, warnings);
-  const undo: (() => Promise<void>)[] = [];
-  const discard = async (): Promise<void> => {
-    for (let next = undo.pop(); next !== undefined; next = undo.pop()) await next();
+  // If a step throws, or the job does not begin, the steps before it are undone.
+  await using undo = new AsyncDisposableStack();
+  const attachment = attachmentOf(device);
+  const isLive = mounts.length > 0;
+  const hold = isLive ? undefined : await holdIdle(device, warnings);
+  if (hold !== undefined) undo.defer(() => hold.close());
+  const tracking = await startTracking(device, context, undo);
+  const isTracked = tracking.tracked !== undefined;
+  const vault = target.kind === 'vault' ? await vaults.open(target.location, environment) : undefined;
+  if (vault?.directory !== undefined) await refuseSelfVault(vault.directory, device, stack);
+  const unit = tracking.unit ?? Math.max(untrackedUnit(device.size), vault?.chunkSize ?? 0);
+  const subject = chainSubject(device, target, await hasClone(device, context, environment));
+  const chains = await chainsDirectory(environment);
+  const found = await openChain(chains, subject, { unit, isShared: vault !== undefined, undo });
+  const { chain, record, unknown } = found;
+  const base = context.kind === 'full' ? undefined : await vault?.findBase(record);
+  const knownBase = base === undefined || 'why' in base ? undefined : base;
+  const image = vault?.image(chain, knownBase);
+  if (image !== undefined) undo.defer(() => image.end());
+  const isComparable = needsFingerprints(context, { isTracked, isLive });
+  const pool = new CopyPool({
+    sourcePath: device.path,
+    deviceSize: device.size,
+    livePartitions: livePartitions(device, devices),
+    expected: expectedFilesystems(device, devices),
+    target: image === undefined || target.kind !== 'vault' ? target : { ...target, making: image.making },
+    threads: context.connections,
+    unit,
+    fingerprintPath: isComparable ? chain.fingerprintPath : undefined,
+    key: chain.key,
+    rate: options.rate === undefined ? undefined : options.rate / context.pairs,
+    onReadError: options.onReadError,
+    room: context.room,
+    reconnectMs: options.reconnectMs,
+    impact: impactLevels[options.impact],
+    writes: openWriteCounters(device),
+  });
+  undo.defer(await undoMaking(target));
+  undo.defer(() => pool.close());
+  pool.stopWith(signal);
+  const facts = await pool.open();
+  if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
+  const snapshot =
+    isLive && !isTracked
+      ? await prepareSnapshot(device, { ...context, mounts, target, vaultDirectory: vault?.directory })
+      : { why: '' };
+  const plan = chooseKind({
+    wanted: context.kind,
+    subject,
+    record,
+    targetSize: facts.size,
+    drift:
+      context.kind === 'full' || record?.state !== 'complete'
+        ? undefined
+        : base !== undefined && 'why' in base
+          ? base.why
+          : await checkDrift(pool, chain, {
+              isReadWholly: isBehind({ record, tracked: tracking.tracked }),
+            }),
+    unknown,
+    tracked: tracking.tracked,
+    untracked: tracking.why,
+  });
+  refuseDoubt(plan, device, options);
+  const ledger = new TargetLedger({
+    ...found,
+    contents:
+      vault === undefined
+        ? new ImageContents(chain)
+        : new PointContents(chain, { hasBase: knownBase !== undefined }),
+    tracking: consumerOf(tracking, found, { chains, environment }),
+    recent: plan.kind === 'full' ? [] : record?.recent,
+    target: () => pool.facts,
+    unreadable: () => pool.readErrors,
+  });
+  // Otherwise the fingerprints count only when the target has been read (run/find-changes.ts).
+  if (plan.readTarget !== true) pool.expect(ledger.expectation());
+  const watched = await isWatched(device, stack);
+  const steps = undo.move();
+  return {
+    pair,
+    pool,
+    ledger,
+    plan,
+    map: new AllocationMap(),
+    instant: instantOf(snapshot, isLive),
+    vault,
+    mounts,
+    isLive,
+    totalBytes: () => ledger.used.bytes(),
+    hold,
+    attachment,
+    isWatched: watched,
+    isComparable,
+    noSnapshot: snapshot instanceof SnapshotInstant ? '' : snapshot.why,
+    close: async () => {
+      await pool.close();
+      await hold?.close();
+      if (snapshot instanceof SnapshotInstant) await removeSnapshot(snapshot, environment);
+      await image?.end();
+      if (environment.offline === true) await chain.remove();
+    },
+    discard: () => steps.disposeAsync(),
+    status: {
+      ...initialStatus(pair, targetName(target)),
+      kind: plan.kind,
+      fallback_reason: plan.reason,
+      tracker: tracking.tracked?.tracker.kind ?? 'none',
+    },
   };
-  try {
-    const attachment = attachmentOf(device);
-    const isLive = mounts.length > 0;
-    const hold = isLive ? undefined : await holdIdle(device, warnings);
-    if (hold !== undefined) undo.push(() => hold.close());
-    const tracking = await startTracking(device, context, undo);
-    const isTracked = tracking.tracked !== undefined;
-    const vault = target.kind === 'vault' ? await vaults.open(target.location, environment) : undefined;
-    if (vault?.directory !== undefined) await refuseSelfVault(vault.directory, device, stack);
-    const unit = tracking.unit ?? Math.max(untrackedUnit(device.size), vault?.chunkSize ?? 0);
-    const subject = chainSubject(device, target, await hasClone(device, context, environment));
-    const chains = await chainsDirectory(environment);
-    const found = await openChain(chains, subject, { unit, isShared: vault !== undefined, undo });
-    const { chain, record, unknown } = found;
-    const base = context.kind === 'full' ? undefined : await vault?.findBase(record);
-    const knownBase = base === undefined || 'why' in base ? undefined : base;
-    const image = vault?.image(chain, knownBase);
-    if (image !== undefined) undo.push(() => image.end());
-    const isComparable = needsFingerprints(context, { isTracked, isLive });
-    const pool = new CopyPool({
-      sourcePath: device.path,
-      deviceSize: device.size,
-      livePartitions: livePartitions(device, devices),
-      expected: expectedFilesystems(device, devices),
-      target: image === undefined || target.kind !== 'vault' ? target : { ...target, making: image.making },
-      threads: context.connections,
-      unit,
-      fingerprintPath: isComparable ? chain.fingerprintPath : undefined,
-      key: chain.key,
-      rate: options.rate === undefined ? undefined : options.rate / context.pairs,
-      onReadError: options.onReadError,
-      room: context.room,
-      reconnectMs: options.reconnectMs,
-      impact: impactLevels[options.impact],
-      writes: openWriteCounters(device),
-    });
-    undo.push(await undoMaking(target), () => pool.close());
-    pool.stopWith(signal);
-    const facts = await pool.open();
-    if (target.kind === 'nbd') await refuseSelfTarget(target, device, stack);
-    const snapshot =
-      isLive && !isTracked
-        ? await prepareSnapshot(device, { ...context, mounts, target, vaultDirectory: vault?.directory })
-        : { why: '' };
-    const plan = chooseKind({
-      wanted: context.kind,
-      subject,
-      record,
-      targetSize: facts.size,
-      drift:
-        context.kind === 'full' || record?.state !== 'complete'
-          ? undefined
-          : base !== undefined && 'why' in base
-            ? base.why
-            : await checkDrift(pool, chain, {
-                isReadWholly: isBehind({ record, tracked: tracking.tracked }),
-              }),
-      unknown,
-      tracked: tracking.tracked,
-      untracked: tracking.why,
-    });
-    refuseDoubt(plan, device, options);
-    const ledger = new TargetLedger({
-      ...found,
-      contents:
-        vault === undefined
-          ? new ImageContents(chain)
-          : new PointContents(chain, { hasBase: knownBase !== undefined }),
-      tracking: consumerOf(tracking, found, { chains, environment }),
-      recent: plan.kind === 'full' ? [] : record?.recent,
-      target: () => pool.facts,
-      unreadable: () => pool.readErrors,
-    });
-    // Otherwise the fingerprints count only when the target has been read (run/find-changes.ts).
-    if (plan.readTarget !== true) pool.expect(ledger.expectation());
-    return {
-      pair,
-      pool,
-      ledger,
-      plan,
-      map: new AllocationMap(),
-      instant: instantOf(snapshot, isLive),
-      vault,
-      mounts,
-      isLive,
-      totalBytes: () => ledger.used.bytes(),
-      hold,
-      attachment,
-      isWatched: await isWatched(device, stack),
-      isComparable,
-      noSnapshot: snapshot instanceof SnapshotInstant ? '' : snapshot.why,
-      close: async () => {
-        await pool.close();
-        await hold?.close();
-        if (snapshot instanceof SnapshotInstant) await removeSnapshot(snapshot, environment);
-        await image?.end();
-        if (environment.offline === true) await chain.remove();
-      },
-      discard,
-      status: {
-        ...initialStatus(pair, targetName(target)),
-        kind: plan.kind,
-        fallback_reason: plan.reason,
-        tracker: tracking.tracked?.tracker.kind ?? 'none',
-      },
-    };
-  } catch (error) {
-    await discard();
-    throw error;
-  }
 }
 
 /** A device that nothing tracks is compared if its counters of writes do not prove that it was idle. */

@@ -33,7 +33,7 @@ export async function startTracking(
     readonly options: Pick<JobOptions, 'tracker'>;
     readonly environment: Pick<JobEnvironment, 'startTracking'>;
   },
-  undo: (() => Promise<void>)[],
+  undo: AsyncDisposableStack,
 ): Promise<StartedTracking> {
   const { devices, options, environment } = context;
   const described = trackedDevice(device, devices);
@@ -42,7 +42,7 @@ export async function startTracking(
   const tracked = await environment.startTracking(described, options.tracker);
   if (tracked.tracker === undefined) return notTracked(tracked.why);
   const { tracker, began } = tracked;
-  if (began) undo.push(() => tracker.untrack(described));
+  if (began) undo.defer(() => tracker.untrack(described));
   // A map coarser than the fingerprints' unit could not say which part of it to send.
   const unit = Math.min(tracker.state(described)?.unit ?? fingerprintUnit, fingerprintUnit);
   return { tracked, device: described, unit, why: '' };

@@ -68,13 +68,15 @@ async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: W
       hooked = true;
       await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
     }
-    const undo: (() => void)[] = [];
+    // Undone after the thaw.
+    using held = new DisposableStack();
     try {
       for (const sink of environment.holdWhileFrozen) {
         sink.hold();
-        undo.push(() => sink.release());
+        held.defer(() => sink.release());
       }
-      undo.push(raisePriority(), expediteGracePeriods(environment.runDirectory));
+      held.defer(raisePriority());
+      held.defer(expediteGracePeriods(environment.runDirectory));
       await freezer.freeze();
       reporter.phase('frozen');
       await untilExpired(freezer.expiredSignal, async () => {
@@ -89,7 +91,6 @@ async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: W
     } finally {
       // After a failure this is what thaws; after success it has nothing left to do.
       await freezer.close();
-      for (const step of undo.toReversed()) step();
     }
   } finally {
     // Also where the pre-freeze hook failed: the guard waits.

@@ -106,18 +106,16 @@ export class VaultJob {
       throw new AgentError('NOT_SUPPORTED', `${formatVaultLocation(location)} needs the daemon`, {
         hint: 'dattocli startbackup --target … backs up into a vault',
       });
+    await using steps = new AsyncDisposableStack();
     const opened = await openVault(location, environment.vaults, undefined, { signal });
-    let index: ChunkIndex | undefined;
-    try {
-      const indexPath = opened.indexPath;
-      index = ChunkIndex.open(indexPath, opened.vault.id);
-      const session = await WriterSession.begin(opened.vault, index, { signal });
-      return new VaultJob(opened, index, indexPath, session, signal);
-    } catch (error) {
-      index?.close();
-      await opened.vault.store.close();
-      throw error;
-    }
+    steps.defer(() => opened.vault.store.close());
+    const { indexPath } = opened;
+    const index = ChunkIndex.open(indexPath, opened.vault.id);
+    steps.defer(() => index.close());
+    const session = await WriterSession.begin(opened.vault, index, { signal });
+    // `end` closes the store and the index.
+    steps.move();
+    return new VaultJob(opened, index, indexPath, session, signal);
   }
 
   /** Directory that the vault lies in, for the check that it does not lie on the device; undefined for a bucket. */
