@@ -5,8 +5,8 @@
 import type { Bitmap } from '../../base/bitmap.ts';
 import { isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import type { Target } from '../../block/target.ts';
-import { each } from '../../nbd/client/pieces.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { markShared } from './atomic-bitmap.ts';
 import type { PieceReaderDependencies } from './piece-reader.ts';
@@ -83,7 +83,7 @@ export class ReadBack {
   /** Holds what the target has at these places to their hashes, `width` of them at once. */
   async compare(places: readonly Witness[], width: number): Promise<CompareResult> {
     const result = { compared: 0, differ: 0, first: -1 };
-    await each(places, width, async (place) => {
+    await inParallel(places, width, async (place) => {
       const same = await this.#isSame(place);
       if (same === undefined) return;
       result.compared++;

@@ -3,6 +3,7 @@
  * bitmaps that are close together are read in one piece.
  */
 import { MiB } from '../../base/bytes.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import type { ReadAt } from '../../block/source.ts';
 import type { GroupDescriptor } from './descriptors.ts';
 import type { ExtSuperblock } from './superblock.ts';
@@ -25,15 +26,11 @@ export async function readBitmaps(
     sb.blockSize,
   );
   const bitmaps = new Map<number, Uint8Array>();
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let run = runs[next++]; run !== undefined; run = runs[next++]) {
-      const bytes = await readAt(run.offset, run.length);
-      for (const { group, offset } of run.places)
-        bitmaps.set(group, bytes.subarray(offset - run.offset, offset - run.offset + sb.blockSize));
-    }
-  };
-  await Promise.all(Array.from({ length: concurrency }, worker));
+  await inParallel(runs, concurrency, async (run) => {
+    const bytes = await readAt(run.offset, run.length);
+    for (const { group, offset } of run.places)
+      bitmaps.set(group, bytes.subarray(offset - run.offset, offset - run.offset + sb.blockSize));
+  });
   return bitmaps;
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { cutAt, each, inward } from './pieces.ts';
+import { cutAt, inward } from './pieces.ts';
 
 test('pieces cover the range, are small enough, and are split at multiples', () => {
   fc.assert(
@@ -28,20 +28,4 @@ test('inward never leaves the range', () => {
       assert.equal(range.length % alignment, 0);
     }),
   );
-});
-
-test('each stops at a failure and waits for the work in progress', async () => {
-  const begun: number[] = [];
-  let ended = 0;
-  await assert.rejects(
-    each(cutAt(0, 10, 1), 3, async ({ offset }) => {
-      begun.push(offset);
-      await new Promise((resolve) => setImmediate(resolve));
-      ended++;
-      if (offset === 1) throw new Error('one');
-    }),
-    /one/,
-  );
-  assert.ok(begun.length <= 5, `${begun.length} begun`);
-  assert.equal(ended, begun.length);
 });

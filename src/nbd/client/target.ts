@@ -4,6 +4,7 @@
 import { MiB, GiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import type { Target, TargetAbilities } from '../../block/target.ts';
 import {
   DEFAULT_MAX_PAYLOAD,
@@ -16,7 +17,7 @@ import {
 } from '../protocol/constants.ts';
 import type { Channel } from './channel.ts';
 import type { Negotiated } from './negotiate.ts';
-import { cutAt, each, inward } from './pieces.ts';
+import { cutAt, inward } from './pieces.ts';
 import { StatusBudget } from './status-budget.ts';
 import { NbdRequestError, exportAdvice, nbdUserHint } from './refusals.ts';
 import type { NbdAddress } from './uri.ts';
@@ -105,7 +106,7 @@ export class NbdTarget implements Target {
     if (options.fast === true && !this.fastZero)
       throw new AgentError('NOT_SUPPORTED', `${this.name} has no fast zeroing`);
     const piece = options.hole ? HOLE_PIECE : ZERO_PIECE;
-    await each(cutAt(offset, length, piece), ZEROES_AT_ONCE, (extent) => this.#zero(extent, options));
+    await inParallel(cutAt(offset, length, piece), ZEROES_AT_ONCE, (extent) => this.#zero(extent, options));
   }
 
   async trim(offset: number, length: number): Promise<void> {
@@ -113,7 +114,7 @@ export class NbdTarget implements Target {
     const range = inward(offset, length, this.minimumBlock);
     const wrong = this.#checkWrite(NBD_CMD.TRIM, range.offset, range.length);
     if (wrong !== undefined) throw wrong;
-    await each(cutAt(range.offset, range.length, HOLE_PIECE), ZEROES_AT_ONCE, (extent) =>
+    await inParallel(cutAt(range.offset, range.length, HOLE_PIECE), ZEROES_AT_ONCE, (extent) =>
       this.#channel.submit(NBD_CMD.TRIM, 0, extent.offset, extent.length),
     );
   }
@@ -211,7 +212,7 @@ export class NbdTarget implements Target {
   /** Sends zeros as data, for servers without NBD_CMD_WRITE_ZEROES. */
   async #sendZeros(extent: Extent, options: WriteOptions): Promise<void> {
     const most = Math.min(zeros.length, this.maximumPayload);
-    await each(cutAt(extent.offset, extent.length, most), ZEROES_AT_ONCE, (piece) =>
+    await inParallel(cutAt(extent.offset, extent.length, most), ZEROES_AT_ONCE, (piece) =>
       this.write(piece.offset, zeros.subarray(0, piece.length), options),
     );
   }

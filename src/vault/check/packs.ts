@@ -3,6 +3,7 @@
  * disagrees. Memory holds the IDs of the packs (16 bytes each) and the problems.
  */
 import { AgentError } from '../../base/errors.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import { agrees } from '../index/agree.ts';
 import type { ChunkIndex, PartLocation } from '../index/chunk-index.ts';
 import { type PackDirectory, packObject, packOfObject } from '../packs/format.ts';
@@ -90,16 +91,13 @@ export class PackCheck {
 
   async #look(): Promise<void> {
     const { share, signal, progress } = this.#options;
-    const left = this.#batch.splice(0).values();
-    const work = async (): Promise<void> => {
-      for (const { key, size } of left) {
-        signal?.throwIfAborted();
-        const id = packOfObject(key)!;
-        await this.#lookAt(id, size, share > 0 && Math.random() < share);
-        progress?.(this.count);
-      }
-    };
-    await Promise.all(Array.from({ length: share > 0 ? packsAtOnce : directoriesAtOnce }, work));
+    const batch = this.#batch.splice(0);
+    await inParallel(batch, share > 0 ? packsAtOnce : directoriesAtOnce, async ({ key, size }) => {
+      signal?.throwIfAborted();
+      const id = packOfObject(key)!;
+      await this.#lookAt(id, size, share > 0 && Math.random() < share);
+      progress?.(this.count);
+    });
   }
 
   async #lookAt(id: string, size: number, wholly: boolean): Promise<void> {

@@ -6,6 +6,7 @@
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import { type PackDirectory, packOfObject } from '../packs/format.ts';
 import { readDirectory } from '../packs/read-pack.ts';
 import type { VaultParts } from '../packs/vault-parts.ts';
@@ -127,28 +128,17 @@ class Reading {
     this.#progress = options.progress ?? (() => undefined);
   }
 
-  /** `batches` is read as packs are needed, never by two workers at once. */
+  /** `batches` is read as packs are needed. */
   async enter(batches: Iterable<readonly ListedPack[]>, total: number): Promise<void> {
-    const left = flat(batches);
     const found: PackDirectory[] = [];
     let done = 0;
-    const work = async (): Promise<void> => {
-      for (const pack of left) {
-        this.#signal?.throwIfAborted();
-        const directory = await this.#read(pack);
-        if (directory !== undefined) found.push(directory);
-        if (found.length >= batchSize) this.#enter(found.splice(0));
-        this.#progress(++done, total);
-      }
-    };
-    const workers = Array.from({ length: this.#parallel }, work);
-    try {
-      await Promise.all(workers);
-    } finally {
-      // If one worker failed, the others end at their next pack.
-      left.return(undefined);
-      await Promise.allSettled(workers);
-    }
+    await inParallel(flat(batches), this.#parallel, async (pack) => {
+      this.#signal?.throwIfAborted();
+      const directory = await this.#read(pack);
+      if (directory !== undefined) found.push(directory);
+      if (found.length >= batchSize) this.#enter(found.splice(0));
+      this.#progress(++done, total);
+    });
     this.#enter(found);
   }
 

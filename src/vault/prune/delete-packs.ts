@@ -2,6 +2,7 @@
  * Carries condemned lists out. First it deletes packs without live data, which frees room. Then it copies the live
  * data of the others and deletes them too.
  */
+import { inParallel } from '../../base/in-parallel.ts';
 import { packObject } from '../packs/format.ts';
 import type { CondemnedList } from '../writing/condemned.ts';
 import { type Copied, copyNeeded } from './copy.ts';
@@ -112,16 +113,4 @@ async function deleteList(
   await lock.ensureHeld({ signal });
   await vault.store.delete(`condemned/${list.id}`, { signal });
   await vault.store.delete(`condemned/${list.id}.waits`, { signal });
-}
-
-async function inParallel<T>(
-  items: readonly T[],
-  count: number,
-  work: (item: T) => Promise<void>,
-): Promise<void> {
-  const left = items.values();
-  const worker = async (): Promise<void> => {
-    for (const item of left) await work(item);
-  };
-  await Promise.all(Array.from({ length: count }, worker));
 }

@@ -9,6 +9,7 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import { AgentError } from '../../base/errors.ts';
+import { inParallel } from '../../base/in-parallel.ts';
 import { bodyOf, contentMd5, cut } from './s3-body.ts';
 import { nameOf } from './s3-errors.ts';
 
@@ -102,38 +103,26 @@ async function sendParts(upload: PartedUpload, UploadId: string): Promise<Comple
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const count = Math.ceil(length / partSize);
   const done: CompletedPart[] = new Array<CompletedPart>(count);
-  let next = 0;
-  let failed = false;
-  const worker = async (): Promise<void> => {
-    while (next < count && !failed) {
-      const index = next++;
-      const bytes = cut(parts, index * partSize, Math.min(length, (index + 1) * partSize));
-      const ContentLength = bytes.reduce((sum, part) => sum + part.length, 0);
-      const PartNumber = index + 1;
-      try {
-        const ContentMD5 = await contentMd5(bytes);
-        const { ETag } = await send((client, how) =>
-          client.send(
-            new UploadPartCommand({
-              ...object,
-              UploadId,
-              PartNumber,
-              Body: bodyOf(bytes),
-              ContentLength,
-              ContentMD5,
-            }),
-            how,
-          ),
-        );
-        done[index] = { PartNumber, ETag };
-      } catch (thrown) {
-        failed = true;
-        throw thrown;
-      }
-    }
-  };
-  const results = await Promise.allSettled(Array.from({ length: PARTS_AT_ONCE }, worker));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  await inParallel(done.keys(), PARTS_AT_ONCE, async (index) => {
+    const bytes = cut(parts, index * partSize, Math.min(length, (index + 1) * partSize));
+    const ContentLength = bytes.reduce((sum, part) => sum + part.length, 0);
+    const PartNumber = index + 1;
+    const ContentMD5 = await contentMd5(bytes);
+    const { ETag } = await send((client, how) =>
+      client.send(
+        new UploadPartCommand({
+          ...object,
+          UploadId,
+          PartNumber,
+          Body: bodyOf(bytes),
+          ContentLength,
+          ContentMD5,
+        }),
+        how,
+      ),
+    );
+    done[index] = { PartNumber, ETag };
+  });
   return done;
 }
 
