@@ -4,12 +4,8 @@
  */
 import { AgentError } from '../../../src/base/errors.ts';
 import { StoreKilled } from '../stores/faulty-store.ts';
-import {
-  type ObjectData,
-  type ObjectStore,
-  type PutOptions,
-  dataParts,
-} from '../../../src/vault/store/object-store.ts';
+import type { MemoryStore } from '../stores/memory-store.ts';
+import { type ObjectData, type PutOptions, dataParts } from '../../../src/vault/store/object-store.ts';
 import { type StoreRequest, WrappedStore } from '../../../src/vault/store/wrapped-store.ts';
 
 export type RequestFate = 'done' | 'full' | 'failed' | 'failed, though it happened' | 'late' | 'done twice';
@@ -26,14 +22,20 @@ const listPage = 6;
 
 export class AgentStore extends WrappedStore {
   readonly waiting: WaitingRequest[] = [];
+  /** The key of the writer that the process has announced. */
+  #writer: string | undefined;
+  #wasStale = false;
+  #hasEnded = false;
+  readonly #objects: ReadonlyMap<string, unknown>;
   /** Requests happen at once. */
   isFree = true;
   #killed = false;
   readonly #onLate: (request: () => Promise<unknown>) => void;
 
   /** `onLate` keeps the requests that will happen later. */
-  constructor(inner: ObjectStore, onLate: (request: () => Promise<unknown>) => void) {
+  constructor(inner: MemoryStore, onLate: (request: () => Promise<unknown>) => void) {
     super(inner);
+    this.#objects = inner.objects;
     this.#onLate = onLate;
   }
 
@@ -50,9 +52,21 @@ export class AgentStore extends WrappedStore {
 
   override async put(key: string, data: ObjectData, { signal, isNew }: PutOptions = {}): Promise<void> {
     const sent = Buffer.concat(dataParts(data));
+    if (/^writers\/[0-9a-f]{32}$/.test(key)) this.#writer ??= key;
+    if (key === `${this.#writer}.end`) {
+      this.#wasStale = this.isStale;
+      this.#hasEnded = true;
+    }
     await this.around({ kind: 'put', key, bytes: sent.length, signal }, () =>
       this.inner.put(key, sent, { isNew }),
     );
+  }
+
+  /** Whether another process has declared its writer stale, before the process ended it. */
+  get isStale(): boolean {
+    const writer = this.#writer;
+    if (writer === undefined || this.#hasEnded) return this.#wasStale;
+    return !this.#objects.has(writer) || this.#objects.has(`${writer}.end`);
   }
 
   protected override around<T>(what: StoreRequest, request: () => Promise<T>): Promise<T> {

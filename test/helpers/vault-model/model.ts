@@ -273,7 +273,7 @@ class Model {
     const outcome = error === undefined ? 'done' : outcomeOf(error);
     this.#count(`${agent.kind} ${outcome}`);
     this.#options.log?.(`  ${agent.name} ended: ${outcome}`);
-    if (error === undefined || isExpected(agent.kind, error)) return;
+    if (error === undefined || isExpected(agent.kind, error, agent.store.isStale)) return;
     this.#failure ??= new Error(`${agent.name} failed: ${toAgentError(error).message}`, { cause: error });
   }
   #failure: Error | undefined;

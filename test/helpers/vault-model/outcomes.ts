@@ -9,16 +9,20 @@ export function outcomeOf(error: unknown): string {
   return error instanceof AgentError ? error.code : 'failed';
 }
 
-/** Returns whether this may end a process of this kind although the vault has no damage. */
-export function isExpected(kind: AgentKind, error: unknown): boolean {
+/**
+ * Returns whether this may end a process of this kind although the vault has no damage. `isStale`: the process is a writer
+ * that was declared stale.
+ */
+export function isExpected(kind: AgentKind, error: unknown, isStale = false): boolean {
   if (error instanceof StoreKilled) return true;
   if (!(error instanceof AgentError)) return false;
-  // The last one: an id that came again after the random numbers did.
+  // The last one: an ID that repeated together with the random numbers.
   if (['VAULT_UNREACHABLE', 'VAULT_FULL', 'VAULT_INDEX_DAMAGED', 'VAULT_OBJECT_EXISTS'].includes(error.code))
     return true;
   if (kind === 'prune') return error.code === 'VAULT_LOCKED';
-  // A writer that was declared dead, and whose packs went.
-  return (
-    kind === 'backup' && ['VAULT_POINT_WITHDRAWN', 'VAULT_DAMAGED', 'VAULT_CHUNK_LOST'].includes(error.code)
-  );
+  if (kind === 'check') return false;
+  // Another writer has published under its ID.
+  if (error.code === 'VAULT_POINT_WITHDRAWN' && /clone or snapshot/.test(error.message)) return true;
+  // The packs of such a writer may be gone. No other writer may say that the vault lacks data.
+  return isStale && ['VAULT_POINT_WITHDRAWN', 'VAULT_DAMAGED', 'VAULT_CHUNK_LOST'].includes(error.code);
 }
