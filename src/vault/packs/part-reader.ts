@@ -58,13 +58,13 @@ interface Search {
 /** A moment at which the index was found right. It is trusted for a while if no pack was dropped since. */
 interface Seen {
   /** By the monotonic clock. */
-  readonly at: number;
+  readonly until: number;
   readonly state: string;
 }
 
 /** Number of parts that are opened before the thread yields: 1 or 2 ms. */
 const partsPerTurn = 16;
-/** How long a refresh without changes, and a verification of all rows, are trusted, in milliseconds. */
+/** How long a refresh without changes is trusted, in milliseconds. A verification of all rows at least so long. */
 const believedMs = 60_000;
 /** Limit of searches after which only a refresh follows. On a busy store, every refresh may find something new. */
 const mostRounds = 4;
@@ -313,22 +313,24 @@ export class PartReader {
   /** Returns whether the index of this generation has all its rows. */
   async #isIntact(generation: number): Promise<boolean> {
     if (this.#index.generation === generation && this.#isRecent(this.#intact)) return true;
+    const began = this.#index.clock.monotonic();
     this.#verifying ??= isIntact(this.#index, generation, this.#signal).finally(() => {
       this.#verifying = undefined;
     });
     const intact = (await this.#verifying) && this.#index.generation === generation;
-    if (intact) this.#intact = this.#now();
+    // In a large vault it takes minutes, and must not be repeated for each lost part.
+    const took = this.#index.clock.monotonic() - began;
+    if (intact) this.#intact = this.#seen(Math.max(believedMs, 10 * took));
     return intact;
   }
 
-  #now(): Seen {
-    return { at: this.#index.clock.monotonic(), state: this.#index.state };
+  #seen(forMs: number): Seen {
+    return { until: this.#index.clock.monotonic() + forMs, state: this.#index.state };
   }
 
   #isRecent(seen: Seen | undefined): boolean {
     if (seen === undefined) return false;
-    const { at, state } = this.#now();
-    return at - seen.at < believedMs && state === seen.state;
+    return this.#index.clock.monotonic() < seen.until && this.#index.state === seen.state;
   }
 
   /**
@@ -346,7 +348,7 @@ export class PartReader {
   async #refreshNow(): Promise<boolean> {
     const { added, dropped } = await refreshIndex(this.#vault, this.#index, { signal: this.#signal });
     const changed = added + dropped > 0;
-    if (!changed) this.#upToDate = this.#now();
+    if (!changed) this.#upToDate = this.#seen(believedMs);
     return changed;
   }
 }
