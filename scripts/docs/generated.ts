@@ -11,9 +11,10 @@ import { helpTexts } from './help.ts';
 import { daemonCommand } from '../../src/daemon/command-line.ts';
 import { apiParts, type OpenApi, openApi } from './api.ts';
 import { table } from './table.ts';
+import { vaultDocuments } from './vault-documents.ts';
 
 const directory = join(import.meta.dirname, '../../docs');
-const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md'];
+const files = ['cli.md', 'dattod.md', 'api.md', 'errors.md', 'vault.md'];
 
 /** Returns the content of each generated part, by its name. */
 function generatedParts(api: OpenApi): ReadonlyMap<string, string> {
@@ -22,6 +23,7 @@ function generatedParts(api: OpenApi): ReadonlyMap<string, string> {
     ...help,
     ['help dattod', fenced(daemonCommand().helpInformation())],
     ...apiParts(api),
+    ['vault documents', vaultDocuments()],
     [
       'error codes',
       table(

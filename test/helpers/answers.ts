@@ -1,4 +1,4 @@
-/** Checks answers of the API against the OpenAPI document that the daemon serves. */
+/** Checks answers of the API and `--json` documents of the command against their schemas. */
 import assert from 'node:assert/strict';
 import { Check, Errors } from 'typebox/schema';
 
@@ -7,8 +7,10 @@ interface Schema {
   readonly properties?: object;
 }
 
+type Schemas = Readonly<Record<string, Schema>>;
+
 export interface OpenApi {
-  readonly components: { readonly schemas: Readonly<Record<string, Schema>> };
+  readonly components: { readonly schemas: Schemas };
   readonly paths: Readonly<
     Record<string, Readonly<Record<string, { readonly responses: Readonly<Record<string, Answer>> }>>>
   >;
@@ -19,22 +21,22 @@ interface Answer {
 }
 
 /** Fails if the value lacks a field of the schema, has one more, or one of another kind. */
-export function assertFits(api: OpenApi, schema: Schema, value: unknown, what: string): void {
-  const exact = exactly(api, schema);
+export function assertFits(schemas: Schemas, schema: object, value: unknown, what: string): void {
+  const exact = exactly(schemas, schema);
   if (Check(exact, value)) return;
   assert.fail(`${what} does not fit its schema: ${JSON.stringify(Errors(exact, value)[1])}`);
 }
 
 /** Returns the schema without references and open objects. */
-function exactly(api: OpenApi, schema: Schema): Schema {
+function exactly(schemas: Schemas, schema: Schema): Schema {
   const name = schema.$ref?.split('/').at(-1);
-  if (name !== undefined) return exactly(api, api.components.schemas[name]!);
+  if (name !== undefined) return exactly(schemas, schemas[name]!);
   const entries = Object.entries(schema).map(([key, value]: [string, unknown]): [string, unknown] => [
     key,
     typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? exactly(api, value)
+      ? exactly(schemas, value)
       : Array.isArray(value)
-        ? value.map((each: unknown) => (typeof each === 'object' ? exactly(api, each as Schema) : each))
+        ? value.map((each: unknown) => (typeof each === 'object' ? exactly(schemas, each as Schema) : each))
         : value,
   ]);
   const copy = Object.fromEntries(entries) as Schema;

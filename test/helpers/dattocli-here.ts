@@ -3,10 +3,12 @@
  * with a daemon whose socket is given. A test can press Ctrl-C when the output matches a pattern.
  */
 import assert from 'node:assert/strict';
+import type * as Type from 'typebox';
 import type { ErrorDocument } from '../../src/base/errors.ts';
 import { type OutputFile, StandardOutput } from '../../src/base/standard-output.ts';
 import { runDattocli } from '../../src/cli/main.ts';
 import type { Io } from '../../src/cli/io.ts';
+import { assertFits } from './answers.ts';
 
 export interface Said {
   readonly code: number;
@@ -71,6 +73,17 @@ export async function documentOf<T>(args: readonly string[], code = 0): Promise<
   assert.equal(said.code, code, `${args.join(' ')}: ${said.err}${said.out}`);
   assert.equal(said.out.indexOf('\n'), said.out.length - 1, 'one document on one line');
   return JSON.parse(said.out) as T;
+}
+
+/** The same for a document with a schema. Asserts that it has every field of the schema and no other. */
+export async function documentLike<T extends Type.TSchema>(
+  schema: T,
+  args: readonly string[],
+  code = 0,
+): Promise<Type.Static<T>> {
+  const document = await documentOf<Type.Static<T>>(args, code);
+  assertFits({}, schema, document, args.join(' '));
+  return document;
 }
 
 /**

@@ -10,24 +10,21 @@ import { chmod, chown, link, mkdir, rm, utimes, writeFile } from 'node:fs/promis
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import * as Type from 'typebox';
 import { MiB } from '../../src/base/bytes.ts';
-import type { DiffDocument } from '../../src/cli/commands/diff.ts';
-import type { MountDocument } from '../../src/cli/commands/mount.ts';
-import type { PruneDocument } from '../../src/cli/commands/vault/prune.ts';
-import type { CheckDocument } from '../../src/cli/commands/vault/check.ts';
-import type { StatsDocument } from '../../src/cli/commands/vault/stats.ts';
-import type { VerifyDocument } from '../../src/cli/commands/verify-point.ts';
+import { diffDocument, forgetDocument, pointsDocument } from '../../src/api/vault/output/points.ts';
+import { mountDocument, restoreDocument, verifyDocument } from '../../src/api/vault/output/recovery.ts';
+import { checkDocument, pruneDocument, statsDocument } from '../../src/api/vault/output/upkeep.ts';
 import type { JobStatus } from '../../src/api/job-status.ts';
 import { scratchFor } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { dattocli, waitFor } from '../helpers/daemon.ts';
-import { dattocliHere, documentOf, refusedHere } from '../helpers/dattocli-here.ts';
+import { dattocliHere, documentLike, refusedHere } from '../helpers/dattocli-here.ts';
 import { exec } from '../helpers/exec.ts';
 import { fillWithFiles } from '../helpers/files.ts';
 import { assertSameUsed, assertWhole } from '../helpers/image-proof.ts';
 import { makeLoop, mountDevice, unmount } from '../helpers/loop.ts';
 import { trackedDaemonFor } from '../helpers/tracked-daemon.ts';
-import type { ForgetDocument, PointsDocument, RestoreDocument } from '../../src/cli/vault/documents.ts';
 
 const whole = { after };
 const daemon = await trackedDaemonFor(whole);
@@ -41,7 +38,7 @@ const at = ['--state-dir', daemon.stateDirectory, '--config', daemon.config];
 const run = ['--run-dir', daemon.runDirectory];
 let recoveryCode = '';
 
-const points = async () => (await documentOf<PointsDocument>(['points', ...at])).points;
+const points = async () => (await documentLike(pointsDocument, ['points', ...at])).points;
 
 test('vault init makes the default vault, its key and a recovery code', async () => {
   const { code, stdout, stderr } = await dattocli(['vault', 'init', ...at]);
@@ -99,7 +96,13 @@ test('a full and an incremental into the default vault, without naming a target'
 
 test('diff reports how much of the device changed, and where', async () => {
   const [first, last] = await points();
-  const diff = await documentOf<DiffDocument>(['diff', first!.id.slice(0, 12), 'latest', '--ranges', ...at]);
+  const diff = await documentLike(diffDocument, [
+    'diff',
+    first!.id.slice(0, 12),
+    'latest',
+    '--ranges',
+    ...at,
+  ]);
   assert.deepEqual([diff.from, diff.to], [first!.id, last!.id]);
   assert.ok(diff.changed_bytes >= 300_000 && diff.changed_bytes < 16 * MiB, `${diff.changed_bytes}`);
   assert.equal(
@@ -123,7 +126,7 @@ test('restore writes the device to a new one, and to a nearly right one only dif
 
   await refusedHere(['restore', 'latest', '--to', disk.device, ...at], 'TARGET_OCCUPIED');
   await refusedHere(['restore', 'latest', '--to', disk.device, '--force', '/dev/sda', ...at], 'BAD_USAGE', 2);
-  const again = await documentOf<RestoreDocument>([
+  const again = await documentLike(restoreDocument, [
     ...['restore', 'latest', '--to', disk.device, '--force', disk.device, ...at],
   ]);
   assert.ok(again.written < again.equal, `${again.written} written, ${again.equal} equal`);
@@ -180,7 +183,7 @@ test('mount shows several points of one filesystem at once, and umount leaves no
   assert.ok(existsSync(join(old, 'kept/odd name\n')) && !existsSync(join(now, 'kept/odd name\n')));
   assert.ok(!existsSync(join(old, 'kept/new')) && existsSync(join(now, 'kept/new')));
   assert.throws(() => truncateSync(join(now, 'kept/new'), 0), { code: 'EROFS' });
-  const mounts = await documentOf<MountDocument[]>(['mount', ...run]);
+  const mounts = await documentLike(Type.Array(mountDocument), ['mount', ...run]);
   assert.deepEqual(
     mounts.map(({ directory, state }) => [directory, state]),
     [
@@ -237,7 +240,7 @@ test('verify checks at three levels, and points shows the results', async () => 
     ['--sample', '50%'],
     ['--level', 'filesystem'],
   ]) {
-    const found = await documentOf<VerifyDocument>(['verify', 'latest', ...args, ...at, ...run]);
+    const found = await documentLike(verifyDocument, ['verify', 'latest', ...args, ...at, ...run]);
     assert.deepEqual([found.outcome, found.kept], ['whole', true]);
     assert.ok(found.coverage === 1 || (args[0] === '--sample' && found.coverage >= 0.4), `${found.coverage}`);
   }
@@ -251,11 +254,11 @@ test('forget keeps by rules and protection; prune frees the space; check finds a
   assert.equal((await dattocliHere(['forget', '--protect', first!, ...at])).code, 0);
   await refusedHere(['forget', second!, first!, ...at], 'POINT_PROTECTED');
   // These points are less than a minute old, so they displace no others.
-  const during = await documentOf<ForgetDocument>(['forget', '--keep-last', '1', ...at]);
+  const during = await documentLike(forgetDocument, ['forget', '--keep-last', '1', ...at]);
   assert.deepEqual(during.forgotten, []);
   assert.match(JSON.stringify(during.groups), /in the store for less than 24 h/);
   const rules = ['forget', '--keep-last', '1', '--grace', '0', ...at];
-  const dry = await documentOf<ForgetDocument>([...rules, '--dry-run']);
+  const dry = await documentLike(forgetDocument, [...rules, '--dry-run']);
   assert.deepEqual([dry.dry_run, dry.forgotten], [true, [second]]);
   assert.equal((await points()).length, 3);
   const done = await dattocliHere(rules);
@@ -268,13 +271,20 @@ test('forget keeps by rules and protection; prune frees the space; check finds a
     [last],
   );
 
-  const before = await documentOf<StatsDocument>(['vault', 'stats', ...at]);
-  const would = await documentOf<PruneDocument>(['vault', 'prune', '--dry-run', '--max-waste', '1%', ...at]);
-  const pruned = await documentOf<PruneDocument>(['vault', 'prune', '--max-waste', '1%', ...at]);
+  const before = await documentLike(statsDocument, ['vault', 'stats', ...at]);
+  const would = await documentLike(pruneDocument, [
+    'vault',
+    'prune',
+    '--dry-run',
+    '--max-waste',
+    '1%',
+    ...at,
+  ]);
+  const pruned = await documentLike(pruneDocument, ['vault', 'prune', '--max-waste', '1%', ...at]);
   assert.ok(would.deleted.packs > 0 && pruned.deleted.packs > 0, JSON.stringify([would, pruned]));
-  const afterwards = await documentOf<StatsDocument>(['vault', 'stats', ...at]);
+  const afterwards = await documentLike(statsDocument, ['vault', 'stats', ...at]);
   assert.ok(afterwards.bytes < before.bytes, `${before.bytes} bytes, then ${afterwards.bytes}`);
-  const check = await documentOf<CheckDocument>(['vault', 'check', '--read-data', ...at]);
+  const check = await documentLike(checkDocument, ['vault', 'check', '--read-data', ...at]);
   assert.deepEqual([check.ok, check.coverage, check.foreign], [true, 1, []]);
   const image = join(scratch, 'again');
   assert.equal((await dattocliHere(['restore', 'latest', '--to', image, ...at])).code, 0);

@@ -10,7 +10,7 @@ import { cp, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
-import type { VerifyDocument } from '../../src/cli/commands/verify-point.ts';
+import type { VerifyDocument } from '../../src/api/vault/output/recovery.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { openVault } from '../../src/vault/opening.ts';
 import { backUp as backUpFor, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
@@ -19,7 +19,8 @@ import { dattocli } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';
 import { makeLoop } from '../helpers/loop.ts';
 import { backUp, type TestImage } from '../helpers/vault-writer.ts';
-import type { InitDocument, KeyListDocument, PointsDocument } from '../../src/cli/vault/documents.ts';
+import type { InitDocument, KeyListDocument } from '../../src/api/vault/output/keys.ts';
+import type { PointsDocument } from '../../src/api/vault/output/points.ts';
 
 const whole = { after };
 const scratch = scratchFor(whole);

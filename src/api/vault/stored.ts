@@ -5,11 +5,7 @@ import { wholeNumber } from '../schema.ts';
 /** The type of a stored document, which is read and never changed. */
 export type Stored<T extends Type.TSchema> = ReadonlyDeep<Type.Static<T>>;
 
-type ReadonlyDeep<T> = T extends readonly (infer Item)[]
-  ? readonly ReadonlyDeep<Item>[]
-  : T extends object
-    ? { readonly [Key in keyof T]: ReadonlyDeep<T[Key]> }
-    : T;
+type ReadonlyDeep<T> = T extends object ? { readonly [Key in keyof T]: ReadonlyDeep<T[Key]> } : T;
 
 /** Lower-case hexadecimal digits. */
 export function digits(length: number, description: string): Type.TString {

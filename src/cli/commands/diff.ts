@@ -2,6 +2,7 @@
  * `diff POINT POINT`: the ranges of a device that differ between two points. The time needed grows with the changes
  * alone.
  */
+import type { DiffDocument } from '../../api/vault/output/points.ts';
 import { Command } from 'commander';
 import { formatBytes } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
@@ -15,21 +16,6 @@ import { withVault } from '../vault/session.ts';
 interface Values extends VaultValues {
   readonly device?: string;
   readonly ranges?: true;
-}
-
-/** Sizes in bytes. */
-export interface DiffDocument {
-  from: string;
-  to: string;
-  /** Path in the first point and in the second point. */
-  devices: [string, string];
-  sizes: [number, number];
-  /** In bytes. Ranges are multiples of this size. */
-  chunk_size: number;
-  changed_bytes: number;
-  changed_ranges: number;
-  /** With --ranges; otherwise null. */
-  ranges: { offset: number; length: number }[] | null;
 }
 
 export function diff(run: Run): Command {

@@ -1,4 +1,5 @@
 /** `export POINT`: serves the point over NBD from this process until Ctrl-C. */
+import type { ExportDocument } from '../../api/vault/output/recovery.ts';
 import { Command } from 'commander';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -24,15 +25,6 @@ interface Values extends VaultValues {
   readonly writable?: true;
   readonly overlayDir?: string;
   readonly runDir: string;
-}
-
-export interface ExportDocument {
-  uri: string;
-  point: string;
-  device: string;
-  /** In bytes. */
-  size: number;
-  writable: boolean;
 }
 
 export function exportCommand(run: Run): Command {

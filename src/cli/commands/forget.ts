@@ -7,7 +7,7 @@ import type { Context, Run } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import { localTime } from '../render/local-time.ts';
 import { printable, renderTable } from '../render/table.ts';
-import type { ForgetDocument } from '../vault/documents.ts';
+import type { ForgetDocument } from '../../api/vault/output/points.ts';
 import { type VaultValues, addVaultOptions, pointArgument, toCount } from '../vault/options.ts';
 import { digitsNeeded } from '../vault/point-digits.ts';
 import { type Session, withVault } from '../vault/session.ts';

@@ -1,4 +1,5 @@
 /** `mount POINT DIR`: mounts a recovery point. `mount`: lists the mounts. */
+import type { MountDocument } from '../../api/vault/output/recovery.ts';
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { MountStatus } from '../../restore/mount/mount.ts';
@@ -24,20 +25,6 @@ interface Values extends VaultValues {
   readonly partition?: number;
   readonly over?: true;
   readonly runDir: string;
-}
-
-export interface MountDocument {
-  id: string;
-  directory: string | null;
-  point: string;
-  device: string;
-  partition: number | null;
-  filesystem: string | null;
-  /** `nbd-client`, `nbdfuse` or `qemu-storage-daemon`. */
-  method: string | null;
-  created: string;
-  /** `mounting`, `mounted`, `unmounted` or `broken`. */
-  state: MountStatus['state'];
 }
 
 export function mount(run: Run): Command {

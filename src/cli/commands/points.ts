@@ -11,7 +11,7 @@ import type {
   PointDeviceDocument,
   PointDocument,
   PointsDocument,
-} from '../vault/documents.ts';
+} from '../../api/vault/output/points.ts';
 import { type VaultValues, addVaultOptions, pointArgument } from '../vault/options.ts';
 import { digitsNeeded } from '../vault/point-digits.ts';
 import { withVault } from '../vault/session.ts';
@@ -145,7 +145,7 @@ export function renderPoint(point: OnePointDocument): string {
 }
 
 /** The last check of each level, and the check whose damage is not cleared. */
-function checksOf({ checks, damage }: PointDocument): CheckDocument[] {
+function checksOf({ checks, damage }: PointDocument): readonly CheckDocument[] {
   const isShown =
     damage === null || checks.some(({ at, level }) => at === damage.at && level === damage.level);
   return isShown ? checks : [...checks, damage];

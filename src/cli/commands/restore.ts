@@ -9,7 +9,7 @@ import type { Context, Run } from '../context.ts';
 import { exitWithWarnings } from '../outcome.ts';
 import type { ProgressUpdate } from '../render/progress-reporter.ts';
 import { printable, renderList } from '../render/table.ts';
-import type { RestoreDocument, RestoreFilesDocument } from '../vault/documents.ts';
+import type { RestoreDocument, RestoreFilesDocument } from '../../api/vault/output/recovery.ts';
 import { type NamedImage, namedImage } from '../vault/image.ts';
 import {
   type VaultValues,

@@ -1,4 +1,5 @@
 /** `verify POINT`: verifies all devices of a point at one level, and stores the result with the point. */
+import type { VerifyDocument } from '../../api/vault/output/recovery.ts';
 import type { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import { reportError } from '../../base/report.ts';
@@ -24,26 +25,6 @@ interface Values extends VaultValues {
   readonly level?: Level;
   readonly sample?: number;
   readonly runDir: string;
-}
-
-export interface VerifyDocument {
-  point: string;
-  level: Level;
-  at: string;
-  /** Over all devices of the point, from 0 to 1. */
-  coverage: number;
-  outcome: PointCheck['outcome'];
-  devices: {
-    device: string;
-    coverage: number;
-    outcome: PointCheck['outcome'];
-    problems: readonly string[];
-    notes: readonly string[];
-    lost: { offset: number; length: number; reason: string }[];
-  }[];
-  /** True if the result is stored in the vault, where `points` shows it. */
-  kept: boolean;
-  warnings: string[];
 }
 
 type Looked = readonly { readonly device: PointDevice; readonly found: Verification }[];

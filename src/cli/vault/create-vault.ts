@@ -24,7 +24,8 @@ import type { ObjectStore } from '../../vault/store/object-store.ts';
 import type { StoreHooks } from '../../vault/store/open-store.ts';
 import { readSlots } from '../../vault/unlock.ts';
 import { Vault } from '../../vault/vault.ts';
-import { type InitDocument, keyDocument } from './documents.ts';
+import type { InitDocument } from '../../api/vault/output/keys.ts';
+import { keyDocument } from './documents.ts';
 
 export interface CreateVaultOptions {
   /** Path of the key file; false for none. Undefined: the default path, if the vault needs one. */

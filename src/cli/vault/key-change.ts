@@ -3,7 +3,7 @@ import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { KeyMaterial } from '../../vault/key-material.ts';
 import type { Context } from '../context.ts';
 import { renderList } from '../render/table.ts';
-import type { KeyChangeDocument, KeyDocument } from './documents.ts';
+import type { KeyChangeDocument, KeyDocument } from '../../api/vault/output/keys.ts';
 import { keyText, recoveryText } from './render-keys.ts';
 import type { Session } from './session.ts';
 

@@ -5,7 +5,7 @@ import { listProtected } from '../../vault/points/points.ts';
 import { standingDamage } from '../../vault/points/standing-damage.ts';
 import { type StoredTimes, storedTime, timeDoubt } from '../../vault/points/times.ts';
 import type { Vault } from '../../vault/vault.ts';
-import type { CheckDocument, PointDeviceDocument, PointDocument } from './documents.ts';
+import type { CheckDocument, PointDeviceDocument, PointDocument } from '../../api/vault/output/points.ts';
 
 export interface PointFacts {
   readonly protected: ReadonlySet<string>;

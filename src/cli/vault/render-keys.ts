@@ -1,6 +1,6 @@
 /** How keys of a vault are shown. */
 import { localTime } from '../render/local-time.ts';
-import type { KeyDocument } from './documents.ts';
+import type { KeyDocument } from '../../api/vault/output/keys.ts';
 
 /** Key slots are stored in clear text. Only the sealed key in a slot is authenticated. */
 export const keysNotVerified =

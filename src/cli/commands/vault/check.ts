@@ -1,4 +1,5 @@
 /** `vault check [--repair]`: lists damaged data, the points that it affects, and the points that are whole. */
+import type { CheckDocument } from '../../../api/vault/output/upkeep.ts';
 import { Command } from 'commander';
 import { formatBytes } from '../../../base/bytes.ts';
 import { AgentError } from '../../../base/errors.ts';
@@ -16,40 +17,6 @@ interface Values extends VaultValues {
   readonly readData?: true;
   readonly sample?: number;
   readonly repair?: true;
-}
-
-/** Sizes in bytes. */
-export interface CheckDocument {
-  ok: boolean;
-  packs: number;
-  bytes: number;
-  /** Share of the bytes whose chunks were opened, from 0 to 1. */
-  coverage: number;
-  damaged_packs: { pack: string; reason: string; parts: number | null; condemned: boolean }[];
-  missing_packs: readonly string[];
-  damaged_objects: { key: string; reason: string }[];
-  foreign: readonly string[];
-  points: {
-    point: string;
-    finished: string;
-    machine: string;
-    whole: boolean;
-    devices: {
-      device: string;
-      size: number;
-      whole: boolean;
-      lost_bytes: number;
-      lost: { offset: number; length: number }[];
-      more_lost: boolean;
-    }[];
-  }[];
-  /** With --repair; otherwise null. The fields above describe the vault after the repair. */
-  repair: {
-    damaged_before: number;
-    condemned_packs: readonly string[];
-    salvaged_parts: number;
-    salvaged_bytes: number;
-  } | null;
 }
 
 export function check(run: Run): Command {

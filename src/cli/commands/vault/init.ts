@@ -6,7 +6,7 @@ import type { VaultPlace } from '../../../vault/opening.ts';
 import type { Context, Run } from '../../context.ts';
 import type { Io } from '../../io.ts';
 import { renderList } from '../../render/table.ts';
-import type { InitDocument } from '../../vault/documents.ts';
+import type { InitDocument } from '../../../api/vault/output/keys.ts';
 import { untilInterrupted } from '../../vault/interrupt.ts';
 import { type VaultValues, addPlaceOptions, addVaultOption, toPath } from '../../vault/options.ts';
 import { recoveryText } from '../../vault/render-keys.ts';

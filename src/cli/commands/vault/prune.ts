@@ -1,11 +1,12 @@
 /** `vault prune`: frees the space of data that no point references. */
+import type { PruneDocument } from '../../../api/vault/output/upkeep.ts';
 import { Command } from 'commander';
 import { formatBytes } from '../../../base/bytes.ts';
 import type { PruneResult, PruneStep } from '../../../vault/prune/prune.ts';
 import type { Context, Run } from '../../context.ts';
 import { exitWithWarnings } from '../../outcome.ts';
 import { printable, renderList } from '../../render/table.ts';
-import { type ParticipantDocument, participantDocument } from '../../vault/documents.ts';
+import { participantDocument } from '../../vault/documents.ts';
 import { type VaultValues, addVaultOptions, toShare } from '../../vault/options.ts';
 import { countUpdate, withProgress } from '../../vault/progress.ts';
 import { renderParticipant } from '../../vault/render-participant.ts';
@@ -16,25 +17,6 @@ interface Values extends VaultValues {
   /** From 0 to 1. */
   readonly maxWaste?: number;
   readonly allowDamage?: true;
-}
-
-/** Sizes in bytes. With --dry-run, what would be done. */
-export interface PruneDocument {
-  dry_run: boolean;
-  points: number;
-  deleted: { packs: number; bytes: number };
-  copied: { parts: number; bytes: number };
-  /** Condemned packs. A later prune deletes them when these writers have ended. */
-  waiting: { packs: number; bytes: number; writers: ParticipantDocument[] };
-  kept: { packs: number; bytes: number; waste: number };
-  /** Writers that were declared stale. */
-  dead: ParticipantDocument[];
-  /** Incomplete points that stale writers published late, and that were removed. */
-  withdrawn: readonly string[];
-  /** Number of packs that are kept because the store has no room for copies of their used data. */
-  no_room: number;
-  damaged: { pack: string; reason: string }[];
-  leftovers: { count: number; bytes: number } | null;
 }
 
 const words: Readonly<Record<PruneStep, readonly [string, string]>> = {

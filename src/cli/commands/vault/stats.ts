@@ -1,4 +1,5 @@
 /** `vault stats`: amounts of data in a vault. */
+import type { PartsDocument, StatsDocument } from '../../../api/vault/output/upkeep.ts';
 import { Command } from 'commander';
 import { formatBytes } from '../../../base/bytes.ts';
 import type { PartStats } from '../../../vault/stats.ts';
@@ -6,34 +7,6 @@ import type { Context, Run } from '../../context.ts';
 import { renderList } from '../../render/table.ts';
 import { addVaultOptions } from '../../vault/options.ts';
 import { withVault } from '../../vault/session.ts';
-
-/** Sizes in bytes. */
-export interface StatsDocument {
-  points: number;
-  damaged_points: number;
-  machines: number;
-  /** Devices of all points. */
-  images: number;
-  /** In use on all images. Restoring every point would write this much. */
-  used_bytes: number;
-  packs: number;
-  bytes: number;
-  chunks: PartsDocument;
-  pages: PartsDocument;
-  /** Packs that are marked for deletion. */
-  condemned: { packs: number; bytes: number };
-  /** Used bytes per byte of chunks before compression; null if there are no chunks. */
-  deduplication: number | null;
-  /** Bytes of chunks before compression per stored byte; null if there are no chunks. */
-  compression: number | null;
-}
-
-interface PartsDocument {
-  parts: number;
-  /** Before compression. */
-  plain_bytes: number;
-  stored_bytes: number;
-}
 
 export function stats(run: Run): Command {
   return addVaultOptions(
