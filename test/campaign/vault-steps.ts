@@ -5,7 +5,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { AgentError } from '../../src/base/errors.ts';
 import { mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
-import { parseDestination } from '../../src/restore/target/check.ts';
+import { parseDestination } from '../../src/restore/target/acquire-destination.ts';
 import { restoreToTarget } from '../../src/restore/target/to-target.ts';
 import type { PointDevice } from '../../src/vault/points/point.ts';
 import { dattocliHere } from '../helpers/dattocli-here.ts';

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { KiB, MiB } from '../../src/base/bytes.ts';
 import { AgentError } from '../../src/base/errors.ts';
-import { parseDestination } from '../../src/restore/target/check.ts';
+import { parseDestination } from '../../src/restore/target/acquire-destination.ts';
 import {
   type RestoreOptions,
   type RestoreResult,

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import { parseDestination } from '../../src/restore/target/check.ts';
+import { parseDestination } from '../../src/restore/target/acquire-destination.ts';
 import { restoreToTarget } from '../../src/restore/target/to-target.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';

@@ -4,5 +4,5 @@ export { exportImage } from '../../restore/export/export-image.ts';
 export { restoreFiles } from '../../restore/files.ts';
 export { clearMounts, listMounts, mountImage, unmountImage } from '../../restore/mount/mount.ts';
 export { layoutPlaces } from '../../restore/mount/over.ts';
-export { parseDestination } from '../../restore/target/check.ts';
+export { parseDestination } from '../../restore/target/acquire-destination.ts';
 export { restoreToTarget } from '../../restore/target/to-target.ts';

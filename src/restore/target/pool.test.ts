@@ -7,7 +7,7 @@ import { KiB } from '../../base/bytes.ts';
 import { silentLog } from '../../base/log.ts';
 import type { ExportBackend, ExportProvider } from '../../nbd/server/backend.ts';
 import { startExportServer } from '../export/server.ts';
-import { parseDestination } from './check.ts';
+import { parseDestination } from './acquire-destination.ts';
 import { restoreToTarget } from './to-target.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'restore-pool-'));

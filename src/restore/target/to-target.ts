@@ -20,7 +20,7 @@ import { rereadPartitions } from '../../linux/ioctl.ts';
 import { isDataLossError } from '../../vault/data-loss.ts';
 import { type ImageReader, readAtOf } from '../image/image-reader.ts';
 import { type ImageSpec, openImage, placeOfImage } from '../image/open-image.ts';
-import { type CheckOptions, type HeldDestination, holdDestination } from './check.ts';
+import { type AcquireOptions, type HeldDestination, acquireDestination } from './acquire-destination.ts';
 import type { DestinationName } from './destination-name.ts';
 import { ComparePolicy, type CompareMode } from './compare-policy.ts';
 import type { JobResult, Lost } from './messages.ts';
@@ -40,7 +40,7 @@ export interface RestoreProgress {
   readonly rate: number;
 }
 
-export interface RestoreOptions extends Pick<CheckOptions, 'force' | 'signal' | 'topology'> {
+export interface RestoreOptions extends Pick<AcquireOptions, 'force' | 'signal' | 'topology'> {
   readonly image: ImageSpec;
   /** Identifies the image, for example by point and device. Needed to resume. */
   readonly imageId: string;
@@ -85,7 +85,7 @@ export interface RestoreResult {
   readonly seconds: number;
 }
 
-/** Throws TARGET_MISMATCH, CANCELLED, the errors of `holdDestination`, and those of targets and vaults. */
+/** Throws TARGET_MISMATCH, CANCELLED, the errors of `acquireDestination`, and those of targets and vaults. */
 export async function restoreToTarget(options: RestoreOptions): Promise<RestoreResult> {
   const { signal, to } = options;
   signal?.throwIfAborted();
@@ -108,7 +108,7 @@ export async function restoreToTarget(options: RestoreOptions): Promise<RestoreR
           return { ...found, nothingRecorded: !isOurs };
         }
       : undefined;
-    const held = await holdDestination(
+    const held = await acquireDestination(
       to,
       {
         size: image.size,

@@ -41,7 +41,7 @@ export interface ResumeCheck extends CheckedRanges {
   readonly nothingRecorded: boolean;
 }
 
-export interface CheckOptions {
+export interface AcquireOptions {
   /** The name of the destination, typed again: its contents may be overwritten. */
   readonly force?: string | undefined;
   /**
@@ -85,16 +85,16 @@ export function parseDestination(text: string): DestinationName {
  * Checks a destination and opens it exclusively. Throws DEVICE_BUSY, TARGET_TOO_SMALL, TARGET_READ_ONLY, SAME_DEVICE,
  * TARGET_OCCUPIED, NOT_SUPPORTED (sectors), BAD_USAGE (`force` is another name), and the errors of connecting or opening.
  */
-export async function holdDestination(
+export async function acquireDestination(
   name: DestinationName,
   demands: Demands,
-  options: CheckOptions = {},
+  options: AcquireOptions = {},
 ): Promise<HeldDestination> {
   const names = name.kind === 'nbd' ? [formatNbdUri(name.address)] : [name.path, await realPath(name.path)];
   checkForce(options.force, [name.given, ...names]);
-  if (name.kind === 'nbd') return holdExport(name.address, demands, options);
+  if (name.kind === 'nbd') return acquireExport(name.address, demands, options);
   const node = await statIfExisting(name.path);
-  if (node?.isBlockDevice() === true) return holdDevice(name.path, node.rdev, demands, options);
+  if (node?.isBlockDevice() === true) return acquireDevice(name.path, node.rdev, demands, options);
   if (node !== undefined && !node.isFile())
     throw new AgentError('FILE_ERROR', `${name.path} is neither a block device nor a file`);
   if (node === undefined && /^\/dev\/(?!shm\/)/.test(name.path))
@@ -105,14 +105,14 @@ export async function holdDestination(
         hint: "run 'dattocli devices' to list the block devices of this machine",
       },
     );
-  return holdFile(name.path, node?.size, demands, options);
+  return acquireFile(name.path, node?.size, demands, options);
 }
 
-async function holdDevice(
+async function acquireDevice(
   path: string,
   rdev: number,
   demands: Demands,
-  options: CheckOptions,
+  options: AcquireOptions,
 ): Promise<HeldDestination> {
   const { place, size, sectorSize } = demands;
   const stack = await readStack(options.topology);
@@ -167,11 +167,11 @@ async function holdDevice(
   };
 }
 
-async function holdFile(
+async function acquireFile(
   path: string,
   existing: number | undefined,
   demands: Demands,
-  options: CheckOptions,
+  options: AcquireOptions,
 ): Promise<HeldDestination> {
   const { place, size } = demands;
   if (place !== undefined && existing !== undefined) {
@@ -201,7 +201,7 @@ async function holdFile(
   };
 }
 
-async function checkFile(path: string, size: number, options: CheckOptions): Promise<void> {
+async function checkFile(path: string, size: number, options: AcquireOptions): Promise<void> {
   const source = await openDeviceSource(path, { direct: false });
   try {
     const readAt: ReadAt = (offset, length) => source.readAt(offset, length);
@@ -212,10 +212,10 @@ async function checkFile(path: string, size: number, options: CheckOptions): Pro
   }
 }
 
-async function holdExport(
+async function acquireExport(
   address: NbdAddress,
   demands: Demands,
-  options: CheckOptions,
+  options: AcquireOptions,
 ): Promise<HeldDestination> {
   const name = formatNbdUri(address);
   const target = await connectNbd(address, { signal: options.signal });
@@ -305,7 +305,7 @@ async function refuseOccupied(
   name: string,
   contents: string,
   readAt: ReadAt,
-  { resume }: CheckOptions,
+  { resume }: AcquireOptions,
 ): Promise<void> {
   if (resume === undefined) throw occupied(name, contents);
   const { differs, nothingRecorded } = await resume(readAt);
