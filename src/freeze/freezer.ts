@@ -9,7 +9,7 @@ import { AgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { machineMilliseconds } from '../linux/process.ts';
 import { GuardProcess } from './guard-process.ts';
-import type { FreezeReport } from './messages.ts';
+import type { FreezeReport } from './guard-messages.ts';
 import { thawIfFrozen } from './leftovers.ts';
 import { openMount } from './open-mount.ts';
 import { readRecord, recordPath, removeRecord } from './record.ts';

@@ -11,7 +11,7 @@ import { bootId, identifyProcess, lockMemory, machineMilliseconds } from '../lin
 import { isInMemory, syncFilesystem } from '../linux/syncfs.ts';
 import { restoreGracePeriods } from './grace-periods.ts';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
-import { type Answer, type Command, encodeLine, lineSplitter } from './messages.ts';
+import { type Answer, type Command, encodeLine, lineSplitter } from './guard-messages.ts';
 import { openMount } from './open-mount.ts';
 import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { entryPath, nodeFlags } from '../base/entry.ts';
 import { AgentError, toAgentError } from '../base/errors.ts';
 import { identifyProcess } from '../linux/process.ts';
-import { type Answer, type Command, encodeLine, type FreezeReport, lineSplitter } from './messages.ts';
+import { type Answer, type Command, encodeLine, type FreezeReport, lineSplitter } from './guard-messages.ts';
 
 /** Milliseconds to wait until the guard is ready. */
 const startPatience = 20_000;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
-import type { FreezeReport } from './messages.ts';
+import type { FreezeReport } from './guard-messages.ts';
 
 interface Behaviour {
   /** Milliseconds that each call takes. */

@@ -8,7 +8,7 @@
  * as the kernel returns from the freeze, even if the deadline has passed before.
  */
 import { AgentError, errnoCode } from '../base/errors.ts';
-import type { FreezeReport, MountReport } from './messages.ts';
+import type { FreezeReport, MountReport } from './guard-messages.ts';
 
 export interface GuardKernel {
   /** `sync`, `freeze` and `thaw` take the index of a mount. */

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { silentLog } from '../base/log.ts';
 import { bootId, identifyProcess, machineMilliseconds } from '../linux/process.ts';
 import { thawLeftovers } from './leftovers.ts';
-import { lineSplitter } from './messages.ts';
+import { lineSplitter } from './guard-messages.ts';
 import {
   type FreezeRecord,
   listRecords,

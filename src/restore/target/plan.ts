@@ -7,7 +7,7 @@
 import type { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
-import type { Job } from './messages.ts';
+import type { Job } from './thread-messages.ts';
 
 /** The most bytes of a job: large enough to join reads of the vault, small enough that a cancelled restore ends soon. */
 export const longestJob = 8 * MiB;

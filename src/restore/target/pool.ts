@@ -6,7 +6,7 @@ import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
 import { ThreadCalls } from '../../base/thread-calls.ts';
-import type { Job, JobResult, RestoreProtocol, ThreadSetup } from './messages.ts';
+import type { Job, JobResult, RestoreProtocol, ThreadSetup } from './thread-messages.ts';
 
 export interface PoolOptions extends Omit<ThreadSetup, 'stop'> {
   readonly threads: number;

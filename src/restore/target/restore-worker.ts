@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { answerCalls, type CallHandlers } from '../../base/thread-calls.ts';
 import { openImage } from '../image/open-image.ts';
 import { type Destination, openDestination } from './destination.ts';
-import type { RestoreProtocol, ThreadSetup } from './messages.ts';
+import type { RestoreProtocol, ThreadSetup } from './thread-messages.ts';
 import { RestoreThread } from './thread.ts';
 
 const port = parentPort;

@@ -9,7 +9,7 @@ import { alignedBuffer } from '../../linux/aligned.ts';
 import { isDataLossError } from '../../vault/data-loss.ts';
 import type { ImageReader } from '../image/image-reader.ts';
 import type { Destination } from './destination.ts';
-import type { Job, JobResult, Lost } from './messages.ts';
+import type { Job, JobResult, Lost } from './thread-messages.ts';
 
 /** The most bytes to read, compare and write at once. */
 const pieceBytes = MiB;

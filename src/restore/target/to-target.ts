@@ -23,7 +23,7 @@ import { type ImageSpec, openImage, placeOfImage } from '../image/open-image.ts'
 import { type AcquireOptions, type HeldDestination, acquireDestination } from './acquire-destination.ts';
 import type { DestinationName } from './destination-name.ts';
 import { ComparePolicy, type CompareMode } from './compare-policy.ts';
-import type { JobResult, Lost } from './messages.ts';
+import type { JobResult, Lost } from './thread-messages.ts';
 import { type PlannedJob, planRestore } from './plan.ts';
 import { sectorNeed } from './sectors.ts';
 import { ThreadPool } from './pool.ts';

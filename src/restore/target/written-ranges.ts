@@ -1,6 +1,6 @@
 /** The list of written ranges with their digests. A range takes 32 bytes, so a full disk of 10 TiB takes 40 MiB. */
 import type { Extent } from '../../base/extents.ts';
-import type { Job } from './messages.ts';
+import type { Job } from './thread-messages.ts';
 
 const digestBytes = 20;
 export const recordBytes = 12 + digestBytes;

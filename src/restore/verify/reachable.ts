@@ -13,7 +13,7 @@ import { Secrets } from '../../vault/secrets.ts';
 import { openStore } from '../../vault/store/open-store.ts';
 import { Vault } from '../../vault/vault.ts';
 import type { PointImageSpec } from '../image/point-image.ts';
-import type { Lost } from '../target/messages.ts';
+import type { Lost } from '../target/thread-messages.ts';
 
 export interface Reachability {
   /** Chunks in the map, and how many of them no pack holds. */

@@ -8,7 +8,7 @@ import { MiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 import type { ImageReader } from '../image/image-reader.ts';
 import { type ImageSpec, openImage } from '../image/open-image.ts';
-import type { Job, Lost } from '../target/messages.ts';
+import type { Job, Lost } from '../target/thread-messages.ts';
 import { ThreadPool } from '../target/pool.ts';
 
 export interface VerifyReadOptions {

@@ -18,7 +18,7 @@ import { drain, type Processors } from './drain.ts';
 import { Follower } from './follower.ts';
 import { changedIdentity } from './identity.ts';
 import { DirtyMap } from './dirty-map.ts';
-import type { AddedDevice, ReaderProtocol, TakenMap, TracedDisk } from './messages.ts';
+import type { AddedDevice, ReaderProtocol, TakenMap, TracedDisk } from './reader-messages.ts';
 import { DebugfsRelayFiles } from './relay-files.ts';
 
 const port = parentPort;

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { entryPath } from '../../base/entry.ts';
 import { AgentError } from '../../base/errors.ts';
 import { ThreadCalls } from '../../base/thread-calls.ts';
-import type { ReaderProtocol } from './messages.ts';
+import type { ReaderProtocol } from './reader-messages.ts';
 
 /** Milliseconds without an answer after which the thread counts as hung. A drain takes some time. */
 const patienceMs = 20_000;
