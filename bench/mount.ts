@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { GiB, formatBytes, MiB, parseBytes } from '../src/base/bytes.ts';
 import { mountImage, unmountImage } from '../src/restore/mount/mount.ts';
-import type { AttachMethod } from '../src/restore/mount/record.ts';
+import type { AttachMethod } from '../src/restore/mount/mount-record.ts';
 import { fillWithFiles } from '../test/helpers/files.ts';
 import { attachLoop, detachLoop, makeFilesystem, mountDevice, unmount } from '../test/helpers/loop.ts';
 import { storeImage } from '../test/helpers/restore-point.ts';

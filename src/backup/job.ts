@@ -81,7 +81,7 @@ export interface JobEnvironment {
   readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
   /** Not given: nothing is ever tracked. */
   readonly startTracking?: StartTracking;
-  /** Tells the devices that only show a recovery point (restore/mount/record.ts). */
+  /** Tells the devices that only show a recovery point (restore/mount/mount-record.ts). */
   readonly shownPoints?: () => Promise<(device: Device) => boolean>;
   /** No chain outlives the job: for the offline tools. */
   readonly offline?: boolean;

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { AgentError, errnoCode, toAgentError } from '../base/errors.ts';
 import { createLog, type Log } from '../base/log.ts';
 import { agentVersion } from '../base/version.ts';
-import { shownPoints } from '../restore/mount/record.ts';
+import { shownPoints } from '../restore/mount/mount-record.ts';
 import { TrackerRegistry } from '../tracking/tracker-registry.ts';
 import { createApi, listen } from './api.ts';
 import type { Collaborators } from './collaborators.ts';

@@ -12,7 +12,7 @@ import { GuardProcess } from './guard-process.ts';
 import type { FreezeReport } from './guard-messages.ts';
 import { thawIfFrozen } from './leftovers.ts';
 import { openMount } from './open-mount.ts';
-import { readRecord, recordPath, removeRecord } from './record.ts';
+import { readRecord, recordPath, removeRecord } from './freeze-record.ts';
 
 export interface FreezerOptions {
   /** One mount point per filesystem, in the order of freezing: the innermost first. May be empty. */

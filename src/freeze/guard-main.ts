@@ -13,7 +13,7 @@ import { restoreGracePeriods } from './grace-periods.ts';
 import { FreezeGuard, type GuardKernel } from './guard.ts';
 import { type Answer, type Command, encodeLine, lineSplitter } from './guard-messages.ts';
 import { openMount } from './open-mount.ts';
-import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './record.ts';
+import { type FreezeRecord, recordPath, removeRecord, writeRecord } from './freeze-record.ts';
 
 let guard: FreezeGuard | undefined;
 let runDirectory: string | undefined;

@@ -12,7 +12,13 @@ import { readMounts } from '../linux/mountinfo.ts';
 import { bootId, isAlive, machineMilliseconds } from '../linux/process.ts';
 import { splitDeviceNumber } from '../linux/usage.ts';
 import { restoreGracePeriods } from './grace-periods.ts';
-import { type FreezeRecord, listRecords, readRecord, type RecordedMount, removeRecord } from './record.ts';
+import {
+  type FreezeRecord,
+  listRecords,
+  readRecord,
+  type RecordedMount,
+  removeRecord,
+} from './freeze-record.ts';
 
 export interface Leftovers {
   /** Mount points that were found frozen and were thawed. */

@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 import { toAgentError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { createFreezer } from '../../src/freeze/freezer.ts';
-import { listRecords, readRecord } from '../../src/freeze/record.ts';
+import { listRecords, readRecord } from '../../src/freeze/freeze-record.ts';
 
 const [runDirectory = '', maxFreezeMs = '', ...mounts] = process.argv.slice(2);
 const say = (line: string): boolean => process.stdout.write(`${line}\n`);

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import { mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
-import { writeRecord } from '../../src/restore/mount/record.ts';
+import { writeRecord } from '../../src/restore/mount/mount-record.ts';
 import { backUpWell, daemonFor, refused, scratchFor } from '../helpers/backup.ts';
 import { atEnd } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';

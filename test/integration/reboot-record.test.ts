@@ -16,7 +16,12 @@ import {
   removeRecord,
   writeRecord,
 } from '../../src/tracking/reboot/place.ts';
-import { decodeRecord, encodeNothing, encodeRecord, usedBy } from '../../src/tracking/reboot/record.ts';
+import {
+  decodeRecord,
+  encodeNothing,
+  encodeRecord,
+  usedBy,
+} from '../../src/tracking/reboot/shutdown-record.ts';
 import { makeLoop } from '../helpers/loop.ts';
 
 function recordFor(size: number): Buffer {

@@ -34,7 +34,7 @@ import { restoreFiles } from '../../src/restore/files.ts';
 import type { ImageSpec } from '../../src/restore/image/open-image.ts';
 import type { PointImageSpec } from '../../src/restore/image/point-image.ts';
 import { clearMounts, listMounts, mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
-import type { MountRecord } from '../../src/restore/mount/record.ts';
+import type { MountRecord } from '../../src/restore/mount/mount-record.ts';
 import { verifyImage } from '../../src/restore/verify/verify.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';

@@ -24,9 +24,9 @@ import { readOutcome } from '../../src/daemon/reboot/outcome.ts';
 import { readRecords as readSnapshotRecords } from '../../src/devices/lvm/records.ts';
 import { removeLeftoverSnapshots } from '../../src/devices/lvm/snapshot.ts';
 import { thawLeftovers } from '../../src/freeze/leftovers.ts';
-import { recordPath } from '../../src/freeze/record.ts';
+import { recordPath } from '../../src/freeze/freeze-record.ts';
 import { isAlive } from '../../src/linux/process.ts';
-import { readRecords as readMountRecords } from '../../src/restore/mount/record.ts';
+import { readRecords as readMountRecords } from '../../src/restore/mount/mount-record.ts';
 import { unseenHolder } from '../../src/tracking/blktrace/identity.ts';
 
 function folder(t: TestContext): string {

@@ -13,7 +13,7 @@ import { after, before, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
 import type { PointImageSpec } from '../../src/restore/image/point-image.ts';
 import { clearMounts, listMounts, mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
-import { type MountRecord, writeRecord } from '../../src/restore/mount/record.ts';
+import { type MountRecord, writeRecord } from '../../src/restore/mount/mount-record.ts';
 import { restoreFiles } from '../../src/restore/files.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { exec } from '../helpers/exec.ts';

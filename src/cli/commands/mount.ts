@@ -3,7 +3,7 @@ import type { MountDocument } from '../../api/vault/output/recovery.ts';
 import { Command } from 'commander';
 import { AgentError } from '../../base/errors.ts';
 import type { MountStatus } from '../../restore/mount/mount.ts';
-import type { MountRecord } from '../../restore/mount/record.ts';
+import type { MountRecord } from '../../restore/mount/mount-record.ts';
 import type { Point } from '../../vault/points/point.ts';
 import type { Context, Run } from '../context.ts';
 import { localTime } from '../render/local-time.ts';

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import { unlessAbsent, writingAsync } from '../../base/files.ts';
 import type { StartTracking } from '../../tracking/tracker-registry.ts';
-import type { RebootRecord } from '../../tracking/reboot/record.ts';
+import type { RebootRecord } from '../../tracking/reboot/shutdown-record.ts';
 
 export interface DeviceOutcome {
   readonly device: string;

@@ -12,7 +12,7 @@ import { isQuickLook, quickLookWrites } from '../../filesystems/ext/signs-of-lif
 import { signDifference } from '../../filesystems/signs.ts';
 import type { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { markRecordUsed, readRecord, removeRecord } from '../../tracking/reboot/place.ts';
-import { decodeRecord, type RecordedDevice, usedBy } from '../../tracking/reboot/record.ts';
+import { decodeRecord, type RecordedDevice, usedBy } from '../../tracking/reboot/shutdown-record.ts';
 import type { TrackedDevice, Tracker } from '../../tracking/tracker.ts';
 import type { DeviceOutcome, RebootOutcome } from './outcome.ts';
 import { identityOf, mountedHow, type Mounted, signsOf, unsuitable } from './quiet.ts';

@@ -19,7 +19,7 @@ import {
   type RebootRecord,
   type RecordedDevice,
   usedBy,
-} from '../../tracking/reboot/record.ts';
+} from '../../tracking/reboot/shutdown-record.ts';
 import { heldBySomebody, identityOf, mountedHow, settle, signsOf, unsuitable } from './quiet.ts';
 
 export interface Saving {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { silentLog } from '../../base/log.ts';
 import { markRecordUsed, readRecord, writeRecord } from '../../tracking/reboot/place.ts';
-import { encodeRecord } from '../../tracking/reboot/record.ts';
+import { encodeRecord } from '../../tracking/reboot/shutdown-record.ts';
 import { describeOutcome } from './outcome.ts';
 import { checkUnusedRecord } from './unused.ts';
 

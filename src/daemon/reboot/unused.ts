@@ -6,7 +6,7 @@
 import { toAgentError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { readRecord, removeRecord } from '../../tracking/reboot/place.ts';
-import { decodeRecord, usedBy } from '../../tracking/reboot/record.ts';
+import { decodeRecord, usedBy } from '../../tracking/reboot/shutdown-record.ts';
 import { outcomeOfWaiting, type RebootOutcome } from './outcome.ts';
 
 /**

@@ -16,7 +16,7 @@ import type { ImageSpec } from '../image/open-image.ts';
 import { startExportProcess } from './export-process.ts';
 import { attachNbdDevice, detachNbdDevice } from './nbd-attach.ts';
 import { freeNbdDevice, nbdUser } from './nbd-device.ts';
-import { type AttachMethod, type MountRecord, placeOf, removeRecord, writeRecord } from './record.ts';
+import { type AttachMethod, type MountRecord, placeOf, removeRecord, writeRecord } from './mount-record.ts';
 import { findTool, needTool, runTool, toolEnvironment } from './tools.ts';
 
 export interface AttachOptions {

@@ -12,7 +12,7 @@ import { openImage, placeOfImage } from '../image/open-image.ts';
 import { type AttachOptions, attach, detach, loopOver } from './attach.ts';
 import { type ChosenFilesystem, chooseFilesystem, findFilesystems } from './filesystem-choice.ts';
 import { type Hidden, fstabPlaces, hiddenBy, realPlace, refuseHiding } from './over.ts';
-import { type MountRecord, type MountSubject, newRecord, readRecords, writeRecord } from './record.ts';
+import { type MountRecord, type MountSubject, newRecord, readRecords, writeRecord } from './mount-record.ts';
 import { runTool } from './tools.ts';
 
 export interface MountOptions extends AttachOptions {

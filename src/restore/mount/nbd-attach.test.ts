@@ -8,7 +8,7 @@ import { AgentError } from '../../base/errors.ts';
 import { writeSysfs } from '../../../test/helpers/sysfs-tree.ts';
 import { attachNbdDevice, detachNbdDevice, type NbdTools } from './nbd-attach.ts';
 import { nbdUser } from './nbd-device.ts';
-import type { MountRecord } from './record.ts';
+import type { MountRecord } from './mount-record.ts';
 
 /** Returns fakes: devices nbd0 to nbd2, an nbd-client, and a record. */
 function fake(t: TestContext) {

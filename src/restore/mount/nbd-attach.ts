@@ -8,7 +8,7 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentError } from '../../base/errors.ts';
 import { type NbdAttachment, freeNbdDevice, nbdAttachment, nbdUser } from './nbd-device.ts';
-import type { MountRecord } from './record.ts';
+import type { MountRecord } from './mount-record.ts';
 import { needTool, runTool, toolEnvironment } from './tools.ts';
 
 export interface NbdConnection {

@@ -9,7 +9,7 @@ import { type ImageReader, readAtOf, sliceOf } from '../image/image-reader.ts';
 import { openImage } from '../image/open-image.ts';
 import { type AttachOptions, attach, detach, loopOver } from '../mount/attach.ts';
 import { findFilesystems } from '../mount/filesystem-choice.ts';
-import { type MountSubject, newRecord } from '../mount/record.ts';
+import { type MountSubject, newRecord } from '../mount/mount-record.ts';
 import { runTool } from '../mount/tools.ts';
 import { problemsOfExt, problemsOfXfs, saysLogIsDirty } from './complaints.ts';
 

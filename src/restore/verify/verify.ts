@@ -2,7 +2,7 @@
 import type { PointCheck } from '../../vault/points/checks.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { ImageSpec } from '../image/open-image.ts';
-import type { AttachMethod, MountSubject } from '../mount/record.ts';
+import type { AttachMethod, MountSubject } from '../mount/mount-record.ts';
 import type { Lost } from '../target/thread-messages.ts';
 import { checkFilesystems } from './filesystems.ts';
 import { verifyReachable } from './reachable.ts';

@@ -7,7 +7,7 @@
  */
 import { freshUuid } from '../../base/random.ts';
 import type { Follower } from './follower.ts';
-import { category, note, RecordParser, TraceFormatError, type TraceRecord } from './record.ts';
+import { category, note, RecordParser, TraceFormatError, type TraceRecord } from './trace-record.ts';
 import type { RelayFiles } from './relay-files.ts';
 
 /** Why writes may have been missed. The message is the reason of the ended epoch. */

@@ -7,7 +7,7 @@
  */
 import { InFlight } from './in-flight.ts';
 import type { DirtyMap } from './dirty-map.ts';
-import { action, category, type TraceRecord } from './record.ts';
+import { action, category, type TraceRecord } from './trace-record.ts';
 
 /**
  * The way to follow the writes of a disk:

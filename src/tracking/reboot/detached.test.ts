@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
 import { entryOfDetached } from './detached.ts';
-import type { RebootRecord, RecordedDevice } from './record.ts';
+import type { RebootRecord, RecordedDevice } from './shutdown-record.ts';
 
 const size = 64 * 4096;
 

@@ -6,7 +6,7 @@
  */
 import { formatBytes } from '../../base/bytes.ts';
 import type { Remains } from '../tracker.ts';
-import type { RebootRecord, RecordedDevice } from './record.ts';
+import type { RebootRecord, RecordedDevice } from './shutdown-record.ts';
 
 /**
  * Returns the entry of the earlier record, or why it does not count. The epoch identifies the device, because device

@@ -13,7 +13,7 @@ import { AgentError, errnoCode } from '../../base/errors.ts';
 import { makeDirectory, unlessAbsent } from '../../base/files.ts';
 import { alignedBuffer } from '../../linux/aligned.ts';
 import { blockDeviceSize } from '../../linux/ioctl.ts';
-import { encodeNothing, headerSize, markUsed, recordLength } from './record.ts';
+import { encodeNothing, headerSize, markUsed, recordLength } from './shutdown-record.ts';
 
 /** A multiple of every sector size. The first piece holds the header. */
 const piece = 4096;

@@ -13,7 +13,7 @@ import {
   recordLength,
   type RebootRecord,
   usedBy,
-} from './record.ts';
+} from './shutdown-record.ts';
 
 function recordOf(marks: readonly (readonly [offset: number, length: number])[], size: number): RebootRecord {
   const dirty = new Bitmap(size, 4096);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { RecordParser, TraceFormatError, type TraceRecord } from './record.ts';
+import { RecordParser, TraceFormatError, type TraceRecord } from './trace-record.ts';
 
 interface Written extends TraceRecord {
   readonly data: readonly number[];

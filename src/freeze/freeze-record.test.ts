@@ -15,7 +15,7 @@ import {
   recordPath,
   removeRecord,
   writeRecord,
-} from './record.ts';
+} from './freeze-record.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'record-'));
 after(() => rmSync(directory, { recursive: true }));
