@@ -3,7 +3,7 @@ import type { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
-import { describeUses, splitDeviceNumber } from '../linux/usage.ts';
+import { describeUses, splitDeviceNumber } from '../linux/device-uses.ts';
 
 /** Returns the error for a failed open of a target. For a busy device, finds out how it is used. */
 export async function targetOpenFailure(path: string, cause: unknown): Promise<unknown> {

@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import { splitDeviceNumber } from '../linux/device-uses.ts';
 
 /**
  * Returns the device number. btrfs (and other filesystems that span devices) give their files anonymous numbers of

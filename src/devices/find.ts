@@ -6,7 +6,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { boundedCall, isNoAnswer } from '../base/bounded-call.ts';
 import { AgentError } from '../base/errors.ts';
 import { shownName } from '../base/file-name.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import { splitDeviceNumber } from '../linux/device-uses.ts';
 import type { Device } from './device.ts';
 
 /**

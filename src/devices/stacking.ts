@@ -7,7 +7,7 @@ import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { boundedCall } from '../base/bounded-call.ts';
 import { AgentError, errnoCode } from '../base/errors.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import { splitDeviceNumber } from '../linux/device-uses.ts';
 import {
   deviceUnderPath,
   fitness,

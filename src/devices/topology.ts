@@ -9,7 +9,7 @@ import { type FileIdentity, loopBackingOf, mountIdOf } from '../linux/locate.ts'
 import { readAllMounts } from '../linux/mount-namespaces.ts';
 import type { MountEntry } from '../linux/mountinfo.ts';
 import { readBlockDevices, type SysBlockDevice } from '../linux/sysfs.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import { splitDeviceNumber } from '../linux/device-uses.ts';
 import { blockDeviceOf, numberKey } from './block-device-of.ts';
 
 export interface TopologyOptions {

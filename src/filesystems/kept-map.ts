@@ -11,7 +11,7 @@ import { type MarkedMap, everythingMarked, markExtents } from './mark-used.ts';
 import { type ReadUsedMapOptions, readUsedMap } from './read-used-map.ts';
 import type { GroupPart, GroupedMap, UsedMap } from './used-map.ts';
 import { UnchangedReads } from './unchanged-reads.ts';
-import { unreadableReason } from './verify.ts';
+import { unreadableReason } from './verified-used-map.ts';
 
 export interface KeptReading extends MarkedMap {
   /** The number of groups of the filesystem, and of those that were read; 0 if the map has no groups. */

@@ -6,7 +6,7 @@ import type { Bitmap } from '../base/bitmap.ts';
 import type { ReadAt } from '../block/source.ts';
 import { type ReadUsedMapOptions, readUsedMap } from './read-used-map.ts';
 import type { FilesystemIdentity, UsedMap } from './used-map.ts';
-import { unreadableReason } from './verify.ts';
+import { unreadableReason } from './verified-used-map.ts';
 
 export interface MarkedMap {
   /** Undefined for a partitioned disk and for unknown contents. */

@@ -19,7 +19,7 @@ import {
   type UsedMapOptions,
   everythingUsed,
 } from './used-map.ts';
-import { unreadableReason } from './verify.ts';
+import { unreadableReason } from './verified-used-map.ts';
 
 /** `state` is the state of a filesystem directly on the device. Partitions have their own. */
 export interface ReadUsedMapOptions extends UsedMapOptions {

@@ -2,7 +2,7 @@
 import type { ReadAt } from '../block/source.ts';
 import { type ReadUsedMapOptions, readUsedMap } from './read-used-map.ts';
 import type { UsedMap } from './used-map.ts';
-import { verifiedUsedMap } from './verify.ts';
+import { verifiedUsedMap } from './verified-used-map.ts';
 
 /**
  * The same as `readUsedMap`, but walked once beforehand (so it takes twice as long), and the walk does not end early.

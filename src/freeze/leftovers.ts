@@ -10,7 +10,7 @@ import type { Log } from '../base/log.ts';
 import { thawFilesystemNow } from '../linux/ioctl.ts';
 import { readMounts } from '../linux/mountinfo.ts';
 import { bootId, isAlive, machineMilliseconds } from '../linux/process.ts';
-import { splitDeviceNumber } from '../linux/usage.ts';
+import { splitDeviceNumber } from '../linux/device-uses.ts';
 import { restoreGracePeriods } from './grace-periods.ts';
 import {
   type FreezeRecord,

@@ -4,7 +4,7 @@ import { open, readFile } from 'node:fs/promises';
 import { boundedCall } from '../base/bounded-call.ts';
 import { checkedAsync, declare } from './libc.ts';
 import { filePath } from '../base/file-name.ts';
-import { splitDeviceNumber } from './usage.ts';
+import { splitDeviceNumber } from './device-uses.ts';
 
 // include/uapi/asm-generic/fcntl.h; Node has no name for it.
 const O_PATH = 0o10000000;

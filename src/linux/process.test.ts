@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bootId, identifyProcess, isAlive, machineMilliseconds, parseProcessStat } from './process.ts';
-import { splitDeviceNumber } from './usage.ts';
+import { splitDeviceNumber } from './device-uses.ts';
 
 test('the start time is found after any program name', () => {
   const rest = 'S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21';

@@ -35,7 +35,7 @@ import type { ImageSpec } from '../../src/restore/image/open-image.ts';
 import type { PointImageSpec } from '../../src/restore/image/point-image.ts';
 import { clearMounts, listMounts, mountImage, unmountImage } from '../../src/restore/mount/mount.ts';
 import type { MountRecord } from '../../src/restore/mount/mount-record.ts';
-import { verifyImage } from '../../src/restore/verify/verify.ts';
+import { verifyImage } from '../../src/restore/verify/verify-image.ts';
 import { atEnd, type EndingTest } from '../helpers/cleanup.ts';
 import { exec } from '../helpers/exec.ts';
 import {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { AgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { type Stack, withLowers } from '../../devices/stacking.ts';
-import { splitDeviceNumber } from '../../linux/usage.ts';
+import { splitDeviceNumber } from '../../linux/device-uses.ts';
 import type { JobEnvironment } from '../job.ts';
 
 /**

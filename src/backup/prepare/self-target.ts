@@ -9,7 +9,7 @@ import type { Device } from '../../devices/device.ts';
 import { type LocalAddress, filesServedAt } from '../../devices/local-server.ts';
 import { isThisMachine } from '../../devices/own-address.ts';
 import { type Stack, liesOn, refuseSelf, withLowers } from '../../devices/stacking.ts';
-import { splitDeviceNumber } from '../../linux/usage.ts';
+import { splitDeviceNumber } from '../../linux/device-uses.ts';
 import { type TargetSpec, targetName } from '../copy/targets.ts';
 
 /** To be called when the connection stands, since some servers open their image only then. Throws SAME_DEVICE. */

@@ -6,7 +6,7 @@ import { type Attachment, readAttachment } from '../../devices/attachment.ts';
 import type { Device } from '../../devices/device.ts';
 import { type MountedFilesystem, type Stack, filesystemsOn, liesOn } from '../../devices/stacking.ts';
 import { freezable } from '../../freeze/freezable.ts';
-import { swapPaths } from '../../linux/usage.ts';
+import { swapPaths } from '../../linux/device-uses.ts';
 import type { JobWarning } from '../../api/job-status.ts';
 
 /** Throws DEVICE_GONE if the device is not the one of the inventory any more. */

@@ -5,7 +5,7 @@ import { AgentError } from '../../base/errors.ts';
 import { reportError } from '../../base/report.ts';
 import { agentVersion } from '../../base/version.ts';
 import { clearMounts } from '../../restore/mount/mount.ts';
-import { type Verification, verifyImage } from '../../restore/verify/verify.ts';
+import { type Verification, verifyImage } from '../../restore/verify/verify-image.ts';
 import { putCheck } from '../../vault/points/checks.ts';
 import { findDevice } from '../../vault/points/find.ts';
 import type { PointCheck } from '../../vault/points/checks.ts';

@@ -12,7 +12,7 @@ import type { Extent } from '../../base/extents.ts';
 import type { Log } from '../../base/log.ts';
 import type { Device } from '../../devices/device.ts';
 import { fileExtents } from '../../linux/fiemap.ts';
-import { splitDeviceNumber } from '../../linux/usage.ts';
+import { splitDeviceNumber } from '../../linux/device-uses.ts';
 import type { StartTracking, TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import type { RebootOutcome } from './outcome.ts';
 

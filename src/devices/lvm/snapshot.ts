@@ -10,7 +10,7 @@ import { forgetHalfMade } from './half-made.ts';
 import { readRecords, removeRecord, snapshotName, snapshotsDirectory, writeRecord } from './records.ts';
 import { isSuspended, removeBegun, resumeVolumes } from './resume.ts';
 import type { SnapshotRoom } from './room.ts';
-import { type SnapshotUsage, thickUsage, thinUsage } from './usage.ts';
+import { type SnapshotUsage, thickUsage, thinUsage } from './snapshot-usage.ts';
 import { dmStatus, dmUuidOf, listVolumes, lvm, lvmFailure } from './volumes.ts';
 
 /** Tag of our snapshots, so that `lvs @dattod` lists them. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { findRoom, freezesNest } from './room.ts';
-import { thickUsage, thinUsage } from './usage.ts';
+import { thickUsage, thinUsage } from './snapshot-usage.ts';
 import { dmUuidOf, parseVolumes, volumeUuid, type Volume } from './volumes.ts';
 
 const MiB = 1 << 20;

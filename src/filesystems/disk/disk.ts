@@ -9,7 +9,7 @@ import { ExtentBatches } from '../extent-batches.ts';
 import { readFilesystemUsedMap } from '../read-filesystem.ts';
 import { findSignatures } from '../signatures/signatures.ts';
 import { type ExpectedFilesystem, type MountState, type UsedMap, everythingUsed } from '../used-map.ts';
-import { unreadableReason, verifiedUsedMap } from '../verify.ts';
+import { unreadableReason, verifiedUsedMap } from '../verified-used-map.ts';
 import { readPartitionTable } from './partition-table.ts';
 import type { Partition, PartitionTable } from './partition.ts';
 

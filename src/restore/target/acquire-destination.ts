@@ -14,7 +14,7 @@ import { type FileTarget, openFileTarget } from '../../block/file-target.ts';
 import { statIfExisting } from '../../block/write-errors.ts';
 import { liesOn, readStack } from '../../devices/stacking.ts';
 import type { TopologyOptions } from '../../devices/topology.ts';
-import { describeUses, splitDeviceNumber } from '../../linux/usage.ts';
+import { describeUses, splitDeviceNumber } from '../../linux/device-uses.ts';
 import { connectNbd } from '../../nbd/client/connect.ts';
 import { type NbdAddress, formatNbdUri, parseNbdUri } from '../../nbd/client/uri.ts';
 import { describeContents } from './contents.ts';

@@ -17,7 +17,7 @@ import type { Extent } from '../../base/extents.ts';
 import { makeDirectory, writingAsync } from '../../base/files.ts';
 import type { ReadAt } from '../../block/source.ts';
 import { readBlockDevices } from '../../linux/sysfs.ts';
-import { splitDeviceNumber } from '../../linux/usage.ts';
+import { splitDeviceNumber } from '../../linux/device-uses.ts';
 import { bootId } from '../../linux/process.ts';
 import { formatNbdUri } from '../../nbd/client/uri.ts';
 import type { DestinationName } from './destination-name.ts';
