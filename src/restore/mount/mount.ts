@@ -1,6 +1,6 @@
 /**
  * `mount POINT DIR`, `umount DIR` and the list of mounts. They show a recovery point as a read-only directory. Mounting
- * takes the same short time for any size. All state is in the records (record.ts), so the process that mounted may end.
+ * takes the same short time for any size. All state is in the records (mount-record.ts), so the process that mounted may end.
  */
 import { mkdir, realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';

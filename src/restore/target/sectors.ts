@@ -1,7 +1,7 @@
 /**
  * The largest sectors with which a filesystem can be mounted. The kernel reads and writes whole sectors. So it refuses a
  * filesystem whose own unit is smaller than the sector ("bad block size", "device supports … byte sectors but not …").
- * check.ts handles partition tables, which count in sectors.
+ * acquire-destination.ts handles partition tables, which count in sectors.
  */
 import type { ReadAt } from '../../block/source.ts';
 import type { FilesystemIdentity } from '../../filesystems/used-map.ts';
