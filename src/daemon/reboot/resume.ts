@@ -15,7 +15,8 @@ import { markRecordUsed, readRecord, removeRecord } from '../../tracking/reboot/
 import { decodeRecord, type RecordedDevice, usedBy } from '../../tracking/reboot/shutdown-record.ts';
 import type { TrackedDevice, Tracker } from '../../tracking/tracker.ts';
 import type { DeviceOutcome, RebootOutcome } from './outcome.ts';
-import { identityOf, mountedHow, type Mounted, signsOf, unsuitable } from './quiet.ts';
+import { identityOf, signsOf, whyUnsuitable } from './recognise-device.ts';
+import { mountState, type MountState } from './write-access.ts';
 
 export interface Resuming {
   readonly trackers: TrackerRegistry;
@@ -157,9 +158,9 @@ async function resumeOne(
   if (device === undefined) return `no device with the UUID ${recorded.uuid} was there before the mounts`;
   if (another !== undefined) return `${device.path} and ${another.path} have the same UUID`;
   const described = trackedDevice(device, devices);
-  const problem = unsuitable(device) ?? (await difference(recorded, device, devices));
+  const problem = whyUnsuitable(device) ?? (await difference(recorded, device, devices));
   if (described === undefined || problem !== undefined) return problem ?? 'it cannot be tracked';
-  const early = await mountedHow(device);
+  const early = await mountState(device);
   if (typeof early === 'object') return mountedTooEarly(early);
   if ((await trackers.look(described)) !== undefined) return 'its tracking already began again in this boot';
 
@@ -182,7 +183,7 @@ async function goOn(
   bootedAt: number,
 ): Promise<string | undefined> {
   if (tracker.resume === undefined) return 'its present tracker cannot continue an epoch';
-  const mounted = await mountedHow(device);
+  const mounted = await mountState(device);
   if (typeof mounted === 'object') return mountedTooEarly(mounted);
   const signs = await signsOf(device.path);
   if (typeof signs === 'string') return signs;
@@ -212,6 +213,8 @@ async function difference(
   return undefined;
 }
 
-function mountedTooEarly({ writableAt }: Exclude<Awaited<ReturnType<typeof mountedHow>>, Mounted>): string {
+function mountedTooEarly({
+  writableAt,
+}: Exclude<Awaited<ReturnType<typeof mountState>>, MountState>): string {
   return `it was mounted for writing at ${writableAt} before the agent looked`;
 }

@@ -20,7 +20,8 @@ import {
   type RecordedDevice,
   usedBy,
 } from '../../tracking/reboot/shutdown-record.ts';
-import { heldBySomebody, identityOf, mountedHow, settle, signsOf, unsuitable } from './quiet.ts';
+import { identityOf, signsOf, whyUnsuitable } from './recognise-device.ts';
+import { exclusiveHolder, mountState, syncDevice } from './write-access.ts';
 
 export interface Saving {
   readonly trackers: TrackerRegistry;
@@ -80,7 +81,7 @@ async function drain(
   trackers: TrackerRegistry,
 ): Promise<RecordedDevice | string> {
   const described = trackedDevice(device, devices);
-  const problem = unsuitable(device);
+  const problem = whyUnsuitable(device);
   if (described === undefined || problem !== undefined) return problem ?? 'it cannot be tracked';
   const looked = await trackers.look(described);
   if (looked === undefined) return 'it is not tracked';
@@ -89,7 +90,7 @@ async function drain(
   if (busy !== undefined) return busy;
 
   // Signs are read before the drain. A write after the drain changes the signs, and a write before it is drained.
-  await settle(device.path);
+  await syncDevice(device.path);
   const signs = await signsOf(device.path);
   if (typeof signs === 'string') return signs;
   const { tracker } = await trackers.start(described, 'ebpf');
@@ -115,7 +116,7 @@ async function drain(
 }
 
 async function writable(device: Device): Promise<string | undefined> {
-  const mounted = await mountedHow(device);
-  if (mounted === 'not') return heldBySomebody(device);
+  const mounted = await mountState(device);
+  if (mounted === 'not') return exclusiveHolder(device);
   return mounted === 'read-only' ? undefined : `it was still mounted for writing at ${mounted.writableAt}`;
 }
