@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { MiB } from '../../src/base/bytes.ts';
-import { checkVault } from '../../src/vault/check/check.ts';
+import { checkVault } from '../../src/vault/check/check-vault.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import { newKeyFileText } from '../../src/vault/key-material.ts';
 import { forgetPoint } from '../../src/vault/points/points.ts';

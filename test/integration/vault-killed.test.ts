@@ -9,7 +9,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { checkVault } from '../../src/vault/check/check.ts';
+import { checkVault } from '../../src/vault/check/check-vault.ts';
 import { repairVault } from '../../src/vault/check/repair.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import type { Point } from '../../src/vault/points/point.ts';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { AgentError } from '../../src/base/errors.ts';
-import { type CheckResult, checkVault } from '../../src/vault/check/check.ts';
+import { type CheckResult, checkVault } from '../../src/vault/check/check-vault.ts';
 import { repairVault } from '../../src/vault/check/repair.ts';
 import { ChunkIndex } from '../../src/vault/index/chunk-index.ts';
 import type { KeyMaterial } from '../../src/vault/key-material.ts';

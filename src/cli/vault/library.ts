@@ -2,7 +2,7 @@
  * The code of vaults that several commands use, in one module. A command loads it when it runs, so that all other
  * commands start as fast as without vaults.
  */
-export { checkVault } from '../../vault/check/check.ts';
+export { checkVault } from '../../vault/check/check-vault.ts';
 export { repairVault } from '../../vault/check/repair.ts';
 export { readConfig as readVaultConfig } from '../../vault/config.ts';
 export { ChunkIndex } from '../../vault/index/chunk-index.ts';

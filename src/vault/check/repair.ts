@@ -15,7 +15,7 @@ import { type OwnerState, listWriters } from '../prune/participants.ts';
 import type { Vault } from '../vault.ts';
 import { putCondemned, putWaits, readCondemned } from '../writing/condemned.ts';
 import type { Owner } from '../writing/owner.ts';
-import { type CheckOptions, type CheckResult, checkVault } from './check.ts';
+import { type CheckOptions, type CheckResult, checkVault } from './check-vault.ts';
 import { salvageParts } from './salvage.ts';
 
 export interface RepairOptions extends Omit<CheckOptions, 'readData' | 'sample'> {

@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import { memoryVault, spreadImage } from '../../../test/helpers/memory-vault.ts';
 import { backUp, readBack } from '../../../test/helpers/vault-writer.ts';
 import { AgentError } from '../../base/errors.ts';
-import { checkVault } from '../check/check.ts';
+import { checkVault } from '../check/check-vault.ts';
 import { repairVault } from '../check/repair.ts';
 import { newId } from '../ids.ts';
 import { refreshIndex } from '../index/refresh.ts';

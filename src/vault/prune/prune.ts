@@ -21,7 +21,7 @@ import {
   readCondemnedLists,
 } from '../writing/condemned.ts';
 import { carryOut, copyOut } from './delete-packs.ts';
-import { type Choice, choosePacks } from './choose.ts';
+import { type Choice, choosePacks } from './choose-packs.ts';
 import { type PrunerLock, withPrunerLock } from './lock.ts';
 import { scanPacks, markPoints, measure } from './scan.ts';
 import { Marking } from './marking.ts';

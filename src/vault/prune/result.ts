@@ -1,7 +1,7 @@
 /** The result of a prune or dry run: counted while it runs, and assembled at its end. Pure. */
 import type { ChunkIndex } from '../index/chunk-index.ts';
 import type { CondemnedList } from '../writing/condemned.ts';
-import type { Choice } from './choose.ts';
+import type { Choice } from './choose-packs.ts';
 import type { Participant } from './participants.ts';
 import type { Tidied } from './tidy.ts';
 import type { VaultUsage } from './pack-usage.ts';

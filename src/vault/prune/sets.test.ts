@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { choosePacks } from './choose.ts';
+import { choosePacks } from './choose-packs.ts';
 import { LiveSet } from './live-set.ts';
 import { PageSet } from './page-set.ts';
 import type { PackUsage } from './pack-usage.ts';

@@ -14,7 +14,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { Clock } from '../../../src/base/clock.ts';
 import { AgentError, toAgentError } from '../../../src/base/errors.ts';
 import { randomness } from '../../../src/base/random.ts';
-import { checkVault } from '../../../src/vault/check/check.ts';
+import { checkVault } from '../../../src/vault/check/check-vault.ts';
 import { ChunkIndex } from '../../../src/vault/index/chunk-index.ts';
 import { PartReader } from '../../../src/vault/packs/part-reader.ts';
 import { forgetPoint, listPoints, protectPoint, unprotectPoint } from '../../../src/vault/points/points.ts';

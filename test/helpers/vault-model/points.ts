@@ -1,5 +1,5 @@
 /** The model's table of points: what each holds, and what may be expected of it. */
-import type { CheckResult } from '../../../src/vault/check/check.ts';
+import type { CheckResult } from '../../../src/vault/check/check-vault.ts';
 import type { Point, PointDevice } from '../../../src/vault/points/point.ts';
 import { dataParts } from '../../../src/vault/store/object-store.ts';
 import type { MemoryStore } from '../stores/memory-store.ts';

@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { formatBytes } from '../../../base/bytes.ts';
 import { AgentError } from '../../../base/errors.ts';
 import { reportError } from '../../../base/report.ts';
-import type { CheckResult, CheckStep } from '../../../vault/check/check.ts';
+import type { CheckResult, CheckStep } from '../../../vault/check/check-vault.ts';
 import type { Context, Run } from '../../context.ts';
 import { localTime } from '../../render/local-time.ts';
 import type { ProgressUpdate } from '../../render/progress-reporter.ts';

@@ -8,7 +8,7 @@ import { type TestImage, backUp, readBack } from '../../../test/helpers/vault-wr
 import { readDirectory } from '../packs/read-pack.ts';
 import { prune } from '../prune/prune.ts';
 import { Vault } from '../vault.ts';
-import { checkVault } from './check.ts';
+import { checkVault } from './check-vault.ts';
 import { repairVault } from './repair.ts';
 import { salvageParts } from './salvage.ts';
 import { parseZstdFrame } from './zstd-frame.ts';
