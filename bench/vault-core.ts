@@ -18,7 +18,7 @@ import { refreshIndex } from '../src/vault/index/refresh.ts';
 import { buildMap } from '../src/vault/maps/build.ts';
 import { Namer } from '../src/vault/names.ts';
 import { PackWriter } from '../src/vault/packs/pack-writer.ts';
-import type { VaultParts } from '../src/vault/packs/vault-parts.ts';
+import type { VaultCore } from '../src/vault/packs/vault-core.ts';
 import { Secrets } from '../src/vault/secrets.ts';
 import { openDirectoryStore } from '../src/vault/store/directory.ts';
 import { openMemoryStore } from '../test/helpers/stores/memory-store.ts';
@@ -45,7 +45,7 @@ try {
 async function measure(label: string, source: Buffer, store: ObjectStore): Promise<void> {
   const id = newId();
   const secrets = Secrets.from(randomBytes(32), id);
-  const vault: VaultParts = { name: label, id, store, secrets, chunkSize, packSize: 16 * MiB };
+  const vault: VaultCore = { name: label, id, store, secrets, chunkSize, packSize: 16 * MiB };
   const index = ChunkIndex.open(join(scratch, `${id}.sqlite`), id);
   const packs = new PackWriter(vault, index, { kind: 'chunks', writer: newId() });
   const namer = new Namer(secrets.chunkNameKey);

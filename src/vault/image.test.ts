@@ -12,14 +12,14 @@ import { buildMap } from './maps/build.ts';
 import { Namer, nameLength } from './names.ts';
 import { packObject } from './packs/format.ts';
 import { PackWriter } from './packs/pack-writer.ts';
-import type { VaultParts } from './packs/vault-parts.ts';
+import type { VaultCore } from './packs/vault-core.ts';
 import { type CountingStore, countingStore } from '../../test/helpers/stores/counting-store.ts';
 
 const chunkSize = 4096;
 
 /** Stores an image as a backup does. */
 async function store(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   content: Buffer,
 ): Promise<{ path: string; size: number; root: string; levels: number }> {

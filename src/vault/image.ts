@@ -9,7 +9,7 @@ import { isDataLossError } from './data-loss.ts';
 import { ImageMap } from './maps/image-map.ts';
 import { type Name, isZeroName, nameLength } from './names.ts';
 import { PartReader, type PartReaderOptions } from './packs/part-reader.ts';
-import type { VaultParts } from './packs/vault-parts.ts';
+import type { VaultCore } from './packs/vault-core.ts';
 
 /** The part of a point's device that reading needs; a `PointDevice` has all of it. */
 export interface ImageSource {
@@ -62,7 +62,7 @@ export class PointImage {
   }
 
   static open(
-    vault: VaultParts,
+    vault: VaultCore,
     index: ChunkIndex,
     source: ImageSource,
     options: PointImageOptions & PartReaderOptions = {},

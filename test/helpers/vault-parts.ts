@@ -8,12 +8,12 @@ import { newId } from '../../src/vault/ids.ts';
 import { Namer } from '../../src/vault/names.ts';
 import { type PackKind, packOfObject } from '../../src/vault/packs/format.ts';
 import { PackWriter } from '../../src/vault/packs/pack-writer.ts';
-import type { VaultParts } from '../../src/vault/packs/vault-parts.ts';
+import type { VaultCore } from '../../src/vault/packs/vault-core.ts';
 import { Secrets } from '../../src/vault/secrets.ts';
 import { type MemoryStore, openMemoryStore } from './stores/memory-store.ts';
 import type { ObjectStore } from '../../src/vault/store/object-store.ts';
 
-export interface TestVault extends VaultParts {
+export interface TestVault extends VaultCore {
   /** The store below `store`. */
   readonly memory: MemoryStore;
 }
@@ -49,7 +49,7 @@ export function indexPath(t: TestContext): string {
 }
 
 /** Opens an index that is closed and removed after the test. */
-export function testIndex(t: TestContext, vault: VaultParts, path = indexPath(t)): ChunkIndex {
+export function testIndex(t: TestContext, vault: VaultCore, path = indexPath(t)): ChunkIndex {
   const index = ChunkIndex.open(path, vault.id);
   t.after(() => index.close());
   return index;
@@ -57,7 +57,7 @@ export function testIndex(t: TestContext, vault: VaultParts, path = indexPath(t)
 
 /** Stores chunks or pages like a writer, and returns their names. Adds the packs to `index`. */
 export async function storeParts(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   parts: readonly Buffer[],
   options: { kind?: PackKind; condemned?: ReadonlySet<string> } = {},

@@ -20,7 +20,7 @@ import {
 } from '../packs/format.ts';
 import { openPack } from '../packs/read-pack.ts';
 import { PackCipher } from '../packs/sealing.ts';
-import type { VaultParts } from '../packs/vault-parts.ts';
+import type { VaultCore } from '../packs/vault-core.ts';
 import { parseZstdFrame } from './zstd-frame.ts';
 
 export interface SalvagedPart {
@@ -35,7 +35,7 @@ const offsetsPerTurn = 4096;
 
 /** Yields the parts that can be opened, each with the name of its content. */
 export async function* salvageParts(
-  vault: VaultParts,
+  vault: VaultCore,
   id: string,
   bytes: Buffer,
   signal?: AbortSignal,
@@ -58,7 +58,7 @@ export async function* salvageParts(
 }
 
 function openOrUndefined(
-  vault: VaultParts,
+  vault: VaultCore,
   id: string,
   bytes: Buffer,
 ): ReturnType<typeof openPack> | undefined {
@@ -88,7 +88,7 @@ class Scan {
   readonly #namer: Namer;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(vault: VaultParts, id: string, kind: PackKind, bytes: Buffer, signal: AbortSignal | undefined) {
+  constructor(vault: VaultCore, id: string, kind: PackKind, bytes: Buffer, signal: AbortSignal | undefined) {
     const { secrets } = vault;
     this.#kind = kind;
     this.#bytes = bytes;

@@ -2,7 +2,7 @@
 import { AgentError } from '../../base/errors.ts';
 import type { PackDirectory, PartPlace } from '../packs/format.ts';
 import { readDirectory } from '../packs/read-pack.ts';
-import type { VaultParts } from '../packs/vault-parts.ts';
+import type { VaultCore } from '../packs/vault-core.ts';
 import type { StoreOptions } from '../store/object-store.ts';
 import type { ChunkIndex, IndexedPack } from './chunk-index.ts';
 import { isIndexDamage } from './damaged.ts';
@@ -33,7 +33,7 @@ export function isSamePlace(a: PartPlace, b: PartPlace): boolean {
  * or if the index is damaged. Packs that are gone or cannot be opened do not count.
  */
 export async function sampleAgrees(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   count: number,
   { signal }: StoreOptions = {},

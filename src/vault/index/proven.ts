@@ -3,7 +3,7 @@
  * other processes change the vault at the same time. So a walk that misses data proves nothing by itself.
  */
 import { AgentError } from '../../base/errors.ts';
-import type { VaultParts } from '../packs/vault-parts.ts';
+import type { VaultCore } from '../packs/vault-core.ts';
 import type { ChunkIndex } from './chunk-index.ts';
 import { rebuildIndex } from './rebuild.ts';
 import { refreshIndex } from './refresh.ts';
@@ -31,7 +31,7 @@ export interface ProvenOptions<T> {
  * index was damaged again each time.
  */
 export async function provenWalk<T>(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   { walk, isWhole, signal }: ProvenOptions<T>,
 ): Promise<T> {

@@ -2,7 +2,7 @@
  * Rebuilds the index from the store. This is done before data is reported lost or damaged only because of the index
  * (docs/formats/vault.md, "The index").
  */
-import type { VaultParts } from '../packs/vault-parts.ts';
+import type { VaultCore } from '../packs/vault-core.ts';
 import type { ChunkIndex } from './chunk-index.ts';
 import { refreshLock } from './lock.ts';
 import { type RefreshOptions, refreshLocked } from './refresh.ts';
@@ -12,7 +12,7 @@ import { type RefreshOptions, refreshLocked } from './refresh.ts';
  * so since `since` (milliseconds since 1970). Rejects like `refreshIndex`.
  */
 export async function rebuildIndex(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   since: number,
   options: RefreshOptions = {},

@@ -9,7 +9,7 @@ import { AgentError } from '../../base/errors.ts';
 import { inParallel } from '../../base/in-parallel.ts';
 import { type PackDirectory, packOfObject } from '../packs/format.ts';
 import { readDirectory } from '../packs/read-pack.ts';
-import type { VaultParts } from '../packs/vault-parts.ts';
+import type { VaultCore } from '../packs/vault-core.ts';
 import type { ChunkIndex } from './chunk-index.ts';
 import { Listing, type ListedPack } from './listing.ts';
 import { refreshLock } from './lock.ts';
@@ -42,7 +42,7 @@ const mostAttempts = 3;
 
 /** Rejects with FILE_ERROR, VAULT_INDEX_DAMAGED, errors of the store, and the signal's reason. */
 export async function refreshIndex(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   options: RefreshOptions = {},
 ): Promise<Refreshed> {
@@ -57,7 +57,7 @@ export async function refreshIndex(
 
 /** Like `refreshIndex`, for a caller that holds the lock. If the file turns out to be damaged, it is rebuilt. */
 export async function refreshLocked(
-  vault: VaultParts,
+  vault: VaultCore,
   index: ChunkIndex,
   options: RefreshOptions = {},
 ): Promise<Refreshed> {
@@ -75,7 +75,7 @@ export async function refreshLocked(
   }
 }
 
-async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOptions): Promise<Refreshed> {
+async function refresh(vault: VaultCore, index: ChunkIndex, options: RefreshOptions): Promise<Refreshed> {
   const { signal } = options;
   // Counted before the listing: a writer that adds a pack later checks again whether it exists.
   index.countRefresh();
@@ -114,13 +114,13 @@ async function refresh(vault: VaultParts, index: ChunkIndex, options: RefreshOpt
 class Reading {
   added = 0;
   readonly damaged: DamagedPack[] = [];
-  readonly #vault: VaultParts;
+  readonly #vault: VaultCore;
   readonly #index: ChunkIndex;
   readonly #parallel: number;
   readonly #signal: AbortSignal | undefined;
   readonly #progress: NonNullable<RefreshOptions['progress']>;
 
-  constructor(vault: VaultParts, index: ChunkIndex, options: RefreshOptions) {
+  constructor(vault: VaultCore, index: ChunkIndex, options: RefreshOptions) {
     this.#vault = vault;
     this.#index = index;
     this.#parallel = options.parallel ?? 8;

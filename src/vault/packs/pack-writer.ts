@@ -28,7 +28,7 @@ import {
 import { nameText } from './name-text.ts';
 import { PackCipher, defaultLevel, encode } from './sealing.ts';
 import type { Secrets } from '../secrets.ts';
-import type { VaultParts } from './vault-parts.ts';
+import type { VaultCore } from './vault-core.ts';
 
 export interface PackWriterOptions {
   readonly kind: PackKind;
@@ -71,7 +71,7 @@ export class PackWriter {
     packs: 0,
     packBytes: 0,
   };
-  readonly #vault: VaultParts;
+  readonly #vault: VaultCore;
   readonly #index: ChunkIndex;
   readonly #kind: PackKind;
   readonly #writer: string;
@@ -87,7 +87,7 @@ export class PackWriter {
   #failure: { readonly error: unknown } | undefined;
   #partsSinceTurn = 0;
 
-  constructor(vault: VaultParts, index: ChunkIndex, options: PackWriterOptions) {
+  constructor(vault: VaultCore, index: ChunkIndex, options: PackWriterOptions) {
     this.#vault = vault;
     this.#index = index;
     this.#kind = options.kind;

@@ -26,7 +26,7 @@ import { nameText } from './name-text.ts';
 import { readDirectory } from './read-pack.ts';
 import { type Run, joinRuns } from './runs.ts';
 import { PackCipher } from './sealing.ts';
-import type { VaultParts } from './vault-parts.ts';
+import type { VaultCore } from './vault-core.ts';
 
 export interface PartReaderOptions {
   /** Size of the cache in bytes. Default: 24 MiB. */
@@ -72,7 +72,7 @@ const mostRounds = 4;
 const allRounds = 2 * mostRounds;
 
 export class PartReader {
-  readonly #vault: VaultParts;
+  readonly #vault: VaultCore;
   readonly #index: ChunkIndex;
   readonly #parallel: number;
   readonly #signal: AbortSignal | undefined;
@@ -97,7 +97,7 @@ export class PartReader {
   /** Copies that were passed to `onDamage`, by pack and offset. */
   readonly #reported = new Set<string>();
 
-  constructor(vault: VaultParts, index: ChunkIndex, options: PartReaderOptions = {}) {
+  constructor(vault: VaultCore, index: ChunkIndex, options: PartReaderOptions = {}) {
     this.#vault = vault;
     this.#index = index;
     this.#begun = index.clock.now();
@@ -358,7 +358,7 @@ function isUseless(error: unknown): error is AgentError {
   return error instanceof AgentError && ['VAULT_DAMAGED', 'VAULT_OBJECT_MISSING'].includes(error.code);
 }
 
-function lost(vault: VaultParts, name: Name): AgentError {
+function lost(vault: VaultCore, name: Name): AgentError {
   return new AgentError(
     'VAULT_CHUNK_LOST',
     `no pack of ${vault.name} holds the chunk or page ${name.toString('hex')}`,

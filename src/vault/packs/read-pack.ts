@@ -15,7 +15,7 @@ import {
   trailerLength,
 } from './format.ts';
 import { PackCipher } from './sealing.ts';
-import type { VaultParts } from './vault-parts.ts';
+import type { VaultCore } from './vault-core.ts';
 
 /** Large enough for the directory of a full pack of 64 KiB chunks that compress to a third. */
 const suffixLength = 40 * 1024;
@@ -30,7 +30,7 @@ export interface ReadDirectoryOptions extends StoreOptions {
  * errors of the store. It does not read the header; only `openPack` does.
  */
 export async function readDirectory(
-  vault: VaultParts,
+  vault: VaultCore,
   id: string,
   { size, signal }: ReadDirectoryOptions = {},
 ): Promise<PackDirectory> {
@@ -55,13 +55,13 @@ export async function readDirectory(
   return openDirectory(vault, id, length, start, sealed);
 }
 
-async function sizeOf(vault: VaultParts, key: string, options: StoreOptions): Promise<number | undefined> {
+async function sizeOf(vault: VaultCore, key: string, options: StoreOptions): Promise<number | undefined> {
   return (await vault.store.head(key, options))?.size;
 }
 
 /** Only the header, which is additional data, has the kind. So both kinds are tried. */
 function openDirectory(
-  { secrets }: VaultParts,
+  { secrets }: VaultCore,
   id: string,
   size: number,
   start: number,
@@ -93,7 +93,7 @@ export interface OpenedPack {
 }
 
 /** Opens a pack from all its bytes. Any altered bit is detected. Throws VAULT_DAMAGED. */
-export function openPack(vault: VaultParts, id: string, bytes: Buffer): OpenedPack {
+export function openPack(vault: VaultCore, id: string, bytes: Buffer): OpenedPack {
   const kind = parseHeader(id, bytes.subarray(0, headerLength));
   const trailer = bytes.subarray(Math.max(0, bytes.length - trailerLength));
   const { directoryLength } = parseTrailer(id, bytes.length, trailer);
@@ -108,7 +108,7 @@ export function openPack(vault: VaultParts, id: string, bytes: Buffer): OpenedPa
  * the pack and may be truncated.
  */
 export function* openParts(
-  { secrets }: VaultParts,
+  { secrets }: VaultCore,
   { id, kind, parts }: Pick<PackDirectory, 'id' | 'kind' | 'parts'>,
   bytes: Buffer,
 ): Generator<OpenedPart> {

@@ -5,7 +5,7 @@
 import type { Secrets } from '../secrets.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 
-export interface VaultParts {
+export interface VaultCore {
   /** For messages. */
   readonly name: string;
   /** 32 hexadecimal digits. */
