@@ -11,7 +11,7 @@ import { agentVersion } from '../base/version.ts';
 import { shownPoints } from '../restore/mount/mount-record.ts';
 import { TrackerRegistry } from '../tracking/tracker-registry.ts';
 import { createApi, listen } from './api.ts';
-import type { Collaborators } from './collaborators.ts';
+import type { DaemonDependencies } from './daemon-dependencies.ts';
 import { type DaemonConfig, recordPlace } from './config.ts';
 import type { EventStream } from './event-stream.ts';
 import { History } from './history.ts';
@@ -45,7 +45,7 @@ export interface DaemonOptions {
 
 /** Starts everything. On an error, undoes the steps that were done. */
 export async function createDaemon(
-  collaborators: Collaborators,
+  dependencies: DaemonDependencies,
   settings: DaemonSettings,
   config: DaemonConfig,
   options: DaemonOptions = {},
@@ -55,15 +55,15 @@ export async function createDaemon(
   await using steps = new AsyncDisposableStack();
   makeDirectory(settings.runDirectory, '--run-dir');
   const { pinDirectory, runDirectory, stateDirectory } = settings;
-  const trackers = new TrackerRegistry(collaborators.trackerCandidates({ pinDirectory, runDirectory }));
-  const instance = claimInstance(settings.pidFile, collaborators.tryLock);
+  const trackers = new TrackerRegistry(dependencies.trackerCandidates({ pinDirectory, runDirectory }));
+  const instance = claimInstance(settings.pidFile, dependencies.tryLock);
   steps.defer(() => instance.release());
   claimTracking(trackers, pinDirectory);
   steps.defer(() => trackers.close());
   const logFile = new LogFile(settings.logFile);
   steps.defer(() => logFile.close());
   const log = createLog(logFile, settings.logLevel);
-  await collaborators.thawLeftovers(settings.runDirectory, log);
+  await dependencies.thawLeftovers(settings.runDirectory, log);
   logFile.open();
 
   makeDirectory(settings.stateDirectory, '--state-dir');
@@ -77,17 +77,17 @@ export async function createDaemon(
     log.warn({ job: uuid, error }, 'job was interrupted');
 
   // Runs in the background: lvm2 may be busy with other work.
-  void collaborators.removeLeftoverSnapshots?.(settings.stateDirectory, log);
+  void dependencies.removeLeftoverSnapshots?.(settings.stateDirectory, log);
 
   const waiting = await (config.reboot_continuity
     ? checkUnusedRecord(recordPlace(config, stateDirectory), readBootId(), log)
     : undefined);
   const resumed = (await readOutcome(runDirectory)) ?? waiting;
-  const marks = resumed && (await markBootLoaderFiles(resumed, collaborators.listDevices, trackers, log));
+  const marks = resumed && (await markBootLoaderFiles(resumed, dependencies.listDevices, trackers, log));
   const reboot = marks?.outcome;
   const start = withReasonOfReboot(trackers.start, reboot);
-  const findDevice: Collaborators['findDevice'] = async (devices, name) =>
-    collaborators.findDevice(devices, name, await shownPoints(runDirectory));
+  const findDevice: DaemonDependencies['findDevice'] = async (devices, name) =>
+    dependencies.findDevice(devices, name, await shownPoints(runDirectory));
   // The image that a job makes in its freeze shows that job as freezing. A restored machine knows the job by that.
   const atFreeze = {
     hold: () => {
@@ -100,7 +100,7 @@ export async function createDaemon(
     },
   };
   const jobs: JobTable = new JobTable({
-    collaborators: { ...collaborators, findDevice },
+    dependencies: { ...dependencies, findDevice },
     history,
     environment: {
       log,
@@ -116,7 +116,7 @@ export async function createDaemon(
   });
   const streams = new Set<EventStream>();
   const uptime = () => (performance.now() - started) / 1000;
-  const { listDevices } = collaborators;
+  const { listDevices } = dependencies;
   const api = createApi(
     {
       jobs,
@@ -144,7 +144,7 @@ export async function createDaemon(
   return {
     log,
     crash: async () => {
-      await collaborators.thawLeftovers(settings.runDirectory, log).catch(() => undefined);
+      await dependencies.thawLeftovers(settings.runDirectory, log).catch(() => undefined);
       logFile.force();
     },
     reopenLog: () => logFile.reopen(),
@@ -155,7 +155,7 @@ export async function createDaemon(
       await close();
       // Pinned tracking continues in the kernel.
       await trackers.close().catch((err: unknown) => log.error({ err }, 'a tracker could not be closed'));
-      await collaborators.thawLeftovers(settings.runDirectory, log);
+      await dependencies.thawLeftovers(settings.runDirectory, log);
       log.info('dattod has stopped');
       await opened.disposeAsync();
       return tidy;

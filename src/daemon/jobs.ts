@@ -10,7 +10,7 @@ import type { DevicePair, JobEnvironment, PreparedJob, PrepareJob, RunningJob } 
 import { AgentError, toAgentError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { freshUuid } from '../base/random.ts';
-import type { Collaborators } from './collaborators.ts';
+import type { DaemonDependencies } from './daemon-dependencies.ts';
 import type { JobOptionsDocument } from '../api/job-options.ts';
 import type { JobStatus } from '../api/job-status.ts';
 import type { StartDocument } from '../api/start.ts';
@@ -20,7 +20,7 @@ import { type Preparation, Preparations } from './preparations.ts';
 import { type Reservation, Reservations } from './reservations.ts';
 
 export interface JobTableOptions {
-  readonly collaborators: Pick<Collaborators, 'prepareJob' | 'listDevices' | 'findDevice'>;
+  readonly dependencies: Pick<DaemonDependencies, 'prepareJob' | 'listDevices' | 'findDevice'>;
   readonly history: History;
   readonly environment: JobEnvironment;
   readonly defaults: JobOptionsDocument;
@@ -83,7 +83,7 @@ export class JobTable {
   }
 
   async #start(request: StartDocument, gone: AbortSignal | undefined): Promise<JobStatus> {
-    const { listDevices, findDevice } = this.#options.collaborators;
+    const { listDevices, findDevice } = this.#options.dependencies;
     const devices = await listDevices();
     const pairs: DevicePair[] = [];
     for (const { device, target } of request.devices)
@@ -125,8 +125,8 @@ export class JobTable {
     preparation: Preparation,
     reservation: Reservation,
   ): Promise<PreparedJob> {
-    const { collaborators, environment } = this.#options;
-    return preparation.run((signal) => collaborators.prepareJob({ ...request, signal }, environment), {
+    const { dependencies, environment } = this.#options;
+    return preparation.run((signal) => dependencies.prepareJob({ ...request, signal }, environment), {
       late: (prepared) => prepared.discard(),
       rest: (over) => this.#preparations.goesOn(over.then(() => this.#reservations.release(reservation))),
     });

@@ -2,7 +2,7 @@
  * `dattod --remove-tracking`: removes programs, maps and traces from the kernel without a daemon. The removal of a
  * package has to do this (docs/tracking.md). The next incremental then becomes a differential.
  */
-import type { Collaborators } from './collaborators.ts';
+import type { DaemonDependencies } from './daemon-dependencies.ts';
 import { claimInstance } from './instance.ts';
 import type { DaemonSettings } from './settings.ts';
 import { writeOut } from '../base/visible.ts';
@@ -13,7 +13,7 @@ import { writeOut } from '../base/visible.ts';
  */
 export async function removeTracking(
   { pidFile, pinDirectory, runDirectory }: DaemonSettings,
-  { tryLock, trackerCandidates }: Pick<Collaborators, 'tryLock' | 'trackerCandidates'>,
+  { tryLock, trackerCandidates }: Pick<DaemonDependencies, 'tryLock' | 'trackerCandidates'>,
 ): Promise<number> {
   // A running daemon would begin to track again with its next job.
   const instance = claimInstance(pidFile, tryLock);

@@ -4,7 +4,7 @@ import { AgentError } from '../base/errors.ts';
 import { reportError } from '../base/report.ts';
 import { writeError } from '../base/visible.ts';
 import { exitNow } from '../linux/exit.ts';
-import type { Collaborators } from './collaborators.ts';
+import type { DaemonDependencies } from './daemon-dependencies.ts';
 import { parseDaemonArguments } from './command-line.ts';
 import { detach, reportStart } from './detach.ts';
 import type { Daemon } from './daemon.ts';
@@ -14,7 +14,7 @@ import type { DaemonSettings } from './settings.ts';
 /** Runs dattod with its arguments. Resolves with the exit code; for a daemon, after it has ended. */
 export async function runDattod(
   args: readonly string[],
-  load: () => Promise<Collaborators>,
+  load: () => Promise<DaemonDependencies>,
 ): Promise<number> {
   try {
     if (args[0] === 'reboot') return await (await import('./reboot/run.ts')).runReboot(args.slice(1), load);
@@ -40,12 +40,12 @@ export async function runDattod(
   }
 }
 
-async function serve(settings: DaemonSettings, load: () => Promise<Collaborators>): Promise<number> {
+async function serve(settings: DaemonSettings, load: () => Promise<DaemonDependencies>): Promise<number> {
   process.title = 'dattod';
   // Images, logs and records hold data from the disks, so only root may read them.
   process.umask(0o077);
   // Loaded here, so that a parent that only detaches stays small and fast.
-  const [{ createDaemon }, { readConfig }, collaborators] = await Promise.all([
+  const [{ createDaemon }, { readConfig }, dependencies] = await Promise.all([
     import('./daemon.ts'),
     import('./config.ts'),
     load(),
@@ -55,7 +55,7 @@ async function serve(settings: DaemonSettings, load: () => Promise<Collaborators
     for (const signal of ['SIGTERM', 'SIGINT'] as const)
       process.on(signal, () => resolve(`dattod got ${signal}`));
   });
-  const daemon = await createDaemon(collaborators, settings, config);
+  const daemon = await createDaemon(dependencies, settings, config);
   process.on('SIGHUP', () => reopenLog(daemon));
   guardAgainstCrashes(daemon);
   await reportStart({ ready: true });

@@ -7,7 +7,7 @@ import { Chain } from '../tracking/chain.ts';
 import type { DeviceTracking, TrackerRegistry, TrackerSupport } from '../tracking/tracker-registry.ts';
 import { fingerprintUnit } from '../tracking/fingerprints.ts';
 import type { DeviceNumbers } from '../tracking/tracker.ts';
-import type { Collaborators } from './collaborators.ts';
+import type { DaemonDependencies } from './daemon-dependencies.ts';
 import type {
   ChainDocument,
   ContinuityDocument,
@@ -18,7 +18,7 @@ import type {
 import type { JobTable } from './jobs.ts';
 import { describeOutcome, type RebootOutcome } from './reboot/outcome.ts';
 
-export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'findDevice'> {
+export interface TrackingDependencies extends Pick<DaemonDependencies, 'listDevices' | 'findDevice'> {
   readonly trackers: TrackerRegistry;
   readonly jobs: JobTable;
   readonly log: Log;
@@ -29,14 +29,14 @@ export interface TrackingParts extends Pick<Collaborators, 'listDevices' | 'find
 }
 
 export class Tracking {
-  readonly #parts: TrackingParts;
+  readonly #dependencies: TrackingDependencies;
 
-  constructor(parts: TrackingParts) {
-    this.#parts = parts;
+  constructor(dependencies: TrackingDependencies) {
+    this.#dependencies = dependencies;
   }
 
   async describe(): Promise<TrackingDocument> {
-    const { trackers, listDevices } = this.#parts;
+    const { trackers, listDevices } = this.#dependencies;
     const support = await trackers.support();
     const devices = await listDevices();
     const documents: DeviceTrackingDocument[] = [];
@@ -45,7 +45,7 @@ export class Tracking {
       if (described === undefined) continue;
       const looked = await trackers.look(described);
       if (looked === undefined && !device.backup.possible) continue;
-      documents.push(deviceTracking(device, looked, support, this.#parts.reboot));
+      documents.push(deviceTracking(device, looked, support, this.#dependencies.reboot));
     }
     for (const { path, ...numbers } of await trackers.tracked())
       if (!devices.some((device) => isSame(device, numbers))) documents.push(goneDevice(path));
@@ -56,14 +56,14 @@ export class Tracking {
         why,
         help: help === '' ? null : help,
       })),
-      continuity: await this.#parts.continuity(),
+      continuity: await this.#dependencies.continuity(),
       devices: documents,
     };
   }
 
   /** Ends the tracking of the device of this name, or of all devices. Throws DEVICE_BUSY while a job needs it. */
   async stop(name: string | undefined): Promise<TrackingStoppedDocument> {
-    const { trackers, listDevices, findDevice, log } = this.#parts;
+    const { trackers, listDevices, findDevice, log } = this.#dependencies;
     const devices = await listDevices();
     const stopped: string[] = [];
     if (name === undefined) {
@@ -87,19 +87,19 @@ export class Tracking {
   async #named(
     name: string,
     devices: readonly Device[],
-    findDevice: Collaborators['findDevice'],
+    findDevice: DaemonDependencies['findDevice'],
   ): Promise<DeviceNumbers & Pick<Device, 'path'>> {
     try {
       return await findDevice(devices, name);
     } catch (thrown) {
-      const gone = (await this.#parts.trackers.tracked()).find(({ path }) => path === name);
+      const gone = (await this.#dependencies.trackers.tracked()).find(({ path }) => path === name);
       if (gone === undefined || toAgentError(thrown).code !== 'DEVICE_NOT_FOUND') throw thrown;
       return gone;
     }
   }
 
   async #isTracked(numbers: DeviceNumbers, devices: readonly Device[]): Promise<boolean> {
-    const { trackers } = this.#parts;
+    const { trackers } = this.#dependencies;
     const device = devices.find((each) => isSame(each, numbers));
     const described = device && trackedDevice(device, devices);
     if (described !== undefined && (await trackers.look(described)) !== undefined) return true;
@@ -107,7 +107,7 @@ export class Tracking {
   }
 
   #refuseWhileRunning(path?: string): void {
-    const job = this.#parts.jobs
+    const job = this.#dependencies.jobs
       .running()
       .find(({ devices }) => path === undefined || devices.some(({ device }) => device === path));
     if (job !== undefined)

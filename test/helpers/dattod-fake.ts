@@ -1,8 +1,8 @@
 /** dattod with a fake engine and fake devices (fake-engine.ts). Everything else is real. */
 import { tryLock } from '../../src/linux/flock.ts';
 import { runDattod } from '../../src/daemon/run.ts';
-import { fakeCollaborators } from './fake-engine.ts';
+import { fakeDependencies } from './fake-engine.ts';
 
 process.exit(
-  await runDattod(process.argv.slice(2), () => Promise.resolve({ ...fakeCollaborators(100), tryLock })),
+  await runDattod(process.argv.slice(2), () => Promise.resolve({ ...fakeDependencies(100), tryLock })),
 );

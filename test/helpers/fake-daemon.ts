@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type Daemon, createDaemon, type DaemonOptions } from '../../src/daemon/daemon.ts';
 import { defaultConfig } from '../../src/daemon/config.ts';
 import { defaultSettings } from '../../src/daemon/settings.ts';
-import { fakeCollaborators } from './fake-engine.ts';
+import { fakeDependencies } from './fake-engine.ts';
 
 export interface FakeDaemon {
   readonly socket: string;
@@ -18,7 +18,7 @@ export async function startFakeDaemon(tickMs = 5, options: DaemonOptions = {}): 
   const directory = mkdtempSync(join(tmpdir(), 'fake-daemon-'));
   const socket = join(directory, 'sock');
   const daemon = await createDaemon(
-    fakeCollaborators(tickMs),
+    fakeDependencies(tickMs),
     {
       ...defaultSettings,
       socket,

@@ -14,7 +14,7 @@ import type { DeviceStatus, JobStatus } from '../../src/api/job-status.ts';
 import { trackedDevice } from '../../src/tracking/tracked-device.ts';
 import { initialStatus } from '../../src/backup/initial-status.ts';
 import { AgentError } from '../../src/base/errors.ts';
-import type { Collaborators } from '../../src/daemon/collaborators.ts';
+import type { DaemonDependencies } from '../../src/daemon/daemon-dependencies.ts';
 import type { Device } from '../../src/devices/device.ts';
 import { fakeDevice } from './fake-device.ts';
 import { fakeTracker } from './fake-tracker.ts';
@@ -60,7 +60,7 @@ export const fakeDevices: readonly Device[] = [
   fakeDevice('fdb', { minor: 16, backup: { possible: false, how: 'swap in use' } }),
 ];
 
-export function fakeCollaborators(tickMs = 20): Collaborators {
+export function fakeDependencies(tickMs = 20): DaemonDependencies {
   return {
     prepareJob: (request, environment) => prepare(request, environment, tickMs),
     listDevices: () => Promise.resolve(fakeDevices),

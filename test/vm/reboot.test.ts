@@ -42,7 +42,7 @@ type Name = keyof typeof data;
 const names: readonly Name[] = ['a', 'b', 'c'];
 /** The machine is emulated, and may run beside other work. */
 const patienceMs = 300_000;
-const collaborators = {
+const dependencies = {
   ...{ prepareJob, listDevices, findDevice: (...args: Parameters<typeof findDevice>) => findDevice(...args) },
   ...{ thawLeftovers, tryLock, trackerCandidates },
 };
@@ -64,7 +64,7 @@ async function reboot(what: string): Promise<string> {
     : ['--state-dir', state, '--run-dir', run, '--config', config];
   const code = await runReboot(
     [...what.split(' '), ...places],
-    () => Promise.resolve(collaborators),
+    () => Promise.resolve(dependencies),
     (line) => said.push(line),
   );
   assert.equal(code, 0);
@@ -98,7 +98,7 @@ function mountAll(): void {
 
 async function startDaemon(): Promise<void> {
   daemon = await createDaemon(
-    collaborators,
+    dependencies,
     { ...defaultSettings, stateDirectory: state, runDirectory: run, logFile: '/tmp/log' },
     await readConfig(config, true),
   );

@@ -7,7 +7,7 @@ import { AgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
 import { TrackerRegistry } from '../../tracking/tracker-registry.ts';
 import { prepareRecordDevice, removeRecord } from '../../tracking/reboot/place.ts';
-import type { Collaborators } from '../collaborators.ts';
+import type { DaemonDependencies } from '../daemon-dependencies.ts';
 import { readConfig, recordPlace } from '../config.ts';
 import { defaultSettings } from '../settings.ts';
 import { type DeviceOutcome, readOutcome, writeOutcome, type RebootOutcome } from './outcome.ts';
@@ -75,7 +75,7 @@ export function rebootCommand(
 /** Runs `dattod reboot` with its arguments. Resolves with the exit code. */
 export async function runReboot(
   args: readonly string[],
-  load: () => Promise<Collaborators>,
+  load: () => Promise<DaemonDependencies>,
   say: Say = (line) => writeOut(`${line}\n`),
 ): Promise<number> {
   const command = rebootCommand(async (what, values, device) => {
@@ -116,7 +116,7 @@ async function prepare(path: string): Promise<void> {
 async function work(
   what: 'save' | 'resume',
   values: Values,
-  load: () => Promise<Collaborators>,
+  load: () => Promise<DaemonDependencies>,
   say: Say,
 ): Promise<void> {
   const config = await readConfig(values.config, false);
@@ -182,7 +182,7 @@ function seconds(option: string, text = ''): number {
  * lose its tracking.
  */
 async function listTracked(
-  listDevices: Collaborators['listDevices'],
+  listDevices: DaemonDependencies['listDevices'],
   trackers: Pick<TrackerRegistry, 'tracked'>,
 ): Promise<readonly Device[]> {
   const tracked = await trackers.tracked();

@@ -3,14 +3,14 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { ChainDocument } from '../../api/tracking.ts';
-import type { Collaborators } from '../collaborators.ts';
+import type { DaemonDependencies } from '../daemon-dependencies.ts';
 import type { EventStream } from '../event-stream.ts';
 import type { JobTable } from '../jobs.ts';
 import type { Tracking } from '../tracking.ts';
 
 export interface RouteContext {
   readonly jobs: JobTable;
-  readonly listDevices: Collaborators['listDevices'];
+  readonly listDevices: DaemonDependencies['listDevices'];
   readonly tracking: Tracking;
   readonly chains: () => Promise<ChainDocument[]>;
   /** Seconds since the daemon started. */

@@ -6,7 +6,7 @@ import type { TrackerPlaces } from '../tracking/candidates.ts';
 import type { TrackerCandidate } from '../tracking/tracker-registry.ts';
 import type { TryLock } from './instance.ts';
 
-export interface Collaborators {
+export interface DaemonDependencies {
   readonly prepareJob: PrepareJob;
   /** Lists the block devices of this machine. */
   readonly listDevices: () => Promise<readonly Device[]>;
