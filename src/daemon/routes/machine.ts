@@ -5,7 +5,7 @@ import { errorDocument } from '../../api/error.ts';
 import { basicInfoDocument, completeInfoDocument, healthDocument } from '../../api/info.ts';
 import { ref } from '../../api/schema.ts';
 import { agentVersion } from '../../base/version.ts';
-import { basicInfo, completeInfo, describeDevice } from '../info.ts';
+import { basicInfo, completeInfo, describeDevice } from '../machine-info.ts';
 import type { Api, RouteContext } from './context.ts';
 
 export function machineRoutes(api: Api, { jobs, listDevices, uptime }: RouteContext): void {

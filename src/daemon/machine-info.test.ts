@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fakeDevices } from '../../test/helpers/fake-engine.ts';
-import { basicInfo, completeInfo, describeDevice, lsbRelease, parseOsRelease } from './info.ts';
+import { basicInfo, completeInfo, describeDevice, lsbRelease, parseOsRelease } from './machine-info.ts';
 
 test('os-release: quotes, escapes, comments', () => {
   const values = parseOsRelease(
