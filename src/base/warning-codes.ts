@@ -33,5 +33,5 @@ const table = {
 
 export type WarningCode = keyof typeof table;
 
-/** @internal For docs/errors.md. */
+/** The codes with their meaning, for docs/errors.md and the schema of a job's status. */
 export const warningSummaries: Readonly<Record<WarningCode, string>> = table;

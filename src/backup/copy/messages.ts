@@ -184,8 +184,6 @@ export interface CopyCalls {
   close: { args: undefined; result: undefined };
 }
 
-export type CallName = keyof CopyCalls;
-
 export interface CopyProtocol {
   readonly calls: CopyCalls;
   readonly notices: {
