@@ -53,7 +53,7 @@ test('marking and clearing agree with a model, and so do the extents', () => {
       assert.equal(totalLength(extents), bitmap.bytes());
       const again = new Bitmap(size, unit);
       for (const { offset, length } of extents) again.mark(offset, length);
-      assert.deepEqual(again.words, bitmap.words);
+      assert.deepEqual(again.content, bitmap.content);
     }),
   );
 });

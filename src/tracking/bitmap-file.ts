@@ -27,16 +27,15 @@ export async function writeBitmapFile(
   bitmap: Bitmap,
   generations: readonly Generation[] = [],
 ): Promise<void> {
-  const words = Buffer.from(bitmap.words.buffer, bitmap.words.byteOffset, bitmap.words.byteLength);
   const header = Buffer.alloc(headerSize);
   header.write(magic, 0, 'latin1');
   header.writeUInt32LE(version, 8);
-  header.writeUInt32LE(crc32c(words), 12);
+  header.writeUInt32LE(crc32c(bitmap.content), 12);
   header.writeBigUInt64LE(BigInt(bitmap.size), 16);
   header.writeBigUInt64LE(BigInt(bitmap.unit), 24);
   for (const [i, at] of generationsAt.entries()) header.writeBigUInt64LE(toNumber(generations[i]), at);
   header.writeUInt32LE(crc32c(header.subarray(0, headerSize - 4)), headerSize - 4);
-  await replaceFile(path, header, words);
+  await replaceFile(path, header, bitmap.content);
 }
 
 /**
@@ -52,8 +51,8 @@ export async function readBitmapFile(path: string): Promise<BitmapFile | undefin
   const words = bytes.subarray(headerSize);
   if (crc32c(words) !== header.readUInt32LE(12)) return undefined;
   const bitmap = new Bitmap(Number(header.readBigUInt64LE(16)), Number(header.readBigUInt64LE(24)));
-  if (bitmap.words.byteLength !== words.length) return undefined;
-  new Uint8Array(bitmap.words.buffer).set(words);
+  if (bitmap.content.length !== words.length) return undefined;
+  bitmap.load(words);
   const generations = generationsAt.map((at) => fromNumber(header.readBigUInt64LE(at)));
   return { bitmap, generations: generations.filter((each) => each !== undefined) };
 }

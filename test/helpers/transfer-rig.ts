@@ -204,7 +204,7 @@ export function rig(
     const stashes = mode === 'stash' || mode === 'frozen';
     const count = stashes ? 0 : new SegmentCursor(set).next(items, Infinity).count;
     // Frozen passes that compare send the blocks that differ. The other passes send the set.
-    if (mode === 'copy' || stashes) send.words.set(set.words);
+    if (mode === 'copy' || stashes) send.load(set.content);
     else send.fill(false);
     found.fill(false);
     control.rewind();

@@ -27,7 +27,7 @@ import { makeLoop } from '../helpers/loop.ts';
 function recordFor(size: number): Buffer {
   const dirty = new Bitmap(size, 4096);
   // The map is random, so that it is as long as such a map can be.
-  randomBytes(dirty.words.byteLength).copy(Buffer.from(dirty.words.buffer));
+  dirty.load(randomBytes(dirty.content.length));
   const device = {
     ...{ path: '/dev/x', uuid: 'u', size, partitionStart: 0, identity: '', signs: { sign: '1' } },
     ...{ epoch: { id: 'e', since: 1 }, dirty },

@@ -3,14 +3,14 @@ import type { Bitmap } from '../../base/bitmap.ts';
 
 /** Sets every unit the byte range touches. */
 export function markShared(bitmap: Bitmap, offset: number, length: number): void {
-  each(bitmap, offset, length, (word, mask) => Atomics.or(bitmap.words, word, mask));
+  each(bitmap, offset, length, (word, mask) => bitmap.orWord(word, mask));
 }
 
 /** Clears every unit the byte range touches. */
 export function clearShared(bitmap: Bitmap, offset: number, length: number): void {
   each(bitmap, offset, length, (word, mask) => {
     // A page that was never written stays unwritten.
-    if ((Atomics.load(bitmap.words, word) & mask) !== 0) Atomics.and(bitmap.words, word, ~mask);
+    if ((bitmap.word(word) & mask) !== 0) bitmap.andNotWord(word, mask);
   });
 }
 
@@ -18,7 +18,7 @@ export function clearShared(bitmap: Bitmap, offset: number, length: number): voi
 export function allMarked(bitmap: Bitmap, offset: number, length: number): boolean {
   let all = true;
   each(bitmap, offset, length, (word, mask) => {
-    if ((Atomics.load(bitmap.words, word) & mask) !== mask) all = false;
+    if ((bitmap.word(word) & mask) !== mask) all = false;
   });
   return all;
 }

@@ -153,7 +153,7 @@ export class CopyPool {
   /** Reads the allocation map as a whole. */
   async readMap(state: MountState): Promise<ReadMap> {
     const used = new Bitmap(this.#setup.deviceSize, this.#setup.unit);
-    const args = { state, used: used.words.buffer, kept: undefined };
+    const args = { state, used: used.buffer, kept: undefined };
     return { used, ...(await this.#threads.first.call('map', args)) };
   }
 
@@ -166,10 +166,10 @@ export class CopyPool {
     const used = (this.#keptMap ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit));
     const result = await this.#threads.first.call('map', {
       state,
-      used: used.words.buffer,
+      used: used.buffer,
       kept: {
         reading: ++this.#readings,
-        written: written && { unit: written.unit, bits: written.words.buffer },
+        written: written && { unit: written.unit, bits: written.buffer },
       },
     });
     return { used, ...result };
@@ -183,7 +183,7 @@ export class CopyPool {
   /** Learns which units of the set already read as zeros at the target, if the target can tell. */
   async readZeroMap(set: Bitmap): Promise<void> {
     await this.#threads.untilFlushed(async () => {
-      if (this.facts.abilities.zeroMap) await this.#threads.first.call('zeroMap', { used: set.words.buffer });
+      if (this.facts.abilities.zeroMap) await this.#threads.first.call('zeroMap', { used: set.buffer });
     });
   }
 
@@ -385,7 +385,7 @@ export class CopyPool {
     this.#threads.image.witnesses.forget(set);
     return this.#threads.untilFlushed(async (again) => {
       if (again && this.hasUnconfirmed) throw this.#threads.lostUnconfirmed();
-      return (await this.#threads.first.call('trim', { freed: set.words.buffer })).bytes;
+      return (await this.#threads.first.call('trim', { freed: set.buffer })).bytes;
     });
   }
 
@@ -557,8 +557,8 @@ export class CopyPool {
   /** Makes the map of the image in a committing target, after `seal`. The bitmaps are those of `CommittingTarget.buildMap`. */
   async buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot> {
     return this.#threads.first.call('buildMap', {
-      touched: touched.words.buffer,
-      used: used.clone().words.buffer,
+      touched: touched.buffer,
+      used: used.clone().buffer,
     });
   }
 

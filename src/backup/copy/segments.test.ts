@@ -25,7 +25,7 @@ test('segments walk every extent once, in items of at most 4 MiB', () => {
     }
     assert.ok(bytes < 20 * MiB + itemSize);
   }
-  assert.deepEqual(again.words, set.words);
+  assert.deepEqual(again.content, set.content);
 });
 
 test('places to measure are spread over the set', () => {

@@ -60,7 +60,14 @@ const depthShared = 4;
 /** How long a server that is back may refuse a further connection that can be done without, in milliseconds. */
 const refusalMs = 2000;
 
-/** Memory that all threads of a pool and their coordinator see; the bitmaps are described with ThreadSetup. */
+/**
+ * Memory that all threads of a pool and their coordinator see; the bitmaps are described with ThreadSetup.
+ *
+ * The threads mark in `unconfirmed` and `found`. In `targetZero`, one thread marks before the copy begins, and all
+ * threads clear units later. Clearing units leaves the summaries alone (base/bitmap.ts). Only the coordinator changes
+ * `send` and `stashed`. The coordinator empties a bitmap of the threads only after all of them have answered their
+ * calls, so it clears no summary bit whose unit is about to be marked. It may read these bitmaps at any time.
+ */
 export class SharedMemory {
   readonly control: Control;
   readonly items = new Float64Array(new SharedArrayBuffer(maximumItems * 16));
@@ -211,11 +218,11 @@ export class CopyThreads {
       threads,
       items: memory.items.buffer,
       unit,
-      send: memory.send.words.buffer,
-      unconfirmed: memory.unconfirmed.words.buffer,
-      stashed: memory.stashed.words.buffer,
-      found: memory.found.words.buffer,
-      targetZero: memory.targetZero.words.buffer,
+      send: memory.send.buffer,
+      unconfirmed: memory.unconfirmed.buffer,
+      stashed: memory.stashed.buffer,
+      found: memory.found.buffer,
+      targetZero: memory.targetZero.buffer,
       samples: memory.samples.buffer,
       fingerprintPath,
       key,

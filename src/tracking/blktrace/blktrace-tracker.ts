@@ -234,7 +234,7 @@ export class BlktraceTracker implements Tracker {
     const identity = deviceIdentity(device, live, await bootId());
     const { size } = device;
     const unit = unitFor(size);
-    const maps = [new Bitmap(size, unit).words.buffer, new Bitmap(size, unit).words.buffer] as const;
+    const maps = [new Bitmap(size, unit).buffer, new Bitmap(size, unit).buffer] as const;
     const gauges = new Int32Array(new SharedArrayBuffer(8));
     const epoch = { id: freshUuid(), since: Date.now() };
     const generation = newGeneration();

@@ -175,7 +175,7 @@ function take({ disk, key, settled }: Take['args'], time: number | undefined): T
   if (time === undefined || one?.devices.has(key) !== true)
     throw new AgentError('EPOCH_ENDED', 'its tracking has ended');
   const { generation, map } = one.reader.follower.take(key, time, settled);
-  return { generation, map: map.words.buffer };
+  return { generation, map: map.buffer };
 }
 
 /** The main thread shows these numbers; nothing depends on them. */

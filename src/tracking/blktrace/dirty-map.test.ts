@@ -22,10 +22,7 @@ const step = fc.oneof<fc.Arbitrary<Step>[]>(
 test('a take yields all marks since the last committed take, with any events in between', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-      const dirty = new DirtyMap(size, unit, [
-        new Bitmap(size, unit).words.buffer,
-        new Bitmap(size, unit).words.buffer,
-      ]);
+      const dirty = new DirtyMap(size, unit, [new Bitmap(size, unit).buffer, new Bitmap(size, unit).buffer]);
       /** Marked since the last committed take, with the writes that were under way at takes that are not committed. */
       let since = new Set<number>();
       let fresh = new Set<number>();
@@ -58,10 +55,7 @@ test('a take yields all marks since the last committed take, with any events in 
 });
 
 test('marks outside the device are ignored', () => {
-  const dirty = new DirtyMap(size, unit, [
-    new Bitmap(size, unit).words.buffer,
-    new Bitmap(size, unit).words.buffer,
-  ]);
+  const dirty = new DirtyMap(size, unit, [new Bitmap(size, unit).buffer, new Bitmap(size, unit).buffer]);
   dirty.mark(-3 * unit, 1);
   dirty.mark(size - 1, size + unit * 5);
   assert.deepEqual(

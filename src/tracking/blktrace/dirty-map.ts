@@ -62,17 +62,16 @@ export class DirtyMap {
 
   #set(map: Bitmap, start: number, end: number): void {
     const last = Math.ceil(end / this.unit);
-    const mine = map.words;
-    const other = (map === this.#active ? this.#taken : this.#active).words;
+    const other = map === this.#active ? this.#taken : this.#active;
     for (let index = Math.floor(start / this.unit); index < last;) {
       const word = index >>> 5;
       const bit = index & 31;
       const bits = Math.min(32 - bit, last - index);
       const mask = bits === 32 ? -1 : ((1 << bits) - 1) << bit;
-      const before = mine[word]!;
-      const fresh = mask & ~(before | other[word]!);
+      const before = map.word(word);
+      const fresh = mask & ~(before | other.word(word));
       if (fresh !== 0) this.#units += popcount(fresh);
-      if ((before & mask) !== mask) mine[word] = before | mask;
+      if ((before & mask) !== mask) map.orWord(word, mask);
       index += bits;
     }
   }

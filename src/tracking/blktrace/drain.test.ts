@@ -104,11 +104,7 @@ function traced(following: Following): {
   const kernel = new Kernel();
   const follower = new Follower(following);
   const maps = [new Bitmap(units * unit, unit), new Bitmap(units * unit, unit)] as const;
-  follower.add(
-    'part',
-    1024 * unit,
-    new DirtyMap(units * unit, unit, [maps[0].words.buffer, maps[1].words.buffer]),
-  );
+  follower.add('part', 1024 * unit, new DirtyMap(units * unit, unit, [maps[0].buffer, maps[1].buffer]));
   const reader = new DiskReader('/dev/sda', kernel, follower);
   const buffer = Buffer.alloc(4096);
   return { kernel, reader, drained: () => drain([reader], kernel, buffer).get(reader)! };

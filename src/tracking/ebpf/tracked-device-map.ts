@@ -190,7 +190,7 @@ export class TrackedDeviceMap {
     }
     moveMarks(this.#marked);
     const dirty = new Bitmap(shape.size, shape.unit);
-    dirty.words.set(taken);
+    dirty.load(taken);
     this.#addInFlight(dirty, inFlight);
     const number = ++this.#takes;
     return {
@@ -214,8 +214,9 @@ export class TrackedDeviceMap {
     const dirty = new Bitmap(shape.size, shape.unit);
     if (this.counters().everything > 0n) dirty.fill(true);
     else {
-      dirty.words.set(taken);
-      copyMarks(this.#marked, new Int32Array(dirty.words.buffer, 0, taken.length));
+      const marks = taken.slice();
+      copyMarks(this.#marked, marks);
+      dirty.load(marks);
       this.#addInFlight(dirty, inFlight);
     }
     return dirty;

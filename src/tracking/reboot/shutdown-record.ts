@@ -67,10 +67,9 @@ interface Text extends Omit<RebootRecord, 'devices'> {
 export function encodeRecord(record: RebootRecord): Buffer {
   const maps: Buffer[] = [];
   const devices = record.devices.map(({ dirty, ...rest }) => {
-    const words = Buffer.from(dirty.words.buffer, dirty.words.byteOffset, dirty.words.byteLength);
-    const packed = deflateRawSync(words, { level: 1 });
+    const packed = deflateRawSync(dirty.content, { level: 1 });
     maps.push(packed);
-    return { ...rest, unit: dirty.unit, packed: packed.length, length: words.length };
+    return { ...rest, unit: dirty.unit, packed: packed.length, length: dirty.content.length };
   });
   const text = Buffer.from(JSON.stringify({ ...record, devices } satisfies Text));
   return withHeader(text.length, Buffer.concat([text, ...maps]));
@@ -139,9 +138,7 @@ export function decodeRecord(bytes: Buffer): RebootRecord | string | undefined {
       const words = inflateRawSync(body.subarray(at, at + packed), { maxOutputLength: expected + 1 });
       at += packed;
       const dirty = new Bitmap(rest.size, unit);
-      if (words.length !== dirty.words.byteLength)
-        throw new RangeError(`a map of ${words.length} bytes, not ${dirty.words.byteLength}`);
-      new Uint8Array(dirty.words.buffer).set(words);
+      dirty.load(words);
       return { ...rest, dirty };
     });
     return { ...text, devices };
