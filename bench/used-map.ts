@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { Bitmap } from '../src/base/bitmap.ts';
 import { formatBytes, KiB, TiB } from '../src/base/bytes.ts';
 import { markUsed } from '../src/filesystems/mark-used.ts';
-import { readVerifiedUsedMap } from '../src/filesystems/verified.ts';
+import { readVerifiedUsedMap } from '../src/filesystems/read-verified-used-map.ts';
 import { exec } from '../test/helpers/exec.ts';
 import { attachLoop, detachLoop, mountDevice, unmount } from '../test/helpers/loop.ts';
 import { openImage } from '../test/helpers/used-extents.ts';

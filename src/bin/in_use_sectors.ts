@@ -7,7 +7,7 @@ import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
 import { writeError } from '../base/visible.ts';
 import { openDeviceSource } from '../block/device-source.ts';
-import { readVerifiedUsedMap } from '../filesystems/verified.ts';
+import { readVerifiedUsedMap } from '../filesystems/read-verified-used-map.ts';
 
 const output = new StandardOutput();
 

@@ -6,7 +6,7 @@ import { Bitmap } from '../base/bitmap.ts';
 import type { ReadAt } from '../block/source.ts';
 import { markUsed } from './mark-used.ts';
 import { probe } from './probe.ts';
-import { readVerifiedUsedMap } from './verified.ts';
+import { readVerifiedUsedMap } from './read-verified-used-map.ts';
 
 const size = 256 * 1024 + 512;
 

@@ -1,6 +1,6 @@
 /**
- * Reads the used map of any device: one filesystem, or partitions. This file, mark-used.ts and verified.ts are the
- * interface of this folder.
+ * Reads the used map of any device: one filesystem, or partitions. This file, mark-used.ts and
+ * read-verified-used-map.ts are the interface of this folder.
  *
  * If both a filesystem's signature and a partition table with partitions are found, one of them is stale, and the
  * device does not show which. mke2fs and mkfs.xfs erase an earlier table; partitioning tools leave signatures behind.
@@ -31,7 +31,7 @@ export interface ReadUsedMapOptions extends UsedMapOptions {
 
 /**
  * Bytes and sectors as in `Source`. The walk may throw FILESYSTEM_UNREADABLE if a bitmap fails its checksum. `markUsed`
- * and `readVerifiedUsedMap` (verified.ts) handle this error. Throws AbortError and DEVICE_GONE.
+ * and `readVerifiedUsedMap` handle this error. Throws AbortError and DEVICE_GONE.
  */
 export async function readUsedMap(
   readAt: ReadAt,

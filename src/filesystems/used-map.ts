@@ -27,7 +27,7 @@ export interface UsedMap {
    * The used extents in batches: sorted by offset, disjoint, not empty, within the device. One batch holds some block
    * groups, so that walking does not cost a promise for each extent. The bytes before, between and after filesystems
    * are used. Walk it once. If `everything` could not be known beforehand, the walk throws FILESYSTEM_UNREADABLE; the
-   * caller then treats everything as used (see mark-used.ts, verified.ts).
+   * caller then treats everything as used (see mark-used.ts, read-verified-used-map.ts).
    */
   readonly extents: AsyncIterable<readonly Extent[]>;
   /** The same map group by group; only with the option `keep`, and only if the reader has groups. */

@@ -14,7 +14,7 @@ import { readPartitionTable } from '../../src/filesystems/disk/partition-table.t
 import { markUsed } from '../../src/filesystems/mark-used.ts';
 import { readUsedMap } from '../../src/filesystems/read-used-map.ts';
 import type { MountState } from '../../src/filesystems/used-map.ts';
-import { readVerifiedUsedMap } from '../../src/filesystems/verified.ts';
+import { readVerifiedUsedMap } from '../../src/filesystems/read-verified-used-map.ts';
 import { exec } from '../helpers/exec.ts';
 import { emptyFile, scratchDirectory } from '../helpers/ext-images.ts';
 import { type LoopDisk, makeFilesystem, makeLoop, umount } from '../helpers/loop.ts';

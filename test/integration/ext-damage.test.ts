@@ -12,7 +12,7 @@ import { AgentError } from '../../src/base/errors.ts';
 import type { Extent } from '../../src/base/extents.ts';
 import type { ReadAt } from '../../src/block/source.ts';
 import { markUsed, type MarkedMap } from '../../src/filesystems/mark-used.ts';
-import { readVerifiedUsedMap } from '../../src/filesystems/verified.ts';
+import { readVerifiedUsedMap } from '../../src/filesystems/read-verified-used-map.ts';
 import { exec } from '../helpers/exec.ts';
 import { emptyFile, makeExtImage, scratchDirectory } from '../helpers/ext-images.ts';
 import { collectExtents, markImage, openImage } from '../helpers/used-extents.ts';
