@@ -7,9 +7,9 @@ import { MiB } from '../../base/bytes.ts';
 import { crc32c } from '../../base/crc32c.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { Extent } from '../../base/extents.ts';
-import type { ReadAt } from '../../block/source.ts';
 import { ExtentBatches } from '../extent-batches.ts';
-import type { EarlierMap, GroupPart, GroupedMap, MountState } from '../used-map.ts';
+import { type GroupOptions, type GroupReading, groupExtents } from '../group-reading.ts';
+import type { EarlierMap, GroupPart, GroupedMap } from '../used-map.ts';
 import { usedRuns } from './bitmap-runs.ts';
 import { readBitmaps } from './bitmaps.ts';
 import { type GroupDescriptor, bitmapChecksumMask, readDescriptors } from './descriptors.ts';
@@ -18,13 +18,7 @@ import { groupRange } from './layout.ts';
 import { type MetadataMap, freeMetadata, uninitialisedRanges } from './metadata.ts';
 import { type ExtSuperblock, hex } from './superblock.ts';
 
-export interface ExtReading {
-  readonly sb: ExtSuperblock;
-  readonly readAt: ReadAt;
-  readonly deviceSize: number;
-  readonly state: MountState;
-  readonly signal: AbortSignal | undefined;
-}
+export type ExtReading = GroupReading<ExtSuperblock>;
 
 /** Bytes of bitmaps in one window; two windows are in memory at once. */
 const windowBytes = MiB;
@@ -40,15 +34,7 @@ export class ExtGroups implements GroupedMap {
   readonly #metadata: MetadataMap;
   readonly #kept: KeptGroups | undefined;
 
-  constructor(
-    reading: ExtReading,
-    metadata: MetadataMap,
-    options: {
-      readonly kept: KeptGroups | undefined;
-      readonly stale?: readonly number[];
-      readonly whyAll?: string | undefined;
-    },
-  ) {
+  constructor(reading: ExtReading, metadata: MetadataMap, options: GroupOptions<KeptGroups>) {
     this.count = reading.sb.groups;
     this.stale = options.stale;
     this.whyAll = options.whyAll;
@@ -100,15 +86,8 @@ export class ExtGroups implements GroupedMap {
   }
 
   /** Yields all used extents, as `UsedMap.extents`. */
-  async *extents(): AsyncGenerator<readonly Extent[]> {
-    const batches = new ExtentBatches();
-    for await (const parts of this.read()) {
-      for (const { extents } of parts)
-        for (const { offset, length } of extents) batches.add(offset, offset + length);
-      if (batches.length > 0) yield batches.take();
-    }
-    const rest = batches.finish();
-    if (rest.length > 0) yield rest;
+  extents(): AsyncGenerator<readonly Extent[]> {
+    return groupExtents(this);
   }
 
   /**

@@ -1,20 +1,14 @@
 /** The used map of XFS by its allocation groups: everything except the extents of their free-space trees. */
 import type { Extent } from '../../base/extents.ts';
 import type { ReadAt } from '../../block/source.ts';
-import { ExtentBatches } from '../extent-batches.ts';
-import type { EarlierMap, GroupPart, GroupedMap, MountState } from '../used-map.ts';
+import { type GroupOptions, type GroupReading, groupExtents } from '../group-reading.ts';
+import type { EarlierMap, GroupPart, GroupedMap } from '../used-map.ts';
 import { type FreeSpaceRoot, isUnreadable, parseAgf } from './allocation-group.ts';
 import { type GroupRange, freeExtents, readMetadata } from './free-space-tree.ts';
 import type { KeptGroups } from './kept.ts';
 import { firstBlockAfterHeaders, groupLength, type XfsSuperblock } from './superblock.ts';
 
-export interface XfsReading {
-  readonly sb: XfsSuperblock;
-  readonly readAt: ReadAt;
-  readonly deviceSize: number;
-  readonly state: MountState;
-  readonly signal: AbortSignal | undefined;
-}
+export type XfsReading = GroupReading<XfsSuperblock>;
 
 /** The most extents in a part. */
 const partLength = 4096;
@@ -30,14 +24,7 @@ export class XfsGroups implements GroupedMap {
   readonly #reading: XfsReading;
   readonly #kept: KeptGroups | undefined;
 
-  constructor(
-    reading: XfsReading,
-    options: {
-      readonly kept: KeptGroups | undefined;
-      readonly stale?: readonly number[];
-      readonly whyAll?: string | undefined;
-    },
-  ) {
+  constructor(reading: XfsReading, options: GroupOptions<KeptGroups>) {
     this.count = reading.sb.agCount;
     this.stale = options.stale;
     this.whyAll = options.whyAll;
@@ -70,15 +57,8 @@ export class XfsGroups implements GroupedMap {
   }
 
   /** Yields all used extents, as `UsedMap.extents`. */
-  async *extents(): AsyncGenerator<readonly Extent[]> {
-    const batches = new ExtentBatches();
-    for await (const parts of this.read()) {
-      for (const { extents } of parts)
-        for (const { offset, length } of extents) batches.add(offset, offset + length);
-      if (batches.length > 0) yield batches.take();
-    }
-    const rest = batches.finish();
-    if (rest.length > 0) yield rest;
+  extents(): AsyncGenerator<readonly Extent[]> {
+    return groupExtents(this);
   }
 
   async *#group({ group, offset, head }: GroupHead): AsyncGenerator<GroupPart> {
