@@ -5,7 +5,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Command, CommanderError } from 'commander';
+import { Command } from 'commander';
 import type { RunningJob } from '../backup/job.ts';
 import { defaultJobOptions } from '../backup/job.ts';
 import { offlineDevice, refuseMounted } from '../devices/offline-device.ts';
@@ -15,7 +15,7 @@ import { formatBytes } from '../base/bytes.ts';
 import { AgentError } from '../base/errors.ts';
 import { silentLog } from '../base/log.ts';
 import { freshUuid } from '../base/random.ts';
-import { reportError } from '../base/report.ts';
+import { runProgram } from '../base/run-program.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
 import { writeError } from '../base/visible.ts';
@@ -89,18 +89,4 @@ function clearProgress(): void {
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
 }
 
-try {
-  await program.parseAsync().catch((thrown: unknown) => {
-    if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
-  });
-  output.finish();
-} catch (error) {
-  if (error instanceof CommanderError) {
-    // commander has printed the error.
-    process.exitCode = 2;
-  } else {
-    const { line, exitCode } = reportError('fsawarebdcopy', error);
-    writeError(`${line}\n`);
-    process.exitCode = exitCode;
-  }
-}
+await runProgram(program, output);

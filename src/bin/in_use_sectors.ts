@@ -1,8 +1,8 @@
 /** `in_use_sectors DEV`: prints the used ranges in the predecessor's format, `0xSTART 0xLENGTH` in bytes. */
-import { Command, CommanderError } from 'commander';
+import { Command } from 'commander';
 import { expectedFilesystems } from '../devices/expected-filesystems.ts';
 import { refuseMounted, offlineDevice } from '../devices/offline-device.ts';
-import { reportError } from '../base/report.ts';
+import { runProgram } from '../base/run-program.ts';
 import { StandardOutput } from '../base/standard-output.ts';
 import { agentVersion } from '../base/version.ts';
 import { writeError } from '../base/visible.ts';
@@ -41,18 +41,4 @@ const program = new Command('in_use_sectors')
     }
   });
 
-try {
-  await program.parseAsync().catch((thrown: unknown) => {
-    if (!(thrown instanceof CommanderError) || thrown.exitCode !== 0) throw thrown;
-  });
-  output.finish();
-} catch (error) {
-  if (error instanceof CommanderError) {
-    // commander has printed the error.
-    process.exitCode = 2;
-  } else {
-    const { line, exitCode } = reportError('in_use_sectors', error);
-    writeError(`${line}\n`);
-    process.exitCode = exitCode;
-  }
-}
+await runProgram(program, output);
