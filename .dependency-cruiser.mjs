@@ -82,11 +82,11 @@ export default {
     {
       name: 'command-starts-fast',
       comment:
-        'A command loads the code of vaults and of the daemon with import() when it runs, so that --help and all other commands start fast.',
+        'A command loads the code of vaults, of the daemon and of schemas with import() when it runs, so that --help and all other commands start fast.',
       severity: 'error',
       from: { path: '^src/cli/', pathNot: [loadedLater, '\\.test\\.ts$'] },
       to: {
-        path: [inRoom(['vault', 'restore', 'daemon']), '^src/base/log\\.ts$', loadedLater],
+        path: [inRoom(['vault', 'restore', 'daemon', 'api']), '^src/base/log\\.ts$', loadedLater],
         dynamic: false,
         dependencyTypesNot: ['type-only'],
       },
