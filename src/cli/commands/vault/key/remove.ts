@@ -1,5 +1,6 @@
 /** `vault key remove`: removes a key from a vault. */
 import { Command } from 'commander';
+import type { KeyRemovedDocument } from '../../../../api/vault/output/keys.ts';
 import type { Context, Run } from '../../../context.ts';
 import { addVaultOptions } from '../../../vault/options.ts';
 import { withVault } from '../../../vault/session.ts';
@@ -22,6 +23,7 @@ async function removeOneKey(context: Context, self: Command): Promise<number> {
     await removeKey(vault, id, { signal });
     return id;
   });
-  context.print({ removed }, () => `key ${removed} is removed\n`);
+  const document: KeyRemovedDocument = { removed };
+  context.print(document, () => `key ${removed} is removed\n`);
   return 0;
 }
