@@ -1,22 +1,22 @@
 import type { MapResult } from './copy/messages.ts';
 
-/** What is known of the readings of a device's allocation map. The map itself is in the ledger. */
+/** Facts about the readings of a device's allocation map. The map itself is in the ledger. */
 export class AllocationMap {
   #last: MapResult | undefined;
   #lastMs = 0;
   #isCurrent = true;
 
-  /** The result of the last reading that was believed. Undefined before the first one. */
+  /** The result of the last reading that was accepted. Undefined before the first one. */
   get last(): MapResult | undefined {
     return this.#last;
   }
 
-  /** Milliseconds that the last reading took, believed or not. */
+  /** Milliseconds that the last reading took, accepted or not. */
   get lastMs(): number {
     return this.#lastMs;
   }
 
-  /** False after a reading that contradicted itself: the device may have been written to in the middle of it. */
+  /** False after a reading that contradicted itself: another program may have written to the device during it. */
   get isCurrent(): boolean {
     return this.#isCurrent;
   }

@@ -15,17 +15,17 @@ import type { BackupPlan } from './plan.ts';
 import type { DeviceStatus } from '../api/job-status.ts';
 import type { VaultJob } from './vault/vault-job.ts';
 
-/** What a job of any kind needs of each of its devices. */
+/** The parts of each device that a job of any kind needs. */
 export interface JobDevice {
   readonly pair: DevicePair;
   /** The copying threads. */
   readonly pool: CopyPool;
   readonly status: DeviceStatus;
-  /** True if the device is written to while it is copied: passes repeat, and a freeze ends them. */
+  /** True if programs write to the device while it is copied: passes repeat, and a freeze ends them. */
   readonly isLive: boolean;
-  /** Bytes that the job has to deal with. */
+  /** Bytes that the job has to process. */
   readonly totalBytes: () => number;
-  /** Ends threads and holds when the job has ended. */
+  /** Ends the threads and releases the device. Called when the job has ended. */
   readonly close: () => Promise<void>;
   /** Undoes all that the preparation made, if the job does not begin. */
   readonly discard: () => Promise<void>;
@@ -36,35 +36,38 @@ export interface DeviceBackup extends JobDevice {
   readonly plan: BackupPlan;
   readonly map: AllocationMap;
   readonly instant: Instant;
-  /** The vault that the image becomes a recovery point in. Undefined if the target is an image in place. */
+  /** The vault in which the image becomes a recovery point. Undefined if the target is an image in place. */
   readonly vault: VaultJob | undefined;
-  /** Writable filesystems on the device, which have to be frozen. Empty: nobody writes to it, or nobody minds. */
+  /**
+   * Writable filesystems on the device, which have to be frozen. Empty if the device is not written to, or need not be
+   * frozen.
+   */
   readonly mounts: readonly MountedFilesystem[];
-  /** Holds an idle device exclusively, so that nobody mounts or writes it meanwhile. Undefined if it is in use. */
+  /** Keeps an idle device open exclusively, so that no program mounts it or writes to it. Undefined if it is in use. */
   readonly hold: FileHandle | undefined;
-  /** What the device's number stood for when the job was prepared. */
+  /** The device that its number stood for when the job was prepared. */
   readonly attachment: Attachment;
-  /** True if writes inside the freeze can only be those of programs that no freeze stops (and not of swap). */
+  /** True if only programs that no freeze stops can write inside the freeze. Swap does not count. */
   readonly isWatched: boolean;
-  /** Passes can compare, since what is sent is fingerprinted. */
+  /** True if a pass can compare the device, because blocks are fingerprinted when they are sent. */
   readonly isComparable: boolean;
-  /** Why no LVM snapshot is taken. Empty if nobody would expect one. */
+  /** The reason why no LVM snapshot is taken. Empty if none would be expected. */
   readonly noSnapshot: string;
 }
 
-/** What a freeze found out about one device. */
+/** Facts that a freeze found about one device. */
 export interface FrozenResult {
-  /** All that the target lacks of the frozen device. */
+  /** All blocks of the frozen device that the target lacks. */
   readonly kept: Bitmap;
   /** Bytes that had no room in memory and went to the target within the freeze. */
   readonly overflow: number;
-  /** True if a connection that is lost after the thaw can be made good from memory. */
+  /** True if the data in memory is enough to repair a connection that is lost after the thaw. */
   readonly isResendable: boolean;
   /** True if something wrote to the device although its filesystems were frozen. */
   readonly isWritten: boolean;
 }
 
-/** How the image of a device comes to hold one instant: by a freeze, by a snapshot, or because nobody writes. */
+/** The way in which the image of a device comes to hold one instant: a freeze, a snapshot, or the absence of writes. */
 export interface Instant {
   readonly kind: 'frozen' | 'snapshot' | 'idle';
   /** True if device-mapper freezes the filesystem itself, so that the freeze window must not. */
@@ -73,24 +76,24 @@ export interface Instant {
   map(device: DeviceBackup, job: JobContext): Promise<void>;
   firstPass(device: DeviceBackup, job: JobContext): Promise<void>;
   furtherPasses(device: DeviceBackup, job: JobContext): Promise<void>;
-  /** Called right before the freeze, of live devices. */
+  /** Called right before the freeze, for live devices. */
   beforeFreeze(device: DeviceBackup, job: JobContext): Promise<void>;
   /**
-   * Called inside the freeze, of live devices. `mayOverflow`: what has no room in memory may go to the target. Returns
-   * what is to be sent after the thaw; undefined: nothing. Throws FREEZE_TOO_LONG.
+   * Called inside the freeze, for live devices. `mayOverflow`: blocks that memory has no room for may go to the target.
+   * Returns the blocks to send after the thaw, or undefined if there are none. Throws FREEZE_TOO_LONG.
    */
   inFreeze(
     device: DeviceBackup,
     job: JobContext,
     options: { readonly mayOverflow: boolean },
   ): Promise<FrozenResult | undefined>;
-  /** Copies what had to wait for the thaw of all devices. */
+  /** Copies the blocks that had to wait for the thaw of all devices. */
   afterFreeze(device: DeviceBackup, job: JobContext): Promise<void>;
   /** Proves that the image is of one instant. */
   prove(device: DeviceBackup, job: JobContext): Promise<void>;
 }
 
-/** True if syncing is enough to have the allocation map on the device. */
+/** True if syncing is enough to bring the allocation map to the device. */
 export function isSynced({ mounts }: Pick<DeviceBackup, 'mounts'>): boolean {
   return mounts.every(({ type }) => type.startsWith('ext'));
 }
@@ -100,7 +103,7 @@ export function toRead({ ledger, pool }: DeviceBackup): Bitmap {
   return ledger.missing(pool.stashed);
 }
 
-/** Bytes of memory that reading them needs, besides those that are used again. */
+/** Bytes of memory that reading these blocks needs, in addition to the memory that is used again. */
 export function roomNeeded(device: DeviceBackup): number {
   return Math.max(0, toRead(device).bytes() - device.pool.roomToReuse);
 }

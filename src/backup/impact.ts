@@ -1,15 +1,17 @@
-/** How much a backup may be in the way of other work on the machine: what `--impact` means (docs/impact.md). */
+/** How much a backup may slow down other work on the machine: the values of `--impact` (docs/impact.md). */
 
 export type Impact = 'low' | 'normal' | 'high';
 
-/** How passes that other work need not wait for are held back. The rounds before the freeze and the freeze never are. */
+/** How passes are held back in favour of other work. The rounds before the freeze and the freeze itself never are. */
 export interface ImpactLevel {
-  /** Of the time, what a thread may spend reading: at most, and at least. Above 0, at most 1. */
+  /** The share of its time that a thread may spend reading: at most, and at least. Above 0, at most 1. */
   readonly most: number;
   readonly least: number;
-  /** Writes of others may take so many times as long as while nothing is read, */
+  /**
+   * Reads are held back if writes of other programs take more than `slower` times as long as while nothing is read, and
+   * also more than `slackMs` milliseconds longer.
+   */
   readonly slower: number;
-  /** or so many milliseconds longer. */
   readonly slackMs: number;
   /** Milliseconds of best-effort reads that follow each millisecond which a read of class idle had to wait. */
   readonly amends: number;

@@ -2,10 +2,10 @@ import type { JobEnvironment, JobOptions } from './job.ts';
 import type { JobReporter } from './job-reporter.ts';
 import type { BackupKind } from '../api/job-status.ts';
 
-/** What all steps of one job share. */
+/** The values that all steps of one job share. */
 export interface JobContext {
   readonly uuid: string;
-  /** The kind of backup that was asked for; what each device gets is in its plan. */
+  /** The kind of backup that was requested. The kind that each device gets is in its plan. */
   readonly kind: BackupKind;
   readonly options: JobOptions;
   readonly environment: JobEnvironment;

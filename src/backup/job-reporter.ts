@@ -6,11 +6,11 @@ export interface JobReporter {
   phase(phase: JobPhase): void;
   /** `device`: path of the device that the warning is about. */
   warn(code: WarningCode, message: string, device?: string): void;
-  /** All warnings so far, those of the preparation among them. */
+  /** All warnings so far, including those of the preparation. */
   readonly warnings: readonly JobWarning[];
 }
 
-/** For steps that are repeated in the job, and report there. */
+/** Reports nothing. For steps that the job repeats later and reports then. */
 export const silentReporter: JobReporter = {
   phase: () => undefined,
   warn: () => undefined,

@@ -1,5 +1,5 @@
 /**
- * A backup job as the daemon sees it: `prepareJob` checks everything and touches nothing, `start` runs.
+ * A backup job as the daemon sees it: `prepareJob` checks everything and changes nothing, `start` runs the job.
  */
 import type { Log, LogSink } from '../base/log.ts';
 import type { Device } from '../devices/device.ts';
@@ -19,39 +19,39 @@ export interface JobOptions {
   readonly maxFreezeMs: number;
   /** Bytes per second over the whole job; undefined for no limit. */
   readonly rate: number | undefined;
-  /** How much the job may be in the way of other work on the machine. */
+  /** How much the job may slow down other work on the machine. */
   readonly impact: Impact;
   readonly onReadError: 'fail' | 'zero';
-  /** Connections per target where it allows several. */
+  /** Connections per target, if the target allows several. */
   readonly connections: number;
-  /** How long a lost target is waited for, milliseconds. */
+  /** How long the job waits for a lost target, in milliseconds. */
   readonly reconnectMs: number;
   /** How much is read back from the target and compared after the last flush. */
   readonly verify: 'none' | 'sample' | 'full';
   /**
-   * Whether what a full backup sends is fingerprinted. Without, it takes less processor time, and the next backup to
-   * the same target is a full one again. A device that nothing tracks is fingerprinted all the same.
+   * Whether a full backup takes fingerprints of the data that it sends. Without them it takes less processor time, and
+   * the next backup to the same target is a full one again. A device that nothing tracks is fingerprinted in any case.
    */
   readonly fingerprints: boolean;
-  /** Which tracker is used; `auto` takes the best there is. */
+  /** Which tracker is used; `auto` takes the best one available. */
   readonly tracker: 'auto' | 'ebpf' | 'blktrace' | 'none';
   /**
-   * Whether a mounted logical volume that nothing tracks is backed up from a temporary LVM snapshot where there is room
-   * for one, or compared while it is frozen.
+   * `auto`: a mounted logical volume that nothing tracks is backed up from a temporary LVM snapshot, if there is room
+   * for one. Otherwise, and with `never`, it is compared while it is frozen.
    */
   readonly snapshot: 'auto' | 'never';
-  /** Bytes that a snapshot of a thick volume gets; undefined for the usual share. */
+  /** Bytes that a snapshot of a thick volume gets; undefined for the default share. */
   readonly snapshotSize: number | undefined;
-  /** Whether an incremental in doubt becomes a differential, or fails with CHAIN_IN_DOUBT. */
+  /** Whether an incremental whose chain may be incomplete becomes a differential, or fails with CHAIN_IN_DOUBT. */
   readonly fallback: boolean;
   /** Whether the target is told to free the space of blocks that are no longer in use. */
   readonly trim: boolean;
   /** Copying passes before the freeze, at most. */
   readonly maxPasses: number;
-  /** Executables run before the freeze and after the thaw; a failing pre-freeze hook ends the job. */
+  /** Executables that run before the freeze and after the thaw. A failing pre-freeze hook ends the job. */
   readonly preFreezeHook: string | undefined;
   readonly postThawHook: string | undefined;
-  /** Run while everything is frozen, its time counts; for tests and oracles. */
+  /** An executable that runs while everything is frozen. Its time counts. For tests and oracles. */
   readonly frozenHook: string | undefined;
 }
 
@@ -77,24 +77,24 @@ export const defaultJobOptions: JobOptions = {
 
 export interface JobEnvironment {
   readonly log: Log;
-  /** Everything that writes to files is held while a filesystem is frozen. */
+  /** Everything that writes to files. It is held while a filesystem is frozen. */
   readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
-  /** Not given: nothing is ever tracked. */
+  /** If not given, nothing is ever tracked. */
   readonly startTracking?: StartTracking;
-  /** Tells the devices that only show a recovery point (restore/mount/mount-record.ts). */
+  /** Returns a test for devices that only show a recovery point (restore/mount/record.ts). */
   readonly shownPoints?: () => Promise<(device: Device) => boolean>;
-  /** No chain outlives the job: for the offline tools. */
+  /** No chain is kept after the job: for the offline tools. */
   readonly offline?: boolean;
-  /** Where the chains are kept. */
+  /** The directory of the chains. */
   readonly stateDirectory: string;
-  /** Not given: nothing is backed up into a vault. */
+  /** If not given, nothing is backed up into a vault. */
   readonly vaults?: VaultContext;
   /**
-   * Bytes of memory that each job may fill until the thaw, and whether what has no room may go to files. Not given: a share
-   * of what the machine has, and files.
+   * Bytes of memory that each job may fill until the thaw, and whether blocks that have no room there may go to files.
+   * If not given: a share of the machine's memory, and files.
    */
   readonly spool?: { readonly memory: number; readonly files: boolean };
-  /** On a tmpfs: the freeze guard's record lives there. */
+  /** On a tmpfs: the freeze guard's record is there. */
   readonly runDirectory: string;
 }
 
@@ -104,9 +104,9 @@ export interface RunningJob {
   status(): JobStatus;
   pause(): void;
   resume(): void;
-  /** Ends the job as CANCELLED; resolves when nothing of it runs any more and everything is thawed. */
+  /** Ends the job as CANCELLED. Resolves when no part of it runs any more and everything is thawed. */
   cancel(reason: string): Promise<void>;
-  /** Resolves with the final status, whatever it is; never rejects. */
+  /** Resolves with the final status, for a failed job too. Never rejects. */
   readonly done: Promise<JobStatus>;
 }
 
@@ -114,7 +114,7 @@ export interface PreparedJob {
   readonly uuid: string;
   status(): JobStatus;
   start(): RunningJob;
-  /** Gives back what was opened for the checks. */
+  /** Closes everything that was opened for the checks. */
   discard(): Promise<void>;
 }
 
@@ -127,7 +127,7 @@ export type PrepareJob = (
     /** The inventory that the pairs come from. */
     readonly devices: readonly Device[];
     readonly options: JobOptions;
-    /** Ends the checks: rejects with its reason, soon. Of no meaning once they have passed. */
+    /** Ends the checks: they soon reject with its reason. Ignored once the checks have passed. */
     readonly signal?: AbortSignal;
   },
   environment: JobEnvironment,

@@ -1,13 +1,13 @@
 import type { BackupKind } from '../api/job-status.ts';
 
-/** What kind of backup a device gets. */
+/** The kind of backup that a device gets. */
 export interface BackupPlan {
   readonly kind: BackupKind;
-  /** Why it is not what was asked for; null if it is. */
+  /** Why the kind differs from the one that was requested; null if it does not. */
   readonly reason: string | null;
   /**
-   * The fingerprints may be older than what the target holds, so the target is read and compared with them before the
-   * device is.
+   * Set if the fingerprints may be older than the content of the target. The target is then read and compared with them
+   * before the device is.
    */
   readonly readTarget?: true;
 }

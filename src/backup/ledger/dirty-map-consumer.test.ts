@@ -1,7 +1,8 @@
 /**
- * Random histories of one tracked device and its backups to two targets: writes, jobs of every kind, kills at any durable
- * step, the state directory copied and put back, records that cannot be read for a moment. Chains, plans and the feed are
- * real, on files; tracker, device and targets are models. After each job that succeeds, its target holds the device.
+ * Random histories of one tracked device and its backups to two targets. They contain writes, jobs of every kind, and
+ * kills at any durable step. They also put back an older copy of the state directory, and make records unreadable for a
+ * moment. Chains, plans and the consumer are real, on files; tracker, device and targets are models. After each job
+ * that succeeds, its target holds the content of the device.
  */
 import assert from 'node:assert/strict';
 import fs, { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -27,7 +28,7 @@ const log = silentLog();
 
 class Killed extends Error {}
 
-/** The kernel's map, which outlives the daemon. `tied` false: its generation is the same for ever. */
+/** The kernel's map, which outlives the daemon. If `tied` is false, its generation never changes. */
 class ModelTracker implements Tracker {
   readonly kind = 'test';
   readonly #epoch = { id: 'epoch', since: 1 };
@@ -81,7 +82,7 @@ class World {
   readonly device: number[] = new Array<number>(blocks).fill(0);
   readonly images = new Map(targets.map((target) => [target, new Array<number>(blocks).fill(-1)]));
   readonly tracker: ModelTracker;
-  /** Steps until the daemon is killed. */
+  /** Durable steps until the daemon is killed. */
   killIn = Infinity;
 
   constructor(tied: boolean) {
@@ -111,7 +112,7 @@ class World {
       ...{ unknown: 'nothing is known', drift: undefined, untracked: '' },
     });
     const image = this.images.get(target)!;
-    // Of the chain: put back with the state directory, and written before what they are of is known to be sent.
+    // The chain's fingerprints: put back with the state directory, and written before their data is known to be sent.
     const prints = () => join(chain.directory, 'prints');
     const known = (): number[] =>
       existsSync(prints()) ? (JSON.parse(readFileSync(prints(), 'utf8')) as number[]) : [];
@@ -162,7 +163,7 @@ interface BackUpStep {
   readonly kind: BackupKind;
   /** The daemon is killed before the durable step of this number. */
   readonly kill: number | undefined;
-  /** The other chain's files that cannot be read during the job, by the beginning of their name. */
+  /** The files of the other chain that cannot be read during the job, by the beginning of their names. */
   readonly unreadable: string | undefined;
 }
 
@@ -174,7 +175,7 @@ type Step =
 const scratch = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'feed-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));
 
-/** Replaces what chains are written and read with, for as long as `work` takes. */
+/** Replaces the functions that write and read chains, while `work` runs. */
 async function withFaults(
   world: World,
   unreadable: string | undefined,
@@ -217,7 +218,7 @@ async function run(history: readonly Step[], tied: boolean): Promise<BackupKind[
   return kinds;
 }
 
-/** Adds the kind of a job that was not killed to `kinds`. */
+/** Runs a backup. Adds its kind to `kinds` unless the job was killed. */
 async function backUpWith(world: World, step: BackUpStep, kinds: BackupKind[]): Promise<void> {
   world.killIn = step.kill ?? Infinity;
   const other = targets.find((target) => target !== step.target)!;
@@ -264,11 +265,11 @@ const backUp = (target: number, more: Partial<BackUpStep> = {}): Step => ({
 });
 const write = (block: number, value: number): Step => ({ do: 'write', block, value });
 
-test('whatever happens, the target of a job that succeeds holds the device', async () => {
+test('the target of a job that succeeds holds the device, after any history', async () => {
   await fc.assert(histories, { numRuns: 80 });
 });
 
-test('an older copy of the state directory: each chain is compared once, and the next are incrementals', async () => {
+test('after an older state directory is put back, each chain is compared once, and its next backups are incremental', async () => {
   const history: Step[] = [
     ...[backUp(0), backUp(1), { do: 'copy' } as const, write(1, 7), backUp(1), { do: 'put back' } as const],
     ...[backUp(0), backUp(1), write(2, 5), backUp(0), backUp(1)],

@@ -1,7 +1,7 @@
 /**
- * Takes a tracker's dirty map, and hands it on to the pending maps of all chains of the device. Taking destroys nothing
- * until every map that replaces it is durable (invariant 1), so the order is: take, mark, save, commit. A chain that does
- * not get what was taken stays behind the generation of the tracker's map, so its next job does not build on it
+ * Takes a tracker's dirty map, and marks its blocks in the pending maps of all chains of the device. A take erases
+ * nothing until every map that replaces it is durable (invariant 1). So the order is: take, mark, save, commit. A chain
+ * that misses a take stays behind the generation of the tracker's map, so its next job does not build on it
  * (docs/formats/chain.md, "Generations").
  */
 import type { Log } from '../../base/log.ts';
@@ -36,12 +36,12 @@ export class DirtyMapConsumer {
     this.#generations = [dependencies.tracked.generation];
   }
 
-  /** The generations of the tracker's map that a chain records if it holds all that was taken until now. */
+  /** The generations of the tracker's map that a chain records if it holds everything that was taken until now. */
   get generations(): readonly Generation[] {
     return this.#generations;
   }
 
-  /** Takes the dirty map and marks it in the job's pending map, in memory. Touches no file. Throws EPOCH_ENDED. */
+  /** Takes the dirty map and marks it in the job's pending map, in memory. Writes no file. Throws EPOCH_ENDED. */
   async take(options: { readonly frozen: boolean }): Promise<Taken> {
     const { pending } = this.#dependencies.chain;
     const taken = await this.tracker.take(this.device, options);
@@ -50,7 +50,7 @@ export class DirtyMapConsumer {
     return taken;
   }
 
-  /** Makes the pending maps of all chains of the device durable, and lets the tracker forget what was taken. */
+  /** Makes the pending maps of all chains of the device durable, and lets the tracker forget the maps that it gave. */
   async secure(): Promise<void> {
     const { chain } = this.#dependencies;
     const taken = this.#taken;
@@ -62,10 +62,11 @@ export class DirtyMapConsumer {
     }
     const { epoch, generation } = last;
     const next = newGeneration();
-    // Whether the map has forgotten is not known if this process dies now, so a chain is complete for either.
+    // If this process dies now, it is not known whether the tracker has forgotten. So a chain is complete in both
+    // cases.
     this.#generations = [generation, next];
     if (chain.isInStep(epoch, generation)) await chain.saveTaken(this.#generations);
-    // A new chain, or one that is compared: its record is of this epoch only when the job has ended.
+    // A new chain, or one that is compared: its record is of this epoch only after the job has ended.
     else await chain.savePending();
     await this.#feedOthers(taken, last);
     const forgotten = taken.map((each) => each.commit(next));
@@ -73,13 +74,15 @@ export class DirtyMapConsumer {
   }
 
   /**
-   * The other chains of this epoch. One that is behind already, or cannot be read, is left as it is: it does not fit
-   * the map any more once that has forgotten, and its next job is a differential.
+   * Marks the taken blocks in the other chains of this epoch. A chain that is behind already, or cannot be read, is
+   * left as it is. It no longer matches the tracker's map once the tracker has forgotten, so its next job is a
+   * differential.
    */
   async #feedOthers(taken: readonly Taken[], { epoch, generation }: TrackedEpoch): Promise<void> {
     const { chain, chains, log } = this.#dependencies;
     const { pending } = chain;
-    // By the epoch, which belongs to one device alone: its name may be another one than in the record.
+    // Found by the epoch, which belongs to one device alone: the name of the device may differ from the one in the
+    // record.
     const fed = (record: Chain['record']): boolean =>
       record.id !== chain.record.id &&
       record.size === chain.record.size &&

@@ -1,14 +1,16 @@
-/** What a target is known to hold, by its chain: fingerprints that are true of it, and samples for a check. */
+/** The content that a target is known to hold, by its chain: valid fingerprints, and samples for a check. */
 import { Bitmap } from '../../base/bitmap.ts';
 import type { Chain } from '../../tracking/chain.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 
-/** Units of the target that a drift check reads besides the areas of the superblocks and what was sent last. */
+/**
+ * Units of the target that a drift check reads, in addition to the superblock areas and the units that were sent last.
+ */
 const driftSamples = 64;
 
 /**
- * Returns the set without the fingerprint units of which the target lacks a part, or may lack one: their fingerprints do
- * not count.
+ * Returns the set without the fingerprint units that the target lacks, or may lack, in part: their fingerprints are not
+ * valid.
  */
 export function knownUnits(chain: Chain, set: Bitmap): Bitmap {
   const known = set.clone();
@@ -22,8 +24,8 @@ export function knownUnits(chain: Chain, set: Bitmap): Bitmap {
 }
 
 /**
- * Returns some of what the target is known to hold: always the areas of the superblocks and what the last job sent, and
- * other places by chance.
+ * Returns a sample of the content that the target is known to hold: always the superblock areas and the units that the
+ * last job sent, and random other places.
  */
 export function driftSample(chain: Chain): Bitmap {
   const { size, unit } = chain.pending;

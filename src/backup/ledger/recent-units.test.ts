@@ -28,7 +28,7 @@ test('a large set gives an even spread, and later passes push out earlier ones',
   );
 });
 
-test('nothing sent leaves what was noted', () => {
+test('an empty pass keeps the units noted before', () => {
   const set = new Bitmap(10 * unit, unit);
   const recent = new RecentUnits();
   recent.note(set);

@@ -1,19 +1,19 @@
 /**
- * Some of the fingerprint units that a job sent, for its chain's record: where an older copy of the image is put in
- * the place of the target, it differs from the fingerprints there, and the next drift check looks there.
+ * Some of the fingerprint units that a job sent, for its chain's record. If an older copy of the image replaces the
+ * target, these units differ from their fingerprints. The next drift check reads them.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { countWholeUnits, wholeUnits } from '../../tracking/bitmap-units.ts';
 
-/** Per pass, and in all; 2 MiB are read back. */
+/** Units noted for each pass, and in all; 2 MiB are read back. */
 const perPass = 16;
 const most = 32;
 
 export class RecentUnits {
   #units: readonly number[];
 
-  /** `before`: those of the jobs before this one. */
+  /** `before`: the units of earlier jobs. */
   constructor(before: readonly number[] = []) {
     this.#units = before;
   }
@@ -22,7 +22,7 @@ export class RecentUnits {
     return this.#units;
   }
 
-  /** Notes some of the units of what was sent, evenly spread. The last passes count most. */
+  /** Notes some units of a set that was sent, evenly spread. The last passes count most. */
   note(sent: Bitmap): void {
     const step = Math.max(1, countWholeUnits(sent) / perPass);
     const chosen: number[] = [];

@@ -1,6 +1,6 @@
 /**
- * What the ledger records of a target beside the pending map. There are two kinds of targets: an image that is overwritten
- * in place, and a recovery point that is made beside earlier ones and appears when the job completes.
+ * The parts of the ledger that depend on the kind of target. There are two kinds: an image that is overwritten in
+ * place, and a recovery point that is made beside earlier ones and appears when the job completes.
  */
 import { Bitmap } from '../../base/bitmap.ts';
 import { markOutside } from '../../tracking/bitmap-units.ts';
@@ -8,27 +8,33 @@ import type { Chain } from '../../tracking/chain.ts';
 import type { BackupKind } from '../../api/job-status.ts';
 
 export interface TargetContents {
-  /** True if writing changes the image of the last job. Until the new job completes, the image is of no instant then. */
+  /**
+   * True if writing changes the image of the last job. The image is then of no single instant until the new job
+   * completes.
+   */
   readonly isOverwritten: boolean;
-  /** To be called before the first block goes out. `used` is in use and will be sent. Durable. */
+  /** To be called before the first block is sent. The blocks of `used` are in use and will be sent. Durable. */
   begin(kind: BackupKind, used: Bitmap): Promise<void>;
   /** The target has confirmed these blocks. */
   sent(blocks: Bitmap): void;
-  /** Returns the blocks that the target may hold data of although they are not in `used`. */
+  /** Returns the blocks that the target may hold data of, although they are not in `used`. */
   freed(used: Bitmap): Bitmap;
   /** The target was told that it may free the space of these blocks. */
   released(blocks: Bitmap): void;
   /** All blocks are sent and confirmed; `used` is the map of the job's instant. Durable. */
   settled(used: Bitmap): Promise<void>;
-  /** See `CommittingTarget.buildMap`. `granular` rounds a set out to what the target takes at once. */
+  /** See `CommittingTarget.buildMap`. `granular` rounds a set out to the target's smallest block. */
   touched(granular: (set: Bitmap) => Bitmap, used: Bitmap): Bitmap;
-  /** Marks as pending what the completed image does not hold. `used` is rounded out to what the target takes at once. */
+  /**
+   * Marks as pending the blocks that the completed image does not hold. `used` is rounded out to the target's smallest
+   * block.
+   */
   complete(pending: Bitmap, used: Bitmap): void;
 }
 
 /**
- * An image in place. The chain's held map names the blocks that the target may hold data of, in use or not: what is about
- * to be sent counts, also where the job is cut (docs/formats/chain.md). It serves only to give space back.
+ * An image in place. The chain's held map names the blocks that the target may hold data of, in use or not. It includes
+ * blocks that will be sent, in case the job is interrupted (docs/formats/chain.md). It serves only to give space back.
  */
 export class ImageContents implements TargetContents {
   readonly isOverwritten = true;
@@ -73,16 +79,16 @@ export class ImageContents implements TargetContents {
   }
 }
 
-/** A recovery point in a vault, which leaves out by itself what is not in use. */
+/** A recovery point in a vault. The vault leaves out blocks that are not in use. */
 export class PointContents implements TargetContents {
   readonly isOverwritten = false;
   readonly #chain: Chain;
-  /** Blocks that the earlier image which the new one builds on certainly holds. */
+  /** Blocks that the image which the new one builds on certainly holds. */
   readonly #base: Bitmap;
-  /** The vault keeps nothing of a job that does not complete. */
+  /** Blocks that this job has sent. The vault keeps none of them if the job does not complete. */
   readonly #unpublished: Bitmap;
 
-  /** `hasBase`: the image builds on that of the chain's last job, which holds all but the pending blocks. */
+  /** `hasBase`: the image builds on that of the chain's last job, which holds all blocks but the pending ones. */
   constructor(chain: Chain, { hasBase }: { readonly hasBase: boolean }) {
     const { size, unit } = chain.pending;
     this.#chain = chain;
@@ -124,7 +130,7 @@ export class PointContents implements TargetContents {
   }
 
   complete(pending: Bitmap, used: Bitmap): void {
-    // The point leaves out chunks that are not in use: when one is used again, it has to be sent.
+    // The point leaves out chunks that are not in use. If one is used again later, it has to be sent.
     markOutside(pending, used);
   }
 }

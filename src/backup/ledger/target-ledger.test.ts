@@ -1,8 +1,8 @@
 /**
- * Proves the invariants 1 to 3 on the ledger alone. The chain is real, on files; the device, its allocation map, the
+ * Proves the invariants 1 to 3 on the ledger alone. The chain is real, on files. The device, its allocation map, the
  * tracker and the target are models. Random histories write to the device at any moment of a job, lose the tracking,
- * kill the daemon at any durable step, and drop at the target what no flush has confirmed. After each job that succeeds,
- * the target holds the device as it was at the job's instant.
+ * and kill the daemon at any durable step. They also drop data at the target that no flush has confirmed. After each
+ * job that succeeds, the target holds the device as it was at the job's instant.
  */
 import assert from 'node:assert/strict';
 import fs, { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ class ModelTracker implements Tracker {
   readonly kind = 'test';
   readonly #step: () => void;
   readonly #dirty = new Bitmap(size, block);
-  /** Taken and not forgotten yet. What is written meanwhile is dirty again. */
+  /** Blocks that were taken and are not forgotten yet. A block that is written after the take is dirty again. */
   readonly #taken = new Bitmap(size, block);
   #epoch = 1;
   #isLost = false;
@@ -105,7 +105,7 @@ class ModelTracker implements Tracker {
   }
 }
 
-/** What happens on the machine while a job does one of its steps. */
+/** An event on the machine while a job does one of its steps. */
 type Event =
   | { readonly do: 'write'; readonly block: number; readonly value: number }
   | { readonly do: 'use' | 'free'; readonly block: number }
@@ -115,17 +115,17 @@ interface JobStep {
   readonly do: 'back up';
   readonly kind: BackupKind;
   readonly isTracked: boolean;
-  /** What happens before each moment of the job that may be interrupted. */
+  /** The event before each moment of the job that may be interrupted. */
   readonly meanwhile: readonly (Event | undefined)[];
   /** The daemon is killed before the durable step of this number. */
   readonly kill: number | undefined;
-  /** The target then loses what no flush has confirmed. */
+  /** The target then loses the data that no flush has confirmed. */
   readonly losesUnflushed: boolean;
 }
 
 type Step = Event | JobStep;
 
-/** An invariant that is taken out, to show that the model finds it. */
+/** An invariant that is removed, to show that the model finds the fault. */
 type Break = 'complete before flushed' | 'read before take' | 'loss ignored';
 
 class World {
@@ -137,7 +137,7 @@ class World {
   readonly broken: Break | undefined;
   /** The image in place, or that of the last recovery point. */
   image: (number | undefined)[] = new Array<undefined>(blocks).fill(undefined);
-  /** What a flush has confirmed. */
+  /** The image as the last flush has confirmed it. */
   confirmed: (number | undefined)[] = [];
   killIn = Infinity;
   #meanwhile: (Event | undefined)[] = [];
@@ -160,7 +160,7 @@ class World {
     if (event.do === 'lose tracking') this.tracker.lose();
     else if (event.do === 'write') {
       this.device[event.block] = event.value;
-      // Who writes to a block has allocated it.
+      // A program that writes to a block has allocated it.
       this.used[event.block] = true;
       this.tracker.write(event.block);
     } else this.used[event.block] = event.do === 'use';
@@ -187,7 +187,7 @@ class World {
       if (!(error instanceof Killed)) throw error;
       if (losesUnflushed && !this.isVault) this.image = [...this.confirmed];
     }
-    // A tracker that was lost tracks nothing of this job any more, and the next job begins anew.
+    // A lost tracker tracks nothing for the rest of this job. The next job starts a new epoch.
     for (const event of this.#meanwhile) if (event !== undefined) this.happens(event);
   }
 
@@ -236,7 +236,7 @@ class World {
     await this.#find(ledger, prints, 'incremental');
     await this.#send(ledger, prints, making);
 
-    // The freeze: nothing happens until the thaw.
+    // The freeze: no event happens until the thaw.
     this.#moment();
     if (ledger.isTracked) await this.#taking(ledger, () => ledger.takeInFreeze());
     ledger.useMap(this.#usedMap());
@@ -270,7 +270,7 @@ class World {
     await ledger.settled();
     if (this.isVault) {
       const touched = ledger.touched();
-      // The map of a point has whole chunks, here of the size of a fingerprint unit.
+      // The map of a point has whole chunks, which have the size of a fingerprint unit here.
       const isUsed = (number: number): boolean =>
         range(Math.floor(number / perUnit)).some((each) => ledger.used.has(each));
       const point = base.map((value, number) =>
@@ -310,7 +310,7 @@ class World {
     await ledger.findByComparing(different(ledger.used, prints, this.device));
   }
 
-  /** Reads whole units, and sends the blocks of the set. */
+  /** Reads whole units, and sends the blocks of the set to the target. */
   async #send(ledger: TargetLedger, prints: Prints, making: (number | undefined)[]): Promise<void> {
     const set = ledger.toSend();
     if (set.isEmpty()) return;
@@ -337,7 +337,7 @@ class World {
   }
 }
 
-/** The fingerprint file: the values that each unit had when it was read last. Survives a kill. */
+/** The fingerprint file: the values of each unit when it was read last. Survives a kill. */
 class Prints {
   readonly #path: () => string;
 
@@ -372,7 +372,7 @@ function numbersOf(set: Bitmap): number[] {
   return Array.from({ length: blocks }, (_, number) => number).filter((number) => set.has(number));
 }
 
-/** The fingerprint units of the set of which `content` differs from the fingerprint. */
+/** Returns the fingerprint units of the set whose content differs from the fingerprint. */
 function different(set: Bitmap, prints: Prints, content: readonly (number | undefined)[]): Bitmap {
   const found = new Bitmap(size, fingerprintUnit);
   for (const unit of new Set(numbersOf(set).map((number) => Math.floor(number / perUnit)))) {
@@ -389,7 +389,7 @@ function inBlocks(units: Bitmap): Bitmap {
   return set;
 }
 
-/** Each rename, which makes a file of the chain appear, is a step at which the daemon may be killed. */
+/** Each rename makes a file of the chain appear. It is a step at which the daemon may be killed. */
 async function withSteps(world: World, work: () => Promise<void>): Promise<void> {
   const { rename } = fs.promises;
   fs.promises.rename = async (from, to) => {
@@ -442,7 +442,7 @@ for (const [what, isVault] of [
   ['an image in place', false],
   ['recovery points', true],
 ] as const)
-  test(`whatever happens, a job that succeeds leaves the device as it was at its instant: ${what}`, async () => {
+  test(`a job that succeeds leaves the device as it was at its instant, after any history: ${what}`, async () => {
     await fc.assert(
       fc.asyncProperty(histories, (history) => run(history, isVault)),
       { numRuns: Number(process.env['LEDGER_RUNS'] ?? 60) },

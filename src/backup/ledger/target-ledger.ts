@@ -1,11 +1,11 @@
 /**
- * The ledger of one target: which blocks of the device the target lacks, and which blocks it has. It owns the chain, the
- * tracker's feed and all bitmaps of the job, and it has a method for each event. Nothing else changes a bitmap of it. It
- * needs neither threads nor devices, so a model tests the invariants on it alone (target-ledger.test.ts):
+ * The ledger of one target: which blocks of the device the target lacks, and which blocks it has. It owns the chain,
+ * the tracker's feed and all bitmaps of the job, and it has a method for each event. Nothing else changes its bitmaps.
+ * It needs neither threads nor devices, so a model tests the invariants on it alone (target-ledger.test.ts):
  *
  * 1. Take, then read: the dirty map is taken before its blocks are read.
  * 2. A possible loss ends the epoch: `trackingLost` makes every block pending that only a later take could have proven.
- * 3. Pending before sent, complete after flushed: a block is durably pending before it goes out, and stops being pending
+ * 3. Pending before sent, complete after flushed: a block is durably pending before it is sent. It stops being pending
  *    when the target has confirmed it.
  */
 import { Bitmap } from '../../base/bitmap.ts';
@@ -28,30 +28,30 @@ export interface Tracking {
 
 export interface LedgerSetup {
   readonly chain: Chain;
-  /** Chains that are not true of the target any more as soon as this job writes to it. */
+  /** Chains that no longer describe the target as soon as this job writes to it. */
   readonly rivals: readonly Chain[];
   readonly contents: TargetContents;
   /** Undefined if nothing tracks the device. */
   readonly tracking: Tracking | undefined;
-  /** Units that earlier jobs sent: see RecentUnits. */
+  /** Units that earlier jobs sent (see `RecentUnits`). */
   readonly recent: readonly number[] | undefined;
-  /** Facts of the target now: its bytes, and the bytes that it takes at once. */
+  /** The target's size now, and its smallest block, in bytes. */
   readonly target: () => { readonly size: number; readonly minimumBlock: number };
-  /** The places that could not be read so far; the target has zeros there. */
+  /** The places that could not be read so far. The target has zeros there. */
   readonly unreadable: () => readonly Extent[];
 }
 
 /** Blocks that a pass has sent. */
 export interface SentBlocks {
   readonly blocks: Bitmap;
-  /** Blocks that were read and sent once more, because a lost connection left them unconfirmed. */
+  /** Blocks that were read and sent a second time, because a lost connection left them unconfirmed. */
   readonly resent: Bitmap | undefined;
 }
 
 export class TargetLedger {
   /**
-   * The allocation map as it was read last, and what was written since where it could not be read anew. Whoever needs it
-   * reads it; only the ledger changes it.
+   * The allocation map as it was read last. If it could not be read again, it also has the blocks that were written
+   * since. Callers may read it; only the ledger changes it.
    */
   readonly used: Bitmap;
   readonly #setup: LedgerSetup;
@@ -72,7 +72,7 @@ export class TargetLedger {
     this.used = new Bitmap(size, unit);
   }
 
-  /** True if a tracker knows what is written to the device. It becomes false when tracking is lost. */
+  /** True if a tracker records the writes to the device. It becomes false when tracking is lost. */
   get isTracked(): boolean {
     return this.#tracking !== undefined;
   }
@@ -89,22 +89,22 @@ export class TargetLedger {
     return set;
   }
 
-  /** Returns the blocks in use that the target lacks, rounded out to what it takes at once. */
+  /** Returns the blocks in use that the target lacks, rounded out to the target's smallest block. */
   toSend(): Bitmap {
     return this.#granular(this.missing());
   }
 
-  /** Returns the set without the fingerprint units whose fingerprints may not be true of the target. */
+  /** Returns the set without the fingerprint units whose fingerprints may not match the target. */
   known(set: Bitmap): Bitmap {
     return knownUnits(this.#chain, set);
   }
 
-  /** What a reconnect has to find again at the target (copy/same-image.ts). */
+  /** Returns the content that a reconnect must find at the target again (copy/same-image.ts). */
   expectation(): { readonly known: () => Bitmap; readonly distrust: () => Promise<void> } {
     return { known: () => driftSample(this.#chain), distrust: () => this.distrust() };
   }
 
-  /** The content of the target is not what was believed: the next backup has to be a full one. Durable. */
+  /** The target does not hold the content that its chain records. The next backup has to be a full one. Durable. */
   async distrust(): Promise<void> {
     await this.#chain.save({
       state: 'incomplete',
@@ -112,7 +112,9 @@ export class TargetLedger {
     });
   }
 
-  /** Makes durable what must be so before the first block goes out (docs/formats/chain.md, "Order of writing"). */
+  /**
+   * Makes durable all that must be durable before the first block is sent (docs/formats/chain.md, "Order of writing").
+   */
   async begin(kind: BackupKind): Promise<void> {
     const chain = this.#chain;
     for (const rival of this.#setup.rivals) await rival.save({ state: 'incomplete', torn: true });
@@ -120,7 +122,7 @@ export class TargetLedger {
     if (kind === 'full') await chain.reset(this.#setup.target().size);
     if (this.#contents.isOverwritten) await chain.save({ torn: true });
     if (kind === 'differential') {
-      // Comparing covers what is in use. What is free may have changed unseen, and counts when it is used again.
+      // Comparing covers the blocks in use. A free block may have changed unseen, so it is pending if it is used again.
       markOutside(chain.pending, this.used);
       await chain.savePending();
     }
@@ -133,25 +135,26 @@ export class TargetLedger {
   }
 
   /**
-   * To be called before the allocation map is read: returns what was written since the reading before began. Undefined if
-   * that is not known.
+   * Returns the blocks that were written since the previous reading of the allocation map began. Undefined if they are
+   * not known. To be called before the map is read.
    */
   beginMapReading(): Bitmap | undefined {
     return this.#writtenSinceMap.begin();
   }
 
   /**
-   * Takes the dirty map, and makes what it names pending, in memory. Writes no file, so it may be called in a freeze.
-   * `saveFound` has to follow. Returns what was dirty. Throws EPOCH_ENDED: `trackingLost` has to follow.
+   * Takes the dirty map, and makes its blocks pending, in memory. Writes no file, so it may be called in a freeze.
+   * Returns the dirty blocks. The caller must call `saveFound` next. Throws EPOCH_ENDED: the caller must then call
+   * `trackingLost`.
    */
   async takeInFreeze(): Promise<Bitmap> {
     return this.#take({ frozen: true });
   }
 
   /**
-   * Takes the dirty map, and makes what it names durably pending. `countAsUsed`: the allocation map is older than the
-   * writes and cannot be read anew, so all that was written counts as used. Returns what was dirty. Throws EPOCH_ENDED:
-   * `trackingLost` has to follow.
+   * Takes the dirty map, and makes its blocks durably pending. `countAsUsed`: the allocation map is older than the
+   * writes and cannot be read again, so all written blocks count as used. Returns the dirty blocks. Throws EPOCH_ENDED:
+   * the caller must then call `trackingLost`.
    */
   async findByTracker({ countAsUsed }: { readonly countAsUsed: boolean }): Promise<Bitmap> {
     const dirty = await this.#take({ frozen: false });
@@ -164,12 +167,12 @@ export class TargetLedger {
     if (this.#tracking === undefined) throw new Error('nothing tracks the device');
     const { dirty } = await this.#tracking.consumer.take({ frozen });
     this.#writtenSinceMap.add(dirty);
-    // What was written behind the reads of the passes is in this take, so all that they sent is proven.
+    // This take has all writes that the reads of the passes missed. So all blocks that the passes sent are proven.
     this.#chain.unconfirmed = this.#unreadable();
     return dirty;
   }
 
-  /** Makes durable what was found missing since the last save. */
+  /** Makes the blocks durably pending that were found missing since the last save. */
   async saveFound(): Promise<void> {
     if (this.#tracking === undefined) await this.#chain.savePending();
     else await this.#tracking.consumer.secure();
@@ -184,8 +187,8 @@ export class TargetLedger {
   }
 
   /**
-   * A comparing pass found these fingerprint units different. Makes them durably pending, in whole units, because nobody
-   * tells what is written between that read and the next one. Returns how many bytes they are.
+   * A comparing pass found these fingerprint units different. Makes them durably pending, in whole units, because
+   * nothing records writes between that read and the next one. Returns their size in bytes.
    */
   async findByComparing(different: Bitmap): Promise<number> {
     const { pending } = this.#chain;
@@ -195,12 +198,12 @@ export class TargetLedger {
     return different.bytes();
   }
 
-  /** The target holds something else in these units than their fingerprints say. In memory. */
+  /** The content of the target in these units does not match their fingerprints. In memory. */
   foundAtTarget(different: Bitmap): void {
     for (const { offset, length } of different.extents()) this.#chain.pending.mark(offset, length);
   }
 
-  /** A freeze has kept these blocks, to be sent after the thaw. In memory: `saveFound` has to follow. */
+  /** A freeze has kept these blocks, to be sent after the thaw. In memory: the caller must call `saveFound` next. */
   keptInFreeze(blocks: Bitmap): void {
     this.#chain.pending.or(blocks);
   }
@@ -215,8 +218,8 @@ export class TargetLedger {
   }
 
   /**
-   * The blocks that a freeze kept are sent and confirmed. `known`: units whose new fingerprint is known. Places that could
-   * not be read stay pending on disk, also if this job does not complete. Durable.
+   * The blocks that a freeze kept are sent and confirmed. `known`: units whose new fingerprint is known. Places that
+   * could not be read stay pending on disk, even if this job does not complete. Durable.
    */
   async sentFromFreeze(blocks: Bitmap, known: Bitmap): Promise<void> {
     this.#recent.note(known);
@@ -227,8 +230,8 @@ export class TargetLedger {
   }
 
   /**
-   * The record comes first, so that the next drift check reads some of what was sent even if this job never completes: the
-   * server may lose it, or be started again over an older copy of the image.
+   * Saves the record before the pending map. So the next drift check reads some of the sent blocks even if this job
+   * never completes. The server may lose them, or restart with an older copy of the image.
    */
   async #saveSent(): Promise<void> {
     if (this.#contents.isOverwritten) await this.#chain.save({ recent: this.#recent.units });
@@ -236,11 +239,12 @@ export class TargetLedger {
   }
 
   /**
-   * What stays pending on disk although it was sent, should the job end here.
+   * Returns the blocks that stay pending on disk although they were sent, in case the job ends here.
    *
-   * A fingerprint is that of a whole unit as it was read. If only some blocks of the unit were sent, the others may have
-   * been written between the take and the read: the fingerprint is then of bytes that the target lacks. The next take
-   * tells, and these blocks are pending then. If there is none (a crash, the end of the epoch), all such units are.
+   * A fingerprint covers a whole unit as it was read. If only some blocks of the unit were sent, the others may have
+   * been written between the take and the read. The fingerprint then covers bytes that the target lacks. The next take
+   * reports these blocks, and makes them pending. If there is no next take (a crash, the end of the epoch), all such
+   * units are pending.
    */
   #unconfirmed(blocks: Bitmap, resent: Bitmap | undefined): Bitmap {
     const set = this.#unreadable();
@@ -251,7 +255,7 @@ export class TargetLedger {
     return set;
   }
 
-  /** The places of which the target has zeros instead, in fingerprint units. */
+  /** Returns the places that could not be read, in fingerprint units. The target has zeros there. */
   #unreadable(): Bitmap {
     const set = new Bitmap(this.used.size, fingerprintUnit);
     for (const { offset, length } of this.#setup.unreadable()) set.mark(offset, length);
@@ -268,8 +272,8 @@ export class TargetLedger {
   }
 
   /**
-   * Lets `trim` free the space of blocks at the target; it resolves to false if the target refuses. The blocks are durably
-   * pending before, since nobody knows what a target holds where it was trimmed.
+   * Calls `trim` to free the space of blocks at the target; it resolves to false if the target refuses. The blocks are
+   * made durably pending first, since the content of a trimmed place is not defined.
    */
   async releaseFreed(freed: Bitmap, trim: (freed: Bitmap) => Promise<boolean>): Promise<void> {
     this.#chain.pending.or(freed);
@@ -282,14 +286,14 @@ export class TargetLedger {
     await this.#contents.settled(this.used);
   }
 
-  /** Returns the blocks in which the new image of a committing target may differ from the one that it builds on. */
+  /** Returns the blocks in which the new image of a committing target may differ from its base image. */
   touched(): Bitmap {
     return this.#contents.touched((set) => this.#granular(set), this.used);
   }
 
   /**
-   * The target holds an image of one instant. Places that could not be read are pending, so the next backup tries them
-   * again. `base`: for a vault, what the next backup builds on. Durable.
+   * The target holds an image of one instant. Places that could not be read become pending, so the next backup tries
+   * them again. `base`: for a vault, the point that the next backup builds on. Durable.
    */
   async complete(job: {
     readonly uuid: string;

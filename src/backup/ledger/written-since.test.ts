@@ -11,7 +11,7 @@ function dirty(...places: readonly number[]): Bitmap {
   return bitmap;
 }
 
-test('a reading gets all that was taken since the one before began, and nothing older', () => {
+test('a reading gets the blocks taken since the previous reading began, and none older', () => {
   const since = new WrittenSince(size);
   since.add(dirty(0));
   assert.equal(since.begin(), undefined, 'there was no reading before');
@@ -22,7 +22,7 @@ test('a reading gets all that was taken since the one before began, and nothing 
   assert.equal(since.begin()?.isEmpty(), true);
 });
 
-test('after writes were missed, the next reading is told nothing', () => {
+test('after writes were missed, the next reading gets no map', () => {
   const since = new WrittenSince(size);
   since.begin();
   since.add(dirty(4096));

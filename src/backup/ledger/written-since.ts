@@ -1,26 +1,27 @@
 /**
- * What was written to a device since its used map was last read, by the takes of the job. "Take, then read" the other way
- * round: a block that no take has named since a reading began is as that reading found it.
+ * The blocks that were written to a device since its allocation map was last read, by the takes of the job. It is
+ * "take, then read" in reverse: if no take since the reading began names a block, the block is as that reading found
+ * it.
  */
 import { Bitmap } from '../../base/bitmap.ts';
 
-/** Bytes per bit as long as there is nothing to say. */
+/** Bytes per bit while no block was written. */
 const emptyUnit = 64 * 1024;
 
 export class WrittenSince {
   readonly #size: number;
-  /** A reading has begun, and every take since then was added. */
+  /** True if a reading has begun, and every take since then was added. */
   #known = false;
   #written: Bitmap | undefined;
 
-  /** Bytes of the device. */
+  /** `size`: bytes of the device. */
   constructor(size: number) {
     this.#size = size;
   }
 
   /**
-   * To be called before a reading reads anything: what was written since the reading before it began, also during that
-   * one. Undefined if that is not known.
+   * Returns the blocks that were written since the previous reading began, including those written during it. Undefined
+   * if they are not known. To be called before a reading reads anything.
    */
   begin(): Bitmap | undefined {
     const written = this.#known ? (this.#written ?? new Bitmap(this.#size, emptyUnit)) : undefined;
@@ -29,14 +30,14 @@ export class WrittenSince {
     return written;
   }
 
-  /** What a take has yielded. */
+  /** Adds the dirty map of a take. */
   add(dirty: Bitmap): void {
     if (!this.#known) return;
     this.#written ??= new Bitmap(dirty.size, dirty.unit);
     this.#written.or(dirty);
   }
 
-  /** Writes may have been missed: what the next reading finds says nothing of the one before. */
+  /** Writes may have been missed: the next reading must not rely on the one before. */
   lose(): void {
     this.#known = false;
     this.#written = undefined;

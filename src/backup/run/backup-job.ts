@@ -1,4 +1,4 @@
-/** A job: its state, its status, and the ways to pause and end it. What a backup does is in run-backup.ts. */
+/** A job: its state, its status, and the ways to pause and end it. The steps of a backup are in run-backup.ts. */
 import type { WarningCode } from '../../base/warning-codes.ts';
 import { AgentError, toAgentError } from '../../base/errors.ts';
 import type { JobEnvironment, PreparedJob, RunningJob } from '../job.ts';
@@ -14,7 +14,7 @@ import type {
 } from '../../api/job-status.ts';
 import type { JobDevice } from '../device-backup.ts';
 
-/** What a job does, from its start to its success. */
+/** The work of a job, from its start to its success. */
 export type JobWork = (reporter: JobReporter, signal: AbortSignal) => Promise<void>;
 
 export class BackupJob implements PreparedJob, RunningJob {
@@ -43,7 +43,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     readonly work: JobWork;
     readonly environment: JobEnvironment;
     readonly warnings: readonly JobWarning[];
-    /** What belongs to the job and not to one of its devices. */
+    /** Closes the resources that belong to the job and not to one of its devices. */
     readonly close?: () => Promise<void>;
   }) {
     this.uuid = job.uuid;
@@ -118,7 +118,7 @@ export class BackupJob implements PreparedJob, RunningJob {
     for (const device of this.#devices) this.#refresh(device);
     await Promise.all(this.#devices.map((device) => device.close()));
     await this.#close();
-    // Only now: whoever reads that the job has ended may mount the device.
+    // The state changes only now: a client that reads that the job has ended may mount the device.
     this.#state = outcome.state;
     this.#error = outcome.error;
     this.#phase = 'done';
@@ -208,7 +208,7 @@ export class BackupJob implements PreparedJob, RunningJob {
       read_errors: [...status.read_errors],
     }));
     const rate = this.#state === 'IN_PROGRESS' && !this.#paused ? this.#meter.rate() : 0;
-    // The rate is that of reading, and whole fingerprint units are read.
+    // The rate counts bytes that are read, and whole fingerprint units are read.
     const left = this.#devices.reduce(
       (sum, { pool, status }) => sum + (pool.left?.toRead ?? status.bytes_unsynced),
       0,

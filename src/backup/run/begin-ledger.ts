@@ -1,6 +1,9 @@
 import type { DeviceBackup } from '../device-backup.ts';
 
-/** Makes durable what must be so before the first block goes out, and learns what the target holds as zeros. */
+/**
+ * Makes durable all that must be durable before the first block is sent, and learns which blocks of the target are
+ * zeros.
+ */
 export async function beginLedger({ ledger, plan, pool, status }: DeviceBackup): Promise<void> {
   await ledger.begin(plan.kind);
   status.bytes_unsynced = ledger.missing().bytes();

@@ -1,6 +1,6 @@
 /**
- * The copying passes of one live device before the freeze: each finds what the target lacks, and sends it, while the
- * device is written to.
+ * The copying passes of one live device before the freeze. Each pass finds the blocks that the target lacks and sends
+ * them, while programs write to the device.
  */
 import { MiB } from '../../base/bytes.ts';
 import { wholeUnits } from '../../tracking/bitmap-units.ts';
@@ -10,24 +10,27 @@ import { findByComparing, findByReadingTarget, findByTracker, sendMissing } from
 import { readMapAgain, refreshMap } from './read-map.ts';
 import { syncMounts } from './sync-device.ts';
 
-/** The reading inside the freeze that passes aim at, in milliseconds. */
+/** Passes continue until the reading inside the freeze should take no longer than this, in milliseconds. */
 const freezeAimMs = 25;
 
-/** Rounds right before the freeze, bytes to read that are not worth one, and how much of the last one may be left. */
+/**
+ * Rounds right before the freeze, at most; bytes to read that need no round; and the share of the previous round above
+ * which another round helps little.
+ */
 const lastRounds = 6;
 const littleLeft = MiB;
 const shrinkingFast = 0.8;
 
-/** Share of what the pass before had. If more than that is left, another pass helps little. */
+/** The share of the previous pass. If more than that is left, another pass helps little. */
 const stillShrinking = 0.9;
 
-/** Bytes. A first pass that sent less says nothing of how fast the device is written. */
+/** Bytes. If the first pass sent less, it does not show how fast the device is written. */
 const littleToTell = 32 * MiB;
 
-/** Bytes that may differ at the freeze without another comparing pass being worth it. */
+/** Bytes. If no more differs at the freeze, another comparing pass is not worth it. */
 const smallDifference = 8 * MiB;
 
-/** Finds what the first pass of any device has to send, by the kind of backup. */
+/** Finds the blocks that the first pass of any device has to send, by the kind of backup. */
 export async function findFirst(device: DeviceBackup, job: JobContext): Promise<void> {
   const { kind, readTarget } = device.plan;
   device.status.pass = 1;
@@ -36,15 +39,15 @@ export async function findFirst(device: DeviceBackup, job: JobContext): Promise<
     await findByComparing(device);
     return;
   }
-  // What was written until now is read by this pass, and need not be read again by the next one.
+  // This pass reads the blocks that were written until now, so the next pass need not read them again.
   const isTracked = await findByTracker(device, job);
   if (kind === 'incremental' && !isTracked) await findByComparing(device);
 }
 
 /**
- * Passes go on while each leaves less than the one before, until what is left is read within the aim. If a device is
- * written as fast as the target takes it, or as passes take it that are held back for other work, the rounds before the
- * freeze do without the target and without holding back; nothing is slowed down.
+ * Repeats passes while each leaves less than the one before, until the rest can be read within the aim. Some devices
+ * are written as fast as passes can send, because the target is slow or because the passes are held back for other
+ * work. The rounds before the freeze then use neither the target nor a limit on reading. No writer is slowed down.
  */
 export async function furtherPasses(device: DeviceBackup, job: JobContext): Promise<void> {
   const { status } = device;
@@ -66,9 +69,9 @@ export async function furtherPasses(device: DeviceBackup, job: JobContext): Prom
 }
 
 /**
- * Runs when everything is ready for the freeze: what has been written since the last pass is read into memory, in rounds
- * that each find less, however slow the target is, so that the freeze finds little. If memory has no room, it goes to the
- * target. And what is only in the page cache is written, so that freezing does not wait for it.
+ * Runs when everything is ready for the freeze. Reads the blocks that were written since the last pass into memory, in
+ * rounds that each find less. A slow target does not matter, so the freeze finds little. If memory has no room, the
+ * blocks go to the target. Also writes out the page cache, so that freezing does not wait for it.
  */
 export async function lastRoundsBeforeFreeze(device: DeviceBackup, job: JobContext): Promise<void> {
   const { ledger, pool, status } = device;
@@ -87,20 +90,20 @@ export async function lastRoundsBeforeFreeze(device: DeviceBackup, job: JobConte
   await syncMounts(device);
 }
 
-/** After a freeze that found too much, or one that would be too long: all that is missing goes to the target. */
+/** Sends all missing blocks to the target, after a freeze that found too many, or that would be too long. */
 export async function anotherPass(device: DeviceBackup, job: JobContext): Promise<void> {
   device.status.pass++;
   await syncMounts(device);
   if (await findByTracker(device, job)) await sendAgain(device);
 }
 
-/** What was in memory goes to the target as it is on the device now. */
+/** Drops the blocks in memory, and sends all missing blocks as they are on the device now. */
 async function sendAgain(device: DeviceBackup): Promise<void> {
   await device.pool.dropSpool();
   await sendMissing(device);
 }
 
-/** Bytes of the fingerprint units that a pass would have to read now. */
+/** Returns the bytes of the fingerprint units that a pass would have to read now. */
 function readingBytes(device: DeviceBackup): number {
   let bytes = 0;
   for (const { length } of wholeUnits(toRead(device))) bytes += length;

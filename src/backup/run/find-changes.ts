@@ -1,12 +1,14 @@
-/** Finding what the target of a device lacks: by the tracker if there is one, otherwise by comparing with fingerprints. */
+/**
+ * Finding the blocks that the target of a device lacks: by the tracker if there is one, else by comparing fingerprints.
+ */
 import type { DeviceBackup } from '../device-backup.ts';
 import { isSynced } from '../device-backup.ts';
 import type { JobContext } from '../job-context.ts';
 
-/** Returns false if nothing tracks the device, or no longer. A loss is reported, and from then on the device is compared. */
+/** Returns false if nothing tracks the device, or no longer. Reports a loss; the device is compared from then on. */
 export async function findByTracker(device: DeviceBackup, job: JobContext): Promise<boolean> {
   if (!device.ledger.isTracked) return false;
-  // The allocation map is older than what is taken now. Where it cannot be read anew, what was written counts as used.
+  // The allocation map is older than this take. If it cannot be read again, all written blocks count as used.
   return taking(device, job, () => device.ledger.findByTracker({ countAsUsed: !isSynced(device) }));
 }
 
@@ -41,14 +43,16 @@ function isEpochEnd(error: unknown): error is Error {
   return error instanceof Error && 'code' in error && error.code === 'EPOCH_ENDED';
 }
 
-/** Reads all that is in use, and makes what differs from its fingerprint pending. Returns how many bytes that is. */
+/**
+ * Reads all blocks in use, and makes units that differ from their fingerprints pending. Returns their size in bytes.
+ */
 export async function findByComparing({ pool, ledger }: DeviceBackup): Promise<number> {
   return ledger.findByComparing(await pool.compare(ledger.used));
 }
 
 /**
- * Reads the target, and makes the units that differ from their fingerprints pending. For fingerprints that may be older
- * than the target: a block that is as it was then would be taken for one that the target holds.
+ * Reads the target, and makes the units that differ from their fingerprints pending. Needed if the fingerprints may be
+ * older than the target: a block of the device that matches an old fingerprint may still differ from the target.
  */
 export async function findByReadingTarget({ pool, ledger }: DeviceBackup): Promise<void> {
   let before;
@@ -56,14 +60,14 @@ export async function findByReadingTarget({ pool, ledger }: DeviceBackup): Promi
     before = pool.reconnects;
     const { found } = await pool.verify(ledger.known(ledger.used));
     ledger.foundAtTarget(found);
-    // A server that was lost meanwhile may have come back with another image.
+    // A server whose connection was lost in the meantime may have come back with another image.
   } while (pool.reconnects > before);
   pool.expect(ledger.expectation());
 }
 
-/** Sends what is missing and in use. When it returns, that is confirmed and no longer pending. */
+/** Sends the blocks in use that the target lacks. When it returns, they are confirmed and no longer pending. */
 export async function sendMissing({ pool, ledger }: DeviceBackup): Promise<void> {
-  // The target gets whole blocks of its own, as they were read: all of that is on it then.
+  // The target gets whole blocks of its own size, as they were read. All of them are on it afterwards.
   const blocks = ledger.toSend();
   if (blocks.isEmpty()) return;
   await pool.copy(blocks);

@@ -1,7 +1,7 @@
 /**
- * The freeze window: hooks, freeze, the last look at the devices, thaw. Inside it nothing is written to a log or a file,
- * but to files without a name that lie on no device of the job (copy/spool.ts), and the network has no part unless more
- * changed than has room there.
+ * The freeze window: hooks, freeze, the last reads of the devices, thaw. Inside it nothing is written to a log or a
+ * file. The exception is unnamed files that lie on no device of the job (copy/spool.ts). The network is not used,
+ * unless more changed than fits there.
  */
 import { AgentError } from '../../base/errors.ts';
 import { raisePriority } from '../../base/thread-priority.ts';
@@ -26,7 +26,7 @@ export interface WindowSteps {
 
 /**
  * Freezes every mounted filesystem of these live devices, calls `look`, and thaws. Sets their `freeze_ms`. Throws
- * FREEZE_FAILED, ALREADY_FROZEN, FREEZE_TIMEOUT, HOOK_FAILED, or what a step threw. In every case all is thawed.
+ * FREEZE_FAILED, ALREADY_FROZEN, FREEZE_TIMEOUT, HOOK_FAILED, or the error of a step. Everything is thawed in any case.
  */
 export async function freezeWindow(
   live: readonly DeviceBackup[],
@@ -41,7 +41,7 @@ export async function freezeWindow(
   }
 }
 
-/** By the kernel names of their devices. */
+/** Returns the kernel names of the devices of these filesystems. */
 async function filesystemsOf(live: readonly DeviceBackup[]): Promise<Set<string>> {
   const mounts = await mountsToFreeze(live);
   return new Set([...mounts.values()].flat().map(({ device }) => device));
@@ -50,7 +50,7 @@ async function filesystemsOf(live: readonly DeviceBackup[]): Promise<Set<string>
 async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: WindowSteps): Promise<void> {
   const { options, environment, reporter, signal } = job;
   const hookEnvironment = { DATTO_DEVICES: live.map(({ pair }) => pair.device.path).join(' ') };
-  // Mounts may have come and gone while this freeze waited for its turn.
+  // Filesystems may have been mounted or unmounted while this freeze waited for its turn.
   const mounts = await mountsToFreeze(live);
   const freezer = await createFreezer({
     mounts: freezeOrder(ours(mounts)).map((mount) => mount.path),
@@ -68,7 +68,7 @@ async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: W
       hooked = true;
       await runHook(options.preFreezeHook, hookEnvironment, { timeoutMs: hookTimeoutMs, signal });
     }
-    // Undone after the thaw.
+    // These are undone after the thaw.
     using held = new DisposableStack();
     try {
       for (const sink of environment.holdWhileFrozen) {
@@ -89,11 +89,11 @@ async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: W
       });
       thawed = await freezer.thaw();
     } finally {
-      // After a failure this is what thaws; after success it has nothing left to do.
+      // After a failure, this thaws. After success, it does nothing.
       await freezer.close();
     }
   } finally {
-    // Also where the pre-freeze hook failed: the guard waits.
+    // Also needed if the pre-freeze hook failed: the guard is waiting.
     await freezer.close();
     if (hooked && options.postThawHook !== undefined)
       await postThaw(options.postThawHook, hookEnvironment, reporter);
@@ -107,8 +107,8 @@ async function windowOf(live: readonly DeviceBackup[], job: JobContext, steps: W
 }
 
 /**
- * Returns the filesystems that are ours to freeze: not the one that LVM freezes while it takes its snapshot. Throws
- * FREEZE_FAILED if there is more than that one by now.
+ * Returns the filesystems that this job freezes itself, without the one that LVM freezes while it takes its snapshot.
+ * Throws FREEZE_FAILED if more than that one is mounted by now.
  */
 function ours(mounts: ReadonlyMap<DeviceBackup, MountedFilesystem[]>): MountedFilesystem[][] {
   return [...mounts].flatMap(([{ instant, pair }, each]) => {
@@ -124,13 +124,13 @@ function ours(mounts: ReadonlyMap<DeviceBackup, MountedFilesystem[]>): MountedFi
   });
 }
 
-/** Each filesystem once; one on a loop device before the one that holds the file. */
+/** Returns each filesystem once. One on a loop device comes before the one that holds its file. */
 function freezeOrder(perDevice: readonly MountedFilesystem[][]): MountedFilesystem[] {
   const mounts = new Map(perDevice.flat().map((mount) => [mount.device, mount]));
   return [...mounts.values()].sort((a, b) => b.depth - a.depth);
 }
 
-/** The post-thaw hook undoes the pre-freeze one, so it runs whatever happened, and its failure is a warning. */
+/** Runs the post-thaw hook. It undoes the pre-freeze hook, so it always runs, and its failure is only a warning. */
 async function postThaw(path: string, env: Record<string, string>, reporter: JobReporter): Promise<void> {
   try {
     await runHook(path, env, { timeoutMs: hookTimeoutMs });
@@ -139,7 +139,7 @@ async function postThaw(path: string, env: Record<string, string>, reporter: Job
   }
 }
 
-/** What was read after the guard thawed by itself is of no use: the work is lost as soon as that happens. */
+/** Runs `work`, and rejects as soon as the guard thaws by itself. Data that is read after that is of no use. */
 async function untilExpired(expired: AbortSignal, work: () => Promise<void>): Promise<void> {
   const lost = new Promise<never>((_resolve, reject) => {
     const fail = (): void =>

@@ -1,6 +1,6 @@
 /**
- * The instant of a device whose filesystems are frozen: passes copy it while it runs, and the last pass keeps in memory,
- * inside the freeze, what the target lacks then.
+ * The instant of a device whose filesystems are frozen. Passes copy it while programs write to it. The last pass runs
+ * inside the freeze, and keeps the blocks that the target then lacks in memory.
  */
 import { refuseChanged } from '../../devices/attachment.ts';
 import { lookAtWrites, nothingWritten } from '../../devices/write-watch.ts';
@@ -33,7 +33,7 @@ export class FrozenInstant implements Instant {
     return lastRoundsBeforeFreeze(device, job);
   }
 
-  /** Take, then read. */
+  /** Invariant 1: take, then read. */
   async inFreeze(
     device: DeviceBackup,
     job: JobContext,

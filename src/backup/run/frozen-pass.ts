@@ -1,4 +1,4 @@
-/** The freeze at the end of the passes, of all live devices at once, and what it kept on its way to the targets. */
+/** The freeze after the passes, for all live devices at once, and the way of the blocks that it kept to the targets. */
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { spoolFull } from '../copy/spool.ts';
@@ -11,18 +11,18 @@ import { warnOfMap } from './read-map.ts';
 import { SnapshotInstant } from './snapshot-instant.ts';
 import { together } from './together.ts';
 
-/** Freezes of one job, at most: before each but the first there is another pass. */
+/** Freezes of one job, at most. There is another pass before each but the first. */
 const freezeTries = 3;
 
 /**
- * Freezes all live devices at one instant, and sends what the targets lack of it. Throws FREEZE_TOO_LONG if the freeze
- * would be too long or memory cannot hold what it finds, and FREEZE_TIMEOUT if it lasted too long.
+ * Freezes all live devices at one instant, and sends the blocks that the targets lack then. Throws FREEZE_TOO_LONG if
+ * the freeze would be too long or memory cannot hold its blocks, and FREEZE_TIMEOUT if it lasted too long.
  */
 export async function frozenPass(live: readonly DeviceBackup[], job: JobContext): Promise<void> {
   const { options, environment, reporter } = job;
   const frozen = live.filter(({ instant }) => instant.kind === 'frozen');
   const isUntracked = (): boolean => frozen.some(({ ledger }) => !ledger.isTracked);
-  // What is written from now on lengthens the freeze.
+  // Every write from now on lengthens the freeze.
   for (const { pool } of frozen) pool.hurry();
   if (isUntracked()) await refuseLongFreeze(frozen, options.maxFreezeMs);
   let results: Map<DeviceBackup, FrozenResult> | undefined;
@@ -47,12 +47,12 @@ export async function frozenPass(live: readonly DeviceBackup[], job: JobContext)
   });
 }
 
-/** The freeze would be too long, or was: less may be written next time. */
+/** True if the freeze would be too long, or was: fewer blocks may be written before the next one. */
 function isWorthAnotherTry(error: unknown): error is AgentError {
   return error instanceof AgentError && (error.code === 'FREEZE_TOO_LONG' || error.code === 'FREEZE_TIMEOUT');
 }
 
-/** `frozen`: those of the live devices that no snapshot is taken of. */
+/** `frozen`: the live devices that are backed up without a snapshot. */
 async function freezeOnce(
   live: readonly DeviceBackup[],
   frozen: readonly DeviceBackup[],
@@ -62,7 +62,7 @@ async function freezeOnce(
   const results = new Map<DeviceBackup, FrozenResult>();
   let full: AgentError | undefined;
   const start = performance.now();
-  // After a timeout the copying threads may still be reading.
+  // After a timeout, the copying threads may still be reading.
   let looking: Promise<unknown> = Promise.resolve();
   const steps = {
     before: async () => {
@@ -77,7 +77,7 @@ async function freezeOnce(
           const result = await device.instant.inFreeze(device, job, options);
           if (result !== undefined) results.set(device, result);
         } catch (error) {
-          // The other devices have not failed: they get another try, too.
+          // The other devices have not failed, so they continue. All get another try.
           if (!(error instanceof AgentError && error.code === 'FREEZE_TOO_LONG')) throw error;
           full = error;
         }
@@ -92,7 +92,7 @@ async function freezeOnce(
   return results;
 }
 
-/** Throws FREEZE_TOO_LONG if it is clear already that memory cannot hold what the freeze will find. */
+/** Throws FREEZE_TOO_LONG if memory clearly cannot hold the blocks that the freeze will find. */
 function refuseWithoutRoom(
   devices: readonly DeviceBackup[],
   { mayOverflow }: { readonly mayOverflow: boolean },
@@ -104,7 +104,7 @@ function refuseWithoutRoom(
     throw spoolFull(first.pool.targetName, first.pool.roomLeft);
 }
 
-/** Warns if the freeze was so long that the next one may be too long. Without a tracker its length is no surprise. */
+/** Warns if the freeze was so long that the next one may be too long. A long freeze without a tracker is expected. */
 function warnOfLength(devices: readonly DeviceBackup[], { options, reporter }: JobContext): void {
   const tracked = devices.filter(({ ledger }) => ledger.isTracked);
   const ms = Math.max(0, ...tracked.map(({ status }) => status.freeze_ms ?? 0));

@@ -1,12 +1,12 @@
 /**
- * The instant of a device that is not frozen: read-only mounted, unmounted, or held by a program that cannot be frozen.
- * An exclusive open keeps mounts away, but not a program that writes to the device itself, and a read-only filesystem
- * may be writable for a while. So the image is of one instant only if nothing was written from the begin of the last
- * pass to its end. Passes are repeated until that is proven:
+ * The instant of a device that is not frozen: mounted read-only, unmounted, or held by a program that cannot be frozen.
+ * An exclusive open prevents mounts, but not programs that write to the device itself. And a read-only filesystem may
+ * be writable for a while. So the image is of one instant only if nothing was written from the start of the last pass
+ * to its end. Passes are repeated until that is proven:
  *
- * - by the tracker, if it has no mark in what is in use;
- * - without one, by the kernel's counters of writes, or by a comparing pass that finds no difference: all that it read
- *   was the same as at the pass before, so it was the same in the moment between them.
+ * - by the tracker, if it reports no write to blocks in use;
+ * - without a tracker, by the kernel's counters of writes, or by a comparing pass that finds no difference. Everything
+ *   that it read was then the same as in the pass before, so it was the same in the moment between them.
  */
 import { refuseChanged } from '../../devices/attachment.ts';
 import { lookAtWrites, nothingWritten, type WriteLook, writtenBehind } from '../../devices/write-watch.ts';
@@ -18,7 +18,9 @@ import { findByComparing, findByTracker, sendMissing } from './find-changes.ts';
 import { acceptMap, readIdleMap, warnOfMap } from './read-map.ts';
 import { syncDevice } from './sync-device.ts';
 
-/** Passes beyond those that the job's options allow, before the device counts as written to all the time. */
+/**
+ * Passes beyond those that the job's options allow. If they do not suffice, the device counts as constantly written.
+ */
 const passesToProve = 3;
 
 export class IdleInstant implements Instant {
@@ -39,7 +41,7 @@ export class IdleInstant implements Instant {
 
   async firstPass(device: DeviceBackup, job: JobContext): Promise<void> {
     await findFirst(device, job);
-    // What was written while the map was read is known to the tracker, and to later takes no more.
+    // The tracker knows of writes during the reading of the map, and later takes do not report them again.
     if (device.ledger.isTracked && (await this.#wasWritten(device))) await readIdleMap(device);
     await sendMissing(device);
   }
@@ -60,7 +62,9 @@ export class IdleInstant implements Instant {
     return Promise.resolve();
   }
 
-  /** Settles what passes before the freeze of other devices left, and warns if that is not possible. */
+  /**
+   * Handles the blocks that passes left before the freeze of other devices. Warns if the image is not of one instant.
+   */
   async prove(device: DeviceBackup, job: JobContext): Promise<void> {
     const { pair, status, attachment } = device;
     if (!(await this.#settle(device, job, status.pass + passesToProve))) {
@@ -77,7 +81,7 @@ export class IdleInstant implements Instant {
 
   /**
    * Returns true if the image is of one instant. Returns false if the device is still written to when `status.pass` has
-   * reached `passes`, or if nothing can tell.
+   * reached `passes`, or if nothing can prove that it is not.
    */
   async #settle(device: DeviceBackup, job: JobContext, passes: number): Promise<boolean> {
     const { status, pair } = device;

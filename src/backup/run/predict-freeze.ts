@@ -1,12 +1,13 @@
 /**
- * Predicts how long the freeze will be. Without a tracker, all used blocks are read and compared inside it. That is checked
- * before anything is sent, and again, with the speed seen by then, before the freeze.
+ * Predicts how long the freeze will be. Without a tracker, all used blocks are read and compared inside it. The
+ * prediction is checked before anything is sent. It is checked again before the freeze, with the speed measured by
+ * then.
  */
 import { formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
 import { type DeviceBackup, toRead } from '../device-backup.ts';
 
-/** Freezing and thawing: what is spent besides reading the used map and the blocks, milliseconds. */
+/** Milliseconds for freezing and thawing, in addition to reading the allocation map and the blocks. */
 const fixedMs = 25;
 
 interface Prediction {
@@ -17,8 +18,8 @@ interface Prediction {
 }
 
 /**
- * Devices are read side by side, but they share the processors: their times are added. `mapMs`: how long the last reading
- * of the used maps took, which for a device that is tracked is of what had changed of it.
+ * Devices are read in parallel, but they share the processors, so their times are added. `mapMs`: how long the last
+ * reading of the allocation maps took. For a tracked device, that reading covers only the changed part.
  */
 function predictFreeze(
   devices: readonly { readonly bytes: number; readonly rate: number }[],
@@ -40,7 +41,7 @@ export async function refuseLongFreeze(devices: readonly DeviceBackup[], maxFree
   const costs = [];
   for (const { pool, ledger } of untracked)
     costs.push({ bytes: ledger.used.bytes(), rate: await pool.measureReading(ledger.used) });
-  // The rounds that have shown this speed ran side by side, as the freeze reads: the longest counts.
+  // The rounds that have shown this speed ran in parallel, like the reads of the freeze, so the longest counts.
   const rounds = { bytes: 0, seconds: 0 };
   for (const device of tracked) {
     const set = toRead(device);
@@ -75,7 +76,7 @@ function refuseUntracked(
   );
 }
 
-/** What a snapshot would need, where the device is a logical volume and none could be taken. */
+/** Returns the reasons why no snapshot was taken, for the hint, or the advice to use one. */
 function snapshotHint(devices: readonly DeviceBackup[]): string {
   const reasons = devices.flatMap(({ noSnapshot }) => (noSnapshot === '' ? [] : [noSnapshot]));
   return reasons.length === 0
@@ -83,7 +84,7 @@ function snapshotHint(devices: readonly DeviceBackup[]): string {
     : `; no LVM snapshot was taken: ${[...new Set(reasons)].join('; ')}`;
 }
 
-/** The same for devices whose tracker tells what there is to read. */
+/** Does the same for devices whose tracker reports the blocks to read. */
 function refuseTracked(prediction: Prediction, devices: readonly DeviceBackup[], maxFreezeMs: number): void {
   if (prediction.ms <= maxFreezeMs) return;
   const names = devices.map(({ pair }) => pair.device.path).join(', ');

@@ -4,8 +4,8 @@ import type { JobContext } from '../job-context.ts';
 import { describeDevice } from '../vault/point-document.ts';
 
 /**
- * Makes the maps of the devices that are backed up into vaults, and in each vault the one recovery point that names them.
- * `instant` is that of the images. Returns what the chains of these devices record.
+ * Makes the maps of the devices that are backed up into vaults, and in each vault the one recovery point that names
+ * them. `instant` is the instant of the images. Returns the base that the chain of each of these devices records.
  */
 export async function publishPoints(
   devices: readonly DeviceBackup[],

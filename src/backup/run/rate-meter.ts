@@ -1,7 +1,7 @@
-/** Bytes per second over the last seconds, from a total that is looked at now and then. */
+/** Bytes per second over the last seconds, from samples of a total. */
 import { type Clock, systemClock } from '../../base/clock.ts';
 
-/** Length of the window that the rate is the mean of, milliseconds. */
+/** Milliseconds. The rate is the mean over this window. */
 const windowMs = 5000;
 
 export class RateMeter {
@@ -12,14 +12,14 @@ export class RateMeter {
     this.#clock = clock;
   }
 
-  /** `total`: bytes since the beginning; never shrinks. */
+  /** Adds a sample. `total`: bytes since the start; it never shrinks. */
   add(total: number): void {
     const at = this.#clock.monotonic();
     this.#points.push({ at, total });
     while (this.#points.length > 2 && at - (this.#points[1]?.at ?? at) >= windowMs) this.#points.shift();
   }
 
-  /** Bytes per second; 0 before the second look. */
+  /** Returns bytes per second; 0 before the second sample. */
   rate(): number {
     const first = this.#points[0];
     const last = this.#points.at(-1);

@@ -9,10 +9,10 @@ import { syncMounts } from './sync-device.ts';
 
 /**
  * Reads the first map of a live device, unless it was read already. If nothing tracks the device, the map is read from
- * the running filesystem if syncing it puts its bitmaps on the device (it is read again in the freeze). Otherwise, or if
+ * the running filesystem, if syncing brings its bitmaps to the device. It is read again in the freeze. Otherwise, or if
  * that map contradicts itself, it is read in a freeze.
  *
- * The map of a tracked device is never read as a whole in a freeze, since that takes as long as the filesystem is large:
+ * The map of a tracked device is never read as a whole in a freeze, since the time for that grows with the filesystem:
  * see `readTrackedMap`.
  */
 export async function readFirstMap(device: DeviceBackup, job: JobContext): Promise<void> {
@@ -25,16 +25,16 @@ export async function readFirstMap(device: DeviceBackup, job: JobContext): Promi
 }
 
 /**
- * If tracking has just begun, a freeze comes first: what was under way to the device before the tracker looked has arrived
- * then (kernel notes: a bio submitted before the programs were attached completes unseen). And XFS keeps its changes in
- * its log until it is frozen. The map is read when the filesystem runs again: what is in flux then, the freeze at the end
- * reads once more.
+ * If tracking has just begun, a freeze comes first. After it, writes that were on their way before the tracker started
+ * have reached the device. The tracker cannot see them (kernel notes: a bio submitted before the programs were attached
+ * completes unseen). XFS also keeps its changes in its log until it is frozen. The map is read when the filesystem runs
+ * again. The freeze at the end reads the parts again that were changing.
  */
 async function readTrackedMap(device: DeviceBackup, job: JobContext): Promise<void> {
   const isIncremental = device.plan.kind === 'incremental';
   if (!isSynced(device) && !isXfs(device)) return readFrozenMap(device, job);
   if (!isIncremental || !isSynced(device)) {
-    // So that the first pass knows what was written after this moment: XFS' map does not show it (find-changes.ts).
+    // The first pass must know the writes after this moment, since XFS' map does not show them (find-changes.ts).
     const take = isIncremental ? (): Promise<void> => takeInFreeze(device, job) : nothing;
     await inFreeze(device, job, take);
     if (!device.ledger.isTracked) return readFrozenMap(device, job);
@@ -42,7 +42,7 @@ async function readTrackedMap(device: DeviceBackup, job: JobContext): Promise<vo
   }
   await syncMounts(device);
   const map = await readMap(device, job, 'live');
-  // XFS' groups are large: all of one would be copied.
+  // The groups of XFS are large, and all blocks of a group in flux would be copied.
   const isUsable = !map.everything && (isSynced(device) || (map.groups > 0 && map.groupsInFlux === 0));
   if (isUsable) acceptMap(device, map);
   else await readFrozenMap(device, job);
@@ -53,7 +53,7 @@ function isXfs({ mounts, pair }: DeviceBackup): boolean {
   return mounts.every(({ type, device }) => type === 'xfs' && device === pair.device.kernelName);
 }
 
-/** Reads the map of a live device anew for a further pass; keeps the old one if the new one contradicts itself. */
+/** Reads the map of a live device again for a further pass. Keeps the old one if the new one contradicts itself. */
 export async function readMapAgain(device: DeviceBackup, job: JobContext): Promise<void> {
   await syncMounts(device);
   if (isSynced(device)) {
@@ -63,8 +63,8 @@ export async function readMapAgain(device: DeviceBackup, job: JobContext): Promi
 }
 
 /**
- * Reads again, right before a freeze, what has changed of the map, so that little of it is left for the freeze. The map
- * that passes go by only follows if it is certainly no worse.
+ * Reads the changed parts of the map again right before a freeze, so that little of it is left for the freeze. The
+ * passes use the new map only if it is certainly no worse than the old one.
  */
 export async function refreshMap(device: DeviceBackup, job: JobContext): Promise<void> {
   if (!device.ledger.isTracked || (device.map.last?.groups ?? 0) === 0) return;
@@ -75,8 +75,8 @@ export async function refreshMap(device: DeviceBackup, job: JobContext): Promise
 }
 
 /**
- * Reads the map. A map of a running filesystem that came out as "everything" says nothing, since its metadata may
- * contradict itself: the ledger keeps the one before.
+ * Reads the map. If the map of a running filesystem came out as "everything", the ledger keeps the previous map: the
+ * metadata may have contradicted itself during the reading.
  */
 export async function readMap(
   device: DeviceBackup,
@@ -88,7 +88,9 @@ export async function readMap(
   return map;
 }
 
-/** If a tracker tells what was written since the map was read last, only that is read. */
+/**
+ * Reads only the written parts if a tracker knows the writes since the last reading of the map; otherwise reads all.
+ */
 async function read(device: DeviceBackup, job: JobContext, state: 'live' | 'frozen'): Promise<ReadMap> {
   const { pool, ledger, pair } = device;
   const map = ledger.isTracked
@@ -102,8 +104,8 @@ async function read(device: DeviceBackup, job: JobContext, state: 'live' | 'froz
 }
 
 /**
- * Reads the map of an idle device that was written to. A map that contradicts itself may have been read in the middle of a
- * write, so it is believed only if the next one contradicts itself, too.
+ * Reads the map of an idle device that was written to. If the map contradicts itself, it may have been read during a
+ * write. So it is accepted only if the next one contradicts itself, too.
  */
 export async function readIdleMap({ pool, ledger, map, status }: DeviceBackup): Promise<void> {
   const result = await pool.readMap('idle');
@@ -117,13 +119,13 @@ export async function readIdleMap({ pool, ledger, map, status }: DeviceBackup): 
 
 async function readFrozenMap(device: DeviceBackup, job: JobContext): Promise<void> {
   await inFreeze(device, job, async () => {
-    // Take, then read. What is taken here and not saved is taken again.
+    // Invariant 1: take, then read. A take that is not saved is taken again.
     await takeInFreeze(device, job);
     acceptMap(device, await readMap(device, job, 'frozen'));
   });
 }
 
-/** Runs `look` in a freeze of its own, of which neither hooks nor the status of the job know. */
+/** Runs `look` in a freeze of its own. No hook runs for it, and the status of the job does not show it. */
 async function inFreeze(device: DeviceBackup, job: JobContext, look: () => Promise<void>): Promise<void> {
   const withoutHooks = { preFreezeHook: undefined, postThawHook: undefined, frozenHook: undefined };
   const quietly = { ...job, options: { ...job.options, ...withoutHooks }, reporter: silentReporter };
@@ -138,7 +140,7 @@ export function acceptMap({ map, status }: Pick<DeviceBackup, 'map' | 'status'>,
   if (result.filesystem !== undefined) status.filesystem = result.filesystem.type;
 }
 
-/** Warns of what the last reading of the map met. */
+/** Reports the warnings of the last reading of the map. */
 export function warnOfMap({ map, pair }: DeviceBackup, { reporter }: JobContext): void {
   const { last } = map;
   for (const message of last?.warnings ?? [])

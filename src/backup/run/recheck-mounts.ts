@@ -1,6 +1,6 @@
 /**
- * Checks the mounts again, since they come and go while a job runs. What is frozen has to be what lies on the devices at
- * that moment: the path of a filesystem that was unmounted leads to another filesystem, which must not be frozen instead.
+ * Checks the mounts again, since they change while a job runs. The freeze must hit the filesystems that are on the
+ * devices at that moment. After an unmount, the path leads to another filesystem, which must not be frozen instead.
  */
 import { AgentError } from '../../base/errors.ts';
 import { filesystemsOn, type MountedFilesystem, readStack } from '../../devices/stacking.ts';
@@ -8,8 +8,8 @@ import { freezable } from '../../freeze/freezable.ts';
 import type { DeviceBackup } from '../device-backup.ts';
 
 /**
- * Returns the filesystems to freeze for each live device, in order. Throws FREEZE_FAILED if one that was mounted when the
- * job began is not mounted any more.
+ * Returns the filesystems to freeze for each live device, in order. Throws FREEZE_FAILED if a filesystem that was
+ * mounted when the job began is no longer mounted.
  */
 export async function mountsToFreeze(
   live: readonly DeviceBackup[],
@@ -33,7 +33,7 @@ export async function mountsToFreeze(
   return result;
 }
 
-/** Throws DEVICE_BUSY if a device that nobody wrote to when the job began has a writable filesystem now. */
+/** Throws DEVICE_BUSY if a device that was not written to when the job began has a writable filesystem now. */
 export async function refuseNewWriters(devices: readonly DeviceBackup[]): Promise<void> {
   const idle = devices.filter(
     ({ isLive, hold, pair }) => !isLive && hold === undefined && pair.device.kind !== 'file',

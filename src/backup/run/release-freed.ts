@@ -1,10 +1,10 @@
-/** Giving back the space at the target of blocks that are no longer in use (`--trim`). */
+/** Frees the space at the target of blocks that are no longer in use (`--trim`). */
 import type { ErrorCode } from '../../base/error-codes.ts';
 import { AgentError } from '../../base/errors.ts';
 import type { DeviceBackup } from '../device-backup.ts';
 import type { JobContext } from '../job-context.ts';
 
-/** To be called when all is sent and flushed, and the ledger has the allocation map of the job's instant. */
+/** To be called when all blocks are sent and flushed, and the ledger has the allocation map of the job's instant. */
 export async function releaseFreed(device: DeviceBackup, job: JobContext): Promise<void> {
   if (job.options.trim) await trimFreed(device, job);
   await device.ledger.settled();
@@ -31,7 +31,7 @@ async function trimFreed({ ledger, pool, pair, status }: DeviceBackup, job: JobC
   });
 }
 
-/** How a target says that it will not; a lost connection is none of these. */
+/** The errors by which a target refuses. A lost connection is none of them. */
 const refusals: ReadonlySet<ErrorCode> = new Set([
   'NBD_SERVER_ERROR',
   'TARGET_WRITE_ERROR',

@@ -1,6 +1,6 @@
 /**
- * A backup from the first read to the last flush, for all devices of a job: passes (copy-passes.ts), one freeze for all of
- * them (frozen-pass.ts), and the proof at the end (verify-target.ts).
+ * A backup from the first read to the last flush, for all devices of a job. It consists of passes (copy-passes.ts), one
+ * freeze for all devices (frozen-pass.ts), and the proof at the end (verify-target.ts).
  */
 import type { DeviceBackup } from '../device-backup.ts';
 import type { JobContext } from '../job-context.ts';
@@ -41,7 +41,7 @@ export async function runBackup(devices: readonly DeviceBackup[], job: JobContex
   await together(devices, (device) => verifyTarget(device, job));
   const bases = await publishPoints(devices, job, instant);
   for (const device of devices) device.status.point = bases.get(device)?.point ?? null;
-  // Only now do the targets hold images of an instant.
+  // Only now do the targets hold images of one instant.
   for (const device of devices)
     await device.ledger.complete({
       uuid: job.uuid,
@@ -50,20 +50,20 @@ export async function runBackup(devices: readonly DeviceBackup[], job: JobContex
     });
 }
 
-/** Sets the lines of the status that are known once everything has been sent and flushed. */
+/** Sets the fields of the status that are known once all blocks are sent and flushed. */
 function settleStatus({ status, pool }: DeviceBackup): void {
   status.read_errors = joined(pool.readErrors);
   status.bytes_unsynced = 0;
   status.freeze_ms ??= 0;
 }
 
-/** Makes what was sent to a vault durable. No recovery point names it yet. */
+/** Makes the data that was sent to a vault durable. No recovery point names it yet. */
 async function seal({ pool, status }: DeviceBackup): Promise<void> {
   const sealed = await pool.seal();
   if (sealed !== undefined) status.bytes_stored = sealed.stored;
 }
 
-/** Returns the records sorted, and joined where passes met the same bad sectors. */
+/** Returns the records sorted. Records of the same bad sectors, from several passes, are joined. */
 function joined(records: readonly ReadErrorRecord[]): ReadErrorRecord[] {
   const result: { offset: number; length: number }[] = [];
   for (const record of [...records].sort((a, b) => a.offset - b.offset)) {

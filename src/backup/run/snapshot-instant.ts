@@ -1,7 +1,7 @@
 /**
- * The instant of a device that a temporary LVM snapshot gives: the snapshot is taken in the freeze window, all that is in
- * use is read from it afterwards, and it is removed as soon as it has been read. It is checked when the last byte was
- * read: what an overflowed snapshot returned is never believed.
+ * The instant of a device that is backed up from a temporary LVM snapshot. The snapshot is taken in the freeze window.
+ * All blocks in use are read from it afterwards, and then it is removed at once. It is checked after the last read,
+ * since the data of a snapshot that overflowed is never used.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { LvmSnapshot } from '../../devices/lvm/snapshot.ts';
@@ -18,7 +18,7 @@ export class SnapshotInstant implements Instant {
   readonly snapshot: LvmSnapshot;
   readonly freezesItself: boolean;
 
-  /** `freezesItself`: LVM freezes the one filesystem there is; otherwise our freeze is around its own. */
+  /** `freezesItself`: LVM freezes the only filesystem. Otherwise this job's freeze encloses that of LVM. */
   constructor(snapshot: LvmSnapshot, { freezesItself }: { readonly freezesItself: boolean }) {
     this.snapshot = snapshot;
     this.freezesItself = freezesItself;
@@ -40,17 +40,20 @@ export class SnapshotInstant implements Instant {
     return syncMounts(device);
   }
 
-  /** Inside the freeze window, or as all of it if LVM freezes by itself. */
+  /** Takes the snapshot, inside the freeze window. If LVM freezes by itself, this is the whole freeze. */
   async inFreeze({ status }: DeviceBackup): Promise<undefined> {
     await this.snapshot.take();
     if (this.freezesItself) status.freeze_ms = Math.round(this.snapshot.suspendedMs * 10) / 10;
   }
 
-  /** Maps, sends what the target lacks, and removes the snapshot. Throws SNAPSHOT_OVERFLOW, SNAPSHOT_FAILED. */
+  /**
+   * Reads the map, sends the blocks that the target lacks, and removes the snapshot. Throws SNAPSHOT_OVERFLOW,
+   * SNAPSHOT_FAILED.
+   */
   async afterFreeze(device: DeviceBackup, job: JobContext): Promise<void> {
     job.reporter.phase('copying');
     await this.#copyWatched(device, job);
-    // Threads that have it open would keep it.
+    // A thread that has the snapshot open would prevent its removal.
     await device.pool.useSource(device.pair.device.path);
     await this.#remove(device, job);
     warnOfMap(device, job);
@@ -70,7 +73,8 @@ export class SnapshotInstant implements Instant {
       const path = await snapshot.open();
       isOpened = true;
       await pool.useSource(path);
-      // It has room for so many writes, and each costs the volume a copy.
+      // The snapshot has limited room for writes, and each write costs the volume a copy. So the reads are not held
+      // back.
       pool.hurry();
       this.#note(device);
       snapshot.watch((error) => {
@@ -81,7 +85,7 @@ export class SnapshotInstant implements Instant {
       await snapshot.check();
     } catch (thrown) {
       if (failure !== undefined) throw failure;
-      // What went wrong may be that it overflowed.
+      // The cause of the error may be that the snapshot overflowed.
       if (isOpened && !isCancelled(thrown)) await snapshot.check();
       throw thrown;
     } finally {

@@ -1,11 +1,11 @@
-/** Writing out what is only in the page cache: there it is neither on the device nor in its allocation map. */
+/** Writes out the page cache: data that is only there is neither on the device nor in its allocation map. */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { filePath } from '../../base/file-name.ts';
 import { syncFilesystem } from '../../linux/syncfs.ts';
 import type { DeviceBackup } from '../device-backup.ts';
 
-/** Writes out the page cache of an idle device, whose writes no tracker sees before that. */
+/** Writes out the page cache of an idle device. The tracker sees its writes only then. */
 export async function syncDevice({ hold, pair }: DeviceBackup): Promise<void> {
   if (hold !== undefined) return hold.sync();
   if (pair.device.kind === 'file') return;
@@ -17,7 +17,7 @@ export async function syncDevice({ hold, pair }: DeviceBackup): Promise<void> {
   }
 }
 
-/** Writes out the filesystems on a live device, so that a pass finds what it can. */
+/** Syncs the filesystems on a live device, so that a pass finds as many writes as possible. */
 export async function syncMounts({ mounts }: DeviceBackup): Promise<void> {
   for (const { path } of mounts) {
     const directory = await open(filePath(path), constants.O_RDONLY | constants.O_NONBLOCK);

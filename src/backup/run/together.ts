@@ -1,6 +1,6 @@
 import type { JobDevice } from '../device-backup.ts';
 
-/** Runs `work` for all devices side by side. The first failure stops the others, and all have ended after it. */
+/** Runs `work` for all devices in parallel. The first failure stops the others. Returns only when all have ended. */
 export async function together<Device extends JobDevice>(
   devices: readonly Device[],
   work: (device: Device) => Promise<void>,

@@ -1,4 +1,4 @@
-/** Reading back from the target what was sent, after the last flush. */
+/** Reads back from the target the data that was sent, after the last flush. */
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -9,7 +9,7 @@ import type { JobContext } from '../job-context.ts';
 /** Bytes; ten minutes at 100 MB/s. */
 const readBackMost = 64 * GiB;
 
-/** Reads back as much as the job's options ask for. Throws TARGET_MISMATCH. */
+/** Reads back as much of the target as the job's options demand. Throws TARGET_MISMATCH. */
 export async function verifyTarget(device: DeviceBackup, { options, reporter }: JobContext): Promise<void> {
   const { pool, ledger, pair } = device;
   if (options.verify === 'none') return;
@@ -30,15 +30,15 @@ export async function verifyTarget(device: DeviceBackup, { options, reporter }: 
         { hint: 'do not trust this image; check the disk and the memory of the receiver' },
       );
   } catch (error) {
-    // What was believed of the target is wrong: the next backup has to be a full one.
+    // The chain is wrong about the content of the target: the next backup has to be a full one.
     if (error instanceof AgentError && error.code === 'TARGET_MISMATCH') await ledger.distrust();
     throw error;
   }
 }
 
 /**
- * Returns what samples cannot prove of a server that was lost and came back: that it has all of what it had confirmed
- * before. That is read back, up to `readBackMost` bytes of it, evenly spread.
+ * Returns the blocks that a server had confirmed before its connection was lost: samples cannot prove that it still has
+ * all of them. They are read back, up to `readBackMost` bytes, evenly spread. Undefined if there are none.
  */
 function sentBeforeReconnect({ pool, ledger }: DeviceBackup): Bitmap | undefined {
   const { doubtful, fingerprinted } = pool;
