@@ -43,11 +43,14 @@ export interface DeviceBackup extends JobDevice {
    * frozen.
    */
   readonly mounts: readonly MountedFilesystem[];
-  /** Keeps an idle device open exclusively, so that no program mounts it or writes to it. Undefined if it is in use. */
+  /** Keeps an idle device open exclusively, so that no program mounts it in the meantime. Undefined if it is in use. */
   readonly hold: FileHandle | undefined;
   /** The device that its number stood for when the job was prepared. */
   readonly attachment: Attachment;
-  /** True if only programs that no freeze stops can write inside the freeze. Swap does not count. */
+  /**
+   * True if a write inside the freeze shows that the image is not of one instant. False if swap, or a filesystem that
+   * cannot be frozen, may write there.
+   */
   readonly isWatched: boolean;
   /** True if a pass can compare the device, because blocks are fingerprinted when they are sent. */
   readonly isComparable: boolean;

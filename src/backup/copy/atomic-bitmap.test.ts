@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { Bitmap } from '../../base/bitmap.ts';
 import { allMarked, clearShared, markShared } from './atomic-bitmap.ts';
 
-test('atomic marking and clearing touch every unit of the range and no other', () => {
+test('atomic marking and clearing change every unit of the range and no other', () => {
   const unit = 4096;
   fc.assert(
     fc.property(

@@ -1,20 +1,20 @@
-/** Marking and clearing a Bitmap that several threads change at once. */
+/** Marks and clears a Bitmap that several threads change at the same time. */
 import type { Bitmap } from '../../base/bitmap.ts';
 
-/** Sets every unit the byte range touches. */
+/** Sets every unit that the byte range touches. */
 export function markShared(bitmap: Bitmap, offset: number, length: number): void {
   each(bitmap, offset, length, (word, mask) => bitmap.orWord(word, mask));
 }
 
-/** Clears every unit the byte range touches. */
+/** Clears every unit that the byte range touches. */
 export function clearShared(bitmap: Bitmap, offset: number, length: number): void {
   each(bitmap, offset, length, (word, mask) => {
-    // A page that was never written stays unwritten.
+    // A page that was never written stays that way, and takes no memory.
     if ((bitmap.word(word) & mask) !== 0) bitmap.andNotWord(word, mask);
   });
 }
 
-/** True where every unit the byte range touches is set. */
+/** True if every unit that the byte range touches is set. */
 export function allMarked(bitmap: Bitmap, offset: number, length: number): boolean {
   let all = true;
   each(bitmap, offset, length, (word, mask) => {

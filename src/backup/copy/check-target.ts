@@ -1,9 +1,9 @@
-/** What a target must be before anything is sent to it. */
+/** Checks of a target before anything is sent to it. */
 import { AgentError } from '../../base/errors.ts';
 import { nbdUserHint } from '../../nbd/client/refusals.ts';
 import type { TargetFacts } from './messages.ts';
 
-/** `source` and its `size` in bytes: what is to be written. Throws TARGET_TOO_SMALL, TARGET_READ_ONLY. */
+/** Checks that the target can take the `size` bytes of `source`. Throws TARGET_TOO_SMALL, TARGET_READ_ONLY. */
 export function checkTarget(
   facts: TargetFacts,
   { target, source, size }: { readonly target: string; readonly source: string; readonly size: number },

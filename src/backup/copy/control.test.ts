@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Control } from './control.ts';
 
-test('threads see one another through the shared memory', () => {
+test('threads see the changes of other threads through the shared memory', () => {
   const first = new Control(2);
   const second = new Control(2, first.buffer);
   assert.equal(first.takeItem(), 0);
@@ -19,7 +19,7 @@ test('threads see one another through the shared memory', () => {
   assert.equal(second.takeItem(), 0);
 });
 
-test('a booked rate makes the waiting add up over all threads', () => {
+test('with a rate limit, the waiting time adds up over all threads', () => {
   const control = new Control(2);
   const other = new Control(2, control.buffer);
   // 1 MB at 1 MB/s, in ten bookings: the last begins 900 ms after the first, less the burst of 100 ms.

@@ -1,9 +1,10 @@
 /**
- * The memory that the coordinator and its copying threads share, so that the hot loop sends no messages:
- * which item is next, pause and stop, the share of time for reading, what each thread has done, the pace of a rate limit.
+ * The memory that the coordinator and its copying threads share, so that the loop of a thread sends no messages. It
+ * holds the next item, pause and stop, the share of time for reading, each thread's counters, and the pace of a rate
+ * limit.
  *
- * Counters have one writer each (a slot per thread), so a plain store is enough; what several threads change
- * goes through Atomics.
+ * Each counter has one writer (a slot per thread), so a plain store is enough. Values that several threads change use
+ * Atomics.
  */
 import { bookBytes } from '../../block/rate-limit.ts';
 
@@ -13,24 +14,24 @@ const PAUSE = 2;
 const SHARE = 3;
 const FLAGS = 4;
 
-/** What one thread has done since the pool was made; bytes, unless said otherwise, and times in milliseconds. */
+/** The work of one thread since the pool was made. In bytes, unless stated otherwise; times are in milliseconds. */
 export interface Counters {
-  /** Bytes of the device dealt with. */
+  /** Bytes of the device that are finished. */
   done: number;
-  /** Of these, sent as data. */
+  /** Of these, bytes sent as data. */
   sent: number;
-  /** Of these, zeros: written as zeroes or known to be there already. */
+  /** Of these, zeros: written as zeroes, or known to be there already. */
   zero: number;
-  /** Bytes read from the source, and how long reading (and hashing) them took. */
+  /** Bytes read from the source, and the time that reading (and hashing) them took. */
   read: number;
   readMs: number;
-  /** Bytes compared with their fingerprint and found the same. */
+  /** Bytes that matched their fingerprint. */
   same: number;
-  /** Bytes found different in a comparing pass. */
+  /** Bytes that a comparing pass found different. */
   different: number;
-  /** Bytes read back from the target and found right. */
+  /** Bytes read back from the target that matched. */
   verified: number;
-  /** Reads of blocks for the spool, and how long they took. */
+  /** Reads of blocks for the spool, and the time that they took. */
   scattered: number;
   scatteredMs: number;
 }
@@ -66,12 +67,12 @@ export class Control {
     this.#counters = new Float64Array(this.buffer, flagBytes + paceBytes, threads * names.length);
   }
 
-  /** The index of an item that nobody else has taken. */
+  /** Returns the index of an item that no other thread has taken. */
   takeItem(): number {
     return Atomics.add(this.#flags, NEXT_ITEM, 1);
   }
 
-  /** Nobody finds an item any more, until `rewind`. */
+  /** No thread gets an item any more, until `rewind`. */
   takeNoMore(): void {
     Atomics.store(this.#flags, NEXT_ITEM, 0x40000000);
   }
@@ -96,7 +97,7 @@ export class Control {
     Atomics.store(this.#flags, PAUSE, value ? 1 : 0);
   }
 
-  /** Of its time, what a thread in a pass that is held back may spend reading; 0: all rest. */
+  /** The share of its time that a thread may spend reading in a pass that is held back. 0: all threads rest. */
   get share(): number {
     return Atomics.load(this.#flags, SHARE) / shareUnits;
   }
@@ -118,9 +119,12 @@ export class Control {
     return sum;
   }
 
-  /** Books `bytes` for all threads together at `rate` bytes per second; for how many milliseconds the caller has to wait. */
+  /**
+   * Books `bytes` at `rate` bytes per second, for all threads together. Returns the milliseconds that the caller must
+   * wait.
+   */
   book(bytes: number, rate: number): number {
-    // Every thread has the same time here; performance.now() begins at the start of its thread.
+    // This clock is the same in every thread. performance.now() starts with its thread.
     return bookBytes(this.#pace, bytes, rate, process.hrtime.bigint() / 1000n);
   }
 }

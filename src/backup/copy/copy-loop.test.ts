@@ -7,7 +7,7 @@ import { Bitmap } from '../../base/bitmap.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { requestSize } from './target-writer.ts';
 
-test('whatever is used arrives, whatever is not stays as it was', async (t) => {
+test('used blocks arrive, and all others stay as they were', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.boolean(), { minLength: 1, maxLength: 40 }),
@@ -33,7 +33,7 @@ test('whatever is used arrives, whatever is not stays as it was', async (t) => {
   );
 });
 
-test('the tail of a device is padded to the block of the target, and read back cut', async (t) => {
+test('the tail of a device is padded to the block of the target, and read back without the padding', async (t) => {
   const data = device(3, [], 1000);
   const target = new MemoryTarget(3 * fingerprintUnit, { minimumBlock: 4096 });
   const { run, all, transfer } = rig(t, data, { target });
@@ -43,7 +43,7 @@ test('the tail of a device is padded to the block of the target, and read back c
   await transfer.checkSamples();
 });
 
-test('a target that takes little at once gets pieces, and is read in pieces', async (t) => {
+test('a target with a small maximum request is written and read in pieces', async (t) => {
   const data = device(9, [4], 700);
   const target = new MemoryTarget(data.length, { maximumPayload: 16 * 1024 });
   const { run, all, transfer } = rig(t, data, { target, fingerprints: true });
@@ -53,7 +53,7 @@ test('a target that takes little at once gets pieces, and is read in pieces', as
   assert.equal((await run('verify', all)).mismatches, undefined);
 });
 
-test('zeros that the target has already are not written, until data was written there', async (t) => {
+test('zeros that the target has already are not written, unless data was written there', async (t) => {
   const data = device(8, [2, 3, 4]);
   const { run, all, targetZero, target, source, control } = rig(t, data);
   targetZero.fill(true);
@@ -62,7 +62,7 @@ test('zeros that the target has already are not written, until data was written 
   await run('copy', all);
   assert.equal(zeroed.mock.callCount(), 0);
   assert.equal(control.total().zero, 3 * fingerprintUnit);
-  // What held data is not known to be zero any more.
+  // Units that held data are no longer known to be zero.
   source.data.fill(0);
   await run('copy', all);
   assert.ok(zeroed.mock.callCount() > 0);
@@ -82,7 +82,7 @@ test('a comparing pass finds the units that changed, and sends nothing', async (
   );
   assert.equal(target.writes, writes);
   assert.equal(control.total().different, 2 * fingerprintUnit);
-  // What was found is found again until it is sent.
+  // Units that were found are found again until they are sent.
   await run('compare', all);
   const changed = found.clone();
   await run('copy', changed);
@@ -91,7 +91,7 @@ test('a comparing pass finds the units that changed, and sends nothing', async (
   assert.ok(found.isEmpty());
 });
 
-test('small units send only the blocks that are set, and fingerprint the whole', async (t) => {
+test('small units send only the blocks that are set, and fingerprint the whole unit', async (t) => {
   const data = device(6, [4]);
   const target = new MemoryTarget(data.length);
   const { run, source, found, all } = rig(t, data, { fingerprints: true, unit: 4096, target });
@@ -99,7 +99,7 @@ test('small units send only the blocks that are set, and fingerprint the whole',
   set.fill(true);
   await run('copy', set);
   const before = Buffer.from(target.data);
-  // Two blocks of one unit, one of another, and one of a unit of zeros change; one that changes is not set.
+  // Two blocks of one unit, one of another, and one of a unit of zeros change. One that changes is not set.
   set.fill(false);
   for (const block of [16, 18, 35, 70]) {
     randomBytes(4096).copy(source.data, block * 4096);
@@ -111,13 +111,13 @@ test('small units send only the blocks that are set, and fingerprint the whole',
   for (const block of [16, 18, 35, 70])
     source.data.copy(expected, block * 4096, block * 4096, (block + 1) * 4096);
   assert.ok(target.data.equals(expected));
-  // The unit of block 40 was read for block 35: its fingerprint is that of the whole unit as it was read, which
-  // is why a fingerprint counts only while nothing of its unit is pending.
+  // The unit of block 40 was read for block 35, so its fingerprint covers the whole unit as it was read. That is why a
+  // fingerprint is valid only while no block of its unit is pending.
   await run('compare', all);
   assert.ok(found.isEmpty());
 });
 
-test('units larger than a fingerprint send what they stand for, once', async (t) => {
+test('units larger than a fingerprint unit send their blocks once', async (t) => {
   const data = device(11, [5], 3000);
   const target = new MemoryTarget(data.length);
   const { run, source } = rig(t, data, { unit: 4 * fingerprintUnit, target, fingerprints: true });
@@ -130,7 +130,7 @@ test('units larger than a fingerprint send what they stand for, once', async (t)
   assert.ok(target.data.equals(expected));
 });
 
-test('blocks smaller than the target can write are rounded to its block', async (t) => {
+test('blocks smaller than that of the target are rounded out to its block', async (t) => {
   const data = device(3, [], 65536);
   const target = new MemoryTarget(data.length, { minimumBlock: 16384 });
   const { run, source } = rig(t, data, { unit: 4096, target });
@@ -142,7 +142,7 @@ test('blocks smaller than the target can write are rounded to its block', async 
   assert.ok(target.data.equals(expected));
 });
 
-test('a frozen pass keeps the changes in memory and writes nothing until it is told to', async (t) => {
+test('a frozen pass keeps the changes in memory, and writes nothing until it is told to', async (t) => {
   const data = device(20, []);
   const { run, all, target, source, transfer, found, sendSpool } = rig(t, data, { fingerprints: true });
   await run('copy', all);
@@ -167,11 +167,11 @@ test('a frozen pass keeps the changes in memory and writes nothing until it is t
     ],
     'all that is kept is told, since it is pending until it is sent',
   );
-  // After the thaw the source goes on changing; the image must not see it.
+  // After the thaw the source keeps changing. The image must not see it.
   randomBytes(1000).copy(source.data);
   await sendSpool(kept);
   assert.ok(target.data.equals(frozen));
-  // A lost connection makes it be sent once more; then it is dropped.
+  // After a lost connection it is sent once more. Then it is dropped.
   target.data.fill(0xee, 0, fingerprintUnit);
   await sendSpool(kept);
   assert.ok(target.data.equals(frozen));
@@ -197,7 +197,7 @@ test('a frozen pass that compares keeps the changes of all its segments', async 
   assert.ok(target.data.equals(frozen));
 });
 
-test('more changes than memory may hold go to the target at once, and are counted', async (t) => {
+test('changes that memory has no room for go to the target at once, and are counted', async (t) => {
   const data = device(40, []);
   const { run, all, target, source, transfer, sendSpool } = rig(t, data, {
     fingerprints: true,
@@ -214,7 +214,7 @@ test('more changes than memory may hold go to the target at once, and are counte
   assert.equal((await run('verify', all)).mismatches, undefined);
 });
 
-test('bad sectors fail the copy, or become zeros that are recorded to the sector', async (t) => {
+test('bad sectors fail the copy, or become zeros that are recorded by sector', async (t) => {
   const data = device(4, []);
   const strict = rig(t, data);
   strict.source.bad.add(fingerprintUnit + 1024);
@@ -229,7 +229,7 @@ test('bad sectors fail the copy, or become zeros that are recorded to the sector
   assert.ok(lenient.target.data.equals(expected));
 });
 
-test('a bad sector between blocks that are read together is no error; one in a block is', async (t) => {
+test('a bad sector between blocks that are read together is not an error, but one in a block is', async (t) => {
   const block = 4096;
   const data = device(2, []);
   for (const onReadError of ['fail', 'zero'] as const) {
@@ -259,7 +259,7 @@ test('a bad sector between blocks that are read together is no error; one in a b
   assert.deepEqual((await lenient.run('frozen', set)).readErrors, [{ offset: 4 * block + 512, length: 512 }]);
 });
 
-test('a lost connection surfaces as such, and what was on the way stays unconfirmed', async (t) => {
+test('a lost connection is reported as such, and requests under way stay unconfirmed', async (t) => {
   const data = device(160, []);
   const { run, all, target, unconfirmed } = rig(t, data);
   target.failAt = 5;
@@ -270,12 +270,12 @@ test('a lost connection surfaces as such, and what was on the way stays unconfir
   assert.ok(target.data.equals(data));
 });
 
-test('zeros that were gathered when the connection was lost are not taken for sent', async (t) => {
+test('zeros that were gathered when the connection was lost do not count as sent', async (t) => {
   const data = device(40, []);
   const { run, all, target, source, unconfirmed } = rig(t, data, { fingerprints: true });
   await run('copy', all);
   unconfirmed.fill(false);
-  // The zeros are still being gathered when a write fails and its buffer is waited for.
+  // The zeros are still being gathered when a write fails and the loop waits for its buffer.
   source.data.fill(0, 2 * fingerprintUnit, 4 * fingerprintUnit);
   for (let unit = 4; unit < 40; unit++) randomBytes(10).copy(source.data, unit * fingerprintUnit);
   target.failAt = target.writes + 1;
@@ -285,7 +285,7 @@ test('zeros that were gathered when the connection was lost are not taken for se
   assert.ok(unconfirmed.has(2) && unconfirmed.has(3));
 });
 
-test('a target that returns other data is found out by the samples and by a full verification', async (t) => {
+test('samples and a full verification find a target that returns other data', async (t) => {
   const data = device(30, [3]);
   const { run, all, target, transfer } = rig(t, data, { fingerprints: true });
   await run('copy', all);
@@ -295,7 +295,7 @@ test('a target that returns other data is found out by the samples and by a full
   await assert.rejects(transfer.checkSamples(), { code: 'TARGET_MISMATCH' });
 });
 
-test('stopping ends a run, also a paused one', async (t) => {
+test('stopping ends a run, even a paused one', async (t) => {
   const { run, all, control } = rig(t, device(40, []));
   control.paused = true;
   const running = run('copy', all);
@@ -318,7 +318,7 @@ test('space is given back in whole blocks of the target, and never next to them'
     },
     { minimumBlock: 8192, ranges: [[8192, 4 * 4096]] },
   ]) {
-    // This target knows no trim: zeroes that may be holes do as well.
+    // This target does not support trim: zeroes that may be holes are as good.
     const target = new MemoryTarget(4 * fingerprintUnit, { minimumBlock });
     const { transfer } = rig(t, data, { target, unit: 4096 });
     const { bytes } = await transfer.trim(freed);
@@ -332,7 +332,7 @@ test('space is given back in whole blocks of the target, and never next to them'
   }
 });
 
-test('rounds before the freeze and the freeze itself give the frozen device, whatever the target takes at once', async (t) => {
+test('rounds before the freeze and the freeze itself give the frozen device, for any block size of the target', async (t) => {
   const block = 4096;
   const write = fc.record({
     block: fc.nat({ max: 159 }),
@@ -367,7 +367,7 @@ test('rounds before the freeze and the freeze itself give the frozen device, wha
           await run(i === rounds.length - 1 ? 'frozen' : 'stash', wanted);
         }
         const frozen = Buffer.from(source.data);
-        // After the thaw everything changes, and none of it may be seen.
+        // After the thaw everything changes, and no change may be seen.
         randomBytes(data.length).copy(source.data);
         if (minimumBlock === 1) assert.equal(transfer.spoolLacks(), 0);
         await sendSpool(pending);
@@ -375,7 +375,7 @@ test('rounds before the freeze and the freeze itself give the frozen device, wha
         assert.ok(target.data.subarray(0, data.length).equals(frozen));
         assert.equal((await run('verify', allOf(data.length))).mismatches, undefined);
         await transfer.checkSamples();
-        // A unit of which the spool has all blocks has its fingerprint.
+        // A unit has its fingerprint if the spool has all of its blocks.
         for (let unit = 0; unit < 10; unit++) {
           const start = unit * fingerprintUnit;
           const kept = [...pending.extents(start, Math.min(start + fingerprintUnit, data.length))];

@@ -1,6 +1,6 @@
 /**
- * The loop of a copying thread: it takes items until there are none, reads them piece by piece, and keeps the target busy.
- * Reads block the thread, so this runs in worker threads only.
+ * The loop of a copying thread: it takes items until none is left, reads them piece by piece, and keeps the target
+ * busy. Reads block the thread, so this code runs in worker threads only.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MiB, isZero } from '../../base/bytes.ts';
@@ -26,13 +26,13 @@ import { type Share, ownReads } from './stripes.ts';
 import type { Witness, WitnessTaker } from './witnesses.ts';
 import type { Bitmap } from '../../base/bitmap.ts';
 
-/** Bytes of one trim: between two a job can be cancelled. */
+/** Bytes of one trim. A job can be cancelled between two trims. */
 const trimSize = 1024 * MiB;
 
 export interface CopyLoopDependencies extends PieceReaderDependencies {
   /** Pairs of offset (a multiple of the fingerprint unit) and length. */
   readonly items: Float64Array;
-  /** See ThreadSetup in messages.ts for the bitmaps. */
+  /** For the bitmaps, see ThreadSetup in messages.ts. */
   readonly send: Bitmap;
   readonly unconfirmed: Bitmap;
   readonly stashed: Bitmap;
@@ -41,7 +41,7 @@ export interface CopyLoopDependencies extends PieceReaderDependencies {
   readonly witnesses: WitnessTaker;
   readonly rate: number | undefined;
   readonly room: SpoolRoom;
-  /** Requests under way at once. */
+  /** Requests that are under way at the same time, at most. */
   readonly depth: number;
 }
 
@@ -53,9 +53,9 @@ export class CopyLoop {
   readonly #readBack: ReadBack;
   readonly #reads = new Set<Promise<void>>();
   #overflow = 0;
-  /** Fingerprint units of which a block was sent within a freeze, where nothing may be written to files. */
+  /** Fingerprint units with a block that was sent within a freeze, when no file may be written. */
   readonly #overflown = new Set<number>();
-  /** All that was sent within a freeze since the spool was dropped. */
+  /** Bytes sent within a freeze since the spool was dropped. */
   #overflownBytes = 0;
 
   constructor(target: Target, dependencies: CopyLoopDependencies) {
@@ -74,12 +74,12 @@ export class CopyLoop {
     this.#writer.useTarget(target);
   }
 
-  /** Bytes that the spool keeps or not. */
+  /** The size of a block that the spool keeps or not, in bytes. */
   get #block(): number {
     return Math.min(this.#dependencies.send.unit, fingerprintUnit);
   }
 
-  /** Works through the segment's items together with the other threads. Throws the first failure. */
+  /** Processes the segment's items together with the other threads. Throws the first failure. */
   async run({ mode, count, threads, share, mayOverflow }: RunArguments): Promise<RunResult> {
     const { control, items, stashed } = this.#dependencies;
     this.#pieces.readErrors = [];
@@ -110,7 +110,7 @@ export class CopyLoop {
     };
   }
 
-  /** Reads and hashes `count` items from `first` on, sending nothing. */
+  /** Reads and hashes `count` items, starting at `first`. Sends nothing. */
   async measure(first: number, count: number): Promise<{ bytes: number; ms: number }> {
     const { items, source, hasher } = this.#dependencies;
     const slot = await this.#writer.slot();
@@ -124,7 +124,7 @@ export class CopyLoop {
         try {
           source.readInto(data, at);
         } catch (error) {
-          // A bad sector is for the copy to deal with; here it is a place that cannot be measured.
+          // The copy reports bad sectors. Here, such a place is only left out of the measurement.
           if (isReadError(error)) continue;
           throw error;
         }
@@ -137,7 +137,10 @@ export class CopyLoop {
     return { bytes: done, ms: performance.now() - start };
   }
 
-  /** Granules of the spool that lack blocks which the target has to be sent along: it is read for them. */
+  /**
+   * Returns how many granules of the spool lack blocks that must be sent with them. The target is read for these
+   * blocks.
+   */
   spoolLacks(): number {
     if (this.target.minimumBlock <= this.#block) return 0;
     let lacking = 0;
@@ -145,14 +148,17 @@ export class CopyLoop {
     return lacking;
   }
 
-  /** Bytes of the blocks set in `send` that this thread read for the freeze: in the spool, or sent for lack of room. */
+  /**
+   * Returns the bytes of the `send` blocks that this thread read for the freeze. They are in the spool, or were sent
+   * for lack of room.
+   */
   spoolHolds(): number {
     return this.#spool.bytesOf(this.#dependencies.send) + this.#overflownBytes;
   }
 
   /**
-   * Sends what the spool holds of the blocks that are set in `send`; it stays until `dropSpool`, since a lost connection
-   * needs it again. Marks in `found` the units whose fingerprint is known then.
+   * Sends the blocks of the spool that are set in `send`. The blocks stay until `dropSpool`, since they are sent again
+   * if a connection is lost. Marks in `found` the units whose fingerprint is then known.
    */
   async sendSpool(): Promise<void> {
     await this.#session(async () => {
@@ -167,27 +173,27 @@ export class CopyLoop {
     });
   }
 
-  /** Bytes that are completed together: what the target takes at once, and no less than what has one fingerprint. */
+  /** Bytes that are completed together: the target's smallest block, but at least a fingerprint unit. */
   get #granule(): number {
     return Math.max(this.target.minimumBlock, fingerprintUnit);
   }
 
   /**
-   * Sends the blocks of a granule. If the target takes no less than several blocks at once, the blocks between them are
-   * those that it holds: they are not pending, so they are the device's at the freeze, or they are not in use.
+   * Sends the blocks of a granule. If the target's smallest block is larger than a block, the blocks in between are
+   * read from the target. These are not pending, so they match the device at the freeze, or they are not in use.
    */
   async #sendGranule(slot: Slot, granule: SpooledGranule): Promise<void> {
     try {
       const { offset, length, whole } = granule;
       const runs = [...this.#runsOf(granule)];
-      // All of it has been freed since it was read.
+      // All blocks of the granule were freed after they had been read.
       if (runs.length === 0) return;
       const { minimumBlock, abilities } = this.target;
       const data = slot.buffer.subarray(0, length);
       const completed = !whole && minimumBlock > this.#block;
       if (completed) (await this.#readBack.read(offset, length)).copy(data);
       this.#spool.copyTo(granule, data);
-      // What a vault returns is authenticated; what others return is no proof of what they should hold.
+      // Data that a vault returns is authenticated. Data that other targets return does not prove that it is right.
       this.#notePrints(granule, data, whole || (completed && abilities.seals === true));
       for (const { offset: from, length: bytes } of runs) {
         const zero = isZero(data.subarray(from, from + bytes));
@@ -202,7 +208,7 @@ export class CopyLoop {
     }
   }
 
-  /** Ranges of the granule, from its start, that hold blocks to be sent, in what the target takes at once. */
+  /** Returns the ranges to send, from the start of the granule, rounded out to the target's smallest block. */
   *#runsOf({ offset, length, blocks }: SpooledGranule): Generator<Extent> {
     const { send } = this.#dependencies;
     const wanted = blocks.filter((block) => send.has(Math.floor(block / send.unit)));
@@ -210,7 +216,9 @@ export class CopyLoop {
     yield* merged(alignedOut(extents, Math.max(1, this.target.minimumBlock), length));
   }
 
-  /** The new fingerprints of the granule's units that have blocks in the spool: known, or unknown from now on. */
+  /**
+   * Updates the fingerprints of the granule's units that have blocks in the spool. Unless `known`, they become unknown.
+   */
   #notePrints({ offset, blocks }: SpooledGranule, data: Buffer, known: boolean): void {
     const { fingerprints, hasher, samples, found } = this.#dependencies;
     for (const unit of new Set(blocks.map((block) => Math.floor(block / fingerprintUnit)))) {
@@ -232,7 +240,7 @@ export class CopyLoop {
     samples.within(unit, unit + 1, (sample) => samples.forget(sample));
   }
 
-  /** Lets the target free the space of these blocks, where it can; the bytes that it was told. */
+  /** Tells the target that it may free the space of these blocks. Returns how many bytes were named. */
   async trim(freed: Bitmap): Promise<{ bytes: number }> {
     const { abilities, minimumBlock } = this.target;
     let bytes = 0;
@@ -262,12 +270,12 @@ export class CopyLoop {
     return this.#readBack.checkSamples();
   }
 
-  /** Reads the places from the target and holds them to their hashes. */
+  /** Reads the places from the target and compares them with their hashes. */
   compare(places: readonly Witness[]): Promise<CompareResult> {
     return this.#readBack.compare(places, this.#dependencies.depth);
   }
 
-  /** Runs `work`, then waits for all that it began, and throws the first failure of either. */
+  /** Runs `work`, then waits for everything that it started, and throws the first failure of either. */
   async #session(work: () => Promise<void>): Promise<void> {
     this.#writer.begin();
     try {
@@ -279,7 +287,7 @@ export class CopyLoop {
     this.#writer.throwIfFailed();
   }
 
-  /** Waits while the job is paused, and for the rest of the machine; throws where it is to stop or something has failed. */
+  /** Waits while the job is paused, and to spare other work. Throws if the job is stopped or a request has failed. */
   async #gate(mode: PassMode): Promise<void> {
     const { control, manners } = this.#dependencies;
     // A pause must not lengthen a freeze.
@@ -293,11 +301,11 @@ export class CopyLoop {
     const { control, rate } = this.#dependencies;
     if (rate === undefined || bytes === 0) return;
     const wait = control.book(bytes, rate);
-    // In slices, so that a cancel does not wait for a slow rate.
+    // The wait is split, so that a cancel takes effect soon even at a low rate.
     for (let left = wait; left > 0 && !control.stopped; left -= 100) await sleep(Math.min(left, 100));
   }
 
-  /** Reads this thread's share of the blocks that are set in `send`, and keeps them. */
+  /** Reads this thread's share of the blocks that are set in `send`, and keeps them in the spool. */
   async #stash(mode: PassMode, share: Share, mayOverflow: boolean): Promise<void> {
     const { control, thread, send } = this.#dependencies;
     for (const { offset, length } of ownReads(send.extents(), share)) {
@@ -345,7 +353,7 @@ export class CopyLoop {
   }
 
   async #copy(slot: Slot, offset: number, length: number): Promise<void> {
-    // The pending map still has these units; their fingerprints count only when that has shrunk.
+    // These units are still pending. Their fingerprints are valid only when the pending map no longer names them.
     this.#pieces.saveFingerprints();
     for (const { from, length: bytes, zero } of this.#runs(offset, length, () => false)) {
       if (!zero) await this.#pace(bytes);
@@ -366,14 +374,14 @@ export class CopyLoop {
   }
 
   /**
-   * The stretches of the piece that the target needs: blocks set in `send`, and all of the units that `whole`
-   * names; joined where they are of one kind.
+   * Returns the ranges of the piece that the target needs: the blocks set in `send`, and the whole units that `whole`
+   * chooses. Adjacent ranges are joined if both are zeros, or neither is.
    */
   *#runs(offset: number, length: number, whole: (unit: number) => boolean): Generator<Run> {
-    // The usual case of a full backup, in which nothing has to be looked up for each unit.
+    // The usual case of a full backup: no unit has to be looked up.
     const all = allMarked(this.#dependencies.send, offset, length);
     let run: Run | undefined;
-    // A target may take no less than several units at once.
+    // The smallest block of a target may be several units.
     const step = Math.max(1, this.target.minimumBlock / fingerprintUnit);
     for (let unit = 0; unit < this.#pieces.units; unit += step) {
       const group = Array.from({ length: Math.min(step, this.#pieces.units - unit) }, (_, i) => unit + i);
@@ -395,16 +403,16 @@ export class CopyLoop {
     if (run !== undefined) yield run;
   }
 
-  /** The blocks of `[start, end)` that are set in `send`, rounded to what the target can write. */
+  /** Returns the blocks of `[start, end)` that are set in `send`, rounded out to the target's smallest block. */
   #wanted(start: number, end: number): Iterable<Extent> {
     const { send } = this.#dependencies;
     const block = this.target.minimumBlock;
-    // Bits may stand for more than a piece.
+    // One bit may stand for more than a piece.
     const extents = clipped(send.extents(start, end), start, end);
     return block <= send.unit ? extents : merged(alignedOut(extents, block, end));
   }
 
-  /** Keeps whole blocks in the spool. Those that have no room are sent at once, if they may be. */
+  /** Keeps whole blocks in the spool. Blocks without room are sent at once, if that is allowed. */
   #keep(
     slot: Slot,
     from: number,
@@ -420,7 +428,7 @@ export class CopyLoop {
       this.#overflow += bytes;
       this.#overflownBytes += bytes;
       this.#overflown.add(Math.floor((offset + at) / fingerprintUnit));
-      // No rate limit here: it would make the freeze longer.
+      // The rate limit does not apply here: it would make the freeze longer.
       this.#send(slot, from + at, offset + at, bytes, isZero(data));
     }
   }
@@ -442,7 +450,7 @@ export class CopyLoop {
         await this.#writer.owned(Buffer.alloc(Math.min(requestSize, length - at)), offset + at);
   }
 
-  /** Lets a read from the target go on while the next ones are asked for; waits where there are enough. */
+  /** Lets a read from the target continue while more are requested. Waits if enough are under way. */
   async #ahead(read: Promise<void>): Promise<void> {
     const settled: Promise<void> = read
       .catch((error: unknown) => this.#writer.fail(error))
@@ -454,7 +462,7 @@ export class CopyLoop {
 
 const unknownPrint = Buffer.alloc(fingerprintSize);
 
-/** Bytes of a piece, from its start, that go to the target. */
+/** Bytes of a piece that go to the target. `from` counts from the start of the piece. */
 interface Run {
   readonly from: number;
   length: number;

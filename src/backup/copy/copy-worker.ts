@@ -1,6 +1,6 @@
 /**
- * Entry of a copying thread. It serves one job after the other, each with a session of its own. Calls run one after the
- * other. `abort` overtakes them: it breaks the connection, so that a call which waits for it ends.
+ * Entry of a copying thread. It serves one job after another, each with its own session. Calls run one after another.
+ * `abort` overtakes them: it breaks the connection, so that a call that waits for it ends.
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -28,7 +28,7 @@ answerCalls<CopyProtocol>(port, {
       } finally {
         if (name === 'close') {
           session = undefined;
-          // The thread may rest for hours, and would keep the buffers and bitmaps of the job for as long.
+          // The thread may be idle for hours, and would keep the buffers and bitmaps of the job for that time.
           collectGarbage();
         }
       }

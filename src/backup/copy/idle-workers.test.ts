@@ -1,4 +1,4 @@
-/** Copying threads serve one job after the other, are bounded in number, and never get the end of an earlier job. */
+/** Copying threads serve one job after another, are limited in number, and never end because an earlier job ended. */
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { SpoolRoom } from './spool-room.ts';
 
 const size = MiB;
 
-/** Copies a file of random-looking bytes to another one, and returns the open pool. */
+/** Copies a file filled with `byte` to another file, and returns the open pool. */
 async function copied(t: TestContext, byte: number): Promise<CopyPool> {
   const directory = mkdtempSync(join(tmpdir(), 'idle-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
@@ -62,7 +62,7 @@ test('jobs that follow each other share a thread, and each gets its own data', a
   }
 });
 
-test('a thread whose job was aborted serves no other job, and an abort after the end reaches no other job', async (t) => {
+test('a thread whose job was aborted serves no other job, and a late abort reaches no other job', async (t) => {
   const aborted = await copied(t, 5);
   const before = copyingThreads();
   aborted.stop();
@@ -75,7 +75,7 @@ test('a thread whose job was aborted serves no other job, and an abort after the
   assert.equal(copyingThreads().length, 1);
 });
 
-test('of many threads eight wait for the next job', async (t) => {
+test('if many threads have ended their jobs, eight wait for the next job', async (t) => {
   const pools = await Promise.all(Array.from({ length: 12 }, (_, i) => copied(t, i)));
   assert.equal(copyingThreads().length, 12);
   await Promise.all(pools.map((pool) => pool.close()));

@@ -9,10 +9,10 @@ const low = impactLevels.low!;
 const normal = impactLevels.normal!;
 const levels = fc.constantFrom(low, normal);
 
-/** So many writes of so many milliseconds each. */
+/** Counters of `count` writes that took `each` milliseconds each. */
 const writes = (each: number, count = 20): WriteCounters => ({ writes: count, ms: each * count });
 
-/** A controller that knows what writes take alone. */
+/** A controller that knows how long writes take while nothing is read. */
 function knowing(level: typeof low, alone: number): ImpactController {
   const controller = new ImpactController(level);
   for (let i = 0; i < 9; i++) controller.noteResting(writes(alone));
@@ -25,7 +25,7 @@ const sample = fc.record({
   each: fc.double({ min: 0, max: 2000, noNaN: true }),
 });
 
-test('the share stays between the least and the most of the level, whatever is measured', () => {
+test('the share stays between the least and the most of the level, for any measurements', () => {
   fc.assert(
     fc.property(levels, fc.array(sample), (level, samples) => {
       const controller = new ImpactController(level);
@@ -38,7 +38,7 @@ test('the share stays between the least and the most of the level, whatever is m
   );
 });
 
-test('slower writes of others never bring a larger share', () => {
+test('slower writes of other programs never bring a larger share', () => {
   fc.assert(
     fc.property(
       levels,
@@ -57,7 +57,7 @@ test('slower writes of others never bring a larger share', () => {
   );
 });
 
-test('writes that take much longer bring it to the least, and it comes back to the most', () => {
+test('writes that take much longer lower the share to the least, and it returns to the most', () => {
   for (const level of [low, normal]) {
     const controller = knowing(level, 1);
     for (let i = 0; i < 30; i++) controller.noteCopying(writes(10));
@@ -67,7 +67,7 @@ test('writes that take much longer bring it to the least, and it comes back to t
   }
 });
 
-test('nothing is held back if nothing is written, if the writes do not suffer, or before it is known what they take', () => {
+test('nothing is held back without writes, if writes are not slowed down, or before their usual time is known', () => {
   for (const level of [low, normal]) {
     const unwritten = knowing(level, 1);
     const unharmed = knowing(level, 3);
@@ -81,21 +81,21 @@ test('nothing is held back if nothing is written, if the writes do not suffer, o
   }
 });
 
-test('what harms a little is allowed at normal impact, and not at low impact', () => {
+test('normal impact allows a small slowdown of writes, and low impact does not', () => {
   const [considerate, usual] = [knowing(low, 2), knowing(normal, 2)];
   for (let i = 0; i < 50; i++) for (const each of [considerate, usual]) each.noteCopying(writes(3));
   assert.equal(considerate.share, low.least);
   assert.equal(usual.share, normal.most);
 });
 
-test('one burst among the moments of rest is no measure', () => {
+test('one burst of writes during the moments of rest does not change the reference', () => {
   const controller = knowing(normal, 1);
   for (let i = 0; i < 4; i++) controller.noteResting(writes(500));
   for (let i = 0; i < 30; i++) controller.noteCopying(writes(10));
   assert.equal(controller.share, normal.least);
 });
 
-test('a rest is due now and then while others write, and never if they do not', () => {
+test('a rest is due from time to time while other programs write, and never if they do not', () => {
   const controller = new ImpactController(normal);
   const until = (each: WriteCounters): number => {
     for (let samples = 1; samples <= 200; samples++) {
@@ -112,7 +112,7 @@ test('a rest is due now and then while others write, and never if they do not', 
   assert.equal(until(writes(0, 0)), Infinity);
 });
 
-test('a device whose writes suffer by our reads settles where they suffer as much as the level allows', () => {
+test('the share settles at the slowdown of writes that the level allows', () => {
   // Reading all the time makes each write take four times as long.
   const settle = (level: typeof low): { share: number; each: number } => {
     const controller = knowing(level, 2);

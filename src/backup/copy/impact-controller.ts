@@ -1,25 +1,26 @@
 /**
- * How much of their time the copying threads of a device may read, by how long the writes of others to it take. Pure:
- * samples of the kernel's counters in, a share of time out.
+ * Decides which share of their time the copying threads of a device may read. It measures how long the writes of other
+ * programs take. Pure: it gets samples of the kernel's counters and returns a share of time.
  *
- * The device itself gives the measure. Now and then no thread reads for a moment, and the writes of that moment are compared
- * with those that meet our reads. The median of several moments counts, so one burst of writes has no effect. The share falls
- * by a part of itself and rises by a constant step (additive increase, multiplicative decrease, as in TCP).
+ * The device itself gives the reference. From time to time, no thread reads for a moment. The writes of that moment are
+ * compared with the writes during our reads. The median of several moments counts, so one burst of writes has no
+ * effect. The share falls by a factor and rises by a constant step (additive increase, multiplicative decrease, as in
+ * TCP).
  */
 import type { WriteCounters } from '../../devices/write-counters.ts';
 import type { ImpactLevel } from '../impact.ts';
 
-/** Writes that tell how long writes take. */
+/** Writes that a sample needs before its mean counts. */
 const tellingWrites = 4;
 
-/** Moments without our reads that are remembered. */
+/** Moments without our reads whose mean is kept. */
 const restsRemembered = 9;
 
-/** Samples between two such moments, while others write; and until the first one. */
+/** Samples between two such moments, while other programs write; and samples until the first one. */
 const restEvery = 40;
 const firstRest = 5;
 
-/** How much a new sample counts against those before it. */
+/** The weight of a new sample against the mean of the earlier ones. */
 const newestWeight = 0.3;
 
 const fall = 0.8;
@@ -28,9 +29,9 @@ const riseSteps = 20;
 export class ImpactController {
   readonly #level: Pick<ImpactLevel, 'most' | 'least' | 'slower' | 'slackMs'>;
   #share: number;
-  /** Mean milliseconds of a write while nothing of ours was read, the newest last. */
+  /** Mean milliseconds of a write while our threads did not read, the newest last. */
   readonly #rests: number[] = [];
-  /** The same while we read. */
+  /** Mean milliseconds of a write while our threads read. */
   #meeting: number | undefined;
   readonly #gathered = { resting: new Gathered(), copying: new Gathered() };
   #samplesSinceRest = 0;
@@ -41,18 +42,18 @@ export class ImpactController {
     this.#share = level.most;
   }
 
-  /** Of its time, what a thread may spend reading: from the level's `least` to its `most`. */
+  /** The share of its time that a thread may spend reading: from the level's `least` to its `most`. */
   get share(): number {
     return this.#share;
   }
 
-  /** Whether it is time for a moment without reads. It never is if no other program wrote lately. */
+  /** True if a moment without reads is due. It never is if no other program wrote recently. */
   get restDue(): boolean {
     if (this.#samplesSinceWrite >= restEvery) return false;
     return this.#samplesSinceRest >= (this.#rests.length === 0 ? firstRest : restEvery);
   }
 
-  /** Writes that ended in a moment without our reads. */
+  /** Adds writes that ended in a moment without our reads. */
   noteResting(writes: WriteCounters): void {
     this.#samplesSinceRest = 0;
     const mean = this.#gathered.resting.add(writes);
@@ -61,7 +62,7 @@ export class ImpactController {
     if (this.#rests.length > restsRemembered) this.#rests.shift();
   }
 
-  /** Writes that ended while we read. */
+  /** Adds writes that ended while our threads read. */
   noteCopying(writes: WriteCounters): void {
     this.#samplesSinceRest++;
     this.#samplesSinceWrite = writes.writes > 0 ? 0 : this.#samplesSinceWrite + 1;
@@ -83,12 +84,12 @@ export class ImpactController {
   }
 }
 
-/** Adds samples up until they hold enough writes to tell. */
+/** Adds up samples until they hold enough writes for a mean. */
 class Gathered {
   #writes = 0;
   #ms = 0;
 
-  /** The mean of a write, in milliseconds, or undefined as long as there are too few. */
+  /** Returns the mean duration of a write in milliseconds, or undefined if there are too few. */
   add({ writes, ms }: WriteCounters): number | undefined {
     this.#writes += writes;
     this.#ms += ms;

@@ -4,7 +4,7 @@ import { impactLevels } from '../impact.ts';
 import { Control } from './control.ts';
 import { ImpactWatch } from './impact-watch.ts';
 
-test('all threads rest for two samples, the second of which is the measure; after the end nothing is held back', () => {
+test('all threads rest for two samples, of which the second counts; after the end nothing is held back', () => {
   const control = new Control(2);
   const level = impactLevels.normal!;
   const now = { writes: 0, ms: 0 };

@@ -1,6 +1,6 @@
 /**
- * Feeds the controller (impact-controller.ts) from the kernel's counters of the device, and hands its decisions to the
- * copying threads. All of a device's threads rest at once.
+ * Feeds the controller (impact-controller.ts) from the kernel's counters of the device, and gives its decisions to the
+ * copying threads. All threads of a device rest at the same time.
  */
 import type { WriteCounters } from '../../devices/write-counters.ts';
 import type { ImpactLevel } from '../impact.ts';
@@ -16,9 +16,9 @@ export class ImpactWatch {
   readonly #counters: () => WriteCounters | undefined;
   #timer: NodeJS.Timeout | undefined;
   #before: WriteCounters | undefined;
-  /** Threads of ours are in a pass that is held back. */
+  /** True if our threads are in a pass that is held back. */
   #copying = false;
-  /** Reads that were under way when the rest began still end in its first sample. */
+  /** The first sample of a rest still has reads that were under way when it began, so it is not used. */
   #rest: 'none' | 'begins' | 'lasts' = 'none';
 
   /** `counters`: see `openWriteCounters`. */
@@ -43,12 +43,12 @@ export class ImpactWatch {
 
   set copying(value: boolean) {
     this.#copying = value;
-    // What the next sample would hold belongs to both.
+    // The next sample would mix the time before and after the change, so it is dropped.
     this.#before = undefined;
     this.#endRest();
   }
 
-  /** Takes a sample; called by the timer. */
+  /** Takes a sample. Called by the timer. */
   sample(): void {
     const before = this.#before;
     const now = this.#counters();

@@ -13,7 +13,7 @@ const thread = readlinkSync('/proc/thread-self').split('/').at(-1)!;
 const ioClass = (): string =>
   execFileSync('ionice', ['-p', thread], { encoding: 'utf8' }).split(':')[0]!.trim();
 
-/** A source that tells what class and nice value the thread has when it reads. */
+/** A source that records the I/O class and nice value of the thread when it reads. */
 class TellingSource extends MemorySource {
   seen: [ioClass: string, nice: number] | undefined;
   override readInto(buffer: Uint8Array, offset: number): void {
@@ -22,7 +22,7 @@ class TellingSource extends MemorySource {
   }
 }
 
-test('reads are idle and nice within a considerate run, and as ever before and after it', async () => {
+test('reads are idle and nice within a considerate run, and unchanged before and after it', async () => {
   const manners = new Manners(impactLevels.low!, new Control(1));
   const source = new TellingSource(Buffer.alloc(4096));
   const considerate = manners.source(source);
@@ -32,7 +32,7 @@ test('reads are idle and nice within a considerate run, and as ever before and a
     return source.seen;
   };
   assert.deepEqual(read(), ['none', nice]);
-  // Only who may become urgent again becomes nice.
+  // A thread becomes nice only if it may return to its old nice value.
   const inside = process.getuid?.() === 0 ? Math.max(nice, 10) : nice;
   assert.deepEqual(await manners.during(() => Promise.resolve(read())), ['idle', inside]);
   await assert.rejects(
@@ -42,7 +42,7 @@ test('reads are idle and nice within a considerate run, and as ever before and a
   assert.deepEqual(read(), ['none', nice]);
 });
 
-test('a thread waits as long as all rest, but not if the job is stopped; urgent runs do not wait', async () => {
+test('a thread waits while all rest, unless the job is stopped; urgent runs do not wait', async () => {
   const control = new Control(1);
   const manners = new Manners(impactLevels.normal!, control);
   control.share = 0;

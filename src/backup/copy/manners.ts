@@ -1,6 +1,7 @@
 /**
- * A copying thread's consideration for the rest of the machine, within `during` alone: its reads of the source are of I/O
- * class idle, it pauses between them for as long as the coordinator says (impact-watch.ts), and it is nice.
+ * Makes a copying thread spare other work on the machine, but only within `during`. Its reads of the source have I/O
+ * class idle. It pauses between them for as long as the coordinator demands (impact-watch.ts). And it has a higher nice
+ * value.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withLoweredPriority } from '../../base/thread-priority.ts';
@@ -10,7 +11,7 @@ import type { ImpactLevel } from '../impact.ts';
 import type { Control } from './control.ts';
 import { ReadTurns } from './read-turns.ts';
 
-/** Milliseconds between two looks at what the coordinator says. */
+/** Milliseconds between two checks of the coordinator's share while the thread rests, and of a stop while it pauses. */
 const restSlice = 5;
 const pauseSlice = 100;
 
@@ -20,7 +21,7 @@ export class Manners {
   readonly #turns: ReadTurns;
   #active = false;
   #ioClass: IoClass = 'none';
-  /** Milliseconds of reads since `#since`, and of waiting that no urgent read would have had. */
+  /** Milliseconds of reads since `#since`, and of waiting that an urgent read would not have had. */
   #busy = 0;
   #waited = 0;
   #since = 0;
@@ -31,7 +32,7 @@ export class Manners {
     this.#turns = new ReadTurns(level);
   }
 
-  /** The source, as it is read with consideration. */
+  /** Returns the source, whose reads then spare other work. */
   source(source: DirectSource): DirectSource {
     const { name, size, sectorSize, alignment } = source;
     return {
@@ -60,12 +61,12 @@ export class Manners {
     const control = this.#control;
     let { share } = control;
     for (; share === 0 && !control.stopped; share = control.share) await sleep(restSlice);
-    // Stopped; the caller throws.
+    // The job is stopped; the caller throws.
     if (share === 0) return;
     const other = performance.now() - this.#since - this.#busy;
     const ms = this.#turns.pause(share, this.#busy, other);
     const start = performance.now();
-    // In slices, so that a cancel does not wait for it.
+    // The wait is split, so that a cancel does not have to wait for it.
     for (let left = ms; left > 0 && !control.stopped; left -= pauseSlice)
       await sleep(Math.min(left, pauseSlice));
     this.#since = performance.now();
@@ -73,7 +74,7 @@ export class Manners {
     if (ms > 0) this.#turns.paused(this.#since - start);
   }
 
-  /** Milliseconds that reads since the last call have waited only because others came first. */
+  /** Returns the milliseconds that reads since the last call have waited only because other reads came first. */
   takeWaited(): number {
     const waited = this.#waited;
     this.#waited = 0;

@@ -1,6 +1,6 @@
 /**
- * The reading half of a copying thread: reads one piece of the device (a request at most), and finds for each 64 KiB unit of it whether it is
- * zeros and whether it differs from its fingerprint.
+ * The reading half of a copying thread. It reads one piece of the device (at most one request). For each 64 KiB unit of
+ * it, it finds whether the unit is zeros and whether it differs from its fingerprint.
  */
 import { isZero } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -29,7 +29,7 @@ export interface PieceReaderDependencies {
   readonly onReadError: 'fail' | 'zero';
   readonly control: Control;
   readonly thread: number;
-  /** Those that `source` is read with; undefined if it is not. */
+  /** The manners that `source` is read with. Undefined if it is read without. */
   readonly manners?: Manners | undefined;
 }
 
@@ -41,7 +41,7 @@ export class PieceReader {
   #firstUnit = 0;
   #units = 0;
   #data: Buffer = this.#read;
-  /** Of the run so far; whoever begins a run empties it. */
+  /** Read errors of the run so far. The caller empties the list when a run begins. */
   readErrors: ReadErrorRecord[] = [];
 
   constructor(dependencies: PieceReaderDependencies) {
@@ -53,7 +53,7 @@ export class PieceReader {
     return this.#units;
   }
 
-  /** Fills `data` from `offset` (a multiple of the unit), and hashes what has to be hashed. */
+  /** Fills `data` from `offset` (a multiple of the unit), and hashes the units whose hash is needed. */
   async read(offset: number, data: Buffer): Promise<void> {
     const { control, thread, fingerprints, samples, hasher, manners } = this.#dependencies;
     const start = performance.now();
@@ -69,11 +69,11 @@ export class PieceReader {
       if (fingerprints !== undefined || (this.#samples[unit] ?? -1) >= 0)
         hasher.hash(this.#bytes(unit)).copy(this.#read, unit * fingerprintSize);
     control.add(thread, 'read', data.length);
-    // The speed of these reads predicts that of the freeze, in which no read waits for others.
+    // The speed of these reads predicts the speed in the freeze, in which no read has to wait for other programs.
     control.add(thread, 'readMs', performance.now() - start - (manners?.takeWaited() ?? 0));
   }
 
-  /** Reads the fingerprints of the units of the piece for `differs`. */
+  /** Loads the fingerprints of the piece's units for `differs`. */
   loadFingerprints(): void {
     this.#dependencies.fingerprints?.read(
       this.#firstUnit,
@@ -81,7 +81,7 @@ export class PieceReader {
     );
   }
 
-  /** True where the unit is not what its fingerprint says, or has none. */
+  /** True if the unit differs from its fingerprint, or has none. */
   differs(unit: number): boolean {
     return (
       this.#dependencies.fingerprints === undefined ||
@@ -89,7 +89,9 @@ export class PieceReader {
     );
   }
 
-  /** The unit (or part of it) goes to the target: notes its hash if it is a sample. True for zeros. */
+  /**
+   * Notes the hash of a unit that (wholly or in part) goes to the target, if it is a sample. Returns true for zeros.
+   */
   touch(unit: number): boolean {
     const sample = this.#samples[unit] ?? -1;
     if (sample >= 0) this.#dependencies.samples.record(sample, this.#print(unit));
@@ -116,8 +118,8 @@ export class PieceReader {
   }
 
   /**
-   * Fills `data` from `offset` of the source, and does nothing else. If that fails, only the `wanted` extents are read:
-   * a bad sector between them is not needed, and is no error.
+   * Fills `data` from `offset` of the source. If that fails, only the `wanted` extents are read: a bad sector between
+   * them is not needed, so it is not an error.
    */
   async fill(
     offset: number,
@@ -148,6 +150,9 @@ function badSectors(name: string, bad: readonly ReadErrorRecord[], cause: unknow
   return new AgentError(
     'DEVICE_READ_ERROR',
     `${name} cannot be read at ${bad[0]?.offset ?? 0} (${bytes} bytes in ${bad.length} places nearby, after retries)`,
-    { hint: 'replace the disk; --on-read-error=zero saves the rest and records what is missing', cause },
+    {
+      hint: 'replace the disk; --on-read-error=zero saves the rest and records the unreadable places',
+      cause,
+    },
   );
 }

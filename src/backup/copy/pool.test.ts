@@ -1,6 +1,6 @@
 /**
- * Proves that a server that comes back with another image than this job's is never believed, whatever connection it
- * was and whatever the job was doing, and that connections that a job can do without do not end it.
+ * Proves that a server that comes back with another image is never trusted, whichever connection it was, and whatever
+ * the job was doing. Also proves that a job continues without connections that it does not need.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -84,7 +84,7 @@ function blocks(numbers: readonly number[]): Bitmap {
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
-/** Ends the connection at the request that `at` chooses, once. */
+/** Ends the connection once, at the request that `at` chooses. */
 function cutOnce(at: (type: number) => boolean, then: () => void = () => undefined): Script['request'] {
   let cut = false;
   return (request, _payload, server) => {
@@ -98,7 +98,7 @@ function cutOnce(at: (type: number) => boolean, then: () => void = () => undefin
 
 const mismatch = { code: 'TARGET_MISMATCH' };
 
-test('the same image comes back: the job goes on, and nothing is lost', async (t) => {
+test('if the same image comes back, the job continues and loses nothing', async (t) => {
   const memory = Buffer.alloc(size);
   let armed = false;
   const request = cutOnce((type) => armed && type === NBD_CMD.WRITE);
@@ -117,7 +117,7 @@ for (const [what, first, second] of [
   ['single blocks', blocks(range(0, 20)), blocks(range(20, units))],
   ['one block', blocks([3]), blocks([5])],
 ] as const)
-  test(`an image older by one flush comes back after ${what} were sent: the job fails`, async (t) => {
+  test(`the job fails if an image older by one flush comes back after ${what} were sent`, async (t) => {
     const memory = randomBytes(size);
     const older = Buffer.from(memory);
     let armed = false;
@@ -133,7 +133,7 @@ for (const [what, first, second] of [
     assert.equal(distrusted(), 1);
   });
 
-test('an image older by the last of many flushes comes back: the job fails', async (t) => {
+test('the job fails if an image older by the last of many flushes comes back', async (t) => {
   const memory = Buffer.alloc(size);
   const older = Buffer.alloc(size);
   let armed = false;
@@ -151,7 +151,7 @@ test('an image older by the last of many flushes comes back: the job fails', asy
   await assert.rejects(pool.copy(marked([50])), mismatch);
 });
 
-test('an older image that lacks only what was zeroed comes back: the job fails', async (t) => {
+test('the job fails if an older image comes back that lacks only zeroed blocks', async (t) => {
   const memory = Buffer.alloc(size, 0xaa);
   const older = Buffer.from(memory);
   let armed = false;
@@ -166,7 +166,7 @@ test('an older image that lacks only what was zeroed comes back: the job fails',
   await assert.rejects(pool.copy(marked([9])), mismatch);
 });
 
-test('what the target held before the job is compared too', async (t) => {
+test('content of the target from before the job is compared too', async (t) => {
   const memory = Buffer.alloc(size);
   let armed = false;
   const request = cutOnce(
@@ -176,14 +176,14 @@ test('what the target held before the job is compared too', async (t) => {
   const server = await listenScripted(t, () => ({ memory, request }));
   const { pool, distrusted } = await bench(t, server.uri, { known: [2] });
   await pool.copy(marked([2]));
-  // As if another job had sent it: this one has no witness of it any more.
+  // As if another job had sent it: this job has no witness of it any more.
   await pool.trim(marked([2]));
   armed = true;
   await assert.rejects(pool.copy(marked([3])), mismatch);
   assert.equal(distrusted(), 1);
 });
 
-test('blocks that were overwritten, kept in the freeze or trimmed since prove nothing', async (t) => {
+test('blocks that were overwritten, kept in the freeze or trimmed since then prove nothing', async (t) => {
   const memory = Buffer.alloc(size);
   let armed = false;
   const request = cutOnce((type) => armed && type === NBD_CMD.FLUSH);
@@ -197,7 +197,7 @@ test('blocks that were overwritten, kept in the freeze or trimmed since prove no
   assert.ok(memory.equals(data));
 });
 
-test('of two connections one is answered from an older copy after the reconnect: the job fails', async (t) => {
+test('the job fails if one of two connections reaches an older copy after the reconnect', async (t) => {
   const memory = Buffer.alloc(size);
   const older = Buffer.alloc(size);
   let armed = false;
@@ -229,7 +229,7 @@ test('an older copy that comes back while the image is read back is found', asyn
   await assert.rejects(pool.verify(marked(range(0, units))), mismatch);
 });
 
-test('lost at the first block status: asked again', async (t) => {
+test('a connection lost at the first block status is made again, and the question repeated', async (t) => {
   const memory = Buffer.alloc(size);
   const request = cutOnce((type) => type === NBD_CMD.BLOCK_STATUS);
   const server = await listenScripted(t, () => ({ memory, request }));
@@ -242,7 +242,7 @@ for (const [what, refuse] of [
   ['refuses', (connection: number) => connection === 2],
   ['refuses again after a reconnect', (connection: number) => connection === 4],
 ] as const)
-  test(`a server that ${what} the second connection gets the backup by one`, async (t) => {
+  test(`if a server ${what} the second connection, the backup uses one`, async (t) => {
     const memory = Buffer.alloc(size);
     let armed = false;
     const request = cutOnce((type) => armed && type === NBD_CMD.WRITE);
@@ -257,7 +257,7 @@ for (const [what, refuse] of [
   });
 
 for (const refused of [2, 3])
-  test(`three connections, of which number ${refused} is refused: the freeze loses no block`, async (t) => {
+  test(`if number ${refused} of three connections is refused, the freeze loses no block`, async (t) => {
     const memory = Buffer.alloc(size);
     const server = await listenScripted(t, (connection) => (connection === refused ? undefined : { memory }));
     const { pool, data } = await bench(t, server.uri, { threads: 3 });
@@ -269,11 +269,11 @@ for (const refused of [2, 3])
     assert.ok(memory.equals(data));
   });
 
-test('blocks that no thread read in the freeze are never taken for sent', async (t) => {
+test('blocks that no thread read in the freeze never count as sent', async (t) => {
   const memory = Buffer.alloc(size);
   const server = await listenScripted(t, () => ({ memory }));
   const { pool } = await bench(t, server.uri);
-  // As if a thread that is gone had them.
+  // As if a thread that has ended had held them.
   pool.stashed.mark(5 * fingerprintUnit, unit);
   await pool.freeze(marked(range(0, 20)), { mayOverflow: false });
   await assert.rejects(pool.sendSpool(marked(range(0, 20)), true), {
@@ -282,7 +282,7 @@ test('blocks that no thread read in the freeze are never taken for sent', async 
   });
 });
 
-test('blocks that had no room and went out within the freeze count as read', async (t) => {
+test('blocks that had no room and were sent within the freeze count as read', async (t) => {
   const memory = Buffer.alloc(size);
   const server = await listenScripted(t, () => ({ memory }));
   const { pool, data } = await bench(t, server.uri, { threads: 2, room: MiB });
@@ -293,13 +293,13 @@ test('blocks that had no room and went out within the freeze count as read', asy
   assert.ok(memory.equals(data));
 });
 
-test('a server that came back without support for several connections is flushed by each, then left with one', async (t) => {
+test('if a server comes back without support for several connections, each is flushed, and one stays', async (t) => {
   const memory = Buffer.alloc(size);
   let armed = false;
   const cut = cutOnce((type) => armed && type === NBD_CMD.WRITE);
   const server = await listenScripted(t, (connection) => {
     const written: { offset: number; payload: Uint8Array }[] = [];
-    // Each connection has a cache of its own, and its flush covers nothing else.
+    // Each connection has its own cache, and its flush covers nothing else.
     const request: Script['request'] = (request, payload, scripted) => {
       if (cut!(request, payload, scripted)) return true;
       if (request.type === NBD_CMD.FLUSH)
@@ -325,11 +325,11 @@ test('a server that came back without support for several connections is flushed
   assert.ok(memory.equals(data), 'one connection sends all');
 });
 
-test('neighbours that memory holds already are not kept twice: the fingerprint of the unit is known', async (t) => {
+test('neighbours that are in memory already are not kept twice, and the fingerprint of the unit is known', async (t) => {
   const memory = Buffer.alloc(size);
   const server = await listenScripted(t, () => ({ memory }));
   const { pool, data } = await bench(t, server.uri);
-  // Too much to be rounded out, so that only these blocks are kept.
+  // Too many to be rounded out, so only these blocks are kept.
   const first = marked(range(20, 40));
   first.or(blocks([5]));
   assert.ok(await pool.stash(first));

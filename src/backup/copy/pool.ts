@@ -1,7 +1,7 @@
 /**
- * What the copying threads of one device do together, one map of blocks after the other, and what must hold whatever
- * happens to them: a unit counts as done only after a flush that followed its write (invariant 3). When the connection
- * is lost, everything written since the last flush is sent again, from the source.
+ * The joint work of the copying threads of one device, one map of blocks after another. A unit counts as done only
+ * after a flush that followed its write (invariant 3). If the connection is lost, all writes since the last flush are
+ * sent again, from the source.
  */
 import { Bitmap } from '../../base/bitmap.ts';
 import { GiB, MiB } from '../../base/bytes.ts';
@@ -22,19 +22,19 @@ import { ownReads } from './stripes.ts';
 import { CopyThreads, type PoolSetup, type SharedMemory } from './threads.ts';
 import { witnessesPerFlush } from './witnesses.ts';
 
-/** Aim of the time between two flushes, and the bounds of a segment in bytes. */
+/** The target time between two flushes, and the limits of a segment in bytes. */
 const segmentSeconds = 30;
 const firstSegment = 4 * GiB;
 const smallestSegment = 64 * MiB;
 const largestSegment = 64 * GiB;
 
-/** Bytes that have to have been read for their speed to tell. */
+/** Bytes that must have been read before their speed is used. */
 const tellingBytes = 8 * MiB;
 
-/** Reads of single blocks that tell their speed. */
+/** Reads of single blocks that are needed before their speed is used. */
 const tellingReads = 256;
 
-/** Bytes that are read in some milliseconds, also from a slow disk in tens of them. */
+/** Bytes that a disk reads within milliseconds, or within tens of milliseconds if it is slow. */
 const littleToRead = 8 * MiB;
 
 /** A reading of the allocation map. */
@@ -47,18 +47,18 @@ export class CopyPool {
   readonly #threads: CopyThreads;
   readonly #memory: SharedMemory;
   #redone = 0;
-  /** What is being sent, as the counters will be when all of it is. */
+  /** The values that the counters will have when all blocks of the current set are sent. */
   #goal: { readonly done: number; readonly read: number } | undefined;
   #measured: number | undefined;
   #resent: Bitmap | undefined;
-  /** The allocation map of the readings that build on each other, and how many there were. */
+  /** The allocation map of the readings that build on each other, and the number of these readings. */
   #keptMap: Bitmap | undefined;
   #readings = 0;
   /** Bytes of the blocks that the spools held after the last run that filled them. */
   #kept = 0;
   /** Blocks that the spools have to hold since the freeze. */
   #owed: Bitmap | undefined;
-  /** Holds passes back; undefined if they are not, or no longer. */
+  /** Holds passes back. Undefined if they are not held back, or no longer. */
   #watch: ImpactWatch | undefined;
   readErrors: ReadErrorRecord[] = [];
 
@@ -83,63 +83,63 @@ export class CopyPool {
     return this.#memory.samples;
   }
 
-  /** How often the connection was lost and came back. */
+  /** Returns how often the connection was lost and came back. */
   get reconnects(): number {
     return this.#threads.reconnects;
   }
 
-  /** Why fewer connections than wanted are in use; undefined if none was refused. */
+  /** The reason why fewer connections than wanted are in use. Undefined if none was refused. */
   get refused(): string | undefined {
     return this.#threads.refused;
   }
 
-  /** Whether the fingerprints of what is sent are kept. */
+  /** True if the fingerprints of the sent data are kept. */
   get fingerprinted(): boolean {
     return this.#setup.fingerprintPath !== undefined;
   }
 
-  /** Fingerprint units that were sent and confirmed before the last reconnect; undefined if there was none. */
+  /** Fingerprint units that were sent and confirmed before the last reconnect. Undefined if there was none. */
   get doubtful(): Bitmap | undefined {
     return this.#threads.image.doubtful;
   }
 
-  /** What the target is to be held to after a reconnect, besides this job's own writes. */
+  /** Sets the content that the target must have after a reconnect, in addition to this job's own writes. */
   expect(expectation: Expectation): void {
     this.#threads.image.expectation = expectation;
   }
 
-  /** True where a connection lost from now on cannot be made good from the source as it is. */
+  /** True if a connection that is lost from now on cannot be repaired from the source as it is. */
   get hasUnconfirmed(): boolean {
     return this.#threads.hasUnconfirmed;
   }
 
-  /** Connects, checks the target, and adds threads where it takes several connections. */
+  /** Connects, checks the target, and adds threads if it supports several connections. */
   async open(): Promise<TargetFacts> {
     const facts = await this.#threads.open();
     this.#watch?.start();
     return facts;
   }
 
-  /** From the next run on, no pass is held back for other work on the machine any more. */
+  /** From the next run on, no pass is held back for other work on the machine. */
   hurry(): void {
     this.#watch?.stop();
     this.#watch = undefined;
   }
 
-  /** Counters over all threads; `done` without what had to be done again. */
+  /** Returns the counters over all threads. `done` does not include work that was repeated. */
   counters(): Counters {
     const total = this.#memory.control.total();
     return { ...total, done: Math.max(0, total.done - this.#redone) };
   }
 
-  /** Bytes that are still to be sent, and to be read, of what is being sent now; undefined if nothing is. */
+  /** Bytes of the current set that are still to be sent, and to be read. Undefined if nothing is being sent. */
   get left(): { readonly toSend: number; readonly toRead: number } | undefined {
     if (this.#goal === undefined) return undefined;
     const { done, read } = this.counters();
     return { toSend: Math.max(0, this.#goal.done - done), toRead: Math.max(0, this.#goal.read - read) };
   }
 
-  /** `set`: what `work` sends. */
+  /** `set`: the blocks that `work` sends. */
   async #sending<Result>(set: Bitmap, work: () => Promise<Result>): Promise<Result> {
     const { done, read } = this.counters();
     this.#goal = { done: done + set.bytes(), read: read + totalLength(wholeUnits(set)) };
@@ -158,9 +158,9 @@ export class CopyPool {
   }
 
   /**
-   * Reads the allocation map, and keeps the metadata that it follows from: the next call reads only the metadata that may
-   * have changed. `written` is what was written since the call before this one began; undefined: not known. The next
-   * call changes the map of this one.
+   * Reads the allocation map, and keeps the metadata that it is computed from. The next call reads only the metadata
+   * that may have changed. `written`: the blocks written since the previous call began; undefined if they are not
+   * known. The next call changes the map that this call returns.
    */
   async readKeptMap(state: MountState, written: Bitmap | undefined): Promise<ReadMap> {
     const used = (this.#keptMap ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit));
@@ -175,26 +175,26 @@ export class CopyPool {
     return { used, ...result };
   }
 
-  /** All threads read from another path from now on: one that holds as much, while nothing is under way. */
+  /** Makes all threads read from another path with the same content. To be called while no work is under way. */
   async useSource(path: string): Promise<void> {
     await this.#threads.all((thread) => thread.call('useSource', { path }));
   }
 
-  /** Learns which units of the set already read as zeros at the target, if the target can tell. */
+  /** Learns which units of the set already read as zeros at the target, if the target supports that. */
   async readZeroMap(set: Bitmap): Promise<void> {
     await this.#threads.untilFlushed(async () => {
       if (this.facts.abilities.zeroMap) await this.#threads.first.call('zeroMap', { used: set.buffer });
     });
   }
 
-  /** Measures at how many bytes per second all threads together read and hash the set. Infinity for an empty set. */
+  /** Measures how many bytes per second all threads together read and hash. Infinity for an empty set. */
   async measureReading(set: Bitmap): Promise<number> {
     return (this.#measured = await this.#measureReading(set));
   }
 
   /**
-   * Bytes per second at which the passes so far have read, scattered as their blocks were. If they have read little, it is
-   * measured on `sample`.
+   * Returns the bytes per second at which the passes so far have read, scattered as their blocks were. If they have
+   * read little, the speed is measured on `sample`.
    */
   async readingRate(sample: Bitmap): Promise<number> {
     const { read, readMs } = this.#memory.control.total();
@@ -203,8 +203,9 @@ export class CopyPool {
   }
 
   /**
-   * Seconds that reading the set into memory takes: by its reads, at the speed of those so far, and by its bytes. Before
-   * any have shown their speed, as long as a pass needs for the same. `sample` is as in `readingRate`.
+   * Returns the seconds that reading the set into memory takes. They follow from the number of its reads, at the speed
+   * of earlier ones, and from its bytes. If too few reads have been measured, it is the time of a pass over the same
+   * blocks. For `sample`, see `readingRate`.
    */
   async secondsToKeep(set: Bitmap, sample: Bitmap): Promise<number> {
     const { scattered, scatteredMs } = this.#memory.control.total();
@@ -232,8 +233,8 @@ export class CopyPool {
   }
 
   /**
-   * Copies the blocks that are set, in segments that end with a flush. When it returns, the target has confirmed
-   * all of them, by a flush where it offers one.
+   * Copies the blocks that are set, in segments that end with a flush. When it returns, the target has confirmed all of
+   * them, by a flush if the target supports flush.
    */
   async copy(set: Bitmap): Promise<void> {
     this.#memory.send.copy(set);
@@ -241,43 +242,46 @@ export class CopyPool {
     await this.#sending(set, () => this.#segments('copy', set));
   }
 
-  /** What was read and sent again after lost connections since this was asked last; undefined where nothing was. */
+  /**
+   * Returns the blocks that were read and sent again after lost connections since the last call. Undefined if there are
+   * none.
+   */
   takeResent(): Bitmap | undefined {
     const resent = this.#resent;
     this.#resent = undefined;
     return resent;
   }
 
-  /** Reads the units of the set; true bits of the result are the fingerprint units that differ. Sends nothing. */
+  /** Reads the units of the set, and returns the fingerprint units that differ. Sends nothing. */
   async compare(set: Bitmap): Promise<Bitmap> {
     this.#memory.found.fill(false);
     await this.#segments('compare', set);
     return this.#memory.found.clone();
   }
 
-  /** Blocks that are in memory as they are on the device, as far as is known. */
+  /** Blocks in memory that match the device, as far as is known. */
   get stashed(): Bitmap {
     return this.#memory.stashed;
   }
 
-  /** These blocks were written: what memory holds of them is not the device any more. */
+  /** The device was written at these blocks, so their copies in memory are outdated. */
   forgetStashed(dirty: Bitmap): void {
     this.stashed.andNot(inUnit(dirty, this.stashed.unit));
   }
 
-  /** Bytes of memory that no device of the job uses yet for blocks that wait for the thaw. */
+  /** Bytes of memory for blocks that wait for the thaw, which no device of the job uses yet. */
   get roomLeft(): number {
     return this.#setup.room.free;
   }
 
-  /** Bytes of memory whose blocks were written since: the next run forgets them, and uses the memory again. */
+  /** Bytes of memory whose blocks were written since. The next run forgets these blocks and uses the memory again. */
   get roomToReuse(): number {
     return Math.max(0, this.#kept - this.stashed.bytes());
   }
 
   /**
-   * Reads what memory does not hold of the set yet, before the freeze: it then has to read only what was written since.
-   * The target has no part in it. False, and nothing is kept, if memory has no room.
+   * Reads the blocks of the set that are not in memory yet, before the freeze. The freeze then has to read only blocks
+   * that were written since. The target is not used. Returns false, and keeps nothing, if memory has no room.
    */
   async stash(set: Bitmap): Promise<boolean> {
     try {
@@ -291,9 +295,9 @@ export class CopyPool {
   }
 
   /**
-   * The pass inside the freeze: `set` is all that the target lacks. What memory does not hold of it yet is read. Neither
-   * flushes nor survives a lost connection. `overflow`: bytes that had no room and were sent already, which only happens
-   * if `mayOverflow` allows it; otherwise FREEZE_TOO_LONG is thrown.
+   * The pass inside the freeze. `set` names all blocks that the target lacks. Those that are not in memory yet are
+   * read. It does not flush, and it fails if a connection is lost. `overflow`: bytes that had no room and were sent
+   * already. That happens only if `mayOverflow` allows it; otherwise FREEZE_TOO_LONG is thrown.
    */
   async freeze(set: Bitmap, options: { readonly mayOverflow: boolean }): Promise<{ overflow: number }> {
     this.#owed = set.clone();
@@ -301,15 +305,15 @@ export class CopyPool {
   }
 
   /**
-   * The same without a tracker: keeps the blocks of `send`, and all units of `compare` that differ from their
-   * fingerprints. `kept`: all that `sendSpool` has to send.
+   * Does the same without a tracker: keeps the blocks of `send`, and all units of `compare` that differ from their
+   * fingerprints. `kept`: all blocks that `sendSpool` has to send.
    */
   async freezeComparing(
     send: Bitmap,
     compare: Bitmap,
     { mayOverflow }: { readonly mayOverflow: boolean },
   ): Promise<{ kept: Bitmap; overflow: number }> {
-    // Rounds before the freeze may have kept blocks until the tracker was lost.
+    // The rounds before the freeze may have kept blocks before the tracker was lost.
     await this.dropSpool();
     this.#threads.keepAll = true;
     this.#memory.found.fill(false);
@@ -323,14 +327,14 @@ export class CopyPool {
     );
     const kept = send.clone();
     for (const { offset, length } of this.#memory.found.extents()) kept.mark(offset, length);
-    // Of a block larger than a fingerprint unit only the units that differ are kept.
+    // If a block is larger than a fingerprint unit, only its units that differ are kept.
     this.#owed = (kept.unit > fingerprintUnit ? send : kept).clone();
-    // Overwritten from now on, by `sendSpool`; what overflowed was so already.
+    // `sendSpool` overwrites these blocks from now on. Those that overflowed are overwritten already.
     this.#threads.image.witnesses.forget(kept);
     return { kept, overflow };
   }
 
-  /** The set rounded out to what the target takes at once. */
+  /** Returns the set rounded out to the target's smallest block. */
   #granular(set: Bitmap): Bitmap {
     return roundedOut(set, this.facts.minimumBlock);
   }
@@ -340,11 +344,11 @@ export class CopyPool {
     set: Bitmap,
     { mayOverflow }: { readonly mayOverflow: boolean },
   ): Promise<{ overflow: number }> {
-    // A target that cannot be read is never asked to complete anything.
+    // A target that cannot be read cannot complete a granule.
     const wanted = (this.facts.abilities.read ? set : this.#granular(set)).clone();
     wanted.andNot(this.stashed);
     const chosen = this.#withNeighbours(wanted);
-    // Neighbours that are in memory already: a block that is there twice makes its granule look incomplete.
+    // Leaves out neighbours that are in memory already: a block that is there twice makes its granule look incomplete.
     chosen.andNot(this.stashed);
     this.#memory.send.copy(chosen);
     this.#threads.keepAll = true;
@@ -357,8 +361,8 @@ export class CopyPool {
   }
 
   /**
-   * Whether blocks may be sent within a freeze: a vault would write to files then, and another target takes no less than
-   * its own blocks.
+   * True if blocks may be sent within a freeze. A vault would write to files then. Another target must take single
+   * blocks, without their neighbours.
    */
   get canOverflow(): boolean {
     const { abilities, minimumBlock } = this.facts;
@@ -366,8 +370,8 @@ export class CopyPool {
   }
 
   /**
-   * The set rounded out to what is sent and fingerprinted as a whole, if that is little to read: then nothing has to be
-   * completed after the thaw, and all fingerprints are known.
+   * Returns the set rounded out to whole target blocks and fingerprint units, if that is little to read. Then nothing
+   * has to be completed after the thaw, and all fingerprints are known.
    */
   #withNeighbours(set: Bitmap): Bitmap {
     if (set.bytes() > littleToRead) return set;
@@ -377,8 +381,8 @@ export class CopyPool {
   }
 
   /**
-   * Lets the target free the space of these blocks, which must be pending: what it holds there afterwards is not
-   * known. Flushed when it returns; the bytes that the target was told.
+   * Lets the target free the space of these blocks. They must be pending, since their content is not known afterwards.
+   * Flushed when it returns. Returns the bytes that were named to the target.
    */
   async trim(freed: Bitmap): Promise<number> {
     const set = freed.clone();
@@ -390,8 +394,8 @@ export class CopyPool {
   }
 
   /**
-   * Reads the set from the target and compares it with the fingerprints: how many places differ, the first, and all of
-   * them in fingerprint units.
+   * Reads the set from the target and compares it with the fingerprints. Returns how many places differ, the first of
+   * them, and all of them in fingerprint units.
    */
   async verify(set: Bitmap): Promise<{ mismatches: number; firstMismatch: number; found: Bitmap }> {
     this.#memory.found.fill(false);
@@ -420,16 +424,16 @@ export class CopyPool {
           sum.firstMismatch = mismatches.first;
         sum.mismatches += mismatches.count;
       }
-      // What a verification has read counts as long as the server stays the same.
+      // The places that a verification has read stay valid as long as the server is the same.
       if (mode === 'verify' && this.#setup.access === 'read' && sum.mismatches === 0)
         this.#threads.image.verified(this.#someItems(segment.count));
-      // Where connections do not hold, little is to be lost with the next one.
+      // If connections do not last, a small segment loses little with the next one.
       const seconds = reconnects < this.reconnects ? Infinity : (performance.now() - start) / 1000;
       size = Math.min(largestSegment, Math.max(smallestSegment, (segment.bytes / seconds) * segmentSeconds));
     }
   }
 
-  /** Up to `witnessesPerFlush` of the segment's items, by chance. */
+  /** Returns up to `witnessesPerFlush` random items of the segment. */
   #someItems(count: number): Extent[] {
     const { items } = this.#memory;
     const step = Math.max(1, count / witnessesPerFlush);
@@ -456,7 +460,7 @@ export class CopyPool {
     });
   }
 
-  /** Copies what no flush has confirmed, from the source as it is now. */
+  /** Copies the blocks that no flush has confirmed, from the source as it is now. */
   async #resend(): Promise<void> {
     this.#redone += this.#memory.unconfirmed.bytes();
     this.#resent ??= new Bitmap(this.#setup.deviceSize, this.#setup.unit);
@@ -491,15 +495,15 @@ export class CopyPool {
   }
 
   /**
-   * Sends what memory holds of the set, and flushes. `resendable`: nothing else was unconfirmed at the freeze, so that a
-   * lost connection can be made good from memory. True bits of the result: units whose fingerprint is known now.
+   * Sends the blocks of the set that are in memory, and flushes. `resendable`: nothing else was unconfirmed at the
+   * freeze, so a lost connection can be repaired from memory. Returns the units whose fingerprint is known now.
    */
   async sendSpool(set: Bitmap, resendable: boolean): Promise<Bitmap> {
     await this.#refuseGaps();
     this.#memory.send.copy(set);
     this.#memory.found.fill(false);
     const lacking = await this.#threads.all((thread) => thread.call('spoolLacks', undefined));
-    // A vault reads back only what is in packs that are closed.
+    // A vault reads back only data in packs that are closed.
     if (lacking.some((granules) => granules > 0)) await this.seal();
     const granules = this.#granular(set);
     this.#threads.image.witnesses.forget(granules);
@@ -514,7 +518,7 @@ export class CopyPool {
     return known;
   }
 
-  /** Throws INTERNAL if the threads together do not hold all that the freeze had to read. */
+  /** Throws INTERNAL if the threads together do not hold all blocks that the freeze had to read. */
   async #refuseGaps(): Promise<void> {
     if (this.#owed === undefined) return;
     this.#memory.send.copy(this.#owed);
@@ -529,7 +533,7 @@ export class CopyPool {
     );
   }
 
-  /** Nothing is in memory any more. */
+  /** Drops all blocks that are in memory. */
   async dropSpool(): Promise<void> {
     this.#owed = undefined;
     this.#kept = 0;
@@ -538,12 +542,15 @@ export class CopyPool {
     await this.#threads.keepNone();
   }
 
-  /** The image begins as zeros and not as an earlier one, if the target builds on earlier ones: see CommittingTarget. */
+  /**
+   * Makes the image start as zeros and not as an earlier one, if the target builds on earlier ones: see
+   * CommittingTarget.
+   */
   async discardBase(): Promise<void> {
     await this.#threads.all((thread) => thread.call('discardBase', undefined));
   }
 
-  /** Makes durable what a committing target was given. Undefined if the target does not commit. */
+  /** Makes the data in a committing target durable. Returns undefined if the target does not commit. */
   async seal(): Promise<SealedBytes | undefined> {
     if (this.facts.abilities.seals !== true) return undefined;
     const sum = { fresh: 0, stored: 0 };
@@ -554,7 +561,9 @@ export class CopyPool {
     return sum;
   }
 
-  /** Makes the map of the image in a committing target, after `seal`. The bitmaps are those of `CommittingTarget.buildMap`. */
+  /**
+   * Makes the map of the image in a committing target, after `seal`. For the bitmaps, see `CommittingTarget.buildMap`.
+   */
   async buildMap(touched: Bitmap, used: Bitmap): Promise<ImageRoot> {
     return this.#threads.first.call('buildMap', {
       touched: touched.buffer,
@@ -562,7 +571,7 @@ export class CopyPool {
     });
   }
 
-  /** Units of which the target lacks a part cannot be compared: they are no samples any more. */
+  /** Removes samples in units that the target lacks in part, since they cannot be compared. */
   forgetSamples(pending: Bitmap): void {
     for (let sample = 0; sample < this.samples.count; sample++) {
       const start = this.samples.get(sample).unit * fingerprintUnit;
@@ -570,7 +579,7 @@ export class CopyPool {
     }
   }
 
-  /** Reads the samples back, also over a lost connection. Throws TARGET_MISMATCH. */
+  /** Reads the samples back, even if the connection is lost in the meantime. Throws TARGET_MISMATCH. */
   async checkSamples(): Promise<void> {
     await this.#threads.untilFlushed(async (again) => {
       if (again && this.hasUnconfirmed) throw this.#threads.lostUnconfirmed();
@@ -582,13 +591,13 @@ export class CopyPool {
     this.#memory.control.paused = value;
   }
 
-  /** Ends with the signal whatever a thread waits for, a connection that is not answered among it. */
+  /** When the signal aborts, ends every wait of a thread, even for a connection that does not answer. */
   stopWith(signal: AbortSignal): void {
     signal.throwIfAborted();
     signal.addEventListener('abort', () => this.stop(), { once: true });
   }
 
-  /** Ends all work under way with CANCELLED, soon. */
+  /** Soon ends all work under way with CANCELLED. */
   stop(): void {
     this.#threads.stop();
   }

@@ -1,6 +1,6 @@
 /**
- * What a copying thread reads back from the target: all of a set, held to the fingerprints, or the samples of what was
- * just written.
+ * Reads data back from the target: a whole set, which is compared with its fingerprints, or the samples of the data
+ * that was just written.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { isZero } from '../../base/bytes.ts';
@@ -23,7 +23,7 @@ export interface ReadBackDependencies extends Pick<
 
 export class ReadBack {
   readonly #dependencies: ReadBackDependencies;
-  /** A reconnect brings another. */
+  /** A function, since a reconnect brings another target. */
   readonly #target: () => Target;
   #mismatches = { first: -1, count: 0 };
 
@@ -32,14 +32,14 @@ export class ReadBack {
     this.#dependencies = dependencies;
   }
 
-  /** Those of `verify` since this was asked last. */
+  /** Returns the mismatches of `verify` since the last call. */
   takeMismatches(): RunResult['mismatches'] {
     const found = this.#mismatches;
     this.#mismatches = { first: -1, count: 0 };
     return found.count > 0 ? found : undefined;
   }
 
-  /** Holds what the target has to the fingerprints of these bytes. */
+  /** Reads these bytes from the target, and compares them with their fingerprints. */
   async verify(offset: number, length: number): Promise<void> {
     const { control, thread, hasher, fingerprints, found } = this.#dependencies;
     const data = await this.read(offset, length);
@@ -47,7 +47,7 @@ export class ReadBack {
     fingerprints?.read(offset / fingerprintUnit, prints);
     for (let at = 0, unit = 0; at < length; at += fingerprintUnit, unit++) {
       const known = prints.subarray(unit * fingerprintSize, (unit + 1) * fingerprintSize);
-      // What was sent without a fingerprint has nothing to be compared with.
+      // A unit that was sent without a fingerprint cannot be compared.
       if (known.every((byte) => byte === 0)) continue;
       const bytes = data.subarray(at, Math.min(at + fingerprintUnit, length));
       control.add(thread, 'verified', bytes.length);
@@ -80,7 +80,7 @@ export class ReadBack {
     return { bytes };
   }
 
-  /** Holds what the target has at these places to their hashes, `width` of them at once. */
+  /** Reads these places from the target, `width` at a time, and compares them with their hashes. */
   async compare(places: readonly Witness[], width: number): Promise<CompareResult> {
     const result = { compared: 0, differ: 0, first: -1 };
     await inParallel(places, width, async (place) => {
@@ -94,7 +94,7 @@ export class ReadBack {
     return result;
   }
 
-  /** Undefined if it is not known what the place should hold. */
+  /** Returns undefined if the right content of the place is not known. */
   async #isSame({ offset, length, hash }: Witness): Promise<boolean | undefined> {
     const { hasher, fingerprints } = this.#dependencies;
     const known = Buffer.alloc(fingerprintSize);
@@ -105,7 +105,7 @@ export class ReadBack {
     return hash === 'zeros' ? isZero(data) : hasher.hash(data).equals(known);
   }
 
-  /** Reads from the target; rounds up to its block at the tail of the device. */
+  /** Reads from the target. At the tail of the device, rounds up to the target's block. */
   async read(offset: number, length: number): Promise<Buffer> {
     const target = this.#target();
     const block = target.minimumBlock;

@@ -3,7 +3,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { ReadTurns, starvedMs } from './read-turns.ts';
 
-test('quick reads are idle; one that had to wait is followed by as many milliseconds of best effort', () => {
+test('quick reads are idle; a read that had to wait is followed by best-effort reads of half the time waited', () => {
   const turns = new ReadTurns({ amends: 0.5 });
   for (const ms of [1, 20, starvedMs]) {
     assert.equal(turns.ioClass, 'idle');
@@ -17,7 +17,7 @@ test('quick reads are idle; one that had to wait is followed by as many millisec
   assert.equal(turns.ioClass, 'idle');
 });
 
-test('however long idle reads have to wait, best effort gets its part of the time', () => {
+test('best-effort reads get their part of the time, however long idle reads have to wait', () => {
   fc.assert(
     fc.property(
       fc.array(fc.double({ min: 0, max: 10_000, noNaN: true }), { minLength: 1 }),
@@ -59,14 +59,14 @@ test('a thread reads for its share of the time, whatever it does in between', ()
           turns.paused(pause);
           all += read + other + pause;
         }
-        // Pauses that are too short wait for the next one.
+        // A pause that is too short is added to the next one.
         assert.ok(busy <= share * (all + 2), `${busy} of ${all}, allowed ${share}`);
       },
     ),
   );
 });
 
-test('no pause is longer than half a second, and none is owed for ever', () => {
+test('no pause is longer than half a second, and none stays owed for ever', () => {
   const turns = new ReadTurns({ amends: 1 });
   assert.equal(turns.pause(0.05, 60_000, 0), 500);
   turns.paused(500);

@@ -1,16 +1,16 @@
 /**
- * Which reads of a thread are of I/O class idle, and how long it pauses between them. Pure.
+ * Decides which reads of a thread have I/O class idle, and how long the thread pauses between reads. Pure.
  *
- * Class idle alone could starve a backup: under writes of others mq-deadline lets such a read wait for up to 10 s, and BFQ
- * serves one request of the class in 200 ms. So a read that had to wait is followed by best-effort reads.
+ * Class idle alone could starve a backup. While other programs write, mq-deadline lets such a read wait for up to 10 s,
+ * and BFQ serves one request of the class in 200 ms. So a read that had to wait is followed by best-effort reads.
  */
 import type { IoClass } from '../../linux/io-priority.ts';
 import type { ImpactLevel } from '../impact.ts';
 
-/** A read of class idle that took longer, in milliseconds, was held back by the scheduler or by a slow device. */
+/** Milliseconds. The scheduler or a slow device has delayed a read of class idle that took longer. */
 export const starvedMs = 150;
 
-/** Pauses in milliseconds: shorter ones are gathered, and no read is followed by a longer one. */
+/** Pauses in milliseconds. Shorter ones are added up, and none after a read is longer. */
 const shortestPause = 2;
 const longestPause = 500;
 
@@ -30,7 +30,7 @@ export class ReadTurns {
     return this.#due > 0 ? 'lowest' : 'idle';
   }
 
-  /** The read of that class took so long, milliseconds. Returns what of it the freeze would not have to wait. */
+  /** Notes that a read of that class took `ms`. Returns how many of them the read would not have waited in a freeze. */
   took(ms: number): number {
     if (this.#due > 0) {
       this.#due -= ms;
@@ -42,8 +42,8 @@ export class ReadTurns {
   }
 
   /**
-   * Milliseconds to pause now, if a thread may read for `share` of its time, has read for `busyMs` since it was asked last,
-   * and has done something else for `otherMs` since then.
+   * Returns the milliseconds to pause now. The thread may read for `share` of its time. Since the last call it has read
+   * for `busyMs`, and has done other work for `otherMs`.
    */
   pause(share: number, busyMs: number, otherMs: number): number {
     this.#owed = Math.max(0, this.#owed + busyMs * (1 / share - 1) - otherMs);
@@ -51,7 +51,7 @@ export class ReadTurns {
     return Math.min(this.#owed, longestPause);
   }
 
-  /** So long a pause has been made; what was owed beyond the longest one is forgotten. */
+  /** Notes that a pause of `ms` was made. If more than the longest pause was owed, the rest is forgotten. */
   paused(ms: number): void {
     this.#owed = this.#owed > longestPause ? 0 : Math.max(0, this.#owed - ms);
   }

@@ -8,7 +8,7 @@ function heldClock(): Clock & { at: number } {
   return clock;
 }
 
-test('the first loss is waited out in full, without a pause', () => {
+test('after the first loss, the job waits for the full time, without a pause', () => {
   assert.deepEqual(new ReconnectBudget(60_000, heldClock()).lost(), { pauseMs: 0, waitMs: 60_000 });
   assert.deepEqual(new ReconnectBudget(0, heldClock()).lost(), { pauseMs: 0, waitMs: 0 });
 });
@@ -26,7 +26,7 @@ test('a server that drops every connection at once is given up when the time is 
   assert.ok(losses >= 5 && losses < 12, `${losses} tries`);
 });
 
-test('a connection that held makes the next loss a first one', () => {
+test('after a connection that held, the next loss counts as a first one', () => {
   const clock = heldClock();
   const patience = new ReconnectBudget(1000, clock);
   for (let i = 0; i < 5; i++) {
@@ -49,7 +49,7 @@ for (const heldMs of [5000, 6000, 3_600_000])
     assert.equal(losses, fruitlessMost);
   });
 
-test('a server that holds and drops in turns, without progress, is given up', () => {
+test('a server that alternately holds and drops connections, without progress, is given up', () => {
   const clock = heldClock();
   const patience = new ReconnectBudget(60_000, clock);
   let losses = 0;
@@ -61,7 +61,7 @@ test('a server that holds and drops in turns, without progress, is given up', ()
   }
 });
 
-test('progress makes up for every earlier loss', () => {
+test('progress cancels every earlier loss', () => {
   const clock = heldClock();
   const patience = new ReconnectBudget(1000, clock);
   for (let i = 0; i < 5 * fruitlessMost; i++) {

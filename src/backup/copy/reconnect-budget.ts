@@ -1,14 +1,15 @@
 /**
- * How long a lost target is waited for. A server that takes connections only to drop them again would be
- * reconnected to for ever: the time counts from the first loss until a connection has held for a while. And one that
- * lets connections hold, but never long enough for a flush to confirm something, gets a limited number of them.
+ * How long the job waits for a target whose connection was lost. A server could accept connections only to drop them,
+ * and the job would reconnect for ever. So the time counts from the first loss until a connection has held for a while.
+ * Another server may let connections hold, but never long enough for a flush to confirm something. Such a server gets a
+ * limited number of connections.
  */
 import { pauseAfter } from '../../base/back-off.ts';
 import { type Clock, systemClock } from '../../base/clock.ts';
 
-/** A connection that held this long was a good one, milliseconds. */
+/** Milliseconds. A connection that held this long was a good one. */
 const goodMs = 5000;
-/** Good connections in a row that end without progress. */
+/** Good connections in a row that end without progress, at most. */
 export const fruitlessMost = 10;
 const backOff = { firstMs: 100, longestMs: 5000, jitter: 0 };
 
@@ -20,15 +21,15 @@ export class ReconnectBudget {
   #losses = 0;
   #fruitless = 0;
 
-  /** `waitMs`: how long the target may be away. */
+  /** `waitMs`: how long the target may be away, in milliseconds. */
   constructor(waitMs: number, clock: Clock = systemClock) {
     this.#waitMs = waitMs;
     this.#clock = clock;
   }
 
   /**
-   * To be called at each loss: for how long to wait for the target from now on, after a pause (both in
-   * milliseconds); undefined where patience is at its end.
+   * To be called at each loss. Returns the pause before the next try, and how long to wait for the target after it,
+   * both in milliseconds. Undefined if the job must give up.
    */
   lost(): { readonly pauseMs: number; readonly waitMs: number } | undefined {
     const now = this.#clock.monotonic();
@@ -43,12 +44,12 @@ export class ReconnectBudget {
     return this.#losses > 1 && waitMs <= 0 ? undefined : { pauseMs, waitMs: Math.max(0, waitMs) };
   }
 
-  /** Something was done that a lost connection cannot undo. */
+  /** Notes progress that a lost connection cannot undo. */
   progressed(): void {
     this.#fruitless = 0;
   }
 
-  /** The target is back. */
+  /** Notes that the target is back. */
   connected(): void {
     this.#connectedAt = this.#clock.monotonic();
   }

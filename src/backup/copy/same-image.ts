@@ -1,8 +1,8 @@
 /**
- * Proof that a server that was lost and came back still has this job's image. The size proves nothing: a server may
- * be started again over an older copy of the image, or over one that lost a flush. So after every reconnect, before
- * anything is sent, each connection reads back the witnesses of what this job has sent (witnesses.ts) and some of what
- * the target held before the job. If one place differs, the job fails and the chain is not believed any more.
+ * Proves that a server that was lost and came back still has this job's image. The size proves nothing. A server may
+ * restart with an older copy of the image, or with one that lost a flush. So after every reconnect, before anything is
+ * sent, each connection reads data back. It reads the witnesses of the data that this job has sent (witnesses.ts), and
+ * some of the content from before the job. If one place differs, the job fails, and the chain is no longer trusted.
  */
 import { Bitmap } from '../../base/bitmap.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -12,18 +12,18 @@ import type { CompareResult } from './messages.ts';
 import { wholeUnits } from '../../tracking/bitmap-units.ts';
 import { type Witness, Witnesses } from './witnesses.ts';
 
-/** What the owner of the target knows of it besides this job's own writes. */
+/** The facts that the owner of the target knows about it, apart from this job's own writes. */
 export interface Expectation {
-  /** Places of which the fingerprints are true of the target now, a sample of them. */
+  /** Returns a sample of the places whose fingerprints match the target now. */
   readonly known: () => Bitmap;
-  /** The target holds something else: nothing that was believed of it counts any more. Durable when it resolves. */
+  /** The target holds other data, so its chain is no longer trusted. Durable when it resolves. */
   readonly distrust: () => Promise<void>;
 }
 
 export class SameImage {
   readonly witnesses = new Witnesses();
   expectation: Expectation | undefined;
-  /** Fingerprint units of which this job has sent something that a flush has confirmed. */
+  /** Fingerprint units with data of this job that a flush has confirmed. */
   readonly #confirmed: Bitmap;
   #doubtful: Bitmap | undefined;
 
@@ -31,7 +31,7 @@ export class SameImage {
     this.#confirmed = new Bitmap(deviceSize, fingerprintUnit);
   }
 
-  /** What was confirmed before the last reconnect, in fingerprint units; undefined if there was none. */
+  /** Fingerprint units that were confirmed before the last reconnect. Undefined if there was none. */
   get doubtful(): Bitmap | undefined {
     return this.#doubtful;
   }
@@ -42,7 +42,7 @@ export class SameImage {
     this.witnesses.confirm(taken);
   }
 
-  /** A segment was read from the target and found right. */
+  /** A segment was read from the target, and matched. */
   verified(items: readonly Extent[]): void {
     const chosen = items.map((item) => {
       const units = Math.ceil(item.length / fingerprintUnit);
@@ -53,7 +53,10 @@ export class SameImage {
     this.witnesses.confirm(chosen);
   }
 
-  /** `compare` holds the places to what every connection reads there. Throws TARGET_MISMATCH. */
+  /**
+   * Throws TARGET_MISMATCH if a place differs. `compare` compares the places with the data that every connection reads
+   * there.
+   */
   async prove(
     name: string,
     compare: (places: readonly Witness[]) => Promise<readonly CompareResult[]>,

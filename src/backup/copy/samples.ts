@@ -1,13 +1,13 @@
 /**
- * A sample of units whose hashes are kept while they are sent, to be read back from the target and compared
- * after the last flush. The units are chosen before the copy: the first and the last used ones (superblocks
- * live there) and an even spread between.
+ * A sample of units whose hashes are kept while they are sent. They are read back from the target and compared after
+ * the last flush. The units are chosen before the copy: the first and the last used ones, where superblocks are, and an
+ * even spread in between.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { fingerprintSize, fingerprintUnit } from '../../tracking/fingerprints.ts';
 import { wholeUnits } from '../../tracking/bitmap-units.ts';
 
-/** Most units sampled per device: 8 MiB are read back. */
+/** Units sampled per device, at most: 8 MiB are read back. */
 export const maximumSamples = 128;
 
 export class Samples {
@@ -27,7 +27,7 @@ export class Samples {
     return this.#count[0] ?? 0;
   }
 
-  /** Chooses from the used units; forgets all hashes. */
+  /** Chooses from the used units. Forgets all hashes. */
   choose(used: Bitmap): void {
     const total = totalUnits(used);
     const wanted = Math.min(total, maximumSamples);
@@ -35,7 +35,7 @@ export class Samples {
     let rank = 0;
     for (const { offset, length } of wholeUnits(used)) {
       const inExtent = Math.ceil(length / fingerprintUnit);
-      // The sample number s sits at rank s * (total - 1) / (wanted - 1): both ends are in it.
+      // Sample number s has rank s * (total - 1) / (wanted - 1), so both ends are included.
       while (units.length < wanted) {
         const at = wanted === 1 ? 0 : Math.round((units.length * (total - 1)) / (wanted - 1));
         if (at >= rank + inExtent) break;
@@ -48,7 +48,7 @@ export class Samples {
     this.#hashes.fill(0);
   }
 
-  /** Calls back with the index of each sample whose unit lies in `[firstUnit, endUnit)`. */
+  /** Calls `visit` with the index of each sample whose unit is in `[firstUnit, endUnit)`. */
   within(firstUnit: number, endUnit: number, visit: (sample: number, unit: number) => void): void {
     const { count } = this;
     let low = 0;
@@ -73,7 +73,7 @@ export class Samples {
     this.#hashes.fill(0, sample * fingerprintSize, (sample + 1) * fingerprintSize);
   }
 
-  /** Unit and hash; the hash is undefined where the unit has not been sent. */
+  /** Returns unit and hash. The hash is undefined if the unit has not been sent. */
   get(sample: number): { unit: number; hash: Uint8Array | undefined } {
     const hash = this.#hashes.slice(sample * fingerprintSize, (sample + 1) * fingerprintSize);
     return { unit: this.#units[sample] ?? 0, hash: hash.some((byte) => byte !== 0) ? hash : undefined };

@@ -28,7 +28,7 @@ test('segments walk every extent once, in items of at most 4 MiB', () => {
   assert.deepEqual(again.content, set.content);
 });
 
-test('places to measure are spread over the set', () => {
+test('the places to measure are spread over the set', () => {
   const set = new Bitmap(GiB, unit);
   set.fill(true);
   const places = spread(set, 8);
@@ -37,7 +37,7 @@ test('places to measure are spread over the set', () => {
   assert.deepEqual(spread(new Bitmap(GiB, unit), 8), []);
 });
 
-test('samples hold the first and the last used unit and are found by range', () => {
+test('samples contain the first and the last used unit, and are found by range', () => {
   const used = new Bitmap(GiB, unit);
   used.mark(5 * unit, 300 * unit);
   used.mark(1000 * unit, 3 * unit);
@@ -54,7 +54,7 @@ test('samples hold the first and the last used unit and are found by range', () 
   assert.deepEqual(samples.get(0).hash, new Uint8Array(16).fill(7));
 });
 
-test('a set smaller than the sample is sampled whole', () => {
+test('a set smaller than the sample is sampled as a whole', () => {
   const used = new Bitmap(GiB, unit);
   used.mark(0, 2 * unit);
   used.mark(77 * unit, unit);

@@ -1,19 +1,19 @@
 /**
- * Cuts a set of units into segments: the stretch of work between two flushes. A segment is bounded by its
- * number of items (memory) and by its bytes (time to the next flush).
+ * Splits a set of units into segments: the work between two flushes. A segment has a limited number of items (memory)
+ * and of bytes (time to the next flush).
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { MiB } from '../../base/bytes.ts';
 import { type Extent, pieces } from '../../base/extents.ts';
 import { wholeUnits } from '../../tracking/bitmap-units.ts';
 
-/** Bytes of one item: what one thread takes at a time. Small enough to share work, large enough to be rare. */
+/** Bytes of one item, which one thread takes at a time. Small enough to share work, large enough to be rare. */
 export const itemSize = 4 * MiB;
 
 /** Items per segment: 1 MiB of shared memory. */
 export const maximumItems = 65536;
 
-/** Walks the units of the set bits once, a segment at a time. */
+/** Walks the units of the set bits once, one segment at a time. */
 export class SegmentCursor {
   readonly #items: Iterator<Extent>;
 
@@ -22,8 +22,8 @@ export class SegmentCursor {
   }
 
   /**
-   * Fills `into` (pairs of offset and length) with the next items, about `bytes` in all. Returns how many
-   * items and bytes; no items: the set is done.
+   * Fills `into` (pairs of offset and length) with the next items, about `bytes` in all. Returns how many items and
+   * bytes there are. No items: the set is done.
    */
   next(into: Float64Array, bytes: number): { count: number; bytes: number } {
     let count = 0;
@@ -46,7 +46,8 @@ export class SegmentCursor {
 }
 
 /**
- * Up to `count` items spread evenly over the set, for measuring. Walks the whole set, holds `count` of it.
+ * Returns up to `count` items spread evenly over the set, for measuring. Walks the whole set, but holds only `count`
+ * items.
  */
 export function spread(set: Bitmap, count: number): Extent[] {
   const step = Math.max(1, set.bytes() / count);

@@ -1,6 +1,6 @@
 /**
- * The work of a copying thread for one device of one job: one source, one connection to the target. Everything that it
- * opens, it closes by itself, since the thread may serve another job afterwards (thread.ts).
+ * The work of a copying thread for one device of one job: one source, and one connection to the target. It closes
+ * everything that it opens, since the thread may serve another job afterwards (thread.ts).
  */
 import { Bitmap } from '../../base/bitmap.ts';
 import { alignUp } from '../../base/bytes.ts';
@@ -47,7 +47,7 @@ export class CopySession {
   #target: Target | undefined;
   #copyLoop: CopyLoop | undefined;
   #fingerprints: FingerprintFile | undefined;
-  /** The reading of the allocation map that the next one may build on. */
+  /** The reading of the allocation map that the next reading may build on. */
   #earlier: { readonly map: KeptMap; readonly reading: number } | undefined;
 
   constructor(setup: ThreadSetup) {
@@ -65,13 +65,13 @@ export class CopySession {
     this.#manners = setup.impact === undefined ? undefined : new Manners(setup.impact, this.#control);
   }
 
-  /** Breaks the connection to the target, so that whatever waits for it ends. */
+  /** Breaks the connection to the target, so that every call that waits for it ends. */
   abort(): void {
     this.#aborting.abort();
     this.#target?.destroy();
   }
 
-  /** The calls of the coordinator, which waits for one before it makes the next. */
+  /** The calls of the coordinator. It waits for one before it makes the next. */
   readonly calls: CallHandlers<CopyProtocol> = {
     open: async ({ waitMs }) => {
       this.#source ??= await this.#openSource(this.#setup.sourcePath);
@@ -85,7 +85,7 @@ export class CopySession {
       return undefined;
     },
     reopenTarget: ({ waitMs }) => {
-      // Of what no flush has confirmed nothing is known any more.
+      // The state of data that no flush has confirmed is unknown, so its witnesses are dropped.
       this.#witnesses.take();
       return this.#connect(waitMs);
     },
@@ -241,7 +241,7 @@ export class CopySession {
     return target;
   }
 
-  /** Only units that lie wholly in the zero extent are known to be zero. */
+  /** Marks only units that lie wholly in the zero extent: only these are known to be zero. */
   #markWholeUnits(offset: number, length: number): void {
     const end = Math.min(offset + length, this.#setup.deviceSize);
     const first = Math.ceil(offset / fingerprintUnit) * fingerprintUnit;

@@ -1,7 +1,10 @@
-/** A file without a name that takes what memory has no room for. It is gone when it is closed, also by a kill. */
+/**
+ * A file without a name, for blocks that memory has no room for. It is gone when it is closed, or when the process is
+ * killed.
+ */
 import fs from 'node:fs';
 
-/** open(2): a file in this directory that has no name. The same on all architectures that Node knows. */
+/** open(2): creates a file without a name in this directory. The same value on all architectures that Node knows. */
 const temporaryFile = 0o20000000 | fs.constants.O_DIRECTORY;
 
 export class SpillFile {
@@ -11,7 +14,7 @@ export class SpillFile {
     this.#fd = fd;
   }
 
-  /** Undefined if the filesystem of the directory has no such files, or takes none. */
+  /** Returns undefined if the filesystem of the directory does not support such files, or refuses to make one. */
   static open(directory: string): SpillFile | undefined {
     try {
       return new SpillFile(fs.openSync(directory, temporaryFile | fs.constants.O_RDWR, 0o600));
@@ -20,7 +23,7 @@ export class SpillFile {
     }
   }
 
-  /** False if the filesystem has no room. */
+  /** Returns false if the filesystem has no room. */
   write(data: Uint8Array, position: number): boolean {
     try {
       for (let done = 0; done < data.length;)

@@ -1,30 +1,30 @@
 /**
- * The memory, and the space in files, that the spools of all devices of a job may take together. Threads take it in slabs
- * from shared counters, so that a busy device can use what idle ones do not need.
+ * The memory, and the space in files, that the spools of all devices of a job may take together. Threads take it in
+ * slabs from shared counters, so that a busy device can use room that idle devices do not need.
  */
 import { GiB, KiB, MiB } from '../../base/bytes.ts';
 
-/** Bytes that a thread takes at once. */
+/** Bytes that a thread takes at a time. */
 export const slabSize = 256 * KiB;
 
-/** The share of the available memory, and its bounds in bytes. */
+/** The share of the available memory, and its limits in bytes. */
 const share = 1 / 4;
 const least = 32 * MiB;
 const most = 4 * GiB;
-/** Of little memory the least is no more than this share of it, but for these bytes. */
+/** If there is little memory, the lower limit is at most this share of it, but at least this many bytes. */
 const leastShare = 1 / 2;
 const atAnyRate = 8 * MiB;
 
-/** Of the memory, what the rounds before the freeze leave to the freeze if there is a file for theirs. */
+/** The share of the memory that the rounds before the freeze leave to the freeze, if a file can take their blocks. */
 const forFreeze = 1 / 4;
 
-/** Of the free space of the filesystem that spills go to, and its most in bytes. */
+/** The share of the free space that spill files may take, and its limit in bytes. */
 const spaceShare = 1 / 4;
 const mostSpace = 16 * GiB;
 
-/** Where memory that is full spills to. */
+/** The place for blocks that memory has no room for. */
 export interface SpillPlace {
-  /** On no device of the job. */
+  /** Lies on no device of the job. */
   readonly directory: string;
   /** Bytes. */
   readonly limit: number;
@@ -32,7 +32,7 @@ export interface SpillPlace {
 
 /** Can be cloned to a thread. */
 export interface SpoolRoomSetup {
-  /** Slabs of memory that are taken, and slabs of files. */
+  /** Slabs of memory that are taken, and slabs of files that are taken. */
   readonly counters: SharedArrayBuffer;
   /** Bytes of memory. */
   readonly limit: number;
@@ -69,7 +69,10 @@ export class SpoolRoom {
     return Math.max(0, limit - Atomics.load(this.#taken, what) * slabSize);
   }
 
-  /** Takes one slab: of memory, or of the file. Undefined: none is left. `frozen`: also of what is left to the freeze. */
+  /**
+   * Takes one slab, of memory or of the file. Undefined if none is left. `frozen`: may use the share reserved for the
+   * freeze.
+   */
   take({ frozen }: { readonly frozen: boolean }): 'memory' | 'file' | undefined {
     const { limit, spill } = this.setup;
     if (this.#take(memory, frozen || spill === undefined ? limit : limit * (1 - forFreeze))) return 'memory';
@@ -88,12 +91,12 @@ export class SpoolRoom {
   }
 }
 
-/** `free`: bytes of the filesystem that unprivileged programs could still use. */
+/** `free`: bytes of the filesystem that unprivileged programs can still use. */
 export function spaceIn(free: number): number {
   return Math.floor(Math.min(mostSpace, free * spaceShare));
 }
 
-/** `available`: bytes of memory that the machine and the control groups of this process leave (linux/memory.ts). */
+/** `available`: bytes of memory that the machine and the control groups of this process have left (linux/memory.ts). */
 export function roomIn(available: number): number {
   const lower = Math.max(atAnyRate, Math.min(least, available * leastShare));
   return Math.floor(Math.min(most, Math.max(lower, available * share)));

@@ -8,7 +8,7 @@ import { GiB, KiB, MiB } from '../../base/bytes.ts';
 import { SpoolRoom, roomIn, slabSize, spaceIn } from './spool-room.ts';
 import { Spool } from './spool.ts';
 
-test('the room is a share of what is available, within bounds, and is shared by all', () => {
+test('the room is a share of the available memory, within limits, and all devices share it', () => {
   assert.equal(roomIn(0), 8 * MiB);
   assert.equal(roomIn(40 * MiB), 20 * MiB);
   assert.equal(roomIn(100 * MiB), 32 * MiB);
@@ -25,12 +25,12 @@ test('the room is a share of what is available, within bounds, and is shared by 
   assert.deepEqual([spaceIn(1024 * GiB), spaceIn(GiB)], [16 * GiB, 256 * MiB]);
   const spilling = SpoolRoom.create(4 * slabSize, { directory: '/', limit: 2 * slabSize });
   const many = Array.from({ length: 6 }, () => spilling);
-  // The rounds before the freeze leave some memory to it.
+  // The rounds before the freeze leave some memory to the freeze.
   assert.deepEqual(takes(many), ['memory', 'memory', 'memory', 'file', 'file', undefined]);
   assert.deepEqual(takes([spilling, spilling], true), ['memory', undefined]);
 });
 
-test('a spool holds the last content of each block, whatever came before', () => {
+test('a spool holds the last content of each block, after any history', () => {
   const block = 4 * KiB;
   const size = 40 * block - 512;
   const rounds = fc.array(
@@ -80,7 +80,7 @@ test('a spool holds the last content of each block, whatever came before', () =>
   );
 });
 
-test('blocks of zeros take no room, and a full spool says so', () => {
+test('blocks of zeros take no room, and a full spool refuses a block', () => {
   const spool = new Spool(SpoolRoom.create(slabSize), { size: GiB, block: 64 * KiB });
   for (let unit = 0; unit < 100; unit++) assert.ok(spool.add(unit * 64 * KiB, Buffer.alloc(64 * KiB)));
   const added = Array.from({ length: 6 }, (_, i) => spool.add((200 + i) * 64 * KiB, randomBytes(64 * KiB)));

@@ -1,7 +1,7 @@
 /**
- * Blocks of the device as they were when a copying thread read them last, kept in memory until they are sent after the
- * thaw, or in a file on another device if memory has no room. Blocks of zeros take no room. Nothing here lies in the heap
- * of the thread, which is small.
+ * Blocks of the device as a copying thread read them last. They are kept in memory until they are sent after the thaw,
+ * or in a file on another device if memory has no room. Blocks of zeros take no room. Nothing here is in the heap of
+ * the thread, which is small.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { formatBytes, isZero } from '../../base/bytes.ts';
@@ -9,17 +9,17 @@ import { AgentError } from '../../base/errors.ts';
 import { SpillFile } from './spill-file.ts';
 import { type SpoolRoom, slabSize } from './spool-room.ts';
 
-/** Slot of a block of zeros. */
+/** The slot number of a block of zeros. */
 const zeroSlot = -1;
 
-/** Blocks of one granule of the target: a range that is sent as a whole, or has one fingerprint. */
+/** The blocks of one granule of the target: a range that is sent as a whole, or has one fingerprint. */
 export interface SpooledGranule {
   readonly offset: number;
-  /** Bytes; the last granule of a device may be short. */
+  /** Bytes. The last granule of a device may be short. */
   readonly length: number;
-  /** Offsets of the blocks that the spool has of it, in order. */
+  /** Offsets of its blocks that are in the spool, in order. */
   readonly blocks: readonly number[];
-  /** True if these are all of its blocks. */
+  /** True if these are all blocks of the granule. */
   readonly whole: boolean;
 }
 
@@ -27,7 +27,7 @@ export class Spool {
   readonly #room: SpoolRoom;
   readonly #size: number;
   readonly #block: number;
-  /** Memory, or the slab's position in the file. */
+  /** A slab in memory, or its position in the file. */
   readonly #slabs: (Buffer | number)[] = [];
   #file: SpillFile | undefined;
   #fileEnd = 0;
@@ -36,7 +36,7 @@ export class Spool {
   #offsets = new Float64Array(1024);
   #slots = new Int32Array(1024);
 
-  /** `size`: bytes of the device; `block`: bytes that are kept or not, a power of two of at most a slab. */
+  /** `size`: bytes of the device. `block`: bytes of a block; a power of two, at most a slab. */
   constructor(room: SpoolRoom, { size, block }: { readonly size: number; readonly block: number }) {
     this.#room = room;
     this.#size = size;
@@ -49,8 +49,8 @@ export class Spool {
   }
 
   /**
-   * Copies one block (the last one of the device may be short). False: there is no room for it. `frozen`: this is inside
-   * the freeze.
+   * Copies one block (the last one of the device may be short). Returns false if there is no room for it. `frozen`: the
+   * call is inside the freeze.
    */
   add(offset: number, data: Uint8Array, { frozen = false }: { readonly frozen?: boolean } = {}): boolean {
     let slot = zeroSlot;
@@ -75,7 +75,7 @@ export class Spool {
     return bytes;
   }
 
-  /** Forgets the blocks that are not set in `keep`, which has at least as many bits as the device has blocks. */
+  /** Forgets the blocks that are not set in `keep`. A bit of `keep` covers at least one block. */
   retain(keep: Bitmap): void {
     let kept = 0;
     for (let entry = 0; entry < this.#count; entry++) {
@@ -100,7 +100,7 @@ export class Spool {
     this.#resize(1024);
   }
 
-  /** What the spool holds, cut to granules of this many bytes, in the order of the device. */
+  /** Returns the blocks in granules of `size` bytes, in the order of the device. */
   *granules(size: number): Generator<SpooledGranule> {
     this.#sort();
     for (let entry = 0; entry < this.#count;) {
@@ -114,7 +114,7 @@ export class Spool {
     }
   }
 
-  /** Copies the blocks of a granule to their places in `into`, which begins where the granule begins. */
+  /** Copies the blocks of a granule to their places in `into`, which starts at the start of the granule. */
   copyTo(granule: SpooledGranule, into: Uint8Array): void {
     let entry = this.#find(granule.blocks[0]!);
     for (const offset of granule.blocks) {
@@ -173,7 +173,7 @@ export class Spool {
     this.#slots = slots;
   }
 
-  /** By offset. Passes add in order, so mostly there is nothing to do. */
+  /** Sorts by offset. Passes add blocks in order, so there is usually nothing to do. */
   #sort(): void {
     let sorted = true;
     for (let entry = 1; entry < this.#count && sorted; entry++)
@@ -197,7 +197,7 @@ export class Spool {
   }
 }
 
-/** `bytes`: all that the spools of the job may hold. */
+/** `bytes`: the bytes that all spools of the job may hold. */
 export function spoolFull(target: string, bytes: number): AgentError {
   return new AgentError(
     'FREEZE_TOO_LONG',

@@ -6,7 +6,7 @@ import { KiB, MiB } from '../../base/bytes.ts';
 import { requestSize } from './target-writer.ts';
 import { gap, ownReads } from './stripes.ts';
 
-test('the threads together read all that is set, each in its own stripes, without blocks far from it', () => {
+test('the threads together read all set blocks, each in its own stripes, without blocks far from them', () => {
   const size = 8 * MiB - 512;
   fc.assert(
     fc.property(

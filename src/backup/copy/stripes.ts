@@ -1,23 +1,23 @@
 /**
- * Which thread reads what for the spool. Each stripe of the device belongs to one thread in all rounds, so that one thread
- * has all blocks of whatever a target takes at once.
+ * Decides which thread reads which blocks for the spool. Each stripe of the device belongs to one thread in all rounds.
+ * So one thread has all blocks that the target takes at once.
  */
 import { KiB } from '../../base/bytes.ts';
 import type { Extent } from '../../base/extents.ts';
 import { requestSize } from './target-writer.ts';
 
-/** Bytes between two blocks that are cheaper to read than another read is. */
+/** If two blocks are no further apart than these bytes, reading the gap is cheaper than another read. */
 export const gap = 64 * KiB;
 
-/** One of the threads that take part in a run: its index among them, and how many they are. */
+/** One of the threads that take part in a run: its index among them, and their number. */
 export interface Share {
   readonly thread: number;
   readonly threads: number;
 }
 
 /**
- * The reads of one thread: ranges that hold all parts of `extents` (sorted) that lie in its stripes. No range crosses a
- * stripe's end, so none is longer than a request.
+ * Returns the reads of one thread: ranges that cover all parts of `extents` (sorted) in its stripes. No range crosses
+ * the end of a stripe, so none is longer than a request.
  */
 export function* ownReads(extents: Iterable<Extent>, { thread, threads }: Share): Generator<Extent> {
   let start = 0;

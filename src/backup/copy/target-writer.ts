@@ -1,6 +1,7 @@
 /**
- * The sending half of a copying thread: a fixed set of aligned buffers, each free again when the requests
- * made from it are confirmed; zeros gathered to runs; the first failure remembered, whatever else is under way.
+ * The sending half of a copying thread. It has a fixed set of aligned buffers. A buffer is free again when all requests
+ * from it are confirmed. Zeros are joined to long runs. The first failure is kept, whatever other requests are under
+ * way.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { alignUp } from '../../base/bytes.ts';
@@ -14,7 +15,7 @@ import type { WitnessTaker } from './witnesses.ts';
 /** Bytes per read and per write request. */
 export const requestSize = 1024 * 1024;
 
-/** A buffer and how many requests still need it; the piece that is being cut up counts as one. */
+/** A buffer, and how many requests still need it. The piece that is being split counts as one. */
 export interface Slot {
   readonly buffer: Buffer;
   users: number;
@@ -61,7 +62,7 @@ export class TargetWriter {
     return this.#target;
   }
 
-  /** After a reconnect, when nothing is under way. */
+  /** To be called after a reconnect, when no request is under way. */
   useTarget(target: Target): void {
     this.#target = target;
   }
@@ -80,7 +81,7 @@ export class TargetWriter {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** A buffer, as soon as one is free; the caller gives it back with `release`. */
+  /** Returns a buffer as soon as one is free. The caller gives it back with `release`. */
   async slot(): Promise<Slot> {
     while (this.#free.length === 0) {
       await this.#nextCompletion();
@@ -97,13 +98,13 @@ export class TargetWriter {
     this.#wakeUp();
   }
 
-  /** Sends `length` bytes at `from` of the slot to `offset` of the target; does not wait. */
+  /** Sends `length` bytes at `from` of the slot to `offset` of the target. Does not wait. */
   data(slot: Slot, from: number, offset: number, length: number): void {
     slot.users++;
     this.#send(slot.buffer, from, offset, length, () => this.release(slot));
   }
 
-  /** Sends bytes that the caller owns and leaves alone. Waits while the target has enough to do. */
+  /** Sends bytes that the caller owns and does not change. Waits while the target has enough requests. */
   async owned(data: Buffer, offset: number): Promise<void> {
     while (this.#underWay >= this.#target.depth) {
       await this.#nextCompletion();
@@ -118,7 +119,7 @@ export class TargetWriter {
     this.#witnesses.sends(offset, buffer.subarray(from, from + length));
     let end = from + length;
     if (offset + length === this.#unconfirmed.size) {
-      // The tail of a device may be no multiple of the target's block; what follows it there is nobody's.
+      // The device's tail may not be a multiple of the target's block. The target's bytes after it belong to no device.
       const padded = from + alignUp(length, this.#target.minimumBlock);
       buffer.fill(0, end, padded);
       end = padded;
@@ -129,7 +130,10 @@ export class TargetWriter {
     this.#watch(this.#write(offset, buffer.subarray(from, end)), length, done);
   }
 
-  /** In pieces where the target takes less at once; settles when all of them have, so that the buffer is free. */
+  /**
+   * Splits the data if the target takes less at once. Settles when all requests have settled, so that the buffer is
+   * free.
+   */
   async #write(offset: number, data: Buffer): Promise<void> {
     const most = this.#target.maximumPayload;
     if (data.length <= most) return this.#target.write(offset, data);
@@ -140,7 +144,7 @@ export class TargetWriter {
     if (failed?.status === 'rejected') throw failed.reason;
   }
 
-  /** True (and counted as done) where the range is known to read as zeros at the target already. */
+  /** Returns true if the range is known to read as zeros at the target already, and counts it as done. */
   areZero(offset: number, length: number): boolean {
     if (!allMarked(this.#targetZero, offset, length)) return false;
     this.#witnesses.zeroes(offset, length);
@@ -150,10 +154,10 @@ export class TargetWriter {
     return true;
   }
 
-  /** Makes the range zero at the target, together with its neighbours, later. */
+  /** Makes the range zero at the target. The request is sent later, together with its neighbours. */
   zeroes(offset: number, length: number): void {
     this.#witnesses.zeroes(offset, length);
-    // From now on and not when the run is sent: what a failure leaves unsent must be sent again.
+    // Marked now and not when the run is sent: zeros that a failure leaves unsent must be sent again.
     markShared(this.#unconfirmed, offset, length);
     if (this.#zeroOffset + this.#zeroLength !== offset) this.sendZeroes();
     if (this.#zeroLength === 0) this.#zeroOffset = offset;
@@ -170,7 +174,7 @@ export class TargetWriter {
     this.#watch(this.#target.writeZeroes(offset, whole, { hole: true }), length, () => undefined);
   }
 
-  /** Resolves when nothing is under way any more, failed or not. */
+  /** Resolves when no request is under way any more, failed or not. */
   async settled(): Promise<void> {
     while (this.#underWay > 0) await this.#nextCompletion();
   }

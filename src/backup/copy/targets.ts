@@ -1,4 +1,4 @@
-/** Names of targets: what a person writes, what a thread gets, and how it is opened. */
+/** Targets in three forms: the text that a user writes, the specification that a thread gets, and the opened target. */
 import type { Stats } from 'node:fs';
 import { rm, truncate } from 'node:fs/promises';
 import { AgentError } from '../../base/errors.ts';
@@ -16,14 +16,14 @@ import {
 } from '../../vault/store/location.ts';
 import { type ImageInTheMaking, VaultTarget } from '../../vault/writing/vault-target.ts';
 
-/** A target's address in a form that a thread can be handed. */
+/** A target's address, in a form that can be sent to a thread. */
 export type TargetSpec =
   | { readonly kind: 'nbd'; readonly address: NbdAddress }
   | { readonly kind: 'file'; readonly path: string }
   /** `making`: given when the job has begun to write there. */
   | { readonly kind: 'vault'; readonly location: VaultLocation; readonly making?: ImageInTheMaking };
 
-/** Reads `nbd://…` and its relatives, or an absolute path. Throws BAD_TARGET. */
+/** Parses `nbd://…` and similar URIs, a vault, or an absolute path. Throws BAD_TARGET. */
 export function parseTarget(text: string): TargetSpec {
   if (/^nbds?(\+unix)?:/.test(text)) return { kind: 'nbd', address: parseNbdUri(text) };
   if (isVaultLocation(text)) return { kind: 'vault', location: parseVaultLocation(text) };
@@ -33,7 +33,7 @@ export function parseTarget(text: string): TargetSpec {
   });
 }
 
-/** For messages and documents: no secrets in it. */
+/** Returns the target's name for messages and documents. It contains no secrets. */
 export function targetName(spec: TargetSpec): string {
   switch (spec.kind) {
     case 'nbd':
@@ -45,7 +45,10 @@ export function targetName(spec: TargetSpec): string {
   }
 }
 
-/** What takes back that opening a target made its file, or gave an empty one its size; nothing was written. */
+/**
+ * Returns a function that undoes the opening of a target: it removes a new file, and empties one that was empty before.
+ * To be called only if nothing was written.
+ */
 export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>> {
   if (spec.kind !== 'file') return () => Promise.resolve();
   const { path } = spec;
@@ -53,10 +56,10 @@ export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>>
   try {
     before = await statIfExisting(path);
   } catch {
-    // An image may be there. Opening it says what is wrong.
+    // There may be an image. Opening it reports the error.
     return () => Promise.resolve();
   }
-  // Nothing may have come to be there: the error that is on its way to the caller says why.
+  // The file may not exist. The error that the caller gets already reports why.
   if (before === undefined) return () => rm(path).catch(() => undefined);
   return async () => {
     if (before.isFile() && before.size === 0) await truncate(path);
@@ -64,10 +67,10 @@ export async function undoMaking(spec: TargetSpec): Promise<() => Promise<void>>
 }
 
 export interface OpenTargetOptions {
-  /** Milliseconds a target that does not answer is waited for; 0: one try. */
+  /** Milliseconds to wait for a target that does not answer. 0: one try. */
   readonly waitMs: number;
   readonly signal: AbortSignal;
-  /** This is the first of several opens of the same target: the one that keeps others out. */
+  /** True for the first of several opens of the same target. It locks out other programs. */
   readonly first: boolean;
   /** Size in bytes that a new image file gets. */
   readonly deviceSize: number;

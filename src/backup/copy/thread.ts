@@ -1,10 +1,10 @@
-/** A copying thread seen from the coordinator: typed calls, and an end that always comes. */
+/** A copying thread as the coordinator sees it. Its calls are typed, and it always ends. */
 import { AgentError } from '../../base/errors.ts';
 import { ThreadCalls } from '../../base/thread-calls.ts';
 import { giveBackWorker, takeWorker } from './idle-workers.ts';
 import type { CopyProtocol, ThreadSetup } from './messages.ts';
 
-/** After this a thread that was told to end is ended by force (it may sit in a read of a failing disk). */
+/** Milliseconds. A thread that should end is then ended by force: it may wait for a read of a failing disk. */
 const patienceMs = 5000;
 
 export class CopyThread {
@@ -24,7 +24,7 @@ export class CopyThread {
     this.#calls.notify('begin', setup);
   }
 
-  /** Breaks the thread's connection; calls under way reject soon, by force if the thread does not listen. */
+  /** Breaks the thread's connection. Calls under way reject soon, by force if the thread does not react. */
   abort(): void {
     // The thread may serve another job by now.
     if (this.#calls.isEnded) return;
@@ -38,12 +38,14 @@ export class CopyThread {
     void this.#calls.exited.then(() => clearTimeout(force));
   }
 
-  /** Ends the job of the thread politely, and keeps the thread for the next job. Ends the thread by force if that takes too long. */
+  /**
+   * Ends the job of the thread, and keeps the thread for the next job. Ends the thread by force if that takes too long.
+   */
   async close(): Promise<void> {
     const force = setTimeout(() => void this.#worker.terminate(), patienceMs);
     try {
       const isClosed = !this.#calls.isEnded && (await this.#closed());
-      // A thread whose connection was broken may still be in the middle of something.
+      // A thread whose connection was broken may still be in the middle of a task.
       if (isClosed && !this.#aborted) {
         this.#calls.end(new AgentError('CANCELLED', 'The copying thread has ended its job'));
         giveBackWorker(this.#worker);

@@ -1,6 +1,6 @@
 /**
- * The copying threads of one device and its target, what they share, and their connections: when one is lost they
- * connect again, and whatever no flush has confirmed is done again (invariant 3).
+ * The copying threads of one device and its target, their shared memory, and their connections. If a connection is
+ * lost, they connect again, and all work that no flush has confirmed is repeated (invariant 3).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../base/bitmap.ts';
@@ -23,51 +23,44 @@ import { CopyThread } from './thread.ts';
 import type { Witness } from './witnesses.ts';
 
 export interface PoolSetup {
-  /** Path the bytes are read from. */
+  /** The path that the bytes are read from. */
   readonly sourcePath: string;
   /** Bytes. */
   readonly deviceSize: number;
-  /** Where the partitions with writable mounts begin, in bytes; empty but for whole disks. */
+  /** Start offsets of the partitions with writable mounts, in bytes. Empty unless the device is a whole disk. */
   readonly livePartitions: readonly number[];
-  /** Undefined where no map is read. */
+  /** Undefined if no map is read. */
   readonly expected?: ExpectedFilesystems;
   readonly target: TargetSpec;
   /** Default write. */
   readonly access?: 'read' | 'write';
   readonly threads: number;
-  /** Bytes per bit of the used map and of what is to be sent: a power of two. */
+  /** Bytes per bit of the allocation map and of the blocks to send: a power of two. */
   readonly unit: number;
-  /** Undefined where nothing will be compared. */
+  /** Undefined if nothing will be compared. */
   readonly fingerprintPath: string | undefined;
-  /** Of the fingerprints, 32 bytes. */
+  /** The key of the fingerprints, 32 bytes. */
   readonly key: Uint8Array;
   /** Bytes per second. */
   readonly rate: number | undefined;
   readonly onReadError: 'fail' | 'zero';
-  /** Memory for what is kept until the thaw, of all devices of the job. */
+  /** Memory for blocks that wait for the thaw, of all devices of the job. */
   readonly room: SpoolRoom;
   readonly reconnectMs: number;
-  /** How passes are held back; undefined: not at all. */
+  /** How passes are held back. Undefined if they are not. */
   readonly impact?: ImpactLevel | undefined;
   /** See `openWriteCounters`. */
   readonly writes?: () => WriteCounters | undefined;
 }
 
-/** Requests under way at once per thread: enough to hide the way to the target and back, 8 MiB of buffers in all. */
+/** Requests under way per thread. They hide the latency to the target; all buffers together take 8 MiB. */
 const depthAlone = 8;
 const depthShared = 4;
 
-/** How long a server that is back may refuse a further connection that can be done without, in milliseconds. */
+/** Milliseconds that a server that is back may refuse a further connection which the job can do without. */
 const refusalMs = 2000;
 
-/**
- * Memory that all threads of a pool and their coordinator see; the bitmaps are described with ThreadSetup.
- *
- * The threads mark in `unconfirmed` and `found`. In `targetZero`, one thread marks before the copy begins, and all
- * threads clear units later. Clearing units leaves the summaries alone (base/bitmap.ts). Only the coordinator changes
- * `send` and `stashed`. The coordinator empties a bitmap of the threads only after all of them have answered their
- * calls, so it clears no summary bit whose unit is about to be marked. It may read these bitmaps at any time.
- */
+/** Memory that all threads of a pool and their coordinator share. ThreadSetup describes the bitmaps. */
 export class SharedMemory {
   readonly control: Control;
   readonly items = new Float64Array(new SharedArrayBuffer(maximumItems * 16));
@@ -97,7 +90,7 @@ export class CopyThreads {
   #facts: TargetFacts | undefined;
   #reconnects = 0;
   #refused: string | undefined;
-  /** Threads keep data in memory that no other has, so none of them can be given up. */
+  /** True if threads keep data in memory that no other thread has, so none of them can be ended. */
   keepAll = false;
 
   constructor(setup: PoolSetup) {
@@ -126,21 +119,21 @@ export class CopyThreads {
     return this.#facts;
   }
 
-  /** How often the connection was lost and came back. */
+  /** Returns how often the connection was lost and came back. */
   get reconnects(): number {
     return this.#reconnects;
   }
 
-  /** Why fewer connections than wanted are in use; undefined if none was refused. */
+  /** The reason why fewer connections than wanted are in use. Undefined if none was refused. */
   get refused(): string | undefined {
     return this.#refused;
   }
 
-  /** Connects, checks the target, and adds threads where it takes several connections. */
+  /** Connects, checks the target, and adds threads if it supports several connections. */
   async open(): Promise<TargetFacts> {
     const { target, threads } = this.#setup;
     const opening = this.#addThread().call('open', { waitMs: 0 });
-    // A vault takes any number of connections, so their threads start up meanwhile.
+    // A vault takes any number of connections, so their threads can start at the same time.
     if (target.kind === 'vault') this.#addThreads(threads);
     const facts = await opening;
     this.#check(facts);
@@ -151,8 +144,8 @@ export class CopyThreads {
   }
 
   /**
-   * Opens further connections. A server may refuse them, by its limit of clients for one: the job then goes on with
-   * fewer, unless a thread keeps what no other has.
+   * Opens further connections. A server may refuse them, for example because of its limit of clients. The job then
+   * continues with fewer, unless a thread keeps data that no other has.
    */
   async #openOthers(open: (thread: CopyThread) => Promise<TargetFacts>): Promise<void> {
     const [first, ...others] = this.#threads;
@@ -172,13 +165,13 @@ export class CopyThreads {
     await thread.close();
   }
 
-  /** No thread keeps data that no other has any more. Everything that was written is flushed. */
+  /** From now on no thread keeps data that no other has. All writes are flushed. */
   async keepNone(): Promise<void> {
     this.keepAll = false;
     await this.#dismissOthers(this.facts);
   }
 
-  /** All but the first, if the server does not support several connections. */
+  /** Ends all threads but the first, if the server does not support several connections. */
   async #dismissOthers({ abilities }: TargetFacts): Promise<void> {
     if (abilities.multiConnection) return;
     for (const thread of this.#threads.slice(1))
@@ -253,14 +246,14 @@ export class CopyThreads {
       );
   }
 
-  /** Waits for all threads, also where one fails; a failure that is not a lost connection comes first. */
+  /** Waits for all threads, even if one fails. A failure other than a lost connection takes precedence. */
   async all<Result>(call: (thread: CopyThread, index: number) => Promise<Result>): Promise<Result[]> {
     const outcomes = await Promise.allSettled(
       this.#threads.map(async (thread, index) => {
         try {
           return await call(thread, index);
         } catch (error) {
-          // What fails in one thread is no use finishing in the others.
+          // When one thread has failed, the work of the others is of no use.
           this.memory.control.takeNoMore();
           throw error;
         }
@@ -275,7 +268,7 @@ export class CopyThreads {
 
   async #reconnect(cause: unknown): Promise<void> {
     this.#reconnects++;
-    // The server may have been started anew over another image: nothing is known to be zero any more.
+    // The server may have restarted with another image: no place is known to be zero any more.
     this.memory.targetZero.fill(false);
     const patience = this.#reconnectBudget.lost();
     if (patience === undefined) throw this.#gone(cause, cause);
@@ -308,7 +301,7 @@ export class CopyThreads {
     );
   }
 
-  /** In slices, so that a cancel does not wait for it. */
+  /** Waits in short steps, so that a cancel does not have to wait. */
   async #rest(ms: number): Promise<void> {
     for (let left = ms; left > 0 && !this.memory.control.stopped; left -= 100)
       await sleep(Math.min(left, 100));
@@ -316,8 +309,8 @@ export class CopyThreads {
   }
 
   /**
-   * Runs `work` and flushes; after a lost connection reconnects, proves that the target still has the same image,
-   * and does so again. Only then are the units that were written confirmed.
+   * Runs `work` and flushes. After a lost connection, reconnects, proves that the target still has the same image, and
+   * repeats both. Only after that are the written units confirmed.
    */
   async untilFlushed<Result>(work: (again: boolean) => Promise<Result>): Promise<Result> {
     for (let again = false; ; again = true) {
@@ -328,7 +321,7 @@ export class CopyThreads {
         this.#reconnectBudget.progressed();
         return result;
       } catch (error) {
-        // What a sealing target had gathered is gone with its connection.
+        // A sealing target has lost the data that it buffered for its connection.
         const final = this.#facts?.abilities.seals === true || this.memory.control.stopped;
         if (!isLost(error) || final) throw error;
         await this.#reconnect(error);
@@ -339,29 +332,29 @@ export class CopyThreads {
   async #flush(): Promise<void> {
     const { flush, seals, multiConnection } = this.facts.abilities;
     if (!flush) return;
-    // Only a server that supports several connections promises that a flush on one covers the writes of the others.
+    // Only a server that supports several connections promises that a flush on one covers the writes of all others.
     if (seals === true || !multiConnection) await this.all((thread) => thread.call('flush', undefined));
     else await this.first.call('flush', undefined);
     this.image.confirm(this.memory.unconfirmed, await this.takeWitnesses());
     this.memory.unconfirmed.fill(false);
   }
 
-  /** The witnesses of what was sent since this was asked last. */
+  /** Returns the witnesses of the data that was sent since the last call. */
   async takeWitnesses(): Promise<Witness[]> {
     return (await this.all((thread) => thread.call('takeWitnesses', undefined))).flat();
   }
 
-  /** By every connection: each may be answered by a server of its own. */
+  /** Uses every connection: each may reach a different server. */
   #compare(places: readonly Witness[]): Promise<CompareResult[]> {
     return this.all((thread) => thread.call('compare', { places }));
   }
 
-  /** True where a connection lost from now on cannot be made good from the source as it is. */
+  /** True if a connection that is lost from now on cannot be repaired from the source as it is. */
   get hasUnconfirmed(): boolean {
     return !this.memory.unconfirmed.isEmpty();
   }
 
-  /** For a connection that was lost with such units on the way. */
+  /** The error for a connection that was lost with such units under way. */
   lostUnconfirmed(): AgentError {
     return new AgentError(
       'TARGET_WRITE_ERROR',
@@ -371,7 +364,7 @@ export class CopyThreads {
     );
   }
 
-  /** Ends all work under way with CANCELLED, soon. */
+  /** Soon ends all work under way with CANCELLED. */
   stop(): void {
     this.memory.control.stopped = true;
     for (const thread of this.#threads) thread.abort();
@@ -386,7 +379,7 @@ function isLost(error: unknown): boolean {
   return error instanceof AgentError && errorKinds[error.code].retry === true;
 }
 
-/** Whether an additional connection that failed so can be done without. */
+/** True if the job can do without an additional connection that failed with this error. */
 function isRefusal(error: unknown): boolean {
   return error instanceof AgentError && refusals.has(error.code);
 }

@@ -1,10 +1,10 @@
 /**
  * Witnesses: some of the ranges that this job has sent, each with the hash of its bytes as they were sent. After a
  * reconnect they show whether the server still has this job's image, or an older copy of it. A copy that is older by
- * one flush differs only in what was sent for that flush, so the last flush has witnesses of its own.
+ * one flush differs only in the data of that flush, so the last flush has witnesses of its own.
  *
- * The hash is of what was sent and not the unit's fingerprint: a live device may have been written between the take
- * and the read, and the fingerprint of a unit that was sent in part is then not of what the target holds.
+ * The hash covers the bytes that were sent. It is not the unit's fingerprint. A live device may have been written
+ * between the take and the read. If only part of the unit was sent, its fingerprint does not match the target.
  */
 import type { Bitmap } from '../../base/bitmap.ts';
 import { type UnitHasher, fingerprintUnit } from '../../tracking/fingerprints.ts';
@@ -14,17 +14,17 @@ export interface Witness {
   readonly offset: number;
   /** Bytes, at most a fingerprint unit. */
   readonly length: number;
-  /** Of these bytes; `zeros`: they are zeros; `recorded`: what the fingerprint file says of this unit. */
+  /** Hash of these bytes. `zeros`: they are zeros. `recorded`: the hash is in the fingerprint file. */
   readonly hash: Uint8Array | 'zeros' | 'recorded';
 }
 
-/** Most witnesses of one flush, over all threads. */
+/** Witnesses of one flush, over all threads, at most. */
 export const witnessesPerFlush = 128;
 
-/** Most witnesses of earlier flushes. */
+/** Witnesses of earlier flushes, at most. */
 const mostEarlier = 192;
 
-/** Chooses `most` of a stream of unknown length, each item with the same chance (Vitter's algorithm R). */
+/** Chooses `most` items of a stream of unknown length, each with the same chance (Vitter's algorithm R). */
 class Reservoir<Item> {
   items: Item[] = [];
   readonly #most: number;
@@ -46,7 +46,7 @@ class Reservoir<Item> {
   }
 }
 
-/** In a copying thread: chooses witnesses among what it sends. */
+/** Chooses witnesses from the data that a copying thread sends. */
 export class WitnessTaker {
   readonly #hasher: UnitHasher;
   readonly #most: number;
@@ -58,7 +58,7 @@ export class WitnessTaker {
     this.#chosen = new Reservoir(this.#most);
   }
 
-  /** `data` goes to `offset`. */
+  /** Notes that `data` is sent to `offset`. */
   sends(offset: number, data: Buffer): void {
     this.#chosen.offer(() => {
       const { from, length } = somePart(data.length);
@@ -67,7 +67,7 @@ export class WitnessTaker {
     });
   }
 
-  /** The range reads as zeros at the target from now on. */
+  /** Notes that the range reads as zeros at the target from now on. */
   zeroes(offset: number, length: number): void {
     this.#chosen.offer(() => {
       const part = somePart(length);
@@ -88,7 +88,7 @@ function somePart(length: number): { from: number; length: number } {
   return { from, length: Math.min(fingerprintUnit, length - from) };
 }
 
-/** In the coordinator: the witnesses that a flush has confirmed and that nothing has overwritten since. */
+/** The coordinator's witnesses: those that a flush has confirmed and that no later write has overwritten. */
 export class Witnesses {
   #last: Witness[] = [];
   readonly #earlier = new Reservoir<Witness>(mostEarlier);
@@ -97,7 +97,7 @@ export class Witnesses {
     return [...this.#last, ...this.#earlier.items];
   }
 
-  /** Adds the witnesses of what a flush has just confirmed. They may not overlap each other or be false. */
+  /** Adds the witnesses that a flush has just confirmed. Overlapping ones are dropped. */
   confirm(taken: readonly Witness[]): void {
     const sorted = withoutOverlaps([...taken].sort((a, b) => a.offset - b.offset));
     if (sorted.length === 0) return;
@@ -120,7 +120,7 @@ function overlap(a: Witness, b: Witness): boolean {
   return a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 }
 
-/** Of overlapping witnesses it is not known which was sent last: neither is kept. */
+/** Drops all witnesses that overlap, since it is not known which was sent last. */
 function withoutOverlaps(sorted: readonly Witness[]): Witness[] {
   return sorted.filter((witness, i) => {
     const [before, next] = [sorted[i - 1], sorted[i + 1]];
