@@ -173,7 +173,7 @@ class Backed {
 test('the tracker may have missed writes: a differential', async (t) => {
   const backed = await Backed.make(t);
   writeFileSync(backed.steering('end'), '7 events were lost');
-  await backed.inDoubt('differential', /7 events were lost|tracking was started anew after the last backup/);
+  await backed.inDoubt('differential', /7 events were lost|tracking was started again after the last backup/);
   await backed.change('without');
   await backed.inDoubt('differential', /tracking was turned off \(--tracker none\)/, ['--tracker', 'none']);
   await backed.change('refused');

@@ -164,7 +164,7 @@ test(
     rmSync(pinDirectory, { recursive: true });
     await backed.restart();
     await backed.change();
-    await backed.backUp('differential', /tracking was started anew after the last backup/);
+    await backed.backUp('differential', /tracking was started again after the last backup/);
     await backed.fineAgain();
   },
 );

@@ -36,7 +36,7 @@ const support = await trackingSupport();
 const skip = support.supported ? false : support.why;
 const size = 12 * MiB;
 const notInStep =
-  /does not fit what was taken from the tracker since \(generation .*, the tracker has [0-9a-f]{16}\)/;
+  /does not match the blocks taken from the tracker since \(generation .*, the tracker has [0-9a-f]{16}\)/;
 
 /**
  * A device without a filesystem, and daemons that back it up. All of the device is used, so that each of its
@@ -135,7 +135,7 @@ class Tracked {
       const shown = await dattocli(['backupstatus', status.uuid], daemon);
       assert.match(
         shown.stdout,
-        /warning FELL_BACK: differential instead: the record of the last backup does not fit/,
+        /warning FELL_BACK: differential instead: the record of the last backup does not match/,
       );
     }
     return device;

@@ -185,7 +185,7 @@ test(
     await tracked.daemon.kill();
     rmSync(tracked.daemon.pinDirectory, { recursive: true });
     await tracked.next();
-    await tracked.backUp('differential', /tracking was started anew after the last backup/);
+    await tracked.backUp('differential', /tracking was started again after the last backup/);
     await tracked.backUp('incremental');
   },
 );
@@ -226,7 +226,7 @@ test(
       [['nothing of tracking was left in the kernel\n', 0]],
     );
     await tracked.next();
-    await tracked.backUp('differential', /tracking was started anew after the last backup/);
+    await tracked.backUp('differential', /tracking was started again after the last backup/);
   },
 );
 
@@ -236,7 +236,7 @@ test('dattocli tracking stop: the same by a running daemon', { skip }, async (t)
   assert.equal((await dattocli(['tracking', 'stop'], tracked.daemon)).code, 0);
   assert.ok(!existsSync(tracked.daemon.pinDirectory));
   await untilGone(things);
-  await tracked.backUp('differential', /tracking was started anew after the last backup/);
+  await tracked.backUp('differential', /tracking was started again after the last backup/);
 });
 
 /** The kernel frees them a moment after their last name and descriptor are gone. */

@@ -3,9 +3,9 @@ import type { CopyPool } from '../copy/pool.ts';
 import { driftSample } from '../ledger/known-content.ts';
 
 /**
- * Reads some of what the target is known to hold, and compares it with the fingerprints. Returns the reason if it differs.
- * A server that was lost meanwhile may have come back with another image, so the check begins again then. `isReadWholly`:
- * the job compares all of the target (BackupPlan.readTarget), so nothing has to be read here.
+ * Reads a sample of the content that the target is known to hold, and compares it with the fingerprints. Returns the
+ * reason if it differs. If the server is lost in the meantime, it may come back with another image, so the check starts
+ * again. `isReadWholly`: the job compares all of the target (BackupPlan.readTarget), so nothing has to be read here.
  */
 export async function checkDrift(
   pool: CopyPool,

@@ -35,16 +35,16 @@ const good: PlanFacts = {
   untracked: '',
 };
 
-test('what was asked for is done where nothing is in doubt', () => {
+test('the requested kind is used if nothing is uncertain', () => {
   for (const wanted of ['full', 'incremental', 'differential'] as const)
     assert.deepEqual(chooseKind({ ...good, wanted }), { kind: wanted, reason: null });
 });
 
-test('an incremental becomes a differential where writes may have been missed', () => {
+test('an incremental becomes a differential if writes may have been missed', () => {
   const cases: [Partial<PlanFacts>, RegExp][] = [
     [{ tracked: undefined, untracked: 'no tracing in this kernel' }, /^no tracing in this kernel$/],
     [{ record: { ...record, epoch: null } }, /nothing tracked the device at the last backup/],
-    [{ tracked: { epoch: { id: 'two', since: 1 }, generation: 'aa', doubt: undefined } }, /started anew/],
+    [{ tracked: { epoch: { id: 'two', since: 1 }, generation: 'aa', doubt: undefined } }, /started again/],
     [
       { tracked: { epoch: { id: 'two', since: 1 }, generation: 'aa', doubt: 'another boot' } },
       /^another boot$/,
@@ -58,7 +58,7 @@ test('an incremental becomes a differential where writes may have been missed', 
   }
 });
 
-test('a record that is not of the generation of the map: a differential that reads the target first', () => {
+test('a record of another generation than the map gives a differential that reads the target first', () => {
   const old = { ...record };
   delete (old as { generations?: unknown }).generations;
   const cases: [PlanFacts['record'], RegExp][] = [
@@ -79,7 +79,7 @@ test('a record that is not of the generation of the map: a differential that rea
     assert.equal(chooseKind({ ...good, record: { ...record, generations }, tracked }).kind, 'incremental');
 });
 
-test('anything becomes a full where it is not known what the target holds', () => {
+test('any kind becomes a full backup if the content of the target is not known', () => {
   const cases: [Partial<PlanFacts>, RegExp][] = [
     [{ record: undefined }, /^nothing is recorded$/],
     [{ record: { ...record, state: 'incomplete' } }, /completed yet/],

@@ -15,11 +15,11 @@ async function ask(lowers: Record<string, string[]>, shown: readonly string[] = 
   return Promise.all(devices.map((each) => hasClone(each, { devices, stack }, { shownPoints })));
 }
 
-test('two devices with one filesystem UUID are clones of each other', async () => {
+test('two devices with the same filesystem UUID are clones of each other', async () => {
   assert.deepEqual(await ask({}), [true, true, false, false]);
 });
 
-test('a device on the other one, or one that shows a recovery point, is no clone', async () => {
+test('a device on the other one, or one that shows a recovery point, is not a clone', async () => {
   assert.deepEqual(await ask({ sdb: ['sda'] }), [false, false, false, false]);
   assert.deepEqual((await ask({}, ['sdb']))[0], false);
 });

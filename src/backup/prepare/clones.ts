@@ -1,12 +1,15 @@
 /**
- * Whether a filesystem UUID names more than one device: clones, and snapshots that stay. A vault keeps the chains of many
- * devices, and two devices must not share one: each would take the other's fingerprints for its own.
+ * Finds out if a filesystem UUID names more than one device, for example a clone or a permanent snapshot. A vault keeps
+ * the chains of many devices, and two devices must not share one. Each would use the fingerprints of the other.
  */
 import type { Device } from '../../devices/device.ts';
 import { type Stack, withLowers } from '../../devices/stacking.ts';
 import type { JobEnvironment } from '../job.ts';
 
-/** True if another device has the UUID that is neither below nor above this one and does not show a recovery point. */
+/**
+ * True if another device has the same UUID. Devices below or above this one, and those that show a recovery point, do
+ * not count.
+ */
 export async function hasClone(
   device: Device,
   { devices, stack }: { readonly devices: readonly Device[]; readonly stack: Stack },

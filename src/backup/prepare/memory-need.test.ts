@@ -5,7 +5,7 @@ import { affordedConnections, memoryNeed } from './memory-need.ts';
 
 const left = (withSwap: number, group?: string) => ({ bytes: 0, withSwap, group });
 
-test('all connections if they fit, else one for each device, else a refusal that names limit and need', () => {
+test('all connections if they fit, else one per device, else a refusal with the limit and the need', () => {
   const device = { size: GiB, intoVault: true };
   const [one, two] = [memoryNeed([device], 1), memoryNeed([device], 2)];
   assert.equal(affordedConnections([device], 2, left(two)), 2);
@@ -23,7 +23,7 @@ test('all connections if they fit, else one for each device, else a refusal that
   });
 });
 
-test('24 small devices into a vault need no more than fills their packs', () => {
+test('24 small devices into a vault need only the memory that fills their packs', () => {
   const small = Array.from({ length: 24 }, () => ({ size: MiB, intoVault: true }));
   assert.ok(memoryNeed(small, 1) < 800 * MiB);
   assert.ok(memoryNeed([{ size: 100 * GiB, intoVault: false }], 1) < 80 * MiB);

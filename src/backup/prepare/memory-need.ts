@@ -1,6 +1,6 @@
 /**
- * The memory that a job takes before it keeps any block for the freeze, and how many connections of each device it
- * affords. A job that cannot fit is refused: the kernel would kill the daemon in the middle of it.
+ * The memory that a job needs before it keeps any block for the freeze, and the number of connections for each device
+ * that fit. A job that cannot fit is refused, because the kernel would kill the daemon in the middle of it.
  */
 import { MiB, formatBytes } from '../../base/bytes.ts';
 import { AgentError } from '../../base/errors.ts';
@@ -12,14 +12,16 @@ export interface MemoryUser {
   readonly intoVault: boolean;
 }
 
-/** Of the job as a whole: the guard of the freeze, which is a process of its own, and the least to keep for the thaw. */
+/** For the job as a whole: the guard of the freeze, which is a separate process, and the least room for the thaw. */
 const job = 48 * MiB;
 /** A copying thread with its heap and its requests under way. */
 const thread = 28 * MiB;
-/** Beside it, into a vault: packs that are filled and put, and parts that are read back. Small devices fill less. */
+/**
+ * In addition, for a vault: packs that are filled and uploaded, and parts that are read back. Small devices fill less.
+ */
 const packs = 56 * MiB;
 
-/** Bytes. */
+/** Returns bytes. */
 export function memoryNeed(devices: readonly MemoryUser[], connections: number): number {
   return devices.reduce(
     (sum, { size, intoVault }) => sum + connections * (thread + (intoVault ? Math.min(packs, 2 * size) : 0)),
@@ -27,7 +29,7 @@ export function memoryNeed(devices: readonly MemoryUser[], connections: number):
   );
 }
 
-/** `wanted`, or 1 if only that fits. Throws NOT_ENOUGH_MEMORY if not even that does. */
+/** Returns `wanted`, or 1 if only that fits. Throws NOT_ENOUGH_MEMORY if even that does not fit. */
 export function affordedConnections(
   devices: readonly MemoryUser[],
   wanted: number,

@@ -1,7 +1,7 @@
 /**
- * Devices that this program itself made or is writing: a recovery point that is mounted or attached, the destination of
- * a restore, the target of another job. They are never the source of a backup. Otherwise a point that is mounted in the
- * place of its device for a while would be backed up as the device, and retention would remove the real points.
+ * Devices that this program made or writes to: a mounted or attached recovery point, the destination of a restore, the
+ * target of another job. They are never the source of a backup. A point may be mounted in place of its device for a
+ * while. It would then be backed up as the device, and retention would remove the real points.
  */
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import type { JobEnvironment } from '../job.ts';
 
 /**
  * Throws SOURCE_IS_BACKUP if the device, or one that it lies on (by device-mapper, loop or partition), shows a recovery
- * point, and DEVICE_BUSY if a process of this program writes to one of them.
+ * point. Throws DEVICE_BUSY if a process of this program writes to one of them.
  */
 export async function refuseOwn(
   device: Device,
@@ -45,7 +45,7 @@ function showsBackup(device: Device, shown: Device): AgentError {
     'SOURCE_IS_BACKUP',
     `${what} shows a recovery point or an image of a backup${below}`,
     {
-      hint: 'name the real device; dattocli mount lists what is mounted, and dattocli umount takes it away',
+      hint: 'name the real device; dattocli mount lists the mounted points, and dattocli umount removes them',
     },
   );
 }
@@ -55,7 +55,7 @@ interface Writer {
   readonly device: Device;
 }
 
-/** A process of the same program that has one of the devices open for writing. Sources are opened read-only. */
+/** Returns a process of the same program that has one of the devices open for writing. Sources are opened read-only. */
 async function ownWriter(devices: readonly Device[], proc: string): Promise<Writer | undefined> {
   const own = await readlink(join(proc, 'self/exe')).catch(() => undefined);
   const pids = (await readdir(proc).catch(() => [])).filter((name) => /^\d+$/.test(name));
@@ -63,7 +63,7 @@ async function ownWriter(devices: readonly Device[], proc: string): Promise<Writ
     if ((await readlink(join(proc, pid, 'exe')).catch(() => undefined)) !== own) continue;
     for (const fd of await readdir(join(proc, pid, 'fd')).catch(() => [])) {
       const path = join(proc, pid, 'fd', fd);
-      // Only what is named as a device: to ask others may wait for a hung filesystem.
+      // Checks only paths in /dev: a stat of others may wait for a hung filesystem.
       if (!(await readlink(path).catch(() => '')).startsWith('/dev/')) continue;
       const node = await stat(path).catch(() => undefined);
       if (node?.isBlockDevice() !== true) continue;

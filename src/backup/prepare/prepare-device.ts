@@ -1,6 +1,6 @@
 /**
- * The checks for one device and its target, and what is opened for them: threads and connection, chain, tracker, and an
- * exclusive hold on an idle device.
+ * The checks for one device and its target, and the resources opened for them: threads and connection, chain, tracker,
+ * and an exclusive hold on an idle device.
  */
 import { AgentError } from '../../base/errors.ts';
 import type { Device } from '../../devices/device.ts';
@@ -48,7 +48,7 @@ export interface PrepareContext {
   readonly environment: JobEnvironment;
   readonly warnings: JobWarning[];
   readonly vaults: VaultJobs;
-  /** Memory for what is kept until the thaw. */
+  /** Memory for blocks that wait for the thaw. */
   readonly room: SpoolRoom;
   /** Connections for each device. */
   readonly connections: number;
@@ -64,10 +64,10 @@ export async function prepareDevice(pair: DevicePair, context: PrepareContext): 
   if (!device.backup.possible)
     throw new AgentError('DEVICE_BUSY', `${device.path} cannot be backed up: ${device.backup.how}`);
   await refuseOwn(device, context, environment);
-  // A file target is made when it is opened, so this comes first for it.
+  // Opening a file target creates the file, so this check comes before.
   if (target.kind === 'file') await refuseSelfTarget(target, device, stack);
   const mounts = writableMounts(device, stack, warnings);
-  // If a step throws, or the job does not begin, the steps before it are undone.
+  // If a step throws, or the job does not start, all earlier steps are undone.
   await using undo = new AsyncDisposableStack();
   const attachment = attachmentOf(device);
   const isLive = mounts.length > 0;
@@ -142,7 +142,7 @@ export async function prepareDevice(pair: DevicePair, context: PrepareContext): 
     target: () => pool.facts,
     unreadable: () => pool.readErrors,
   });
-  // Otherwise the fingerprints count only when the target has been read (run/find-changes.ts).
+  // Otherwise the fingerprints are valid only after the target has been read (run/find-changes.ts).
   if (plan.readTarget !== true) pool.expect(ledger.expectation());
   const watched = await isWatched(device, stack);
   const steps = undo.move();
@@ -179,7 +179,7 @@ export async function prepareDevice(pair: DevicePair, context: PrepareContext): 
   };
 }
 
-/** A device that nothing tracks is compared if its counters of writes do not prove that it was idle. */
+/** A device that nothing tracks is compared if its write counters do not prove that it was idle. */
 function needsFingerprints(
   { kind, options, environment }: PrepareContext,
   { isTracked, isLive }: { readonly isTracked: boolean; readonly isLive: boolean },
@@ -204,7 +204,7 @@ function instantOf(snapshot: SnapshotInstant | { readonly why: string }, isLive:
   return isLive ? new FrozenInstant() : new IdleInstant();
 }
 
-/** Where the job failed: the next daemon removes what cannot be removed now. */
+/** Used after a failed job. If the snapshot cannot be removed now, the next daemon removes it. */
 async function removeSnapshot({ snapshot }: SnapshotInstant, { log }: JobEnvironment): Promise<void> {
   await snapshot.remove().catch((err: unknown) => {
     log.error({ err, snapshot: snapshot.volume }, 'the snapshot could not be removed');

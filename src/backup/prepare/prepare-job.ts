@@ -1,6 +1,6 @@
 /**
- * Everything that is checked before a backup is answered (design.md, step 1). Nothing is written, frozen or
- * sent here; what was opened for the checks is kept for the job, or given back where a check fails.
+ * All checks before a backup is accepted (design.md, step 1). Nothing is written, frozen or sent here. Resources opened
+ * for the checks are kept for the job, or closed if a check fails.
  */
 import { AgentError } from '../../base/errors.ts';
 import { readStack } from '../../devices/stacking.ts';
@@ -109,7 +109,7 @@ function refuseOverlaps(pairs: readonly DevicePair[]): void {
     }
 }
 
-/** Refuses a freeze here, before anything is sent, that could only be refused later. */
+/** Refuses a freeze that is too long before anything is sent, if that is known now. */
 async function refuseEarly(backups: readonly DeviceBackup[], job: JobContext): Promise<void> {
   const compared = backups.filter(({ instant, ledger }) => instant.kind === 'frozen' && !ledger.isTracked);
   for (const backup of compared) await readFirstMap(backup, job);

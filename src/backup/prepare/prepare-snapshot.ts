@@ -1,6 +1,6 @@
 /**
- * Whether a mounted device that nothing tracks gets its instant from a temporary LVM snapshot. Everything that can be
- * known before the job begins is found out here; nothing is changed.
+ * Decides if a mounted device that nothing tracks gets its instant from a temporary LVM snapshot. All checks that are
+ * possible before the job starts are made here. Nothing is changed.
  */
 import { release } from 'node:os';
 import { toAgentError } from '../../base/errors.ts';
@@ -16,19 +16,19 @@ import { SnapshotInstant } from '../run/snapshot-instant.ts';
 
 export interface SnapshotContext {
   readonly job: string;
-  /** Of the pair in the job, and how many there are. */
+  /** Number of the pair in the job, and the number of pairs. */
   readonly number: number;
   readonly pairs: number;
   readonly mounts: readonly MountedFilesystem[];
   readonly target: TargetSpec;
-  /** Where the target is a vault in a directory. */
+  /** Set if the target is a vault in a directory. */
   readonly vaultDirectory: string | undefined;
   readonly stack: Stack;
   readonly options: JobOptions;
   readonly environment: JobEnvironment;
 }
 
-/** `why` there is none: empty where the device is no logical volume, or none was wanted. */
+/** `why` there is no snapshot: empty if the device is not a logical volume, or if no snapshot was wanted. */
 export async function prepareSnapshot(
   device: Device,
   context: SnapshotContext,
@@ -40,7 +40,7 @@ export async function prepareSnapshot(
   const freezesItself = freezesAlone(device, context);
   if (!freezesItself && !freezesNest(release()))
     return {
-      why: 'before Linux 6.8 a snapshot cannot be taken of what is frozen, which several filesystems at one instant need',
+      why: 'before Linux 6.8 LVM cannot take a snapshot of a frozen filesystem, which several filesystems at one instant need',
     };
   if (!lvmInstalled()) return { why: 'lvm2 is not installed' };
   try {
@@ -62,7 +62,7 @@ export async function prepareSnapshot(
   }
 }
 
-/** One filesystem, right on the volume, is frozen by device-mapper itself, for no longer than it has to be. */
+/** True for a single filesystem right on the volume: device-mapper freezes it itself, for no longer than necessary. */
 function freezesAlone(device: Device, { pairs, mounts, options }: SnapshotContext): boolean {
   const [only, ...others] = mounts;
   return (
@@ -73,7 +73,9 @@ function freezesAlone(device: Device, { pairs, mounts, options }: SnapshotContex
   );
 }
 
-/** What is written to a target in the same thin pool takes the room that the snapshot needs. */
+/**
+ * Returns the reason if the target lies in the same thin pool: its writes would take the room that the snapshot needs.
+ */
 async function sharesPool(
   { pool }: SnapshotRoom,
   device: Device,

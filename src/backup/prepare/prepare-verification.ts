@@ -1,7 +1,7 @@
 /**
- * A job that writes nothing: all that targets are known to hold is read back and compared with the fingerprints of
- * their chains. Where a target holds something else, its chain is not believed any more, and the next backup to it
- * is a full one.
+ * A job that writes nothing. It reads back all content that the targets are known to hold, and compares it with the
+ * fingerprints of their chains. If a target differs, its chain is no longer trusted, and the next backup to it is a
+ * full one.
  */
 import { AgentError } from '../../base/errors.ts';
 import { Bitmap } from '../../base/bitmap.ts';
@@ -21,11 +21,11 @@ import { initialStatus } from '../initial-status.ts';
 
 interface Verified extends JobDevice {
   readonly chain: Chain;
-  /** What the target is known to hold. */
+  /** The blocks that the target is known to hold. */
   readonly known: Bitmap;
 }
 
-/** Throws CHAIN_NOT_FOUND, and what opening a target throws. */
+/** Throws CHAIN_NOT_FOUND, and the errors of opening a target. */
 export async function prepareVerification(
   request: {
     readonly uuid: string;
@@ -81,7 +81,7 @@ async function prepareOne(
   const chain = await Chain.open(chains, subject, unit);
   if (chain?.record.size !== device.size)
     throw new AgentError('CHAIN_NOT_FOUND', `nothing ${await whatIsKnown(chain, chains, subject)}`, {
-      hint: "'dattocli chains' lists what is known; a target has to be named as it was for the backup",
+      hint: "'dattocli chains' lists the known targets; a target has to be named as it was for the backup",
     });
   const pool = new CopyPool({
     sourcePath: device.path,

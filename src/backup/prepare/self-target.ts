@@ -1,6 +1,6 @@
 /**
- * Keeps a backup from going onto the device that it reads: by path where the target is a file or device, and
- * through the server's open files where it is an NBD server of this machine.
+ * Prevents a backup from writing to the device that it reads. A target that is a file or device is found by its path.
+ * An NBD server of this machine is found by the files that it has open.
  */
 import { stat } from 'node:fs/promises';
 import { AgentError } from '../../base/errors.ts';
@@ -12,7 +12,7 @@ import { type Stack, liesOn, refuseSelf, withLowers } from '../../devices/stacki
 import { splitDeviceNumber } from '../../linux/device-uses.ts';
 import { type TargetSpec, targetName } from '../copy/targets.ts';
 
-/** To be called when the connection stands, since some servers open their image only then. Throws SAME_DEVICE. */
+/** To be called when the connection is open, since some servers open their image only then. Throws SAME_DEVICE. */
 export async function refuseSelfTarget(target: TargetSpec, device: Device, stack: Stack): Promise<void> {
   if (target.kind === 'file') {
     if (device.kind !== 'file') return refuseSelf(stack, target.path, device.kernelName);
@@ -33,7 +33,7 @@ export async function refuseSelfTarget(target: TargetSpec, device: Device, stack
       );
 }
 
-/** Files and devices that writing to the target writes to, as far as this machine holds them; not for vaults. */
+/** Returns the files and devices of this machine that hold the data of the target. Empty for vaults. */
 export async function targetPaths(target: TargetSpec, size: number): Promise<string[]> {
   if (target.kind === 'file') return [target.path];
   return target.kind === 'nbd' ? (await servedAt(target, size)).map(({ path }) => path) : [];
@@ -53,7 +53,7 @@ function same(stack: Stack, target: string, device: Device): Promise<string | un
     : liesOn(stack, target, device.kernelName);
 }
 
-/** Why writing to `target` would write to the image file `source`: it is that file, or a loop device over it. */
+/** Returns why writing to `target` would change the image file `source`: it is that file, or a loop device over it. */
 async function isSameFile(stack: Stack, target: string, source: string): Promise<string | undefined> {
   const [from, to] = await Promise.all([stat(source), statIfExisting(target)]);
   if (to === undefined) return undefined;
@@ -71,7 +71,7 @@ async function isSameFile(stack: Stack, target: string, source: string): Promise
   return undefined;
 }
 
-/** The same for a vault in a directory. Throws SAME_DEVICE. */
+/** Does the same for a vault in a directory. Throws SAME_DEVICE. */
 export async function refuseSelfVault(directory: string, device: Device, stack: Stack): Promise<void> {
   if (device.kind === 'file') return;
   const reason = await liesOn(stack, directory, device.kernelName);

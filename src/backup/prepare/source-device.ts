@@ -1,4 +1,4 @@
-/** Checks of the device that is to be backed up: who writes to it, and whether it is still the device of the inventory. */
+/** Checks of the source device: which programs write to it, and whether it is still the device of the inventory. */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { AgentError, errnoCode } from '../../base/errors.ts';
@@ -9,7 +9,7 @@ import { freezable } from '../../freeze/freezable.ts';
 import { swapPaths } from '../../linux/device-uses.ts';
 import type { JobWarning } from '../../api/job-status.ts';
 
-/** Throws DEVICE_GONE if the device is not the one of the inventory any more. */
+/** Throws DEVICE_GONE if the device is no longer the one of the inventory. */
 export function attachmentOf(device: Device): Attachment {
   const found = readAttachment(device);
   if (found?.size === device.size) return found;
@@ -21,8 +21,8 @@ export function attachmentOf(device: Device): Attachment {
 }
 
 /**
- * Returns whether writes inside the freeze mean that the image is torn. Swap on the device is written there as well, and
- * what a filesystem that cannot be frozen may do is in a warning of its own.
+ * Returns true if a write inside the freeze means that the image is torn. Swap on the device is also written there. And
+ * a filesystem that cannot be frozen has a warning of its own.
  */
 export async function isWatched(device: Device, stack: Stack): Promise<boolean> {
   if (device.kind === 'file') return false;
@@ -33,7 +33,7 @@ export async function isWatched(device: Device, stack: Stack): Promise<boolean> 
   return true;
 }
 
-/** Returns where the partitions with writable mounts begin: their own maps are read as live or frozen. */
+/** Returns the start offsets of the partitions with writable mounts: their own maps are read as live or frozen. */
 export function livePartitions(disk: Device, devices: readonly Device[]): number[] {
   return devices.flatMap(({ partition, mounts }) =>
     partition?.disk === disk.path && mounts.some((mount) => !mount.readOnly) ? [partition.start] : [],
@@ -41,7 +41,7 @@ export function livePartitions(disk: Device, devices: readonly Device[]): number
 }
 
 /**
- * Returns the writable filesystems on the device or on anything that lies on it. Those that cannot be frozen become
+ * Returns the writable filesystems on the device, or on anything that lies on it. Those that cannot be frozen become
  * warnings.
  */
 export function writableMounts(device: Device, stack: Stack, warnings: JobWarning[]): MountedFilesystem[] {
@@ -51,14 +51,14 @@ export function writableMounts(device: Device, stack: Stack, warnings: JobWarnin
       warnings.push({
         code: 'NOT_FROZEN',
         device: device.path,
-        message: `${mount.type} at ${mount.path} cannot be frozen; what is written to it during the backup may be torn`,
+        message: `${mount.type} at ${mount.path} cannot be frozen; data written to it during the backup may be torn`,
       });
   return writable.filter((mount) => freezable(mount.type));
 }
 
 /**
- * Opens an idle device exclusively for the time of the job, so that nobody mounts it meanwhile. A device that somebody
- * holds without a mount of ours to freeze (a virtual machine, a database) is copied with a warning.
+ * Opens an idle device exclusively for the time of the job, so that no program mounts it. The device may be in use
+ * without a mount that could be frozen (by a virtual machine or a database). It is then copied with a warning.
  */
 export async function holdIdle(device: Device, warnings: JobWarning[]): Promise<FileHandle | undefined> {
   if (device.kind === 'file') return undefined;
@@ -75,7 +75,7 @@ export async function holdIdle(device: Device, warnings: JobWarning[]): Promise<
         message:
           `${device.path} is in use by something that cannot be frozen` +
           (device.holders.length > 0 ? ` (${device.holders.join(', ')})` : '') +
-          '; what is written to it during the backup may be torn',
+          '; data written to it during the backup may be torn',
       });
     return undefined;
   }

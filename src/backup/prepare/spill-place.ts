@@ -1,6 +1,6 @@
 /**
- * Where a job may keep what memory has no room for until the thaw: a directory of the daemon, if it certainly lies on none
- * of the devices of the job. A write to a frozen filesystem would wait for the thaw, and the thaw for it.
+ * The place for blocks that memory has no room for until the thaw: a directory of the daemon. It must lie on no device
+ * of the job. Otherwise a write to the frozen filesystem would wait for the thaw, and the thaw for the write.
  */
 import { statfs } from 'node:fs/promises';
 import { deviceUnderPath } from '../../devices/topology.ts';
@@ -8,10 +8,10 @@ import { type Stack, liesOn } from '../../devices/stacking.ts';
 import { type SpillPlace, spaceIn } from '../copy/spool-room.ts';
 import type { DevicePair } from '../job.ts';
 
-/** Filesystems that lie on one device. */
+/** Types of filesystems that lie on one device only. */
 const onOneDevice = /^(ext[234]|xfs)$/;
 
-/** Undefined if the directory lies on a device of the job, or if that cannot be told. */
+/** Returns undefined if the directory lies on a device of the job, or if that is not known. */
 export async function spillPlace(
   directory: string,
   pairs: readonly DevicePair[],

@@ -1,4 +1,4 @@
-/** Begins to track a device for a job, or goes on with an epoch. */
+/** Starts to track a device for a job, or continues an epoch. */
 import type { Device } from '../../devices/device.ts';
 import type { Tracked } from '../../tracking/tracker-registry.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
@@ -14,7 +14,7 @@ export type StartedTracking =
       readonly unit: number;
       readonly why: string;
     }
-  /** `why` nothing tracks it. */
+  /** `why`: the reason why nothing tracks the device. */
   | {
       readonly tracked: undefined;
       readonly device: undefined;
@@ -38,12 +38,12 @@ export async function startTracking(
   const { devices, options, environment } = context;
   const described = trackedDevice(device, devices);
   if (described === undefined || environment.startTracking === undefined)
-    return notTracked('nothing tracks what is written to it');
+    return notTracked('nothing tracks the writes to it');
   const tracked = await environment.startTracking(described, options.tracker);
   if (tracked.tracker === undefined) return notTracked(tracked.why);
   const { tracker, began } = tracked;
   if (began) undo.defer(() => tracker.untrack(described));
-  // A map coarser than the fingerprints' unit could not say which part of it to send.
+  // If a bit of the map covered several fingerprint units, it would not be known which of them to send.
   const unit = Math.min(tracker.state(described)?.unit ?? fingerprintUnit, fingerprintUnit);
   return { tracked, device: described, unit, why: '' };
 }

@@ -1,11 +1,11 @@
 import { MiB } from '../../base/bytes.ts';
 import { fingerprintUnit } from '../../tracking/fingerprints.ts';
 
-/** More would be read and sent for one used block otherwise. */
+/** With a larger unit, too much would be read and sent for one used block. */
 const largestUnit = 256 * 1024;
 
 /**
- * Returns the bytes per bit of the maps of a device that nothing tracks. Nothing is known of its single blocks, and larger
+ * Returns the bytes per bit of the maps of a device that nothing tracks. No tracker knows its single blocks, and larger
  * units keep the bitmaps small: 4 MiB each up to 8 TiB.
  */
 export function untrackedUnit(size: number): number {
