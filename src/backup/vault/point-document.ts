@@ -1,4 +1,4 @@
-/** What a recovery point says of its machine and its devices (docs/formats/vault.md). */
+/** The description of the machine and its devices in a recovery point (docs/formats/vault.md). */
 import type { ImageRoot } from '../../block/target.ts';
 import type { WarningCode } from '../../base/warning-codes.ts';
 import type { Device } from '../../devices/device.ts';
@@ -17,7 +17,7 @@ export async function describeMachine(): Promise<PointMachine> {
 /** Warnings after which an image may be torn. */
 const tearing: ReadonlySet<WarningCode> = new Set(['IN_USE', 'NOT_FROZEN', 'NOT_ONE_INSTANT']);
 
-/** What is known of the image of a device that is complete in the vault. */
+/** The facts about the image of a device that is complete in the vault. */
 export interface FinishedImage {
   readonly map: ImageRoot;
   readonly status: DeviceStatus;

@@ -1,6 +1,6 @@
 /**
- * A job's part in one vault: the writer's session that all of its devices share, the images that they build on, and
- * the one recovery point that they become (docs/formats/vault.md, "Writing a point").
+ * A job's work in one vault. It has the writer session that all devices of the job share, the images that they build
+ * on, and the one recovery point that they become (docs/formats/vault.md, "Writing a point").
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -19,18 +19,18 @@ import type { JobEnvironment } from '../job.ts';
 import type { BackupKind, JobWarning } from '../../api/job-status.ts';
 import { describeMachine } from './point-document.ts';
 
-/** The image of a device that is being made in the vault. */
+/** The image of a device while it is made in the vault. */
 export interface VaultImage {
   /** The session's view of the image, for the copying threads. */
   readonly making: ImageInTheMaking;
-  /** Frees what only the making needed. */
+  /** Removes files that are needed only while the image is made. */
   readonly end: () => Promise<void>;
 }
 
-/** What a recovery point says of its job. */
+/** The facts about its job that a recovery point records. */
 export interface PointFacts {
   readonly job: string;
-  /** The kind of backup that was asked for. */
+  /** The kind of backup that was requested. */
   readonly kind: BackupKind;
   /** The instant of its images. */
   readonly finished: Date;
@@ -43,7 +43,7 @@ export class VaultJobs {
   readonly #jobs = new Map<string, VaultJob>();
   readonly #signal: AbortSignal;
 
-  /** `signal` ends opening and looking for what is to be built on; of no meaning to the job itself. */
+  /** `signal` ends opening, and the search for the image to build on. It does not affect the job itself. */
   constructor(signal: AbortSignal) {
     this.#signal = signal;
   }
@@ -73,10 +73,10 @@ export class VaultJob {
   readonly #index: ChunkIndex;
   readonly #indexPath: string;
   readonly #session: WriterSession;
-  /** Of the preparation. */
+  /** Ends the preparation. */
   readonly #signal: AbortSignal;
   readonly #started = new Date();
-  /** Gathered while the job runs: it takes programs and time. */
+  /** Collected while the job runs, since that runs programs and takes time. */
   readonly #machine: Promise<PointMachine>;
   #ended = false;
 
@@ -118,7 +118,7 @@ export class VaultJob {
     return new VaultJob(opened, index, indexPath, session, signal);
   }
 
-  /** Directory that the vault lies in, for the check that it does not lie on the device; undefined for a bucket. */
+  /** Directory of the vault, for the check that it is not on the device. Undefined for a bucket. */
   get directory(): string | undefined {
     const { location } = this.#opened;
     return location.kind === 'directory' ? location.path : undefined;
@@ -130,8 +130,8 @@ export class VaultJob {
   }
 
   /**
-   * What the next image of the device can build on: that of the chain's last job, where its point is still there and
-   * all that it names. Otherwise the reason why not.
+   * Returns the image that the next image of the device can build on: that of the chain's last job, if its point and
+   * all data that it names still exist. Otherwise returns the reason.
    */
   async findBase(record: ChainRecord | undefined): Promise<ChainBase | { readonly why: string }> {
     const base = record?.base;
@@ -149,9 +149,9 @@ export class VaultJob {
     return { why: `a part of the recovery point ${base.point} of the last backup is gone from the vault` };
   }
 
-  /** `base`: what the image builds on; undefined: it begins as zeros. */
+  /** `base`: the image to build on. If undefined, the image starts as zeros. */
   image(chain: Chain, base: ChainBase | undefined): VaultImage {
-    // The folder has another name when a new chain has taken its place.
+    // The folder gets another name when a new chain replaces the old one.
     const names = (): string => join(chain.directory, 'names');
     const namesPath = names();
     NamesFile.create(namesPath);
@@ -172,7 +172,7 @@ export class VaultJob {
     };
   }
 
-  /** Makes the recovery point appear. Returns what the chains record of each of its devices, in order. */
+  /** Makes the recovery point appear. Returns the bases that the chains of its devices record, in order. */
   async publish({ job, kind, finished, warnings, devices }: PointFacts): Promise<ChainBase[]> {
     const { id } = this.#session;
     try {
@@ -189,7 +189,7 @@ export class VaultJob {
         devices: [...devices],
       });
     } catch (error) {
-      // A put that failed may land later, and the point has to be whole then.
+      // A put that failed may still take effect later, and the point must be complete then.
       if (this.#session.mayStillAppear) {
         this.#session.abandon();
         this.#ended = true;
@@ -201,7 +201,7 @@ export class VaultJob {
   }
 
   async end(): Promise<void> {
-    // Nobody waits for the end of what was cancelled because nothing answers.
+    // A job may be cancelled because the store does not answer. The end must not wait for the store then.
     const signal = this.#signal.aborted ? AbortSignal.timeout(partingMs) : undefined;
     if (!this.#ended) await this.#session.end({ signal }).catch(() => undefined);
     this.#ended = true;
