@@ -26,7 +26,20 @@ export class AllocationMap {
   }
 
   accept(result: MapResult): void {
-    this.#last = result;
+    const { filesystem, everything, warnings, usedBytes, ms, groups, groupsRead, groupsInFlux, whyAll } =
+      result;
+    // The reading itself may carry a bitmap of the whole device.
+    this.#last = {
+      filesystem,
+      everything,
+      warnings,
+      usedBytes,
+      ms,
+      groups,
+      groupsRead,
+      groupsInFlux,
+      whyAll,
+    };
     this.#isCurrent = true;
   }
 

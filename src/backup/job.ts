@@ -118,7 +118,7 @@ export interface PreparedJob {
   discard(): Promise<void>;
 }
 
-/** Signature of `prepareJob` in prepare.ts. */
+/** Signature of `prepareJob` in prepare/prepare-job.ts. */
 export type PrepareJob = (
   request: {
     readonly uuid: string;

@@ -48,6 +48,13 @@ export interface SentBlocks {
   readonly resent: Bitmap | undefined;
 }
 
+export interface FindByTracker {
+  /** The allocation map is older than the writes and cannot be read again, so all written blocks count as used. */
+  readonly countAsUsed: boolean;
+  /** Called with the dirty blocks, before any of them is saved. */
+  readonly taken?: (dirty: Bitmap) => void;
+}
+
 export class TargetLedger {
   /**
    * The allocation map as it was read last. If it could not be read again, it also has the blocks that were written
@@ -152,15 +159,14 @@ export class TargetLedger {
   }
 
   /**
-   * Takes the dirty map, and makes its blocks durably pending. `countAsUsed`: the allocation map is older than the
-   * writes and cannot be read again, so all written blocks count as used. Returns the dirty blocks. Throws EPOCH_ENDED:
-   * the caller must then call `trackingLost`.
+   * Takes the dirty map, and makes its blocks durably pending. Throws EPOCH_ENDED: the caller must then call
+   * `trackingLost`.
    */
-  async findByTracker({ countAsUsed }: { readonly countAsUsed: boolean }): Promise<Bitmap> {
+  async findByTracker({ countAsUsed, taken }: FindByTracker): Promise<void> {
     const dirty = await this.#take({ frozen: false });
+    taken?.(dirty);
     if (countAsUsed) this.used.or(inUnit(dirty, this.used.unit));
     await this.saveFound();
-    return dirty;
   }
 
   async #take({ frozen }: { readonly frozen: boolean }): Promise<Bitmap> {

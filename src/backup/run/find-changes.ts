@@ -7,23 +7,31 @@ import type { JobContext } from '../job-context.ts';
 
 /** Returns false if nothing tracks the device, or no longer. Reports a loss; the device is compared from then on. */
 export async function findByTracker(device: DeviceBackup, job: JobContext): Promise<boolean> {
-  if (!device.ledger.isTracked) return false;
-  // The allocation map is older than this take. If it cannot be read again, all written blocks count as used.
-  return taking(device, job, () => device.ledger.findByTracker({ countAsUsed: !isSynced(device) }));
+  const { ledger, pool } = device;
+  if (!ledger.isTracked) return false;
+  return unlessLost(device, job, () =>
+    ledger.findByTracker({
+      // The allocation map is older than this take. If it cannot be read again, all written blocks count as used.
+      countAsUsed: !isSynced(device),
+      taken: (dirty) => pool.forgetStashed(dirty),
+    }),
+  );
 }
 
 /** Takes the dirty map inside a freeze, if a tracker has one. */
 export async function takeInFreeze(device: DeviceBackup, job: JobContext): Promise<void> {
-  if (device.ledger.isTracked) await taking(device, job, () => device.ledger.takeInFreeze());
+  const { ledger, pool } = device;
+  if (!ledger.isTracked) return;
+  await unlessLost(device, job, async () => pool.forgetStashed(await ledger.takeInFreeze()));
 }
 
-async function taking(
-  { ledger, pool, pair, status }: DeviceBackup,
+async function unlessLost(
+  { ledger, pair, status }: DeviceBackup,
   { reporter }: JobContext,
-  take: () => ReturnType<DeviceBackup['ledger']['takeInFreeze']>,
+  take: () => Promise<void>,
 ): Promise<boolean> {
   try {
-    pool.forgetStashed(await take());
+    await take();
     return true;
   } catch (error) {
     if (!isEpochEnd(error)) throw error;

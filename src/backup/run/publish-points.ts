@@ -19,10 +19,15 @@ export async function publishPoints(
     const described = [];
     for (const { pool, ledger, pair, status, instant: taken } of members) {
       const map = await pool.buildMap(ledger.touched(), ledger.used);
-      described.push(describeDevice(pair.device, { map, status, taken: taken.kind, warnings }));
+      described.push(await describeDevice(pair.device, { map, status, taken: taken.kind, warnings }));
     }
-    const facts = { job: uuid, kind, finished: instant, warnings, devices: await Promise.all(described) };
-    for (const [i, base] of (await vault.publish(facts)).entries()) bases.set(members[i]!, base);
+    const facts = { job: uuid, kind, finished: instant, warnings, devices: described };
+    for (const [i, base] of (await vault.publish(facts)).entries()) {
+      const member = members[i]!;
+      bases.set(member, base);
+      // The point is there from now on, also if the job fails later.
+      member.status.point = base.point;
+    }
   }
   return bases;
 }

@@ -40,7 +40,6 @@ export async function runBackup(devices: readonly DeviceBackup[], job: JobContex
   reporter.phase('verifying');
   await together(devices, (device) => verifyTarget(device, job));
   const bases = await publishPoints(devices, job, instant);
-  for (const device of devices) device.status.point = bases.get(device)?.point ?? null;
   // Only now do the targets hold images of one instant.
   for (const device of devices)
     await device.ledger.complete({
