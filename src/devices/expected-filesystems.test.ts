@@ -32,7 +32,7 @@ test('a device that lies on it must show the same filesystem', () => {
   assert.equal(expectedFilesystems(disk, [disk, hidden]).whole?.type, 'something unknown');
 });
 
-test('partitions by the byte where they begin; nothing where nothing shows', () => {
+test('partitions are named by the byte where they begin, if something shows what they hold', () => {
   const disk = fakeDevice('sda');
   const partition = (number: number) => ({
     partition: { disk: '/dev/sda', number, start: number * MiB, uuid: '', label: '', table: 'gpt' as const },

@@ -1,5 +1,5 @@
 /**
- * What the kernel itself takes a device and its partitions for, by what is mounted from them or lies on them: a
+ * The filesystems that the kernel itself uses on a device and its partitions, by their mounts and the devices on them. A
  * signature on the device may be older than that.
  */
 import type { Device } from './device.ts';
@@ -24,8 +24,8 @@ export function expectedFilesystems(device: Device, devices: readonly Device[]):
 }
 
 /**
- * A mount says the type. A device-mapper device on it (multipath, a plain mapping) must show the same filesystem: with
- * encryption that has no header, or an offset, the signature below is none of what is used.
+ * A mount says the type. A device-mapper device on it (multipath, a plain mapping) must show the same filesystem. If it has
+ * an offset, or encrypts without a header, the signature below it does not count.
  */
 function expectedOn(device: Device, devices: readonly Device[]): ExpectedFilesystem | undefined {
   const [mount] = device.mounts;

@@ -1,4 +1,4 @@
-/** What the offline tools treat as a device: a block device of the inventory, or an image file. */
+/** The devices of the offline tools: block devices of the inventory, and image files. */
 import { stat } from 'node:fs/promises';
 import { AgentError } from '../base/errors.ts';
 import type { Device } from './device.ts';

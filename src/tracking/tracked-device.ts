@@ -1,4 +1,4 @@
-/** What the tracker has to know of a device, from the inventory. */
+/** Describes a device of the inventory to a tracker. */
 import type { Device } from '../devices/device.ts';
 import type { TrackedDevice } from './tracker.ts';
 

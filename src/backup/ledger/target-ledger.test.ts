@@ -200,7 +200,7 @@ class World {
     for (const event of this.#meanwhile) if (event !== undefined) this.happens(event);
   }
 
-  /** What a read of the block returns. */
+  /** Reads a block of the device. Returns -1 for the bad block. */
   #read(number: number, values: readonly number[] = this.device): number {
     if (number !== this.#bad) return values[number]!;
     this.#unreadable.push({ offset: number * block, length: block });
