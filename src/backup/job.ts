@@ -81,7 +81,7 @@ export interface JobEnvironment {
   readonly holdWhileFrozen: readonly Pick<LogSink, 'hold' | 'release'>[];
   /** If not given, nothing is ever tracked. */
   readonly startTracking?: StartTracking;
-  /** Returns a test for devices that only show a recovery point (restore/mount/record.ts). */
+  /** Returns a test for devices that only show a recovery point (restore/mount/mount-record.ts). */
   readonly shownPoints?: () => Promise<(device: Device) => boolean>;
   /** No chain is kept after the job: for the offline tools. */
   readonly offline?: boolean;
