@@ -54,7 +54,9 @@ export function problemsOf(paragraph: string): Problem[] {
     if (node.type !== 'Sentence') continue;
     const text = node.raw.trimStart();
     const start = node.range[0] + node.raw.length - text.length;
-    const words = text.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
+    // A list of names in code is read as one thing.
+    const read = text.replace(/\bx+(?:[,()\s]+x+\b)+/g, 'x');
+    const words = read.split(/\s+/).filter((word) => /[\p{L}\p{N}]/u.test(word)).length;
     if (words > longestSentence)
       problems.push({
         index: start,
