@@ -42,11 +42,11 @@ export function apiParts({ paths }: OpenApi): [string, string][] {
 }
 
 function keys(schema: Type.TSchema): string {
-  return table(['key', 'value', 'meaning'], rowsOf(schema as JsonSchema));
+  return table(['key', 'value', 'meaning'], rowsOf(schema));
 }
 
 function fields(schema: Type.TSchema): string {
-  return table(['field', 'value', 'meaning'], rowsOf(schema as JsonSchema, { markOptional: true }));
+  return table(['field', 'value', 'meaning'], rowsOf(schema, { markOptional: true }));
 }
 
 /** The fields of inner objects follow their own row: `mounts[].path`, `backup.how`. Job options have their own table. */

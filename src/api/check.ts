@@ -23,12 +23,12 @@ export function compiledProblemOf(schema: Type.TSchema): (value: unknown) => Pro
 
 function explain(schema: Type.TSchema, value: unknown): Problem {
   const [, errors] = Errors(schema, value);
-  return findProblem(schema as JsonSchema, value, errors);
+  return findProblem(schema, value, errors);
 }
 
 /** Returns the value without the fields that its schema does not know. The value must fit the schema. */
 export function knownFields<T extends Type.TSchema>(schema: T, value: unknown): Type.Static<T> {
-  return prune(schema as JsonSchema, value) as Type.Static<T>;
+  return prune(schema, value) as Type.Static<T>;
 }
 
 function prune(schema: JsonSchema, value: unknown): unknown {

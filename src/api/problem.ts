@@ -59,7 +59,7 @@ interface Location {
 
 /** Ajv names one property in an error, TypeBox a list of them. */
 function locate({ keyword, instancePath, params }: ValidationError): Location {
-  const at = instancePath.split('/').slice(1).map(unescape);
+  const at = instancePath.split('/').slice(1).map(decodeSegment);
   const first = (one: string, several: string): string => {
     const given = params as Readonly<Record<string, unknown>>;
     return String(given[one] ?? (given[several] as readonly unknown[])[0]);
@@ -78,7 +78,7 @@ function locate({ keyword, instancePath, params }: ValidationError): Location {
   }
 }
 
-function unescape(segment: string): string {
+function decodeSegment(segment: string): string {
   return segment.replaceAll('~1', '/').replaceAll('~0', '~');
 }
 
@@ -114,6 +114,6 @@ function valueAt(value: unknown, path: readonly string[]): unknown {
 const longestShown = 60;
 
 function shorten(value: unknown): string {
-  const shown = JSON.stringify(value) ?? 'nothing';
+  const shown = value === undefined ? 'nothing' : JSON.stringify(value);
   return shown.length > longestShown ? `${shown.slice(0, longestShown)}…` : shown;
 }

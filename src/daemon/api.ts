@@ -73,7 +73,7 @@ export function createApi(context: RouteContext, log: Log): Api {
       openapi: '3.1.0',
       info: { title: 'dattod', description: 'The API of dattod (docs/api.md).', version: agentVersion },
     },
-    refResolver: { buildLocalReference: ({ $id }) => String($id) },
+    refResolver: { buildLocalReference: ({ $id }) => $id as string },
   });
   // The routes come after the plugin, which collects them.
   api.register((all: Api, _options, done) => {

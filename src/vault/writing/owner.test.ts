@@ -22,7 +22,8 @@ test('this process is found alive, and an ended process is found gone', async ()
 test('for a process in another PID namespace of this boot, only its heartbeat counts', async () => {
   const here = { ...(await thisProcess()), machine: 'm' };
   const gone = { ...here, pid: 2 ** 30 };
-  const { pid_namespace: _, ...ofEarlierVersion } = gone;
+  const { host, machine, boot, pid, start_time } = gone;
+  const ofEarlierVersion = { host, machine, boot, pid, start_time };
   const from = (namespace: string) => (): Promise<Owner> =>
     Promise.resolve({ ...here, pid_namespace: namespace });
   assert.equal(await stateOf({ ...gone, pid_namespace: 'pid:[1]' }, from('pid:[2]')), 'unknown');

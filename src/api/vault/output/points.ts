@@ -12,16 +12,14 @@ const check = Type.Object({
   problems: Type.Array(Type.String()),
 });
 
-const {
-  identity: _identity,
-  root: _root,
-  levels: _levels,
-  ...device
-} = point.properties.devices.items.properties;
+const device = point.properties.devices.items.properties;
+const { path, size, sector_size, filesystem, partition, used_bytes, stored_bytes } = device;
+const { freeze_ms, consistency, tracker, kind: deviceKind, read_errors, read_only } = device;
 
 const pointDevice = Type.Object({
-  ...device,
+  ...{ path, size, sector_size, filesystem, partition, used_bytes, stored_bytes },
   identity: nullable(text('distinguishes the device from its clones')),
+  ...{ freeze_ms, consistency, tracker, kind: deviceKind, read_errors, read_only },
 });
 
 const { id, finished, started, job, kind, agent, warnings } = point.properties;
