@@ -16,9 +16,9 @@ import type { Counters } from './control.ts';
 import { ImpactWatch } from './impact-watch.ts';
 import type { MapResult, PassMode, RunResult, TargetFacts } from './messages.ts';
 import type { Samples } from './samples.ts';
-import { SegmentCursor, spread } from './segments.ts';
+import { ReadingSpeed } from './reading-speed.ts';
+import { SegmentCursor } from './segments.ts';
 import type { Expectation } from './same-image.ts';
-import { ownReads } from './stripes.ts';
 import { CopyThreads, type PoolSetup, type SharedMemory } from './threads.ts';
 import { witnessesPerFlush } from './witnesses.ts';
 
@@ -27,12 +27,6 @@ const segmentSeconds = 30;
 const firstSegment = 4 * GiB;
 const smallestSegment = 64 * MiB;
 const largestSegment = 64 * GiB;
-
-/** Bytes that must have been read before their speed is used. */
-const tellingBytes = 8 * MiB;
-
-/** Reads of single blocks that are needed before their speed is used. */
-const tellingReads = 256;
 
 /** Bytes that a disk reads within milliseconds, or within tens of milliseconds if it is slow. */
 const littleToRead = 8 * MiB;
@@ -46,10 +40,11 @@ export class CopyPool {
   readonly #setup: PoolSetup;
   readonly #threads: CopyThreads;
   readonly #memory: SharedMemory;
+  /** How fast the threads read. */
+  readonly speed: ReadingSpeed;
   #redone = 0;
   /** The values that the counters will have when all blocks of the current set are sent. */
   #goal: { readonly done: number; readonly read: number } | undefined;
-  #measured: number | undefined;
   #resent: Bitmap | undefined;
   /** The allocation map of the readings that build on each other, and the number of these readings. */
   #keptMap: Bitmap | undefined;
@@ -66,6 +61,7 @@ export class CopyPool {
     this.#setup = setup;
     this.#threads = new CopyThreads(setup);
     this.#memory = this.#threads.memory;
+    this.speed = new ReadingSpeed(this.#threads);
     const { impact, writes } = setup;
     if (impact !== undefined)
       this.#watch = new ImpactWatch(impact, this.#memory.control, writes ?? (() => undefined));
@@ -185,51 +181,6 @@ export class CopyPool {
     await this.#threads.untilFlushed(async () => {
       if (this.facts.abilities.zeroMap) await this.#threads.first.call('zeroMap', { used: set.buffer });
     });
-  }
-
-  /** Measures how many bytes per second all threads together read and hash. Infinity for an empty set. */
-  async measureReading(set: Bitmap): Promise<number> {
-    return (this.#measured = await this.#measureReading(set));
-  }
-
-  /**
-   * Returns the bytes per second at which the passes so far have read, scattered as their blocks were. If they have
-   * read little, the speed is measured on `sample`.
-   */
-  async readingRate(sample: Bitmap): Promise<number> {
-    const { read, readMs } = this.#memory.control.total();
-    if (read >= tellingBytes && readMs > 0) return (read / readMs) * 1000 * this.#threads.count;
-    return this.#measured ?? this.measureReading(sample);
-  }
-
-  /**
-   * Returns the seconds that reading the set into memory takes. They follow from the number of its reads, at the speed
-   * of earlier ones, and from its bytes. If too few reads have been measured, it is the time of a pass over the same
-   * blocks. For `sample`, see `readingRate`.
-   */
-  async secondsToKeep(set: Bitmap, sample: Bitmap): Promise<number> {
-    const { scattered, scatteredMs } = this.#memory.control.total();
-    const rate = await this.readingRate(sample);
-    if (scattered < tellingReads || scatteredMs === 0)
-      return roundedOut(set, Math.max(this.facts.minimumBlock, fingerprintUnit)).bytes() / rate;
-    let reads = 0;
-    let bytes = 0;
-    for (const { length } of ownReads(set.extents(), { thread: 0, threads: 1 })) {
-      reads++;
-      bytes += length;
-    }
-    return (reads * scatteredMs) / scattered / 1000 / this.#threads.count + bytes / rate;
-  }
-
-  async #measureReading(set: Bitmap): Promise<number> {
-    const places = spread(set, 8 * this.#threads.count);
-    if (places.length === 0) return Infinity;
-    this.#memory.items.set(places.flatMap(({ offset, length }) => [offset, length]));
-    const share = Math.ceil(places.length / this.#threads.count);
-    const results = await this.#threads.all((thread, i) =>
-      thread.call('measure', { first: i * share, count: Math.min(share, places.length - i * share) }),
-    );
-    return results.reduce((rate, { bytes, ms }) => rate + (bytes > 0 ? (bytes / ms) * 1000 : 0), 0);
   }
 
   /**

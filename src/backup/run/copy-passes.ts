@@ -111,5 +111,5 @@ function readingBytes(device: DeviceBackup): number {
 }
 
 async function fitsAim({ pool, ledger }: DeviceBackup, bytes: number): Promise<boolean> {
-  return (bytes / (await pool.readingRate(ledger.used))) * 1000 <= freezeAimMs;
+  return (bytes / (await pool.speed.rate(ledger.used))) * 1000 <= freezeAimMs;
 }

@@ -40,13 +40,13 @@ export async function refuseLongFreeze(devices: readonly DeviceBackup[], maxFree
   const untracked = devices.filter(({ ledger }) => !ledger.isTracked);
   const costs = [];
   for (const { pool, ledger } of untracked)
-    costs.push({ bytes: ledger.used.bytes(), rate: await pool.measureReading(ledger.used) });
+    costs.push({ bytes: ledger.used.bytes(), rate: await pool.speed.measure(ledger.used) });
   // The rounds that have shown this speed ran in parallel, like the reads of the freeze, so the longest counts.
   const rounds = { bytes: 0, seconds: 0 };
   for (const device of tracked) {
     const set = toRead(device);
     rounds.bytes += set.bytes();
-    rounds.seconds = Math.max(rounds.seconds, await device.pool.secondsToKeep(set, device.ledger.used));
+    rounds.seconds = Math.max(rounds.seconds, await device.pool.speed.secondsToKeep(set, device.ledger.used));
   }
   costs.push({ bytes: rounds.bytes, rate: rounds.bytes / rounds.seconds });
   const mapMs = devices.reduce((sum, { map }) => sum + map.lastMs, 0);
