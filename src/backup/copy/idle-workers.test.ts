@@ -45,8 +45,16 @@ function everything(): Bitmap {
 
 /** Kernel ids of the copying threads of this process. */
 function copyingThreads(): string[] {
+  const nameOf = (id: string): string => {
+    try {
+      return readFileSync(`/proc/self/task/${id}/comm`, 'utf8');
+    } catch {
+      // A thread of the runtime may have ended since the list was read.
+      return '';
+    }
+  };
   return readdirSync('/proc/self/task')
-    .filter((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8') === 'copy\n')
+    .filter((id) => nameOf(id) === 'copy\n')
     .sort();
 }
 
