@@ -97,9 +97,10 @@ export class Bitmap {
     const words = this.#words;
     for (const [from, to] of this.#named(other, (mine, its) => mine | its))
       if (other.#hasName(from) && !other.#isZero(from, to)) {
+        // A page without a name is not compared: to read memory that was never written costs as much as to write it.
+        if (this.#hasName(from) && isSame(this.content, from, to, other.content, from)) continue;
         this.#name(from);
-        if (!isSame(this.content, from, to, other.content, from))
-          words.set(other.#words.subarray(from, to), from);
+        words.set(other.#words.subarray(from, to), from);
       } else {
         if (!this.#isZero(from, to)) words.fill(0, from, to);
         this.#unname(from);
