@@ -12,6 +12,12 @@ const always = [
 ];
 
 /**
+ * Flags of the command alone. The heaps of threads that restore start small, and V8 would collect garbage at each MiB: a
+ * restore of 250 MiB took 0.86 s instead of 0.73. The memory that a process holds stays the same.
+ */
+const commandFlags = ['--initial-heap-size=40'];
+
+/**
  * The programs that write their result to standard output. If that is closed, Node opens /dev/null in its place, and
  * the result would be lost. So the launcher opens a descriptor that cannot be written, and the program fails.
  */
@@ -33,7 +39,8 @@ const daemonThreads = 64;
 const daemonFiles = 65_536;
 
 export function launcher(name: string, debug: boolean): string {
-  const flags = [...always, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
+  const own = name === 'dattocli' ? commandFlags : [];
+  const flags = [...always, ...own, ...(debug ? ['--enable-source-maps'] : [])].join(' ');
   const limits =
     name === 'dattod'
       ? `export UV_THREADPOOL_SIZE=${daemonThreads}\n[ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -H -n)" -ge ${daemonFiles} ] || ulimit -n ${daemonFiles} 2>/dev/null || :\n`
