@@ -23,15 +23,11 @@ export interface DirtyMapConsumerDependencies {
 }
 
 export class DirtyMapConsumer {
-  readonly tracker: Tracker;
-  readonly device: TrackedDevice;
   readonly #dependencies: DirtyMapConsumerDependencies;
   #taken: Taken[] = [];
   #generations: readonly Generation[];
 
   constructor(dependencies: DirtyMapConsumerDependencies) {
-    this.tracker = dependencies.tracker;
-    this.device = dependencies.device;
     this.#dependencies = dependencies;
     this.#generations = [dependencies.tracked.generation];
   }
@@ -43,8 +39,9 @@ export class DirtyMapConsumer {
 
   /** Takes the dirty map and marks it in the job's pending map, in memory. Writes no file. Throws EPOCH_ENDED. */
   async take(options: { readonly frozen: boolean }): Promise<Taken> {
-    const { pending } = this.#dependencies.chain;
-    const taken = await this.tracker.take(this.device, options);
+    const { tracker, device, chain } = this.#dependencies;
+    const { pending } = chain;
+    const taken = await tracker.take(device, options);
     pending.or(inUnit(taken.dirty, pending.unit));
     this.#taken.push(taken);
     return taken;
@@ -79,7 +76,7 @@ export class DirtyMapConsumer {
    * differential.
    */
   async #feedOthers(taken: readonly Taken[], { epoch, generation }: TrackedEpoch): Promise<void> {
-    const { chain, chains, log } = this.#dependencies;
+    const { chain, chains, device, log } = this.#dependencies;
     const { pending } = chain;
     // Found by the epoch, which belongs to one device alone: the name of the device may differ from the one in the
     // record.
@@ -88,7 +85,7 @@ export class DirtyMapConsumer {
       record.size === chain.record.size &&
       isInStep(record, epoch, generation);
     const unreadable = (err: Error): void =>
-      log.warn({ err, device: this.device.path }, 'a chain could not be read; its next backup compares');
+      log.warn({ err, device: device.path }, 'a chain could not be read; its next backup compares');
     for await (const other of Chain.all(chains, pending.unit, fed, unreadable)) {
       if (!other.isInStep(epoch, generation)) continue;
       for (const { dirty } of taken) other.pending.or(inUnit(dirty, pending.unit));
