@@ -142,7 +142,7 @@ test('blocks smaller than that of the target are rounded out to its block', asyn
   assert.ok(target.data.equals(expected));
 });
 
-test('a frozen pass keeps the changes in memory, and writes nothing until it is told to', async (t) => {
+test('a frozen pass keeps the changes in memory, and `sendSpool` writes them', async (t) => {
   const data = device(20, []);
   const { run, all, target, source, transfer, found, sendSpool } = rig(t, data, { fingerprints: true });
   await run('copy', all);
